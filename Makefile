@@ -1,0 +1,39 @@
+# Every target sets up .venv by itself, from the pinned constraints, when it is missing or stale.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help verify test test-quick lint format bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jaxopt_port needs Python 3.11 or newer; try: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+verify: $(STAMP) ## train the LeNet recipes in both frameworks and report parity
+	$(BIN)/jaxopt-port verify
+
+test: lint ## lint, types and every test
+	$(BIN)/python -m pytest --numprocesses 2
+
+test-quick: lint ## the same without the slow tests
+	$(BIN)/python -m pytest --numprocesses 2 -m 'not slow'
+
+lint: $(STAMP) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## rewrite the sources in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## measure; see benchmarks/README.md
+	$(BIN)/python -m benchmarks
+
+clean: ## remove what the other targets made
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
