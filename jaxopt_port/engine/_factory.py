@@ -1,0 +1,118 @@
+"""The lower-case spelling: a rule as a factory of plain Optax transformations."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ..rules import Rule
+from ._arguments import Arguments, as_number, first_value
+from ._checks import canonical, check_gradients, check_params
+from ._transform import Program, RuleState, rule_transform
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# By identity: a wrapper around a factory (optax.inject_hyperparams, say) is another factory.
+_RULES: dict[Callable[..., Any], Rule[Any]] = {}
+
+
+class ScheduledState(NamedTuple):
+    """The state of a lower-case transformation one of whose numbers is a schedule.
+
+    Attributes:
+        count: updates so far, int32.
+        inner: the rule's state.
+    """
+
+    count: jax.Array
+    inner: RuleState
+
+
+def rule_of(factory: Callable[..., Any]) -> Rule[Any] | None:
+    """Return the rule behind a lower-case factory of this library, or None."""
+    try:
+        return _RULES.get(factory)
+    except TypeError:  # a factory that cannot be hashed is not one of ours
+        return None
+
+
+def split(arguments: Arguments, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split options into numbers (and schedules) and static ones."""
+    numbers = {k: v for k, v in options.items() if arguments.is_number(k, v)}
+    return numbers, {k: v for k, v in options.items() if k not in numbers}
+
+
+def make_program(rule: Rule[Any], numbers: Mapping[str, Any], static: Mapping[str, Any]) -> Program:
+    # A number that may yet change needs whatever state any value of it would.
+    known = {k: v if isinstance(v, int | float | tuple) else math.nan for k, v in numbers.items()}
+    return Program(rule, tuple(sorted(static.items())), rule.holds(**known, **static))
+
+
+def _checked(arguments: Arguments, options: dict[str, Any]) -> dict[str, Any]:
+    """Check what is concrete and return the options with numbers as floats, arrays or schedules."""
+    numbers, static = split(arguments, options)
+    values: dict[str, Any] = {}
+    for name, value in numbers.items():
+        if callable(value):
+            values[name] = as_number(name, first_value(value), "")
+        elif not isinstance(value, jax.core.Tracer):
+            values[name] = as_number(name, value, "")
+            if not isinstance(value, jax.Array):
+                numbers[name] = values[name]
+    # Traced numbers (inject_hyperparams makes them) were checked when they were concrete.
+    if len(values) == len(numbers):
+        arguments.check_values({**values, **static}, "")
+    return {**numbers, **static}
+
+
+def transformation(rule: Rule[P]) -> Callable[P, optax.GradientTransformationExtraArgs]:
+    """Return the lower-case factory of a rule: its numbers to an Optax transformation.
+
+    The factory takes the rule's arguments. A number may be a schedule (a callable of the update
+    count); under ``optax.inject_hyperparams`` it may be traced. Numbers are float64 in the update
+    whatever the parameters are, except where ``inject_hyperparams`` has rounded them.
+    """
+    signature = inspect.signature(rule.arguments)
+    arguments = Arguments(signature, rule)
+
+    @functools.wraps(rule.arguments)
+    def factory(*args: P.args, **kwargs: P.kwargs) -> optax.GradientTransformationExtraArgs:
+        options = _checked(arguments, {**arguments.defaults(), **arguments.bind(args, kwargs)})
+        numbers, static = split(arguments, options)
+        program = make_program(rule, numbers, static)
+        schedules = {name: value for name, value in numbers.items() if callable(value)}
+
+        def at(count: Any) -> optax.GradientTransformationExtraArgs:
+            with jax.enable_x64(True):
+                values = {name: schedule(count) for name, schedule in schedules.items()}
+            return rule_transform(program, [{**numbers, **values}])
+
+        def init(params: Any) -> RuleState | ScheduledState:
+            check_params(params)
+            state: RuleState = at(jnp.zeros((), jnp.int32)).init(canonical(params))
+            return ScheduledState(jnp.zeros((), jnp.int32), state) if schedules else state
+
+        def update(
+            updates: Any, state: Any, params: Any = None, **extra_args: Any
+        ) -> tuple[Any, RuleState | ScheduledState]:
+            check_gradients(updates, params)
+            if not schedules:
+                return at(None).update(updates, state, params, **extra_args)
+            updates, inner = at(state.count).update(updates, state.inner, params, **extra_args)
+            return updates, ScheduledState(optax.safe_increment(state.count), inner)
+
+        return optax.GradientTransformationExtraArgs(init, update)
+
+    factory.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        return_annotation=optax.GradientTransformationExtraArgs
+    )
+    _RULES[factory] = rule
+    return factory

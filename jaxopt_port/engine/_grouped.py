@@ -1,0 +1,49 @@
+"""The CapWords spelling."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, overload
+
+import optax
+
+from ._arguments import Arguments
+from ._groups import GroupedTransformation, Groups, param_groups
+from ._selectors import REST
+
+P = ParamSpec("P")
+
+
+class Grouped(Generic[P]):
+    """A lower-case factory with torch's calling convention: parameter groups first."""
+
+    def __init__(
+        self, name: str, factory: Callable[P, optax.GradientTransformationExtraArgs]
+    ) -> None:
+        signature = inspect.signature(factory)
+        functools.update_wrapper(self, factory, updated=())
+        self.__name__ = self.__qualname__ = name
+        params = inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=REST)
+        self.__signature__ = signature.replace(
+            parameters=[params, *signature.parameters.values()],
+            return_annotation=GroupedTransformation,
+        )
+        self._factory = factory
+        self._arguments = Arguments(signature)
+
+    @overload
+    def __call__(
+        self, params: Groups, /, *args: P.args, **kwargs: P.kwargs
+    ) -> GroupedTransformation: ...
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> GroupedTransformation: ...
+    def __call__(self, params: Any = REST, /, *args: Any, **kwargs: Any) -> GroupedTransformation:
+        """Return the optimizer; see the lower-case spelling for its arguments."""
+        if "params" in kwargs:
+            params = kwargs.pop("params")
+        return param_groups(self._factory, params, **self._arguments.bind(args, kwargs))
+
+    def __repr__(self) -> str:
+        return f"<jp.{self.__name__}{self.__signature__}>"

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.tree_util import keystr, tree_flatten_with_path
+
+
+def _is_nnx_variable(x: object) -> bool:
+    # Flax is not imported for this: where it has not been, there is no Variable.
+    nnx = sys.modules.get("flax.nnx")
+    return nnx is not None and isinstance(x, nnx.Variable)
+
+
+def leaf_paths(tree: Any) -> list[tuple[str, Any]]:
+    """Return ``(path, leaf)`` for each leaf of a tree, in the order of ``jax.tree.leaves``.
+
+    Paths are ``keystr(path, simple=True, separator="/")``. An NNX Variable counts as the leaf, so
+    that a state with Variables and its pure form have the same paths.
+    """
+    return [
+        (
+            keystr(path, simple=True, separator="/"),
+            jax.tree.leaves(leaf)[0] if _is_nnx_variable(leaf) else leaf,
+        )
+        for path, leaf in tree_flatten_with_path(tree, is_leaf=_is_nnx_variable)[0]
+    ]
+
+
+def nearest(word: str, candidates: Sequence[str], n: int = 3) -> str:
+    """Say which candidates are spelled most like ``word``: '; did you mean "a" or "b"?'."""
+    by_lower = {c.lower(): c for c in candidates}
+    close = difflib.get_close_matches(word.lower(), list(by_lower), n=n, cutoff=0.5)
+    if not close:
+        return ""
+    return "; did you mean " + " or ".join(f'"{by_lower[c]}"' for c in close) + "?"

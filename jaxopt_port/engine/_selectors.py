@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import jax
+
+from ._paths import leaf_paths, nearest
+
+
+class _Rest:
+    """The parameters that no other group selects."""
+
+    def __repr__(self) -> str:
+        return "jp.REST"
+
+    def __reduce__(self) -> str:
+        return "REST"
+
+
+REST = _Rest()
+
+# A path prefix or glob, a regex, a predicate, a boolean pytree, a list of these, or REST.
+Selector: TypeAlias = (
+    "str | re.Pattern[str] | Callable[[str, Any], bool] | _Rest | Sequence[Selector] | Any"
+)
+
+
+def is_boolean_tree(selector: Any) -> bool:
+    leaves = jax.tree.leaves(selector)
+    # A plain function is a leaf of itself; a callable module with boolean leaves is a tree.
+    return bool(leaves) and all(isinstance(leaf, bool) for leaf in leaves)
+
+
+def describe(selector: Selector) -> str:
+    """Return a selector as an error message shows it."""
+    if isinstance(selector, str):
+        return f'"{selector}"'
+    if isinstance(selector, re.Pattern):
+        return f're.compile("{selector.pattern}")'
+    if isinstance(selector, _Rest):
+        return repr(selector)
+    if isinstance(selector, list | tuple):
+        return "[" + ", ".join(describe(s) for s in selector) + "]"
+    if is_boolean_tree(selector):
+        return "a boolean pytree"
+    return getattr(selector, "__qualname__", repr(selector))
+
+
+def _glob(pattern: str) -> re.Pattern[str]:
+    """Compile whole path components: ``*`` and ``?`` within one, ``**`` for any number of them."""
+    out = []
+    for component in pattern.strip("/").split("/"):
+        if component == "**":
+            out.append(r"(?:[^/]+/)*")
+        else:
+            escaped = re.escape(component).replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
+            out.append(escaped + "/")
+    # The slash that closes each component stands in the path too: see _matches.
+    return re.compile("".join(out))
+
+
+def _matches(selector: Selector, leaves: list[tuple[str, Any]], params: Any) -> list[bool]:
+    if isinstance(selector, str):
+        pattern = _glob(selector)
+        return [pattern.match(path + "/") is not None for path, _ in leaves]
+    if isinstance(selector, re.Pattern):
+        return [selector.search(path) is not None for path, _ in leaves]
+    if is_boolean_tree(selector):
+        return _matches_tree(selector, params)
+    if callable(selector):
+        return [bool(selector(path, leaf)) for path, leaf in leaves]
+    raise TypeError(
+        f"params must be a path, a glob, a compiled regex, a predicate (path, leaf) -> bool, a "
+        f"boolean pytree, a list of these, or jp.REST; got {selector!r}"
+    )
+
+
+def _matches_tree(selector: Any, params: Any) -> list[bool]:
+    try:
+        full = jax.tree.map(
+            lambda chosen, part: jax.tree.map(lambda _: chosen, part), selector, params
+        )
+    except ValueError as error:
+        raise ValueError(
+            "a boolean pytree that selects parameters must have the structure of the parameters, "
+            f"or be a prefix of it: {error}"
+        ) from None
+    return jax.tree.leaves(full)
+
+
+class _Selection:
+    """What the selectors of all groups have chosen so far, leaf by leaf."""
+
+    def __init__(self, labels: Sequence[str], params: Any) -> None:
+        self.labels = labels
+        self.params = params
+        self.leaves = leaf_paths(params)
+        self.paths = [path for path, _ in self.leaves]
+        self.owner: list[int | None] = [None] * len(self.leaves)
+
+    def take(self, group: int, selector: Selector) -> None:
+        parts = list(selector) if isinstance(selector, list | tuple) else [selector]
+        found = False
+        for part in parts:
+            if isinstance(part, _Rest):
+                raise ValueError(f"{self.labels[group]}: jp.REST cannot stand in a list")
+            chosen = _matches(part, self.leaves, self.params)
+            found |= any(chosen)
+            if not any(chosen) and len(parts) > 1:
+                warnings.warn(
+                    f"the selector {describe(part)} of {self.labels[group]} matched no parameter"
+                    f"{self._hint(part)}",
+                    stacklevel=6,
+                )
+            for leaf, is_chosen in enumerate(chosen):
+                if is_chosen:
+                    self._own(leaf, group)
+        if not found and self.leaves:
+            raise ValueError(f"{self.labels[group]} matched no parameter{self._hint(selector)}")
+
+    def _own(self, leaf: int, group: int) -> None:
+        first = self.owner[leaf]
+        if first is not None and first != group:
+            raise ValueError(
+                "some parameters appear in more than one parameter group: "
+                f'"{self.paths[leaf]}" is in {self.labels[first]} and in {self.labels[group]}'
+            )
+        self.owner[leaf] = group
+
+    def take_rest(self, group: int) -> None:
+        self.owner = [group if owner is None else owner for owner in self.owner]
+
+    def result(self) -> tuple[int, ...]:
+        missing = [path for path, owner in zip(self.paths, self.owner, strict=True) if owner is None]
+        if missing:
+            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+            raise ValueError(
+                f'"{missing[0]}"{more} is in no parameter group; add {{"params": jp.REST}} to '
+                'train the rest, or {"params": jp.REST, "frozen": True} to leave it untouched'
+            )
+        return tuple(owner for owner in self.owner if owner is not None)
+
+    def _hint(self, selector: Selector) -> str:
+        if isinstance(selector, list | tuple):
+            return "".join(self._hint(part) for part in selector)
+        if not isinstance(selector, str):
+            return "; the paths are " + _listed(self.paths)
+        if "." in selector and any(_matches(selector.replace(".", "/"), self.leaves, None)):
+            return f'; paths are joined by "/", not ".": "{selector.replace(".", "/")}"'
+        prefixes = {
+            "/".join(path.split("/")[:n])
+            for path in self.paths
+            for n in range(1, path.count("/") + 2)
+        }
+        return nearest(selector, sorted(prefixes)) or "; the paths are " + _listed(self.paths)
+
+
+def _listed(paths: Sequence[str], limit: int = 8) -> str:
+    shown = ", ".join(f'"{path}"' for path in paths[:limit])
+    return shown + (f", … ({len(paths)} in all)" if len(paths) > limit else "")
+
+
+def resolve(selectors: Sequence[Selector], labels: Sequence[str], params: Any) -> tuple[int, ...]:
+    """Return the group of each leaf of ``params``, in the order of ``jax.tree.leaves``.
+
+    Raises:
+        ValueError: a leaf in two groups or in none, a group that matches nothing, jp.REST twice.
+        TypeError: something that is no selector.
+    """
+    selection = _Selection(labels, params)
+    rest = [i for i, selector in enumerate(selectors) if isinstance(selector, _Rest)]
+    if len(rest) > 1:
+        raise ValueError(
+            f"jp.REST stands for what no other group selects, so only one group may have it; "
+            f"{labels[rest[0]]} and {labels[rest[1]]} both do"
+        )
+    for group, selector in enumerate(selectors):
+        if group not in rest:
+            selection.take(group, selector)
+    for group in rest:
+        selection.take_rest(group)
+    return selection.result()

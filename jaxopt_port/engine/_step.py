@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import functools
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Params = TypeVar("Params")
+State = TypeVar("State")
+
+
+class ExactUpdates:
+    """The new parameter that stands behind each update of a step, while it is being traced.
+
+    ``old + (new - old)`` is not ``new`` where it crosses zero, so `step` takes the new parameter
+    itself. It is found by the identity of the update: where a later transformation has made another
+    update of it, the update counts.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[int, tuple[jax.Array, jax.Array]] = {}
+
+    def record(self, update: jax.Array, new_param: jax.Array) -> None:
+        # The update is kept too, so that its id cannot be given to another array.
+        self._made[id(update)] = (update, new_param)
+
+    def apply(self, param: jax.Array, update: jax.Array) -> jax.Array:
+        made = self._made.get(id(update))
+        if made is not None:
+            return made[1]
+        return jnp.asarray(param + update).astype(jnp.result_type(param))
+
+
+def step(
+    tx: optax.GradientTransformation,
+    grads: Params,
+    state: State,
+    params: Params,
+    **extra_args: Any,
+) -> tuple[Params, State]:
+    """Take one optimizer step: torch's ``optimizer.step()``, to the last bit.
+
+    The same as ``tx.update`` followed by ``optax.apply_updates``, but for the rounding of the new
+    parameter, which is torch's. Compiled on its own when called eagerly; within ``jax.jit``,
+    ``vmap`` or ``scan`` it is part of the caller's program. Any Optax transformation will do; the
+    updates of those that are not of this library are applied as Optax applies them.
+
+    Args:
+        tx: a transformation.
+        grads: gradients, a tree of the parameters' structure, shapes and dtypes.
+        state: the state, from ``tx.init(params)`` or an earlier step.
+        params: parameters.
+        **extra_args: arrays for transformations that take more, as ``tx.update`` would.
+
+    Returns:
+        The new parameters and the new state; the arguments are left as they were.
+
+    Raises:
+        ValueError: gradients whose tree or shapes are not the parameters'.
+        TypeError: gradients whose dtypes are not the parameters'.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxopt_port as jp
+        >>> params = {"weight": jnp.ones(3)}
+        >>> tx = jp.SGD(lr=0.5)
+        >>> params, state = jp.step(tx, {"weight": jnp.ones(3)}, tx.init(params), params)
+        >>> params["weight"]
+        Array([0.5, 0.5, 0.5], dtype=float32)
+    """
+    return _step(tx, grads, state, params, extra_args)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _step(tx: Any, grads: Any, state: Any, params: Any, extra_args: dict[str, Any]) -> Any:
+    exact = ExactUpdates()
+    updates, state = optax.with_extra_args_support(tx).update(
+        grads, state, params, exact_updates=exact, **extra_args
+    )
+    old, treedef = jax.tree.flatten(params)
+    new = [exact.apply(p, u) for p, u in zip(old, jax.tree.leaves(updates), strict=True)]
+    return treedef.unflatten(new), state

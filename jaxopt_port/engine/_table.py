@@ -1,0 +1,100 @@
+"""The static side of a grouped optimizer: who is in which group, and what each group is."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+from optax import PartitionState
+
+from ._arguments import Arguments
+from ._transform import Static
+
+FROZEN = "frozen"
+
+
+@dataclass(frozen=True)
+class Group:
+    """One parameter group.
+
+    Attributes:
+        label: how messages name it: ``group 1, "classifier"``.
+        name: the user's name for it, or None.
+        program: the label of its transformation under ``optax.multi_transform``; ``"frozen"`` for
+            a frozen group.
+        position: its entry in that program's vectors; None where the numbers are scalars.
+        static: its static options.
+        scheduled: the numbers that an Optax schedule sets.
+        holds: the names of the state it holds, or None for all that there is.
+    """
+
+    label: str
+    name: str | None
+    program: str
+    position: int | None = None
+    static: Static = ()
+    scheduled: frozenset[str] = frozenset()
+    holds: frozenset[str] | None = None
+
+    @property
+    def frozen(self) -> bool:
+        return self.program == FROZEN
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """All groups of one optimizer and the leaves they have.
+
+    A table is the static part of the state, which ``jit`` hashes and compares at every call: the
+    hash is kept, and an identical table is equal at once.
+
+    Attributes:
+        arguments: what the optimizer's options are.
+        groups: in the user's order.
+        paths: of the parameters' leaves, in the order of ``jax.tree.leaves``.
+        assignment: the group of each leaf.
+    """
+
+    arguments: Arguments = field(repr=False)
+    groups: tuple[Group, ...]
+    paths: tuple[str, ...] = field(repr=False)
+    assignment: tuple[int, ...] = field(repr=False)
+
+    @functools.cached_property
+    def _key(self) -> tuple[Any, ...]:
+        return (self.arguments.rule, self.groups, self.paths, self.assignment)
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash(self._key)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, Table) and self._hash == other._hash and self._key == other._key
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["inner"], meta_fields=["table"]
+)
+@dataclass(frozen=True)
+class GroupsState:
+    """The state of a grouped optimizer.
+
+    Attributes:
+        inner: Optax's own state: ``multi_transform`` over the groups' programs, each under
+            ``inject_hyperparams``.
+        table: what is static about the groups.
+    """
+
+    inner: PartitionState
+    table: Table = field(repr=False)
+
+    def injected(self, group: int) -> Any:
+        """Return the ``inject_hyperparams`` state that holds a group's numbers."""
+        return self.inner.inner_states[self.table.groups[group].program].inner_state

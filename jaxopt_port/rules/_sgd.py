@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+
+from ._rule import LeafState, Problem, Rule, Sum
+from .torch_ops import Scalar, add, mul, scaled
+
+
+def sgd(
+    lr: Scalar = 1e-3,
+    momentum: Scalar = 0.0,
+    dampening: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
+    nesterov: bool = False,
+    *,
+    maximize: bool = False,
+) -> Iterator[Problem]:
+    """Stochastic gradient descent, with momentum as torch defines it.
+
+    The counterpart of ``torch.optim.SGD``: the buffer starts as the first gradient (not scaled by
+    ``1 - dampening``), weight decay is added to the gradient before momentum, and the learning
+    rate multiplies the buffer when it is applied, so that a change of rate acts at once.
+
+    Args:
+        lr: learning rate, >= 0.
+        momentum: factor of the momentum buffer, >= 0. At 0 no buffer is held.
+        dampening: the gradient enters the buffer times ``1 - dampening``.
+        weight_decay: L2 penalty, >= 0: ``weight_decay * param`` is added to the gradient.
+        nesterov: Nesterov's momentum; needs ``momentum > 0`` and ``dampening == 0``.
+        maximize: ascend instead of descend.
+
+    Raises:
+        ValueError: a number out of its range, beginning with torch's own message.
+
+    References:
+        Sutskever et al., 2013, *On the importance of initialization and momentum in deep
+        learning*; ``torch.optim.SGD``, ``torch.optim.sgd._single_tensor_sgd``.
+    """
+    if not lr >= 0.0:
+        yield Problem(f"Invalid learning rate: {lr}", "lr must be >= 0")
+    if not momentum >= 0.0:
+        yield Problem(f"Invalid momentum value: {momentum}", "momentum must be >= 0")
+    if not weight_decay >= 0.0:
+        yield Problem(f"Invalid weight_decay value: {weight_decay}", "weight_decay must be >= 0")
+    if nesterov and (momentum <= 0 or dampening != 0):
+        yield Problem(
+            "Nesterov momentum requires a momentum and zero dampening",
+            f"got momentum={momentum}, dampening={dampening}",
+        )
+
+
+def _init(param: jax.Array) -> LeafState:
+    return {"momentum_buffer": jnp.zeros_like(param), "has_momentum_buffer": False}
+
+
+def _holds(*, momentum: float, **_: object) -> frozenset[str] | None:
+    return frozenset() if momentum == 0 else None
+
+
+def _update(
+    grad: jax.Array,
+    param: jax.Array,
+    state: LeafState,
+    *,
+    lr: jax.Array,
+    momentum: jax.Array,
+    dampening: jax.Array,
+    weight_decay: jax.Array,
+    nesterov: bool,
+    maximize: bool,
+) -> tuple[Sum, LeafState]:
+    if maximize:
+        grad = -grad
+    grad = jnp.where(weight_decay != 0, add(grad, param, alpha=weight_decay), grad)
+
+    if state:
+        held, begun = state["momentum_buffer"], state["has_momentum_buffer"]
+        # torch clones the first gradient; dampening acts from the second step on.
+        buf = jnp.where(begun, add(mul(held, momentum), grad, alpha=1 - dampening), grad)
+        direction = add(grad, buf, alpha=momentum) if nesterov else buf
+        # A momentum set to 0 in mid-run rests the buffer and leaves it as it is.
+        moving = momentum != 0
+        grad = jnp.where(moving, direction, grad)
+        state = {
+            "momentum_buffer": jnp.where(moving, buf, held),
+            "has_momentum_buffer": begun | moving,
+        }
+
+    return Sum(param, scaled(grad, -lr)), state
+
+
+rule = Rule(sgd, _init, _update, _holds)
