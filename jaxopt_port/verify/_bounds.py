@@ -1,0 +1,69 @@
+"""The bounds of a verification run, each with its reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import ml_dtypes
+from numpy.typing import NDArray
+
+from ._distance import relative, ulps
+
+
+class Bound(NamedTuple):
+    """A limit and why it is where it is."""
+
+    limit: float
+    reason: str
+
+
+# Forward and gradient are sums of up to 25,088 products, which two frameworks add in different
+# orders. Relative to the largest value of the tensor, in units of the dtype's epsilon. A gradient
+# is judged by its median over the steps: where two inputs of a max pooling are equal but for
+# rounding, either may take the gradient, and torch in float32 is then as far from torch in float64.
+FORWARD = Bound(64, "two orders of summation: measured up to 9 epsilon, over 5 seeds")
+GRADIENT = Bound(256, "sums over a batch of 28×28 places: measured up to 34 epsilon, over 5 seeds")
+# In float64 such ties do not occur: two free runs stay together, and every step counts.
+EXACT = Bound(1e-9, "rounding of 1e-16 that training amplifies: measured up to 2e-13")
+ACCURACY = Bound(0.02, "a tie broken the other way moves a few images across a class border")
+
+
+class Judge(NamedTuple):
+    """How parameters and buffers after a step are compared in a dtype.
+
+    Attributes:
+        distance: of two arrays.
+        unit: of the distance.
+        update: bound for torch's gradients fed to both optimizers.
+        literal: bound for the literal Optax spelling against the CapWords one.
+    """
+
+    distance: Callable[[NDArray[Any], NDArray[Any]], float]
+    unit: str
+    update: Bound
+    literal: Bound
+
+
+def _epsilons(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
+    return relative(ours, theirs) / float(ml_dtypes.finfo(ours.dtype).eps)
+
+
+_EVERY_BIT = Judge(
+    ulps,
+    "ulp",
+    Bound(0, "torch's operations in torch's order: every bit must agree"),
+    Bound(0, "the same rule under another spelling: every bit must agree"),
+)
+
+JUDGES = {
+    "float32": _EVERY_BIT,
+    "float64": _EVERY_BIT,
+    "bfloat16": Judge(
+        _epsilons,
+        "ε",
+        Bound(8, "torch rounds the last n % 32 elements twice, and momentum adds it up"),
+        Bound(math.inf, "inject_hyperparams keeps the learning rate in bfloat16"),
+    ),
+}

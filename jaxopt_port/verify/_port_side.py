@@ -1,0 +1,114 @@
+"""The JAX side of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import jaxopt_port as jp
+
+from ..engine import leaf_paths, leaf_states
+from ._flavours import Flavour
+from ._recipes import Factory, Recipe, plain_optax_sgd
+
+
+class Evaluation(NamedTuple):
+    """Output, loss and gradients of a batch."""
+
+    output: jax.Array
+    loss: jax.Array
+    grads: Any
+
+
+def evaluator(flavour: Flavour, output_as_cotangent: bool) -> Callable[..., Evaluation]:
+    """Return the compiled forward and backward pass of a recipe."""
+
+    def cross_entropy(output: jax.Array, labels: jax.Array) -> jax.Array:
+        losses: jax.Array = optax.softmax_cross_entropy_with_integer_labels(output, labels)
+        return losses.mean()
+
+    @jax.jit
+    def evaluate(params: Any, images: jax.Array, labels: jax.Array) -> Evaluation:
+        output, backward = jax.vjp(lambda p: flavour.apply(p, images), params)
+        if output_as_cotangent:
+            loss, cotangent = 0.5 * jnp.sum(output**2), output
+        else:
+            loss, cotangent = jax.value_and_grad(cross_entropy)(output, labels)
+        return Evaluation(output, loss, backward(cotangent)[0])
+
+    return evaluate
+
+
+class Port:
+    """The CapWords spelling, stepped by ``jp.step``."""
+
+    def __init__(self, tx: jp.GroupedTransformation, params: Any) -> None:
+        self._tx = tx
+        self._start = (params, tx.init(params))
+        self.params, self.state = self._start
+
+    def restart(self) -> None:
+        self.params, self.state = self._start
+
+    def step(self, grads: Any) -> None:
+        self.params, self.state = jp.step(self._tx, grads, self.state, self.params)
+
+    def rebuild(self, tx: jp.GroupedTransformation) -> None:
+        self._tx, self.state = tx, tx.init(self.params)
+
+    def momentum_buffers(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the buffers that have begun, by path."""
+        return {
+            path: np.asarray(state["momentum_buffer"])
+            for path, state in leaf_states(self.state).items()
+            if state.get("has_momentum_buffer", False)
+        }
+
+
+class Literal:
+    """Optax's literal spelling, with this library's sgd or what plain Optax has."""
+
+    def __init__(self, recipe: Recipe, params: Any, sgd: Factory) -> None:
+        self._spelled, self._sgd = recipe.spelled, sgd
+        self._compile(recipe.spelled.make(sgd))
+        self._start = (params, self._tx.init(params))
+        self.params, self.state = self._start
+
+    def restart(self) -> None:
+        self.params, self.state = self._start
+
+    def _compile(self, tx: optax.GradientTransformation) -> None:
+        self._tx = tx
+
+        @jax.jit
+        def step(grads: Any, state: Any, params: Any) -> Any:
+            updates, state = tx.update(grads, state, params)
+            return optax.apply_updates(params, updates), state
+
+        self._step = step
+
+    def step(self, grads: Any) -> None:
+        self.params, self.state = self._step(grads, self.state, self.params)
+
+    def change(self) -> None:
+        tx, self.state = self._spelled.changed(self._sgd, self._tx, self.state, self.params)
+        if tx is not self._tx:
+            self._compile(tx)
+
+
+def literal(recipe: Recipe, params: Any) -> Literal:
+    return Literal(recipe, params, jp.sgd)
+
+
+def plain_optax(recipe: Recipe, params: Any) -> Literal:
+    return Literal(recipe, params, plain_optax_sgd)
+
+
+def arrays(tree: Any) -> dict[str, np.ndarray[Any, Any]]:
+    """Return a tree's leaves as NumPy arrays, by path."""
+    return {path: np.asarray(leaf) for path, leaf in leaf_paths(tree)}

@@ -1,0 +1,320 @@
+"""The tutorial's recipes, each in torch and in three JAX spellings.
+
+``torch_start`` and ``torch_change`` are what the tutorial writes. ``port_*`` is the CapWords
+spelling. ``spelled`` is Optax's literal one, ``multi_transform`` of ``inject_hyperparams``, once
+with this library's ``sgd`` in it and once with what one would write by hand in Optax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import torch
+from torch import nn
+
+import jaxopt_port as jp
+
+from ..engine import leaf_paths
+
+Factory = Callable[..., optax.GradientTransformation]
+Optimizer = torch.optim.Optimizer
+
+
+@dataclass(frozen=True)
+class Spelled:
+    """A recipe in Optax's literal spelling.
+
+    Attributes:
+        options: of each label.
+        label: of a parameter, by its path.
+        change: the labels' new numbers at the change.
+        rebuild: whether the change makes a new optimizer.
+    """
+
+    options: Mapping[str, Mapping[str, Any]]
+    label: Callable[[str], str]
+    change: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    rebuild: bool = False
+
+    def make(self, sgd: Factory) -> optax.GradientTransformation:
+        def labels(params: Any) -> Any:
+            each = [self.label(path) for path, _ in leaf_paths(params)]
+            return jax.tree.unflatten(jax.tree.structure(params), each)
+
+        return optax.multi_transform(
+            {label: optax.inject_hyperparams(sgd)(**o) for label, o in self.options.items()}, labels
+        )
+
+    def changed(
+        self, sgd: Factory, tx: optax.GradientTransformation, state: Any, params: Any
+    ) -> tuple[optax.GradientTransformation, Any]:
+        if self.rebuild:
+            options = {k: {**o, **self.change.get(k, {})} for k, o in self.options.items()}
+            tx = Spelled(options, self.label).make(sgd)
+            return tx, tx.init(params)
+        for label, numbers in self.change.items():
+            hyperparams = state.inner_states[label].inner_state.hyperparams
+            for name, value in numbers.items():
+                hyperparams[name] = jnp.asarray(value, hyperparams[name].dtype)
+        return tx, state
+
+
+def plain_optax_sgd(
+    lr: float,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+) -> optax.GradientTransformation:
+    """Return what one would write by hand in Optax, which has no dampening."""
+    del dampening
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay),
+        optax.sgd(lr, momentum=momentum, nesterov=nesterov),
+    )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One recipe.
+
+    Attributes:
+        name: as on the command line.
+        shows: what must hold.
+        torch_start: a torch net to its optimizer.
+        port_start: makes the CapWords optimizer.
+        spelled: Optax's literal spelling.
+        torch_change: what happens in mid-run, or None.
+        port_set: the same here, where it sets numbers: a state to a state.
+        port_rebuild: the same here, where it makes a new optimizer.
+        output_as_cotangent: ``output.backward(output)`` instead of a cross entropy.
+        one_step: each batch starts again from the initial weights: at lr 1 the recipe is one step,
+            and a second one leaves all bounds.
+    """
+
+    name: str
+    shows: str
+    torch_start: Callable[[Any], Optimizer]
+    port_start: Callable[[], jp.GroupedTransformation]
+    spelled: Spelled
+    torch_change: Callable[[Any, Optimizer], Optimizer] | None = None
+    port_set: Callable[[Any], Any] | None = None
+    port_rebuild: Callable[[], jp.GroupedTransformation] | None = None
+    output_as_cotangent: bool = False
+    one_step: bool = False
+
+
+# ── basic ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _basic_torch(net: Any) -> Optimizer:
+    return torch.optim.SGD(net.parameters(), lr=1)
+
+
+def _basic() -> jp.GroupedTransformation:
+    return jp.SGD(lr=1)
+
+
+# ── per subnetwork ─────────────────────────────────────────────────────────────────────────────
+
+
+def _subnetworks_torch(net: Any) -> Optimizer:
+    return torch.optim.SGD(
+        [
+            {"params": net.features.parameters()},
+            {"params": net.classifier.parameters(), "lr": 1e-2},
+        ],
+        lr=1e-5,
+    )
+
+
+def _subnetworks() -> jp.GroupedTransformation:
+    return jp.SGD([{"params": "features"}, {"params": "classifier", "lr": 1e-2}], lr=1e-5)
+
+
+def _first_component(path: str) -> str:
+    return path.split("/")[0]
+
+
+# ── per layer ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _layers_torch(net: Any) -> Optimizer:
+    special_layers = nn.ModuleList([net.classifier[0], net.classifier[3]])
+    special = list(map(id, special_layers.parameters()))
+    base = filter(lambda p: id(p) not in special, net.parameters())
+    groups: list[dict[str, Any]] = [
+        {"params": base},
+        {"params": special_layers.parameters(), "lr": 0.01},
+    ]
+    return torch.optim.SGD(groups, lr=0.001)
+
+
+def _layers() -> jp.GroupedTransformation:
+    return jp.SGD(
+        [{"params": jp.REST}, {"params": ["classifier/0", "classifier/3"], "lr": 0.01}], lr=0.001
+    )
+
+
+def _special_or_base(path: str) -> str:
+    return "special" if path.startswith(("classifier/0/", "classifier/3/")) else "base"
+
+
+# ── dynamic ────────────────────────────────────────────────────────────────────────────────────
+
+_OLD_LR = 0.1
+
+
+def _dynamic_torch(net: Any) -> Optimizer:
+    return torch.optim.SGD(
+        [
+            {"params": net.features.parameters()},
+            {"params": net.classifier.parameters(), "lr": _OLD_LR},
+        ],
+        lr=1e-5,
+        momentum=0.9,
+    )
+
+
+def _dynamic() -> jp.GroupedTransformation:
+    return jp.SGD(
+        [{"params": "features"}, {"params": "classifier", "lr": _OLD_LR}], lr=1e-5, momentum=0.9
+    )
+
+
+def _in_place_torch(net: Any, optimizer: Optimizer) -> Optimizer:
+    optimizer.param_groups[1]["lr"] = _OLD_LR * 0.1
+    return optimizer
+
+
+def _in_place(state: Any) -> Any:
+    return jp.set_hyperparams(state, lr=_OLD_LR * 0.1, group=1)
+
+
+def _rebuilt_torch(net: Any, optimizer: Optimizer) -> Optimizer:
+    return torch.optim.SGD(
+        [
+            {"params": net.features.parameters()},
+            {"params": net.classifier.parameters(), "lr": _OLD_LR * 0.1},
+        ],
+        lr=1e-5,
+        momentum=0.9,
+    )
+
+
+def _rebuilt() -> jp.GroupedTransformation:
+    return jp.SGD(
+        [{"params": "features"}, {"params": "classifier", "lr": _OLD_LR * 0.1}],
+        lr=1e-5,
+        momentum=0.9,
+    )
+
+
+_DYNAMIC_OPTIONS = {
+    "features": {"lr": 1e-5, "momentum": 0.9},
+    "classifier": {"lr": _OLD_LR, "momentum": 0.9},
+}
+
+# ── every option: not the tutorial's, but what its recipes leave out ───────────────────────────
+
+_DAMPED: dict[str, Any] = {"lr": 1e-2, "momentum": 0.9, "dampening": 0.5, "weight_decay": 0.1}
+_NESTEROV: dict[str, Any] = {
+    "lr": 1e-2, "momentum": 0.8, "weight_decay": 5e-4, "nesterov": True
+}  # fmt: skip
+
+
+def _every_option_torch(net: Any) -> Optimizer:
+    groups: list[dict[str, Any]] = [
+        {"params": net.features.parameters(), **_DAMPED},
+        {"params": net.classifier.parameters(), **_NESTEROV},
+    ]
+    return torch.optim.SGD(groups)
+
+
+def _every_option() -> jp.GroupedTransformation:
+    return jp.SGD([{"params": "features", **_DAMPED}, {"params": "classifier", **_NESTEROV}])
+
+
+def _every_number_torch(net: Any, optimizer: Optimizer) -> Optimizer:
+    for group in optimizer.param_groups:
+        group.update(lr=3e-3, momentum=0.7, weight_decay=1e-2)
+    return optimizer
+
+
+def _every_number(state: Any) -> Any:
+    return jp.set_hyperparams(state, lr=3e-3, momentum=0.7, weight_decay=1e-2)
+
+
+_NEW_NUMBERS = {"lr": 3e-3, "momentum": 0.7, "weight_decay": 1e-2}
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            "basic",
+            "one group; the cotangent is the output itself, not a loss",
+            _basic_torch,
+            _basic,
+            Spelled({"all": {"lr": 1.0}}, lambda path: "all"),
+            output_as_cotangent=True,
+            one_step=True,
+        ),
+        Recipe(
+            "per-subnetwork",
+            "features at the default lr 1e-5, classifier at 1e-2",
+            _subnetworks_torch,
+            _subnetworks,
+            Spelled({"features": {"lr": 1e-5}, "classifier": {"lr": 1e-2}}, _first_component),
+        ),
+        Recipe(
+            "per-layer",
+            "classifier/0 at 0.01, the rest at 0.001; classifier/3 has no parameters",
+            _layers_torch,
+            _layers,
+            Spelled({"base": {"lr": 0.001}, "special": {"lr": 0.01}}, _special_or_base),
+        ),
+        Recipe(
+            "dynamic-in-place",
+            "the classifier's lr divided by 10 in mid-run; momentum is kept",
+            _dynamic_torch,
+            _dynamic,
+            Spelled(
+                _DYNAMIC_OPTIONS, _first_component, change={"classifier": {"lr": _OLD_LR * 0.1}}
+            ),
+            _in_place_torch,
+            _in_place,
+        ),
+        Recipe(
+            "dynamic-rebuilt",
+            "the same by a new optimizer in mid-run; momentum is lost",
+            _dynamic_torch,
+            _dynamic,
+            Spelled(
+                _DYNAMIC_OPTIONS,
+                _first_component,
+                change={"classifier": {"lr": _OLD_LR * 0.1}},
+                rebuild=True,
+            ),
+            _rebuilt_torch,
+            port_rebuild=_rebuilt,
+        ),
+        Recipe(
+            "every-option",
+            "dampening and weight decay; Nesterov; every number changed in mid-run",
+            _every_option_torch,
+            _every_option,
+            Spelled(
+                {"features": _DAMPED, "classifier": _NESTEROV},
+                _first_component,
+                change={"features": _NEW_NUMBERS, "classifier": _NEW_NUMBERS},
+            ),
+            _every_number_torch,
+            _every_number,
+        ),
+    )
+}

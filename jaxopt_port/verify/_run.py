@@ -1,0 +1,306 @@
+"""Runs a recipe on both sides and measures how far they are apart, stage by stage."""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+from ._bounds import ACCURACY, EXACT, FORWARD, GRADIENT, JUDGES, Bound
+from ._digits import Digits, batches
+from ._distance import relative, relative_norm
+from ._flavours import FLAVOURS, Flavour
+from ._port_side import Literal, Port, arrays, evaluator, literal, plain_optax
+from ._recipes import RECIPES, Recipe
+from ._results import Change, Failure, RecipeResult, Report, Worst
+from ._torch_lenet import Net
+from ._torch_side import Batch, TorchRun, make_net, one_thread
+
+_AROUND_CHANGE = 10  # steps before and after it that its account looks at
+
+
+def _never(recipe: str, step: int) -> None:
+    """Report no progress."""
+
+
+def run(
+    recipes: Iterable[str] = tuple(RECIPES),
+    *,
+    digits: Digits,
+    steps: int = 100,
+    seed: int = 0,
+    flax: str = "nnx",
+    dtype: str = "float32",
+    batch_size: int = 32,
+    progress: Callable[[str, int], None] = _never,
+) -> Report:
+    """Train the LeNet by each recipe in torch and here, from the same weights on the same batches.
+
+    Args:
+        recipes: names, from ``RECIPES``.
+        digits: the data.
+        steps: optimizer steps; a recipe's change in mid-run comes after half of them.
+        seed: of weights and batches.
+        flax: ``"nnx"`` or ``"linen"``.
+        dtype: ``"float32"``, ``"float64"`` or ``"bfloat16"``, of parameters and data.
+        batch_size: images a step.
+        progress: called with a recipe's name and the steps it has taken.
+
+    Returns:
+        What was measured, and the bounds that were broken.
+    """
+    report = Report(flax, dtype, seed, batch_size)
+    models = _models(flax, dtype)
+    # A run in float64 has it for the whole program; any other has the user's setting.
+    x64 = dtype == "float64" or bool(jax.enable_x64.value)
+    with jax.enable_x64(x64), one_thread():
+        for name in recipes:
+            comparison = _Comparison(RECIPES[name], models, digits, seed, dtype)
+            data = batches(digits, batch_size, steps, seed)
+            result = comparison.run(data, steps, functools.partial(progress, name))
+            report.results.append(result)
+    return report
+
+
+class _Models:
+    """The model in the dtype of the run and in float64, compiled once for all recipes."""
+
+    def __init__(self, own: Flavour, exact: Flavour) -> None:
+        self.like, self.like_exact = own.like, exact.like
+        self.apply = jax.jit(own.apply)
+        self.evaluate = functools.cache(functools.partial(evaluator, own))
+        self.evaluate_exact = functools.cache(functools.partial(evaluator, exact))
+
+
+@functools.lru_cache(maxsize=4)
+def _models(flax: str, dtype: str) -> _Models:
+    with jax.enable_x64(True):
+        return _Models(
+            FLAVOURS[flax](jax.numpy.dtype(dtype)), FLAVOURS[flax](np.dtype(np.float64))
+        )
+
+
+class _Comparison:
+    """One recipe, on all sides at once."""
+
+    def __init__(
+        self, recipe: Recipe, models: _Models, digits: Digits, seed: int, dtype: str
+    ) -> None:
+        self.recipe, self.models, self.digits = recipe, models, digits
+        self.like, self.dtype = models.like, dtype
+        self.epsilon = float(jax.numpy.finfo(dtype).eps)
+        self.judge = JUDGES[dtype]
+        self.evaluate = models.evaluate(recipe.output_as_cotangent)
+        self.evaluate_exact = models.evaluate_exact(recipe.output_as_cotangent)
+        self.result = RecipeResult(recipe.name)
+        self.gradients: list[float] = []
+        self.losses: list[tuple[float, float]] = []
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self._start(make_net(seed, dtype))
+        self.result.warnings = sorted({str(w.message) for w in caught})
+
+    def _start(self, net: Net) -> None:
+        recipe, tx = self.recipe, self.recipe.port_start()
+        self.torch, self.torch_exact = TorchRun(recipe, net), TorchRun(recipe, net, "float64")
+        params = self.torch.params(self.like)
+        # These three are given torch's gradients; the last two go their own way.
+        self.isolated = Port(tx, params)
+        self.literal, self.optax = literal(recipe, params), plain_optax(recipe, params)
+        self.free = Port(tx, params)
+        with jax.enable_x64(True):
+            self.free_exact = Port(tx, self.torch_exact.params(self.models.like_exact))
+
+    def _sides(self) -> tuple[TorchRun | Port | Literal, ...]:
+        return (
+            self.torch,
+            self.torch_exact,
+            self.isolated,
+            self.literal,
+            self.optax,
+            self.free,
+            self.free_exact,
+        )
+
+    def run(
+        self, data: Iterable[tuple[Any, Any]], steps: int, progress: Callable[[int], None]
+    ) -> RecipeResult:
+        self.result.steps = steps
+        middle = steps // 2 if self.recipe.torch_change is not None else None
+        for step, (images, labels) in enumerate(data):
+            if step == middle:
+                self._change(step)
+            if step > 0 and self.recipe.one_step:
+                for side in self._sides():
+                    side.restart()
+            self._step(step, Batch(images, labels))
+            progress(step + 1)
+        self._finish(steps - 1)
+        return self.result
+
+    # ── one step ───────────────────────────────────────────────────────────────────────────────
+
+    def _step(self, step: int, batch: Batch) -> None:
+        weights = self.torch.params(self.like)
+        output, loss = self.torch.evaluate(batch)
+        grads = self.torch.grads(self.like)
+        images = jax.numpy.asarray(batch.images, self.dtype)
+        self._compare_evaluation(step, self.evaluate(weights, images, batch.labels), output, grads)
+
+        self.torch.step()
+        for side in (self.isolated, self.literal, self.optax):
+            side.step(grads)
+        self._compare_update(step)
+
+        ours = self.evaluate(self.free.params, images, batch.labels)
+        self.free.step(ours.grads)
+        self.losses.append((loss, float(ours.loss)))
+        self._step_exact(step, batch)
+
+    def _step_exact(self, step: int, batch: Batch) -> None:
+        """Take a step on both sides in float64, each with gradients of its own."""
+        run, like = self.torch_exact, self.models.like_exact
+        output, _ = run.evaluate(batch)
+        with jax.enable_x64(True):
+            params = self.free_exact.params
+            ours = self.evaluate_exact(params, batch.images.astype(np.float64), batch.labels)
+            grads = run.grads(like)
+            self.free_exact.step(ours.grads)
+            run.step()
+            self._compare_exact(step, "output", {"": ours.output}, {"": output.numpy()})
+            self._compare_exact(step, "gradient of", arrays(ours.grads), arrays(grads))
+            after = arrays(self.free_exact.params)
+            self._compare_exact(step, "parameter", after, arrays(run.params(like)))
+
+    def _compare_evaluation(self, step: int, ours: Any, output: Any, grads: Any) -> None:
+        distance = relative(np.asarray(ours.output, np.float64), output.double().numpy())
+        self._see(
+            self.result.forward, distance / self.epsilon, step, "output", "forward", FORWARD, "ε"
+        )
+        ours_by_path, worst = arrays(ours.grads), 0.0
+        for path, gradient in arrays(grads).items():
+            distance = relative(ours_by_path[path], gradient) / self.epsilon
+            self.result.gradient.see(distance, step, path)
+            worst = max(worst, distance)
+        self.gradients.append(worst)
+
+    def _compare_exact(self, step: int, what: str, ours: Any, theirs: Any) -> None:
+        for path, value in theirs.items():
+            distance = relative(np.asarray(ours[path]), value)
+            place = f"{what} {path}".strip()
+            self._see(self.result.exact, distance, step, place, "float64", EXACT, "relative")
+
+    def _compare_update(self, step: int) -> None:
+        result, judge = self.result, self.judge
+        theirs, ours = arrays(self.torch.params(self.like)), arrays(self.isolated.params)
+        spelled = arrays(self.literal.params)
+        for path, param in theirs.items():
+            apart = judge.distance(ours[path], param)
+            at = result.by_parameter.setdefault(path, {"parameter": 0.0, "momentum_buffer": 0.0})
+            at["parameter"] = max(at["parameter"], apart)
+            self._see(result.update_param, apart, step, path, "update", judge.update, judge.unit)
+            differs = judge.distance(spelled[path], ours[path])
+            self._see(
+                result.literal_differs, differs, step, path, "literal", judge.literal, judge.unit
+            )
+        held = self.isolated.momentum_buffers()
+        if bool(held) != self.torch.has_momentum():
+            only = "the port" if held else "torch"
+            self._fail("update", step, "momentum_buffer", f"held by {only} only")
+        for path, buffer in arrays(self.torch.momentum_buffers(self.like)).items():
+            if path in held:
+                apart, at = judge.distance(held[path], buffer), result.by_parameter[path]
+                at["momentum_buffer"] = max(at["momentum_buffer"], apart)
+                place = f"{path} (momentum_buffer)"
+                self._see(
+                    result.update_buffer, apart, step, place, "update", judge.update, judge.unit
+                )
+
+    # ── the change in mid-run ──────────────────────────────────────────────────────────────────
+
+    def _momentum_norms(self) -> tuple[float, float]:
+        theirs = arrays(self.torch.momentum_buffers(self.like)).values()
+        return _norm(theirs), _norm(self.isolated.momentum_buffers().values())
+
+    def _change(self, step: int) -> None:
+        before = self._momentum_norms()
+        for run in (self.torch, self.torch_exact):
+            run.change()
+        for spelled in (self.literal, self.optax):
+            spelled.change()
+        if self.recipe.port_set is not None:
+            for port in (self.isolated, self.free, self.free_exact):
+                port.state = self.recipe.port_set(port.state)
+        if self.recipe.port_rebuild is not None:
+            tx = self.recipe.port_rebuild()
+            for port in (self.isolated, self.free):
+                port.rebuild(tx)
+            with jax.enable_x64(True):
+                self.free_exact.rebuild(tx)
+        self.result.change = Change(step, before, self._momentum_norms())
+
+    # ── the end ────────────────────────────────────────────────────────────────────────────────
+
+    def _finish(self, last: int) -> None:
+        result = self.result
+        theirs = list(arrays(self.torch.params(self.like)).values())
+        with jax.enable_x64(True):
+            exact = list(arrays(self.torch_exact.params(self.models.like_exact)).values())
+        result.optax = relative_norm(list(arrays(self.optax.params).values()), theirs)
+        result.drift = relative_norm(list(arrays(self.free.params).values()), theirs)
+        result.drift_torch = relative_norm(theirs, exact)
+
+        losses = np.array(self.losses)
+        result.loss = (float(losses[-1, 0]), float(losses[-1, 1]))
+        apart = float(np.max(np.abs(losses[:, 1] - losses[:, 0])))
+        result.loss_difference = apart / float(np.max(np.abs(losses[:, 0])))
+        self._account_for_change(losses)
+        self._judge_gradients()
+        self._judge_accuracy(last)
+
+    def _account_for_change(self, losses: np.ndarray[Any, Any]) -> None:
+        change = self.result.change
+        if change is None:
+            return
+        at = change.after_step
+        before = losses[max(0, at - _AROUND_CHANGE) : at].mean(axis=0)
+        peak = losses[at : at + _AROUND_CHANGE].max(axis=0)
+        change.loss_before = (float(before[0]), float(before[1]))
+        change.loss_peak = (float(peak[0]), float(peak[1]))
+
+    def _judge_gradients(self) -> None:
+        worst, median = self.result.gradient, statistics.median_low(self.gradients)
+        self.result.gradient_median = median
+        if not median <= GRADIENT.limit:
+            message = f"median {median:.3g} ε, bound {GRADIENT.limit:g}"
+            self._fail("gradient", worst.step or 0, worst.path or "", message)
+
+    def _judge_accuracy(self, last: int) -> None:
+        test = Batch(self.digits.test_images, self.digits.test_labels)
+        logits = self.models.apply(self.free.params, jax.numpy.asarray(test.images, self.dtype))
+        ours = float((np.asarray(logits).argmax(1) == test.labels).mean())
+        theirs = self.torch.accuracy(test)
+        self.result.accuracy = (theirs, ours)
+        if not abs(theirs - ours) <= ACCURACY.limit:
+            self._fail("free run", last, "accuracy", f"{ours:.1%}, torch {theirs:.1%}")
+
+    def _see(
+        self, worst: Worst, value: float, step: int, path: str, stage: str, bound: Bound, unit: str
+    ) -> None:
+        worst.see(value, step, path)
+        if not value <= bound.limit:
+            self._fail(stage, step, path, f"{value:.3g} {unit}, bound {bound.limit:g}")
+
+    def _fail(self, stage: str, step: int, path: str, message: str) -> None:
+        """Note a broken bound, once for each stage: the first is the one to look at."""
+        if stage not in [failure.stage for failure in self.result.failures]:
+            self.result.failures.append(Failure(self.recipe.name, stage, step, path, message))
+
+
+def _norm(buffers: Iterable[np.ndarray[Any, Any]]) -> float:
+    return float(np.sqrt(sum(float(np.sum(b.astype(np.float64) ** 2)) for b in buffers)))
