@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..rules import Rule
@@ -17,6 +19,8 @@ Schedule: TypeAlias = Callable[[Any], Any]
 
 # torch's arguments that choose among its own implementations of one rule.
 _IMPLEMENTATIONS = ("foreach", "fused", "capturable", "differentiable")
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def reject_unknown(name: str, known: Iterable[str], where: str) -> NoReturn:
@@ -32,15 +36,32 @@ def reject_unknown(name: str, known: Iterable[str], where: str) -> NoReturn:
     )
 
 
-def as_number(name: str, value: Any, where: str) -> float | tuple[float, ...]:
+def as_number(name: str, value: Any, where: str, like: Any = None) -> float | tuple[float, ...]:
     """Return a concrete number as a Python float (a tuple of numbers as one of floats).
 
+    Arrays of one element will do, torch's too.
+
+    Args:
+        name: the argument's name.
+        value: what was given for it.
+        where: the group, as messages show it.
+        like: a value that is right, which says whether the argument is a tuple and how long.
+
     Raises:
-        ValueError: an array of more than one element.
-        TypeError: not a number.
+        ValueError: an array of more than one element, or a magnitude beyond float32's.
+        TypeError: not a number, or not as many of them as there should be.
     """
-    if isinstance(value, tuple | list):
-        return tuple(float(np.float64(as_number(name, v, where))) for v in value)
+    given = len(value) if isinstance(value, tuple | list) else None
+    expected = len(like) if isinstance(like, tuple | list) else None
+    if given != expected:
+        wanted = "one number" if expected is None else f"{expected} numbers"
+        raise TypeError(f"{name}{where} must be {wanted}; got {value!r}")
+    if given is not None:
+        return tuple(_as_float(name, part, where) for part in value)
+    return _as_float(name, value, where)
+
+
+def _as_float(name: str, value: Any, where: str) -> float:
     if isinstance(value, jax.core.Tracer):
         raise TypeError(
             f"{name}{where} is traced, but a grouped optimizer holds its numbers in its state; "
@@ -49,16 +70,18 @@ def as_number(name: str, value: Any, where: str) -> float | tuple[float, ...]:
         )
     if isinstance(value, bool | str) or value is None:
         raise TypeError(f"{name}{where} must be a number or an Optax schedule; got {value!r}")
-    if np.size(value) != 1:
-        raise ValueError(
-            f"Tensor {name} must be 1-element{where}; got an array of shape {np.shape(value)}"
-        )
+    shape = tuple(getattr(value, "shape", ()))
+    if math.prod(shape) != 1:
+        raise ValueError(f"Tensor {name} must be 1-element{where}; got an array of shape {shape}")
     try:
-        return float(np.asarray(value).item())
+        number = float(value.item() if hasattr(value, "item") else value)
     except (TypeError, ValueError):
         raise TypeError(
             f"{name}{where} must be a number or an Optax schedule; got {value!r}"
         ) from None
+    if math.isfinite(number) and abs(number) > _LARGEST:
+        raise ValueError(f"{name}{where} is {number}; numbers beyond {_LARGEST:.2g} overflow")
+    return number
 
 
 @dataclass(frozen=True)
@@ -112,22 +135,26 @@ class Arguments:
         if self.rule is not None:
             return _is_float(default)
         if callable(value):
-            annotation = "" if parameter is None else str(parameter.annotation)
-            return default is inspect.Parameter.empty or "Schedule" in annotation
+            return (default is inspect.Parameter.empty or not callable(default)) and _is_schedule(
+                value
+            )
         if isinstance(value, bool | str | tuple | list) or value is None:
             return False
         if isinstance(default, int):  # a size or a count, which Optax's factories compare in Python
             return False
         return np.ndim(value) == 0 and np.issubdtype(np.asarray(value).dtype, np.number)
 
-    def problems(self, options: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        """Yield what is wrong with a full set of concrete options."""
-        if self.rule is not None:
-            yield from self.rule.arguments(**options)
+    def check_flags(self, static: Mapping[str, Any], where: str) -> None:
+        """Raise TypeError for a flag of a rule that is neither True nor False."""
+        for name, default in self.defaults().items() if self.rule is not None else ():
+            if isinstance(default, bool) and not isinstance(static[name], bool | np.bool_):
+                raise TypeError(f"{name}{where} must be True or False; got {static[name]!r}")
 
-    def check_values(self, options: Mapping[str, Any], where: str) -> None:
-        """Raise ValueError for the first number out of its range."""
-        for message, remedy in self.problems(options):
+
+def check_values(rule: Rule[Any] | None, options: Mapping[str, Any], where: str) -> None:
+    """Raise ValueError for the first of a rule's concrete options that is out of its range."""
+    if rule is not None:
+        for message, remedy in rule.arguments(**options):
             raise ValueError(f"{message}{where}; {remedy}.")
 
 
@@ -137,7 +164,26 @@ def _is_float(default: Any) -> bool:
     return isinstance(default, float)
 
 
+def _is_schedule(function: Callable[..., Any]) -> bool:
+    """Whether a callable makes a number of a count, as a mask of weight decay, say, does not."""
+    if isinstance(function, type):  # a dtype
+        return False
+    try:
+        value = first_value(function)
+    except Exception:
+        return False
+    return value.ndim == 0 and np.issubdtype(value.dtype, np.number)
+
+
 def first_value(schedule: Schedule) -> Any:
     """Return a schedule's value at count 0, also while something else is being traced."""
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-        return np.asarray(schedule(np.int32(0)))
+        return np.asarray(value_at(schedule, np.int32(0)))
+
+
+def value_at(schedule: Schedule, count: Any) -> Any:
+    """Return a schedule's value; under x64 it is calculated in float64.
+
+    An int32 count would make float32 of it.
+    """
+    return schedule(jnp.asarray(count, jnp.int64))

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from ._paths import leaf_paths, nearest
 
 _MISSING_PARAMS = (
-    "params is required: tx.update(grads, state, params). torch's rules round the parameter itself, "
-    "and weight decay reads it"
+    "params is required: tx.update(grads, state, params). torch's rules round the parameter "
+    "itself, and weight decay reads it"
 )
 
 

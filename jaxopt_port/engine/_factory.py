@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from ..rules import Rule
-from ._arguments import Arguments, as_number, first_value
+from ._arguments import Arguments, as_number, check_values, first_value, value_at
 from ._checks import canonical, check_gradients, check_params
 from ._transform import Program, RuleState, rule_transform
 
@@ -32,7 +32,7 @@ class ScheduledState(NamedTuple):
         inner: the rule's state.
     """
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # over tuple.count, as in Optax's own states
     inner: RuleState
 
 
@@ -44,7 +44,9 @@ def rule_of(factory: Callable[..., Any]) -> Rule[Any] | None:
         return None
 
 
-def split(arguments: Arguments, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split(
+    arguments: Arguments, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split options into numbers (and schedules) and static ones."""
     numbers = {k: v for k, v in options.items() if arguments.is_number(k, v)}
     return numbers, {k: v for k, v in options.items() if k not in numbers}
@@ -59,17 +61,20 @@ def make_program(rule: Rule[Any], numbers: Mapping[str, Any], static: Mapping[st
 def _checked(arguments: Arguments, options: dict[str, Any]) -> dict[str, Any]:
     """Check what is concrete and return the options with numbers as floats, arrays or schedules."""
     numbers, static = split(arguments, options)
+    arguments.check_flags(static, "")
     values: dict[str, Any] = {}
+    defaults = arguments.defaults()
     for name, value in numbers.items():
         if callable(value):
-            values[name] = as_number(name, first_value(value), "")
-        elif not isinstance(value, jax.core.Tracer):
-            values[name] = as_number(name, value, "")
+            values[name] = as_number(name, first_value(value), "", defaults[name])
+        elif not any(isinstance(v, jax.core.Tracer) for v in jax.tree.leaves(value)):
+            values[name] = as_number(name, value, "", defaults[name])
+            # An injected array stays one: the numbers that it may become are not known.
             if not isinstance(value, jax.Array):
                 numbers[name] = values[name]
     # Traced numbers (inject_hyperparams makes them) were checked when they were concrete.
     if len(values) == len(numbers):
-        arguments.check_values({**values, **static}, "")
+        check_values(arguments.rule, {**values, **static}, "")
     return {**numbers, **static}
 
 
@@ -92,8 +97,12 @@ def transformation(rule: Rule[P]) -> Callable[P, optax.GradientTransformationExt
 
         def at(count: Any) -> optax.GradientTransformationExtraArgs:
             with jax.enable_x64(True):
-                values = {name: schedule(count) for name, schedule in schedules.items()}
-            return rule_transform(program, [{**numbers, **values}])
+                values = {name: value_at(schedule, count) for name, schedule in schedules.items()}
+                vectors = {
+                    name: jnp.asarray(value, jnp.float64)[None]
+                    for name, value in {**numbers, **values}.items()
+                }
+            return rule_transform(program, vectors)
 
         def init(params: Any) -> RuleState | ScheduledState:
             check_params(params)
@@ -104,8 +113,10 @@ def transformation(rule: Rule[P]) -> Callable[P, optax.GradientTransformationExt
             updates: Any, state: Any, params: Any = None, **extra_args: Any
         ) -> tuple[Any, RuleState | ScheduledState]:
             check_gradients(updates, params)
+            updates, params = canonical(updates), canonical(params)
             if not schedules:
-                return at(None).update(updates, state, params, **extra_args)
+                updates, inner = at(None).update(updates, state, params, **extra_args)
+                return updates, inner
             updates, inner = at(state.count).update(updates, state.inner, params, **extra_args)
             return updates, ScheduledState(optax.safe_increment(state.count), inner)
 

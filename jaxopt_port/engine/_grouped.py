@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Generic, ParamSpec, overload
+from typing import Any, Generic, ParamSpec
 
 import optax
 
@@ -33,17 +33,13 @@ class Grouped(Generic[P]):
         self._factory = factory
         self._arguments = Arguments(signature)
 
-    @overload
     def __call__(
-        self, params: Groups, /, *args: P.args, **kwargs: P.kwargs
-    ) -> GroupedTransformation: ...
-    @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> GroupedTransformation: ...
-    def __call__(self, params: Any = REST, /, *args: Any, **kwargs: Any) -> GroupedTransformation:
+        self, params: Groups = REST, /, *args: P.args, **kwargs: P.kwargs
+    ) -> GroupedTransformation:
         """Return the optimizer; see the lower-case spelling for its arguments."""
-        if "params" in kwargs:
-            params = kwargs.pop("params")
-        return param_groups(self._factory, params, **self._arguments.bind(args, kwargs))
+        options: dict[str, Any] = dict(kwargs)
+        groups = options.pop("params", params)
+        return param_groups(self._factory, groups, **self._arguments.bind(args, options))
 
     def __repr__(self) -> str:
         return f"<jp.{self.__name__}{self.__signature__}>"

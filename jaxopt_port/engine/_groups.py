@@ -3,189 +3,40 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-import jax
 import optax
 
-from ._arguments import Arguments, as_number, first_value
-from ._checks import canonical, check_gradients, check_params
-from ._factory import make_program, rule_of, split
-from ._paths import leaf_paths
-from ._programs import Numbers, foreign_program, rule_program
-from ._selectors import REST, Selector, describe, is_boolean_tree, resolve
-from ._table import FROZEN, Group, GroupsState, Table
-from ._transform import Program
+from ._arguments import Arguments
+from ._definition import Definition
+from ._factory import rule_of
+from ._selectors import REST, Selector, is_boolean_tree
+from ._table import GroupsState
 
 Groups: TypeAlias = "Selector | Iterable[Mapping[str, Any]]"
 
-_RESERVED = ("params", "name", "frozen")
 
-
-@dataclass(frozen=True)
-class Member:
-    """A group with what it was built from: a selector, numbers (and schedules), the rest."""
-
-    group: Group
-    selector: Selector
-    numbers: Numbers
-    static: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Definition:
-    """What a grouped optimizer was built from.
-
-    Attributes:
-        factory: the lower-case factory.
-        arguments: its arguments.
-        defaults: options for the groups that do not set them.
-        members: the groups.
-    """
-
-    factory: Callable[..., optax.GradientTransformation]
-    arguments: Arguments
-    defaults: Mapping[str, Any]
-    members: tuple[Member, ...] = ()
-
-    @property
-    def groups(self) -> tuple[Group, ...]:
-        return tuple(member.group for member in self.members)
-
-    def table(self, params: Any) -> Table:
-        """Return who is in which group; raises for selectors that do not fit ``params``."""
-        check_params(params)
-        labels = [group.label for group in self.groups]
-        assignment = resolve([member.selector for member in self.members], labels, params)
-        return self.assigned(params, assignment)
-
-    def assigned(self, params: Any, assignment: tuple[int, ...]) -> Table:
-        paths = tuple(path for path, _ in leaf_paths(params))
-        return Table(self.arguments, self.groups, paths, assignment)
-
-    def init(self, params: Any, table: Table) -> GroupsState:
-        boxed = (canonical(params),)
-        tx = self._multi_transform(table)
-        with jax.enable_x64(True):
-            return GroupsState(tx.init(boxed), table)
-
-    def update(
-        self, updates: Any, state: GroupsState, params: Any = None, **extra_args: Any
-    ) -> tuple[Any, GroupsState]:
-        check_gradients(updates, params)
-        table = self._checked_table(state, params)
-        tx = self._multi_transform(table)
-        with jax.enable_x64(True):
-            (updates,), inner = tx.update((updates,), state.inner, (params,), **extra_args)
-        return updates, GroupsState(inner, table)
-
-    def _checked_table(self, state: Any, params: Any) -> Table:
-        if not isinstance(state, GroupsState) or state.table.groups != self.groups:
-            raise ValueError(
-                "this state was made by another optimizer: its groups are not this one's. Make it "
-                "by tx.init(params), or take over both results of jp.add_param_group"
-            )
-        paths = tuple(path for path, _ in leaf_paths(params))
-        if paths != state.table.paths:
-            odd = sorted(set(paths) ^ set(state.table.paths))
-            raise ValueError(
-                "the parameters are not those that the state was made for"
-                + (f': "{odd[0]}" is in only one of the two' if odd else "")
-            )
-        return state.table
-
-    def _multi_transform(self, table: Table) -> optax.GradientTransformationExtraArgs:
-        x64 = bool(jax.config.jax_enable_x64)
-        programs: dict[Hashable, optax.GradientTransformation] = {FROZEN: optax.set_to_zero()}
-        for label in dict.fromkeys(group.program for group in self.groups if not group.frozen):
-            indices = [i for i, group in enumerate(self.groups) if group.program == label]
-            members = [self.members[i] for i in indices]
-            if self.arguments.rule is None:
-                (member,) = members
-                programs[label] = foreign_program(self.factory, member.numbers, member.static, x64)
-            else:
-                group = members[0].group
-                program = Program(self.arguments.rule, group.static, group.holds)
-                own = [indices.index(g) for g in table.assignment if g in indices]
-                programs[label] = rule_program(program, [m.numbers for m in members], own)
-        each = [self.groups[group].program for group in table.assignment]
-
-        def labels(boxed: Any) -> Any:
-            # Boxed in a tuple: a callable module that holds the labels would be called for them.
-            return jax.tree.unflatten(jax.tree.structure(boxed), each)
-
-        return optax.multi_transform(programs, labels)
-
-    def extended(self, groups: Iterable[Mapping[str, Any]]) -> Definition:
-        """Return the definition with more groups at its end.
-
-        Raises:
-            TypeError: an unknown option, or a value that is no number.
-            ValueError: no ``params``, a number out of range, a name given twice, options on a
-                frozen group.
-        """
-        members = list(self.members)
-        for group in groups:
-            members.append(self._member(len(members), group, members))
-        return replace(self, members=tuple(members))
-
-    def _member(self, index: int, group: Mapping[str, Any], earlier: Sequence[Member]) -> Member:
-        if "params" not in group:
-            raise ValueError(f"group {index} has no 'params' entry to say which parameters it has")
-        selector, name = group["params"], group.get("name")
-        label = f"group {index}, " + (describe(selector) if name is None else f'"{name}"')
-        where = f" ({label})"
-        if name is not None and name in [member.group.name for member in earlier]:
-            raise ValueError(f'two parameter groups are named "{name}"')
-        own = {k: v for k, v in group.items() if k not in _RESERVED}
-        self.arguments.check_names(own, where)
-        if group.get("frozen", False):
-            if own:
-                raise ValueError(f"{label} is frozen: its option {next(iter(own))!r} has no use")
-            return Member(Group(label, name, FROZEN), selector, {}, {})
-
-        numbers, static = self._options({**self.defaults, **own}, where)
-        scheduled = frozenset(k for k, v in numbers.items() if callable(v))
-        if self.arguments.rule is None:
-            shown = {k: v for k, v in static.items() if isinstance(v, bool | int | str | None)}
-            info = Group(
-                label, name, str(index), None, tuple(sorted(shown.items())), scheduled=scheduled
-            )
-            return Member(info, selector, numbers, static)
-        program = make_program(self.arguments.rule, numbers, static)
-        # Groups of one program differ in numbers alone, and share its vectors.
-        same = [m for m in earlier if (m.group.static, m.group.holds) == program[1:]
-                and not m.group.frozen]
-        info = Group(
-            label,
-            name,
-            program=same[0].group.program if same else str(index),
-            position=len(same),
-            static=program.static,
-            scheduled=scheduled,
-            holds=program.holds,
-        )
-        return Member(info, selector, numbers, static)
-
-    def _options(
-        self, options: Mapping[str, Any], where: str
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return checked numbers (floats and schedules) and static options."""
-        numbers, static = split(self.arguments, options)
-        start = {
-            name: as_number(name, first_value(value) if callable(value) else value, where)
-            for name, value in numbers.items()
-        }
-        self.arguments.check_values({**start, **static}, where)
-        return {k: v if callable(v) else start[k] for k, v in numbers.items()}, static
-
-
-class GroupedTransformation(optax.GradientTransformationExtraArgs):
+class GroupedTransformation(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     """An Optax transformation that remembers the groups it was built from."""
 
     definition: Definition
+
+    # `step` compiles once for equal transformations: an optimizer that is rebuilt in mid-run with
+    # other numbers, which stand in the state, runs the same program.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GroupedTransformation) and self._program == other._program
+
+    def __hash__(self) -> int:
+        return hash(self._program)
+
+    @property
+    def _program(self) -> tuple[Any, ...]:
+        definition = self.definition
+        if definition.arguments.rule is None or any(g.scheduled for g in definition.groups):
+            return tuple(self)
+        return (definition.arguments.rule, definition.groups)
 
     @classmethod
     def of(cls, definition: Definition) -> GroupedTransformation:
@@ -196,6 +47,20 @@ class GroupedTransformation(optax.GradientTransformationExtraArgs):
         tx.definition = definition
         return tx
 
+    def __repr__(self) -> str:
+        name = getattr(self.definition.factory, "__name__", repr(self.definition.factory))
+        return f"<{name} with groups: " + "; ".join(g.label for g in self.definition.groups) + ">"
+
+
+def _is_being_injected() -> bool:
+    """Whether a factory under ``optax.inject_hyperparams`` is at work."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_code.co_filename == optax.inject_hyperparams.__code__.co_filename:
+            return True
+    return False
+
 
 def as_groups(params: Groups) -> list[Mapping[str, Any]]:
     """Return a list of groups from what torch would take: groups, or parameters alone.
@@ -204,12 +69,12 @@ def as_groups(params: Groups) -> list[Mapping[str, Any]]:
         TypeError: one dict without its list, or a list that mixes groups and selectors.
         ValueError: an empty list.
     """
-    if isinstance(params, Mapping) and not is_boolean_tree(params):
+    if isinstance(params, Mapping) and "params" in params and not is_boolean_tree(params):
         raise TypeError(
-            "parameter groups are a list of dicts; got one dict: put it into a list, "
-            f"[{dict(params)!r}]"
+            "parameter groups are a list of dicts; got one dict: put it into a list. (Parameters "
+            "themselves are given to tx.init(params), not here.)"
         )
-    if inspect.isgenerator(params):
+    if isinstance(params, Iterator):
         params = list(params)
     if not isinstance(params, list | tuple):
         return [{"params": params}]
@@ -260,6 +125,12 @@ def param_groups(
         >>> [group["weight_decay"] for group in jp.get_hyperparams(state)]
         [0.0, 0.0001]
     """
+    if _is_being_injected():
+        raise TypeError(
+            "a grouped optimizer holds its numbers itself, so changes made through "
+            "optax.inject_hyperparams would be lost; inject the lower-case spelling, or use this "
+            "one bare, with jp.set_hyperparams"
+        )
     signature = inspect.signature(factory)
     if "params" in signature.parameters:
         name = getattr(factory, "__name__", repr(factory))

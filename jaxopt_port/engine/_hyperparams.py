@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ._arguments import as_number, reject_unknown
+from ..rules import Rule
+from ._arguments import as_number, check_values, reject_unknown
+from ._numbers import decoded, encoded
 from ._paths import nearest
 from ._table import Group, GroupsState
 
@@ -43,14 +48,23 @@ def _rewrap(leaf: Any, value: jax.Array) -> Any:
     return leaf.replace(value) if hasattr(leaf, "get_value") else value
 
 
-def _read(value: Any, position: int | None) -> Any:
-    value = _value(value)
-    if position is not None:
+def _numbers(state: GroupsState, group: int) -> dict[str, Any]:
+    """Return a program's numbers, decoded: NumPy, or JAX arrays where they are traced."""
+    injected = state.injected(group)
+    if np.ndim(_value(injected.count)):
+        raise ValueError(
+            "the state is a batch of states, as jax.vmap(tx.init) makes it; map over it: "
+            "jax.vmap(lambda state: jp.set_hyperparams(state, lr=0.1))(state)"
+        )
+    return {name: decoded(_value(parts)) for name, parts in injected.hyperparams.items()}
+
+
+def _entry(value: Any, position: int | None) -> Any:
+    if isinstance(value, jax.Array):
         with jax.enable_x64(True):
-            value = value[position]
-    if isinstance(value, jax.core.Tracer):
-        return value
-    return value.item() if value.ndim == 0 else tuple(value.tolist())
+            return value if position is None else value[position]
+    own = value if position is None else value[position]
+    return own.item() if np.ndim(own) == 0 else tuple(own.tolist())
 
 
 def get_hyperparams(state: Any) -> list[dict[str, Any]]:
@@ -62,9 +76,10 @@ def get_hyperparams(state: Any) -> list[dict[str, Any]]:
 
     Returns:
         A dict per group, in the order in which they were given: numbers as Python floats, exactly
-        as set (traced inside ``jit``); static options; ``"name"`` where the group has one. A
+        as set; static options; ``"name"`` where the group has one. A
         scheduled number is the one that the last update used. A frozen group is
-        ``{"frozen": True}``.
+        ``{"frozen": True}``. Inside ``jit`` the numbers are traced float64 scalars; to calculate
+        with them there, enter ``jax.enable_x64(True)``.
 
     Raises:
         ValueError: no grouped state is found, or more than one.
@@ -76,18 +91,22 @@ def get_hyperparams(state: Any) -> list[dict[str, Any]]:
         0.1
     """
     found = find_groups_state(state)
+    numbers = {g.program: _numbers(found, i) for i, g in _trained(found).items()}
     options = []
-    for index, group in enumerate(found.table.groups):
+    for group in found.table.groups:
         named = {} if group.name is None else {"name": group.name}
         if group.frozen:
             options.append({**named, "frozen": True})
             continue
-        numbers = found.injected(index).hyperparams
-        read = {name: _read(value, group.position) for name, value in numbers.items()}
+        read = {name: _entry(v, group.position) for name, v in numbers[group.program].items()}
         full = {**read, **dict(group.static)}
-        order = [name for name in found.table.arguments.names if name in full]
+        order = [name for name in found.table.options if name in full]
         options.append({**named, **{name: full[name] for name in order}, **full})
     return options
+
+
+def _trained(state: GroupsState) -> dict[int, Group]:
+    return {i: group for i, group in enumerate(state.table.groups) if not group.frozen}
 
 
 def _indices(state: GroupsState, group: int | str | None) -> list[int]:
@@ -103,6 +122,8 @@ def _indices(state: GroupsState, group: int | str | None) -> list[int]:
                 + (f"the names are {known}" if known else "no group has a name")
             )
         return [names.index(group)]
+    if not isinstance(group, int | np.integer) or isinstance(group, bool):
+        raise TypeError(f"group must be an index or a name; got {group!r}")
     if not -len(groups) <= group < len(groups):
         raise ValueError(f"there is no group {group}; the groups are 0 to {len(groups) - 1}")
     return [range(len(groups))[group]]
@@ -112,7 +133,7 @@ def _check(
     state: GroupsState, index: int, current: dict[str, Any], new: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the checked new values of one group."""
-    group, arguments = state.table.groups[index], state.table.arguments
+    group = state.table.groups[index]
     where = f" ({group.label})"
     if group.frozen:
         raise ValueError(f"{group.label} is frozen and has no options")
@@ -129,23 +150,34 @@ def _check(
             )
         if name not in state.injected(index).hyperparams:
             reject_unknown(name, state.injected(index).hyperparams, where)
-    traced = {k for k, v in {**current, **new}.items() if isinstance(v, jax.core.Tracer)}
-    values = {k: v if k in traced else as_number(k, v, where) for k, v in new.items()}
-    if not traced:
-        options = {k: v for k, v in {**current, **values}.items() if k != "name"}
-        arguments.check_values(options, where)
-        _check_held(group, arguments.rule, options, where)
+    values = {k: v if _is_traced(v) else as_number(k, v, where, current[k]) for k, v in new.items()}
+    options = {k: v for k, v in {**current, **values}.items() if k != "name"}
+    if not any(map(_is_traced, options.values())):
+        check_values(state.table.rule, options, where)
+    _check_held(group, state.table.rule, options, set(new), where)
     return values
 
 
-def _check_held(group: Group, rule: Any, options: dict[str, Any], where: str) -> None:
+def _is_traced(value: Any) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
+
+
+def _check_held(
+    group: Group, rule: Rule[Any] | None, options: dict[str, Any], new: set[str], where: str
+) -> None:
+    """Raise ValueError for numbers that need state which the group was built without."""
     if rule is None or group.holds is None:
         return
-    needed = rule.holds(**options)
-    if needed is None or not needed <= group.holds:
+    known = {k: math.nan if _is_traced(v) else v for k, v in options.items()}
+    needed = rule.holds(**known)
+    if needed is not None and needed <= group.holds:
+        return
+    # What is traced and not new was in order before; what is new need not be what needs state.
+    defaults = {k: p.default for k, p in inspect.signature(rule.arguments).parameters.items()}
+    if needed != rule.holds(**{**known, **{k: defaults[k] for k in new}}):
         raise ValueError(
-            f"the group was built with numbers under which it holds no state{where}, and the new "
-            "ones need it; build the optimizer with them (and tx.init(params) again)"
+            f"the group was built without the state that {', '.join(sorted(new))} would need"
+            f"{where}; build the optimizer with such a value, and set another after tx.init(params)"
         )
 
 
@@ -176,20 +208,33 @@ def set_hyperparams(state: State, *, group: int | str | None = None, **values: A
     current = get_hyperparams(found)
     checked = {i: _check(found, i, current[i], values) for i in indices}
     new = found
-    for index, numbers in checked.items():
-        new = _write(new, index, numbers)
+    for program in dict.fromkeys(found.table.groups[i].program for i in indices):
+        own = {i: v for i, v in checked.items() if found.table.groups[i].program == program}
+        new = _write(new, program, own)
     return replace_groups_state(state, lambda _: new)
 
 
-def _write(state: GroupsState, index: int, values: dict[str, Any]) -> GroupsState:
-    group, injected = state.table.groups[index], state.injected(index)
+def _write(state: GroupsState, program: str, values: dict[int, dict[str, Any]]) -> GroupsState:
+    """Write the numbers of the groups of one program, by the groups' indices."""
+    first = next(iter(values))
+    injected = state.injected(first)
     numbers = dict(injected.hyperparams)
-    with jax.enable_x64(True):
-        for name, value in values.items():
-            old = jnp.asarray(_value(numbers[name]))
-            at = old.at[... if group.position is None else group.position]
-            numbers[name] = _rewrap(numbers[name], at.set(jnp.asarray(value, old.dtype)))
-    return with_injected(state, group.program, injected._replace(hyperparams=numbers))
+    positions = [state.table.groups[i].position for i in values]
+    at = ... if positions == [None] else np.array(positions)
+    for name in values[first]:
+        own = [_encoded(of_group[name]) for of_group in values.values()]
+        stack = np.stack if all(isinstance(parts, np.ndarray) for parts in own) else jnp.stack
+        parts = own[0] if at is ... else stack(own)
+        # In place, so that the array stays where it is among several devices.
+        written = jnp.asarray(_value(numbers[name])).at[at].set(parts)
+        numbers[name] = _rewrap(numbers[name], written)
+    return with_injected(state, program, injected._replace(hyperparams=numbers))
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, tuple | list) and any(isinstance(v, jax.Array) for v in value):
+        return jnp.stack([encoded(v) for v in value])
+    return encoded(value)
 
 
 def with_injected(state: GroupsState, program: str, injected: Any) -> GroupsState:

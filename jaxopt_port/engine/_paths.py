@@ -9,7 +9,7 @@ import jax
 from jax.tree_util import keystr, tree_flatten_with_path
 
 
-def _is_nnx_variable(x: object) -> bool:
+def is_nnx_variable(x: object) -> bool:
     # Flax is not imported for this: where it has not been, there is no Variable.
     nnx = sys.modules.get("flax.nnx")
     return nnx is not None and isinstance(x, nnx.Variable)
@@ -19,14 +19,13 @@ def leaf_paths(tree: Any) -> list[tuple[str, Any]]:
     """Return ``(path, leaf)`` for each leaf of a tree, in the order of ``jax.tree.leaves``.
 
     Paths are ``keystr(path, simple=True, separator="/")``. An NNX Variable counts as the leaf, so
-    that a state with Variables and its pure form have the same paths.
+    that a state with Variables and its pure form have the same paths; one that holds no array (its
+    parameter is masked, say) is none.
     """
     return [
-        (
-            keystr(path, simple=True, separator="/"),
-            jax.tree.leaves(leaf)[0] if _is_nnx_variable(leaf) else leaf,
-        )
-        for path, leaf in tree_flatten_with_path(tree, is_leaf=_is_nnx_variable)[0]
+        (keystr(path, simple=True, separator="/"), leaf)
+        for path, node in tree_flatten_with_path(tree, is_leaf=is_nnx_variable)[0]
+        for leaf in (jax.tree.leaves(node) if is_nnx_variable(node) else [node])
     ]
 
 

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.extend.core.primitives import convert_element_type_p
 
-from ._arguments import Schedule, as_number, first_value
+from ._arguments import Schedule, as_number, first_value, value_at
+from ._numbers import decoded, encoded
 from ._transform import Program, rule_transform
 
 # Floats (or tuples of floats) and schedules, by name.
@@ -22,7 +22,7 @@ Numbers: TypeAlias = Mapping[str, Any]
 def rule_program(
     program: Program, groups: Sequence[Numbers], assignment: Sequence[int]
 ) -> optax.GradientTransformationExtraArgs:
-    """Groups that differ in numbers alone: one injection, a float64 vector for each number.
+    """Groups that differ in numbers alone: one injection, a vector over groups for each number.
 
     Args:
         program: the rule and its static arguments.
@@ -31,14 +31,11 @@ def rule_program(
     """
 
     def factory(**vectors: jax.Array) -> optax.GradientTransformationExtraArgs:
-        scalars = [{name: v[i] for name, v in vectors.items()} for i in range(len(groups))]
-        return rule_transform(program, scalars, assignment)
+        numbers = {name: _as_float64(vector) for name, vector in vectors.items()}
+        return rule_transform(program, numbers, assignment)
 
-    vectors = {
-        name: np.array([_start(name, group[name]) for group in groups], np.float64)
-        for name in groups[0]
-    }
-    schedules = {
+    vectors = {name: [_start(name, group[name]) for group in groups] for name in groups[0]}
+    schedules: dict[tuple[str, int | None], Schedule] = {
         (name, i): value
         for i, group in enumerate(groups)
         for name, value in group.items()
@@ -55,9 +52,10 @@ def foreign_program(
 ) -> optax.GradientTransformationExtraArgs:
     """One group of a factory that is not a rule's: an injection of scalars.
 
-    The numbers are kept in float64 and handed to the factory weakly typed, as Python floats are, so
-    that it computes as it would had nothing been injected: the injected 0.999 of a bfloat16 model
-    does not become 1.
+    The numbers are handed to the factory weakly typed, as Python floats are, so that the 0.999 of a
+    bfloat16 model does not become 1. They are float32 there, as under ``optax.inject_hyperparams``,
+    unless the user has enabled x64: what the factory calculates with them alone (``1 - b2``, say)
+    is rounded to float32, where a Python float would not be.
 
     Args:
         factory: the factory.
@@ -65,15 +63,19 @@ def foreign_program(
         static: its other arguments.
         x64: the user's own setting of ``jax_enable_x64``, under which the factory works.
     """
+    # jax.extend brings Pallas along, which would double what this library adds to `import optax`.
+    from jax.extend.core.primitives import convert_element_type_p
+
     dtype = np.dtype(np.float64 if x64 else np.float32)
 
     def weak(x: jax.Array) -> jax.Array:
-        return convert_element_type_p.bind(
+        weakly: jax.Array = convert_element_type_p.bind(
             jnp.asarray(x), new_dtype=dtype, weak_type=True, sharding=None
         )
+        return weakly
 
     def scalars_factory(**scalars: jax.Array) -> optax.GradientTransformationExtraArgs:
-        given = {name: weak(value) for name, value in scalars.items()}
+        given = {name: weak(_as_float64(value)) for name, value in scalars.items()}
         with jax.enable_x64(x64):
             tx = optax.with_extra_args_support(factory(**given, **static))
 
@@ -94,13 +96,16 @@ def foreign_program(
 
         return optax.GradientTransformationExtraArgs(init, update)
 
-    start = {name: np.float64(_start(name, value)) for name, value in numbers.items()}
-    schedules = {(name, None): value for name, value in numbers.items() if callable(value)}
+    start = {name: _start(name, value) for name, value in numbers.items()}
+    schedules: dict[tuple[str, int | None], Schedule] = {
+        (name, None): value for name, value in numbers.items() if callable(value)
+    }
     return _scheduled(_injected(scalars_factory, start), schedules)
 
 
 def _start(name: str, value: Any) -> float | tuple[float, ...]:
-    return as_number(name, first_value(value) if callable(value) else value, "")
+    number = first_value(value) if callable(value) else value
+    return as_number(name, number, "", like=number)
 
 
 def _holds_injection(state: Any) -> bool:
@@ -117,8 +122,12 @@ def _injected(
     factory.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in numbers]
     )
-    arrays = {name: np.asarray(value) for name, value in numbers.items()}
-    return optax.inject_hyperparams(factory, hyperparam_dtype=jnp.float64)(**arrays)
+    arrays = {name: jnp.asarray(encoded(value)) for name, value in numbers.items()}
+    return optax.inject_hyperparams(factory)(**arrays)
+
+
+def _as_float64(parts: jax.Array) -> jax.Array:
+    return jnp.asarray(decoded(parts))
 
 
 def _scheduled(
@@ -130,7 +139,7 @@ def _scheduled(
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
         numbers = dict(state.hyperparams)
         for (name, position), schedule in schedules.items():
-            value = jnp.asarray(schedule(state.count), jnp.float64)
+            value = encoded(jnp.asarray(value_at(schedule, state.count), jnp.float64))
             old = numbers[name]
             numbers[name] = value if position is None else old.at[position].set(value)
         return tx.update(updates, state._replace(hyperparams=numbers), params, **extra_args)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -9,13 +11,17 @@ import jax
 import jax.numpy as jnp
 
 from ._checks import check_params
-from ._groups import Definition, GroupedTransformation
+from ._definition import Definition
+from ._groups import GroupedTransformation
 from ._hyperparams import find_groups_state, replace_groups_state, with_injected
-from ._paths import leaf_paths
+from ._paths import is_nnx_variable, leaf_paths
 from ._selectors import REST, resolve
 from ._table import GroupsState, Table
 
 State = TypeVar("State")
+
+# The paths of the vectors over groups in a PartitionState.
+_OVER_GROUPS = re.compile(r"inner_states/\d+/inner_state/(hyperparams|inner_state/scalars)/")
 
 
 def add_param_group(
@@ -24,8 +30,8 @@ def add_param_group(
     """Add a parameter group in mid-run: torch's ``optimizer.add_param_group``.
 
     The new group may take parameters that were frozen, and parameters that ``params`` did not have
-    when the state was made. Those that are trained already keep their group, their numbers and
-    their state.
+    when the state was made; of these, it must take all that a frozen group of ``jp.REST`` does not.
+    Those that are trained already keep their group, their numbers and their state.
 
     Args:
         tx: a grouped optimizer.
@@ -55,6 +61,7 @@ def add_param_group(
             f"jp.param_groups make them; got {type(tx).__name__}"
         )
     old = find_groups_state(state)
+    tx.definition.check_state(old)
     definition = tx.definition.extended([group])
     check_params(params)
     table = definition.assigned(params, _assignment(definition, old.table, params))
@@ -69,14 +76,18 @@ def _carry(old: GroupsState, fresh: GroupsState) -> GroupsState:
     Old groups keep their places, so a vector over groups has the old entries in front.
     """
     before = dict(leaf_paths(old.inner))
-    with jax.enable_x64(True):
-        leaves = [_carried(path, before.get(path), leaf) for path, leaf in leaf_paths(fresh.inner)]
-        inner = jax.tree.unflatten(jax.tree.structure(fresh.inner), leaves)
+    leaves = [_carried(path, before.get(path), leaf) for path, leaf in leaf_paths(fresh.inner)]
+    inner = jax.tree.unflatten(jax.tree.structure(fresh.inner), leaves)
+    if any(map(is_nnx_variable, jax.tree.leaves(old.inner, is_leaf=is_nnx_variable))):
+        # The state of an nnx.Optimizer, which wraps each leaf.
+        inner = sys.modules["flax.nnx.training.optimizer"].to_opt_state(inner)
     state = GroupsState(inner, fresh.table)
     counts = [old.injected(i).count for i, g in enumerate(old.table.groups) if not g.frozen]
     newest = fresh.table.groups[-1]
     if counts and not newest.frozen:  # schedules count the optimizer's updates, not the group's
-        injected = state.injected(-1)._replace(count=jax.tree.leaves(counts[0])[0])
+        # A copy: two leaves that are one buffer cannot be donated.
+        count = jax.tree.map(lambda x: jnp.array(x, copy=True), counts[0])
+        injected = state.injected(-1)._replace(count=count)
         state = with_injected(state, newest.program, injected)
     return state
 
@@ -84,7 +95,7 @@ def _carry(old: GroupsState, fresh: GroupsState) -> GroupsState:
 def _carried(path: str, old: Any, new: Any) -> Any:
     if old is None or new.shape == old.shape:
         return new if old is None else old
-    if "/hyperparams/" in path or "/scalars/" in path:
+    if _OVER_GROUPS.match(path):
         return new.at[: old.shape[0]].set(old)
     raise ValueError(f"{path} has shape {old.shape} in the state, {new.shape} by the parameters")
 
@@ -93,34 +104,36 @@ def _assignment(definition: Definition, old: Table, params: Any) -> tuple[int, .
     """Return who is in which group: the old ones where they were, the rest by selectors."""
     labels = [group.label for group in definition.groups]
     newest = len(labels) - 1
+    selector = definition.members[newest].selector
     before = dict(zip(old.paths, old.assignment, strict=True))
-    chosen = resolve(
-        [definition.members[newest].selector, REST], [labels[newest], "the others"], params
-    )
+    trained = {p: owner for p, owner in before.items() if not definition.groups[owner].frozen}
+    # jp.REST stands for all that is not trained yet.
+    chosen = resolve([selector] if selector is REST else [selector, REST], labels[-1:] * 2, params)
     assignment = []
     for (path, _), pick in zip(leaf_paths(params), chosen, strict=True):
-        owner = before.get(path)
-        trained = owner is not None and not definition.groups[owner].frozen
-        if pick == 0 and trained:
-            raise ValueError(
-                "some parameters appear in more than one parameter group: "
-                f'"{path}" is in {labels[owner]} and in {labels[newest]}'
-            )
-        if pick == 0:
-            owner = newest
-        elif owner is None:
-            owner = _rest_of(definition, path)
-        assignment.append(owner)
+        if path in trained:
+            if pick == 0 and selector is not REST:
+                raise ValueError(
+                    "some parameters appear in more than one parameter group: "
+                    f'"{path}" is in {labels[trained[path]]} and in {labels[newest]}'
+                )
+            assignment.append(trained[path])
+        elif pick == 0:
+            assignment.append(newest)
+        else:
+            assignment.append(before[path] if path in before else _frozen_rest(definition, path))
     missing = set(before) - {path for path, _ in leaf_paths(params)}
     if missing:
         raise ValueError(f'the parameters have lost "{min(missing)}", which the state was made for')
     return tuple(assignment)
 
 
-def _rest_of(definition: Definition, path: str) -> int:
+def _frozen_rest(definition: Definition, path: str) -> int:
     for index, member in enumerate(definition.members):
-        if member.selector is REST:
+        # A trained group has taken steps, and a step count, that a new parameter has not.
+        if member.selector is REST and member.group.frozen:
             return index
     raise ValueError(
-        f'"{path}" is new and in no parameter group; select it, or have a group of jp.REST'
+        f'"{path}" is new, and only the new group, or a frozen group of jp.REST, can take new '
+        "parameters: select it"
     )

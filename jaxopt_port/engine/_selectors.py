@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import jax
+import numpy as np
 
 from ._paths import leaf_paths, nearest
 
@@ -31,7 +33,7 @@ Selector: TypeAlias = (
 def is_boolean_tree(selector: Any) -> bool:
     leaves = jax.tree.leaves(selector)
     # A plain function is a leaf of itself; a callable module with boolean leaves is a tree.
-    return bool(leaves) and all(isinstance(leaf, bool) for leaf in leaves)
+    return bool(leaves) and all(isinstance(leaf, bool | np.bool_) for leaf in leaves)
 
 
 def describe(selector: Selector) -> str:
@@ -72,9 +74,37 @@ def _matches(selector: Selector, leaves: list[tuple[str, Any]], params: Any) -> 
         return _matches_tree(selector, params)
     if callable(selector):
         return [bool(selector(path, leaf)) for path, leaf in leaves]
+    raise AssertionError(f"check_selector let {selector!r} pass")
+
+
+def check_selector(selector: Selector, where: str) -> None:
+    """Raise for what is no selector.
+
+    Raises:
+        TypeError: anything else than a selector, the parameters themselves above all.
+        ValueError: jp.REST within a list.
+    """
+    if isinstance(selector, str | re.Pattern | _Rest) or is_boolean_tree(selector):
+        return
+    if isinstance(selector, list | tuple):
+        for part in selector:
+            if isinstance(part, _Rest):
+                raise ValueError(f"jp.REST cannot stand in a list{where}; give it a group")
+            check_selector(part, where)
+        return
+    holds_arrays = any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(selector))
+    if callable(selector) and not holds_arrays:
+        return
     raise TypeError(
-        f"params must be a path, a glob, a compiled regex, a predicate (path, leaf) -> bool, a "
-        f"boolean pytree, a list of these, or jp.REST; got {selector!r}"
+        f"params argument given to the optimizer should be a path, a glob, a compiled regex, a "
+        "predicate (path, leaf) -> bool, a boolean pytree, a list of these, or jp.REST"
+        f"{where}; got "
+        + (
+            "parameters themselves, which are given to tx.init(params): leave the argument out to "
+            "train all of them, or select some by their paths"
+            if holds_arrays
+            else repr(selector)
+        )
     )
 
 
@@ -91,6 +121,17 @@ def _matches_tree(selector: Any, params: Any) -> list[bool]:
     return jax.tree.leaves(full)
 
 
+_LIBRARIES = frozenset({"jaxopt_port", "optax", "jax", "flax", "equinox", "contextlib"})
+
+
+def _user_stacklevel() -> int:
+    """Return the ``stacklevel`` at which the caller's warning points at the user's own line."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _LIBRARIES:
+        frame, level = frame.f_back, level + 1
+    return level
+
+
 class _Selection:
     """What the selectors of all groups have chosen so far, leaf by leaf."""
 
@@ -102,24 +143,29 @@ class _Selection:
         self.owner: list[int | None] = [None] * len(self.leaves)
 
     def take(self, group: int, selector: Selector) -> None:
-        parts = list(selector) if isinstance(selector, list | tuple) else [selector]
         found = False
+        parts = self._parts(selector)
         for part in parts:
-            if isinstance(part, _Rest):
-                raise ValueError(f"{self.labels[group]}: jp.REST cannot stand in a list")
             chosen = _matches(part, self.leaves, self.params)
             found |= any(chosen)
             if not any(chosen) and len(parts) > 1:
                 warnings.warn(
                     f"the selector {describe(part)} of {self.labels[group]} matched no parameter"
                     f"{self._hint(part)}",
-                    stacklevel=6,
+                    stacklevel=_user_stacklevel(),
                 )
             for leaf, is_chosen in enumerate(chosen):
                 if is_chosen:
                     self._own(leaf, group)
         if not found and self.leaves:
             raise ValueError(f"{self.labels[group]} matched no parameter{self._hint(selector)}")
+
+    def _parts(self, selector: Selector) -> Sequence[Selector]:
+        if not isinstance(selector, list | tuple):
+            return [selector]
+        # [True, False] is a tree over parameters that are a list, not two trees.
+        is_tree = is_boolean_tree(selector) and isinstance(self.params, list | tuple)
+        return [selector] if is_tree else [p for part in selector for p in self._parts(part)]
 
     def _own(self, leaf: int, group: int) -> None:
         first = self.owner[leaf]
@@ -134,7 +180,8 @@ class _Selection:
         self.owner = [group if owner is None else owner for owner in self.owner]
 
     def result(self) -> tuple[int, ...]:
-        missing = [path for path, owner in zip(self.paths, self.owner, strict=True) if owner is None]
+        owners = zip(self.paths, self.owner, strict=True)
+        missing = [path for path, owner in owners if owner is None]
         if missing:
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
             raise ValueError(
@@ -168,7 +215,6 @@ def resolve(selectors: Sequence[Selector], labels: Sequence[str], params: Any) -
 
     Raises:
         ValueError: a leaf in two groups or in none, a group that matches nothing, jp.REST twice.
-        TypeError: something that is no selector.
     """
     selection = _Selection(labels, params)
     rest = [i for i, selector in enumerate(selectors) if isinstance(selector, _Rest)]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import jax
@@ -31,6 +32,10 @@ class ExactUpdates:
         if made is not None:
             return made[1]
         return jnp.asarray(param + update).astype(jnp.result_type(param))
+
+
+# Not an extra argument of `update`: a transformation between here and the rule may take none.
+recorder: ContextVar[ExactUpdates | None] = ContextVar("recorder", default=None)
 
 
 def step(
@@ -69,15 +74,20 @@ def step(
         >>> params["weight"]
         Array([0.5, 0.5, 0.5], dtype=float32)
     """
-    return _step(tx, grads, state, params, extra_args)
+    stepped: tuple[Params, State] = _step(tx, grads, state, params, extra_args)
+    return stepped
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _step(tx: Any, grads: Any, state: Any, params: Any, extra_args: dict[str, Any]) -> Any:
     exact = ExactUpdates()
-    updates, state = optax.with_extra_args_support(tx).update(
-        grads, state, params, exact_updates=exact, **extra_args
-    )
-    old, treedef = jax.tree.flatten(params)
-    new = [exact.apply(p, u) for p, u in zip(old, jax.tree.leaves(updates), strict=True)]
-    return treedef.unflatten(new), state
+    before = recorder.set(exact)
+    try:
+        updates, state = optax.with_extra_args_support(tx).update(
+            grads, state, params, **extra_args
+        )
+    finally:
+        recorder.reset(before)
+    pairs = zip(jax.tree.leaves(params), jax.tree.leaves(updates), strict=True)
+    new = [exact.apply(*pair) for pair in pairs]
+    return jax.tree.unflatten(jax.tree.structure(params), new), state

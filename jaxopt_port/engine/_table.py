@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from optax import PartitionState
 
-from ._arguments import Arguments
+from ..rules import Rule
 from ._transform import Static
 
 FROZEN = "frozen"
@@ -48,40 +48,49 @@ class Table:
     """All groups of one optimizer and the leaves they have.
 
     A table is the static part of the state, which ``jit`` hashes and compares at every call: the
-    hash is kept, and an identical table is equal at once.
+    hash is kept, and an identical table is equal at once. A table of no parameters is equal to any
+    of the same groups, because ``optax.tree.map_params`` makes a state of none to compare with.
 
     Attributes:
-        arguments: what the optimizer's options are.
+        rule: the update rule, or None for a factory of Optax or of the user.
         groups: in the user's order.
+        options: the names of the optimizer's options, in order.
         paths: of the parameters' leaves, in the order of ``jax.tree.leaves``.
         assignment: the group of each leaf.
     """
 
-    arguments: Arguments = field(repr=False)
+    rule: Rule[Any] | None = field(repr=False)
     groups: tuple[Group, ...]
+    options: tuple[str, ...] = field(repr=False)
     paths: tuple[str, ...] = field(repr=False)
     assignment: tuple[int, ...] = field(repr=False)
 
     @functools.cached_property
-    def _key(self) -> tuple[Any, ...]:
-        return (self.arguments.rule, self.groups, self.paths, self.assignment)
-
-    @functools.cached_property
     def _hash(self) -> int:
-        return hash(self._key)
+        return hash((self.rule, self.groups))
 
     def __hash__(self) -> int:
         return self._hash
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without the kept hash, which is another in each process.
+        return Table, (self.rule, self.groups, self.options, self.paths, self.assignment)
+
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        return isinstance(other, Table) and self._hash == other._hash and self._key == other._key
+        return (
+            isinstance(other, Table)
+            and (self._hash, self.rule, self.groups) == (other._hash, other.rule, other.groups)
+            and (
+                not self.paths
+                or not other.paths
+                or (self.paths, self.assignment) == (other.paths, other.assignment)
+            )
+        )
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["inner"], meta_fields=["table"]
-)
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["inner"], meta_fields=["table"])
 @dataclass(frozen=True)
 class GroupsState:
     """The state of a grouped optimizer.

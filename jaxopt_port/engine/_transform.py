@@ -13,7 +13,8 @@ import optax
 
 from ..rules import Rule, Sum
 from ..rules.torch_ops import rounded, widened
-from ._step import ExactUpdates
+from ._numbers import entry
+from ._step import recorder
 
 Static: TypeAlias = tuple[tuple[str, Any], ...]
 
@@ -22,8 +23,7 @@ class RuleState(NamedTuple):
     """The state of a rule over a tree of parameters.
 
     Attributes:
-        scalars: numbers shared by the leaves of a group, one entry per group (of shape ``()``
-            where there is one group by construction).
+        scalars: numbers shared by the leaves of a group, one entry per group.
         leaves: by torch's name, a tree shaped as the parameters.
     """
 
@@ -51,14 +51,15 @@ class Program(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def _leaf_update(program: Program) -> Callable[..., Any]:
-    """Compile a rule for one leaf; within another trace it is inlined, and cached by shape."""
+    """Compile a rule for one leaf; within another trace it is inlined.
+
+    Leaves of one shape share its trace, so that tracing costs little per leaf.
+    """
 
     def update(
         grad: jax.Array, param: jax.Array, state: dict[str, Any], numbers: dict[str, Any]
     ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-        result, state = program.rule.update(
-            grad, param, state, **numbers, **dict(program.static)
-        )
+        result, state = program.rule.update(grad, param, state, **numbers, **dict(program.static))
         if not isinstance(result, Sum):
             return result, result - param, state
         new = rounded(widened(result.base) + result.delta, param.dtype)
@@ -69,87 +70,80 @@ def _leaf_update(program: Program) -> Callable[..., Any]:
 
 
 def rule_transform(
-    program: Program,
-    groups: Sequence[Mapping[str, Any]],
-    assignment: Sequence[int] | None = None,
+    program: Program, numbers: Mapping[str, Any], assignment: Sequence[int] | None = None
 ) -> optax.GradientTransformationExtraArgs:
     """Return the transformation of a program.
 
     Args:
         program: the rule and its static arguments.
-        groups: the numbers of each group, as scalars.
+        numbers: its numbers, each with an entry per group in the first axis.
         assignment: the group of each leaf, in the order of ``jax.tree.leaves``; None where one
             group has them all.
     """
-
-    def group_of(leaf: int) -> int:
-        return 0 if assignment is None else assignment[leaf]
+    size = np.shape(next(iter(numbers.values())))[0]
 
     def init(params: Any) -> RuleState:
         leaves, treedef = jax.tree.flatten(params)
         with jax.enable_x64(True):
-            template = program.init_leaf(jnp.zeros(()))
+            template = program.init_leaf(jnp.zeros((), jnp.float32))
             states = [program.init_leaf(leaf) for leaf in leaves]
-            shared = [name for name, value in template.items() if not isinstance(value, jax.Array)]
-            shape = () if assignment is None else (len(groups),)
-            return RuleState(
-                scalars={name: jnp.full(shape, np.asarray(template[name])) for name in shared},
-                leaves={
-                    name: treedef.unflatten([state[name] for state in states])
-                    for name in template
-                    if name not in shared
-                },
-            )
+        scalars, held = {}, {}
+        for name, value in template.items():
+            if isinstance(value, jax.Array):
+                held[name] = jax.tree.unflatten(treedef, [state[name] for state in states])
+            else:
+                # Without x64, so that no int64 or float64 array gets into the state.
+                scalars[name] = jnp.full(size, value)
+        return RuleState(scalars, held)
 
     def update(
-        updates: Any,
-        state: RuleState,
-        params: Any = None,
-        *,
-        exact_updates: ExactUpdates | None = None,
-        **_: Any,
+        updates: Any, state: RuleState, params: Any = None, **_: Any
     ) -> tuple[Any, RuleState]:
+        recording, update_leaf = recorder.get(), _leaf_update(program)
         grads, treedef = jax.tree.flatten(updates)
-        per_leaf = {name: jax.tree.leaves(tree) for name, tree in state.leaves.items()}
+        leaves = jax.tree.leaves(params)
+        groups = [0] * len(leaves) if assignment is None else assignment
+        held = {name: jax.tree.leaves(tree) for name, tree in state.leaves.items()}
         with jax.enable_x64(True):
-            numbers = [
-                {name: jnp.asarray(value, jnp.float64) for name, value in group.items()}
-                for group in groups
-            ]
-            before = [
-                {name: value if assignment is None else value[g] for name, value in
-                 state.scalars.items()}
-                for g in range(len(groups))
-            ]
-            after = list(before)
-            new_updates, new_leaves = [], {name: list(leaves) for name, leaves in per_leaf.items()}
-            for i, (grad, param) in enumerate(zip(grads, jax.tree.leaves(params), strict=True)):
-                g = group_of(i)
-                leaf_state = {name: leaves[i] for name, leaves in per_leaf.items()}
-                new_param, new_update, leaf_state = _leaf_update(program)(
-                    grad, param, leaf_state | before[g], numbers[g]
-                )
-                if exact_updates is not None:
-                    exact_updates.record(new_update, new_param)
-                new_updates.append(new_update)
-                for name in new_leaves:
-                    new_leaves[name][i] = leaf_state[name]
-                # The same in every leaf of the group.
-                after[g] = {name: leaf_state[name] for name in state.scalars}
-            scalars = {
-                name: (
-                    after[0][name]
-                    if assignment is None
-                    else jnp.stack([group[name] for group in after])
-                )
-                for name in state.scalars
+            vectors = {name: jnp.asarray(value, jnp.float64) for name, value in numbers.items()}
+            own = {
+                g: jax.tree.map(lambda v, g=g: entry(v, g), (vectors, state.scalars))
+                for g in set(groups)
             }
-        return treedef.unflatten(new_updates), RuleState(
+            new_updates, new_held = [], {name: list[Any]() for name in held}
+            for i, (g, grad, param) in enumerate(zip(groups, grads, leaves, strict=True)):
+                of_group, shared = own[g]
+                leaf_state = {name: of_leaf[i] for name, of_leaf in held.items()}
+                new_param, new_update, leaf_state = update_leaf(
+                    grad, param, leaf_state | shared, of_group
+                )
+                if recording is not None:
+                    recording.record(new_update, new_param)
+                new_updates.append(new_update)
+                for name, of_leaf in new_held.items():
+                    of_leaf.append(leaf_state[name])
+            scalars = _next_scalars(program, vectors, state.scalars)
+        return jax.tree.unflatten(treedef, new_updates), RuleState(
             scalars,
             {
-                name: jax.tree.unflatten(jax.tree.structure(tree), new_leaves[name])
+                name: jax.tree.unflatten(jax.tree.structure(tree), new_held[name])
                 for name, tree in state.leaves.items()
             },
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _next_scalars(
+    program: Program, vectors: dict[str, jax.Array], scalars: dict[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """Return the shared state of all groups after a step, which no leaf has a part in."""
+    leaf = jnp.zeros((), jnp.float32)
+    template = program.init_leaf(leaf)
+
+    def of_group(numbers: dict[str, jax.Array], shared: dict[str, jax.Array]) -> Any:
+        state = _leaf_update(program)(leaf, leaf, template | shared, numbers)[2]
+        return {name: state[name] for name in shared}
+
+    after: dict[str, jax.Array] = jax.vmap(of_group)(vectors, scalars) if scalars else {}
+    return after

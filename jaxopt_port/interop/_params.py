@@ -31,7 +31,7 @@ _LAYOUTS: Mapping[str, Mapping[str, _Leaf]] = {
 }
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
     """One parameter of a torch module, and where a JAX tree keeps it."""
 
     path: str
@@ -42,6 +42,26 @@ class _Entry(NamedTuple):
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.param.shape[axis] for axis in self.axes)
+
+    def laid_out(self, tensor: torch.Tensor) -> NDArray[Any]:
+        """Return a tensor of the parameter's shape (its gradient, say) in the leaf's layout.
+
+        A copy of NumPy's own: JAX may keep or read later what it is given, and torch overwrites it.
+        """
+        return np.array(_array_of(tensor).transpose(self.axes), order="C")
+
+
+def entries_of(module: torch.nn.Module, like: Any) -> list[Entry]:
+    """Return the module's parameter for each leaf of a tree, in the order of the leaves.
+
+    Raises:
+        TypeError: the module has layers whose layout is not known.
+        ValueError: parameters are missing, left over, or of another shape; all are listed.
+        ImportError: torch is missing.
+    """
+    pairs, problems = _match(module, like)
+    _raise_if(problems, module)
+    return [entry for entry, _ in pairs]
 
 
 def params_from_torch(module: torch.nn.Module, like: Params) -> Params:
@@ -72,9 +92,7 @@ def params_from_torch(module: torch.nn.Module, like: Params) -> Params:
         >>> params_from_torch(module, like)["0"]["kernel"].shape
         (3, 2)
     """
-    pairs, problems = _match(module, like)
-    _raise_if(problems, module)
-    leaves = [_to_jax(_array_of(entry.param).transpose(entry.axes)) for entry, _ in pairs]
+    leaves = [_to_jax(entry.laid_out(entry.param)) for entry in entries_of(module, like)]
     tree: Params = jax.tree.unflatten(jax.tree.structure(like), leaves)
     return tree
 
@@ -110,7 +128,7 @@ def params_to_torch(params: Any, module: torch.nn.Module) -> None:
             entry.param.copy_(_to_torch(back))
 
 
-def _match(module: torch.nn.Module, tree: Any) -> tuple[list[tuple[_Entry, Any]], list[str]]:
+def _match(module: torch.nn.Module, tree: Any) -> tuple[list[tuple[Entry, Any]], list[str]]:
     """Pair each leaf of a tree, in its order, with its parameter; what has no pair is a problem."""
     entries = {entry.path: entry for entry in _entries(module)}
     leaves = dict(_without_collection(leaf_paths(tree), entries))
@@ -134,7 +152,7 @@ def _match(module: torch.nn.Module, tree: Any) -> tuple[list[tuple[_Entry, Any]]
     return pairs, problems
 
 
-def _entries(module: torch.nn.Module) -> Iterator[_Entry]:
+def _entries(module: torch.nn.Module) -> Iterator[Entry]:
     torch = _import_torch()
     layouts = {getattr(torch.nn, name): leaves for name, leaves in _LAYOUTS.items()}
     unknown = []
@@ -147,7 +165,7 @@ def _entries(module: torch.nn.Module) -> Iterator[_Entry]:
                 continue
             path = f"{module_name}.{known[name].name}".lstrip(".").replace(".", "/")
             torch_name = f"{module_name}.{name}".lstrip(".")
-            yield _Entry(path, torch_name, param, known[name].axes)
+            yield Entry(path, torch_name, param, known[name].axes)
     if unknown:
         raise TypeError(
             f"No JAX layout is known for {', '.join(unknown)}; known are {', '.join(_LAYOUTS)}."
@@ -155,7 +173,7 @@ def _entries(module: torch.nn.Module) -> Iterator[_Entry]:
 
 
 def _without_collection(
-    leaves: list[tuple[str, Any]], entries: Mapping[str, _Entry]
+    leaves: list[tuple[str, Any]], entries: Mapping[str, Entry]
 ) -> list[tuple[str, Any]]:
     """Leave out the name that Linen's variables put before a parameter's path."""
     given = {path for path, _ in leaves}
@@ -190,10 +208,8 @@ def _array_of(tensor: torch.Tensor) -> NDArray[Any]:
 
 
 def _to_jax(array: NDArray[Any]) -> jax.Array:
-    # A copy of NumPy's own: JAX may keep or read later what it is given, and torch overwrites it.
-    private = np.array(array, order="C")
     with jax.enable_x64(True):
-        return jnp.asarray(private)
+        return jnp.asarray(array)
 
 
 def _to_torch(array: NDArray[Any]) -> torch.Tensor:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeAlias
 
@@ -44,7 +44,8 @@ class Rule(Generic[P]):
             which yields a :class:`Problem` for each bad argument. An argument whose default is
             a float is a number, settable between steps; any other is static.
         init: ``init(param) -> state``. A Python or NumPy scalar in the state is one number for
-            all the leaves of a group (a step count, say); an array belongs to the leaf.
+            all the leaves of a group (a step count, say), int32 or float32, whose next value may
+            depend on the numbers and on itself but on no leaf; an array belongs to the leaf.
         update: ``update(grad, param, state, *, …) -> (new_param, state)``, with every argument by
             name, numbers as float64 scalars; ``new_param`` is an array or a :class:`Sum`.
         holds: the names of the state that these options need, or None for all of it. A number
@@ -59,6 +60,3 @@ class Rule(Generic[P]):
     @property
     def name(self) -> str:
         return self.arguments.__name__
-
-
-Options: TypeAlias = Mapping[str, Any]

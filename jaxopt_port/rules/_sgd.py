@@ -38,6 +38,14 @@ def sgd(
     References:
         Sutskever et al., 2013, *On the importance of initialization and momentum in deep
         learning*; ``torch.optim.SGD``, ``torch.optim.sgd._single_tensor_sgd``.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxopt_port as jp, optax
+        >>> params, grads = {"weight": jnp.ones(2)}, {"weight": jnp.ones(2)}
+        >>> tx = jp.sgd(lr=0.5, momentum=0.9)
+        >>> updates, state = tx.update(grads, tx.init(params), params)
+        >>> optax.apply_updates(params, updates)["weight"]
+        Array([0.5, 0.5], dtype=float32)
     """
     if not lr >= 0.0:
         yield Problem(f"Invalid learning rate: {lr}", "lr must be >= 0")

@@ -25,20 +25,23 @@ class Evaluation(NamedTuple):
     grads: Any
 
 
-def evaluator(flavour: Flavour, output_as_cotangent: bool) -> Callable[..., Evaluation]:
-    """Return the compiled forward and backward pass of a recipe."""
+def evaluator(flavour: Flavour) -> Callable[..., Evaluation]:
+    """Return the compiled forward and backward pass of all recipes."""
 
     def cross_entropy(output: jax.Array, labels: jax.Array) -> jax.Array:
         losses: jax.Array = optax.softmax_cross_entropy_with_integer_labels(output, labels)
         return losses.mean()
 
     @jax.jit
-    def evaluate(params: Any, images: jax.Array, labels: jax.Array) -> Evaluation:
+    def evaluate(
+        params: Any, images: jax.Array, labels: jax.Array, output_as_cotangent: bool
+    ) -> Evaluation:
         output, backward = jax.vjp(lambda p: flavour.apply(p, images), params)
-        if output_as_cotangent:
-            loss, cotangent = 0.5 * jnp.sum(output**2), output
-        else:
-            loss, cotangent = jax.value_and_grad(cross_entropy)(output, labels)
+        loss, cotangent = jax.lax.cond(
+            output_as_cotangent,
+            lambda: (0.5 * jnp.sum(output**2), output),
+            lambda: jax.value_and_grad(cross_entropy)(output, labels),
+        )
         return Evaluation(output, loss, backward(cotangent)[0])
 
     return evaluate

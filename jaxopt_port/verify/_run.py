@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import statistics
 import warnings
@@ -73,16 +74,13 @@ class _Models:
     def __init__(self, own: Flavour, exact: Flavour) -> None:
         self.like, self.like_exact = own.like, exact.like
         self.apply = jax.jit(own.apply)
-        self.evaluate = functools.cache(functools.partial(evaluator, own))
-        self.evaluate_exact = functools.cache(functools.partial(evaluator, exact))
+        self.evaluate, self.evaluate_exact = evaluator(own), evaluator(exact)
 
 
 @functools.lru_cache(maxsize=4)
 def _models(flax: str, dtype: str) -> _Models:
     with jax.enable_x64(True):
-        return _Models(
-            FLAVOURS[flax](jax.numpy.dtype(dtype)), FLAVOURS[flax](np.dtype(np.float64))
-        )
+        return _Models(FLAVOURS[flax](jax.numpy.dtype(dtype)), FLAVOURS[flax](np.dtype(np.float64)))
 
 
 class _Comparison:
@@ -91,12 +89,9 @@ class _Comparison:
     def __init__(
         self, recipe: Recipe, models: _Models, digits: Digits, seed: int, dtype: str
     ) -> None:
-        self.recipe, self.models, self.digits = recipe, models, digits
-        self.like, self.dtype = models.like, dtype
+        self.recipe, self.models, self.digits, self.dtype = recipe, models, digits, dtype
         self.epsilon = float(jax.numpy.finfo(dtype).eps)
         self.judge = JUDGES[dtype]
-        self.evaluate = models.evaluate(recipe.output_as_cotangent)
-        self.evaluate_exact = models.evaluate_exact(recipe.output_as_cotangent)
         self.result = RecipeResult(recipe.name)
         self.gradients: list[float] = []
         self.losses: list[tuple[float, float]] = []
@@ -107,14 +102,15 @@ class _Comparison:
 
     def _start(self, net: Net) -> None:
         recipe, tx = self.recipe, self.recipe.port_start()
-        self.torch, self.torch_exact = TorchRun(recipe, net), TorchRun(recipe, net, "float64")
-        params = self.torch.params(self.like)
+        self.torch = TorchRun(recipe, net, self.models.like)
+        self.torch_exact = TorchRun(recipe, copy.deepcopy(net).double(), self.models.like_exact)
+        params = self.torch.params()
         # These three are given torch's gradients; the last two go their own way.
         self.isolated = Port(tx, params)
         self.literal, self.optax = literal(recipe, params), plain_optax(recipe, params)
         self.free = Port(tx, params)
         with jax.enable_x64(True):
-            self.free_exact = Port(tx, self.torch_exact.params(self.models.like_exact))
+            self.free_exact = Port(tx, self.torch_exact.params())
 
     def _sides(self) -> tuple[TorchRun | Port | Literal, ...]:
         return (
@@ -146,36 +142,36 @@ class _Comparison:
     # ── one step ───────────────────────────────────────────────────────────────────────────────
 
     def _step(self, step: int, batch: Batch) -> None:
-        weights = self.torch.params(self.like)
+        weights = self.torch.params()
         output, loss = self.torch.evaluate(batch)
-        grads = self.torch.grads(self.like)
-        images = jax.numpy.asarray(batch.images, self.dtype)
-        self._compare_evaluation(step, self.evaluate(weights, images, batch.labels), output, grads)
+        grads = self.torch.grads()
+        data = (jax.numpy.asarray(batch.images, self.dtype), batch.labels)
+        cotangent = self.recipe.output_as_cotangent
+        ours = self.models.evaluate(weights, *data, cotangent)
+        self._compare_evaluation(step, ours, output, grads)
 
         self.torch.step()
         for side in (self.isolated, self.literal, self.optax):
             side.step(grads)
         self._compare_update(step)
 
-        ours = self.evaluate(self.free.params, images, batch.labels)
-        self.free.step(ours.grads)
-        self.losses.append((loss, float(ours.loss)))
-        self._step_exact(step, batch)
+        free = self.models.evaluate(self.free.params, *data, cotangent)
+        self.free.step(free.grads)
+        self.losses.append((loss, float(free.loss)))
+        self._step_exact(step, Batch(batch.images.astype(np.float64), batch.labels))
 
     def _step_exact(self, step: int, batch: Batch) -> None:
         """Take a step on both sides in float64, each with gradients of its own."""
-        run, like = self.torch_exact, self.models.like_exact
+        run, cotangent = self.torch_exact, self.recipe.output_as_cotangent
         output, _ = run.evaluate(batch)
         with jax.enable_x64(True):
-            params = self.free_exact.params
-            ours = self.evaluate_exact(params, batch.images.astype(np.float64), batch.labels)
-            grads = run.grads(like)
+            ours = self.models.evaluate_exact(self.free_exact.params, *batch, cotangent)
             self.free_exact.step(ours.grads)
-            run.step()
             self._compare_exact(step, "output", {"": ours.output}, {"": output.numpy()})
-            self._compare_exact(step, "gradient of", arrays(ours.grads), arrays(grads))
+            self._compare_exact(step, "gradient of", arrays(ours.grads), arrays(run.grads()))
+            run.step()
             after = arrays(self.free_exact.params)
-            self._compare_exact(step, "parameter", after, arrays(run.params(like)))
+            self._compare_exact(step, "parameter", after, arrays(run.params()))
 
     def _compare_evaluation(self, step: int, ours: Any, output: Any, grads: Any) -> None:
         distance = relative(np.asarray(ours.output, np.float64), output.double().numpy())
@@ -197,7 +193,7 @@ class _Comparison:
 
     def _compare_update(self, step: int) -> None:
         result, judge = self.result, self.judge
-        theirs, ours = arrays(self.torch.params(self.like)), arrays(self.isolated.params)
+        theirs, ours = arrays(self.torch.params()), arrays(self.isolated.params)
         spelled = arrays(self.literal.params)
         for path, param in theirs.items():
             apart = judge.distance(ours[path], param)
@@ -208,24 +204,23 @@ class _Comparison:
             self._see(
                 result.literal_differs, differs, step, path, "literal", judge.literal, judge.unit
             )
-        held = self.isolated.momentum_buffers()
-        if bool(held) != self.torch.has_momentum():
-            only = "the port" if held else "torch"
-            self._fail("update", step, "momentum_buffer", f"held by {only} only")
-        for path, buffer in arrays(self.torch.momentum_buffers(self.like)).items():
-            if path in held:
-                apart, at = judge.distance(held[path], buffer), result.by_parameter[path]
-                at["momentum_buffer"] = max(at["momentum_buffer"], apart)
-                place = f"{path} (momentum_buffer)"
-                self._see(
-                    result.update_buffer, apart, step, place, "update", judge.update, judge.unit
-                )
+        held, buffers = self.isolated.momentum_buffers(), self.torch.momentum_buffers()
+        if set(held) != set(buffers):
+            odd = min(set(held) ^ set(buffers))
+            only = "the port" if odd in held else "torch"
+            self._fail("update", step, f"{odd} (momentum_buffer)", f"held by {only} only")
+        for path in (path for path in buffers if path in held):
+            apart, at = judge.distance(held[path], buffers[path]), result.by_parameter[path]
+            at["momentum_buffer"] = max(at["momentum_buffer"], apart)
+            place = f"{path} (momentum_buffer)"
+            self._see(result.update_buffer, apart, step, place, "update", judge.update, judge.unit)
 
     # ── the change in mid-run ──────────────────────────────────────────────────────────────────
 
     def _momentum_norms(self) -> tuple[float, float]:
-        theirs = arrays(self.torch.momentum_buffers(self.like)).values()
-        return _norm(theirs), _norm(self.isolated.momentum_buffers().values())
+        sides = (self.torch, self.isolated)
+        theirs, ours = (_norm(side.momentum_buffers().values()) for side in sides)
+        return theirs, ours
 
     def _change(self, step: int) -> None:
         before = self._momentum_norms()
@@ -248,9 +243,8 @@ class _Comparison:
 
     def _finish(self, last: int) -> None:
         result = self.result
-        theirs = list(arrays(self.torch.params(self.like)).values())
-        with jax.enable_x64(True):
-            exact = list(arrays(self.torch_exact.params(self.models.like_exact)).values())
+        theirs = list(arrays(self.torch.params()).values())
+        exact = list(arrays(self.torch_exact.params()).values())
         result.optax = relative_norm(list(arrays(self.optax.params).values()), theirs)
         result.drift = relative_norm(list(arrays(self.free.params).values()), theirs)
         result.drift_torch = relative_norm(theirs, exact)

@@ -7,12 +7,13 @@ import copy
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from ..interop import params_from_torch
+from ..interop._params import entries_of
 from ._recipes import Recipe
 from ._torch_lenet import Net
 
@@ -45,16 +46,18 @@ def one_thread() -> Iterator[None]:
 
 
 class TorchRun:
-    """A net and its optimizer."""
+    """A net and its optimizer; what it gives away is laid out as the JAX tree ``like``."""
 
-    def __init__(self, recipe: Recipe, net: Net, dtype: str | None = None) -> None:
+    def __init__(self, recipe: Recipe, net: Net, like: Any) -> None:
         self._recipe = recipe
-        self.net = copy.deepcopy(net).to(None if dtype is None else DTYPES[dtype])
-        self._carrier, self._initial = copy.deepcopy(self.net), copy.deepcopy(self.net)
+        self.net = copy.deepcopy(net)
+        self._initial = copy.deepcopy(net.state_dict())
         self.optimizer = recipe.torch_start(self.net)
+        self._entries = entries_of(self.net, like)
+        self._structure = jax.tree.structure(like)
 
     def restart(self) -> None:
-        self.net.load_state_dict(self._initial.state_dict())
+        self.net.load_state_dict(self._initial)
         self.optimizer = self._recipe.torch_start(self.net)
 
     def evaluate(self, batch: Batch) -> tuple[torch.Tensor, float]:
@@ -77,28 +80,24 @@ class TorchRun:
         if self._recipe.torch_change is not None:
             self.optimizer = self._recipe.torch_change(self.net, self.optimizer)
 
-    def params(self, like: Any) -> Any:
-        return params_from_torch(self.net, like)
+    def params(self) -> Any:
+        """Return the parameters as a tree of NumPy arrays."""
+        return self._tree([entry.param for entry in self._entries])
 
-    def grads(self, like: Any) -> Any:
-        return self._carried({p: p.grad for p in self.net.parameters()}, like)
+    def grads(self) -> Any:
+        """Return the gradients of the last evaluation, likewise."""
+        return self._tree([entry.param.grad for entry in self._entries])
 
-    def momentum_buffers(self, like: Any) -> Any:
-        """Return the momentum buffers as a tree; zeros where there is none yet."""
+    def momentum_buffers(self) -> dict[str, NDArray[Any]]:
+        """Return the buffers that the optimizer holds, by path."""
         state = self.optimizer.state
-        held = {p: state[p].get("momentum_buffer") for p in self.net.parameters() if p in state}
-        return self._carried(held, like)
+        held = {e: state[e.param].get("momentum_buffer") for e in self._entries if e.param in state}
+        return {e.path: e.laid_out(buffer) for e, buffer in held.items() if buffer is not None}
 
-    def has_momentum(self) -> bool:
-        return any(s.get("momentum_buffer") is not None for s in self.optimizer.state.values())
-
-    def _carried(self, tensors: dict[Any, torch.Tensor | None], like: Any) -> Any:
-        """Bring a tensor per parameter across as the parameters are brought."""
-        with torch.no_grad():
-            for carrier, p in zip(self._carrier.parameters(), self.net.parameters(), strict=True):
-                tensor = tensors.get(p)
-                carrier.zero_() if tensor is None else carrier.copy_(tensor)
-        return params_from_torch(self._carrier, like)
+    def _tree(self, tensors: list[Any]) -> Any:
+        pairs = zip(self._entries, tensors, strict=True)
+        leaves = [entry.laid_out(tensor) for entry, tensor in pairs]
+        return jax.tree.unflatten(self._structure, leaves)
 
     def accuracy(self, batch: Batch) -> float:
         with torch.no_grad():

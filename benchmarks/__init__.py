@@ -1,0 +1,1 @@
+"""Measurements of this library beside Optax and torch; run ``python -m benchmarks``."""

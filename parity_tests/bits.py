@@ -1,0 +1,40 @@
+"""Equality to the last bit, and distance in units in the last place."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from jaxopt_port.verify._distance import ulps
+
+
+def as_integers(x: np.ndarray) -> np.ndarray:
+    """The bits of an array, as unsigned integers of its shape."""
+    x = np.ascontiguousarray(x)
+    return x.view(f"u{x.dtype.itemsize}").reshape(np.shape(x))
+
+
+def assert_same_bits(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray], when: str):
+    """Every array has the bits of its counterpart: signed zeros and NaNs included."""
+    assert set(ours) == set(theirs), when
+    for path, expected in theirs.items():
+        got = np.asarray(ours[path])
+        assert (got.shape, got.dtype) == (expected.shape, expected.dtype), f"{path} {when}"
+        wrong = np.flatnonzero(as_integers(got) != as_integers(expected))
+        assert not wrong.size, (
+            f"{path} {when}: {wrong.size} of {expected.size} differ, the first at {wrong[0]}: "
+            f"{got.flat[wrong[0]]!r} for {expected.flat[wrong[0]]!r}; "
+            f"at most {ulps(got, expected)} ulp"
+        )
+
+
+def most_ulps(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> int:
+    assert set(ours) == set(theirs)
+    return max(ulps(np.asarray(ours[path]), theirs[path]) for path in theirs)
+
+
+def units(ours, theirs, before):
+    """The distance in units of the larger of the parameter before the step and after it."""
+    wide = [np.asarray(x, np.float64) for x in (ours, theirs, before)]
+    largest = np.maximum(np.abs(wide[1]), np.abs(wide[2])).astype(theirs.dtype)
+    distance = np.abs(wide[0] - wide[1]) / np.spacing(largest).astype(np.float64)
+    return np.max(distance, initial=0.0)

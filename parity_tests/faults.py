@@ -1,0 +1,66 @@
+"""Deliberate faults in SGD, each a way in which ports go wrong, made around the true rule.
+
+``recipe``, ``step`` and ``path`` say where ``jaxopt-port verify`` must find it first; the path is
+where it begins.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from jaxopt_port import rules
+from jaxopt_port.rules import Sum
+from jaxopt_port.rules.torch_ops import scaled
+
+_true = rules.sgd.update
+
+
+class Fault(NamedTuple):
+    name: str
+    update: Callable[..., Any]
+    recipe: str
+    step: int
+    path: str
+
+
+def _dampening_of_the_wrong_sign(grad, param, state, *, dampening, **options):
+    return _true(grad, param, state, dampening=-dampening, **options)
+
+
+def _decay_after_momentum(grad, param, state, *, lr, weight_decay, **options):
+    (base, delta), state = _true(
+        grad, param, state, lr=lr, weight_decay=jnp.zeros_like(weight_decay), **options
+    )
+    return Sum(base, delta + scaled(param, -lr * weight_decay)), state
+
+
+def _learning_rate_in_bfloat16(grad, param, state, *, lr, **options):
+    lr = lax.reduce_precision(lr, exponent_bits=8, mantissa_bits=7)
+    return _true(grad, param, state, lr=lr, **options)
+
+
+def _first_buffer_dampened(grad, param, state, *, dampening, **options):
+    if state:
+        factor = jnp.where(state["has_momentum_buffer"], 1.0, 1 - dampening)
+        grad = grad * factor.astype(grad.dtype)
+    return _true(grad, param, state, dampening=dampening, **options)
+
+
+def _nesterov_dropped(grad, param, state, *, nesterov, **options):
+    return _true(grad, param, state, nesterov=False, **options)
+
+
+def _momentum_forgotten(grad, param, state, **options):
+    return _true(grad, param, {k: jnp.zeros_like(v) for k, v in state.items()}, **options)
+
+
+FAULTS = [
+    Fault("sign of dampening", _dampening_of_the_wrong_sign, "every-option", 1, "features/"),
+    Fault("decay after momentum", _decay_after_momentum, "every-option", 0, "classifier/"),
+    Fault("lr in bfloat16", _learning_rate_in_bfloat16, "per-subnetwork", 0, "classifier/"),
+    Fault("first buffer dampened", _first_buffer_dampened, "every-option", 0, "features/"),
+    Fault("nesterov dropped", _nesterov_dropped, "every-option", 0, "classifier/"),
+    Fault("momentum forgotten", _momentum_forgotten, "dynamic-in-place", 1, "classifier/"),
+]

@@ -1,0 +1,197 @@
+"""Reading and writing numbers between steps."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jaxopt_port as jp
+from jaxopt_port.engine._numbers import decoded, encoded
+
+PARAMS = {"stem": jnp.ones(2), "body": jnp.ones(3), "head": jnp.ones(1)}
+SCHEDULE = optax.linear_schedule(0.1, 0.0, 10)
+
+
+def optimizer():
+    return jp.SGD(
+        [
+            {"params": "stem", "name": "stem", "lr": 1 / 3},
+            {"params": "body", "frozen": True},
+            {"params": "head", "momentum": 0.9, "lr": SCHEDULE, "name": "head"},
+        ],
+        lr=0.1,
+        weight_decay=1e-7,
+    )
+
+
+def test_hyperparams_are_the_groups_in_order_with_torchs_names():
+    assert jp.get_hyperparams(optimizer().init(PARAMS)) == [
+        {
+            "name": "stem",
+            "lr": 1 / 3,
+            "momentum": 0.0,
+            "dampening": 0.0,
+            "weight_decay": 1e-7,
+            "nesterov": False,
+            "maximize": False,
+        },
+        {"frozen": True},
+        {
+            "name": "head",
+            "lr": 0.1,
+            "momentum": 0.9,
+            "dampening": 0.0,
+            "weight_decay": 1e-7,
+            "nesterov": False,
+            "maximize": False,
+        },
+    ]
+
+
+# (call, group index, name, value)
+WRITES = {
+    "by index": ({"group": 0, "lr": 0.7}, 0, "lr", 0.7),
+    "by negative index": ({"group": -1, "momentum": 0.7}, 2, "momentum", 0.7),
+    "by name": ({"group": "head", "momentum": 0.5}, 2, "momentum", 0.5),
+    "by NumPy index": ({"group": np.int64(2), "dampening": 0.25}, 2, "dampening", 0.25),
+}
+
+
+@pytest.mark.parametrize("case", WRITES)
+def test_a_write_changes_one_entry(case):
+    call, index, name, value = WRITES[case]
+    state = optimizer().init(PARAMS)
+    before = jp.get_hyperparams(state)
+    after = jp.get_hyperparams(jp.set_hyperparams(state, **call))
+    before[index][name] = value
+    assert after == before
+
+
+def test_without_a_group_all_that_train_are_written():
+    state = jp.set_hyperparams(optimizer().init(PARAMS), weight_decay=0.3, dampening=0.1)
+    read = [g for g in jp.get_hyperparams(state) if "frozen" not in g]
+    assert [(g["weight_decay"], g["dampening"]) for g in read] == [(0.3, 0.1)] * 2
+
+
+ERRORS = {
+    "index out of range": (
+        {"group": 3, "lr": 0.1},
+        ValueError,
+        "no group 3; the groups are 0 to 2",
+    ),
+    "unknown name": (
+        {"group": "haed", "lr": 0.1},
+        ValueError,
+        'no group is named "haed"; did you mean "head"',
+    ),
+    "no index": ({"group": 1.5, "lr": 0.1}, TypeError, "group must be an index or a name; got 1.5"),
+    "a bool": ({"group": True, "lr": 0.1}, TypeError, "group must be an index or a name"),
+    "frozen": ({"group": 1, "lr": 0.1}, ValueError, 'group 1, "body" is frozen'),
+    "scheduled": (
+        {"group": "head", "lr": 0.1},
+        ValueError,
+        r'lr is set by an Optax schedule \(group 2, "head"\)',
+    ),
+    "scheduled in one of all": ({"lr": 0.1}, ValueError, 'lr is set by an Optax schedule.*"head"'),
+    "static": ({"group": 0, "nesterov": True}, ValueError, r'nesterov is static \(group 0, "stem"'),
+    "unknown option": ({"rho": 0.1}, TypeError, r"unknown option 'rho' \(group 0, \"stem\"\)"),
+    "torch's implementation": ({"fused": True}, TypeError, "'fused' .*chooses among torch's own"),
+    "out of range": (
+        {"group": "head", "momentum": -1},
+        ValueError,
+        r'Invalid momentum value: -1.0 \(group 2, "head"\)',
+    ),
+    "out of range in one of all": ({"weight_decay": -1}, ValueError, "Invalid weight_decay value"),
+    "no number": ({"group": 0, "lr": "x"}, TypeError, r'lr \(group 0, "stem"\) must be a number'),
+    "two numbers": ({"group": 0, "lr": [1.0, 2.0]}, TypeError, "lr .*must be one number"),
+    "a schedule": ({"group": 0, "lr": SCHEDULE}, TypeError, r'lr \(group 0, "stem"\) must be a'),
+    "momentum without a buffer": (
+        {"group": 0, "momentum": 0.9},
+        ValueError,
+        r'built without the state that momentum would need \(group 0, "stem"\)',
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_error_leaves_the_state_as_it_was(case):
+    call, error, message = ERRORS[case]
+    state = optimizer().init(PARAMS)
+    before = jp.get_hyperparams(state)
+    with pytest.raises(error, match=message):
+        jp.set_hyperparams(state, **call)
+    assert jp.get_hyperparams(state) == before
+
+
+def test_momentum_without_a_buffer_is_refused_when_traced_too():
+    state = jp.SGD(lr=0.1).init(PARAMS)
+    assert jp.get_hyperparams(jax.jit(lambda s: jp.set_hyperparams(s, lr=0.2))(state))
+    for value in (lambda m: m, lambda m: 0.9):
+        with pytest.raises(ValueError, match="built without the state that momentum would need"):
+            jax.jit(lambda s, m, v=value: jp.set_hyperparams(s, momentum=v(m)))(state, 0.9)
+
+
+NOT_ONE_STATE = {
+    "a lower-case state": (jp.sgd(lr=0.1), "found 0; the CapWords spellings and jp.param_groups"),
+    "two grouped optimizers": (
+        optax.chain(jp.SGD(lr=0.1), jp.SGD(lr=0.2)),
+        "the state holds 2 grouped optimizers",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOT_ONE_STATE)
+def test_there_must_be_one_grouped_state(case):
+    tx, message = NOT_ONE_STATE[case]
+    state = tx.init(PARAMS)
+    with pytest.raises(ValueError, match=message):
+        jp.get_hyperparams(state)
+    with pytest.raises(ValueError, match=message):
+        jp.set_hyperparams(state, lr=0.1)
+
+
+def test_a_batch_of_states_must_be_mapped_over():
+    tx = jp.SGD(lr=0.1)
+    state = jax.vmap(tx.init)(jax.tree.map(lambda x: jnp.stack([x] * 4), PARAMS))
+    for call in (jp.get_hyperparams, lambda s: jp.set_hyperparams(s, lr=0.2)):
+        with pytest.raises(ValueError, match="the state is a batch of states"):
+            call(state)
+
+
+def test_numbers_inside_jit_are_float64_under_x64():
+    state = jp.SGD(lr=0.1, momentum=0.9).init(PARAMS)
+
+    @jax.jit
+    def decay(state):
+        with jax.enable_x64(True):
+            return jp.set_hyperparams(state, lr=jp.get_hyperparams(state)[0]["lr"] * 0.1)
+
+    assert jp.get_hyperparams(decay(state))[0]["lr"] == 0.1 * 0.1
+
+
+LARGEST = float(np.finfo(np.float32).max)
+SPECIAL = [0.0, 1.0, 0.1, 1 / 3, math.pi, 1e-8, 1e-22, 0.999, 3e38, math.inf]
+
+
+@pytest.mark.parametrize("value", SPECIAL)
+def test_special_numbers_are_held_exactly(value):
+    state = jp.set_hyperparams(jp.SGD(lr=0.5).init(PARAMS), lr=value)
+    state = jax.jit(lambda state: state)(state)
+    assert jp.get_hyperparams(state)[0]["lr"] == value
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.floats(1e-22, LARGEST, allow_subnormal=False), st.sampled_from([-1.0, 1.0]))
+def test_three_float32_parts_hold_any_float64(magnitude, sign):
+    value = sign * magnitude
+    parts = encoded(value)
+    assert parts.dtype == np.float32
+    assert decoded(parts) == value
+    with jax.enable_x64(True):
+        traced = encoded(jnp.asarray(value))
+    np.testing.assert_array_equal(traced, parts)

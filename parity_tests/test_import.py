@@ -1,0 +1,35 @@
+"""`import jaxopt_port` in a fresh process."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def loaded_by(statement):
+    code = f"import sys; {statement}; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return loaded_by("import jaxopt_port")
+
+
+@pytest.mark.parametrize("package", ["torch", "flax", "matplotlib", "sklearn", "typer", "rich"])
+def test_is_not_loaded(package, loaded):
+    assert package not in loaded
+
+
+@pytest.mark.parametrize("package", ["jax", "optax", "numpy", "jaxopt_port"])
+def test_is_loaded(package, loaded):
+    assert package in loaded
+
+
+def test_a_step_loads_nothing_else():
+    statement = (
+        "import jaxopt_port as jp, jax.numpy as jnp; tx = jp.SGD(lr=0.1); p = {'w': jnp.ones(1)}; "
+        "jp.step(tx, p, tx.init(p), p)"
+    )
+    assert not loaded_by(statement) & {"torch", "flax", "matplotlib"}

@@ -1,0 +1,80 @@
+"""torch.optim on NumPy arrays by path: what the port is compared with."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import torch
+from torch.testing._internal.common_optimizers import optim_db
+
+_BITS = {torch.bfloat16: (torch.int16, ml_dtypes.bfloat16)}
+Arrays = Mapping[str, np.ndarray]
+
+
+def to_torch(array: Any) -> torch.Tensor:
+    array = np.asarray(array)
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(array.copy())
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    tensor = tensor.detach().clone()
+    if tensor.dtype in _BITS:
+        integer, dtype = _BITS[tensor.dtype]
+        return tensor.view(integer).numpy().view(dtype)
+    return tensor.numpy()
+
+
+class TorchOracle:
+    """A torch optimizer over named parameters, one group for each list of names."""
+
+    def __init__(
+        self,
+        optimizer: type[torch.optim.Optimizer],
+        params: Arrays,
+        groups: Sequence[Sequence[str]],
+        options: Mapping[str, Any],
+        per_group: Sequence[Mapping[str, Any]] | None = None,
+    ):
+        self.tensors = {name: to_torch(array).requires_grad_() for name, array in params.items()}
+        own = per_group or [{}] * len(groups)
+        self.optimizer = optimizer(
+            [
+                {"params": [self.tensors[name] for name in names], **extra}
+                for names, extra in zip(groups, own, strict=True)
+            ],
+            **options,
+        )
+
+    def step(self, grads: Mapping[str, torch.Tensor]):
+        for name, tensor in self.tensors.items():
+            tensor.grad = grads[name]
+        self.optimizer.step()
+
+    def change(self, group: int | None, values: Mapping[str, Any]):
+        chosen = self.optimizer.param_groups
+        for options in chosen if group is None else [chosen[group]]:
+            options.update(values)
+
+    def params(self) -> dict[str, np.ndarray]:
+        return {name: to_numpy(tensor) for name, tensor in self.tensors.items()}
+
+    def state(self, name: str) -> dict[str, np.ndarray]:
+        """By path, one entry of torch's state; parameters that have none are left out."""
+        held = {path: self.optimizer.state[tensor] for path, tensor in self.tensors.items()}
+        return {path: to_numpy(s[name]) for path, s in held.items() if s.get(name) is not None}
+
+
+def configurations(optimizer: type[torch.optim.Optimizer]) -> list[tuple[str, dict[str, Any]]]:
+    """torch's own table: (description, options) of each configuration of an optimizer."""
+    (info,) = [info for info in optim_db if info.optim_cls is optimizer]
+    return [(i.desc, dict(i.kwargs)) for i in info.optim_inputs_func(device="cpu")]
+
+
+def bad_arguments(optimizer: type[torch.optim.Optimizer]) -> dict[str, Any]:
+    """torch's own table of errors, by description."""
+    (info,) = [info for info in optim_db if info.optim_cls is optimizer]
+    errors = info.optim_error_inputs_func(device="cpu", dtype=torch.float32)
+    return {error.optimizer_error_input.desc: error for error in errors}
