@@ -170,7 +170,7 @@ def _is_schedule(function: Callable[..., Any]) -> bool:
         return False
     try:
         value = first_value(function)
-    except Exception:
+    except Exception:  # whatever a function raises that does not take a count
         return False
     return value.ndim == 0 and np.issubdtype(value.dtype, np.number)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import optax
 import jaxopt_port as jp
 
 from ..engine import leaf_paths, leaf_states
-from ._flavours import Flavour
+from ._flavours import FLAVOURS, Flavour
 from ._recipes import Factory, Recipe, plain_optax_sgd
 
 
@@ -45,6 +46,22 @@ def evaluator(flavour: Flavour) -> Callable[..., Evaluation]:
         return Evaluation(output, loss, backward(cotangent)[0])
 
     return evaluate
+
+
+class Models:
+    """The model in the dtype of a run and in float64, compiled once for all recipes."""
+
+    def __init__(self, own: Flavour, exact: Flavour) -> None:
+        self.like, self.like_exact = own.like, exact.like
+        self.apply = jax.jit(own.apply)
+        self.evaluate, self.evaluate_exact = evaluator(own), evaluator(exact)
+
+
+@functools.lru_cache(maxsize=4)
+def models_of(flax: str, dtype: str) -> Models:
+    """Return the models of one of Flax's APIs: ``"nnx"`` or ``"linen"``."""
+    with jax.enable_x64(True):
+        return Models(FLAVOURS[flax](jnp.dtype(dtype)), FLAVOURS[flax](jnp.dtype("float64")))
 
 
 class Port:

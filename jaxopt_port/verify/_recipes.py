@@ -170,20 +170,20 @@ def _special_or_base(path: str) -> str:
 _OLD_LR = 0.1
 
 
-def _dynamic_torch(net: Any) -> Optimizer:
+def _dynamic_torch(net: Any, lr: float = _OLD_LR) -> Optimizer:
     return torch.optim.SGD(
         [
             {"params": net.features.parameters()},
-            {"params": net.classifier.parameters(), "lr": _OLD_LR},
+            {"params": net.classifier.parameters(), "lr": lr},
         ],
         lr=1e-5,
         momentum=0.9,
     )
 
 
-def _dynamic() -> jp.GroupedTransformation:
+def _dynamic(lr: float = _OLD_LR) -> jp.GroupedTransformation:
     return jp.SGD(
-        [{"params": "features"}, {"params": "classifier", "lr": _OLD_LR}], lr=1e-5, momentum=0.9
+        [{"params": "features"}, {"params": "classifier", "lr": lr}], lr=1e-5, momentum=0.9
     )
 
 
@@ -197,22 +197,11 @@ def _in_place(state: Any) -> Any:
 
 
 def _rebuilt_torch(net: Any, optimizer: Optimizer) -> Optimizer:
-    return torch.optim.SGD(
-        [
-            {"params": net.features.parameters()},
-            {"params": net.classifier.parameters(), "lr": _OLD_LR * 0.1},
-        ],
-        lr=1e-5,
-        momentum=0.9,
-    )
+    return _dynamic_torch(net, lr=_OLD_LR * 0.1)
 
 
 def _rebuilt() -> jp.GroupedTransformation:
-    return jp.SGD(
-        [{"params": "features"}, {"params": "classifier", "lr": _OLD_LR * 0.1}],
-        lr=1e-5,
-        momentum=0.9,
-    )
+    return _dynamic(lr=_OLD_LR * 0.1)
 
 
 _DYNAMIC_OPTIONS = {

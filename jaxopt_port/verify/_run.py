@@ -7,6 +7,7 @@ import functools
 import statistics
 import warnings
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -15,13 +16,13 @@ import numpy as np
 from ._bounds import ACCURACY, EXACT, FORWARD, GRADIENT, JUDGES, Bound
 from ._digits import Digits, batches
 from ._distance import relative, relative_norm
-from ._flavours import FLAVOURS, Flavour
-from ._port_side import Literal, Port, arrays, evaluator, literal, plain_optax
+from ._port_side import Literal, Models, Port, arrays, literal, models_of, plain_optax
 from ._recipes import RECIPES, Recipe
 from ._results import Change, Failure, RecipeResult, Report, Worst
 from ._torch_lenet import Net
 from ._torch_side import Batch, TorchRun, make_net, one_thread
 
+_AT_ONCE = 2  # recipes; each keeps about one core busy, compiling for a third of its time
 _AROUND_CHANGE = 10  # steps before and after it that its account looks at
 
 
@@ -37,7 +38,7 @@ def run(
     seed: int = 0,
     flax: str = "nnx",
     dtype: str = "float32",
-    batch_size: int = 32,
+    batch_size: int = 16,
     progress: Callable[[str, int], None] = _never,
 ) -> Report:
     """Train the LeNet by each recipe in torch and here, from the same weights on the same batches.
@@ -50,44 +51,32 @@ def run(
         flax: ``"nnx"`` or ``"linen"``.
         dtype: ``"float32"``, ``"float64"`` or ``"bfloat16"``, of parameters and data.
         batch_size: images a step.
-        progress: called with a recipe's name and the steps it has taken.
+        progress: called with a recipe's name and the steps it has taken; two recipes run at once,
+            each in a thread.
 
     Returns:
         What was measured, and the bounds that were broken.
     """
-    report = Report(flax, dtype, seed, batch_size)
-    models = _models(flax, dtype)
+    models = models_of(flax, dtype)
     # A run in float64 has it for the whole program; any other has the user's setting.
     x64 = dtype == "float64" or bool(jax.enable_x64.value)
-    with jax.enable_x64(x64), one_thread():
-        for name in recipes:
-            comparison = _Comparison(RECIPES[name], models, digits, seed, dtype)
+
+    def compare(comparison: _Comparison) -> RecipeResult:
+        name = comparison.recipe.name
+        with jax.enable_x64(x64):  # which belongs to a thread
             data = batches(digits, batch_size, steps, seed)
-            result = comparison.run(data, steps, functools.partial(progress, name))
-            report.results.append(result)
-    return report
+            return comparison.run(data, steps, functools.partial(progress, name))
 
-
-class _Models:
-    """The model in the dtype of the run and in float64, compiled once for all recipes."""
-
-    def __init__(self, own: Flavour, exact: Flavour) -> None:
-        self.like, self.like_exact = own.like, exact.like
-        self.apply = jax.jit(own.apply)
-        self.evaluate, self.evaluate_exact = evaluator(own), evaluator(exact)
-
-
-@functools.lru_cache(maxsize=4)
-def _models(flax: str, dtype: str) -> _Models:
-    with jax.enable_x64(True):
-        return _Models(FLAVOURS[flax](jax.numpy.dtype(dtype)), FLAVOURS[flax](np.dtype(np.float64)))
+    with one_thread(), jax.enable_x64(x64), ThreadPoolExecutor(_AT_ONCE) as pool:
+        comparisons = [_Comparison(RECIPES[n], models, digits, seed, dtype) for n in recipes]
+        return Report(flax, dtype, seed, batch_size, list(pool.map(compare, comparisons)))
 
 
 class _Comparison:
     """One recipe, on all sides at once."""
 
     def __init__(
-        self, recipe: Recipe, models: _Models, digits: Digits, seed: int, dtype: str
+        self, recipe: Recipe, models: Models, digits: Digits, seed: int, dtype: str
     ) -> None:
         self.recipe, self.models, self.digits, self.dtype = recipe, models, digits, dtype
         self.epsilon = float(jax.numpy.finfo(dtype).eps)
