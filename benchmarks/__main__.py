@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -14,16 +15,16 @@ from ._timing import Spread
 
 # A suite, and the contender that the others are divided by.
 SUITES: dict[str, tuple[Callable[[bool], dict[str, Spread]], str]] = {
-    "groups": (groups.measure, "jp.SGD, 1 groups"),
+    "groups": (groups.measure, "jp.SGD, 1 group"),
     "imports": (imports.measure, "import optax"),
 }
 
 
 def _show(name: str, measured: dict[str, Spread], base: str, console: Console) -> None:
-    table = Table(title=name, title_justify="left")
-    table.add_column("contender")
-    for column in ("median", "quartiles", f"ratio to {base}"):
-        table.add_column(column, justify="right")
+    table = Table(title=f"{name} (ratios to {base})", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("contender", no_wrap=True)
+    for column in ("median", "quartiles", "ratio"):
+        table.add_column(column, justify="right", no_wrap=True)
     for contender, (median, low, high) in measured.items():
         table.add_row(
             contender,
