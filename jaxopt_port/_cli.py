@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 
@@ -62,6 +64,8 @@ def _json_target(file: Path | None) -> Path | None:
         raise typer.BadParameter(f"the folder {file.parent} does not exist")
     if file is not None and file.is_dir():
         raise typer.BadParameter(f"{file} is a folder; name a file")
+    if file is not None and not os.access(file.parent, os.W_OK):
+        raise typer.BadParameter(f"the folder {file.parent} cannot be written to")
     return file
 
 
@@ -82,8 +86,8 @@ def verify(
     recipe: Annotated[
         list[str] | None,
         typer.Option(
-            help="Verify this recipe alone; give it again for more. "
-            "[basic, per-subnetwork, per-layer, dynamic-in-place, dynamic-rebuilt, every-option]",
+            help="Verify this recipe alone; give it again for more. One of basic, per-subnetwork, "
+            "per-layer, dynamic-in-place, dynamic-rebuilt, every-option.",
             show_default="all",
         ),
     ] = None,

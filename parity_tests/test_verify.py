@@ -139,6 +139,11 @@ def test_help(arguments, text):
     assert text in result.output
 
 
+def test_help_knows_every_recipe():
+    unbroken = "".join(RUNNER.invoke(app, ["verify", "--help"]).output.split())
+    assert [name for name in RECIPES if name not in unbroken] == []
+
+
 # ── distances ──────────────────────────────────────────────────────────────────────────────────
 
 F32_TINY = np.finfo(np.float32).smallest_normal
