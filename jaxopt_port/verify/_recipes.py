@@ -209,6 +209,8 @@ _DYNAMIC_OPTIONS = {
     "classifier": {"lr": _OLD_LR, "momentum": 0.9},
 }
 
+_DYNAMIC_CHANGE = {"classifier": {"lr": _OLD_LR * 0.1}}
+
 # ── every option: not the tutorial's, but what its recipes leave out ───────────────────────────
 
 _DAMPED: dict[str, Any] = {"lr": 1e-2, "momentum": 0.9, "dampening": 0.5, "weight_decay": 0.1}
@@ -229,17 +231,18 @@ def _every_option() -> jp.GroupedTransformation:
     return jp.SGD([{"params": "features", **_DAMPED}, {"params": "classifier", **_NESTEROV}])
 
 
+_NEW_NUMBERS: dict[str, Any] = {"lr": 3e-3, "momentum": 0.7, "weight_decay": 1e-2}
+
+
 def _every_number_torch(net: Any, optimizer: Optimizer) -> Optimizer:
     for group in optimizer.param_groups:
-        group.update(lr=3e-3, momentum=0.7, weight_decay=1e-2)
+        group.update(_NEW_NUMBERS)
     return optimizer
 
 
 def _every_number(state: Any) -> Any:
-    return jp.set_hyperparams(state, lr=3e-3, momentum=0.7, weight_decay=1e-2)
+    return jp.set_hyperparams(state, **_NEW_NUMBERS)
 
-
-_NEW_NUMBERS = {"lr": 3e-3, "momentum": 0.7, "weight_decay": 1e-2}
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -272,9 +275,7 @@ RECIPES: dict[str, Recipe] = {
             "the classifier's lr divided by 10 in mid-run; momentum is kept",
             _dynamic_torch,
             _dynamic,
-            Spelled(
-                _DYNAMIC_OPTIONS, _first_component, change={"classifier": {"lr": _OLD_LR * 0.1}}
-            ),
+            Spelled(_DYNAMIC_OPTIONS, _first_component, _DYNAMIC_CHANGE),
             _in_place_torch,
             _in_place,
         ),
@@ -283,12 +284,7 @@ RECIPES: dict[str, Recipe] = {
             "the same by a new optimizer in mid-run; momentum is lost",
             _dynamic_torch,
             _dynamic,
-            Spelled(
-                _DYNAMIC_OPTIONS,
-                _first_component,
-                change={"classifier": {"lr": _OLD_LR * 0.1}},
-                rebuild=True,
-            ),
+            Spelled(_DYNAMIC_OPTIONS, _first_component, _DYNAMIC_CHANGE, rebuild=True),
             _rebuilt_torch,
             port_rebuild=_rebuilt,
         ),
