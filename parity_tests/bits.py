@@ -38,3 +38,27 @@ def units(ours, theirs, before):
     largest = np.maximum(np.abs(wide[1]), np.abs(wide[2])).astype(theirs.dtype)
     distance = np.abs(wide[0] - wide[1]) / np.spacing(largest).astype(np.float64)
     return np.max(distance, initial=0.0)
+
+
+def step_units(ours, theirs, before):
+    """Each element's distance in units in the last place of the largest number of its step.
+
+    That is the value before, the value after or the change. Where a parameter crosses zero, the
+    unit of the result alone is smaller than any rounding on the way to it.
+    """
+    wide = [np.asarray(x, np.float64) for x in (ours, theirs, before)]
+    with np.errstate(invalid="ignore", over="ignore"):
+        change = np.abs(wide[1] - wide[2])
+        largest = np.max([np.abs(wide[1]), np.abs(wide[2]), change], axis=0).astype(theirs.dtype)
+        far = np.abs(wide[0] - wide[1]) / np.spacing(largest).astype(np.float64)
+    same = (wide[0] == wide[1]) | (np.isnan(wide[0]) & np.isnan(wide[1]))
+    return np.where(same, 0.0, np.where(np.isnan(far), np.inf, far))
+
+
+def relative(ours, theirs):
+    """The largest difference as a part of the largest magnitude; 0 for what is all zero."""
+    wide = np.complex128 if np.iscomplexobj(theirs) else np.float64
+    ours, theirs = np.asarray(ours).astype(wide), np.asarray(theirs).astype(wide)
+    scale = np.max(np.abs(theirs), initial=0.0)
+    far = np.max(np.abs(ours - theirs), initial=0.0)
+    return far / scale if scale else far

@@ -41,11 +41,11 @@ def _learning_rate_in_bfloat16(grad, param, state, *, lr, **options):
     return _true(grad, param, state, lr=lr, **options)
 
 
-def _first_buffer_dampened(grad, param, state, *, dampening, **options):
-    if state:
-        factor = jnp.where(state["has_momentum_buffer"], 1.0, 1 - dampening)
+def _first_buffer_dampened(grad, param, state, *, dampening, begun=None, **options):
+    if begun is not None:
+        factor = jnp.where(begun, 1.0, 1 - dampening)
         grad = grad * factor.astype(grad.dtype)
-    return _true(grad, param, state, dampening=dampening, **options)
+    return _true(grad, param, state, dampening=dampening, begun=begun, **options)
 
 
 def _nesterov_dropped(grad, param, state, *, nesterov, **options):

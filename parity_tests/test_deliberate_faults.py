@@ -20,13 +20,14 @@ def _maximize_ignored(grad, param, state, *, maximize, **options):
     return rules.sgd.update(grad, param, state, maximize=False, **options)
 
 
-def _momentum_in_one_rounding(grad, param, state, *, momentum, dampening, **options):
+def _momentum_in_one_rounding(grad, param, state, *, momentum, dampening, begun, **options):
     """momentum * buf + (1 - dampening) * grad with one fused multiply-add too many."""
-    held, begun = state["momentum_buffer"], state["has_momentum_buffer"]
+    held = state["momentum_buffer"]
     buf = jnp.where(begun, add(scaled(grad, 1 - dampening), held, alpha=momentum), grad)
     # Handed on as a first gradient, which the true update takes as its buffer.
-    first = {"momentum_buffer": held, "has_momentum_buffer": jnp.zeros_like(begun)}
-    return rules.sgd.update(buf, param, first, momentum=momentum, dampening=dampening, **options)
+    first = jnp.zeros_like(begun)
+    options |= {"momentum": momentum, "dampening": dampening, "begun": first}
+    return rules.sgd.update(buf, param, state, **options)
 
 
 FAULTS = {fault.name: fault.update for fault in FAULTS_OF_RECIPES} | {

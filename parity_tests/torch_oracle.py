@@ -61,6 +61,11 @@ class TorchOracle:
     def params(self) -> dict[str, np.ndarray]:
         return {name: to_numpy(tensor) for name, tensor in self.tensors.items()}
 
+    def held(self, path: str) -> dict[str, np.ndarray]:
+        """By torch's name, all that torch holds for a parameter."""
+        state = self.optimizer.state[self.tensors[path]]
+        return {name: to_numpy(torch.as_tensor(v)) for name, v in state.items() if v is not None}
+
     def state(self, name: str) -> dict[str, np.ndarray]:
         """By path, one entry of torch's state; parameters that have none are left out."""
         held = {path: self.optimizer.state[tensor] for path, tensor in self.tensors.items()}

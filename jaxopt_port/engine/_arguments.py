@@ -36,7 +36,10 @@ def reject_unknown(name: str, known: Iterable[str], where: str) -> NoReturn:
     )
 
 
-def as_number(name: str, value: Any, where: str, like: Any = None) -> float | tuple[float, ...]:
+Number: TypeAlias = float | tuple[float | None, ...]
+
+
+def as_number(name: str, value: Any, where: str, like: Any = None) -> Number:
     """Return a concrete number as a Python float (a tuple of numbers as one of floats).
 
     Arrays of one element will do, torch's too.
@@ -45,7 +48,8 @@ def as_number(name: str, value: Any, where: str, like: Any = None) -> float | tu
         name: the argument's name.
         value: what was given for it.
         where: the group, as messages show it.
-        like: a value that is right, which says whether the argument is a tuple and how long.
+        like: the default, which says whether the argument is a tuple, how long, and which of its
+            numbers may be left out, as None.
 
     Raises:
         ValueError: an array of more than one element, or a magnitude beyond float32's.
@@ -57,7 +61,10 @@ def as_number(name: str, value: Any, where: str, like: Any = None) -> float | tu
         wanted = "one number" if expected is None else f"{expected} numbers"
         raise TypeError(f"{name}{where} must be {wanted}; got {value!r}")
     if given is not None:
-        return tuple(_as_float(name, part, where) for part in value)
+        return tuple(
+            None if part is None and default is None else _as_float(name, part, where)
+            for part, default in zip(value, like, strict=True)
+        )
     return _as_float(name, value, where)
 
 
@@ -160,7 +167,9 @@ def check_values(rule: Rule[Any] | None, options: Mapping[str, Any], where: str)
 
 def _is_float(default: Any) -> bool:
     if isinstance(default, tuple):
-        return bool(default) and all(isinstance(v, float) for v in default)
+        return any(isinstance(v, float) for v in default) and all(
+            isinstance(v, float | None) for v in default
+        )
     return isinstance(default, float)
 
 

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-from ._paths import leaf_paths, nearest
+from ..rules import Rule
+from ._paths import leaf_paths, leaves_up_to, nearest
+
+# One rule for all leaves, or the rule of each path; None for a factory of Optax or of the user.
+Rules: TypeAlias = "Rule[Any] | Mapping[str, Rule[Any] | None] | None"
 
 _MISSING_PARAMS = (
     "params is required: tx.update(grads, state, params). torch's rules round the parameter "
@@ -38,36 +43,119 @@ def canonical(params: Any) -> Any:
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), params)
 
 
-def check_gradients(grads: Any, params: Any) -> None:
+def check_given(params: Any) -> None:
+    """Raise ValueError where the parameters are left out."""
+    if params is None:
+        raise ValueError(_MISSING_PARAMS)
+
+
+def check_accepted(params: Any, rules: Rules) -> None:
+    """Raise TypeError for a parameter whose shape or dtype its rule does not support."""
+    for path, leaf in leaf_paths(params):
+        rule = _of_path(rules, path)
+        problem = None if rule is None else rule.accepts(leaf)
+        if problem is not None:
+            raise TypeError(f'{problem.message} ("{path}"); {problem.remedy}')
+
+
+def _of_path(rules: Rules, path: str) -> Rule[Any] | None:
+    return rules.get(path) if isinstance(rules, Mapping) else rules
+
+
+def check_gradients(grads: Any, params: Any, rules: Rules = None) -> None:
     """Raise for gradients that do not fit the parameters, before anything is computed.
+
+    Args:
+        grads: gradients.
+        params: parameters.
+        rules: the rule of all leaves, or by path; None for a factory of Optax or of the user.
 
     Raises:
         ValueError: ``params`` is missing, or the trees or shapes differ.
-        TypeError: the dtypes differ.
+        TypeError: the dtypes differ, or a gradient is dense where it should be sparse or the other
+            way round.
     """
-    if params is None:
-        raise ValueError(_MISSING_PARAMS)
-    of_grads, of_params = dict(leaf_paths(grads)), dict(leaf_paths(params))
+    check_given(params)
+    of_params = dict(leaf_paths(params))
+    try:
+        at_leaves = leaves_up_to(params, grads)
+    except ValueError:  # other containers, or something missing: compared by path
+        at_leaves = []
+    if len(at_leaves) != len(of_params) or any(grad is None for grad in at_leaves):
+        of_grads = dict(leaf_paths(grads))
+        _check_paths(of_grads, of_params)
+        at_leaves = [of_grads[path] for path in of_params]
+    for (path, param), grad in zip(of_params.items(), at_leaves, strict=True):
+        rule = _of_path(rules, path)
+        frozen = isinstance(rules, Mapping) and path not in rules
+        if rule is not None and rule.sparse:
+            _check_sparse(path, grad, param)
+        elif not (frozen and _is_sparse(grad)):
+            _check_dense(path, grad, param, "the optimizer" if rule is None else rule.name)
+
+
+def _check_paths(of_grads: dict[str, Any], of_params: dict[str, Any]) -> None:
     for path in of_params:
         if path not in of_grads:
             raise ValueError(
                 f'the gradients have no "{path}", which the parameters have'
                 f"{nearest(path, list(of_grads))}"
             )
-    for path, grad in of_grads.items():
+    for path in of_grads:
         if path not in of_params:
             raise ValueError(
                 f'the gradients have "{path}", which the parameters have not'
                 f"{nearest(path, list(of_params))}"
             )
-        param = of_params[path]
-        if jnp.shape(grad) != jnp.shape(param):
-            raise ValueError(
-                f'the gradient of "{path}" has shape {jnp.shape(grad)}, the parameter '
-                f"{jnp.shape(param)}"
-            )
-        if jnp.result_type(grad) != jnp.result_type(param):
-            raise TypeError(
-                f'the gradient of "{path}" has dtype {jnp.result_type(grad)}, the parameter '
-                f"{jnp.result_type(param)}; cast one to the other, as torch demands too"
-            )
+
+
+def _is_sparse(grad: Any) -> bool:
+    return hasattr(grad, "todense") or (isinstance(grad, tuple | list) and len(grad) == 2)
+
+
+def _check_dense(path: str, grad: Any, param: Any, name: str) -> None:
+    if _is_sparse(grad):
+        raise TypeError(
+            f'{name} does not support sparse gradients ("{path}"), please consider '
+            "jp.sparse_adam instead"
+        )
+    if jnp.shape(grad) != jnp.shape(param):
+        raise ValueError(
+            f'the gradient of "{path}" has shape {jnp.shape(grad)}, the parameter '
+            f"{jnp.shape(param)}"
+        )
+    _check_dtype(path, grad, param)
+
+
+def _check_dtype(path: str, grad: Any, param: Any) -> None:
+    if jnp.result_type(grad) != jnp.result_type(param):
+        raise TypeError(
+            f'the gradient of "{path}" has dtype {jnp.result_type(grad)}, the parameter '
+            f"{jnp.result_type(param)}; cast one to the other, as torch demands too"
+        )
+
+
+def _check_sparse(path: str, grad: Any, param: Any) -> None:
+    sparse = hasattr(grad, "todense")
+    if not _is_sparse(grad):
+        raise TypeError(
+            "SparseAdam does not support dense gradients, please consider Adam instead "
+            f'("{path}"); a sparse one is a BCOO or a pair (indices, values)'
+        )
+    indices, values = (grad.indices, grad.data) if sparse else grad
+    shape, of_indices, of_values = map(jnp.shape, (param, indices, values))
+    indexed = 1 if len(of_indices) == 1 else of_indices[-1] if len(of_indices) == 2 else 0
+    if not 1 <= indexed <= len(shape) or of_values != (of_indices[0], *shape[indexed:]):
+        raise ValueError(
+            f'the sparse gradient of "{path}" has indices of shape {of_indices} and values of '
+            f"shape {of_values}; for a parameter of shape {shape} they are (k,) or (k, n), for "
+            "the first n axes, and (k, …) with the sizes of the other axes"
+        )
+    if sparse and grad.shape != shape:
+        raise ValueError(f'the gradient of "{path}" has shape {grad.shape}, the parameter {shape}')
+    if not jnp.issubdtype(jnp.result_type(indices), jnp.integer):
+        raise TypeError(
+            f'the indices of the gradient of "{path}" have dtype {jnp.result_type(indices)}; '
+            "they must be integers"
+        )
+    _check_dtype(path, values, param)

@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from ._arguments import Arguments, as_number, check_values, first_value
-from ._checks import canonical, check_gradients, check_params
-from ._factory import make_program, split
-from ._paths import leaf_paths
+from ._checks import canonical, check_accepted, check_given, check_gradients, check_params
+from ._factory import make_program, rule_of, split
+from ._paths import leaf_paths, leaves_up_to
 from ._programs import Numbers, foreign_program, rule_program
 from ._selectors import Selector, check_selector, describe, resolve
 from ._table import FROZEN, Group, GroupsState, Table
 from ._transform import Program
 
-_RESERVED = ("params", "name", "frozen")
+Factory: TypeAlias = Callable[..., optax.GradientTransformation]
+
+_RESERVED = ("params", "name", "frozen", "optimizer")
+
+
+def _still() -> optax.GradientTransformation:
+    """Frozen parameters: updates of zero, also for gradients that are no arrays."""
+    return optax.GradientTransformation(
+        lambda params: optax.EmptyState(),
+        lambda updates, state, params=None: (jax.tree.map(jnp.zeros_like, params), state),
+    )
+
+
+def _boxed(value_fn: Callable[[Any], Any], params: Any) -> Callable[[Any], Any]:
+    """Return the function that one group's optimizer sees: of its parameters, the rest as is."""
+
+    def of_group(boxed: Any) -> Any:
+        (own,) = boxed
+        leaves = [
+            param if isinstance(x, optax.MaskedNode) else x
+            for x, param in zip(leaves_up_to(params, own), jax.tree.leaves(params), strict=True)
+        ]
+        return value_fn(jax.tree.unflatten(jax.tree.structure(params), leaves))
+
+    return of_group
 
 
 @dataclass(frozen=True)
@@ -29,6 +55,7 @@ class Member:
     selector: Selector
     numbers: Numbers
     static: Mapping[str, Any]
+    factory: Factory
 
 
 @dataclass(frozen=True)
@@ -36,13 +63,13 @@ class Definition:
     """What a grouped optimizer was built from.
 
     Attributes:
-        factory: the lower-case factory.
+        factory: the lower-case factory of the groups that do not name another.
         arguments: its arguments.
-        defaults: options for the groups that do not set them.
+        defaults: options for those groups that do not set them.
         members: the groups.
     """
 
-    factory: Callable[..., optax.GradientTransformation]
+    factory: Factory
     arguments: Arguments
     defaults: Mapping[str, Any]
     members: tuple[Member, ...] = ()
@@ -60,22 +87,28 @@ class Definition:
 
     def assigned(self, params: Any, assignment: tuple[int, ...]) -> Table:
         paths = tuple(path for path, _ in leaf_paths(params))
-        options = tuple(self.arguments.names)
-        return Table(self.arguments.rule, self.groups, options, paths, assignment)
+        return Table(self.groups, paths, assignment)
 
     def init(self, params: Any, table: Table) -> GroupsState:
+        check_accepted(params, table.rules)
+        # Boxed in a tuple: a callable module that holds labels would be called for them.
         boxed = (canonical(params),)
-        tx = self._multi_transform(table)
+        tx = self._multi_transform(table, boxed)
         with jax.enable_x64(True):
             return GroupsState(tx.init(boxed), table)
 
     def update(
         self, updates: Any, state: GroupsState, params: Any = None, **extra_args: Any
     ) -> tuple[Any, GroupsState]:
-        check_gradients(updates, params)
-        updates, params = canonical(updates), canonical(params)
+        check_given(params)
         table = self._checked_table(state, params)
-        tx = self._multi_transform(table)
+        check_gradients(updates, params, table.rules)
+        updates, params = canonical(updates), canonical(params)
+        if "value_fn" in extra_args:
+            extra_args["value_fn"] = _boxed(extra_args["value_fn"], params)
+        if "grad" in extra_args:
+            extra_args["grad"] = (extra_args["grad"],)
+        tx = self._multi_transform(table, (params,))
         with jax.enable_x64(True):
             (updates,), inner = tx.update((updates,), state.inner, (params,), **extra_args)
         return updates, GroupsState(inner, table)
@@ -99,26 +132,24 @@ class Definition:
             )
         return state.table
 
-    def _multi_transform(self, table: Table) -> optax.GradientTransformationExtraArgs:
+    def _multi_transform(self, table: Table, boxed: Any) -> optax.GradientTransformationExtraArgs:
         x64 = bool(jax.enable_x64.value)
-        programs: dict[Hashable, optax.GradientTransformation] = {FROZEN: optax.set_to_zero()}
+        programs: dict[Hashable, optax.GradientTransformation] = {FROZEN: _still()}
         for label in dict.fromkeys(group.program for group in self.groups if not group.frozen):
             indices = [i for i, group in enumerate(self.groups) if group.program == label]
             members = [self.members[i] for i in indices]
-            if self.arguments.rule is None:
+            group = members[0].group
+            if group.rule is None:
                 (member,) = members
-                programs[label] = foreign_program(self.factory, member.numbers, member.static, x64)
+                programs[label] = foreign_program(
+                    member.factory, member.numbers, member.static, x64
+                )
             else:
-                group = members[0].group
-                program = Program(self.arguments.rule, group.static, group.holds)
+                program = Program(group.rule, group.static, group.holds)
                 own = [indices.index(g) for g in table.assignment if g in indices]
                 programs[label] = rule_program(program, [m.numbers for m in members], own)
         each = [self.groups[group].program for group in table.assignment]
-
-        def labels(boxed: Any) -> Any:
-            # Boxed in a tuple: a callable module that holds the labels would be called for them.
-            return jax.tree.unflatten(jax.tree.structure(boxed), each)
-
+        labels = jax.tree.unflatten(jax.tree.structure(boxed), each)
         return optax.multi_transform(programs, labels)
 
     def extended(self, groups: Iterable[Mapping[str, Any]]) -> Definition:
@@ -146,50 +177,74 @@ class Definition:
         if name is not None and name in [member.group.name for member in earlier]:
             raise ValueError(f'two parameter groups are named "{name}"')
         own = {k: v for k, v in group.items() if k not in _RESERVED}
-        self.arguments.check_names(own, where)
         if group.get("frozen", False):
-            if own:
-                raise ValueError(f"{label} is frozen: its option {next(iter(own))!r} has no use")
-            return Member(Group(label, name, FROZEN), selector, {}, {})
+            if own or "optimizer" in group:
+                odd = next(iter(own), "optimizer")
+                raise ValueError(f"{label} is frozen: its option {odd!r} has no use")
+            return Member(Group(label, name, FROZEN), selector, {}, {}, self.factory)
 
-        numbers, static = self._options({**self.defaults, **own}, where)
+        factory, arguments, defaults = self._optimizer(group, where)
+        arguments.check_names(own, where)
+        numbers, static = _options(arguments, {**defaults, **own}, where)
         scheduled = frozenset(k for k, v in numbers.items() if callable(v))
-        if self.arguments.rule is None:
+        options = tuple(arguments.names)
+        if arguments.rule is None:
             shown = {k: v for k, v in static.items() if isinstance(v, bool | int | str | None)}
             info = Group(
-                label, name, str(index), None, tuple(sorted(shown.items())), scheduled=scheduled
+                label,
+                name,
+                program=str(index),
+                options=options,
+                static=tuple(sorted(shown.items())),
+                scheduled=scheduled,
             )
-            return Member(info, selector, numbers, static)
-        program = make_program(self.arguments.rule, numbers, static)
+            return Member(info, selector, numbers, static, factory)
+        program = make_program(arguments.rule, numbers, static)
         # Groups of one program differ in numbers alone, and share its vectors.
         same = [
-            m
-            for m in earlier
-            if (m.group.static, m.group.holds) == program[1:] and not m.group.frozen
+            m.group for m in earlier if (m.group.rule, m.group.static, m.group.holds) == program
         ]
         info = Group(
             label,
             name,
-            program=same[0].group.program if same else str(index),
+            program=same[0].program if same else str(index),
             position=len(same),
+            rule=program.rule,
+            options=options,
             static=program.static,
             scheduled=scheduled,
             holds=program.holds,
         )
-        return Member(info, selector, numbers, static)
+        return Member(info, selector, numbers, static, factory)
 
-    def _options(
-        self, options: Mapping[str, Any], where: str
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return checked numbers (floats and schedules) and static options."""
-        numbers, static = split(self.arguments, options)
-        self.arguments.check_flags(static, where)
-        defaults = self.arguments.defaults() if self.arguments.rule is not None else {}
-        start = {
-            name: as_number(
-                name, first_value(value) if callable(value) else value, where, defaults.get(name)
+    def _optimizer(
+        self, group: Mapping[str, Any], where: str
+    ) -> tuple[Factory, Arguments, Mapping[str, Any]]:
+        """Return the factory of a group, its arguments and its defaults."""
+        factory = group.get("optimizer", self.factory)
+        factory = getattr(factory, "factory", factory)  # of the CapWords spelling
+        if factory is self.factory:
+            return factory, self.arguments, self.defaults
+        if not callable(factory):
+            raise TypeError(
+                f"the optimizer{where} must be a factory, as jp.adamw is; got {factory!r}"
             )
-            for name, value in numbers.items()
-        }
-        check_values(self.arguments.rule, {**start, **static}, where)
-        return {k: v if callable(v) else start[k] for k, v in numbers.items()}, static
+        arguments = Arguments(inspect.signature(factory), rule_of(factory))
+        return factory, arguments, arguments.defaults()
+
+
+def _options(
+    arguments: Arguments, options: Mapping[str, Any], where: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return checked numbers (floats and schedules) and static options."""
+    numbers, static = split(arguments, options)
+    arguments.check_flags(static, where)
+    defaults = arguments.defaults() if arguments.rule is not None else {}
+    start = {
+        name: as_number(
+            name, first_value(value) if callable(value) else value, where, defaults.get(name)
+        )
+        for name, value in numbers.items()
+    }
+    check_values(arguments.rule, {**start, **static}, where)
+    return {k: v if callable(v) else start[k] for k, v in numbers.items()}, static

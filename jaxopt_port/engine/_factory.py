@@ -10,11 +10,12 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ..rules import Rule
 from ._arguments import Arguments, as_number, check_values, first_value, value_at
-from ._checks import canonical, check_gradients, check_params
+from ._checks import canonical, check_accepted, check_gradients, check_params
 from ._transform import Program, RuleState, rule_transform
 
 P = ParamSpec("P")
@@ -78,6 +79,12 @@ def _checked(arguments: Arguments, options: dict[str, Any]) -> dict[str, Any]:
     return {**numbers, **static}
 
 
+def _as_float64(value: Any) -> jax.Array:
+    # NumPy makes NaN of the None that stands for a number left out.
+    concrete = isinstance(value, float | int | tuple)
+    return jnp.asarray(np.asarray(value, np.float64) if concrete else value, jnp.float64)
+
+
 def transformation(rule: Rule[P]) -> Callable[P, optax.GradientTransformationExtraArgs]:
     """Return the lower-case factory of a rule: its numbers to an Optax transformation.
 
@@ -99,20 +106,20 @@ def transformation(rule: Rule[P]) -> Callable[P, optax.GradientTransformationExt
             with jax.enable_x64(True):
                 values = {name: value_at(schedule, count) for name, schedule in schedules.items()}
                 vectors = {
-                    name: jnp.asarray(value, jnp.float64)[None]
-                    for name, value in {**numbers, **values}.items()
+                    name: _as_float64(value)[None] for name, value in {**numbers, **values}.items()
                 }
             return rule_transform(program, vectors)
 
         def init(params: Any) -> RuleState | ScheduledState:
             check_params(params)
+            check_accepted(params, rule)
             state: RuleState = at(jnp.zeros((), jnp.int32)).init(canonical(params))
             return ScheduledState(jnp.zeros((), jnp.int32), state) if schedules else state
 
         def update(
             updates: Any, state: Any, params: Any = None, **extra_args: Any
         ) -> tuple[Any, RuleState | ScheduledState]:
-            check_gradients(updates, params)
+            check_gradients(updates, params, rule)
             updates, params = canonical(updates), canonical(params)
             if not schedules:
                 updates, inner = at(None).update(updates, state, params, **extra_args)

@@ -30,7 +30,7 @@ class Grouped(Generic[P]):
             parameters=[params, *signature.parameters.values()],
             return_annotation=GroupedTransformation,
         )
-        self._factory = factory
+        self.factory = factory
         self._arguments = Arguments(signature)
 
     def __call__(
@@ -39,7 +39,7 @@ class Grouped(Generic[P]):
         """Return the optimizer; see the lower-case spelling for its arguments."""
         options: dict[str, Any] = dict(kwargs)
         groups = options.pop("params", params)
-        return param_groups(self._factory, groups, **self._arguments.bind(args, options))
+        return param_groups(self.factory, groups, **self._arguments.bind(args, options))
 
     def __repr__(self) -> str:
         return f"<jp.{self.__name__}{self.__signature__}>"

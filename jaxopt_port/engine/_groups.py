@@ -34,9 +34,10 @@ class GroupedTransformation(optax.GradientTransformationExtraArgs):  # type: ign
     @property
     def _program(self) -> tuple[Any, ...]:
         definition = self.definition
-        if definition.arguments.rule is None or any(g.scheduled for g in definition.groups):
+        trained = [group for group in definition.groups if not group.frozen]
+        if any(group.rule is None or group.scheduled for group in trained):
             return tuple(self)
-        return (definition.arguments.rule, definition.groups)
+        return definition.groups
 
     @classmethod
     def of(cls, definition: Definition) -> GroupedTransformation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -39,24 +39,28 @@ def find_groups_state(state: Any) -> GroupsState:
     return found[0]
 
 
-def _value(leaf: Any) -> Any:
+def own_value(leaf: Any) -> Any:
     """See through a Variable, in which nnx.Optimizer wraps each leaf of its state."""
     return leaf.get_value() if hasattr(leaf, "get_value") else leaf
 
 
-def _rewrap(leaf: Any, value: jax.Array) -> Any:
+def _rewrap(leaf: Any, value: Any) -> Any:
     return leaf.replace(value) if hasattr(leaf, "get_value") else value
 
 
-def _numbers(state: GroupsState, group: int) -> dict[str, Any]:
-    """Return a program's numbers, decoded: NumPy, or JAX arrays where they are traced."""
+def program_number(state: GroupsState, group: int, name: str) -> Any:
+    """Return one number of a group's program, decoded: NumPy, or JAX where it is traced."""
     injected = state.injected(group)
-    if np.ndim(_value(injected.count)):
+    if np.ndim(own_value(injected.count)):
         raise ValueError(
             "the state is a batch of states, as jax.vmap(tx.init) makes it; map over it: "
             "jax.vmap(lambda state: jp.set_hyperparams(state, lr=0.1))(state)"
         )
-    return {name: decoded(_value(parts)) for name, parts in injected.hyperparams.items()}
+    return decoded(own_value(injected.hyperparams[name]))
+
+
+def _numbers(state: GroupsState, group: int) -> dict[str, Any]:
+    return {name: program_number(state, group, name) for name in state.injected(group).hyperparams}
 
 
 def _entry(value: Any, position: int | None) -> Any:
@@ -64,7 +68,10 @@ def _entry(value: Any, position: int | None) -> Any:
         with jax.enable_x64(True):
             return value if position is None else value[position]
     own = value if position is None else value[position]
-    return own.item() if np.ndim(own) == 0 else tuple(own.tolist())
+    if np.ndim(own) == 0:
+        return own.item()
+    # No number can be set to NaN: it is one that was left out.
+    return tuple(None if math.isnan(part) else part for part in own.tolist())
 
 
 def get_hyperparams(state: Any) -> list[dict[str, Any]]:
@@ -100,7 +107,7 @@ def get_hyperparams(state: Any) -> list[dict[str, Any]]:
             continue
         read = {name: _entry(v, group.position) for name, v in numbers[group.program].items()}
         full = {**read, **dict(group.static)}
-        order = [name for name in found.table.options if name in full]
+        order = [name for name in group.options if name in full]
         options.append({**named, **{name: full[name] for name in order}, **full})
     return options
 
@@ -129,15 +136,13 @@ def _indices(state: GroupsState, group: int | str | None) -> list[int]:
     return [range(len(groups))[group]]
 
 
-def _check(
-    state: GroupsState, index: int, current: dict[str, Any], new: dict[str, Any]
-) -> dict[str, Any]:
-    """Return the checked new values of one group."""
+def check_names(state: GroupsState, index: int, names: Iterable[str]) -> None:
+    """Raise ValueError or TypeError for options that a group does not let be set."""
     group = state.table.groups[index]
     where = f" ({group.label})"
     if group.frozen:
         raise ValueError(f"{group.label} is frozen and has no options")
-    for name in new:
+    for name in names:
         if name in group.scheduled:
             raise ValueError(
                 f"{name} is set by an Optax schedule{where}, which would overwrite the value; "
@@ -150,30 +155,44 @@ def _check(
             )
         if name not in state.injected(index).hyperparams:
             reject_unknown(name, state.injected(index).hyperparams, where)
-    values = {k: v if _is_traced(v) else as_number(k, v, where, current[k]) for k, v in new.items()}
+
+
+def _check(
+    state: GroupsState, index: int, current: dict[str, Any], new: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the checked new values of one group."""
+    group = state.table.groups[index]
+    where = f" ({group.label})"
+    check_names(state, index, new)
+    likes = current if group.rule is None else defaults_of(group.rule)
+    values = {k: v if is_traced(v) else as_number(k, v, where, likes[k]) for k, v in new.items()}
     options = {k: v for k, v in {**current, **values}.items() if k != "name"}
-    if not any(map(_is_traced, options.values())):
-        check_values(state.table.rule, options, where)
-    _check_held(group, state.table.rule, options, set(new), where)
+    if not any(map(is_traced, options.values())):
+        check_values(group.rule, options, where)
+    check_held(group, group.rule, options, set(new), where)
     return values
 
 
-def _is_traced(value: Any) -> bool:
+def defaults_of(rule: Rule[Any]) -> dict[str, Any]:
+    return {k: p.default for k, p in inspect.signature(rule.arguments).parameters.items()}
+
+
+def is_traced(value: Any) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
 
 
-def _check_held(
+def check_held(
     group: Group, rule: Rule[Any] | None, options: dict[str, Any], new: set[str], where: str
 ) -> None:
     """Raise ValueError for numbers that need state which the group was built without."""
     if rule is None or group.holds is None:
         return
-    known = {k: math.nan if _is_traced(v) else v for k, v in options.items()}
+    known = {k: math.nan if is_traced(v) else v for k, v in options.items()}
     needed = rule.holds(**known)
     if needed is not None and needed <= group.holds:
         return
     # What is traced and not new was in order before; what is new need not be what needs state.
-    defaults = {k: p.default for k, p in inspect.signature(rule.arguments).parameters.items()}
+    defaults = defaults_of(rule)
     if needed != rule.holds(**{**known, **{k: defaults[k] for k in new}}):
         raise ValueError(
             f"the group was built without the state that {', '.join(sorted(new))} would need"
@@ -224,11 +243,20 @@ def _write(state: GroupsState, program: str, values: dict[int, dict[str, Any]]) 
     for name in values[first]:
         own = [_encoded(of_group[name]) for of_group in values.values()]
         stack = np.stack if all(isinstance(parts, np.ndarray) for parts in own) else jnp.stack
-        parts = own[0] if at is ... else stack(own)
-        # In place, so that the array stays where it is among several devices.
-        written = jnp.asarray(_value(numbers[name])).at[at].set(parts)
-        numbers[name] = _rewrap(numbers[name], written)
+        numbers[name] = put(numbers[name], at, own[0] if at is ... else stack(own))
     return with_injected(state, program, injected._replace(hyperparams=numbers))
+
+
+def put(leaf: Any, at: Any, parts: Any) -> Any:
+    """Return a leaf of a state with other parts, where it was among the devices."""
+    old = own_value(leaf)
+    if is_traced((old, parts)):
+        return _rewrap(leaf, jnp.asarray(old).at[at].set(parts))
+    new = np.array(old)
+    new[at] = parts
+    if not isinstance(old, jax.Array):
+        return _rewrap(leaf, new)
+    return _rewrap(leaf, jax.device_put(new, old.sharding) if old.committed else jnp.asarray(new))
 
 
 def _encoded(value: Any) -> Any:

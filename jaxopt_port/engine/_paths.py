@@ -29,6 +29,16 @@ def leaf_paths(tree: Any) -> list[tuple[str, Any]]:
     ]
 
 
+def leaves_up_to(params: Any, tree: Any) -> list[Any]:
+    """Return what a tree has at the place of each leaf of ``params``.
+
+    Raises:
+        ValueError: the structure of ``params`` is not the upper part of the tree's.
+    """
+    structure: Any = jax.tree.structure(params)
+    return list(structure.flatten_up_to(tree))
+
+
 def nearest(word: str, candidates: Sequence[str], n: int = 3) -> str:
     """Say which candidates are spelled most like ``word``: '; did you mean "a" or "b"?'."""
     by_lower = {c.lower(): c for c in candidates}

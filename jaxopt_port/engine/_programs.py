@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ._arguments import Schedule, as_number, first_value, value_at
+from ._arguments import Number, Schedule, as_number, first_value, value_at
 from ._numbers import decoded, encoded
 from ._transform import Program, rule_transform
 
@@ -103,7 +103,7 @@ def foreign_program(
     return _scheduled(_injected(scalars_factory, start), schedules)
 
 
-def _start(name: str, value: Any) -> float | tuple[float, ...]:
+def _start(name: str, value: Any) -> Number:
     number = first_value(value) if callable(value) else value
     return as_number(name, number, "", like=number)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -40,7 +41,7 @@ recorder: ContextVar[ExactUpdates | None] = ContextVar("recorder", default=None)
 
 def step(
     tx: optax.GradientTransformation,
-    grads: Params,
+    grads: Params | Callable[[Params], Any],
     state: State,
     params: Params,
     **extra_args: Any,
@@ -54,7 +55,11 @@ def step(
 
     Args:
         tx: a transformation.
-        grads: gradients, a tree of the parameters' structure, shapes and dtypes.
+        grads: gradients, a tree of the parameters' structure, shapes and dtypes; or the loss as a
+            function of the parameters, which is then evaluated here, as in torch's
+            ``optimizer.step(closure)``: once for most optimizers, as often as it takes by
+            ``jp.lbfgs``. Each new function compiles anew: give a function's data by
+            ``jax.tree_util.Partial(loss, batch=batch)``, not by a new lambda.
         state: the state, from ``tx.init(params)`` or an earlier step.
         params: parameters.
         **extra_args: arrays for transformations that take more, as ``tx.update`` would.
@@ -74,12 +79,27 @@ def step(
         >>> params["weight"]
         Array([0.5, 0.5, 0.5], dtype=float32)
     """
+    if _is_loss(grads, params) and not isinstance(grads, jax.tree_util.Partial):
+        grads = jax.tree_util.Partial(grads)
     stepped: tuple[Params, State] = _step(tx, grads, state, params, extra_args)
     return stepped
 
 
+def _is_loss(grads: Any, params: Any) -> bool:
+    # Gradients, too, may be callable: a module's.
+    if not callable(grads):
+        return False
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (grads, params)]
+    arrays = any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(grads))
+    return not (arrays and structures[0] == structures[1])
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _step(tx: Any, grads: Any, state: Any, params: Any, extra_args: dict[str, Any]) -> Any:
+    if _is_loss(grads, params):
+        value_fn = grads
+        value, grads = jax.value_and_grad(value_fn)(params)
+        extra_args = {"value": value, "grad": grads, "value_fn": value_fn, **extra_args}
     exact = ExactUpdates()
     before = recorder.set(exact)
     try:

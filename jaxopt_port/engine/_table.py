@@ -25,6 +25,8 @@ class Group:
         program: the label of its transformation under ``optax.multi_transform``; ``"frozen"`` for
             a frozen group.
         position: its entry in that program's vectors; None where the numbers are scalars.
+        rule: its update rule, or None for a factory of Optax or of the user.
+        options: the names of its optimizer's options, in order.
         static: its static options.
         scheduled: the numbers that an Optax schedule sets.
         holds: the names of the state it holds, or None for all that there is.
@@ -34,6 +36,8 @@ class Group:
     name: str | None
     program: str
     position: int | None = None
+    rule: Rule[Any] | None = field(default=None, repr=False)
+    options: tuple[str, ...] = field(default=(), repr=False)
     static: Static = ()
     scheduled: frozenset[str] = frozenset()
     holds: frozenset[str] | None = None
@@ -52,36 +56,40 @@ class Table:
     of the same groups, because ``optax.tree.map_params`` makes a state of none to compare with.
 
     Attributes:
-        rule: the update rule, or None for a factory of Optax or of the user.
         groups: in the user's order.
-        options: the names of the optimizer's options, in order.
         paths: of the parameters' leaves, in the order of ``jax.tree.leaves``.
         assignment: the group of each leaf.
     """
 
-    rule: Rule[Any] | None = field(repr=False)
     groups: tuple[Group, ...]
-    options: tuple[str, ...] = field(repr=False)
     paths: tuple[str, ...] = field(repr=False)
     assignment: tuple[int, ...] = field(repr=False)
 
+    @property
+    def rules(self) -> dict[str, Rule[Any] | None]:
+        """The rule of each leaf that is trained."""
+        owners = (
+            (path, self.groups[i]) for path, i in zip(self.paths, self.assignment, strict=True)
+        )
+        return {path: group.rule for path, group in owners if not group.frozen}
+
     @functools.cached_property
     def _hash(self) -> int:
-        return hash((self.rule, self.groups))
+        return hash(self.groups)
 
     def __hash__(self) -> int:
         return self._hash
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Without the kept hash, which is another in each process.
-        return Table, (self.rule, self.groups, self.options, self.paths, self.assignment)
+        return Table, (self.groups, self.paths, self.assignment)
 
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
         return (
             isinstance(other, Table)
-            and (self._hash, self.rule, self.groups) == (other._hash, other.rule, other.groups)
+            and (self._hash, self.groups) == (other._hash, other.groups)
             and (
                 not self.paths
                 or not other.paths

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
+from jax import lax
 
-from ..rules import Rule, Sum
+from ..rules import Rows, Rule, Sum
 from ..rules.torch_ops import rounded, widened
 from ._numbers import entry
+from ._paths import leaves_up_to
 from ._step import recorder
 
 Static: TypeAlias = tuple[tuple[str, Any], ...]
@@ -31,6 +32,14 @@ class RuleState(NamedTuple):
     leaves: dict[str, Any]
 
 
+class NotHeld(NamedTuple):
+    """Stands where a leaf has nothing of one name; like None, it has no leaves."""
+
+
+def _is_not_held(x: Any) -> bool:
+    return isinstance(x, NotHeld)
+
+
 class Program(NamedTuple):
     """A rule with all that is static about it.
 
@@ -44,9 +53,72 @@ class Program(NamedTuple):
     static: Static
     holds: frozenset[str] | None
 
-    def init_leaf(self, param: jax.Array) -> dict[str, Any]:
-        state = self.rule.init(param)
-        return state if self.holds is None else {k: v for k, v in state.items() if k in self.holds}
+    def _held(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in state.items() if self.holds is None or k in self.holds}
+
+    def init_leaf(self, param: jax.Array, numbers: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the state of one leaf, complex where the leaf is."""
+        state = self.rule.init(_as_real(param), **numbers, **dict(self.static))
+        held: dict[str, Any] = _as_complex(self._held(state), param)
+        return held
+
+    def names(self, numbers: Mapping[str, Any]) -> list[str]:
+        """Return what a leaf's state may consist of, whatever the parameters are."""
+        found: dict[str, None] = {}
+        for shape in ((), (1, 1)):
+            leaf = jax.ShapeDtypeStruct(shape, jnp.float32)
+            found |= dict.fromkeys(jax.eval_shape(self.init_leaf, leaf, numbers))
+        return list(found)
+
+    def start(self, numbers: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """Return what a group's leaves share."""
+        state = self._held(self.rule.start(**numbers, **dict(self.static)))
+        return {name: _narrow(jnp.asarray(value)) for name, value in state.items()}
+
+    def advance(
+        self, shared: dict[str, jax.Array], numbers: Mapping[str, Any]
+    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        after, scalars = self.rule.advance(shared, **numbers, **dict(self.static))
+        return {k: jnp.asarray(v, shared[k].dtype) for k, v in after.items()}, scalars
+
+
+def _narrow(x: jax.Array) -> jax.Array:
+    """Return a scalar in a type that survives where x64 is off."""
+    return x.astype({"float64": jnp.float32, "int64": jnp.int32}.get(x.dtype.name, x.dtype))
+
+
+def _as_real(tree: Any) -> Any:
+    """View complex arrays as real, as ``torch.view_as_real`` does: parts in a new last axis."""
+
+    def view(x: jax.Array) -> jax.Array:
+        return jnp.stack([x.real, x.imag], -1) if jnp.iscomplexobj(x) else x
+
+    return jax.tree.map(view, tree)
+
+
+def _as_complex(tree: Any, param: jax.Array) -> Any:
+    """Undo `_as_real` for a complex ``param``."""
+    if not jnp.iscomplexobj(param):
+        return tree
+    return jax.tree.map(lambda x: lax.complex(x[..., 0], x[..., 1]), tree)
+
+
+def _add_rows(array: jax.Array, indices: tuple[jax.Array, ...], rows: jax.Array) -> jax.Array:
+    return array.at[indices].add(rows, mode="drop", indices_are_sorted=True, unique_indices=True)
+
+
+def _applied(result: jax.Array | Sum | Rows, param: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the new parameter and the Optax update of a rule's result."""
+    if isinstance(result, Rows):
+        add_rows = functools.partial(
+            _add_rows, indices=result.indices, rows=result.delta.astype(param.dtype)
+        )
+        return add_rows(param), add_rows(jnp.zeros_like(param))
+    if isinstance(result, Sum):
+        new = rounded(widened(result.base) + result.delta, param.dtype)
+        exact = result.base is param
+        return new, result.delta.astype(param.dtype) if exact else new - param
+    return result, result - param
 
 
 @functools.lru_cache(maxsize=256)
@@ -57,14 +129,16 @@ def _leaf_update(program: Program) -> Callable[..., Any]:
     """
 
     def update(
-        grad: jax.Array, param: jax.Array, state: dict[str, Any], numbers: dict[str, Any]
+        grad: Any, param: jax.Array, state: dict[str, Any], numbers: dict[str, Any]
     ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-        result, state = program.rule.update(grad, param, state, **numbers, **dict(program.static))
-        if not isinstance(result, Sum):
-            return result, result - param, state
-        new = rounded(widened(result.base) + result.delta, param.dtype)
-        delta = result.delta.astype(param.dtype)
-        return new, delta if result.base is param else new - param, state
+        real = _as_real(param)
+        result, after = program.rule.update(
+            _as_real(grad), real, _as_real(state), **numbers, **dict(program.static)
+        )
+        new, delta = _applied(result, real)
+        viewed: tuple[jax.Array, jax.Array, dict[str, Any]]
+        viewed = _as_complex((new, delta, after), param)
+        return viewed
 
     return jax.jit(update, inline=True)
 
@@ -80,70 +154,67 @@ def rule_transform(
         assignment: the group of each leaf, in the order of ``jax.tree.leaves``; None where one
             group has them all.
     """
-    size = np.shape(next(iter(numbers.values())))[0]
+
+    def vectors() -> dict[str, jax.Array]:
+        return {name: jnp.asarray(value, jnp.float64) for name, value in numbers.items()}
+
+    def groups_of(leaves: Sequence[Any]) -> Sequence[int]:
+        return [0] * len(leaves) if assignment is None else assignment
 
     def init(params: Any) -> RuleState:
         leaves, treedef = jax.tree.flatten(params)
         with jax.enable_x64(True):
-            template = program.init_leaf(jnp.zeros((), jnp.float32))
-            states = [program.init_leaf(leaf) for leaf in leaves]
-        scalars, held = {}, {}
-        for name, value in template.items():
-            if isinstance(value, jax.Array):
-                held[name] = jax.tree.unflatten(treedef, [state[name] for state in states])
-            else:
-                # Without x64, so that no int64 or float64 array gets into the state.
-                scalars[name] = jnp.full(size, value)
-        return RuleState(scalars, held)
+            of_groups = vectors()
+            own = {g: _entries(of_groups, g) for g in {0, *groups_of(leaves)}}
+            states = [
+                program.init_leaf(leaf, own[g])
+                for leaf, g in zip(leaves, groups_of(leaves), strict=True)
+            ]
+            names = dict.fromkeys([*program.names(own[0]), *(n for s in states for n in s)])
+            shared = jax.vmap(program.start)(of_groups)
+        return RuleState(
+            shared,
+            {
+                name: jax.tree.unflatten(treedef, [state.get(name, NotHeld()) for state in states])
+                for name in names
+            },
+        )
 
     def update(
         updates: Any, state: RuleState, params: Any = None, **_: Any
     ) -> tuple[Any, RuleState]:
         recording, update_leaf = recorder.get(), _leaf_update(program)
-        grads, treedef = jax.tree.flatten(updates)
-        leaves = jax.tree.leaves(params)
-        groups = [0] * len(leaves) if assignment is None else assignment
-        held = {name: jax.tree.leaves(tree) for name, tree in state.leaves.items()}
+        leaves, treedef = jax.tree.flatten(params)
+        if program.rule.sparse:
+            grads = leaves_up_to(params, updates)
+        else:
+            grads, treedef = jax.tree.flatten(updates)
+        held = {
+            name: jax.tree.flatten(tree, is_leaf=_is_not_held)
+            for name, tree in state.leaves.items()
+        }
+        new_updates, new_held = [], {name: list[Any]() for name in held}
         with jax.enable_x64(True):
-            vectors = {name: jnp.asarray(value, jnp.float64) for name, value in numbers.items()}
-            own = {
-                g: jax.tree.map(lambda v, g=g: entry(v, g), (vectors, state.scalars))
-                for g in set(groups)
-            }
-            new_updates, new_held = [], {name: list[Any]() for name in held}
+            of_groups = vectors()
+            shared, scalars = jax.vmap(program.advance)(state.scalars, of_groups)
+            groups = groups_of(leaves)
+            own = {g: _entries(of_groups | scalars, g) for g in set(groups)}
             for i, (g, grad, param) in enumerate(zip(groups, grads, leaves, strict=True)):
-                of_group, shared = own[g]
-                leaf_state = {name: of_leaf[i] for name, of_leaf in held.items()}
-                new_param, new_update, leaf_state = update_leaf(
-                    grad, param, leaf_state | shared, of_group
-                )
+                before = {k: v[i] for k, (v, _) in held.items() if not _is_not_held(v[i])}
+                new_param, new_update, after = update_leaf(grad, param, before, own[g])
                 if recording is not None:
                     recording.record(new_update, new_param)
                 new_updates.append(new_update)
                 for name, of_leaf in new_held.items():
-                    of_leaf.append(leaf_state[name])
-            scalars = _next_scalars(program, vectors, state.scalars)
-        return jax.tree.unflatten(treedef, new_updates), RuleState(
-            scalars,
-            {
-                name: jax.tree.unflatten(jax.tree.structure(tree), new_held[name])
-                for name, tree in state.leaves.items()
-            },
-        )
+                    of_leaf.append(after.get(name, NotHeld()))
+        new_leaves = {
+            name: jax.tree.unflatten(structure, new_held[name])
+            for name, (_, structure) in held.items()
+        }
+        return jax.tree.unflatten(treedef, new_updates), RuleState(shared, new_leaves)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _next_scalars(
-    program: Program, vectors: dict[str, jax.Array], scalars: dict[str, jax.Array]
-) -> dict[str, jax.Array]:
-    """Return the shared state of all groups after a step, which no leaf has a part in."""
-    leaf = jnp.zeros((), jnp.float32)
-    template = program.init_leaf(leaf)
-
-    def of_group(numbers: dict[str, jax.Array], shared: dict[str, jax.Array]) -> Any:
-        state = _leaf_update(program)(leaf, leaf, template | shared, numbers)[2]
-        return {name: state[name] for name in shared}
-
-    after: dict[str, jax.Array] = jax.vmap(of_group)(vectors, scalars) if scalars else {}
-    return after
+def _entries(vectors: dict[str, jax.Array], group: int) -> dict[str, jax.Array]:
+    return {name: entry(vector, group) for name, vector in vectors.items()}

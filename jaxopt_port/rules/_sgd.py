@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 
-from ._rule import LeafState, Problem, Rule, Sum
+from . import _ranges
+from ._decay import l2
+from ._rule import LeafState, Problem, Rule, Scalars, Shared, Sum
 from .torch_ops import Scalar, add, mul, scaled
 
 
@@ -47,12 +49,9 @@ def sgd(
         >>> optax.apply_updates(params, updates)["weight"]
         Array([0.5, 0.5], dtype=float32)
     """
-    if not lr >= 0.0:
-        yield Problem(f"Invalid learning rate: {lr}", "lr must be >= 0")
-    if not momentum >= 0.0:
-        yield Problem(f"Invalid momentum value: {momentum}", "momentum must be >= 0")
-    if not weight_decay >= 0.0:
-        yield Problem(f"Invalid weight_decay value: {weight_decay}", "weight_decay must be >= 0")
+    yield from _ranges.learning_rate(lr)
+    yield from _ranges.at_least_zero("momentum", momentum)
+    yield from _ranges.at_least_zero("weight_decay", weight_decay)
     if nesterov and (momentum <= 0 or dampening != 0):
         yield Problem(
             "Nesterov momentum requires a momentum and zero dampening",
@@ -60,8 +59,19 @@ def sgd(
         )
 
 
-def _init(param: jax.Array) -> LeafState:
-    return {"momentum_buffer": jnp.zeros_like(param), "has_momentum_buffer": False}
+def _init(param: jax.Array, **_: object) -> LeafState:
+    return {"momentum_buffer": jnp.zeros_like(param)}
+
+
+def _start(**_: object) -> Shared:
+    return {"has_momentum_buffer": False}
+
+
+def _advance(shared: Shared, *, momentum: jax.Array, **_: object) -> tuple[Shared, Scalars]:
+    if not shared:
+        return shared, {}
+    begun = shared["has_momentum_buffer"]
+    return {"has_momentum_buffer": begun | (momentum != 0)}, {"begun": begun}
 
 
 def _holds(*, momentum: float, **_: object) -> frozenset[str] | None:
@@ -79,25 +89,23 @@ def _update(
     weight_decay: jax.Array,
     nesterov: bool,
     maximize: bool,
+    begun: jax.Array | None = None,
 ) -> tuple[Sum, LeafState]:
     if maximize:
         grad = -grad
-    grad = jnp.where(weight_decay != 0, add(grad, param, alpha=weight_decay), grad)
+    grad = l2(grad, param, weight_decay)
 
-    if state:
-        held, begun = state["momentum_buffer"], state["has_momentum_buffer"]
+    if begun is not None:
+        held = state["momentum_buffer"]
         # torch clones the first gradient; dampening acts from the second step on.
         buf = jnp.where(begun, add(mul(held, momentum), grad, alpha=1 - dampening), grad)
         direction = add(grad, buf, alpha=momentum) if nesterov else buf
         # A momentum set to 0 in mid-run rests the buffer and leaves it as it is.
         moving = momentum != 0
         grad = jnp.where(moving, direction, grad)
-        state = {
-            "momentum_buffer": jnp.where(moving, buf, held),
-            "has_momentum_buffer": begun | moving,
-        }
+        state = {"momentum_buffer": jnp.where(moving, buf, held)}
 
     return Sum(param, scaled(grad, -lr)), state
 
 
-rule = Rule(sgd, _init, _update, _holds)
+rule = Rule(sgd, _init, _update, _start, _advance, _holds)

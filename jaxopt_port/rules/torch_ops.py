@@ -2,8 +2,8 @@
 
 Scalars come as float64 and are rounded where they meet an array, as Python floats are in torch.
 A bfloat16 or float16 operand is computed in float32 and rounded once per primitive. XLA contracts
-a product and a sum into a fused multiply-add wherever it can; `add` and `scaled` count on that, and
-`mul` prevents it.
+a product and a sum into a fused multiply-add wherever it can; `add`, `addcmul`, `lerp` and `scaled`
+count on that, and `mul` prevents it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ def _unfused(x: jax.Array) -> jax.Array:
     return jnp.where(x == x, x, jnp.nan)
 
 
-def _alpha(alpha: Scalar, dtype: jnp.dtype) -> jax.Array:
+def _operand(a: Scalar, dtype: jnp.dtype) -> jax.Array:
+    """Return a scalar or an array in the type computed in for arrays of ``dtype``."""
+    return jnp.asarray(a, jnp.float32 if dtype in _LOW_PRECISION else dtype)
+
+
+def acting_alpha(alpha: Scalar, dtype: jnp.dtype) -> jax.Array:
     """Return the ``alpha`` of ``add``, in the type computed in.
 
     For bfloat16 and float16 torch's kernels on the CPU round it to the operand's type first (a
@@ -56,16 +61,85 @@ def _alpha(alpha: Scalar, dtype: jnp.dtype) -> jax.Array:
 
 def scaled(x: jax.Array, alpha: Scalar) -> jax.Array:
     """``alpha * x``, unrounded in low precision and free to be contracted: a ``Sum``'s delta."""
-    return widened(x) * _alpha(alpha, x.dtype)
+    return widened(x) * acting_alpha(alpha, x.dtype)
 
 
-def add(x: jax.Array, y: jax.Array, *, alpha: Scalar) -> jax.Array:
+def add(x: jax.Array, y: jax.Array, *, alpha: Scalar = 1.0) -> jax.Array:
     """``x.add(y, alpha=alpha)``: fma(alpha, y, x)."""
     return rounded(widened(x) + scaled(y, alpha), x.dtype)
 
 
+def add_scalar(x: jax.Array, c: Scalar) -> jax.Array:
+    """``x.add(c)``; torch's CPU kernel rounds ``c`` to a low-precision dtype first."""
+    return rounded(widened(x) + acting_alpha(c, x.dtype), x.dtype)
+
+
 def mul(x: jax.Array, a: Scalar) -> jax.Array:
     """``x.mul(a)``: rounded before anything is added to it."""
-    wide = widened(x)
-    product = wide * jnp.asarray(a, wide.dtype)
+    product = widened(x) * _operand(a, x.dtype)
     return rounded(_unfused(product), x.dtype)
+
+
+def div(x: jax.Array, a: Scalar) -> jax.Array:
+    """``x.div(a)``: a division, which XLA makes a product with ``1 / a`` of, for a scalar ``a``."""
+    wide = widened(x)
+    divisor = jnp.where(wide == wide, _operand(a, x.dtype), jnp.nan)  # an array, to XLA
+    return rounded(wide / divisor, x.dtype)
+
+
+def lerp(x: jax.Array, y: jax.Array, weight: Scalar) -> jax.Array:
+    """``x.lerp(y, weight)``: fma(w, y - x, x), or fma(w - 1, y - x, y) from w = 0.5 on."""
+    w = _operand(weight, x.dtype)
+    x_, y_ = widened(x), widened(y)
+    near = w < 0.5
+    return rounded(jnp.where(near, x_, y_) + jnp.where(near, w, w - 1) * (y_ - x_), x.dtype)
+
+
+def addcmul(x: jax.Array, y: jax.Array, z: jax.Array, *, value: Scalar) -> jax.Array:
+    """``x.addcmul(y, z, value=value)``: fma(value * y, z, x)."""
+    product = _operand(value, x.dtype) * widened(y) * widened(z)
+    return rounded(widened(x) + product, x.dtype)
+
+
+def quotient(y: jax.Array, z: jax.Array, *, value: Scalar) -> jax.Array:
+    """``value * y / z``, unrounded in low precision: a ``Sum``'s delta for `addcdiv`."""
+    return _operand(value, y.dtype) * widened(y) / widened(z)
+
+
+def addcdiv(x: jax.Array, y: jax.Array, z: jax.Array, *, value: Scalar) -> jax.Array:
+    """``x.addcdiv(y, z, value=value)``: x + value * y / z."""
+    return rounded(widened(x) + quotient(y, z, value=value), x.dtype)
+
+
+def sqrt(x: jax.Array) -> jax.Array:
+    """``x.sqrt()``, correctly rounded; torch's CPU build has MKL's, at most one unit away.
+
+    Kept from XLA, which makes a product with a reciprocal root of a division by a root.
+    """
+    return rounded(_unfused(jnp.sqrt(widened(x))), x.dtype)
+
+
+def rsqrt(x: jax.Array) -> jax.Array:
+    """``x.rsqrt()``: torch's CPU kernel divides 1 by the root."""
+    return rounded(1 / _unfused(jnp.sqrt(widened(x))), x.dtype)
+
+
+def reciprocal(x: jax.Array) -> jax.Array:
+    """``x.reciprocal()``."""
+    return rounded(1 / widened(x), x.dtype)
+
+
+def norm(x: jax.Array, axis: int | None = None, keepdims: bool = False) -> jax.Array:
+    """``x.norm(2)``, summed in the type computed in."""
+    wide = widened(x)
+    return rounded(jnp.sqrt(jnp.sum(wide * wide, axis=axis, keepdims=keepdims)), x.dtype)
+
+
+def constant(c: Scalar, like: jax.Array) -> jax.Array:
+    """Return a scalar rounded to the dtype of an array that it is compared or filled with."""
+    return rounded(_operand(c, like.dtype), like.dtype)
+
+
+def sign(x: jax.Array) -> jax.Array:
+    """``x.sign()``: 0 for NaN."""
+    return (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype)

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from . import _decay, _moments, _ranges
+from ._rule import LeafState, Problem, Rule, Scalars, Shared, Sum
+from .torch_ops import Scalar, add_scalar, div, quotient, sqrt
+
+
+def adam(
+    lr: Scalar = 1e-3,
+    betas: tuple[Scalar, Scalar] = (0.9, 0.999),
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    amsgrad: bool = False,
+    *,
+    maximize: bool = False,
+    decoupled_weight_decay: bool = False,
+) -> Iterator[Problem]:
+    """Adam, with AMSGrad and weight decay as torch has them.
+
+    The counterpart of ``torch.optim.Adam``: eps is added to the root of the bias-corrected second
+    moment, weight decay is added to the gradient (see ``adamw`` for the other), and AMSGrad takes
+    the largest second moment before it is corrected.
+
+    Args:
+        lr: learning rate, >= 0.
+        betas: decay of the moving averages of the gradient and of its square, in [0, 1).
+        eps: added to the denominator, outside the root, >= 0.
+        weight_decay: L2 penalty, >= 0: ``weight_decay * param`` is added to the gradient.
+        amsgrad: divide by the largest second moment so far.
+        maximize: ascend instead of descend.
+        decoupled_weight_decay: decay the parameter instead, as ``adamw`` does.
+
+    Raises:
+        ValueError: a number out of its range, beginning with torch's own message.
+
+    References:
+        Kingma and Ba, 2015, *Adam: A Method for Stochastic Optimization*; Reddi et al., 2018, *On
+        the Convergence of Adam and Beyond*; ``torch.optim.Adam``,
+        ``torch.optim.adam._single_tensor_adam``.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxopt_port as jp
+        >>> params, grads = {"weight": jnp.ones(2)}, {"weight": jnp.full(2, 3.0)}
+        >>> tx = jp.Adam(lr=0.5)
+        >>> params, state = jp.step(tx, grads, tx.init(params), params)
+        >>> params["weight"]
+        Array([0.5, 0.5], dtype=float32)
+    """
+    yield from _ranges.learning_rate(lr)
+    yield from _ranges.epsilon(eps)
+    yield from _ranges.beta_pair(betas)
+    yield from _ranges.at_least_zero("weight_decay", weight_decay)
+
+
+def adamw(
+    lr: Scalar = 1e-3,
+    betas: tuple[Scalar, Scalar] = (0.9, 0.999),
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 1e-2,
+    amsgrad: bool = False,
+    *,
+    maximize: bool = False,
+) -> Iterator[Problem]:
+    """Adam with decoupled weight decay.
+
+    The counterpart of ``torch.optim.AdamW``: before the step the parameter is multiplied by
+    ``1 - lr * weight_decay``. The default decay is 1e-2, where Optax's is 1e-4.
+
+    Args:
+        lr: learning rate, >= 0.
+        betas: decay of the moving averages of the gradient and of its square, in [0, 1).
+        eps: added to the denominator, outside the root, >= 0.
+        weight_decay: decay of the parameter per step in units of ``lr``, >= 0.
+        amsgrad: divide by the largest second moment so far.
+        maximize: ascend instead of descend.
+
+    Raises:
+        ValueError: a number out of its range, beginning with torch's own message.
+
+    References:
+        Loshchilov and Hutter, 2019, *Decoupled Weight Decay Regularization*;
+        ``torch.optim.AdamW``.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxopt_port as jp
+        >>> params, grads = {"weight": jnp.ones(2)}, {"weight": jnp.zeros(2)}
+        >>> tx = jp.AdamW(lr=0.5, weight_decay=0.5)
+        >>> params, state = jp.step(tx, grads, tx.init(params), params)
+        >>> params["weight"]
+        Array([0.75, 0.75], dtype=float32)
+    """
+    return adam(lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
+
+
+def _init(param: jax.Array, *, amsgrad: bool, **_: Any) -> LeafState:
+    state = _moments.init(param)
+    return state | {"max_exp_avg_sq": jnp.zeros_like(param)} if amsgrad else state
+
+
+def _start(**_: Any) -> Shared:
+    return {"step": 0.0}
+
+
+def _advance(
+    shared: Shared, *, lr: jax.Array, betas: jax.Array, **_: Any
+) -> tuple[Shared, Scalars]:
+    step = shared["step"] + 1
+    bias_correction1, bias_correction2 = 1 - betas ** step.astype(jnp.float64)
+    return {"step": step}, {
+        **_moments.scalars(betas),
+        "step_size": lr / bias_correction1,
+        "bias_correction2_sqrt": jnp.sqrt(bias_correction2),
+    }
+
+
+def _update(
+    grad: jax.Array,
+    param: jax.Array,
+    state: LeafState,
+    *,
+    lr: jax.Array,
+    eps: jax.Array,
+    weight_decay: jax.Array,
+    amsgrad: bool,
+    maximize: bool,
+    step_size: jax.Array,
+    bias_correction2_sqrt: jax.Array,
+    weight1: jax.Array,
+    beta2: jax.Array,
+    weight2: jax.Array,
+    decoupled_weight_decay: bool,
+    **_: Any,
+) -> tuple[Sum, LeafState]:
+    if maximize:
+        grad = -grad
+    grad, param = _decay.decayed(
+        grad, param, lr=lr, weight_decay=weight_decay, decoupled=decoupled_weight_decay
+    )
+    exp_avg, exp_avg_sq = _moments.advanced(
+        grad, state, weight1=weight1, beta2=beta2, weight2=weight2
+    )
+    after = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+    if amsgrad:
+        # The largest of the uncorrected averages, which this step's correction then divides.
+        exp_avg_sq = jnp.maximum(state["max_exp_avg_sq"], exp_avg_sq)
+        after["max_exp_avg_sq"] = exp_avg_sq
+    denom = add_scalar(div(sqrt(exp_avg_sq), bias_correction2_sqrt), eps)
+    return Sum(param, quotient(exp_avg, denom, value=-step_size)), after
+
+
+def _decoupled(
+    grad: jax.Array, param: jax.Array, state: LeafState, **options: Any
+) -> tuple[Sum, LeafState]:
+    return _update(grad, param, state, decoupled_weight_decay=True, **options)
+
+
+rule = Rule(adam, _init, _update, _start, _advance)
+decoupled_rule = Rule(adamw, _init, _decoupled, _start, _advance)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from . import _ranges
+from ._decay import l2
+from ._rule import LeafState, Problem, Rule, Scalars, Shared
+from .torch_ops import Scalar, add, mul
+
+
+def asgd(
+    lr: Scalar = 1e-2,
+    lambd: Scalar = 1e-4,
+    alpha: Scalar = 0.75,
+    t0: Scalar = 1e6,
+    weight_decay: Scalar = 0.0,
+    *,
+    maximize: bool = False,
+) -> Iterator[Problem]:
+    """Averaged stochastic gradient descent.
+
+    The counterpart of ``torch.optim.ASGD``. The average of the parameters is the state ``ax``;
+    until step ``t0`` it is the parameter itself. As in torch, a learning rate set between steps
+    acts one step late, since the rate of a step is calculated in the one before.
+
+    Args:
+        lr: learning rate, >= 0.
+        lambd: decay: the parameter is multiplied by ``1 - lambd * eta`` in each step.
+        alpha: power of the rate's fall, ``eta = lr / (1 + lambd * lr * step) ** alpha``.
+        t0: the step at which averaging starts.
+        weight_decay: L2 penalty, >= 0, added to the gradient.
+        maximize: ascend instead of descend.
+
+    Raises:
+        ValueError: a number out of its range, beginning with torch's own message.
+
+    References:
+        Polyak and Juditsky, 1992, *Acceleration of Stochastic Approximation by Averaging*;
+        ``torch.optim.ASGD``, ``torch.optim.asgd._single_tensor_asgd``.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxopt_port as jp
+        >>> params, grads = {"weight": jnp.ones(2)}, {"weight": jnp.ones(2)}
+        >>> tx = jp.ASGD(lr=0.5, lambd=0.0)
+        >>> params, state = jp.step(tx, grads, tx.init(params), params)
+        >>> params["weight"]
+        Array([0.5, 0.5], dtype=float32)
+    """
+    yield from _ranges.learning_rate(lr)
+    yield from _ranges.at_least_zero("weight_decay", weight_decay)
+
+
+def _init(param: jax.Array, **_: Any) -> LeafState:
+    return {"ax": jnp.zeros_like(param)}
+
+
+def _start(*, lr: jax.Array, **_: Any) -> Shared:
+    return {"step": 0.0, "eta": lr, "mu": 1.0}
+
+
+def _advance(
+    shared: Shared, *, lr: jax.Array, lambd: jax.Array, alpha: jax.Array, t0: jax.Array, **_: Any
+) -> tuple[Shared, Scalars]:
+    step = shared["step"] + 1
+    t = step.astype(jnp.float64)
+    eta = shared["eta"].astype(jnp.float64)
+    after = {
+        "step": step,
+        "eta": lr / (1 + lambd * lr * t) ** alpha,
+        "mu": 1 / jnp.maximum(1.0, t - t0),
+    }
+    return after, {"eta": eta, "decay": 1 - lambd * eta, "mu": shared["mu"].astype(jnp.float64)}
+
+
+def _update(
+    grad: jax.Array,
+    param: jax.Array,
+    state: LeafState,
+    *,
+    weight_decay: jax.Array,
+    maximize: bool,
+    eta: jax.Array,
+    decay: jax.Array,
+    mu: jax.Array,
+    **_: Any,
+) -> tuple[jax.Array, LeafState]:
+    if maximize:
+        grad = -grad
+    grad = l2(grad, param, weight_decay)
+    new_param = add(mul(param, decay), grad, alpha=-eta)
+    ax = state["ax"]
+    averaged = add(ax, mul(add(new_param, ax, alpha=-1.0), mu))
+    return new_param, {"ax": jnp.where(mu != 1, averaged, new_param)}
+
+
+rule = Rule(asgd, _init, _update, _start, _advance)

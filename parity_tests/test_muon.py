@@ -1,0 +1,116 @@
+"""Muon against torch's. Both run its iteration in bfloat16, whose matrix products round at will."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from optimizers import MUON
+from tolerances import bound
+from torch_oracle import TorchOracle, configurations, to_torch
+
+import jaxopt_port as jp
+
+SHAPES = {
+    "square": (48, 48),
+    "tall": (120, 84),
+    "wide": (16, 150),
+    "row": (1, 30),
+    "column": (7, 1),
+}
+GROUPINGS = {
+    "one group": [list(SHAPES)],
+    "three groups": [["square"], ["tall", "wide"], ["row", "column"]],
+}
+CONFIGURATIONS = [
+    *configurations(MUON.torch),
+    ("match_rms_adamw", {"adjust_lr_fn": "match_rms_adamw"}),
+    ("original", {"adjust_lr_fn": "original"}),
+    ("no nesterov", {"nesterov": False}),
+    ("no steps", {"ns_steps": 0}),
+]
+
+
+def random_matrices(rng, dtype):
+    return {name: np.asarray(rng.standard_normal(s), dtype) for name, s in SHAPES.items()}
+
+
+def update_distance(ours, theirs, before):
+    """Relative error and cosine of an update."""
+    ours, theirs = (np.ravel(np.asarray(x, np.float64) - before) for x in (ours, theirs))
+    norms = np.linalg.norm(ours), np.linalg.norm(theirs)
+    return np.linalg.norm(ours - theirs) / norms[1], ours @ theirs / np.prod(norms)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("grouping", GROUPINGS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(options, id=name, marks=pytest.mark.xdist_group("Muon"))
+        for name, options in CONFIGURATIONS
+    ],
+)
+def test_updates_are_near_torchs(options, grouping, dtype, rng, x64):
+    start = random_matrices(rng, dtype)
+    groups = GROUPINGS[grouping]
+    oracle = TorchOracle(MUON.torch, start, groups, options)
+    tx = jp.Muon([{"params": names} for names in groups], **options)
+    params, state = start, tx.init(start)
+    for _ in range(5):
+        grads, before = random_matrices(rng, dtype), oracle.params()
+        params, state = jp.step(tx, grads, state, before)
+        oracle.step({name: to_torch(x) for name, x in grads.items()})
+        for name, theirs in oracle.params().items():
+            error, cosine = update_distance(params[name], theirs, before[name])
+            assert error <= bound("muon update"), name
+            assert cosine >= bound("muon cosine"), name
+            held = jp.engine.leaf_states(state)[name]["momentum_buffer"]
+            np.testing.assert_array_max_ulp(
+                np.asarray(held), oracle.held(name)["momentum_buffer"], 0
+            )
+
+
+def test_a_smaller_number_of_steps_is_seen(rng):
+    """The bound can fail: an iteration left out is ten times beyond it."""
+    start, grads = random_matrices(rng, np.float32), random_matrices(rng, np.float32)
+    oracle = TorchOracle(torch.optim.Muon, start, [list(SHAPES)], {"ns_steps": 5})
+    oracle.step({name: to_torch(x) for name, x in grads.items()})
+    tx = jp.Muon(ns_steps=4)
+    params, _ = jp.step(tx, grads, tx.init(start), start)
+    errors = [
+        update_distance(params[n], oracle.params()[n], start[n])[0] for n in ("square", "tall")
+    ]
+    assert min(errors) > 5 * bound("muon update")
+
+
+REFUSED = {
+    "a vector": (jnp.ones(3), r"Muon only supports 2D parameters .* size: \(3,\) \(\"w\"\)"),
+    "a convolution": (jnp.ones((3, 3, 2, 4)), "Muon only supports 2D parameters"),
+    "a complex matrix": (jnp.ones((2, 2), jnp.complex64), "Muon does not support complex"),
+}
+
+
+@pytest.mark.parametrize("spelling", [jp.muon, jp.Muon])
+@pytest.mark.parametrize("case", REFUSED)
+def test_other_parameters_are_refused(case, spelling):
+    param, message = REFUSED[case]
+    with pytest.raises(TypeError, match=message):
+        spelling().init({"w": param})
+
+
+def test_others_go_to_another_optimizer_in_one_call():
+    params = {"dense": {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}}
+    tx = jp.Muon(
+        [{"params": "**/kernel"}, {"params": jp.REST, "optimizer": jp.AdamW, "lr": 3e-4}], lr=0.02
+    )
+    stepped, state = jp.step(tx, params, tx.init(params), params)
+    for path, alone, options in (
+        ("kernel", jp.Muon, {"lr": 0.02}),
+        ("bias", jp.AdamW, {"lr": 3e-4}),
+    ):
+        own = {path: params["dense"][path]}
+        expected, _ = jp.step(alone(**options), own, alone(**options).init(own), own)
+        np.testing.assert_array_equal(stepped["dense"][path], expected[path])
+    assert [group["lr"] for group in jp.get_hyperparams(state)] == [0.02, 3e-4]
+    assert "momentum" not in jp.get_hyperparams(state)[1]
