@@ -69,16 +69,18 @@ def _json_target(file: Path | None) -> Path | None:
     return file
 
 
-def _recipes(names: list[str] | None) -> list[str]:
-    from .verify import RECIPES
+def _recipes(names: list[str] | None, every: bool) -> list[str]:
+    from .verify import ALL_RECIPES, RECIPES
 
-    unknown = [name for name in names or [] if name not in RECIPES]
+    unknown = [name for name in names or [] if name not in ALL_RECIPES]
     if unknown:
         raise typer.BadParameter(
-            f"there is no recipe {unknown[0]!r}; the recipes are {', '.join(RECIPES)}",
+            f"there is no recipe {unknown[0]!r}; the recipes are {', '.join(ALL_RECIPES)}",
             param_hint="--recipe",
         )
-    return names or list(RECIPES)
+    if every and names:
+        raise typer.BadParameter("give --recipe or --all, not both", param_hint="--all")
+    return list(ALL_RECIPES) if every else names or list(RECIPES)
 
 
 @app.command()
@@ -87,10 +89,14 @@ def verify(
         list[str] | None,
         typer.Option(
             help="Verify this recipe alone; give it again for more. One of basic, per-subnetwork, "
-            "per-layer, dynamic-in-place, dynamic-rebuilt, every-option.",
-            show_default="all",
+            "per-layer, dynamic-in-place, dynamic-rebuilt, every-option (these by default), "
+            "one-cycle, plateau, warm-up-cosine, clip-ema (the loop around the step).",
+            show_default="the first six",
         ),
     ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Verify every recipe, those of the loop too.")
+    ] = False,
     steps: Annotated[int, typer.Option(min=2, help="Optimizer steps for each recipe.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and batches.")] = 0,
     flax: Annotated[Flax, typer.Option(help="Which of Flax's APIs the model is in.")] = Flax.NNX,
@@ -105,7 +111,8 @@ def verify(
     Both sides start from the same weights and see the same batches of scikit-learn's handwritten
     digits. At each step the outputs and gradients on torch's weights are compared; torch's own
     gradients are fed to both optimizers, whose parameters and momentum buffers must agree to the
-    last bit; and the port runs free beside torch.
+    last bit; and the port runs free beside torch. The recipes of the loop add a scheduler, clipping
+    or averages: learning rates and momenta must be torch's at every step, in every bit.
 
     Exit code 0: every bound holds. 1: one is broken, and the first place is named. 2: bad usage.
     """
@@ -116,7 +123,7 @@ def verify(
     except ImportError as error:
         typer.echo(f"{_NEEDS} ({error})", err=True)
         raise typer.Exit(2) from None
-    names = _recipes(recipe)
+    names = _recipes(recipe, every)
     # A pipe or a log has no width of its own; the tables want 92 columns.
     console = Console(width=None if sys.stdout.isatty() else 100)
     bar = Progress(
@@ -139,6 +146,64 @@ def verify(
         report.write(json)
         console.print(f"Written to {json}")
     if report.failures:
+        raise typer.Exit(1)
+
+
+def _png_target(file: Path) -> Path:
+    if file.suffix.lower() != ".png":
+        raise typer.BadParameter(f"{file} is not a PNG: name a file that ends in .png")
+    target = _json_target(file)
+    assert target is not None
+    return target
+
+
+@app.command()
+def lr(
+    plan: Annotated[
+        str | None,
+        typer.Argument(
+            help="A scheduler as in Python, without the optimizer: "
+            "'SequentialLR([LinearLR(0.1, total_iters=10), CosineAnnealingLR(90)], [10])'."
+        ),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Draw an example of every scheduler instead.")
+    ] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the scheduler.")] = 100,
+    rate: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--lr",
+            help="The optimizer's learning rate; give it again for more groups.",
+            show_default="0.1",
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(metavar="FILE", callback=_png_target, help="The PNG to write.")
+    ] = Path("lr.png"),
+) -> None:
+    """Draw a learning-rate schedule beside torch's: learning rate and momentum over steps.
+
+    The optimizer is SGD with momentum 0.9. ReduceLROnPlateau is told a loss that falls for 24 steps
+    and then stays. Functions are Python's: 'LambdaLR(lambda epoch: 0.95**epoch)'.
+
+    Exit code 0: the two are equal in every bit. 1: they differ, and by how much is printed. 2: bad
+    usage.
+    """
+    if (plan is None) != every:
+        raise typer.BadParameter("give a scheduler, or --all for an example of each")
+    try:
+        from .verify._lr_figure import EXAMPLES, draw, parsed
+
+        plans = EXAMPLES if plan is None else {plan: parsed(plan)}
+        difference = draw(plans, rate or [0.1], steps, output)
+    except ImportError as error:
+        typer.echo(f"jaxopt-port lr needs: pip install 'jaxopt-port[plot]' ({error})", err=True)
+        raise typer.Exit(2) from None
+    except (ValueError, TypeError, KeyError, NameError) as error:
+        raise typer.BadParameter(f"{type(error).__name__}: {error}") from None
+    typer.echo(f"Largest difference from torch: {difference:.3g}. Written to {output}")
+    if difference != 0:
         raise typer.Exit(1)
 
 

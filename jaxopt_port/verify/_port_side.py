@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,9 @@ import jaxopt_port as jp
 
 from ..engine import leaf_paths, leaf_states
 from ._flavours import FLAVOURS, Flavour
-from ._recipes import Factory, Recipe, plain_optax_sgd
+from ._loops import PortLoop
+from ._recipes import Recipe
+from ._spelled import Factory, plain_optax_sgd
 
 
 class Evaluation(NamedTuple):
@@ -67,16 +69,20 @@ def models_of(flax: str, dtype: str) -> Models:
 class Port:
     """The CapWords spelling, stepped by ``jp.step``."""
 
-    def __init__(self, tx: jp.GroupedTransformation, params: Any) -> None:
-        self._tx = tx
-        self._start = (params, tx.init(params))
+    def __init__(
+        self, tx: jp.GroupedTransformation, params: Any, loop: PortLoop, *, clips: bool = True
+    ) -> None:
+        self._tx = loop.clipping(tx) if clips else tx
+        self.loop = loop
+        self._start = (params, loop.begin(self._tx.init(params), params))
         self.params, self.state = self._start
 
     def restart(self) -> None:
         self.params, self.state = self._start
 
-    def step(self, grads: Any) -> None:
-        self.params, self.state = jp.step(self._tx, grads, self.state, self.params)
+    def step(self, grads: Any, loss: float) -> None:
+        self.params, state = jp.step(self._tx, grads, self.state, self.params)
+        self.state = self.loop.after_step(state, self.params, loss)
 
     def rebuild(self, tx: jp.GroupedTransformation) -> None:
         self._tx, self.state = tx, tx.init(self.params)
@@ -114,6 +120,13 @@ class Literal:
 
     def step(self, grads: Any) -> None:
         self.params, self.state = self._step(grads, self.state, self.params)
+
+    def follow(self, options: Iterable[Mapping[str, Any]]) -> None:
+        """Take over the numbers of the recipe's groups."""
+        for label, numbers in zip(self._spelled.options, options, strict=True):
+            hyperparams = self.state.inner_states[label].inner_state.hyperparams
+            for name in ("lr", "momentum"):
+                hyperparams[name] = jnp.asarray(numbers[name], hyperparams[name].dtype)
 
     def change(self) -> None:
         tx, self.state = self._spelled.changed(self._sgd, self._tx, self.state, self.params)

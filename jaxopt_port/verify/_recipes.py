@@ -7,76 +7,19 @@ with this library's ``sgd`` in it and once with what one would write by hand in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import optax
 import torch
 from torch import nn
 
 import jaxopt_port as jp
 
-from ..engine import leaf_paths
+from ._loops import LOOPS, OPTIONS, Loop, port_sgd, torch_sgd
+from ._spelled import Spelled
 
-Factory = Callable[..., optax.GradientTransformation]
 Optimizer = torch.optim.Optimizer
-
-
-@dataclass(frozen=True)
-class Spelled:
-    """A recipe in Optax's literal spelling.
-
-    Attributes:
-        options: of each label.
-        label: of a parameter, by its path.
-        change: the labels' new numbers at the change.
-        rebuild: whether the change makes a new optimizer.
-    """
-
-    options: Mapping[str, Mapping[str, Any]]
-    label: Callable[[str], str]
-    change: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    rebuild: bool = False
-
-    def make(self, sgd: Factory) -> optax.GradientTransformation:
-        def labels(params: Any) -> Any:
-            each = [self.label(path) for path, _ in leaf_paths(params)]
-            return jax.tree.unflatten(jax.tree.structure(params), each)
-
-        return optax.multi_transform(
-            {label: optax.inject_hyperparams(sgd)(**o) for label, o in self.options.items()}, labels
-        )
-
-    def changed(
-        self, sgd: Factory, tx: optax.GradientTransformation, state: Any, params: Any
-    ) -> tuple[optax.GradientTransformation, Any]:
-        if self.rebuild:
-            options = {k: {**o, **self.change.get(k, {})} for k, o in self.options.items()}
-            tx = Spelled(options, self.label).make(sgd)
-            return tx, tx.init(params)
-        for label, numbers in self.change.items():
-            hyperparams = state.inner_states[label].inner_state.hyperparams
-            for name, value in numbers.items():
-                hyperparams[name] = jnp.asarray(value, hyperparams[name].dtype)
-        return tx, state
-
-
-def plain_optax_sgd(
-    lr: float,
-    momentum: float = 0.0,
-    dampening: float = 0.0,
-    weight_decay: float = 0.0,
-    nesterov: bool = False,
-) -> optax.GradientTransformation:
-    """Return what one would write by hand in Optax, which has no dampening."""
-    del dampening
-    return optax.chain(
-        optax.add_decayed_weights(weight_decay),
-        optax.sgd(lr, momentum=momentum, nesterov=nesterov),
-    )
 
 
 @dataclass(frozen=True)
@@ -95,6 +38,7 @@ class Recipe:
         output_as_cotangent: ``output.backward(output)`` instead of a cross entropy.
         one_step: each batch starts again from the initial weights: at lr 1 the recipe is one step,
             and a second one leaves all bounds.
+        loop: what stands around the steps, or None.
     """
 
     name: str
@@ -107,6 +51,7 @@ class Recipe:
     port_rebuild: Callable[[], jp.GroupedTransformation] | None = None
     output_as_cotangent: bool = False
     one_step: bool = False
+    loop: Loop | None = None
 
 
 # ── basic ──────────────────────────────────────────────────────────────────────────────────────
@@ -303,3 +248,11 @@ RECIPES: dict[str, Recipe] = {
         ),
     )
 }
+
+# Recipes of the loop around the step, which a run has to ask for.
+LOOP_RECIPES: dict[str, Recipe] = {
+    name: Recipe(name, shows, torch_sgd, port_sgd, Spelled(OPTIONS, _first_component), loop=loop)
+    for name, (loop, shows) in LOOPS.items()
+}
+
+ALL_RECIPES = {**RECIPES, **LOOP_RECIPES}

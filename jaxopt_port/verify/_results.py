@@ -77,6 +77,9 @@ class RecipeResult:
         by_parameter: the same two for each parameter.
         literal_differs: the same unit between the literal Optax spelling, with this
             library's sgd, and the CapWords one.
+        schedule: learning rates and momenta of each step, of the port fed with torch's gradients
+            and of the one running free, relative; where the recipe has a loop.
+        averaged: averaged parameters, in the unit of ``update_param``; likewise.
         exact: output, gradients and parameters of two free runs in float64, relative.
         drift: relative norm between the free-running port's parameters and torch's at the end.
         drift_torch: the same between torch in the dtype of the run and torch in float64.
@@ -98,6 +101,8 @@ class RecipeResult:
     update_buffer: Worst = field(default_factory=Worst)
     by_parameter: dict[str, dict[str, float]] = field(default_factory=dict)
     literal_differs: Worst = field(default_factory=Worst)
+    schedule: Worst = field(default_factory=Worst)
+    averaged: Worst = field(default_factory=Worst)
     exact: Worst = field(default_factory=Worst)
     drift: float = 0.0
     drift_torch: float = 0.0

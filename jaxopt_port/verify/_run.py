@@ -13,11 +13,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from ._bounds import ACCURACY, EXACT, FORWARD, GRADIENT, JUDGES, Bound
+import jaxopt_port as jp
+
+from ._bounds import ACCURACY, EXACT, FORWARD, GRADIENT, JUDGES, SCHEDULE, Bound
 from ._digits import Digits, batches
 from ._distance import relative, relative_norm
+from ._loops import Loop, PortLoop, numbers
 from ._port_side import Literal, Models, Port, arrays, literal, models_of, plain_optax
-from ._recipes import RECIPES, Recipe
+from ._recipes import ALL_RECIPES, RECIPES, Recipe
 from ._results import Change, Failure, RecipeResult, Report, Worst
 from ._torch_lenet import Net
 from ._torch_side import Batch, TorchRun, make_net, one_thread
@@ -44,7 +47,7 @@ def run(
     """Train the LeNet by each recipe in torch and here, from the same weights on the same batches.
 
     Args:
-        recipes: names, from ``RECIPES``.
+        recipes: names, from ``ALL_RECIPES``.
         digits: the data.
         steps: optimizer steps; a recipe's change in mid-run comes after half of them.
         seed: of weights and batches.
@@ -68,7 +71,8 @@ def run(
             return comparison.run(data, steps, functools.partial(progress, name))
 
     with one_thread(), jax.enable_x64(x64), ThreadPoolExecutor(_AT_ONCE) as pool:
-        comparisons = [_Comparison(RECIPES[n], models, digits, seed, dtype) for n in recipes]
+        chosen = [ALL_RECIPES[name] for name in recipes]
+        comparisons = [_Comparison(r, models, digits, seed, dtype, steps) for r in chosen]
         return Report(flax, dtype, seed, batch_size, list(pool.map(compare, comparisons)))
 
 
@@ -76,7 +80,7 @@ class _Comparison:
     """One recipe, on all sides at once."""
 
     def __init__(
-        self, recipe: Recipe, models: Models, digits: Digits, seed: int, dtype: str
+        self, recipe: Recipe, models: Models, digits: Digits, seed: int, dtype: str, steps: int
     ) -> None:
         self.recipe, self.models, self.digits, self.dtype = recipe, models, digits, dtype
         self.epsilon = float(jax.numpy.finfo(dtype).eps)
@@ -86,20 +90,23 @@ class _Comparison:
         self.losses: list[tuple[float, float]] = []
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            self._start(make_net(seed, dtype))
+            self._start(make_net(seed, dtype), steps)
         self.result.warnings = sorted({str(w.message) for w in caught})
 
-    def _start(self, net: Net) -> None:
-        recipe, tx = self.recipe, self.recipe.port_start()
-        self.torch = TorchRun(recipe, net, self.models.like)
-        self.torch_exact = TorchRun(recipe, copy.deepcopy(net).double(), self.models.like_exact)
+    def _start(self, net: Net, steps: int) -> None:
+        recipe, tx, loop = self.recipe, self.recipe.port_start(), self.recipe.loop or Loop()
+        self.torch = TorchRun(recipe, net, self.models.like, steps)
+        exact = copy.deepcopy(net).double()
+        self.torch_exact = TorchRun(recipe, exact, self.models.like_exact, steps)
         params = self.torch.params()
-        # These three are given torch's gradients; the last two go their own way.
-        self.isolated = Port(tx, params)
+        # These three are given torch's gradients, clipped; the last two go their own way.
+        self.isolated = Port(tx, params, PortLoop(loop, steps), clips=False)
         self.literal, self.optax = literal(recipe, params), plain_optax(recipe, params)
-        self.free = Port(tx, params)
+        self.free = Port(tx, params, PortLoop(loop, steps))
         with jax.enable_x64(True):
-            self.free_exact = Port(tx, self.torch_exact.params())
+            self.free_exact = Port(tx, self.torch_exact.params(), PortLoop(loop, steps))
+        if recipe.loop is not None:  # a scheduler may have set other numbers
+            self._follow()
 
     def _sides(self) -> tuple[TorchRun | Port | Literal, ...]:
         return (
@@ -131,6 +138,8 @@ class _Comparison:
     # ── one step ───────────────────────────────────────────────────────────────────────────────
 
     def _step(self, step: int, batch: Batch) -> None:
+        if self.recipe.loop is not None:
+            self._compare_numbers(step)
         weights = self.torch.params()
         output, loss = self.torch.evaluate(batch)
         grads = self.torch.grads()
@@ -139,26 +148,33 @@ class _Comparison:
         ours = self.models.evaluate(weights, *data, cotangent)
         self._compare_evaluation(step, ours, output, grads)
 
-        self.torch.step()
-        for side in (self.isolated, self.literal, self.optax):
+        if self.recipe.loop is not None:
+            grads = self.torch.clip()
+        self.torch.step(loss)
+        self.isolated.step(grads, loss)
+        for side in (self.literal, self.optax):
             side.step(grads)
         self._compare_update(step)
 
         free = self.models.evaluate(self.free.params, *data, cotangent)
-        self.free.step(free.grads)
+        self.free.step(free.grads, float(free.loss))
+        if self.recipe.loop is not None:
+            self._compare_averages(step)
+            self._follow()
         self.losses.append((loss, float(free.loss)))
         self._step_exact(step, Batch(batch.images.astype(np.float64), batch.labels))
 
     def _step_exact(self, step: int, batch: Batch) -> None:
         """Take a step on both sides in float64, each with gradients of its own."""
         run, cotangent = self.torch_exact, self.recipe.output_as_cotangent
-        output, _ = run.evaluate(batch)
+        output, loss = run.evaluate(batch)
         with jax.enable_x64(True):
             ours = self.models.evaluate_exact(self.free_exact.params, *batch, cotangent)
-            self.free_exact.step(ours.grads)
+            self.free_exact.step(ours.grads, float(ours.loss))
             self._compare_exact(step, "output", {"": ours.output}, {"": output.numpy()})
             self._compare_exact(step, "gradient of", arrays(ours.grads), arrays(run.grads()))
-            run.step()
+            run.clip()
+            run.step(loss)
             after = arrays(self.free_exact.params)
             self._compare_exact(step, "parameter", after, arrays(run.params()))
 
@@ -204,6 +220,24 @@ class _Comparison:
             place = f"{path} (momentum_buffer)"
             self._see(result.update_buffer, apart, step, place, "update", judge.update, judge.unit)
 
+    def _compare_numbers(self, step: int) -> None:
+        """Compare the learning rates and momenta that a step uses, fed and free."""
+        theirs = self.torch.loop.numbers()
+        for port, place in ((self.isolated, "lr, momentum"), (self.free, "lr, momentum (free)")):
+            apart = relative(numbers(port.state), theirs)
+            self._see(self.result.schedule, apart, step, place, "schedule", SCHEDULE, "relative")
+
+    def _compare_averages(self, step: int) -> None:
+        result, judge = self.result, self.judge
+        for path, average in self.torch.averages().items():
+            apart = judge.distance(arrays(self.isolated.loop.averages.params)[path], average)
+            self._see(result.averaged, apart, step, path, "average", judge.update, judge.unit)
+
+    def _follow(self) -> None:
+        options = jp.get_hyperparams(self.isolated.state)
+        for spelled in (self.literal, self.optax):
+            spelled.follow(options)
+
     # ── the change in mid-run ──────────────────────────────────────────────────────────────────
 
     def _momentum_norms(self) -> tuple[float, float]:
@@ -232,6 +266,8 @@ class _Comparison:
 
     def _finish(self, last: int) -> None:
         result = self.result
+        if self.recipe.loop is not None:
+            self._compare_numbers(last + 1)
         theirs = list(arrays(self.torch.params()).values())
         exact = list(arrays(self.torch_exact.params()).values())
         result.optax = relative_norm(list(arrays(self.optax.params).values()), theirs)

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ._bounds import JUDGES
+from ._recipes import LOOP_RECIPES
 from ._results import RecipeResult, Report
 
 
@@ -67,6 +68,18 @@ def _changes(results: list[RecipeResult]) -> Table:
     return table
 
 
+def _loops(results: list[RecipeResult], unit: str) -> Table:
+    table = _head("The loop around the step", "learning rates, momenta ⁸", "averages ⁹")
+    for r in results:
+        table.add_row(r.recipe, f"{r.schedule.value:.0e}", f"{r.averaged.value:.0f} {unit}")
+    return table
+
+
+_LOOP_NOTES = """
+8 of each step, of the port fed with torch's gradients and of the one running
+  free: relative difference, worst step
+9 of parameters fed with torch's gradients, in the unit of ²"""
+
 _NOTES = """\
 Two numbers are torch|port.
 1 difference over the largest value, in the dtype's epsilon ε: two orders of
@@ -97,7 +110,10 @@ def render(report: Report) -> RenderableType:
     changed = [result for result in report.results if result.change is not None]
     if changed:
         parts.append(_changes(changed))
-    parts.append(Text(_NOTES, style="dim"))
+    loops = [result for result in report.results if result.recipe in LOOP_RECIPES]
+    if loops:
+        parts.append(_loops(loops, JUDGES[report.dtype].unit))
+    parts.append(Text(_NOTES + (_LOOP_NOTES if loops else ""), style="dim"))
     for result in report.results:
         parts += [Text(f"{result.recipe} warns: {w}", style="yellow") for w in result.warnings]
     parts.append(Text())

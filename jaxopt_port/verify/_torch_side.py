@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from ..interop._params import entries_of
+from ._loops import Loop, TorchLoop
 from ._recipes import Recipe
 from ._torch_lenet import Net
 
@@ -48,13 +49,14 @@ def one_thread() -> Iterator[None]:
 class TorchRun:
     """A net and its optimizer; what it gives away is laid out as the JAX tree ``like``."""
 
-    def __init__(self, recipe: Recipe, net: Net, like: Any) -> None:
+    def __init__(self, recipe: Recipe, net: Net, like: Any, steps: int) -> None:
         self._recipe = recipe
         self.net = copy.deepcopy(net)
         self._initial = copy.deepcopy(net.state_dict())
         self.optimizer = recipe.torch_start(self.net)
         self._entries = entries_of(self.net, like)
         self._structure = jax.tree.structure(like)
+        self.loop = TorchLoop(recipe.loop or Loop(), self.net, self.optimizer, steps)
 
     def restart(self) -> None:
         self.net.load_state_dict(self._initial)
@@ -73,8 +75,14 @@ class TorchRun:
             loss.backward()
         return output.detach(), loss.item()
 
-    def step(self) -> None:
+    def clip(self) -> Any:
+        """Clip the gradients, where the recipe does, and return them."""
+        self.loop.clip()
+        return self.grads()
+
+    def step(self, loss: float) -> None:
         self.optimizer.step()
+        self.loop.after_step(loss)
 
     def change(self) -> None:
         if self._recipe.torch_change is not None:
@@ -87,6 +95,12 @@ class TorchRun:
     def grads(self) -> Any:
         """Return the gradients of the last evaluation, likewise."""
         return self._tree([entry.param.grad for entry in self._entries])
+
+    def averages(self) -> dict[str, NDArray[Any]]:
+        """Return the averaged parameters, by path; none where the recipe takes no averages."""
+        averaged = dict(zip(self.net.parameters(), self.loop.averages(), strict=False))
+        entries = [entry for entry in self._entries if entry.param in averaged]
+        return {entry.path: entry.laid_out(averaged[entry.param]) for entry in entries}
 
     def momentum_buffers(self) -> dict[str, NDArray[Any]]:
         """Return the buffers that the optimizer holds, by path."""

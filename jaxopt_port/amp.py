@@ -1,0 +1,210 @@
+"""Loss scaling for float16: torch's ``torch.amp.GradScaler``, as pure functions of a state."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from .engine import step
+from .rules.torch_ops import mul
+
+Params = TypeVar("Params")
+State = TypeVar("State")
+Outputs = TypeVar("Outputs")
+
+
+class GradScalerState(NamedTuple):
+    """What a scaler remembers.
+
+    Attributes:
+        scale: the factor of the loss, float32.
+        growth_tracker: steps since the last one that was skipped or the last growth, int32.
+    """
+
+    scale: jax.Array
+    growth_tracker: jax.Array
+
+
+@dataclass(frozen=True)
+class GradScaler:
+    """Scale the loss so that float16 gradients neither vanish nor overflow.
+
+    The counterpart of ``torch.amp.GradScaler``. One training step, eagerly or under ``jit``::
+
+        loss, grads = jax.value_and_grad(lambda p: scaler.scale(loss_of(p), scaler_state))(params)
+        grads, found_inf = scaler.unscale(grads, scaler_state)
+        params, state = scaler.step(tx, grads, state, params, found_inf)
+        scaler_state = scaler.update(scaler_state, found_inf)
+
+    Args:
+        init_scale: the first factor.
+        growth_factor: how the factor grows after ``growth_interval`` steps without an infinity.
+        backoff_factor: how it shrinks where a gradient was infinite or NaN.
+        growth_interval: see there.
+        enabled: whether to do anything at all.
+
+    Raises:
+        AssertionError: a factor out of range, as in torch.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxopt_port as jp
+        >>> scaler = jp.GradScaler(init_scale=8.0)
+        >>> scaler_state = scaler.init()
+        >>> grads, found_inf = scaler.unscale({"w": jnp.array([8.0, jnp.inf])}, scaler_state)
+        >>> bool(found_inf), float(scaler.update(scaler_state, found_inf).scale)
+        (True, 4.0)
+    """
+
+    init_scale: float = 2.0**16
+    growth_factor: float = 2.0
+    backoff_factor: float = 0.5
+    growth_interval: int = 2000
+    enabled: bool = True
+
+    def __post_init__(self) -> None:
+        if self.enabled and self.growth_factor <= 1.0:
+            raise AssertionError("The growth factor must be > 1.0.")
+        if self.enabled and self.backoff_factor >= 1.0:
+            raise AssertionError("The backoff factor must be < 1.0.")
+
+    def init(self) -> GradScalerState:
+        """Return the state at the beginning of a run."""
+        return GradScalerState(jnp.float32(self.init_scale), jnp.zeros((), jnp.int32))
+
+    def scale(self, outputs: Outputs, scaler_state: GradScalerState) -> Outputs:
+        """Multiply the loss, or a tree of outputs: torch's ``scaler.scale(loss)``."""
+        if not self.enabled:
+            return outputs
+        scaled: Outputs = jax.tree.map(lambda x: mul(x, scaler_state.scale), outputs)
+        return scaled
+
+    def unscale(self, grads: Params, scaler_state: GradScalerState) -> tuple[Params, jax.Array]:
+        """Divide gradients by the scale: torch's ``scaler.unscale_(optimizer)``.
+
+        Returns:
+            The gradients, and whether one of them was infinite or NaN.
+
+        Raises:
+            ValueError: float16 gradients; the parameters are to be float32.
+        """
+        leaves = jax.tree.leaves(grads)
+        if not self.enabled or not leaves:
+            return grads, jnp.zeros((), bool)
+        if any(leaf.dtype == jnp.float16 for leaf in leaves):
+            raise ValueError("Attempting to unscale FP16 gradients.")
+        with jax.enable_x64(True):
+            inverse = (1 / scaler_state.scale.astype(jnp.float64)).astype(jnp.float32)
+        found = [~jnp.all(jnp.isfinite(leaf)) for leaf in leaves]
+        unscaled: Params = jax.tree.map(lambda grad: mul(grad, inverse), grads)
+        return unscaled, jnp.any(jnp.stack(found))
+
+    def step(
+        self,
+        tx: optax.GradientTransformation,
+        grads: Params,
+        state: State,
+        params: Params,
+        found_inf: jax.Array,
+        **extra_args: Any,
+    ) -> tuple[Params, State]:
+        """Take a step of the optimizer unless a gradient was infinite: ``scaler.step(optimizer)``.
+
+        A skipped step leaves parameters, state and step counts as they are.
+
+        Args:
+            tx: the optimizer.
+            grads: gradients, unscaled.
+            state: the optimizer's state.
+            params: the parameters.
+            found_inf: from `unscale`.
+            **extra_args: as for `jp.step`.
+
+        Returns:
+            Parameters and state, to the last bit those of `jp.step` where it is not skipped.
+        """
+        stepped: tuple[Params, State] = _step_unless(
+            tx, found_inf, grads, state, params, extra_args
+        )
+        return stepped
+
+    def update(
+        self,
+        scaler_state: GradScalerState,
+        found_inf: jax.Array,
+        new_scale: float | jax.Array | None = None,
+    ) -> GradScalerState:
+        """Let the scale grow or shrink: torch's ``scaler.update()``.
+
+        Args:
+            scaler_state: the scaler's state.
+            found_inf: from `unscale`; of several optimizers, whether any has found one.
+            new_scale: a scale to set instead.
+        """
+        if not self.enabled:
+            return scaler_state
+        scale, tracker = scaler_state
+        if new_scale is not None:
+            return GradScalerState(jnp.asarray(new_scale, jnp.float32), tracker)
+        with jax.enable_x64(True):
+            wide = scale.astype(jnp.float64)
+            grown = (wide * self.growth_factor).astype(jnp.float32)
+            less = (wide * self.backoff_factor).astype(jnp.float32)
+        due = tracker + 1 == self.growth_interval
+        grown = jnp.where(due & jnp.isfinite(grown), grown, scale)
+        return GradScalerState(
+            jnp.where(found_inf, less, grown),
+            jnp.where(found_inf | due, 0, tracker + 1).astype(jnp.int32),
+        )
+
+    def state_dict(self, scaler_state: GradScalerState) -> dict[str, Any]:
+        """Return torch's ``scaler.state_dict()``."""
+        if not self.enabled:
+            return {}
+        return {
+            "scale": float(scaler_state.scale),
+            "growth_factor": self.growth_factor,
+            "backoff_factor": self.backoff_factor,
+            "growth_interval": self.growth_interval,
+            "_growth_tracker": int(scaler_state.growth_tracker),
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> GradScalerState:
+        """Return the state from a state dict, torch's or one of `state_dict`.
+
+        Raises:
+            RuntimeError: the state dict is empty.
+            ValueError: it was saved with other factors.
+        """
+        if not self.enabled:
+            return self.init()
+        if not state_dict:
+            raise RuntimeError(
+                "The source state dict is empty, possibly because it was saved "
+                "from a disabled instance of GradScaler."
+            )
+        for name in ("growth_factor", "backoff_factor", "growth_interval"):
+            if state_dict[name] != getattr(self, name):
+                raise ValueError(
+                    f"the state dict was saved with {name} {state_dict[name]!r}, this scaler has "
+                    f"{getattr(self, name)!r}; make it with the arguments it was saved with"
+                )
+        tracker = jnp.asarray(np.int32(state_dict["_growth_tracker"]))
+        return GradScalerState(jnp.float32(state_dict["scale"]), tracker)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _step_unless(
+    tx: Any, found_inf: jax.Array, grads: Any, state: Any, params: Any, extra_args: dict[str, Any]
+) -> Any:
+    return jax.lax.cond(
+        found_inf,
+        lambda: (params, state),
+        lambda: step(tx, grads, state, params, **extra_args),
+    )

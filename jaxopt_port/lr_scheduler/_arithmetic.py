@@ -1,0 +1,221 @@
+"""Float64 arithmetic that is written once and runs eagerly and in a traced program.
+
+Eagerly a scalar is a Python number, and `math` is torch's own arithmetic; a number for each group
+is a NumPy vector, of which only correctly rounded operations are used. In a traced program both are
+`Traced`, whose every operation rounds by itself, so that a formula has the same bits in both.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# A Python number, a NumPy vector over groups, or a Traced one of either.
+Value: TypeAlias = Any
+
+
+class Traced:
+    """A float64 (a count too), or a condition, in a program that is being traced.
+
+    XLA contracts a product and a sum into one operation, divides by a constant, or by one scalar
+    for all groups, by way of the reciprocal, and squares where an exponent is a constant 2. Each is
+    a rounding that torch does not make. A select between a value and a NaN stops all of them, as
+    long as LLVM cannot prove that the value is no NaN, as it can of what comes from an integer.
+    """
+
+    __array_ufunc__ = None  # so that NumPy leaves `vector * traced` to this class
+    __hash__ = None  # type: ignore[assignment]
+    __slots__ = ("value",)
+
+    def __init__(self, value: jax.Array) -> None:
+        self.value = value
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            "a choice that depends on a traced value cannot be made by Python's if, and, or, min, "
+            "max; use jnp.where"
+        )
+
+    def __add__(self, other: Value) -> Traced:
+        return _rounded(operator.add, self, other)
+
+    def __radd__(self, other: Value) -> Traced:
+        return _rounded(operator.add, other, self)
+
+    def __sub__(self, other: Value) -> Traced:
+        return _rounded(operator.sub, self, other)
+
+    def __rsub__(self, other: Value) -> Traced:
+        return _rounded(operator.sub, other, self)
+
+    def __mul__(self, other: Value) -> Traced:
+        return _rounded(operator.mul, self, other)
+
+    def __rmul__(self, other: Value) -> Traced:
+        return _rounded(operator.mul, other, self)
+
+    def __truediv__(self, other: Value) -> Traced:
+        return _rounded(operator.truediv, self, self._opaque(other))
+
+    def __rtruediv__(self, other: Value) -> Traced:
+        return _rounded(operator.truediv, other, self)
+
+    def __pow__(self, other: Value) -> Traced:
+        return _rounded(jnp.power, self, self._opaque(other))
+
+    def __rpow__(self, other: Value) -> Traced:
+        return _rounded(jnp.power, other, self)
+
+    def __floordiv__(self, other: Value) -> Traced:
+        return _rounded(operator.floordiv, self, other)
+
+    def __mod__(self, other: Value) -> Traced:
+        return _rounded(operator.mod, self, other)
+
+    def __lt__(self, other: Value) -> Traced:
+        return Traced(self.value < raw(other))
+
+    def __le__(self, other: Value) -> Traced:
+        return Traced(self.value <= raw(other))
+
+    def __gt__(self, other: Value) -> Traced:
+        return Traced(self.value > raw(other))
+
+    def __ge__(self, other: Value) -> Traced:
+        return Traced(self.value >= raw(other))
+
+    def __eq__(self, other: object) -> Traced:  # type: ignore[override]
+        return Traced(self.value == raw(other))
+
+    def __ne__(self, other: object) -> Traced:  # type: ignore[override]
+        return Traced(self.value != raw(other))
+
+    def __and__(self, other: Value) -> Traced:
+        return Traced(self.value & raw(other))
+
+    __rand__ = __and__
+
+    def __or__(self, other: Value) -> Traced:
+        return Traced(self.value | raw(other))
+
+    __ror__ = __or__
+
+    def _opaque(self, other: Value) -> Traced:
+        """Return the other operand as neither a constant nor a broadcast scalar to XLA."""
+        return Traced(jnp.where(self.value == self.value, _float64(other), jnp.nan))
+
+
+def raw(x: Value) -> Any:
+    return x.value if isinstance(x, Traced) else x
+
+
+def _float64(x: Value) -> jax.Array:
+    return jnp.asarray(raw(x), jnp.float64)
+
+
+def _rounded(operation: Callable[..., Any], *operands: Value) -> Traced:
+    x = operation(*map(_float64, operands))
+    return Traced(jnp.where(x == x, x, jnp.nan))
+
+
+def lift(x: jax.Array) -> Traced:
+    """Return a JAX number as a value to calculate with."""
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        return Traced(x.astype(jnp.float64))
+    never = jnp.iinfo(x.dtype).min
+    return Traced(jnp.where(x == never, jnp.nan, x.astype(jnp.float64)))
+
+
+def is_traced(*values: Any) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def _of(choice: Value) -> Value:
+    return choice() if callable(choice) else choice
+
+
+def where(condition: Value, then: Value, otherwise: Value) -> Value:
+    """``then if condition else otherwise``; for choices that are functions, what they return.
+
+    Eagerly only the chosen function is called.
+    """
+    if isinstance(condition, Traced):
+        then, otherwise = _of(then), _of(otherwise)
+        if then is otherwise:
+            return then
+        return Traced(jnp.where(condition.value, _float64(then), _float64(otherwise)))
+    if isinstance(condition, np.ndarray):
+        return np.where(condition, _of(then), _of(otherwise))
+    return _of(then) if condition else _of(otherwise)
+
+
+def minimum(a: Value, b: Value) -> Value:
+    """Python's ``min(a, b)``, for each group where one is a vector."""
+    return where(b < a, b, a)
+
+
+def maximum(a: Value, b: Value) -> Value:
+    """Python's ``max(a, b)``, likewise."""
+    return where(b > a, b, a)
+
+
+def cos(x: Value) -> Value:
+    return _rounded(jnp.cos, x) if isinstance(x, Traced) else math.cos(x)
+
+
+def log(x: Value, base: int) -> Value:
+    return _rounded(jnp.log, x) / math.log(base) if isinstance(x, Traced) else math.log(x, base)
+
+
+def floor(x: Value) -> Value:
+    return _rounded(jnp.floor, x) if isinstance(x, Traced) else math.floor(x)
+
+
+def truncated(x: Value) -> Value:
+    """Python's ``int(x)``."""
+    return _rounded(jnp.trunc, x) if isinstance(x, Traced) else int(x)
+
+
+def bisect_right(sorted_values: Sequence[Any], x: Value) -> Value:
+    """Python's ``bisect.bisect_right``: by its own search, which decides for unsorted values."""
+
+    def within(low: int, high: int) -> Value:
+        if low == high:
+            return low
+        middle = (low + high) // 2
+        return where(
+            x < sorted_values[middle],
+            lambda: within(low, middle),
+            lambda: within(middle + 1, high),
+        )
+
+    return within(0, len(sorted_values))
+
+
+def entry(values: Sequence[float], index: Value) -> Value:
+    """``values[index]``."""
+    if not isinstance(index, Traced):
+        return values[index]
+    return Traced(_float64(np.asarray(values))[index.value.astype(jnp.int64)])
+
+
+def looked_up(values: Mapping[Any, float], key: Value, default: float) -> Value:
+    """``values.get(key, default)``."""
+    if not isinstance(key, Traced):
+        return values.get(key, default)
+    found = key.value == _float64(list(values))
+    numbers = _float64(list(values.values()))
+    # The one that is found and zeros: their sum is exact.
+    return where(Traced(jnp.any(found)), Traced(jnp.sum(jnp.where(found, numbers, 0.0))), default)
+
+
+def called(function: Callable[[Any], Any], x: Value) -> Value:
+    """Call a user's function of a count; in a traced program it is given a JAX integer."""
+    value = function(x.value.astype(jnp.int64) if isinstance(x, Traced) else x)
+    return Traced(_float64(value)) if is_traced(value) else float(value)

@@ -1,0 +1,194 @@
+"""The parameter groups as schedulers see them: torch's ``optimizer.param_groups``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import jax.numpy as jnp
+import numpy as np
+
+from ..engine._hyperparams import find_groups_state, replace_groups_state
+from ..engine._vectors import check_settable, read_number, updates_taken, write_number
+from ._arithmetic import Traced, Value, is_traced, raw, where
+
+State = TypeVar("State")
+
+# What torch's schedulers add to ``optimizer.param_groups``.
+ENTRIES = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr")
+
+_LR = ("lr", "learning_rate")  # torch's name, and that of Optax's factories
+_BETA1 = ("betas", "b1")
+
+
+@dataclass
+class Groups:
+    """One number for each trained group, under each of torch's names; to be written to.
+
+    Attributes:
+        lr: learning rates.
+        momentum: momenta, or the first of each pair of betas; None where there are neither.
+        use_beta1: whether they are betas.
+        entries: what torch's schedulers keep in ``param_groups``. A NaN is a group without one.
+        frozen: how many more groups there are, which are not counted.
+        stepped: tells whether the optimizer has been stepped; None where that is not known.
+    """
+
+    lr: Value
+    momentum: Value = None
+    use_beta1: bool = False
+    entries: dict[str, Value] = field(default_factory=dict)
+    frozen: int = 0
+    stepped: Callable[[], bool] | None = None
+
+    def __len__(self) -> int:
+        return len(raw(self.lr))
+
+    def copied(self) -> Groups:
+        return Groups(
+            self.lr, self.momentum, self.use_beta1, dict(self.entries), self.frozen, self.stepped
+        )
+
+    def listed(self, name: str, value: float | Sequence[float]) -> np.ndarray[Any, Any]:
+        """Torch's ``_format_param``: a value for each group, given as one or as a list."""
+        if isinstance(value, tuple | list):
+            if len(value) != len(self):
+                raise ValueError(
+                    f"{name} must have the same length as optimizer.param_groups. {name} has "
+                    f"{len(value)} values, param_groups has {len(self)}.{self.not_counted()}"
+                )
+            return np.array(value, np.float64)
+        return np.full(len(self), value, np.float64)
+
+    def not_counted(self) -> str:
+        """Say for messages about wrong lengths that frozen groups do not count."""
+        return f" (Frozen groups are not counted; there are {self.frozen}.)" if self.frozen else ""
+
+    def check_momentum(self) -> None:
+        """Raise torch's error where there is neither momentum nor beta1 to cycle."""
+        if self.momentum is None:
+            raise ValueError(
+                "optimizer must support momentum or beta1 with `cycle_momentum` option enabled"
+            )
+
+    def setdefault(self, name: str, values: Value) -> None:
+        """Give the entry to the groups that have none."""
+        held = self.entries.get(name)
+        if held is None:
+            self.entries[name] = values
+        elif self.missing(name) is not None:
+            absent = np.isnan(held)
+            if isinstance(values, Traced):
+                absent = Traced(jnp.asarray(absent))
+            self.entries[name] = where(absent, values, held)
+
+    def missing(self, name: str) -> int | None:
+        """Return the first group without the entry, or None."""
+        held = self.entries.get(name)
+        if held is None:
+            return 0
+        if isinstance(held, Traced) or not np.isnan(held).any():
+            return None
+        return int(np.flatnonzero(np.isnan(held))[0])
+
+    def entry(self, name: str) -> Value:
+        """Return ``[group[name] for group in param_groups]``, or raise torch's KeyError."""
+        if self.missing(name) is not None:
+            raise KeyError(name)
+        return self.entries[name]
+
+
+def entries_of(
+    param_groups: Sequence[Mapping[str, Any]] | None, groups: Groups
+) -> dict[str, Value]:
+    """Return the schedulers' entries of torch's ``param_groups``."""
+    if param_groups is None:
+        return {}
+    trained = [group for group in param_groups if not group.get("frozen", False)]
+    if len(trained) != len(groups):
+        raise ValueError(
+            f"param_groups has {len(trained)} groups, the optimizer has {len(groups)}."
+            + groups.not_counted()
+        )
+    return {
+        name: np.array([float(group.get(name, np.nan)) for group in trained])
+        for name in ENTRIES
+        if any(name in group for group in trained)
+    }
+
+
+class Written:
+    """The state of a grouped optimizer, read as `Groups` and written back."""
+
+    def __init__(self, state: Any) -> None:
+        self._state = state
+        self._found = find_groups_state(state)
+        groups = self._found.table.groups
+        self.trained = [i for i, group in enumerate(groups) if not group.frozen]
+        if not self.trained:
+            raise ValueError("every group is frozen: there is no learning rate to schedule")
+        self._names = set(self._found.injected(self.trained[0]).hyperparams)
+        for i in self.trained:
+            self._names &= set(self._found.injected(i).hyperparams)
+        lr, beta1 = self._first(_LR), self._first(_BETA1)
+        if lr is None:
+            raise ValueError(
+                "the optimizer has no number named lr or learning_rate in each of its groups"
+            )
+        self.lr_name = lr
+        self.momentum_name = beta1 or self._first(("momentum",))
+        self.lr = read_number(self._found, self.trained, lr)
+        self._momenta: Any = None
+        if self.momentum_name is not None:
+            self._momenta = read_number(self._found, self.trained, self.momentum_name)
+        self.traced = is_traced(self.lr, self._momenta)
+        self._pairs = self.momentum_name == "betas"
+
+    def _first(self, names: Sequence[str]) -> str | None:
+        return next((name for name in names if name in self._names), None)
+
+    def groups(self, entries: dict[str, Value], traced: bool) -> Groups:
+        """Return what schedulers read and write; ``traced`` for all of it."""
+        momentum = self._momenta[:, 0] if self._pairs else self._momenta
+        lifted = (lambda x: None if x is None else Traced(jnp.asarray(x))) if traced else _same
+        self._read = (lifted(self.lr), lifted(momentum))
+        frozen = len(self._found.table.groups) - len(self.trained)
+        return Groups(
+            *self._read,
+            self.momentum_name in _BETA1,
+            dict(entries),
+            frozen,
+            lambda: updates_taken(self._found, self.trained[0]) != 0,
+        )
+
+    def state(self, groups: Groups, *, first: bool = False) -> Any:
+        """Return the state with what was changed in the groups.
+
+        Args:
+            groups: as `groups` returned them, changed.
+            first: check too that the optimizer can take what is going to be written.
+        """
+        found = self._found
+        for name, read, value in (
+            (self.lr_name, self._read[0], groups.lr),
+            (self.momentum_name, self._read[1], groups.momentum),
+        ):
+            if name is None or value is read:
+                continue
+            if first:
+                check_settable(found, self.trained, name)
+            values = raw(value)
+            if self._pairs and name == self.momentum_name:
+                values = self._pair(values)
+            found = write_number(found, self.trained, name, values)
+        return replace_groups_state(self._state, lambda _: found)
+
+    def _pair(self, beta1: Any) -> Any:
+        """Return the betas with another first one: torch's ``(beta1, *group["betas"][1:])``."""
+        stack = jnp.concatenate if is_traced(beta1, self._momenta) else np.concatenate
+        return stack([beta1[:, None], self._momenta[:, 1:]], axis=1)
+
+
+def _same(x: Any) -> Any:
+    return x

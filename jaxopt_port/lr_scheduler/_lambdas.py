@@ -1,0 +1,105 @@
+"""Schedulers that take the user's function of the epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import jax.numpy as jnp
+import numpy as np
+
+from ._arithmetic import Traced, Value, called, raw
+from ._groups import Groups
+from ._scheduler import EpochScheduler
+from ._state import Own
+from ._state_dict import attributes_of
+
+Lambda: TypeAlias = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class _OfLambda(EpochScheduler):
+    lr_lambda: Lambda | Sequence[Lambda]
+    last_epoch: int = -1
+
+    def _lambdas(self, size: int) -> list[Lambda]:
+        given: Any = self.lr_lambda
+        return list(given) if isinstance(given, tuple) else [given] * size
+
+    def _arguments(self, size: int) -> dict[str, Any]:
+        return {"lr_lambdas": [attributes_of(function) for function in self._lambdas(size)]}
+
+    def _construct(self, groups: Groups) -> Own:
+        given = len(self._lambdas(len(groups)))
+        if given != len(groups):
+            raise ValueError(
+                f"Expected {len(groups)} lr_lambdas, but got {given}{groups.not_counted()}"
+            )
+        return super()._construct(groups)
+
+    def _factors(self, own: Own, groups: Groups) -> Value:
+        """Return each group's function of the epoch."""
+        functions = self._lambdas(len(groups))
+        factors = [called(function, own.last_epoch) for function in functions]
+        if any(isinstance(factor, Traced) for factor in factors):
+            return Traced(jnp.stack([jnp.asarray(raw(factor), jnp.float64) for factor in factors]))
+        return np.array(factors)
+
+
+@dataclass(frozen=True)
+class LambdaLR(_OfLambda):
+    """Set the learning rate to its initial value times a function of the epoch.
+
+    The counterpart of ``torch.optim.lr_scheduler.LambdaLR``.
+
+    Args:
+        lr_lambda: a function of the epoch, or one for each group. Under ``jit`` it is given a
+            traced JAX integer, so there it must choose by ``jnp.where`` and not by ``if``.
+        last_epoch: -1 to begin; otherwise the epoch after which a run is resumed.
+
+    Raises:
+        ValueError: by `init`, another number of functions than there are groups.
+
+    Example:
+        >>> import jaxopt_port as jp
+        >>> schedule = jp.lr_scheduler.LambdaLR(lambda epoch: 0.5**epoch).as_schedule(1.0)
+        >>> [float(schedule(count)) for count in range(4)]
+        [1.0, 0.5, 0.25, 0.125]
+    """
+
+    def _get_lr(self, own: Own, groups: Groups, initial: bool) -> Value:
+        return self._base_lrs(own, groups) * self._factors(own, groups)
+
+
+@dataclass(frozen=True)
+class MultiplicativeLR(_OfLambda):
+    """Multiply the learning rate by a function of the epoch, every epoch.
+
+    The counterpart of ``torch.optim.lr_scheduler.MultiplicativeLR``.
+
+    Args:
+        lr_lambda: a function of the epoch, or one for each group. Under ``jit`` it is given a
+            traced JAX integer, so there it must choose by ``jnp.where`` and not by ``if``.
+        last_epoch: -1 to begin; otherwise the epoch after which a run is resumed.
+
+    Raises:
+        TypeError: what is given is not callable.
+        ValueError: by `init`, another number of functions than there are groups.
+
+    Example:
+        >>> import jaxopt_port as jp
+        >>> schedule = jp.lr_scheduler.MultiplicativeLR(lambda epoch: 0.5).as_schedule(1.0)
+        >>> [float(schedule(count)) for count in range(4)]
+        [1.0, 0.5, 0.25, 0.125]
+    """
+
+    def _check(self) -> None:
+        for function in self._lambdas(1):
+            if not callable(function):
+                raise TypeError(
+                    f"lr_lambda should be a function, but got {type(function).__name__}"
+                )
+
+    def _get_lr(self, own: Own, groups: Groups, initial: bool) -> Value:
+        return groups.lr if initial else groups.lr * self._factors(own, groups)

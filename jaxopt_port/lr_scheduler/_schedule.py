@@ -1,0 +1,76 @@
+"""A scheduler's undisturbed run as an Optax schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..engine._numbers import decoded
+from ._arithmetic import is_traced, raw
+from ._groups import Groups
+from ._state import decode, decode_value, encode, encode_value
+
+if TYPE_CHECKING:
+    from ._scheduler import LRScheduler
+
+
+def as_schedule(
+    scheduler: LRScheduler, base_lr: float, steps_per_epoch: int, total_steps: int
+) -> Callable[[Any], jax.Array]:
+    """Tabulate a run of one group, and go on from its end where a count is beyond."""
+    for name, steps in (("steps_per_epoch", steps_per_epoch), ("total_steps", total_steps)):
+        if not isinstance(steps, int) or steps < 1:
+            raise ValueError(f"Expected positive integer {name}, but got {steps}")
+    groups = Groups(np.array([base_lr], np.float64), np.zeros(1))
+    with jax.enable_x64(True), np.errstate(all="ignore"):
+        own = scheduler._construct(groups)
+        first = float(groups.lr[0])
+        start = (
+            encode(own),
+            {name: encode_value(value) for name, value in groups.entries.items()},
+            encode_value(groups.lr),
+            encode_value(groups.momentum),
+        )
+
+    def step(carried: Any, _: Any = None) -> tuple[Any, Any]:
+        values, entries, lr, momentum = carried
+        with jax.enable_x64(True):
+            own, before = decode(values, traced=True), decode(values, traced=True)
+            groups = Groups(decode_value(lr, traced=True), decode_value(momentum, traced=True))
+            groups.entries = {k: decode_value(v, traced=True) for k, v in entries.items()}
+            scheduler._advance(own, groups)
+            lr = encode_value(groups.lr)
+            values = encode(own, before, values)
+            return (values, entries, lr, encode_value(groups.momentum)), lr[0]
+
+    with jax.ensure_compile_time_eval():
+        end, parts = jax.jit(lambda: jax.lax.scan(step, start, length=total_steps))()
+        end, parts = jax.tree.map(np.asarray, (end, parts))
+    table = np.concatenate([[first], decoded(parts)])
+
+    @jax.jit
+    def after_table(more: jax.Array) -> jax.Array:
+        last = jax.lax.fori_loop(0, more, lambda _, carried: step(carried)[0], end)[2]
+        with jax.enable_x64(True):
+            return jnp.asarray(raw(decode_value(last, traced=True))[0])
+
+    def rate_at(epoch: Any) -> Any:
+        if not is_traced(epoch):
+            known = int(epoch) <= total_steps
+            return table[int(epoch)] if known else after_table(np.int32(epoch - total_steps))
+        more = jnp.maximum(epoch - total_steps, 0).astype(jnp.int32)
+        later = after_table(more)  # of no steps, unless the count is beyond
+        with jax.enable_x64(True):
+            return jnp.where(more > 0, later, jnp.asarray(table)[jnp.clip(epoch, 0, total_steps)])
+
+    def schedule(count: Any) -> jax.Array:
+        dtype = jnp.float64 if jax.enable_x64.value else jnp.float32
+        rate = rate_at(jnp.asarray(count) // steps_per_epoch)
+        with jax.enable_x64(True):
+            return jnp.asarray(rate, dtype)
+
+    return schedule

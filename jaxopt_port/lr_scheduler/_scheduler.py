@@ -1,0 +1,305 @@
+"""What all schedulers share: torch's ``LRScheduler``, without the optimizer inside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from ..engine._numbers import decoded
+from ._arithmetic import Traced, Value, is_traced, lift
+from ._groups import Groups, Written, entries_of
+from ._schedule import as_schedule
+from ._state import Own, SchedulerState, copied, decode, decode_value, encode, encode_value
+from ._state_dict import loaded, state_dict
+
+State = TypeVar("State")
+
+EPOCH_DEPRECATION_WARNING = (
+    "The epoch parameter in `scheduler.step()` was not necessary and is being "
+    "deprecated where possible. Please use `scheduler.step()` to step the "
+    "scheduler. During the deprecation, if epoch is different from None, the "
+    "closed form is used instead of the new chainable form, where available. "
+    "Please open an issue if you are unable to replicate your use case: "
+    "https://github.com/pytorch/pytorch/issues/new/choose."
+)
+
+_STEP_ORDER_WARNING = (
+    "Detected call of `lr_scheduler.step()` before `optimizer.step()`. "
+    "In PyTorch 1.1.0 and later, you should call them in the opposite order: "
+    "`optimizer.step()` before `lr_scheduler.step()`.  Failure to do this "
+    "will result in PyTorch skipping the first value of the learning rate schedule. "
+    "See more details at "
+    "https://pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate"
+)
+
+_NO_INITIAL_LR = (
+    "param 'initial_lr' is not specified in param_groups[{}] when resuming scheduler with "
+    "last_epoch >= 0.\n"
+    "This typically happens when:\n"
+    "1. You're trying to resume training from a checkpoint but haven't properly loaded the "
+    "optimizer state\n"
+    "2. You're using last_epoch >= 0 for a fresh training run (not recommended)"
+)
+
+
+class LRScheduler:
+    """Base of all schedulers: arguments, and pure functions of states.
+
+    Subclasses are frozen dataclasses of torch's arguments. Their methods with a leading underscore
+    are torch's of the same purpose, on the attributes of torch's object (`Own`) and the groups.
+    """
+
+    last_epoch: int
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(value, list):  # a frozen object holds what can be hashed
+                object.__setattr__(self, field.name, tuple(value))
+        self._check()
+
+    # ── public ─────────────────────────────────────────────────────────────────────────────────
+
+    def init(
+        self, state: State, param_groups: Sequence[Mapping[str, Any]] | None = None
+    ) -> tuple[State, SchedulerState]:
+        """Begin: what torch does when the scheduler is made for an optimizer.
+
+        Several schedulers change the learning rate here, and some the momentum.
+
+        Args:
+            state: the state of a grouped optimizer, bare or within other Optax states.
+            param_groups: for a second scheduler of the same optimizer, or one that resumes
+                (``last_epoch`` >= 0), what torch's schedulers leave in ``optimizer.param_groups``
+                (``"initial_lr"``, …): a dict for each group that is not frozen, as
+                `param_groups` of an earlier scheduler returns them or as torch's
+                ``optimizer.state_dict()`` holds them. Other entries are ignored.
+
+        Returns:
+            The optimizer's state and the scheduler's.
+
+        Raises:
+            ValueError: a list of another length than there are groups (frozen ones not counted),
+                or an optimizer whose numbers cannot be set as the scheduler must.
+            KeyError: ``last_epoch`` >= 0 without ``"initial_lr"``.
+        """
+        written = Written(state)
+        traced = written.traced
+        with jax.enable_x64(True), np.errstate(all="ignore"):
+            groups = written.groups({}, traced)
+            groups.entries = entries_of(param_groups, groups)
+            groups.stepped = None
+            own = self._construct(groups)
+            return written.state(groups, first=True), self._encoded(own, groups)
+
+    def get_last_lr(self, sched_state: SchedulerState) -> list[float]:
+        """Return the learning rate of each group that the scheduler set last; traced in `jit`."""
+        self._check_state(sched_state)
+        return _listed(sched_state.values["_last_lr"])
+
+    def param_groups(self, sched_state: SchedulerState) -> list[dict[str, float]]:
+        """Return what torch's schedulers keep in ``optimizer.param_groups``, for each group."""
+        self._check_state(sched_state)
+        columns = {name: _listed(parts) for name, parts in sched_state.param_groups.items()}
+        size = len(sched_state.values["_last_lr"])
+        return [{name: column[i] for name, column in columns.items()} for i in range(size)]
+
+    def state_dict(self, sched_state: SchedulerState) -> dict[str, Any]:
+        """Return torch's ``scheduler.state_dict()``: its names, nesting and values.
+
+        Functions are left out as torch leaves them out.
+        """
+        self._check_state(sched_state)
+        return state_dict(self, decode(sched_state.values, traced=False))
+
+    def load_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        param_groups: Sequence[Mapping[str, Any]] | None = None,
+    ) -> SchedulerState:
+        """Return the scheduler's state from a state dict, torch's or one of `state_dict`.
+
+        The optimizer's learning rates come with the optimizer's own state.
+
+        Args:
+            state_dict: as torch's ``scheduler.state_dict()``.
+            param_groups: torch's ``optimizer.param_groups``, for what the schedulers keep there;
+                needed only where it is not what this scheduler would put there.
+
+        Raises:
+            ValueError: the state dict belongs to a scheduler of another kind or other arguments.
+        """
+        own, groups = loaded(self, state_dict)
+        groups.entries.update(entries_of(param_groups, groups))
+        return self._encoded(own, groups)
+
+    def as_schedule(
+        self, base_lr: float, steps_per_epoch: int = 1, total_steps: int = 10_000
+    ) -> Callable[[Any], jax.Array]:
+        """Return an Optax schedule: the learning rate after a count of optimizer steps.
+
+        It is that of an undisturbed run, by the same recurrence, to the last bit of float64 (in
+        float32 unless x64 is enabled).
+
+        Args:
+            base_lr: the optimizer's learning rate before the scheduler begins.
+            steps_per_epoch: optimizer steps to one step of the scheduler.
+            total_steps: how many steps of the scheduler to calculate beforehand. For a later count
+                the schedule goes on from there each time it is called: right, but slow.
+
+        Raises:
+            ValueError: a scheduler that follows a metric.
+        """
+        return as_schedule(self, base_lr, steps_per_epoch, total_steps)
+
+    # ── for subclasses ─────────────────────────────────────────────────────────────────────────
+
+    def _check(self) -> None:
+        """Raise torch's errors for arguments."""
+
+    def _arguments(self, size: int) -> dict[str, Any]:
+        """Return what torch's object keeps of its arguments, for ``size`` groups."""
+        raise NotImplementedError
+
+    def _construct(self, groups: Groups) -> Own:
+        """Torch's ``__init__``, from where it has an optimizer."""
+        if self.last_epoch == -1:
+            groups.setdefault("initial_lr", groups.lr)
+        elif (index := groups.missing("initial_lr")) is not None:
+            raise KeyError(_NO_INITIAL_LR.format(index))
+        own = Own(base_lrs=groups.entry("initial_lr"), last_epoch=self.last_epoch)
+        self._initial_step(own, groups)
+        return own
+
+    def _initial_step(self, own: Own, groups: Groups) -> None:
+        own._step_count = 0
+        self._advance(own, groups, initial=True)
+
+    def _advance(
+        self, own: Own, groups: Groups, epoch: Value | None = None, *, initial: bool = False
+    ) -> None:
+        """Torch's ``step``."""
+        _warn_of_order(own, groups)
+        own._step_count = own._step_count + 1
+        if epoch is not None:
+            warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=4)
+        self._update_lr(own, groups, epoch, initial=initial)
+
+    def _update_lr(
+        self, own: Own, groups: Groups, epoch: Value | None = None, *, initial: bool = False
+    ) -> None:
+        if epoch is None:
+            own.last_epoch = own.last_epoch + 1
+            groups.lr = self._get_lr(own, groups, initial)
+        else:
+            own.last_epoch = epoch
+            groups.lr = self._get_closed_form_lr(own, groups)
+        own._last_lr = groups.lr
+
+    def _get_lr(self, own: Own, groups: Groups, initial: bool) -> Value:
+        """Torch's ``get_lr``; ``initial`` is its ``_is_initial``."""
+        raise NotImplementedError
+
+    def _get_closed_form_lr(self, own: Own, groups: Groups) -> Value:
+        """The same where an epoch is given; torch has a closed form for some."""
+        return self._get_lr(own, groups, False)
+
+    def _base_lrs(self, own: Own, groups: Groups) -> Value:
+        size = len(own.base_lrs.value if isinstance(own.base_lrs, Traced) else own.base_lrs)
+        if size != len(groups):
+            raise ValueError(
+                f"the scheduler began with {size} groups, the optimizer has {len(groups)} now; "
+                f"begin again with init{groups.not_counted()}"
+            )
+        return own.base_lrs
+
+    # ── from arrays to torch's attributes and back ─────────────────────────────────────────────
+
+    def _stepped(self, state: Any, sched_state: SchedulerState, *arguments: Value) -> Any:
+        self._check_state(sched_state)
+        written = Written(state)
+        arrays = (sched_state.values, sched_state.param_groups, arguments)
+        traced = written.traced or is_traced(arrays)
+        with jax.enable_x64(True), np.errstate(all="ignore"):
+            own = decode(sched_state.values, traced)
+            entries = {k: decode_value(v, traced) for k, v in sched_state.param_groups.items()}
+            groups = written.groups(entries, traced)
+            before = copied(own)
+            self._advance(own, groups, *(lift(a) if is_traced(a) else a for a in arguments))
+            values = encode(own, before, sched_state.values)
+            # A step changes the entries of no group.
+            return written.state(groups), dataclasses.replace(sched_state, values=values)
+
+    def _encoded(self, own: Own, groups: Groups) -> SchedulerState:
+        entries = {name: encode_value(value) for name, value in sorted(groups.entries.items())}
+        return SchedulerState(encode(own), entries, self.kind)
+
+    @property
+    def kind(self) -> str:
+        """The name of the class; of a composite with those inside it."""
+        return type(self).__name__
+
+    def _check_state(self, sched_state: object) -> None:
+        if not isinstance(sched_state, SchedulerState):
+            raise TypeError(
+                f"{type(self).__name__} needs the scheduler state that init or load_state_dict "
+                f"returns; got {type(sched_state).__name__}"
+            )
+        if sched_state.kind != self.kind:
+            raise ValueError(
+                f"the scheduler state is that of {sched_state.kind}, not of {self.kind}"
+            )
+
+
+class EpochScheduler(LRScheduler):
+    """A scheduler whose step may be told the epoch."""
+
+    def step(
+        self, state: State, sched_state: SchedulerState, epoch: int | None = None
+    ) -> tuple[State, SchedulerState]:
+        """Take one step: torch's ``scheduler.step()``.
+
+        Args:
+            state: the optimizer's state.
+            sched_state: the scheduler's, from `init` or an earlier step.
+            epoch: deprecated by torch: go to this epoch, by torch's closed form where it has one.
+
+        Returns:
+            Both states; the arguments are left as they were.
+
+        Raises:
+            TypeError, ValueError: no state of this scheduler.
+        """
+        stepped: tuple[State, SchedulerState] = self._stepped(state, sched_state, whole(epoch))
+        return stepped
+
+
+def whole(epoch: Any) -> Value | None:
+    if epoch is None:
+        return None
+    if is_traced(epoch):
+        is_whole = np.issubdtype(epoch.dtype, np.integer)
+    else:
+        is_whole = math.floor(epoch) == epoch
+    if not is_whole:
+        raise TypeError(f"epoch must be a whole number; got {epoch!r}")
+    return epoch if is_traced(epoch) else int(epoch)
+
+
+def _warn_of_order(own: Own, groups: Groups) -> None:
+    count = own._step_count
+    if isinstance(count, Traced) or count != 1 or groups.stepped is None:
+        return
+    if not groups.stepped():
+        warnings.warn(_STEP_ORDER_WARNING, UserWarning, stacklevel=5)
+
+
+def _listed(parts: Any) -> list[Any]:
+    vector = decoded(parts)
+    return vector.tolist() if isinstance(vector, np.ndarray) else list(vector)

@@ -1,0 +1,112 @@
+"""torch's ``scheduler.state_dict()``, both ways."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from ._arithmetic import Value
+from ._groups import Groups
+from ._state import Own
+
+if TYPE_CHECKING:
+    from ._scheduler import LRScheduler
+
+
+def attributes_of(function: Any) -> dict[str, Any] | None:
+    """Return what torch saves of a user's function: the attributes of a callable object."""
+    return None if isinstance(function, types.FunctionType) else vars(function).copy()
+
+
+def schedulers_of(scheduler: Any) -> tuple[Any, ...]:
+    schedulers: tuple[Any, ...] = getattr(scheduler, "schedulers", ())
+    return schedulers
+
+
+def state_dict(scheduler: LRScheduler, own: Own) -> dict[str, Any]:
+    held = {name: _plain(value) for name, value in vars(own).items() if name != "_schedulers"}
+    if "use_beta1" in held:
+        held["use_beta1"] = bool(held["use_beta1"])
+    state = {**scheduler._arguments(len(held["_last_lr"])), **held}
+    if "_step_count" in held:
+        state["_is_initial"] = False
+        if not schedulers_of(scheduler):
+            state["_get_lr_called_within_step"] = False
+    if schedulers_of(scheduler):
+        pairs = zip(schedulers_of(scheduler), own._schedulers, strict=True)
+        state["_schedulers"] = [state_dict(*pair) for pair in pairs]
+    return state
+
+
+def _plain(value: Value) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def loaded(scheduler: LRScheduler, state_dict: Mapping[str, Any]) -> tuple[Own, Groups]:
+    """Return the attributes that a state dict sets, and groups with the schedulers' entries."""
+    base_lrs = np.array(_first_lrs(state_dict), np.float64)
+    groups = Groups(base_lrs, np.zeros_like(base_lrs), bool(_first(state_dict, "use_beta1")))
+    with jax.enable_x64(True), np.errstate(all="ignore"):
+        own = _as_new(scheduler)._construct(groups)
+    _load(scheduler, own, state_dict)
+    return own, groups
+
+
+def _first(state_dict: Mapping[str, Any], name: str) -> Any:
+    """Return the value of the first scheduler, in the order in which they are made, that has it."""
+    for inner in state_dict.get("_schedulers", ()):
+        found = _first(inner, name)
+        if found is not None:
+            return found
+    return state_dict.get(name)
+
+
+def _first_lrs(state_dict: Mapping[str, Any]) -> Any:
+    base_lrs = _first(state_dict, "base_lrs")
+    lrs = state_dict.get("_last_lr") if base_lrs is None else base_lrs
+    if lrs is None:
+        raise ValueError("the state dict is not that of a scheduler: it has no '_last_lr'")
+    return lrs
+
+
+def _as_new(scheduler: Any) -> Any:
+    """Return the scheduler as it is without resuming, which needs no entries of the groups."""
+    changes: dict[str, Any] = {}
+    if schedulers_of(scheduler):
+        changes["schedulers"] = tuple(map(_as_new, scheduler.schedulers))
+    if hasattr(scheduler, "last_epoch"):
+        changes["last_epoch"] = -1
+    return dataclasses.replace(scheduler, **changes)
+
+
+def _load(scheduler: Any, own: Own, state_dict: Mapping[str, Any]) -> None:
+    name = type(scheduler).__name__
+    for key, value in scheduler._arguments(len(_first_lrs(state_dict))).items():
+        if key in state_dict and state_dict[key] != value:
+            raise ValueError(
+                f"the state dict was saved by a {name} with {key} {state_dict[key]!r}, this one "
+                f"has {value!r}; make the scheduler with the arguments it was saved with"
+            )
+    for key, value in vars(own).items():
+        if key not in state_dict:
+            raise ValueError(f"the state dict is not that of a {name}: it has no {key!r}")
+        if key == "_schedulers":
+            inner = state_dict[key]
+            if len(inner) != len(value):
+                raise ValueError(
+                    f"the state dict is that of a {name} of {len(inner)} schedulers, not of "
+                    f"{len(value)}"
+                )
+            for part in zip(scheduler.schedulers, value, inner, strict=True):
+                _load(*part)
+        elif isinstance(value, np.ndarray):
+            setattr(own, key, np.array(state_dict[key], np.float64))
+        else:
+            setattr(own, key, type(value)(state_dict[key]))
