@@ -18,10 +18,10 @@ verify: $(STAMP) ## train the LeNet recipes in both frameworks and report parity
 	$(BIN)/jaxopt-port verify
 
 test: lint ## lint, types and every test
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 test-quick: lint ## the same without the slow tests
-	$(BIN)/python -m pytest --numprocesses 2 -m 'not slow'
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m 'not slow'
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

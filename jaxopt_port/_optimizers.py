@@ -1,7 +1,7 @@
 """The optimizers, in both spellings."""
 
-from . import rules
-from .engine import Grouped, transformation
+from . import quasi_newton, rules
+from .engine import Grouped, transformation, whole_tree
 
 adadelta = transformation(rules.adadelta)
 adafactor = transformation(rules.adafactor)
@@ -10,6 +10,7 @@ adam = transformation(rules.adam)
 adamax = transformation(rules.adamax)
 adamw = transformation(rules.adamw)
 asgd = transformation(rules.asgd)
+lbfgs = whole_tree(quasi_newton.lbfgs)
 muon = transformation(rules.muon)
 nadam = transformation(rules.nadam)
 radam = transformation(rules.radam)
@@ -25,6 +26,7 @@ Adam = Grouped("Adam", adam)
 Adamax = Grouped("Adamax", adamax)
 AdamW = Grouped("AdamW", adamw)
 ASGD = Grouped("ASGD", asgd)
+LBFGS = Grouped("LBFGS", lbfgs)
 Muon = Grouped("Muon", muon)
 NAdam = Grouped("NAdam", nadam)
 RAdam = Grouped("RAdam", radam)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from jaxopt_port.verify._distance import step_units as step_units
 from jaxopt_port.verify._distance import ulps
 
 
@@ -38,21 +39,6 @@ def units(ours, theirs, before):
     largest = np.maximum(np.abs(wide[1]), np.abs(wide[2])).astype(theirs.dtype)
     distance = np.abs(wide[0] - wide[1]) / np.spacing(largest).astype(np.float64)
     return np.max(distance, initial=0.0)
-
-
-def step_units(ours, theirs, before):
-    """Each element's distance in units in the last place of the largest number of its step.
-
-    That is the value before, the value after or the change. Where a parameter crosses zero, the
-    unit of the result alone is smaller than any rounding on the way to it.
-    """
-    wide = [np.asarray(x, np.float64) for x in (ours, theirs, before)]
-    with np.errstate(invalid="ignore", over="ignore"):
-        change = np.abs(wide[1] - wide[2])
-        largest = np.max([np.abs(wide[1]), np.abs(wide[2]), change], axis=0).astype(theirs.dtype)
-        far = np.abs(wide[0] - wide[1]) / np.spacing(largest).astype(np.float64)
-    same = (wide[0] == wide[1]) | (np.isnan(wide[0]) & np.isnan(wide[1]))
-    return np.where(same, 0.0, np.where(np.isnan(far), np.inf, far))
 
 
 def relative(ours, theirs):

@@ -17,3 +17,14 @@ def x64():
     """The user's own jax_enable_x64."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def correct_root(monkeypatch):
+    """A correctly rounded square root in torch, in place of MKL's."""
+
+    def root(tensor):
+        return torch.from_numpy(np.asarray(np.sqrt(tensor.numpy())))
+
+    monkeypatch.setattr(torch.Tensor, "sqrt", root)
+    monkeypatch.setattr(torch.Tensor, "sqrt_", lambda tensor: tensor.copy_(root(tensor)))

@@ -3,15 +3,21 @@
 import doctest
 import importlib
 import inspect
+import pkgutil
 
 import pytest
+from torch.testing._internal.common_optimizers import optim_db
 
 import jaxopt_port as jp
 
 MODULES = [
     "jaxopt_port",
-    "jaxopt_port.rules._sgd",
-    "jaxopt_port.rules.torch_ops",
+    *(
+        f"jaxopt_port.rules.{module.name}"
+        for module in pkgutil.iter_modules(importlib.import_module("jaxopt_port.rules").__path__)
+    ),
+    "jaxopt_port.engine._factory",
+    "jaxopt_port.quasi_newton._lbfgs",
     "jaxopt_port.engine._groups",
     "jaxopt_port.engine._hyperparams",
     "jaxopt_port.engine._regroup",
@@ -22,8 +28,9 @@ PUBLIC_FUNCTIONS = [
     "get_hyperparams",
     "param_groups",
     "set_hyperparams",
-    "sgd",
     "step",
+    "transformation",
+    *(info.optim_cls.__name__ for info in optim_db),
 ]
 
 

@@ -95,7 +95,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_other_parameters_are_refused(case, spelling):
     param, message = REFUSED[case]
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(ValueError, match=message):
         spelling().init({"w": param})
 
 

@@ -47,7 +47,106 @@ TOLERANCES = {
     "injected float32": Tolerance(
         0, "bit", "numbers exact in float32 lose nothing in optax.inject_hyperparams"
     ),
+    "clip float32": Tolerance(
+        8,
+        "ulp",
+        "the norm is a sum, which torch's vector loop and XLA add up in another order: measured up "
+        "to 4, where the p of the norm is 1/2 or 1",
+    ),
+    "clip bfloat16": Tolerance(
+        1, "ulp", "the same; torch too adds up in float32 and rounds each norm to bfloat16"
+    ),
+    "averaging": Tolerance(0, "bit", "elementwise, in torch's order of operations"),
+    "a user's function in a traced schedule": Tolerance(
+        1e-15,
+        "relative",
+        "1 - epoch / 400 in jnp: XLA divides by way of the reciprocal and contracts; the library's "
+        "own formulas keep every bit",
+    ),
+    "elements beyond a unit": Tolerance(
+        0.01, "of all elements", "the contract: 99% of a step's parameters within a unit"
+    ),
+    "two hundred steps": Tolerance(
+        2e-6,
+        "of the leaf's largest magnitude",
+        "measured: at most 1.6e-6, Adadelta's acc_delta, in which four of MKL's roots multiply; "
+        "torch has no second implementation on the CPU that differs from the first",
+    ),
+    "one rounding": Tolerance(
+        1.2e-7,
+        "of the leaf's largest magnitude",
+        "where torch's two implementations happen to agree",
+    ),
+    "float64 run": Tolerance(
+        1e-13, "of the leaf's largest magnitude", "the contract is 1e-12; measured 3e-15"
+    ),
+    "low precision": Tolerance(
+        1, "unit of the step", "the contract: one unit of the dtype per step"
+    ),
+    "low precision tail": Tolerance(
+        2,
+        "units of the step",
+        "the last n % 32 elements, where torch's kernel rounds products that it fuses elsewhere",
+    ),
+    "low precision sums": Tolerance(
+        2, "units of the step", "a norm that torch rounds the other way scales the whole update"
+    ),
+    "muon update": Tolerance(1e-2, "of the update's norm", "the contract: five rounds in bfloat16"),
+    "muon cosine": Tolerance(0.9999, "at least", "the contract"),
+    "sparse adam run": Tolerance(
+        8,
+        "units of the run",
+        "30 steps, each with a root of MKL's; sums of equal rows in any order",
+    ),
+    "drawn sums": Tolerance(
+        1e-5, "of the largest magnitude", "float32 norms in another order, which scale the update"
+    ),
+    "torch's derivatives": Tolerance(
+        1e-9, "relative", "float64; quotients of small differences in three steps"
+    ),
+    "torch's float32 corrections": Tolerance(
+        3e-5, "relative", "with differentiable=True torch's bias corrections are float32 tensors"
+    ),
+    "complex": Tolerance(
+        5e-7, "of the largest magnitude", "torch's vectorised complex products round otherwise"
+    ),
 }
+
+# A step from torch's own state in float32: units of parameters and of state.
+_ROOT = "MKL's root is up to a unit off, a relative error of 1.2e-7, which its quotient keeps"
+STEP_TOLERANCES = (
+    {
+        name: (Tolerance(0, "bits", "torch's arithmetic, reproduced"),) * 2
+        for name in ("ASGD", "Adamax", "Rprop", "SGD")
+    }
+    | {
+        name: (Tolerance(4, "units", _ROOT), Tolerance(0, "bits", "no root in the state"))
+        for name in ("Adagrad", "Adam", "AdamW", "NAdam", "RAdam")
+    }
+    | {
+        "RMSprop": (
+            Tolerance(16, "units", "with momentum, the quotient and the buffer may cancel"),
+            Tolerance(2, "units", "the momentum buffer holds quotients"),
+        ),
+        "Adadelta": (
+            Tolerance(4, "units", _ROOT),
+            Tolerance(8, "units", "acc_delta is the square of a quotient of two roots"),
+        ),
+        "Adafactor": (
+            Tolerance(
+                16,
+                "units",
+                "torch's float32 norms are off by 1e-6; see the float64 reference's test",
+            ),
+            Tolerance(4, "units", "row_var and col_var are squares of norms"),
+        ),
+    }
+)
+
+
+def step_bounds(name: str) -> tuple[float, float]:
+    of_param, of_state = STEP_TOLERANCES[name]
+    return of_param.bound, of_state.bound
 
 
 def bound(name: str) -> float:

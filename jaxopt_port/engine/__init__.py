@@ -1,6 +1,7 @@
 """The engine: lifts a rule for one leaf to Optax, with groups, hyperparameters and steps."""
 
 from ._factory import transformation as transformation
+from ._factory import whole_tree as whole_tree
 from ._grouped import Grouped as Grouped
 from ._groups import GroupedTransformation as GroupedTransformation
 from ._groups import param_groups as param_groups

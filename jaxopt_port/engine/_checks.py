@@ -50,12 +50,12 @@ def check_given(params: Any) -> None:
 
 
 def check_accepted(params: Any, rules: Rules) -> None:
-    """Raise TypeError for a parameter whose shape or dtype its rule does not support."""
+    """Raise ValueError for a parameter whose shape or dtype its rule does not support."""
     for path, leaf in leaf_paths(params):
         rule = _of_path(rules, path)
         problem = None if rule is None else rule.accepts(leaf)
         if problem is not None:
-            raise TypeError(f'{problem.message} ("{path}"); {problem.remedy}')
+            raise ValueError(f'{problem.message} ("{path}"); {problem.remedy}')
 
 
 def _of_path(rules: Rules, path: str) -> Rule[Any] | None:

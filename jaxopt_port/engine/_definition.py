@@ -13,7 +13,7 @@ import optax
 
 from ._arguments import Arguments, as_number, check_values, first_value
 from ._checks import canonical, check_accepted, check_given, check_gradients, check_params
-from ._factory import make_program, rule_of, split
+from ._factory import is_whole_tree, make_program, rule_of, split
 from ._paths import leaf_paths, leaves_up_to
 from ._programs import Numbers, foreign_program, rule_program
 from ._selectors import Selector, check_selector, describe, resolve
@@ -163,6 +163,13 @@ class Definition:
         members = list(self.members)
         for group in groups:
             members.append(self._member(len(members), group, members))
+        trained = [member for member in members if not member.group.frozen]
+        whole = [member.factory for member in trained if is_whole_tree(member.factory)]
+        if whole and len(trained) > 1:
+            raise ValueError(
+                f"{whole[0].__name__.upper()} doesn't support per-parameter options (parameter "
+                "groups); it takes one group, and frozen ones beside it"
+            )
         return replace(self, members=tuple(members))
 
     def _member(self, index: int, group: Mapping[str, Any], earlier: Sequence[Member]) -> Member:
@@ -198,6 +205,11 @@ class Definition:
                 static=tuple(sorted(shown.items())),
                 scheduled=scheduled,
             )
+            if is_whole_tree(factory):
+                factory(
+                    **{k: first_value(v) if callable(v) else v for k, v in numbers.items()},
+                    **static,
+                )
             return Member(info, selector, numbers, static, factory)
         program = make_program(arguments.rule, numbers, static)
         # Groups of one program differ in numbers alone, and share its vectors.

@@ -24,6 +24,9 @@ R = TypeVar("R")
 # By identity: a wrapper around a factory (optax.inject_hyperparams, say) is another factory.
 _RULES: dict[Callable[..., Any], Rule[Any]] = {}
 
+# Those that treat all parameters as one vector, with one set of numbers.
+_WHOLE_TREE: list[Callable[..., Any]] = []
+
 
 class ScheduledState(NamedTuple):
     """The state of a lower-case transformation one of whose numbers is a schedule.
@@ -43,6 +46,16 @@ def rule_of(factory: Callable[..., Any]) -> Rule[Any] | None:
         return _RULES.get(factory)
     except TypeError:  # a factory that cannot be hashed is not one of ours
         return None
+
+
+def whole_tree(factory: Callable[P, R]) -> Callable[P, R]:
+    """Mark a factory whose optimizer can have one group only."""
+    _WHOLE_TREE.append(factory)
+    return factory
+
+
+def is_whole_tree(factory: Callable[..., Any]) -> bool:
+    return any(factory is marked for marked in _WHOLE_TREE)
 
 
 def split(
@@ -86,11 +99,32 @@ def _as_float64(value: Any) -> jax.Array:
 
 
 def transformation(rule: Rule[P]) -> Callable[P, optax.GradientTransformationExtraArgs]:
-    """Return the lower-case factory of a rule: its numbers to an Optax transformation.
+    """Make an Optax factory of an update rule for one leaf: the way to write one's own optimizer.
 
-    The factory takes the rule's arguments. A number may be a schedule (a callable of the update
-    count); under ``optax.inject_hyperparams`` it may be traced. Numbers are float64 in the update
-    whatever the parameters are, except where ``inject_hyperparams`` has rounded them.
+    All optimizers of this library are made by it. The factory takes the rule's arguments. A number
+    may be a schedule (a callable of the update count); under ``optax.inject_hyperparams`` it may be
+    traced. Numbers are float64 in the update whatever the parameters are, except where
+    ``inject_hyperparams`` has rounded them. ``jp.param_groups`` gives the factory groups.
+
+    Args:
+        rule: a ``jaxopt_port.rules.Rule``; ``examples/lion.py`` writes one.
+
+    Returns:
+        The factory, with the signature and docstring of the rule's ``arguments``.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxopt_port as jp
+        >>> from jaxopt_port.rules import Rule, Sum
+        >>> def sign_descent(lr=0.1):
+        ...     return iter(())  # no argument is wrong
+        >>> def update(grad, param, state, *, lr):
+        ...     return param - lr.astype(param.dtype) * jnp.sign(grad), state
+        >>> factory = jp.transformation(Rule(sign_descent, lambda param, **_: {}, update))
+        >>> params = {"slow": jnp.ones(()), "fast": jnp.ones(())}
+        >>> tx = jp.param_groups(factory, [{"params": "slow"}, {"params": "fast", "lr": 0.5}])
+        >>> params, state = jp.step(tx, params, tx.init(params), params)
+        >>> [round(float(params[name]), 2) for name in ("slow", "fast")]
+        [0.9, 0.5]
     """
     signature = inspect.signature(rule.arguments)
     arguments = Arguments(signature, rule)

@@ -198,10 +198,16 @@ def rule_transform(
             of_groups = vectors()
             shared, scalars = jax.vmap(program.advance)(state.scalars, of_groups)
             groups = groups_of(leaves)
-            own = {g: _entries(of_groups | scalars, g) for g in set(groups)}
+            own = {g: _entries(of_groups, g) for g in set(groups)}
+            met = {
+                (g, dtype): _rounded_entries(scalars, g, dtype)
+                for g, dtype in {(g, p.dtype) for g, p in zip(groups, leaves, strict=True)}
+            }
             for i, (g, grad, param) in enumerate(zip(groups, grads, leaves, strict=True)):
                 before = {k: v[i] for k, (v, _) in held.items() if not _is_not_held(v[i])}
-                new_param, new_update, after = update_leaf(grad, param, before, own[g])
+                new_param, new_update, after = update_leaf(
+                    grad, param, before, own[g] | met[g, param.dtype]
+                )
                 if recording is not None:
                     recording.record(new_update, new_param)
                 new_updates.append(new_update)
@@ -214,6 +220,17 @@ def rule_transform(
         return jax.tree.unflatten(treedef, new_updates), RuleState(shared, new_leaves)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _rounded_entries(
+    scalars: dict[str, jax.Array], group: int, dtype: jnp.dtype
+) -> dict[str, jax.Array]:
+    """Return a group's scalars as they meet arrays of ``dtype``, rounded once for all leaves."""
+    wide = jnp.float64 if dtype in (jnp.float64, jnp.complex128) else jnp.float32
+    return {
+        name: value.astype(wide) if value.dtype == jnp.float64 else value
+        for name, value in _entries(scalars, group).items()
+    }
 
 
 def _entries(vectors: dict[str, jax.Array], group: int) -> dict[str, jax.Array]:

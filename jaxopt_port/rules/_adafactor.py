@@ -37,8 +37,8 @@ def adafactor(
         maximize: ascend instead of descend.
 
     Raises:
-        ValueError: a number out of its range, beginning with torch's own message.
-        TypeError: a complex parameter.
+        ValueError: a number out of its range, or a complex parameter, beginning with torch's own
+            message.
 
     References:
         Shazeer and Stern, 2018, *Adafactor: Adaptive Learning Rates with Sublinear Memory Cost*;
@@ -127,6 +127,11 @@ def _root_mean_square(x: jax.Array) -> jax.Array:
     return mean
 
 
+def _max(a: Scalar, b: jax.Array) -> jax.Array:
+    """Python's ``max``, which is ``a`` where ``b`` is NaN."""
+    return jnp.where(b > a, b, a)
+
+
 def _update(
     grad: jax.Array,
     param: jax.Array,
@@ -145,7 +150,7 @@ def _update(
         grad = -grad
     # NaN stands for None.
     eps1 = jnp.where(jnp.isnan(eps1), float(jnp.finfo(param.dtype).eps), eps1)
-    alpha = jnp.maximum(eps2, _root_mean_square(param)) * rho_t
+    alpha = _max(eps2, _root_mean_square(param)) * rho_t
     param = mul(param, decay)
     if grad.ndim > 1:
         variance, after = _factored(grad, state, weight=one_minus_beta2_t, eps1=eps1)
@@ -153,7 +158,7 @@ def _update(
         variance = lerp(state["variance"], mul(grad, grad), one_minus_beta2_t)
         after = {"variance": variance}
     update = mul(rsqrt(jnp.maximum(variance, constant(eps1 * eps1, grad))), grad)
-    denom = jnp.maximum(1.0, _root_mean_square(update) / d)
+    denom = _max(1.0, _root_mean_square(update) / d)
     return Sum(param, scaled(update, -alpha / denom)), after
 
 

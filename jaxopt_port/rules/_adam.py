@@ -108,12 +108,20 @@ def _start(**_: Any) -> Shared:
 
 
 def _advance(
-    shared: Shared, *, lr: jax.Array, betas: jax.Array, **_: Any
+    shared: Shared,
+    *,
+    lr: jax.Array,
+    betas: jax.Array,
+    eps: jax.Array,
+    weight_decay: jax.Array,
+    **_: Any,
 ) -> tuple[Shared, Scalars]:
     step = shared["step"] + 1
     bias_correction1, bias_correction2 = 1 - betas ** step.astype(jnp.float64)
     return {"step": step}, {
         **_moments.scalars(betas),
+        **_decay.scalars(lr, weight_decay),
+        "eps": eps,
         "step_size": lr / bias_correction1,
         "bias_correction2_sqrt": jnp.sqrt(bias_correction2),
     }
@@ -124,9 +132,9 @@ def _update(
     param: jax.Array,
     state: LeafState,
     *,
-    lr: jax.Array,
     eps: jax.Array,
     weight_decay: jax.Array,
+    decay: jax.Array,
     amsgrad: bool,
     maximize: bool,
     step_size: jax.Array,
@@ -140,7 +148,7 @@ def _update(
     if maximize:
         grad = -grad
     grad, param = _decay.decayed(
-        grad, param, lr=lr, weight_decay=weight_decay, decoupled=decoupled_weight_decay
+        grad, param, weight_decay=weight_decay, decay=decay, decoupled=decoupled_weight_decay
     )
     exp_avg, exp_avg_sq = _moments.advanced(
         grad, state, weight1=weight1, beta2=beta2, weight2=weight2

@@ -48,8 +48,8 @@ def muon(
             ``0.2 * sqrt(max(rows, columns))``.
 
     Raises:
-        ValueError: a number out of its range, beginning with torch's own message.
-        TypeError: a parameter that is complex or has not two axes.
+        ValueError: a number out of its range, or a parameter that is complex or has not two axes,
+            beginning with torch's own message.
 
     References:
         Jordan, 2024, *Muon: An optimizer for hidden layers in neural networks*; Liu et al., 2025,
@@ -62,8 +62,8 @@ def muon(
         >>> tx = jp.Muon(lr=0.5, weight_decay=0.0)
         >>> params, state = jp.step(tx, grads, tx.init(params), params)
         >>> params["kernel"].round(1)
-        Array([[0.6, 0. ],
-               [0. , 0.6]], dtype=float32)
+        Array([[0.4, 0. ],
+               [0. , 0.4]], dtype=float32)
     """
     if not lr >= 0.0:
         yield Problem(f"Learning rate should be >= 0 but is: {lr}", "lr must be >= 0")

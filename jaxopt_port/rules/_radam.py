@@ -46,8 +46,8 @@ def radam(
         >>> params, grads = {"weight": jnp.ones(2)}, {"weight": jnp.full(2, 3.0)}
         >>> tx = jp.RAdam(lr=0.1)
         >>> params, state = jp.step(tx, grads, tx.init(params), params)
-        >>> params["weight"].round(3)
-        Array([0.7, 0.7], dtype=float32)
+        >>> round(float(params["weight"][0]), 3)
+        0.7
     """
     yield from _ranges.learning_rate(lr)
     yield from _ranges.epsilon(eps)
@@ -63,7 +63,9 @@ def _start(**_: Any) -> Shared:
     return {"step": 0.0}
 
 
-def _advance(shared: Shared, *, betas: jax.Array, **_: Any) -> tuple[Shared, Scalars]:
+def _advance(
+    shared: Shared, *, lr: jax.Array, betas: jax.Array, weight_decay: jax.Array, **_: Any
+) -> tuple[Shared, Scalars]:
     _, beta2 = betas
     step = shared["step"] + 1
     t = step.astype(jnp.float64)
@@ -76,6 +78,7 @@ def _advance(shared: Shared, *, betas: jax.Array, **_: Any) -> tuple[Shared, Sca
     rect = ((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)) ** 0.5
     return {"step": step}, {
         **_moments.scalars(betas),
+        **_decay.scalars(lr, weight_decay),
         "bias_correction1": bias_correction1,
         "bias_correction2_sqrt": jnp.sqrt(bias_correction2),
         "rectified": rectified,
@@ -91,6 +94,7 @@ def _update(
     lr: jax.Array,
     eps: jax.Array,
     weight_decay: jax.Array,
+    decay: jax.Array,
     decoupled_weight_decay: bool,
     maximize: bool,
     bias_correction1: jax.Array,
@@ -105,7 +109,7 @@ def _update(
     if maximize:
         grad = -grad
     grad, param = _decay.decayed(
-        grad, param, lr=lr, weight_decay=weight_decay, decoupled=decoupled_weight_decay
+        grad, param, weight_decay=weight_decay, decay=decay, decoupled=decoupled_weight_decay
     )
     exp_avg, exp_avg_sq = _moments.advanced(
         grad, state, weight1=weight1, beta2=beta2, weight2=weight2

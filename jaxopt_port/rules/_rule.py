@@ -82,8 +82,9 @@ class Rule(Generic[P]):
         start: ``start(**options)``: what is held once for all leaves of a group, such as the step
             count: scalars, int32, float32 or bool.
         advance: ``advance(shared, **options) -> (shared, scalars)``: what follows from it once per
-            group and step: its next value, and float64 scalars that ``update`` is given by name,
-            such as bias corrections.
+            group and step: its next value, and float64 scalars, such as bias corrections, that
+            ``update`` is given by name, rounded to the type that the leaf is computed in. They
+            replace options of the same name.
         holds: ``holds(**options)``: the names of the state that these options need, or None for
             all of it. A number that is not known when the optimizer is built is NaN.
         accepts: ``accepts(param)``: the problem with a parameter of this shape and dtype, if any.

@@ -34,7 +34,8 @@ def rounded(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
 def _unfused(x: jax.Array) -> jax.Array:
     # Neither reduce_precision to float32 nor optimization_barrier stops XLA from contracting a
     # product on the CPU; a select between it and a NaN does, at no measurable cost.
-    return jnp.where(x == x, x, jnp.nan)
+    # (lax.select, not jnp.where, which costs a function call of StableHLO for each use.)
+    return lax.select(x == x, x, lax.full_like(x, jnp.nan))
 
 
 def _operand(a: Scalar, dtype: jnp.dtype) -> jax.Array:
@@ -81,9 +82,13 @@ def mul(x: jax.Array, a: Scalar) -> jax.Array:
 
 
 def div(x: jax.Array, a: Scalar) -> jax.Array:
-    """``x.div(a)``: a division, which XLA makes a product with ``1 / a`` of, for a scalar ``a``."""
+    """``x.div(a)``, a true division.
+
+    XLA makes a product of a division by a scalar or by a root; a select hides both from it.
+    """
     wide = widened(x)
-    divisor = jnp.where(wide == wide, _operand(a, x.dtype), jnp.nan)  # an array, to XLA
+    divisor = jnp.broadcast_to(_operand(a, x.dtype), wide.shape)
+    divisor = lax.select(wide == wide, divisor, lax.full_like(wide, jnp.nan))
     return rounded(wide / divisor, x.dtype)
 
 
@@ -92,7 +97,7 @@ def lerp(x: jax.Array, y: jax.Array, weight: Scalar) -> jax.Array:
     w = _operand(weight, x.dtype)
     x_, y_ = widened(x), widened(y)
     near = w < 0.5
-    return rounded(jnp.where(near, x_, y_) + jnp.where(near, w, w - 1) * (y_ - x_), x.dtype)
+    return rounded(lax.select(near, x_, y_) + lax.select(near, w, w - 1) * (y_ - x_), x.dtype)
 
 
 def addcmul(x: jax.Array, y: jax.Array, z: jax.Array, *, value: Scalar) -> jax.Array:
@@ -112,11 +117,8 @@ def addcdiv(x: jax.Array, y: jax.Array, z: jax.Array, *, value: Scalar) -> jax.A
 
 
 def sqrt(x: jax.Array) -> jax.Array:
-    """``x.sqrt()``, correctly rounded; torch's CPU build has MKL's, at most one unit away.
-
-    Kept from XLA, which makes a product with a reciprocal root of a division by a root.
-    """
-    return rounded(_unfused(jnp.sqrt(widened(x))), x.dtype)
+    """``x.sqrt()``, correctly rounded; torch's CPU build has MKL's, at most one unit away."""
+    return rounded(jnp.sqrt(widened(x)), x.dtype)
 
 
 def rsqrt(x: jax.Array) -> jax.Array:
