@@ -1,23 +1,28 @@
-"""``python -m benchmarks``: run suites and print medians, with ratios taken in the same run."""
+"""``python -m benchmarks``: medians of times with ratios from one run; distances from torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich import box
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from . import compile as compiling
 from . import groups, imports
 from ._timing import Spread
 
 # A suite, and the contender that the others are divided by.
 SUITES: dict[str, tuple[Callable[[bool], dict[str, Spread]], str]] = {
     "groups": (groups.measure, "jp.SGD, 1 group"),
+    "compile": (compiling.measure, "optax.adam"),
     "imports": (imports.measure, "import optax"),
 }
+PARITY = "parity"
 
 
 def _show(name: str, measured: dict[str, Spread], base: str, console: Console) -> None:
@@ -35,22 +40,92 @@ def _show(name: str, measured: dict[str, Spread], base: str, console: Console) -
     console.print(table)
 
 
-def main(
-    suites: Annotated[
-        list[str] | None, typer.Argument(help=f"Which to run: {', '.join(SUITES)}. All by default.")
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds.")] = False,
-) -> None:
-    """Measure this library beside its peers."""
-    console = Console()
-    for name in suites or SUITES:
-        if name not in SUITES:
-            raise typer.BadParameter(f"no suite {name!r}; the suites are {', '.join(SUITES)}")
+def _timed(names: list[str], quick: bool, console: Console) -> None:
+    for name in names:
         measure, base = SUITES[name]
         with console.status(f"measuring {name} …"):
             measured = measure(quick)
         _show(name, measured, base, console)
 
 
+def _parity(optimizers: list[str], quick: bool, write: bool) -> None:
+    """Measure, print the document and, if asked to, write it."""
+    from . import _parity_document, parity
+    from ._torch_table import configurations
+
+    known = list(dict.fromkeys(configuration.optimizer for configuration in configurations()))
+    for name in optimizers:
+        if name not in known:
+            raise typer.BadParameter(
+                f"no optimizer {name!r}; torch's are {', '.join(known)}", param_hint="--optimizer"
+            )
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("parity", total=None)
+
+        def show(configuration: Any, done: int, total: int) -> None:
+            text = f"{configuration.optimizer}({configuration})"
+            bar.update(task, description=escape(text[:60]), completed=done, total=total)
+
+        text = _parity_document.document(parity.measure(optimizers, quick, show))
+    typer.echo(text, nl=False)
+    if write:
+        _parity_document.write(text)
+        typer.echo(f"written: {_parity_document.DOCUMENT}", err=True)
+
+
+def main(
+    suites: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SUITE]...",
+            help=f"Which to run: {', '.join(SUITES)} (all of these by default), or parity.",
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer rounds; for parity, a tenth of the steps.")
+    ] = False,
+    optimizer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--optimizer",
+            metavar="NAME",
+            help="For parity: torch's class, e.g. RMSprop; repeatable.",
+        ),
+    ] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="For parity: also write it to docs/parity.md.")
+    ] = False,
+) -> None:
+    """Measure this library beside its peers.
+
+    The suites groups and imports are about time. The suite parity is about numbers: in each
+    configuration of torch's own table it takes 200 steps in torch, in this library and in plain
+    Optax, and prints as Markdown how far they end apart, with the closest Optax code for each
+    optimizer and the reasons. It takes minutes, so it runs only when it is named:
+
+    python -m benchmarks parity --optimizer RMSprop
+    """
+    for name in suites or ():
+        if name not in (*SUITES, PARITY):
+            raise typer.BadParameter(f"no suite {name!r}; they are {', '.join((*SUITES, PARITY))}")
+    asked = suites or list(SUITES)
+    if (write or optimizer) and PARITY not in asked:
+        raise typer.BadParameter("--write and --optimizer are for the suite parity: name it")
+    if write and (quick or optimizer):
+        raise typer.BadParameter("--write takes the whole run: no --quick, no --optimizer")
+    _timed([name for name in asked if name in SUITES], quick, Console())
+    if PARITY in asked:
+        _parity(optimizer or [], quick, write)
+
+
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(main)
+    app(prog_name="python -m benchmarks")

@@ -41,10 +41,10 @@ def units(ours, theirs, before):
     return np.max(distance, initial=0.0)
 
 
-def relative(ours, theirs):
-    """The largest difference as a part of the largest magnitude; 0 for what is all zero."""
+def relative(ours, theirs, before=0.0):
+    """The largest difference as a part of the largest magnitude, now or before."""
     wide = np.complex128 if np.iscomplexobj(theirs) else np.float64
     ours, theirs = np.asarray(ours).astype(wide), np.asarray(theirs).astype(wide)
-    scale = np.max(np.abs(theirs), initial=0.0)
+    scale = max(np.max(np.abs(theirs), initial=0.0), np.max(np.abs(before), initial=0.0))
     far = np.max(np.abs(ours - theirs), initial=0.0)
     return far / scale if scale else far

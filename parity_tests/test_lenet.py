@@ -160,6 +160,7 @@ ERROR_OVER_TORCHS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("flax", FLAX)
 @pytest.mark.parametrize("dtype", ERROR_OVER_TORCHS)
@@ -193,6 +194,7 @@ def test_paths_carry_torchs_indices(flax: str) -> None:
     assert {path.removeprefix("params/"): leaf.shape for path, leaf in leaves} == PATHS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flax", FLAX)
 def test_initialisation_has_torchs_distribution(flax: str) -> None:
     ours = {path.removeprefix("params/"): leaf for path, leaf in leaf_paths(INITIALISED[flax]())}

@@ -110,6 +110,7 @@ def test_a_thousand_steps_through_changes_are_bit_equal(options, grouping, rng):
             assert_same_bits(buffers(state), oracle.state("momentum_buffer"), f"buffer, {step}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "grouping",
     [
@@ -165,6 +166,7 @@ LOW_PRECISION = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @LOW_PRECISION
 @pytest.mark.parametrize("options", [options for _, options in CONFIGURATIONS], ids=IDS)
 def test_low_precision_takes_each_step_within_one_unit(options, dtype, rng):

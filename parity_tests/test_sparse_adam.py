@@ -78,6 +78,7 @@ def test_thirty_steps(case, grouping, form, dtype, rng, x64):
             np.testing.assert_allclose(ours, array, rtol=8 * np.finfo(dtype).eps, err_msg=held)
 
 
+@pytest.mark.slow
 def test_only_touched_rows_change():
     start = {"table": jnp.arange(12.0).reshape(6, 2)}
     tx = jp.SparseAdam()
@@ -93,6 +94,7 @@ def test_only_touched_rows_change():
     assert leaf_states(state)["table"]["exp_avg"][4, 0] == np.float32(0.1) * 2
 
 
+@pytest.mark.slow
 def test_update_and_apply_updates_give_the_same_and_padding_is_left_out():
     start = {"table": jnp.ones((4, 2))}
     tx = jp.sparse_adam(lr=0.1)
@@ -103,6 +105,7 @@ def test_update_and_apply_updates_give_the_same_and_padding_is_left_out():
     assert np.flatnonzero(np.asarray(updates["table"])[:, 0]).tolist() == [2]
 
 
+@pytest.mark.slow
 def test_indices_of_single_elements():
     start = {"table": jnp.zeros((3, 2))}
     indices = jnp.array([[0, 1], [2, 0]])
@@ -111,6 +114,7 @@ def test_indices_of_single_elements():
     np.testing.assert_allclose(params["table"], [[0, -1], [0, 0], [1, 0]], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_beside_dense_parameters_and_frozen_ones():
     params = {"table": jnp.ones((5, 2)), "dense": jnp.ones(3), "still": jnp.ones(2)}
     tx = jp.SparseAdam(
@@ -145,6 +149,7 @@ def cost(rows, table_rows):
     return memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
 
 
+@pytest.mark.slow
 def test_memory_beyond_the_donated_table_does_not_grow_with_it():
     assert cost(16, 200_000) == cost(16, 2_000)
 

@@ -54,6 +54,7 @@ def test_what_a_report_says(digits):
     }
 
 
+@pytest.mark.slow
 def test_a_rebuilt_optimizer_has_lost_its_momentum_on_both_sides(digits):
     (result,) = run(["dynamic-rebuilt"], digits=digits, steps=4).results
     before, after = result.change.momentum_before, result.change.momentum_after
@@ -65,7 +66,11 @@ def test_a_rebuilt_optimizer_has_lost_its_momentum_on_both_sides(digits):
 # ── it fails ───────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    "fault",
+    [FAULTS[0], *(pytest.param(fault, marks=pytest.mark.slow) for fault in FAULTS[1:])],
+    ids=lambda fault: fault.name,
+)
 def test_a_deliberate_fault_is_found_and_named(fault, digits, monkeypatch):
     sgd = transformation(replace(rules.sgd, update=fault.update))
     monkeypatch.setattr(jp, "sgd", sgd)
@@ -76,6 +81,7 @@ def test_a_deliberate_fault_is_found_and_named(fault, digits, monkeypatch):
     assert first.path.startswith(fault.path)
 
 
+@pytest.mark.slow
 def test_the_command_names_the_culprit_and_exits_1(monkeypatch):
     fault = FAULTS[0]
     sgd = transformation(replace(rules.sgd, update=fault.update))
@@ -90,6 +96,7 @@ def test_the_command_names_the_culprit_and_exits_1(monkeypatch):
 # ── the command line ───────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_it_measured(tmp_path):
     file = tmp_path / "report.json"
     result = RUNNER.invoke(

@@ -185,6 +185,7 @@ class Definition:
             raise ValueError(f'two parameter groups are named "{name}"')
         own = {k: v for k, v in group.items() if k not in _RESERVED}
         if group.get("frozen", False):
+            self.arguments.check_names(own, where)
             if own or "optimizer" in group:
                 odd = next(iter(own), "optimizer")
                 raise ValueError(f"{label} is frozen: its option {odd!r} has no use")

@@ -9,18 +9,7 @@ import jax.numpy as jnp
 from . import _ranges
 from ._decay import l2
 from ._rule import LeafState, Problem, Rule, Scalars, Shared, Sum
-from .torch_ops import (
-    Scalar,
-    acting_alpha,
-    add_scalar,
-    addcdiv,
-    addcmul,
-    lerp,
-    mul,
-    quotient,
-    sqrt,
-    widened,
-)
+from .torch_ops import Scalar, add_scalar, addcdiv, addcmul, lerp, mul, quotient, scaled, sqrt
 
 
 def rmsprop(
@@ -110,16 +99,15 @@ def _update(
         grad_avg = after["grad_avg"] = lerp(state["grad_avg"], grad, weight)
         square_avg = addcmul(square_avg, grad_avg, grad_avg, value=-1.0)
     avg = add_scalar(sqrt(square_avg), eps)
-    delta = quotient(grad, avg, value=-lr)
-    if "momentum_buffer" in state:
-        # A momentum set to 0 in mid-run rests the buffer and leaves it as it is.
-        moving, held = momentum > 0, state["momentum_buffer"]
-        buf = addcdiv(mul(held, momentum), grad, avg, value=1.0)
-        after["momentum_buffer"] = jnp.where(moving, buf, held)
-        # One product either way: XLA contracts none that is behind a select.
-        factor = jnp.where(moving, acting_alpha(-lr, param.dtype), 1)
-        delta = jnp.where(moving, widened(buf), delta) * factor
-    return Sum(param, delta), after
+    if "momentum_buffer" not in state:
+        return Sum(param, quotient(grad, avg, value=-lr)), after
+    # A momentum set to 0 in mid-run rests the buffer and leaves it as it is; the step is then
+    # torch's to a rounding. (XLA contracts no product that is behind a select.)
+    moving, held = momentum > 0, state["momentum_buffer"]
+    kept = mul(jnp.where(moving, held, jnp.zeros_like(held)), momentum)
+    buf = addcdiv(kept, grad, avg, value=1.0)
+    after["momentum_buffer"] = jnp.where(moving, buf, held)
+    return Sum(param, scaled(buf, -lr)), after
 
 
 rule = Rule(rmsprop, _init, _update, _start, _advance, _holds)
