@@ -105,9 +105,9 @@ def main(
 ) -> None:
     """Measure this library beside its peers.
 
-    The suites groups and imports are about time. The suite parity is about numbers: in each
-    configuration of torch's own table it takes 200 steps in torch, in this library and in plain
-    Optax, and prints as Markdown how far they end apart, with the closest Optax code for each
+    The suites groups, compile and imports are about time. The suite parity is about numbers: in
+    each configuration of torch's own table it takes 200 steps in torch, in this library and in
+    plain Optax, and prints as Markdown how far they end apart, with the closest Optax code for each
     optimizer and the reasons. It takes minutes, so it runs only when it is named:
 
     python -m benchmarks parity --optimizer RMSprop

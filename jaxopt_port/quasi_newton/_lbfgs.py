@@ -19,8 +19,9 @@ Number: TypeAlias = float | jax.Array
 Count: TypeAlias = int | jax.Array
 
 _HOW_TO_CALL = (
-    "L-BFGS evaluates the objective itself: call tx.update(grads, state, params, value=value, "
-    "value_fn=value_fn), where value, grads = jax.value_and_grad(value_fn)(params)"
+    "L-BFGS evaluates the objective itself: call jp.step(tx, value_fn, state, params), or "
+    "tx.update(grads, state, params, value=value, value_fn=value_fn), where value, grads = "
+    "jax.value_and_grad(value_fn)(params)"
 )
 
 
