@@ -19,6 +19,8 @@ Params = TypeVar("Params")
 State = TypeVar("State")
 Outputs = TypeVar("Outputs")
 
+_SAVED = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
+
 
 class GradScalerState(NamedTuple):
     """What a scaler remembers.
@@ -180,7 +182,7 @@ class GradScaler:
 
         Raises:
             RuntimeError: the state dict is empty.
-            ValueError: it was saved with other factors.
+            ValueError: it lacks an entry, or was saved with other factors.
         """
         if not self.enabled:
             return self.init()
@@ -188,6 +190,12 @@ class GradScaler:
             raise RuntimeError(
                 "The source state dict is empty, possibly because it was saved "
                 "from a disabled instance of GradScaler."
+            )
+        missing = [name for name in _SAVED if name not in state_dict]
+        if missing:
+            raise ValueError(
+                f"the state dict is not that of a GradScaler: it has no {', '.join(missing)}; its "
+                f"entries are {', '.join(map(str, state_dict))}"
             )
         for name in ("growth_factor", "backoff_factor", "growth_interval"):
             if state_dict[name] != getattr(self, name):

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from .rules import torch_ops
 from .rules.torch_ops import add_scalar, mul, reciprocal
 
 Grads = TypeVar("Grads")
@@ -66,7 +67,7 @@ def _norm(x: jax.Array, norm_type: float) -> jax.Array:
     elif norm_type == 1:
         norm = jnp.sum(size)
     elif norm_type == 2:
-        norm = jnp.sqrt(jnp.sum(size * size))
+        norm = torch_ops.norm(size)
     else:
         norm = jnp.sum(size**norm_type) ** (1 / norm_type)
     return norm.astype(dtype)

@@ -140,6 +140,8 @@ def test_grad_scaler_errors_and_switches():
         scaler.load_state_dict({})
     with pytest.raises(ValueError, match="saved with growth_factor 3"):
         scaler.load_state_dict(jp.GradScaler(growth_factor=3.0).state_dict(state))
+    with pytest.raises(ValueError, match="it has no growth_factor, _growth_tracker; its entries"):
+        scaler.load_state_dict({"scale": 2.0, "backoff_factor": 0.5, "growth_interval": 9})
     assert scaler.update(state, jnp.array(True), new_scale=5.0).scale == 5.0
     largest = jp.GradScaler(init_scale=3e38, growth_interval=1)
     assert largest.update(largest.init(), jnp.array(False)).scale == np.float32(3e38)

@@ -5,27 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from scheduled_groups import PARAMS, stepped_optimizer, stepped_state
 
 import jaxopt_port as jp
 from jaxopt_port import lr_scheduler as lrs
 from jaxopt_port.verify._loops import TorchSchedulers
 
-PARAMS = {"a": jnp.ones(3), "b": jnp.ones(2), "c": jnp.ones(1)}
-GROUPS = [{"params": "a"}, {"params": "b", "lr": 0.01}, {"params": "c", "frozen": True}]
 
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def state():
-    """That of two groups and a frozen one, after a step."""
-    tx = jp.SGD(GROUPS, lr=0.1, momentum=0.9)
-    return jp.step(tx, PARAMS, tx.init(PARAMS), PARAMS)[1]
-
-
-def optimizer(**options):
-    groups = [{"params": [torch.nn.Parameter(torch.ones(1))], "lr": lr} for lr in (0.1, 0.01)]
-    made = torch.optim.SGD(groups, **{"momentum": 0.9, **options})
-    made.step()
-    return made
+    return stepped_state()
 
 
 # ── errors ─────────────────────────────────────────────────────────────────────────────────────
@@ -74,7 +63,7 @@ CONSTRUCTION = {
 @pytest.mark.parametrize("case", CONSTRUCTION)
 def test_bad_arguments_get_torchs_error(case, state):
     with pytest.raises((ValueError, TypeError, KeyError, ZeroDivisionError)) as theirs:
-        CONSTRUCTION[case](TorchSchedulers(optimizer()))
+        CONSTRUCTION[case](TorchSchedulers(stepped_optimizer()))
     before = jax.tree.map(np.asarray, state)
     with pytest.raises(theirs.type) as ours:
         CONSTRUCTION[case](lrs).init(state)
@@ -184,7 +173,7 @@ def test_bad_state_dicts(case, state):
 
 
 def test_warnings_are_torchs(state):
-    made, step_lr = optimizer(), lrs.StepLR(2)
+    made, step_lr = stepped_optimizer(), lrs.StepLR(2)
     scheduler = torch.optim.lr_scheduler.StepLR(made, 2)
     made.step()
     with pytest.warns(UserWarning, match="The epoch parameter") as theirs:

@@ -9,26 +9,15 @@ import optax
 import pytest
 import torch
 from flax import nnx
+from scheduled_groups import GROUPS, PARAMS, stepped_optimizer, stepped_state
 
 import jaxopt_port as jp
 from jaxopt_port import lr_scheduler as lrs
 
-PARAMS = {"a": jnp.ones(3), "b": jnp.ones(2), "c": jnp.ones(1)}
-GROUPS = [{"params": "a"}, {"params": "b", "lr": 0.01}, {"params": "c", "frozen": True}]
 
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def state():
-    """That of two groups and a frozen one, after a step."""
-    tx = jp.SGD(GROUPS, lr=0.1, momentum=0.9)
-    return jp.step(tx, PARAMS, tx.init(PARAMS), PARAMS)[1]
-
-
-def optimizer(**options):
-    groups = [{"params": [torch.nn.Parameter(torch.ones(1))], "lr": lr} for lr in (0.1, 0.01)]
-    made = torch.optim.SGD(groups, **{"momentum": 0.9, **options})
-    made.step()
-    return made
+    return stepped_state()
 
 
 # ── groups and states ──────────────────────────────────────────────────────────────────────────
@@ -65,7 +54,7 @@ def test_a_scheduled_number_is_refused():
 
 def test_second_scheduler_of_an_optimizer(state):
     """As torch's docs chain two by hand: the second begins from the optimizer's own lr."""
-    ours = optimizer()
+    ours = stepped_optimizer()
     first, second = lrs.ConstantLR(0.5), lrs.CosineAnnealingLR(10)
     theirs = [torch.optim.lr_scheduler.ConstantLR(ours, 0.5)]
     theirs.append(torch.optim.lr_scheduler.CosineAnnealingLR(ours, 10))
@@ -130,7 +119,7 @@ def test_training_and_scheduling_in_one_scan_of_a_thousand_steps():
     traces = 0
     _, _, sched_state = train(PARAMS)
     assert traces <= 1  # none where the trace above is used again
-    made = optimizer()
+    made = stepped_optimizer()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warm_up = torch.optim.lr_scheduler.LinearLR(made, 0.1, total_iters=50)

@@ -12,7 +12,8 @@ import numpy as np
 
 from ._arithmetic import Value, is_traced, maximum, where
 from ._groups import Groups
-from ._scheduler import EPOCH_DEPRECATION_WARNING, LRScheduler, whole
+from ._messages import EPOCH_DEPRECATION
+from ._scheduler import LRScheduler, whole
 from ._state import Own, SchedulerState
 
 State = TypeVar("State")
@@ -128,7 +129,7 @@ class ReduceLROnPlateau(LRScheduler):
         self, own: Own, groups: Groups, metrics: Value, epoch: Value | None = None
     ) -> None:
         if epoch is not None:
-            warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=4)
+            warnings.warn(EPOCH_DEPRECATION, UserWarning, stacklevel=4)
         own.last_epoch = own.last_epoch + 1 if epoch is None else epoch
         better = self._is_better(metrics, own.best)
         own.best = where(better, metrics, own.best)

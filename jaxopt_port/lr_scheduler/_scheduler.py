@@ -14,38 +14,12 @@ import numpy as np
 from ..engine._numbers import decoded
 from ._arithmetic import Traced, Value, is_traced, lift
 from ._groups import Groups, Written, entries_of
+from ._messages import EPOCH_DEPRECATION, NO_INITIAL_LR, STEP_ORDER
 from ._schedule import as_schedule
 from ._state import Own, SchedulerState, copied, decode, decode_value, encode, encode_value
 from ._state_dict import loaded, state_dict
 
 State = TypeVar("State")
-
-EPOCH_DEPRECATION_WARNING = (
-    "The epoch parameter in `scheduler.step()` was not necessary and is being "
-    "deprecated where possible. Please use `scheduler.step()` to step the "
-    "scheduler. During the deprecation, if epoch is different from None, the "
-    "closed form is used instead of the new chainable form, where available. "
-    "Please open an issue if you are unable to replicate your use case: "
-    "https://github.com/pytorch/pytorch/issues/new/choose."
-)
-
-_STEP_ORDER_WARNING = (
-    "Detected call of `lr_scheduler.step()` before `optimizer.step()`. "
-    "In PyTorch 1.1.0 and later, you should call them in the opposite order: "
-    "`optimizer.step()` before `lr_scheduler.step()`.  Failure to do this "
-    "will result in PyTorch skipping the first value of the learning rate schedule. "
-    "See more details at "
-    "https://pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate"
-)
-
-_NO_INITIAL_LR = (
-    "param 'initial_lr' is not specified in param_groups[{}] when resuming scheduler with "
-    "last_epoch >= 0.\n"
-    "This typically happens when:\n"
-    "1. You're trying to resume training from a checkpoint but haven't properly loaded the "
-    "optimizer state\n"
-    "2. You're using last_epoch >= 0 for a fresh training run (not recommended)"
-)
 
 
 class LRScheduler:
@@ -104,7 +78,11 @@ class LRScheduler:
         return _listed(sched_state.values["_last_lr"])
 
     def param_groups(self, sched_state: SchedulerState) -> list[dict[str, float]]:
-        """Return what torch's schedulers keep in ``optimizer.param_groups``, for each group."""
+        """Return what torch's schedulers keep in ``optimizer.param_groups``, for each group.
+
+        Where both states go to torch as state dicts, the optimizer's groups need these entries too:
+        ``OneCycleLR`` reads them at every step.
+        """
         self._check_state(sched_state)
         columns = {name: _listed(parts) for name, parts in sched_state.param_groups.items()}
         size = len(sched_state.values["_last_lr"])
@@ -172,7 +150,7 @@ class LRScheduler:
         if self.last_epoch == -1:
             groups.setdefault("initial_lr", groups.lr)
         elif (index := groups.missing("initial_lr")) is not None:
-            raise KeyError(_NO_INITIAL_LR.format(index))
+            raise KeyError(NO_INITIAL_LR.format(index))
         own = Own(base_lrs=groups.entry("initial_lr"), last_epoch=self.last_epoch)
         self._initial_step(own, groups)
         return own
@@ -188,7 +166,7 @@ class LRScheduler:
         _warn_of_order(own, groups)
         own._step_count = own._step_count + 1
         if epoch is not None:
-            warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=4)
+            warnings.warn(EPOCH_DEPRECATION, UserWarning, stacklevel=4)
         self._update_lr(own, groups, epoch, initial=initial)
 
     def _update_lr(
@@ -297,7 +275,7 @@ def _warn_of_order(own: Own, groups: Groups) -> None:
     if isinstance(count, Traced) or count != 1 or groups.stepped is None:
         return
     if not groups.stepped():
-        warnings.warn(_STEP_ORDER_WARNING, UserWarning, stacklevel=5)
+        warnings.warn(STEP_ORDER, UserWarning, stacklevel=5)
 
 
 def _listed(parts: Any) -> list[Any]:
