@@ -12,7 +12,7 @@ from bits import most_ulps
 from tolerances import bound
 
 import jaxopt_port as jp
-from jaxopt_port.verify._distance import relative
+from jaxopt_port._distance import relative
 
 SHAPES = {"a": (130, 140), "b": (7,), "c": ()}
 GROUPS = [{"params": "a"}, {"params": "b"}, {"params": jp.REST}]

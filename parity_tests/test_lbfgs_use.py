@@ -16,6 +16,7 @@ from jax.extend.core import jaxprs_in_params
 from lbfgs_oracle import PROBLEMS, assert_alike, outcome, port_states, rosenbrock
 from torch_oracle import bad_arguments
 
+import jaxopt_port as jp
 from jaxopt_port.quasi_newton import _lbfgs, history_from, lbfgs, oldest_first
 
 START = {"x": jnp.array([1.5, -1.0])}
@@ -252,6 +253,20 @@ def test_nothing_to_minimize(params):
 @pytest.mark.slow
 def test_the_example_in_the_docstring():
     assert doctest.testmod(_lbfgs).failed == 0
+
+
+BAD_NUMBERS = {
+    "negative": ({"lr": -1}, ValueError, "Invalid learning rate: -1"),
+    "no number": ({"lr": "fast"}, TypeError, "lr.* must be a number"),
+}
+
+
+@pytest.mark.parametrize(("given", "error", "message"), BAD_NUMBERS.values(), ids=BAD_NUMBERS)
+def test_numbers_are_checked_when_they_are_set(given, error, message):
+    state = jp.LBFGS().init(START)
+    with pytest.raises(error, match=message):
+        jp.set_hyperparams(state, **given)
+    assert jp.get_hyperparams(jp.set_hyperparams(state, lr=2))[0]["lr"] == 2.0
 
 
 def test_a_history_goes_to_torchs_order_and_back():

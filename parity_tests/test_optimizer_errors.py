@@ -1,6 +1,7 @@
 """Every error of torch's own table, for every optimizer: raised here too, or without a meaning."""
 
 import jax.numpy as jnp
+import optax
 import pytest
 import torch
 from jax.experimental import sparse
@@ -8,6 +9,8 @@ from torch.testing._internal.common_optimizers import OptimizerErrorEnum, optim_
 from torch_oracle import bad_arguments
 
 import jaxopt_port as jp
+from jaxopt_port.engine import transformation
+from jaxopt_port.rules import Rule
 
 CLASSES = [info.optim_cls for info in optim_db]
 ERRORS = {
@@ -115,6 +118,43 @@ def test_pairs_are_set_and_read_back():
     assert jp.get_hyperparams(state)[0]["eps"] == (1e-30, 1e-2)
     state = jp.set_hyperparams(state, eps=(None, 1e-2))
     assert jp.get_hyperparams(state)[0]["eps"] == (None, 1e-2)
+
+
+OTHERS_STATES = {
+    "another rule's": (jp.adam(), jp.sgd(lr=0.1), "not that of adam .* it holds nothing"),
+    "the other way round": (jp.sgd(lr=0.1), jp.adam(), "not that of sgd .* it holds step, exp_avg"),
+    "a rule's that shares nothing": (
+        jp.sgd(lr=0.1, momentum=0.9), jp.asgd(), "not that of sgd .* it holds "
+    ),
+    "with more": (jp.adam(), jp.adam(amsgrad=True), "it holds step, .*max_exp_avg_sq"),
+    "with less": (jp.adam(amsgrad=True), jp.adam(), "it holds step, exp_avg, exp_avg_sq[.]"),
+    "Optax's": (jp.adam(), optax.adam(0.1), "it holds a tuple"),
+    "of groups": (jp.adam(), jp.Adam(), "it holds a GroupsState"),
+    "without a schedule": (jp.sgd(lr=lambda count: 0.1), jp.sgd(lr=0.1), "it holds nothing"),
+    "with a schedule": (jp.sgd(lr=0.1), jp.sgd(lr=lambda count: 0.1), "it holds a ScheduledState"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OTHERS_STATES)
+def test_another_optimizers_state(case):
+    tx, other, message = OTHERS_STATES[case]
+    params = {"w": jnp.ones((2, 2))}
+    with pytest.raises(ValueError, match=message):
+        tx.update(params, other.init(params), params)
+
+
+def test_state_that_only_some_shapes_have_is_an_optimizers_own():
+    """Adafactor's averages differ with the shape; a user's rule may have more such names."""
+    by_rank = Rule(
+        jp.sgd.__wrapped__,
+        lambda param, **_: {f"rank{param.ndim}": jnp.zeros_like(param)},
+        lambda grad, param, state, **_: (param - grad, state),
+    )
+    tx, params = transformation(by_rank)(lr=0.1), {"w": jnp.ones((2, 2, 2))}
+    state = tx.init(params)
+    assert {"rank0", "rank2", "rank3"} <= set(tx.update(params, state, params)[1].leaves)
+    with pytest.raises(ValueError, match="it holds rank0, rank2, rank3"):
+        tx.update({"w": jnp.ones(())}, state, {"w": jnp.ones(())})
 
 
 GROUPS = {

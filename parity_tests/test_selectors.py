@@ -132,6 +132,10 @@ INIT_ERRORS = {
         [group(["stem", "neck"]), rest()],
         r'group 0, \["stem", "neck"\] matched no parameter',
     ),
+    "an empty list": (
+        [group([], name="stem"), rest()],
+        r'the list of parameters of group 0, "stem" is empty; leave the group out',
+    ),
     "a leaf in no group": (
         [group("features"), group("classifier/0")],
         r'"classifier/10/bias" \(and 1 more\) is in no parameter group; add '

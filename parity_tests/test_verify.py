@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 import jaxopt_port as jp
 from jaxopt_port import rules
 from jaxopt_port._cli import app
+from jaxopt_port._distance import max_abs, relative, relative_norm, ulps
 from jaxopt_port.engine import Grouped, transformation
 from jaxopt_port.verify import RECIPES, load_digits, run
-from jaxopt_port.verify._distance import max_abs, relative, relative_norm, ulps
 
 RUNNER = CliRunner()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -13,12 +12,13 @@ import optax
 
 from ._arguments import Arguments, as_number, check_values, first_value
 from ._checks import canonical, check_accepted, check_given, check_gradients, check_params
-from ._factory import is_whole_tree, make_program, rule_of, split
+from ._factory import arguments_of, is_whole_tree, make_program, split
+from ._layout import Layouts, from_rule, to_rule
 from ._paths import leaf_paths, leaves_up_to
 from ._programs import Numbers, foreign_program, rule_program
 from ._selectors import Selector, check_selector, describe, resolve
 from ._table import FROZEN, Group, GroupsState, Table
-from ._transform import Program
+from ._transform import Program, Static
 
 Factory: TypeAlias = Callable[..., optax.GradientTransformation]
 
@@ -59,6 +59,19 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Resumed:
+    """What a group that comes from torch in mid-run brings along, beside its options.
+
+    Attributes:
+        extras: entries of torch's group that have no meaning here.
+        holds_all: whether to hold all state that any numbers need: they may have changed.
+    """
+
+    extras: Static = ()
+    holds_all: bool = False
+
+
+@dataclass(frozen=True)
 class Definition:
     """What a grouped optimizer was built from.
 
@@ -67,12 +80,14 @@ class Definition:
         arguments: its arguments.
         defaults: options for those groups that do not set them.
         members: the groups.
+        layouts: how their rules see the leaves that they do not see as they are.
     """
 
     factory: Factory
     arguments: Arguments
     defaults: Mapping[str, Any]
     members: tuple[Member, ...] = ()
+    layouts: Layouts = ()
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -90,9 +105,10 @@ class Definition:
         return Table(self.groups, paths, assignment)
 
     def init(self, params: Any, table: Table) -> GroupsState:
+        params = to_rule(canonical(params), self.layouts)
         check_accepted(params, table.rules)
         # Boxed in a tuple: a callable module that holds labels would be called for them.
-        boxed = (canonical(params),)
+        boxed = (params,)
         tx = self._multi_transform(table, boxed)
         with jax.enable_x64(True):
             return GroupsState(tx.init(boxed), table)
@@ -103,7 +119,8 @@ class Definition:
         check_given(params)
         table = self._checked_table(state, params)
         check_gradients(updates, params, table.rules)
-        updates, params = canonical(updates), canonical(params)
+        updates = to_rule(canonical(updates), self.layouts)
+        params = to_rule(canonical(params), self.layouts)
         if "value_fn" in extra_args:
             extra_args["value_fn"] = _boxed(extra_args["value_fn"], params)
         if "grad" in extra_args:
@@ -111,7 +128,7 @@ class Definition:
         tx = self._multi_transform(table, (params,))
         with jax.enable_x64(True):
             (updates,), inner = tx.update((updates,), state.inner, (params,), **extra_args)
-        return updates, GroupsState(inner, table)
+        return from_rule(updates, self.layouts), GroupsState(inner, table)
 
     def check_state(self, state: Any) -> None:
         """Raise ValueError for a state of other groups."""
@@ -152,8 +169,14 @@ class Definition:
         labels = jax.tree.unflatten(jax.tree.structure(boxed), each)
         return optax.multi_transform(programs, labels)
 
-    def extended(self, groups: Iterable[Mapping[str, Any]]) -> Definition:
+    def extended(
+        self, groups: Iterable[Mapping[str, Any]], resumed: Mapping[int, Resumed] | None = None
+    ) -> Definition:
         """Return the definition with more groups at its end.
+
+        Args:
+            groups: the groups.
+            resumed: by index, what groups from torch bring along.
 
         Raises:
             TypeError: an unknown option, a value that is no number, or no selector.
@@ -162,7 +185,9 @@ class Definition:
         """
         members = list(self.members)
         for group in groups:
-            members.append(self._member(len(members), group, members))
+            index = len(members)
+            brought = (resumed or {}).get(index, Resumed())
+            members.append(self._member(index, group, members, brought))
         trained = [member for member in members if not member.group.frozen]
         whole = [member.factory for member in trained if is_whole_tree(member.factory)]
         if whole and len(trained) > 1:
@@ -172,7 +197,9 @@ class Definition:
             )
         return replace(self, members=tuple(members))
 
-    def _member(self, index: int, group: Mapping[str, Any], earlier: Sequence[Member]) -> Member:
+    def _member(
+        self, index: int, group: Mapping[str, Any], earlier: Sequence[Member], brought: Resumed
+    ) -> Member:
         if "params" not in group:
             raise ValueError(f"group {index} has no 'params' entry to say which parameters it has")
         selector, name = group["params"], group.get("name")
@@ -205,14 +232,16 @@ class Definition:
                 options=options,
                 static=tuple(sorted(shown.items())),
                 scheduled=scheduled,
+                extras=brought.extras,
+                check=factory if is_whole_tree(factory) else None,
             )
-            if is_whole_tree(factory):
-                factory(
-                    **{k: first_value(v) if callable(v) else v for k, v in numbers.items()},
-                    **static,
-                )
+            if info.check is not None:
+                start = {k: first_value(v) if callable(v) else v for k, v in numbers.items()}
+                info.check(**start, **static)
             return Member(info, selector, numbers, static, factory)
         program = make_program(arguments.rule, numbers, static)
+        if brought.holds_all:
+            program = program._replace(holds=None)
         # Groups of one program differ in numbers alone, and share its vectors.
         same = [
             m.group for m in earlier if (m.group.rule, m.group.static, m.group.holds) == program
@@ -227,6 +256,7 @@ class Definition:
             static=program.static,
             scheduled=scheduled,
             holds=program.holds,
+            extras=brought.extras,
         )
         return Member(info, selector, numbers, static, factory)
 
@@ -242,7 +272,7 @@ class Definition:
             raise TypeError(
                 f"the optimizer{where} must be a factory, as jp.adamw is; got {factory!r}"
             )
-        arguments = Arguments(inspect.signature(factory), rule_of(factory))
+        arguments = arguments_of(factory)
         return factory, arguments, arguments.defaults()
 
 

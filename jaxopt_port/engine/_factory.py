@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import jax
@@ -16,7 +16,7 @@ import optax
 from ..rules import Rule
 from ._arguments import Arguments, as_number, check_values, first_value, value_at
 from ._checks import canonical, check_accepted, check_gradients, check_params
-from ._transform import Program, RuleState, rule_transform
+from ._transform import Program, RuleState, another_optimizers, rule_transform
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,6 +56,16 @@ def whole_tree(factory: Callable[P, R]) -> Callable[P, R]:
 
 def is_whole_tree(factory: Callable[..., Any]) -> bool:
     return any(factory is marked for marked in _WHOLE_TREE)
+
+
+def arguments_of(factory: Callable[..., Any], static: Iterable[str] = ()) -> Arguments:
+    """Return the arguments of a factory; ``static`` are the names that the user says are none."""
+    signature = inspect.signature(factory)
+    if is_whole_tree(factory):
+        # One of this library's, whose numbers are those with a number for a default.
+        defaults = {name: p.default for name, p in signature.parameters.items()}
+        static = [name for name, default in defaults.items() if not isinstance(default, float)]
+    return Arguments(signature, rule_of(factory), frozenset(static))
 
 
 def split(
@@ -158,6 +168,8 @@ def transformation(rule: Rule[P]) -> Callable[P, optax.GradientTransformationExt
             if not schedules:
                 updates, inner = at(None).update(updates, state, params, **extra_args)
                 return updates, inner
+            if not isinstance(state, ScheduledState):
+                raise another_optimizers(state, program)
             updates, inner = at(state.count).update(updates, state.inner, params, **extra_args)
             return updates, ScheduledState(optax.safe_increment(state.count), inner)
 

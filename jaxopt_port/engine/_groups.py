@@ -9,9 +9,8 @@ from typing import Any, TypeAlias
 
 import optax
 
-from ._arguments import Arguments
 from ._definition import Definition
-from ._factory import rule_of
+from ._factory import arguments_of
 from ._selectors import REST, Selector, is_boolean_tree
 from ._table import GroupsState
 
@@ -37,7 +36,7 @@ class GroupedTransformation(optax.GradientTransformationExtraArgs):  # type: ign
         trained = [group for group in definition.groups if not group.frozen]
         if any(group.rule is None or group.scheduled for group in trained):
             return tuple(self)
-        return definition.groups
+        return definition.groups, definition.layouts
 
     @classmethod
     def of(cls, definition: Definition) -> GroupedTransformation:
@@ -139,8 +138,9 @@ def param_groups(
             f"{name} takes 'params' itself, so it has groups of its own; pass the lower-case "
             f"spelling, {name.lower()}"
         )
-    static = frozenset([static_args] if isinstance(static_args, str) else static_args)
-    arguments = Arguments(signature, rule_of(factory), static)
+    arguments = arguments_of(
+        factory, [static_args] if isinstance(static_args, str) else static_args
+    )
     arguments.check_names(defaults, "")
     definition = Definition(factory, arguments, {**arguments.defaults(), **defaults})
     return GroupedTransformation.of(definition.extended(as_groups(params)))

@@ -169,6 +169,8 @@ def _check(
     options = {k: v for k, v in {**current, **values}.items() if k != "name"}
     if not any(map(is_traced, options.values())):
         check_values(group.rule, options, where)
+        if group.check is not None:
+            group.check(**options)
     check_held(group, group.rule, options, set(new), where)
     return values
 

@@ -157,6 +157,11 @@ class _Selection:
             for leaf, is_chosen in enumerate(chosen):
                 if is_chosen:
                     self._own(leaf, group)
+        if not parts and self.leaves:
+            raise ValueError(
+                f"the list of parameters of {self.labels[group]} is empty; leave the group out, or "
+                "name its parameters"
+            )
         if not found and self.leaves:
             raise ValueError(f"{self.labels[group]} matched no parameter{self._hint(selector)}")
 

@@ -28,6 +28,14 @@ class ExactUpdates:
         # The update is kept too, so that its id cannot be given to another array.
         self._made[id(update)] = (update, new_param)
 
+    def follow(
+        self, update: jax.Array, moved: jax.Array, move: Callable[[jax.Array], jax.Array]
+    ) -> None:
+        """Record what ``move`` has made of an update; the new parameter goes through it too."""
+        made = self._made.get(id(update))
+        if made is not None:
+            self.record(moved, move(made[1]))
+
     def apply(self, param: jax.Array, update: jax.Array) -> jax.Array:
         made = self._made.get(id(update))
         if made is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,8 @@ class Group:
         static: its static options.
         scheduled: the numbers that an Optax schedule sets.
         holds: the names of the state it holds, or None for all that there is.
+        extras: entries of torch's group that have no meaning here, kept for the way back.
+        check: raises for bad options as the group was built, where no rule does: the factory.
     """
 
     label: str
@@ -41,6 +44,8 @@ class Group:
     static: Static = ()
     scheduled: frozenset[str] = frozenset()
     holds: frozenset[str] | None = None
+    extras: Static = field(default=(), repr=False)
+    check: Callable[..., Any] | None = field(default=None, repr=False)
 
     @property
     def frozen(self) -> bool:

@@ -25,7 +25,8 @@ class RuleState(NamedTuple):
 
     Attributes:
         scalars: numbers shared by the leaves of a group, one entry per group.
-        leaves: by torch's name, a tree shaped as the parameters.
+        leaves: by torch's name, a tree shaped as the parameters, with a `NotHeld` where a leaf has
+            nothing of that name.
     """
 
     scalars: dict[str, jax.Array]
@@ -143,6 +144,30 @@ def _leaf_update(program: Program) -> Callable[..., Any]:
     return jax.jit(update, inline=True)
 
 
+@functools.lru_cache(maxsize=256)
+def _state_names(
+    program: Program, shapes: tuple[tuple[str, tuple[int, ...]], ...]
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Return what a program's state consists of, given its numbers' shapes: shared, of leaves."""
+    with jax.enable_x64(True):
+        numbers = {name: jax.ShapeDtypeStruct(shape, jnp.float64) for name, shape in shapes}
+        shared = jax.eval_shape(program.start, numbers)
+        return frozenset(shared), frozenset(program.names(numbers))
+
+
+def another_optimizers(state: Any, program: Program) -> ValueError:
+    """Return the error for a state that is not this program's."""
+    name = program.rule.name
+    if not isinstance(state, RuleState):
+        found = f"a {type(state).__name__}"
+    else:
+        found = ", ".join([*state.scalars, *state.leaves]) or "nothing"
+    return ValueError(
+        f"this state is not that of {name} with these options, but was made by another optimizer: "
+        f"it holds {found}. Make it by tx.init(params)"
+    )
+
+
 def rule_transform(
     program: Program, numbers: Mapping[str, Any], assignment: Sequence[int] | None = None
 ) -> optax.GradientTransformationExtraArgs:
@@ -180,11 +205,27 @@ def rule_transform(
             },
         )
 
+    def check_state(state: Any, leaves: Sequence[Any]) -> None:
+        if isinstance(state, RuleState):
+            shapes = tuple((name, jnp.shape(value)[1:]) for name, value in numbers.items())
+            shared, of_leaves = _state_names(program, shapes)
+            if shared == set(state.scalars):
+                more = state.leaves.keys() - of_leaves
+                if of_leaves <= state.leaves.keys() and (not more or more <= own_names(leaves)):
+                    return
+        raise another_optimizers(state, program)
+
+    def own_names(leaves: Sequence[Any]) -> set[str]:
+        with jax.enable_x64(True):
+            first = _entries(vectors(), 0)
+            return {n for x in leaves for n in jax.eval_shape(program.init_leaf, x, first)}
+
     def update(
         updates: Any, state: RuleState, params: Any = None, **_: Any
     ) -> tuple[Any, RuleState]:
         recording, update_leaf = recorder.get(), _leaf_update(program)
         leaves, treedef = jax.tree.flatten(params)
+        check_state(state, leaves)
         if program.rule.sparse:
             grads = leaves_up_to(params, updates)
         else:

@@ -162,4 +162,4 @@ def _update(
     return Sum(param, scaled(update, -alpha / denom)), after
 
 
-rule = Rule(adafactor, _init, _update, _start, _advance, accepts=_accepts)
+rule = Rule(adafactor, _init, _update, _start, _advance, accepts=_accepts, elementwise=False)

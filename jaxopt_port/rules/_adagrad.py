@@ -91,4 +91,4 @@ def _update(
     return Sum(param, quotient(grad, std, value=-clr)), {"sum": state_sum}
 
 
-rule = Rule(adagrad, _init, _update, _start, _advance)
+rule = Rule(adagrad, _init, _update, _start, _advance, begins=None)

@@ -133,26 +133,12 @@ def _update(
     state: LeafState,
     *,
     eps: jax.Array,
-    weight_decay: jax.Array,
-    decay: jax.Array,
     amsgrad: bool,
-    maximize: bool,
     step_size: jax.Array,
     bias_correction2_sqrt: jax.Array,
-    weight1: jax.Array,
-    beta2: jax.Array,
-    weight2: jax.Array,
-    decoupled_weight_decay: bool,
-    **_: Any,
+    **common: Any,
 ) -> tuple[Sum, LeafState]:
-    if maximize:
-        grad = -grad
-    grad, param = _decay.decayed(
-        grad, param, weight_decay=weight_decay, decay=decay, decoupled=decoupled_weight_decay
-    )
-    exp_avg, exp_avg_sq = _moments.advanced(
-        grad, state, weight1=weight1, beta2=beta2, weight2=weight2
-    )
+    _, param, exp_avg, exp_avg_sq = _moments.begun(grad, param, state, **common)
     after = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
     if amsgrad:
         # The largest of the uncorrected averages, which this step's correction then divides.

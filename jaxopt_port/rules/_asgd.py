@@ -67,7 +67,8 @@ def _advance(
 ) -> tuple[Shared, Scalars]:
     step = shared["step"] + 1
     t = step.astype(jnp.float64)
-    eta = shared["eta"].astype(jnp.float64)
+    # torch makes its state in the first step, of the learning rate that then holds.
+    eta = jnp.where(step == 1, lr.astype(jnp.float32), shared["eta"]).astype(jnp.float64)
     after = {
         "step": step,
         "eta": lr / (1 + lambd * lr * t) ** alpha,

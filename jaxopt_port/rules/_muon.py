@@ -149,4 +149,4 @@ def _update(
     return Sum(param, scaled(update, -adjusted_lr)), {"momentum_buffer": buf}
 
 
-rule = Rule(muon, _init, _update, accepts=_accepts)
+rule = Rule(muon, _init, _update, accepts=_accepts, elementwise=False)

@@ -97,26 +97,12 @@ def _update(
     state: LeafState,
     *,
     eps: jax.Array,
-    weight_decay: jax.Array,
-    decay: jax.Array,
-    decoupled_weight_decay: bool,
-    maximize: bool,
     bias_correction2: jax.Array,
     grad_step: jax.Array,
     exp_avg_step: jax.Array,
-    weight1: jax.Array,
-    beta2: jax.Array,
-    weight2: jax.Array,
-    **_: Any,
+    **common: Any,
 ) -> tuple[Sum, LeafState]:
-    if maximize:
-        grad = -grad
-    grad, param = _decay.decayed(
-        grad, param, weight_decay=weight_decay, decay=decay, decoupled=decoupled_weight_decay
-    )
-    exp_avg, exp_avg_sq = _moments.advanced(
-        grad, state, weight1=weight1, beta2=beta2, weight2=weight2
-    )
+    grad, param, exp_avg, exp_avg_sq = _moments.begun(grad, param, state, **common)
     denom = add_scalar(sqrt(div(exp_avg_sq, bias_correction2)), eps)
     param = addcdiv(param, grad, denom, value=grad_step)
     delta = quotient(exp_avg, denom, value=exp_avg_step)

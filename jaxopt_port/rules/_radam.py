@@ -93,27 +93,13 @@ def _update(
     *,
     lr: jax.Array,
     eps: jax.Array,
-    weight_decay: jax.Array,
-    decay: jax.Array,
-    decoupled_weight_decay: bool,
-    maximize: bool,
     bias_correction1: jax.Array,
     bias_correction2_sqrt: jax.Array,
     rectified: jax.Array,
     rect: jax.Array,
-    weight1: jax.Array,
-    beta2: jax.Array,
-    weight2: jax.Array,
-    **_: Any,
+    **common: Any,
 ) -> tuple[Sum, LeafState]:
-    if maximize:
-        grad = -grad
-    grad, param = _decay.decayed(
-        grad, param, weight_decay=weight_decay, decay=decay, decoupled=decoupled_weight_decay
-    )
-    exp_avg, exp_avg_sq = _moments.advanced(
-        grad, state, weight1=weight1, beta2=beta2, weight2=weight2
-    )
+    _, param, exp_avg, exp_avg_sq = _moments.begun(grad, param, state, **common)
     bias_corrected = mul(div(exp_avg, bias_correction1), lr)
     # torch's `scalar / tensor` is two operations.
     adaptive_lr = mul(reciprocal(add_scalar(sqrt(exp_avg_sq), eps)), bias_correction2_sqrt)

@@ -65,11 +65,13 @@ def _advance(
 ) -> tuple[Shared, Scalars]:
     etaminus, etaplus = etas
     smallest, largest = step_sizes
-    return {"step": shared["step"] + 1}, {
+    step = shared["step"] + 1
+    return {"step": step}, {
         "etaminus": etaminus,
         "etaplus": etaplus,
         "smallest": smallest,
         "largest": largest,
+        "first": step == 1,
     }
 
 
@@ -78,21 +80,23 @@ def _update(
     param: jax.Array,
     state: LeafState,
     *,
+    lr: jax.Array,
     maximize: bool,
     etaminus: jax.Array,
     etaplus: jax.Array,
     smallest: jax.Array,
     largest: jax.Array,
+    first: jax.Array,
     **_: Any,
 ) -> tuple[jax.Array, LeafState]:
     if maximize:
         grad = -grad
+    # torch makes its state in the first step, of the learning rate that then holds.
+    step_size = jnp.where(first, constant(lr, grad), state["step_size"])
     turn = sign(mul(grad, state["prev"]))
     minus, plus = constant(etaminus, grad), constant(etaplus, grad)
     factor = jnp.where(turn > 0, plus, jnp.where(turn < 0, minus, jnp.ones_like(grad)))
-    step_size = jnp.clip(
-        mul(state["step_size"], factor), constant(smallest, grad), constant(largest, grad)
-    )
+    step_size = jnp.clip(mul(step_size, factor), constant(smallest, grad), constant(largest, grad))
     # Where the sign turned there is no step, and the next one is not compared with this gradient.
     grad = jnp.where(factor == minus, jnp.zeros_like(grad), grad)
     new_param = add(param, mul(sign(grad), step_size), alpha=-1.0)

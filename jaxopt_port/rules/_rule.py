@@ -89,6 +89,9 @@ class Rule(Generic[P]):
             all of it. A number that is not known when the optimizer is built is NaN.
         accepts: ``accepts(param)``: the problem with a parameter of this shape and dtype, if any.
         sparse: whether gradients are row-sparse: a ``BCOO`` or a pair ``(indices, values)``.
+        begins: what is shared and zero until torch's optimizer makes its state, in the first step;
+            None where it does so before. A flag (a bool) is not kept by torch itself.
+        elementwise: whether the update is the same in any layout of the parameter.
     """
 
     arguments: Callable[P, Iterator[Problem]]
@@ -99,6 +102,8 @@ class Rule(Generic[P]):
     holds: Callable[..., frozenset[str] | None] = _holds_all
     accepts: Callable[[jax.Array], Problem | None] = _accepts_all
     sparse: bool = False
+    begins: str | None = "step"
+    elementwise: bool = True
 
     @property
     def name(self) -> str:

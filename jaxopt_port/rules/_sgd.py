@@ -108,4 +108,4 @@ def _update(
     return Sum(param, scaled(grad, -lr)), state
 
 
-rule = Rule(sgd, _init, _update, _start, _advance, _holds)
+rule = Rule(sgd, _init, _update, _start, _advance, _holds, begins="has_momentum_buffer")

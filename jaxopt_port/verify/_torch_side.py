@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from ..interop._params import entries_of
+from ..interop import Entry, param_map
+from ..interop._tensors import array_of
 from ._loops import Loop, TorchLoop
 from ._recipes import Recipe
 from ._torch_lenet import Net
@@ -54,7 +55,8 @@ class TorchRun:
         self.net = copy.deepcopy(net)
         self._initial = copy.deepcopy(net.state_dict())
         self.optimizer = recipe.torch_start(self.net)
-        self._entries = entries_of(self.net, like)
+        self._entries = param_map(self.net, like).entries
+        self._params = dict(self.net.named_parameters())
         self._structure = jax.tree.structure(like)
         self.loop = TorchLoop(recipe.loop or Loop(), self.net, self.optimizer, steps)
 
@@ -90,30 +92,39 @@ class TorchRun:
 
     def params(self) -> Any:
         """Return the parameters as a tree of NumPy arrays."""
-        return self._tree([entry.param for entry in self._entries])
+        return self._tree([self._param(entry) for entry in self._entries])
 
     def grads(self) -> Any:
         """Return the gradients of the last evaluation, likewise."""
-        return self._tree([entry.param.grad for entry in self._entries])
+        return self._tree([self._param(entry).grad for entry in self._entries])
 
     def averages(self) -> dict[str, NDArray[Any]]:
         """Return the averaged parameters, by path; none where the recipe takes no averages."""
         averaged = dict(zip(self.net.parameters(), self.loop.averages(), strict=False))
-        entries = [entry for entry in self._entries if entry.param in averaged]
-        return {entry.path: entry.laid_out(averaged[entry.param]) for entry in entries}
+        entries = [entry for entry in self._entries if self._param(entry) in averaged]
+        return {e.path: _laid_out(e, averaged[self._param(e)]) for e in entries}
 
     def momentum_buffers(self) -> dict[str, NDArray[Any]]:
         """Return the buffers that the optimizer holds, by path."""
         state = self.optimizer.state
-        held = {e: state[e.param].get("momentum_buffer") for e in self._entries if e.param in state}
-        return {e.path: e.laid_out(buffer) for e, buffer in held.items() if buffer is not None}
+        with_state = [e for e in self._entries if self._param(e) in state]
+        held = {e: state[self._param(e)].get("momentum_buffer") for e in with_state}
+        return {e.path: _laid_out(e, buffer) for e, buffer in held.items() if buffer is not None}
+
+    def _param(self, entry: Entry) -> torch.nn.Parameter:
+        return self._params[entry.torch_name]
 
     def _tree(self, tensors: list[Any]) -> Any:
         pairs = zip(self._entries, tensors, strict=True)
-        leaves = [entry.laid_out(tensor) for entry, tensor in pairs]
+        leaves = [_laid_out(entry, tensor) for entry, tensor in pairs]
         return jax.tree.unflatten(self._structure, leaves)
 
     def accuracy(self, batch: Batch) -> float:
         with torch.no_grad():
             output = self.net(torch.from_numpy(batch.images).to(next(self.net.parameters()).dtype))
         return float((output.argmax(1).numpy() == batch.labels).mean())
+
+
+def _laid_out(entry: Entry, tensor: torch.Tensor) -> NDArray[Any]:
+    """Return a copy of NumPy's own: JAX may read it later, and torch overwrites the tensor."""
+    return np.array(entry.to_jax(array_of(tensor)), order="C")
