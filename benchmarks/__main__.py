@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from . import compile as compiling
-from . import groups, imports
+from . import convert, groups, imports
 from ._timing import Spread
 
 # A suite, and the contender that the others are divided by.
@@ -21,6 +21,7 @@ SUITES: dict[str, tuple[Callable[[bool], dict[str, Spread]], str]] = {
     "groups": (groups.measure, "jp.SGD, 1 group"),
     "compile": (compiling.measure, "optax.adam"),
     "imports": (imports.measure, "import optax"),
+    "convert": (convert.measure, "copy, synced"),
 }
 PARITY = "parity"
 
@@ -105,10 +106,10 @@ def main(
 ) -> None:
     """Measure this library beside its peers.
 
-    The suites groups, compile and imports are about time. The suite parity is about numbers: in
-    each configuration of torch's own table it takes 200 steps in torch, in this library and in
-    plain Optax, and prints as Markdown how far they end apart, with the closest Optax code for each
-    optimizer and the reasons. It takes minutes, so it runs only when it is named:
+    The suites groups, compile, imports and convert are about time. The suite parity is about
+    numbers: in each configuration of torch's own table it takes 200 steps in torch, in this library
+    and in plain Optax, and prints as Markdown how far they end apart, with the closest Optax code
+    for each optimizer and the reasons. It takes minutes, so it runs only when it is named:
 
     python -m benchmarks parity --optimizer RMSprop
     """

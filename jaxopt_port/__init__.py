@@ -39,6 +39,8 @@ from ._optimizers import sparse_adam as sparse_adam
 from .accumulation import accumulate_grads as accumulate_grads
 from .amp import GradScaler as GradScaler
 from .amp import GradScalerState as GradScalerState
+from .checkpoint import load_state_dict as load_state_dict
+from .checkpoint import state_dict as state_dict
 from .clip_grad import clip_by_grad_norm as clip_by_grad_norm
 from .clip_grad import clip_by_grad_value as clip_by_grad_value
 from .clip_grad import clip_grad_norm as clip_grad_norm

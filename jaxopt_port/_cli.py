@@ -16,6 +16,8 @@ try:
     import typer
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from ._convert_command import convert
 except ImportError as error:
     sys.exit(f"{_NEEDS} (missing: {error.name})")
 
@@ -205,6 +207,9 @@ def lr(
     typer.echo(f"Largest difference from torch: {difference:.3g}. Written to {output}")
     if difference != 0:
         raise typer.Exit(1)
+
+
+app.command()(convert)
 
 
 def main() -> None:

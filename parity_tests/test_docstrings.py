@@ -16,18 +16,39 @@ MODULES = [
         f"jaxopt_port.rules.{module.name}"
         for module in pkgutil.iter_modules(importlib.import_module("jaxopt_port.rules").__path__)
     ),
+    "jaxopt_port.checkpoint._loading",
+    "jaxopt_port.checkpoint._state_dict",
     "jaxopt_port.engine._factory",
     "jaxopt_port.quasi_newton._lbfgs",
     "jaxopt_port.engine._groups",
     "jaxopt_port.engine._hyperparams",
     "jaxopt_port.engine._regroup",
     "jaxopt_port.engine._step",
+    *(
+        f"jaxopt_port.interop.{name}"
+        for name in (
+            "_nnx",
+            "_optimizers",
+            "_schedulers",
+            "_torch_optimizer",
+            "files._checkpoint",
+            "files._files",
+            "files._layout_of_checkpoints",
+            "files._orbax",
+            "mapping._layout",
+            "mapping._mapping",
+            "mapping._param_map",
+            "mapping._params",
+        )
+    ),
 ]
 PUBLIC_FUNCTIONS = [
     "add_param_group",
     "get_hyperparams",
+    "load_state_dict",
     "param_groups",
     "set_hyperparams",
+    "state_dict",
     "step",
     "transformation",
     *(info.optim_cls.__name__ for info in optim_db),

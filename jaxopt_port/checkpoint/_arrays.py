@@ -1,0 +1,60 @@
+"""Arrays of a state dict, checked against those that they take the place of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engine._hyperparams import own_value
+
+
+def as_numpy(leaf: Any) -> NDArray[Any]:
+    return np.asarray(own_value(leaf))
+
+
+def fitted(value: Any, like: Any, what: str, problems: list[str]) -> NDArray[Any]:
+    """Return a value as an array of the shape and dtype of ``like``, with no loss.
+
+    Where that cannot be, a problem is noted, and ``like`` returned.
+    """
+    expected = np.asarray(own_value(like))
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):
+        array = np.empty((), object)
+    if array.dtype == object:
+        problems.append(f"{what} is {type(value).__name__}, not an array")
+    elif array.shape != expected.shape:
+        problems.append(f"{what} has shape {array.shape}; {expected.shape} is needed")
+    elif array.dtype == expected.dtype:
+        return array
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            cast = _cast(array, expected.dtype)
+        if cast is not None:
+            return cast
+        problems.append(
+            f"{what} is {array.dtype}, which {expected.dtype} cannot hold without loss; cast it "
+            "yourself if that is meant"
+        )
+    return expected
+
+
+def _cast(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any] | None:
+    """Return an array in another dtype, or None where the values would not survive."""
+    if array.dtype.kind == "c" and dtype.kind != "c":
+        return None
+    cast = array.astype(dtype)
+    back = cast.astype(array.dtype)
+    same = (back == array) | ((back != back) & (array != array))
+    return cast if bool(np.all(same)) else None
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two arrays are equal, NaN to NaN."""
+    first, second = np.asarray(a), np.asarray(b)
+    if first.shape != second.shape:
+        return False
+    return bool(np.all((first == second) | ((first != first) & (second != second))))

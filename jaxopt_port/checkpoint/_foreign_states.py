@@ -1,0 +1,72 @@
+"""The state of a factory of Optax or of the user's, told apart by path.
+
+A leaf of the state whose path ends with that of a parameter belongs to it, and is named by what
+comes before (``0/mu``); any other is kept with the group's first parameter under its whole path, as
+torch keeps what L-BFGS shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..engine._hyperparams import with_injected
+from ..engine._leaf_states import members_of, own_copy
+from ..engine._paths import leaf_paths
+from ..engine._table import GroupsState
+from ._arrays import as_numpy, fitted
+
+
+def read(found: GroupsState, group: int) -> dict[str, dict[str, Any]]:
+    states: dict[str, dict[str, Any]] = {path: {} for path in members_of(found, group)}
+    for owner, name, leaf in _owned(found, group):
+        states[owner][name] = as_numpy(leaf)
+    return states
+
+
+def _owned(found: GroupsState, group: int) -> list[tuple[str, str, Any]]:
+    """Return (path of the parameter, name, leaf) for each leaf of the state."""
+    paths = list(members_of(found, group))
+    longest_first = sorted(paths, key=len, reverse=True)
+    owned = []
+    for path, leaf in leaf_paths(found.injected(group).inner_state):
+        # The parameters stand in a tuple of one.
+        ends = ((p, f"0/{p}") for p in longest_first)
+        owner, end = next(
+            ((p, end) for p, end in ends if f"/{path}".endswith(f"/{end}")), (paths[0], "")
+        )
+        owned.append((owner, path.removesuffix(end).strip("/"), leaf))
+    return owned
+
+
+def write(
+    found: GroupsState, group: int, states: Mapping[str, Mapping[str, Any]]
+) -> tuple[GroupsState, list[str]]:
+    owned = _owned(found, group)
+    names: dict[str, set[str]] = {path: set() for path in members_of(found, group)}
+    for owner, name, _ in owned:
+        names[owner].add(name)
+    problems = []
+    for path, expected in names.items():
+        given = set(states.get(path, {}))
+        problems += [f'the state of "{path}" has no {name!r}' for name in sorted(expected - given)]
+        problems += [
+            f'the state of "{path}" has {name!r}, which this optimizer does not hold'
+            for name in sorted(given - expected)
+        ]
+    if problems:
+        return found, problems
+    injected = found.injected(group)
+    with jax.enable_x64(True):
+        leaves = [
+            jnp.asarray(
+                own_copy(fitted(states[owner][name], leaf, f'{name} of "{owner}"', problems))
+            )
+            for owner, name, leaf in owned
+        ]
+    inner = jax.tree.unflatten(jax.tree.structure(injected.inner_state), leaves)
+    program = found.table.groups[group].program
+    return with_injected(found, program, injected._replace(inner_state=inner)), problems

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ..engine import get_hyperparams, set_hyperparams
+from ..engine._hyperparams import replace_groups_state, with_injected
+from ..engine._leaf_states import programs_of
+from ..engine._table import GroupsState
+from ..engine._vectors import write_number
+from ._kinds import write_program
+from ._state_dict import grouped_part, indices_of, paths_of
+from ._structure import check_structure, raise_if
+
+# What torch's groups hold of its implementations and its schedulers, and this library elsewhere.
+IMPLEMENTATION = ("foreach", "fused", "capturable", "differentiable")
+SCHEDULERS = (
+    "initial_lr",
+    "swa_lr",
+    "min_lr",
+    "max_lr",
+    "base_momentum",
+    "max_momentum",
+    "decoupled_weight_decay",
+)
+_OWN = ("params", "param_names", "update_count", "name", "frozen")
+
+
+def load_state_dict(
+    tx: optax.GradientTransformation, state_dict: Mapping[str, Any], params: Any
+) -> Any:
+    """Return the state of a grouped optimizer from a state dict.
+
+    The counterpart of ``torch.optim.Optimizer.load_state_dict``: numbers and arrays are those of
+    the state dict; what is static (flags such as ``nesterov``) must be as in ``tx``.
+    A number that an Optax schedule sets goes on from the count of updates.
+
+    Args:
+        tx: an optimizer with groups, bare or within transformations that hold no arrays.
+        state_dict: as `jp.state_dict` returns it, with NumPy or JAX arrays. One of torch's needs
+            names and layouts of this side first: `jaxopt_port.interop.optimizer_from_torch`.
+        params: the parameters.
+
+    Returns:
+        A new state.
+
+    Raises:
+        ValueError: the state dict does not fit; everything that is wrong is listed.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxopt_port as jp
+        >>> params = {"weight": jnp.ones(2)}
+        >>> tx = jp.Adam(lr=0.5)
+        >>> params, state = jp.step(tx, params, tx.init(params), params)
+        >>> saved = jp.state_dict(tx, state, params)
+        >>> restored = jp.load_state_dict(jp.Adam(), saved, params)
+        >>> jp.get_hyperparams(restored)[0]["lr"]
+        0.5
+    """
+    check_structure(state_dict)
+    fresh = tx.init(params)
+    found = grouped_part(tx, fresh, "load_state_dict")
+    groups = state_dict["param_groups"]
+    raise_if(list(_misfits(found, groups)), "the state dict does not fit the optimizer")
+    new = _with_numbers(found, groups)
+    indices = indices_of(found.table)
+    states = {
+        path: state_dict["state"].get(index, {}) for path, index in _moved(found, groups, indices)
+    }
+    problems: list[str] = []
+    for group in programs_of(new).values():
+        new, found_problems = write_program(new, group, states)
+        problems += found_problems
+    for i, info in enumerate(found.table.groups):
+        held = [path for path in paths_of(found.table, i) if states[path]]
+        if info.frozen and held:
+            problems.append(f'{info.label} is frozen, and "{held[0]}" has state')
+    raise_if(problems, "the state dict does not fit the optimizer")
+    new = _with_counts(new, groups, states)
+    return replace_groups_state(fresh, lambda _: new)
+
+
+def _moved(
+    found: GroupsState, groups: list[Mapping[str, Any]], indices: Mapping[str, int]
+) -> Iterator[tuple[str, int]]:
+    """Yield each path with its index in the state dict, which may count in another order."""
+    for i, group in enumerate(groups):
+        paths = paths_of(found.table, i)
+        names = group.get("param_names") or paths
+        by_name = dict(zip(names, group["params"], strict=True))
+        for path in paths:
+            yield path, by_name[path]
+
+
+def _misfits(found: GroupsState, groups: list[Mapping[str, Any]]) -> Iterator[str]:
+    table = found.table
+    if len(groups) != len(table.groups):
+        yield f"it has {len(groups)} parameter groups, the optimizer {len(table.groups)}"
+        return
+    options = get_hyperparams(found)
+    owners = {path: i for i in range(len(groups)) for path in paths_of(table, i)}
+    for i, (given, info) in enumerate(zip(groups, table.groups, strict=True)):
+        paths = paths_of(table, i)
+        names = given.get("param_names")
+        if names is None and len(given["params"]) != len(paths):
+            yield f"{info.label} has {len(paths)} parameters, there {len(given['params'])}"
+        if names is not None:
+            yield from _wrong_names(info.label, list(names), paths, owners, table.groups)
+        if bool(given.get("frozen", False)) != info.frozen:
+            yield f"{info.label} is {'' if info.frozen else 'not '}frozen, unlike there"
+            continue
+        if info.frozen:
+            continue
+        known = {*options[i], *dict(info.extras), *_OWN, *IMPLEMENTATION, *SCHEDULERS}
+        missing = [name for name in options[i] if name not in given and name != "name"]
+        extra = [name for name in given if name not in known]
+        if missing:
+            yield f"{info.label}: the state dict has no {', '.join(map(repr, missing))}"
+        if extra:
+            yield f"{info.label}: the optimizer has no {', '.join(map(repr, extra))}"
+        for name, value in dict(info.static).items():
+            if name in given and not _same_option(name, given, value, dict(info.static)):
+                yield (
+                    f"{info.label}: {name} is {given[name]!r} there and {value!r} here, where it "
+                    "cannot be changed any more; build the optimizer with it"
+                )
+
+
+def _same_option(
+    name: str, given: Mapping[str, Any], value: Any, static: Mapping[str, Any]
+) -> bool:
+    if name == "max_eval" and value is None:  # torch works it out when L-BFGS is made
+        return given[name] in (None, static["max_iter"] * 5 // 4)
+    same: bool = type(given[name]) is type(value) and given[name] == value
+    return same or (isinstance(value, bool) and given[name] == value)
+
+
+def _wrong_names(
+    label: str, names: list[str], paths: list[str], owners: Mapping[str, int], groups: Any
+) -> Iterator[str]:
+    if len(set(names)) < len(names):
+        yield f"{label} has a name twice: {names}"
+    for name in names:
+        if name not in owners:
+            yield f'{label}: there is no parameter "{name}" here'
+        elif name not in paths:
+            yield f'{label}: "{name}" is in {groups[owners[name]].label} here'
+    for path in paths:
+        if path not in names:
+            yield f'{label}: "{path}" is not in that group there'
+
+
+def _with_numbers(found: GroupsState, groups: list[Mapping[str, Any]]) -> GroupsState:
+    for i, (given, info) in enumerate(zip(groups, found.table.groups, strict=True)):
+        if info.frozen:
+            continue
+        names = set(found.injected(i).hyperparams)
+        values = {name: _plain(given[name]) for name in names - info.scheduled}
+        found = set_hyperparams(found, group=i, **values)
+        for name in info.scheduled:  # what the last update used; the next one overwrites it
+            found = write_number(found, [i], name, np.asarray([given[name]], np.float64))
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Return a number as the setter takes it: lists of them, as JSON makes them, as tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _with_counts(
+    found: GroupsState, groups: list[Mapping[str, Any]], states: Mapping[str, Mapping[str, Any]]
+) -> GroupsState:
+    for program, group in programs_of(found).items():
+        count = groups[group].get("update_count", _steps(found, group, states))
+        if type(count) is not int or count < 0:
+            raise ValueError(
+                f"the state dict does not fit the optimizer: update_count of group {group} is "
+                f"{count!r}; it must be a whole number, not below 0"
+            )
+        injected = found.injected(group)
+        injected = injected._replace(count=jnp.asarray(count, injected.count.dtype))
+        found = with_injected(found, program, injected)
+    return found
+
+
+def _steps(found: GroupsState, group: int, states: Mapping[str, Mapping[str, Any]]) -> int:
+    """Return the steps that a group of torch's has taken, where it counts them."""
+    for path in paths_of(found.table, group):
+        step = states[path].get("step", 0)
+        if not math.isnan(step):
+            return int(step)
+    return 0

@@ -1,0 +1,210 @@
+"""State dicts of optimizers with the names and layouts of the other side; NumPy, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..checkpoint import StateDict, check_structure
+from ..engine._layout import LeafLayout
+from . import _flat_vectors as flat_vectors
+from .mapping._param_map import Entry, ParamMap
+
+
+def to_jax_layout(
+    state_dict: Mapping[str, Any], param_map: ParamMap, *, elementwise: bool = True
+) -> StateDict:
+    """Return torch's state dict with JAX paths and layouts, as `jp.load_state_dict` takes it.
+
+    Args:
+        state_dict: torch's, with NumPy leaves and ``param_names`` in each group.
+        param_map: which leaf is which tensor.
+        elementwise: whether the optimizer's arrays follow their parameter's layout. Those of
+            Adafactor and Muon stay as torch has them; see `in_torch_layout`.
+
+    Raises:
+        ValueError: no state dict, no names, or names and shapes that the map does not have; all
+            are listed.
+    """
+    check_structure(state_dict)
+    entries = _by_name(param_map)
+    problems: list[str] = []
+    state: dict[int, dict[str, Any]] = {}
+    groups, count = [], 0
+    for i, group in enumerate(state_dict["param_groups"]):
+        names = group.get("param_names")
+        if names is None:
+            raise ValueError(
+                f"group {i} of the state dict has no 'param_names', and which parameter is which "
+                "does not follow from their number; pass param_names, in the order in which the "
+                "optimizer was given the parameters, such as "
+                "[name for name, _ in module.named_parameters()]"
+            )
+        names = [param_map.aliases.get(name, name) for name in names]
+        problems += [f"{n}: the map has no such parameter" for n in names if n not in entries]
+        own = [entry for name in names for entry in entries.get(name, [])]
+        paths = [entry.path for entry in own]
+        index_of = dict(zip(names, group["params"], strict=True))
+        for k, entry in enumerate(own):
+            held = state_dict["state"].get(index_of[entry.torch_name], {})
+            if held and not flat_vectors.is_in(held):
+                state[count + k] = {
+                    n: _leaf(v, n, entry, elementwise, problems) for n, v in held.items()
+                }
+        vectors = state_dict["state"].get(group["params"][0], {}) if names else {}
+        if flat_vectors.is_in(vectors) and not problems:
+            leaves = [entry for entry in param_map.entries if entry.path in paths]
+            # In the order of the leaves, whose first has them.
+            state[count + paths.index(leaves[0].path)] = flat_vectors.to_jax(vectors, names, leaves)
+        groups.append(
+            {**group, "params": list(range(count, count + len(paths))), "param_names": paths}
+        )
+        count += len(paths)
+    _raise_if(problems)
+    return {"state": state, "param_groups": groups}
+
+
+def to_torch_layout(
+    state_dict: Mapping[str, Any],
+    param_map: ParamMap,
+    *,
+    elementwise: bool = True,
+    order: Iterable[str] | None = None,
+) -> StateDict:
+    """Return a state dict with torch's names and layouts: undoes `to_jax_layout`.
+
+    Frozen groups are left out: torch's optimizer is not given their parameters.
+
+    Args:
+        state_dict: as `jp.state_dict` returns it.
+        param_map: which leaf is which tensor.
+        elementwise: see `to_jax_layout`.
+        order: torch's names in the order that the parameters of a group are to have; the module's
+            by default.
+
+    Raises:
+        ValueError: no state dict, paths that the map does not have, or a tensor of torch whose
+            parts are in different groups or hold different things; all are listed.
+    """
+    check_structure(state_dict)
+    entries, problems = _by_name(param_map), list[str]()
+    owner = {entry.path: entry.torch_name for entry in param_map.entries}
+    rank = {name: i for i, name in enumerate(order or param_map.torch_names)}
+    state: dict[int, dict[str, Any]] = {}
+    groups, count = [], 0
+    for group in state_dict["param_groups"]:
+        if group.get("frozen"):
+            continue
+        index_of = dict(zip(group["param_names"], group["params"], strict=True))
+        problems += [f"{path}: the map has no such leaf" for path in index_of if path not in owner]
+        names = sorted(
+            {owner[path] for path in index_of if path in owner},
+            key=lambda name: rank.get(name, len(rank)),
+        )
+        vectors: dict[str, Any] = {}
+        for k, name in enumerate(names):
+            lacking = [e.path for e in entries[name] if e.path not in index_of]
+            if lacking:
+                problems.append(f"{name}: {lacking} are in another group than its other parts")
+                continue
+            parts = [state_dict["state"].get(index_of[e.path], {}) for e in entries[name]]
+            if any(map(flat_vectors.is_in, parts)):
+                (vectors,) = filter(flat_vectors.is_in, parts)
+            elif any(parts):
+                state[count + k] = _joined(name, entries[name], parts, elementwise, problems)
+        if vectors and not problems:
+            leaves = [entry for entry in param_map.entries if entry.path in index_of]
+            state[count] = flat_vectors.to_torch(vectors, names, leaves)
+        groups.append(
+            {**group, "params": list(range(count, count + len(names))), "param_names": names}
+        )
+        count += len(names)
+    _raise_if(problems)
+    return {"state": state, "param_groups": groups}
+
+
+def rule_layouts(param_map: ParamMap, paths: Iterable[str]) -> tuple[tuple[str, LeafLayout], ...]:
+    """Return how torch's optimizer sees the leaves that it sees in another layout.
+
+    Raises:
+        ValueError: leaves that are parts of one tensor of torch, which an optimizer that looks at
+            whole arrays cannot treat one by one; all are listed.
+    """
+    wanted, layouts, problems = set(paths), [], []
+    for entry in param_map.entries:
+        if entry.path not in wanted:
+            continue
+        if entry.rows is not None:
+            problems.append(f"{entry.path} is a part of torch's {entry.torch_name}")
+        elif not _is_plain(entry):
+            view = entry.view or entry.torch_shape
+            axes = entry.axes or tuple(range(len(view)))
+            layouts.append((entry.path, LeafLayout(entry.torch_shape, view, axes, entry.flip)))
+    if problems:
+        raise ValueError(
+            "Adafactor and Muon look at whole arrays, and torch's are packed differently:"
+            + "".join(f"\n  {problem}" for problem in problems)
+        )
+    return tuple(layouts)
+
+
+def _by_name(param_map: ParamMap) -> dict[str, list[Entry]]:
+    entries: dict[str, list[Entry]] = {}
+    for entry in param_map.entries:
+        if not entry.buffer:
+            entries.setdefault(entry.torch_name, []).append(entry)
+    return entries
+
+
+def _is_plain(entry: Entry) -> bool:
+    """Whether the leaf is torch's tensor as it is."""
+    axes = entry.axes or tuple(range(len(entry.torch_shape)))
+    as_it_is = (entry.torch_shape, tuple(range(len(entry.torch_shape))), ())
+    return (entry.view or entry.torch_shape, axes, entry.flip) == as_it_is
+
+
+def _leaf(value: Any, name: str, entry: Entry, elementwise: bool, problems: list[str]) -> Any:
+    """Return what torch holds for a tensor as it is held for a leaf of it."""
+    shape = np.shape(value)
+    if not shape or not elementwise or value is None:
+        return value
+    if shape != entry.torch_shape:
+        problems.append(
+            f"{name} of {entry.torch_name} has shape {shape}; the parameter has {entry.torch_shape}"
+        )
+        return value
+    return entry.to_jax(value)
+
+
+def _joined(
+    name: str,
+    entries: list[Entry],
+    parts: list[Mapping[str, Any]],
+    elementwise: bool,
+    problems: list[str],
+) -> dict[str, Any]:
+    """Return what the leaves of one tensor hold as torch holds it for the tensor."""
+    if len({frozenset(part) for part in parts}) > 1:
+        problems.append(f"{name}: its parts hold different things")
+        return {}
+    joined: dict[str, Any] = {}
+    for held, first in parts[0].items():
+        values = [part[held] for part in parts]
+        if not np.shape(first) or not elementwise:
+            if any(value != first for value in values[1:] if not np.shape(value)):
+                problems.append(f"{name}: {held} differs between its parts")
+            joined[held] = first
+        elif any(np.shape(v) != e.shape for v, e in zip(values, entries, strict=True)):
+            problems.append(f"{name}: {held} has not the shape of the parameter")
+        else:
+            of_part = {e.path: v for e, v in zip(entries, values, strict=True)}
+            joined[held] = ParamMap(tuple(entries), (name,)).to_torch(of_part)[name]
+    return joined
+
+
+def _raise_if(problems: list[str]) -> None:
+    if problems:
+        lines = "".join(f"\n  {problem}" for problem in problems)
+        raise ValueError(f"the state dict does not fit the map:{lines}")

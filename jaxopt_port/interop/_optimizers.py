@@ -1,0 +1,251 @@
+"""torch's optimizers in mid-run as this library's, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _optimizers
+from ..checkpoint import check_structure, load_state_dict, state_dict
+from ..engine import GroupedTransformation
+from ..engine._factory import rule_of
+from ..engine._hyperparams import find_groups_state
+from ..engine._table import Group
+from ._optimizer_layout import rule_layouts, to_jax_layout, to_torch_layout
+from ._tensors import import_torch, tensor_of
+from ._torch_groups import ORDER, built, with_frozen
+from ._torch_state_dict import in_numpy, indices_of, named, names_in, split, without
+from .mapping._mapping import param_map as map_of
+from .mapping._param_map import ParamMap
+
+if TYPE_CHECKING:
+    import torch
+    from torch.optim import Optimizer
+
+
+def optimizer_from_torch(
+    optimizer: torch.optim.Optimizer | Mapping[str, Any],
+    params: Any,
+    param_map: ParamMap | torch.nn.Module,
+    *,
+    module: torch.nn.Module | None = None,
+    optimizer_name: str | None = None,
+    param_names: Sequence[str] | None = None,
+    frozen: Iterable[str] = (),
+    split_groups: bool = False,
+) -> tuple[GroupedTransformation, Any]:
+    """Return this library's optimizer and its state, where torch's stands: in mid-run, too.
+
+    Groups and options are torch's; a leaf that torch's optimizer was not given, or whose parameter
+    does not require a gradient, is frozen. Each array of the state goes to the layout of its
+    parameter. Adafactor and Muon, which are not the same in every layout, see their parameters in
+    torch's (``tx.update`` lays them out and back).
+
+    Args:
+        optimizer: torch's optimizer, of one of its own classes, or its ``state_dict()``.
+        params: the JAX parameters: a tree whose leaves the map names.
+        param_map: from `param_map`, or the torch module itself.
+        module: torch's module, where ``param_map`` is a map: it says which parameter is which.
+        optimizer_name: torch's class, ``"AdamW"``; a state dict does not say it.
+        param_names: torch's names of the parameters, group by group in the order in which the
+            optimizer was given them. Needed where there is no module and the state dict has no
+            ``"param_names"`` (an optimizer that was made with ``module.named_parameters()`` has).
+        frozen: torch's names of parameters that the optimizer was given and did not train; of an
+            optimizer, those that require no gradient are known.
+        split_groups: parameters of a group that have taken different numbers of steps, or only some
+            any, are an error, since they count together here; True puts them into groups of their
+            own, behind torch's.
+
+    Returns:
+        The transformation and its state.
+
+    Raises:
+        TypeError: an optimizer of another class, or no class named.
+        ValueError: names, shapes, types or steps that do not fit; all are listed.
+        ImportError: torch is missing.
+
+    Example:
+        >>> import jax.numpy as jnp, torch, jaxopt_port as jp
+        >>> from jaxopt_port import interop
+        >>> module = torch.nn.Linear(3, 2)
+        >>> optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+        >>> like = {"kernel": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}
+        >>> params = interop.params_from_torch(module, like)
+        >>> tx, state = optimizer_from_torch(optimizer, params, module)
+        >>> jp.get_hyperparams(state)[0]["momentum"]
+        0.9
+    """
+    if isinstance(param_map, ParamMap):
+        mapped = param_map
+    else:
+        module, mapped = param_map, map_of(param_map, params)
+    torch_dict: dict[str, Any]
+    left_out: set[int] = set()
+    if isinstance(optimizer, Mapping):
+        check_structure(optimizer)
+        torch_dict = dict(optimizer)
+        factory = _factorynamed(optimizer_name)
+    else:
+        factory = _factory_of(optimizer, optimizer_name)
+        torch_dict = optimizer.state_dict()
+        tensors = [p for group in optimizer.param_groups for p in group["params"]]
+        left_out = {i for i, p in enumerate(tensors) if not p.requires_grad}
+        if module is not None and param_names is None:
+            param_names = names_in(module, tensors)
+    torch_dict = named(in_numpy(torch_dict), param_names)
+    torch_dict = without(torch_dict, left_out | indices_of(torch_dict, frozen))
+    torch_dict = split(torch_dict, split_groups)
+    rule = rule_of(factory)
+    elementwise = rule is None or rule.elementwise
+    laid_out = to_jax_layout(torch_dict, mapped, elementwise=elementwise)
+    for group in laid_out["param_groups"]:
+        # From a time when the run was here; torch has counted on, where it counts.
+        if any("step" in laid_out["state"].get(p, {}) for p in group["params"]):
+            group.pop("update_count", None)
+    tx = built(factory, laid_out, torch_dict, params, mapped, elementwise)
+    return tx, load_state_dict(tx, with_frozen(laid_out, params), params)
+
+
+def _factory_of(optimizer: Any, name: str | None) -> Any:
+    torch = import_torch()
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(
+            f"expected a torch optimizer or its state_dict(); got {type(optimizer).__name__}"
+        )
+    cls = type(optimizer)
+    if name is None and getattr(torch.optim, cls.__name__, None) is not cls:
+        raise TypeError(
+            f"{cls.__qualname__} is not a class of torch.optim itself, and what it does in step() "
+            "is not known; if it is one of them in all but name, say which: "
+            'optimizer_name="AdamW"'
+        )
+    return _factorynamed(name or cls.__name__)
+
+
+def _factorynamed(name: str | None) -> Any:
+    if name is None:
+        raise TypeError(
+            "a state dict does not say which optimizer it belongs to; pass optimizer_name, such as "
+            'optimizer_name="AdamW"'
+        )
+    grouped = getattr(_optimizers, name, None)
+    if grouped is None or not hasattr(grouped, "factory"):
+        known = [n for n, value in vars(_optimizers).items() if hasattr(value, "factory")]
+        raise TypeError(f"no optimizer is named {name!r}; there are {', '.join(known)}")
+    return grouped.factory
+
+
+def optimizer_to_torch(
+    tx: GroupedTransformation,
+    state: Any,
+    params: Any,
+    module: torch.nn.Module,
+    param_map: ParamMap | None = None,
+) -> torch.optim.Optimizer:
+    """Return torch's optimizer over a module, where this library's stands: undoes the other way.
+
+    The module's parameters are left as they are; `params_to_torch` copies them. What is frozen here
+    the optimizer is not given.
+
+    Args:
+        tx: a grouped optimizer all of whose trained groups are of one of torch's optimizers.
+        state: its state.
+        params: the JAX parameters, or their shapes.
+        module: torch's module.
+        param_map: from `param_map`; made from module and parameters by default.
+
+    Returns:
+        A new optimizer of torch's class, with named parameters; ``optimizer.state_dict()`` can be
+        saved or loaded into another one.
+
+    Raises:
+        TypeError: groups of different optimizers, or of one that torch has not.
+        ValueError: names, shapes or types that do not fit; all are listed.
+        ImportError: torch is missing.
+    """
+    torch = import_torch()
+    mapped = map_of(module, params) if param_map is None else param_map
+    port_dict = state_dict(tx, state, params)
+    groups = [g for g in find_groups_state(state).table.groups if not g.frozen]
+    name = _torch_name(tx, groups)
+    rule = groups[0].rule
+    elementwise = rule is None or rule.elementwise
+    if not elementwise and not tx.definition.layouts:
+        trained = [
+            path
+            for group in port_dict["param_groups"]
+            if not group.get("frozen")
+            for path in group["param_names"]
+        ]
+        _check_same_layout(name, rule_layouts(mapped, trained))
+    order = [n for g in port_dict["param_groups"] for n in g.pop(ORDER, ())]
+    converted = to_torch_layout(port_dict, mapped, elementwise=elementwise, order=order or None)
+    by_name = dict(module.named_parameters())
+    _check_dtypes(converted, by_name)
+    optimizer: Any = getattr(torch.optim, name)(
+        [
+            {**group, "params": [(n, by_name[n]) for n in group.pop("param_names")]}
+            for group in map(dict, converted["param_groups"])
+        ]
+    )
+    tensors = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, held in converted["state"].items():
+        optimizer.state[tensors[index]] = {k: _to_torch_value(v) for k, v in held.items()}
+    made: Optimizer = optimizer
+    return made
+
+
+def _to_torch_value(value: Any) -> Any:
+    if isinstance(value, list):
+        return [tensor_of(v) for v in value]
+    return tensor_of(value) if isinstance(value, np.ndarray) else value
+
+
+def _torch_name(tx: GroupedTransformation, groups: Sequence[Group]) -> str:
+    """Return the class of torch's that does what all groups do."""
+    by_rule = {
+        rule_of(grouped.factory): name
+        for name, grouped in vars(_optimizers).items()
+        if hasattr(grouped, "factory") and rule_of(grouped.factory) is not None
+    }
+    names = {by_rule.get(group.rule) if group.rule is not None else None for group in groups}
+    if names == {None} and tx.definition.factory is _optimizers.LBFGS.factory:
+        return "LBFGS"
+    if len(names) != 1 or None in names:
+        shown = ", ".join(sorted({g.rule.name if g.rule else "a foreign factory" for g in groups}))
+        raise TypeError(
+            f"torch has no one optimizer for these groups ({shown}); a grouped optimizer of one of "
+            "torch's classes can be converted"
+        )
+    (name,) = names
+    assert name is not None
+    return name
+
+
+def _check_same_layout(name: str, layouts: Sequence[Any]) -> None:
+    if layouts:
+        shown = ", ".join(path for path, _ in layouts)
+        raise ValueError(
+            f"{name} is not the same in every layout, and this optimizer saw in JAX's what torch's "
+            f"would see otherwise: {shown}. Make it by optimizer_from_torch, which shows it "
+            "torch's layouts"
+        )
+
+
+def _check_dtypes(converted: Mapping[str, Any], by_name: Mapping[str, Any]) -> None:
+    problems = []
+    names = [name for group in converted["param_groups"] for name in group["param_names"]]
+    for index, name in enumerate(names):
+        if name not in by_name:
+            problems.append(f"{name}: the module has no such parameter")
+            continue
+        kind = str(by_name[name].dtype).removeprefix("torch.")
+        for held, value in converted["state"].get(index, {}).items():
+            if np.shape(value) == tuple(by_name[name].shape) != () and value.dtype.name != kind:
+                problems.append(f"{held} of {name} is {value.dtype.name}, the parameter {kind}")
+    if problems:
+        raise ValueError(
+            "the state does not fit the module:" + "".join(f"\n  {p}" for p in problems)
+        )

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+
+from .. import _optimizers
+from ..checkpoint import state_dict
+from ..checkpoint._loading import SCHEDULERS
+from ..engine import REST, step
+from ..engine._arguments import Arguments
+from ..engine._definition import Definition, Factory
+from ..engine._factory import arguments_of, is_whole_tree
+from ._shadow import Distance, Shadow
+from ._tensors import tensor_of
+from ._torch_running import Step, imported, number, with_numbers
+
+
+class TorchOptimizer(torch.optim.Optimizer):
+    """A ``torch.optim.Optimizer`` whose step this library computes.
+
+    The first thing to swap in a port: the script stays torch's, with its model, parameter groups,
+    ``torch.optim.lr_scheduler``, hooks, ``state_dict``, ``add_param_group``, closures and
+    ``zero_grad``, and only the update is JAX's. Parameters and gradients are handed over by DLPack,
+    without a copy where their memory is aligned to 64 bytes; the new parameters are copied back in
+    place.
+
+    Args:
+        params: as for any optimizer of torch's: parameters, named parameters or groups.
+        optimizer: which one: ``jp.AdamW``, its lower-case spelling, or a factory of the user's or
+            of Optax. Not L-BFGS, which evaluates the loss itself.
+        shadow: whether to run torch's own optimizer beside, on copies of the parameters and with
+            the same gradients, and to keep the distance in `distances`.
+        **options: the optimizer's, as in torch.
+
+    Attributes:
+        distances: with ``shadow``, one `Distance` for each step.
+
+    Raises:
+        TypeError: an unknown option; an optimizer that torch has not, with ``shadow``.
+        ValueError: an option out of range, beginning with torch's own message.
+
+    Example:
+        >>> import jaxopt_port as jp
+        >>> model = torch.nn.Linear(3, 1)
+        >>> optimizer = TorchOptimizer(model.parameters(), jp.AdamW, lr=0.1, shadow=True)
+        >>> scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 10)
+        >>> for _ in range(3):
+        ...     optimizer.zero_grad()
+        ...     model(torch.ones(2, 3)).sum().backward()
+        ...     _ = optimizer.step()
+        ...     scheduler.step()
+        >>> max(distance.ulps for distance in optimizer.distances) <= 4
+        True
+    """
+
+    distances: list[Distance]
+
+    def __init__(
+        self, params: Any, optimizer: Callable[..., Any], *, shadow: bool = False, **options: Any
+    ) -> None:
+        self._factory: Factory = getattr(optimizer, "factory", optimizer)
+        if is_whole_tree(self._factory):
+            raise TypeError("L-BFGS evaluates the loss in JAX; use torch.optim.LBFGS here")
+        self._arguments: Arguments = arguments_of(self._factory)
+        defaults = {**self._arguments.defaults(), **self._arguments.bind((), options)}
+        self._running: Any = None
+        self._current: Step | None = None
+        self._shadow: Shadow | None = None
+        self.distances = []
+        super().__init__(params, defaults)
+        if shadow:
+            self._shadow = Shadow(self._torch_class(), self.param_groups, self._names())
+
+    # ── torch's side ───────────────────────────────────────────────────────────────────────────
+
+    @property
+    def state(self) -> Any:
+        """What is held for each parameter, by torch's names; read from JAX when it is asked for."""
+        self._export()
+        return self._torch_state
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        self._current = None
+        self._torch_state = value
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, as any optimizer of torch's; options are checked before anything changes."""
+        own = {k: v for k, v in param_group.items() if k not in _NOT_OPTIONS}
+        self._arguments.check_names(own, "")
+        options = {k: own.get(k, self.defaults[k]) for k in self._arguments.names}
+        scheduled = [k for k, v in options.items() if callable(v)]
+        if scheduled:
+            raise TypeError(f"{scheduled[0]} must be a number; schedule it by torch's schedulers")
+        definition = Definition(self._factory, self._arguments, {})
+        definition.extended([{"params": REST, **options}])
+        self._export()
+        super().add_param_group(param_group)
+        if self._shadow is not None:
+            self._shadow.add_param_group(self.param_groups[-1], self._names())
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take a step: of the parameters that have a gradient, as torch does.
+
+        Args:
+            closure: evaluates the loss again, and its gradients.
+
+        Returns:
+            What the closure returns.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        with torch.no_grad(), jax.enable_x64(True):
+            self._step()
+        if self._shadow is not None:
+            self.distances.append(self._shadow.step(self.param_groups))
+        return loss
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._export()
+        return {
+            **super().__getstate__(),
+            "_factory": _by_name(self._factory),
+            "_shadow": self._shadow,
+            "distances": self.distances,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        if "_factory" in state:  # a copy; load_state_dict sets only what is torch's
+            factory = state.pop("_factory")
+            self._factory = getattr(_optimizers, factory) if isinstance(factory, str) else factory
+            self._arguments = arguments_of(self._factory)
+            self._running = None
+        self.state = state.pop("state")
+        super().__setstate__(state)
+
+    # ── JAX's side ─────────────────────────────────────────────────────────────────────────────
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """By path, the parameters that have a gradient."""
+        each = enumerate(p for group in self.param_groups for p in group["params"])
+        return {f"p{i}": p for i, p in each if p.grad is not None}
+
+    def _step(self) -> None:
+        tensors = self._tensors()
+        if not tensors:
+            return
+        params = {path: _to_jax(p) for path, p in tensors.items()}
+        grads = {path: _gradient(p) for path, p in tensors.items()}
+        running = tuple(tensors), [self._program(group) for group in self.param_groups]
+        if self._current is None or running != self._running:
+            self._export()
+            self._current, self._running = (
+                imported(
+                    self._arguments,
+                    self._factory,
+                    self.param_groups,
+                    self._torch_state,
+                    tensors,
+                    params,
+                ),
+                running,
+            )
+        tx, state = self._current
+        state = with_numbers(state, self.param_groups)
+        params, state = step(tx, grads, state, params)
+        for path, p in tensors.items():
+            p.copy_(torch.utils.dlpack.from_dlpack(jax.block_until_ready(params[path])))
+        self._current = tx, state
+
+    def _program(self, group: Mapping[str, Any]) -> Any:
+        """Return what of a group's options decides which program runs."""
+        options = {k: number(group[k]) for k in self._arguments.names}
+        rule = self._arguments.rule
+        static = {k: v for k, v in options.items() if not self._arguments.is_number(k, v)}
+        return static, None if rule is None else rule.holds(**options)
+
+    def _export(self) -> None:
+        """Write what JAX holds into torch's state, where it can be read and changed."""
+        if self._current is None:
+            return
+        tx, state = self._current
+        self._current = None
+        tensors = self._all_tensors()
+        with jax.enable_x64(True):
+            like = {path: np.empty(0) for path in _paths(state)}
+            saved = state_dict(tx, state, like)
+        for group in saved["param_groups"]:
+            # What a foreign factory shares stands with the first; the first may be another one
+            # where some have no gradient.
+            foreign = self._arguments.rule is None and group["params"]
+            shared = saved["state"].get(group["params"][0], {}) if foreign else {}
+            for index, path in zip(group["params"], group["param_names"], strict=True):
+                held = {**shared, **saved["state"].get(index, {})}
+                if held:
+                    self._torch_state[tensors[path]] = {
+                        k: tensor_of(v).to(tensors[path].device) if np.ndim(v) else _scalar(v)
+                        for k, v in held.items()
+                    }
+
+    def _all_tensors(self) -> dict[str, torch.Tensor]:
+        each = enumerate(p for group in self.param_groups for p in group["params"])
+        return {f"p{i}": p for i, p in each}
+
+    def _names(self) -> list[str]:
+        names = [
+            name
+            for group in self.param_groups
+            for name in group.get("param_names", [None] * len(group["params"]))
+        ]
+        return [f"parameter {i}" if name is None else name for i, name in enumerate(names)]
+
+    def _torch_class(self) -> type[torch.optim.Optimizer]:
+        name = _by_name(self._factory)
+        classes = {n.lower().replace("_", ""): n for n in vars(torch.optim) if n[0].isupper()}
+        if not isinstance(name, str):
+            raise TypeError("shadow=True needs an optimizer that torch has too")
+        found: type[torch.optim.Optimizer] = getattr(torch.optim, classes[name.replace("_", "")])
+        return found
+
+
+# What a group may have besides: whose it is, and what torch's schedulers keep there.
+_NOT_OPTIONS = ("params", "name", "param_names", *SCHEDULERS)
+
+
+def _by_name(factory: Any) -> Any:
+    """Return the name of one of this library's factories; a function cannot be pickled."""
+    names = [name for name, value in vars(_optimizers).items() if value is factory]
+    return names[0] if names else factory
+
+
+def _paths(state: Any) -> tuple[str, ...]:
+    paths: tuple[str, ...] = state.table.paths
+    return paths
+
+
+def _scalar(value: Any) -> Any:
+    return tensor_of(value) if isinstance(value, np.ndarray) else value
+
+
+def _to_jax(tensor: torch.Tensor) -> jax.Array:
+    array: jax.Array = jax.dlpack.from_dlpack(tensor.detach().contiguous())
+    return array
+
+
+def _gradient(p: torch.Tensor) -> Any:
+    grad = p.grad
+    assert grad is not None
+    if not grad.is_sparse:
+        return _to_jax(grad)
+    grad = grad.coalesce()
+    return _to_jax(grad.indices().T.to(torch.int32)), _to_jax(grad.values())

@@ -1,0 +1,174 @@
+"""The state dict of torch's optimizer made ready for this side: NumPy, names, equal steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ._tensors import array_of, import_torch
+
+TorchDict = dict[str, Any]
+
+
+def names_in(module: Any, tensors: Sequence[Any]) -> list[str]:
+    """Return the names of an optimizer's parameters; parameters are found by identity."""
+    names = {id(p): name for name, p in module.named_parameters()}
+    unknown = [i for i, p in enumerate(tensors) if id(p) not in names]
+    if unknown:
+        raise ValueError(
+            f"parameters {unknown} of the optimizer are not the module's: they were replaced after "
+            "the optimizer was made, or belong to another module; pass param_names"
+        )
+    return [names[id(p)] for p in tensors]
+
+
+def in_numpy(value: Any) -> Any:
+    """Return a state dict with NumPy for tensors, and numbers for those in the groups."""
+    torch = import_torch() if _has_tensors(value) else None
+
+    def plain(x: Any) -> Any:
+        if isinstance(x, Mapping):
+            return {k: plain(v) for k, v in x.items()}
+        if isinstance(x, list | tuple):
+            return type(x)(plain(v) for v in x)
+        return array_of(x) if torch is not None and isinstance(x, torch.Tensor) else x
+
+    def number(x: Any) -> Any:
+        if isinstance(x, list | tuple):
+            return type(x)(map(number, x))
+        return x.item() if isinstance(x, np.ndarray) and x.size == 1 else x
+
+    state = {
+        index: {name: v for name, v in plain(held).items() if v is not None}
+        for index, held in value["state"].items()
+    }
+    groups = [{k: number(v) for k, v in plain(group).items()} for group in value["param_groups"]]
+    return {"state": {k: v for k, v in state.items() if v}, "param_groups": groups}
+
+
+def _has_tensors(value: Any) -> bool:
+    leaves = jax.tree.leaves((list(value["state"].values()), list(value["param_groups"])))
+    return any(type(leaf).__module__.startswith("torch") for leaf in leaves)
+
+
+def named(torch_dict: dict[str, Any], names: Iterable[str] | None) -> dict[str, Any]:
+    """Return a state dict whose groups have names."""
+    if names is None:
+        return torch_dict
+    rest, groups = list(names), []
+    total = sum(len(group["params"]) for group in torch_dict["param_groups"])
+    if len(rest) != total:
+        raise ValueError(f"param_names has {len(rest)} names; the optimizer has {total} parameters")
+    for group in torch_dict["param_groups"]:
+        size = len(group["params"])
+        groups.append({**group, "param_names": rest[:size]})
+        rest = rest[size:]
+    return {**torch_dict, "param_groups": groups}
+
+
+def indices_of(torch_dict: TorchDict, names: Iterable[str]) -> set[int]:
+    """Return the indices of parameters by torch's names."""
+    indices = {
+        name: index
+        for group in torch_dict["param_groups"]
+        for name, index in zip(group.get("param_names", ()), group["params"], strict=False)
+    }
+    unknown = [name for name in names if name not in indices]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} in frozen is none of the optimizer's parameters")
+    return {indices[name] for name in names}
+
+
+def without(torch_dict: TorchDict, frozen: set[int]) -> TorchDict:
+    """Return a state dict without the parameters that are frozen.
+
+    Raises:
+        ValueError: one of them has taken steps: there is no place for its state here.
+    """
+    groups, begun = [], []
+    for group in torch_dict["param_groups"]:
+        kept = [k for k, index in enumerate(group["params"]) if index not in frozen]
+        names = group.get("param_names", group["params"])
+        begun += [
+            str(name)
+            for name, index in zip(names, group["params"], strict=True)
+            if index in frozen and _steps(torch_dict["state"].get(index)) not in _NOT_BEGUN
+        ]
+        lists = {n: [group[n][k] for k in kept] for n in ("params", "param_names") if n in group}
+        groups.append({**group, **lists})
+    if begun:
+        raise ValueError(
+            f"{', '.join(begun)} require no gradient, and have optimizer state, which a frozen "
+            "group does not hold: call requires_grad_() on what goes on training, and delete "
+            "optimizer.state[p] of what does not"
+        )
+    kept_state = {i: held for i, held in torch_dict["state"].items() if i not in frozen}
+    return _renumbered({"state": kept_state, "param_groups": groups})
+
+
+def _renumbered(torch_dict: dict[str, Any]) -> dict[str, Any]:
+    old = [index for group in torch_dict["param_groups"] for index in group["params"]]
+    new = {index: i for i, index in enumerate(old)}
+    return {
+        "state": {new[index]: held for index, held in torch_dict["state"].items()},
+        "param_groups": [
+            {**group, "params": [new[index] for index in group["params"]]}
+            for group in torch_dict["param_groups"]
+        ],
+    }
+
+
+def split(torch_dict: dict[str, Any], split_groups: bool) -> dict[str, Any]:
+    """Return a state dict whose groups have each taken one number of steps."""
+    groups, behind = [], []
+    for i, group in enumerate(torch_dict["param_groups"]):
+        by_steps: dict[Any, list[int]] = {}
+        for k, index in enumerate(group["params"]):
+            by_steps.setdefault(_steps(torch_dict["state"].get(index)), []).append(k)
+        if len(by_steps) > 1 and "prev_flat_grad" not in _first_state(torch_dict, group):
+            if not split_groups:
+                names = group.get("param_names", group["params"])
+                shown = "; ".join(
+                    f"{steps}: {', '.join(str(names[k]) for k in where[:4])}"
+                    + (f" and {len(where) - 4} more" if len(where) > 4 else "")
+                    for steps, where in by_steps.items()
+                )
+                raise ValueError(
+                    f"the parameters of group {i} have taken different numbers of steps ({shown}); "
+                    "here they count together. Pass split_groups=True to give each number a group "
+                    "of its own, and name what is not trained in frozen"
+                )
+            parts = [
+                {
+                    **group,
+                    **{
+                        n: [group[n][k] for k in where]
+                        for n in ("params", "param_names")
+                        if n in group
+                    },
+                }
+                for where in by_steps.values()
+            ]
+            groups.append(parts[0])
+            behind += parts[1:]
+        else:
+            groups.append(group)
+    return _renumbered({**torch_dict, "param_groups": groups + behind})
+
+
+def _first_state(torch_dict: Mapping[str, Any], group: Mapping[str, Any]) -> Mapping[str, Any]:
+    held: Mapping[str, Any] = torch_dict["state"].get(next(iter(group["params"]), None), {})
+    return held
+
+
+# Adagrad makes its state before the first step.
+_NOT_BEGUN = ("no state", "step 0.0")
+
+
+def _steps(held: Mapping[str, Any] | None) -> str:
+    if not held:
+        return "no state"
+    return f"step {held['step']}" if "step" in held else "with state"

@@ -1,0 +1,1 @@
+"""Checkpoints in files: torch's, safetensors, shards, Orbax; whole or not at all."""

@@ -1,0 +1,59 @@
+"""What ``flax.serialization`` must know to write this library's states, and to read them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from flax import serialization
+
+from ...engine._table import GroupsState
+from ...lr_scheduler._state import SchedulerState
+from ._group_descriptions import HINT, described, differences
+
+
+def _checked(state: Any, target: Any) -> Any:
+    try:
+        saved = json.loads(state["description"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError("these bytes hold no state of this library: no 'description'") from error
+    found = differences(saved, described(target))
+    if found:
+        hint = [HINT] if isinstance(target, GroupsState) else []
+        lines = "".join(f"\n  {line}" for line in [*found, *hint])
+        raise ValueError(f"the saved state does not fit what it shall be restored as:{lines}")
+    return state
+
+
+def _groups_to_dict(state: GroupsState) -> dict[str, Any]:
+    inner = serialization.to_state_dict(state.inner)
+    return {"inner": inner, "description": json.dumps(described(state))}
+
+
+def _groups_from_dict(target: GroupsState, state: dict[str, Any]) -> GroupsState:
+    inner = serialization.from_state_dict(target.inner, _checked(state, target)["inner"], "inner")
+    return GroupsState(inner, target.table)
+
+
+def _scheduler_to_dict(state: SchedulerState) -> dict[str, Any]:
+    return {
+        "values": serialization.to_state_dict(state.values),
+        "param_groups": serialization.to_state_dict(state.param_groups),
+        "description": json.dumps(described(state)),
+    }
+
+
+def _scheduler_from_dict(target: SchedulerState, state: dict[str, Any]) -> SchedulerState:
+    held = _checked(state, target)
+    return SchedulerState(
+        serialization.from_state_dict(target.values, held["values"], "values"),
+        serialization.from_state_dict(target.param_groups, held["param_groups"], "param_groups"),
+        target.kind,
+    )
+
+
+def register() -> None:
+    """Tell Flax; once is enough, and again does no harm."""
+    tell: Any = serialization.register_serialization_state
+    tell(GroupsState, _groups_to_dict, _groups_from_dict, override=True)
+    tell(SchedulerState, _scheduler_to_dict, _scheduler_from_dict, override=True)

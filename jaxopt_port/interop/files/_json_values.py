@@ -1,0 +1,145 @@
+"""Nested Python values as JSON and a list of arrays: exact, and back to the same types."""
+
+from __future__ import annotations
+
+import collections
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tensors = dict[str, NDArray[Any]]
+
+# A dict with one of these keys stands for what JSON lacks.
+_MARKS = ("$array", "$tuple", "$float", "$complex", "$dict", "$counter")
+
+
+def encoded(value: Any, name: str, tensors: Tensors) -> Any:
+    """Return a value as JSON has it, with its arrays put into ``tensors``.
+
+    Args:
+        value: dicts, lists, tuples, strings, numbers, None and arrays.
+        name: of the value, which the names of its arrays begin with.
+        tensors: is added to.
+
+    Raises:
+        TypeError: something else is in it; it is named by its place.
+        ValueError: two arrays would have one name.
+    """
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, np.ndarray):
+        if name in tensors:
+            raise ValueError(f"two arrays would be called {name!r} in the file")
+        tensors[name] = value
+        return {"$array": name}
+    if isinstance(value, np.generic):
+        return encoded(np.asarray(value), name, tensors)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        # JSON has no infinity and no NaN. Its repr of the others is exact.
+        return float(value) if math.isfinite(value) else {"$float": repr(float(value))}
+    if isinstance(value, complex):
+        parts = (value.real, value.imag)
+        return {"$complex": [encoded(part, name, tensors) for part in parts]}
+    if isinstance(value, list):
+        return _items(value, name, tensors)
+    if isinstance(value, tuple):
+        return {"$tuple": _items(value, name, tensors)}
+    if isinstance(value, Mapping):
+        return _encoded_dict(value, name, tensors)
+    raise TypeError(
+        f"{name} is {type(value).__name__}, which has no place in a file; a checkpoint holds dicts,"
+        " lists, tuples, strings, numbers, None and arrays"
+    )
+
+
+def _items(values: Any, name: str, tensors: Tensors) -> list[Any]:
+    return [encoded(value, f"{name}/{i}", tensors) for i, value in enumerate(values)]
+
+
+def _encoded_dict(value: Mapping[Any, Any], name: str, tensors: Tensors) -> Any:
+    pairs = [(key, encoded(item, f"{name}/{key}", tensors)) for key, item in value.items()]
+    if isinstance(value, collections.Counter):
+        return {"$counter": [[encoded(key, name, {}), count] for key, count in pairs]}
+    if all(isinstance(key, str) for key, _ in pairs) and not set(value) & set(_MARKS):
+        return dict(pairs)
+    return {"$dict": [[encoded(key, name, {}), item] for key, item in pairs]}
+
+
+def decoded(value: Any, tensors: Mapping[str, NDArray[Any]]) -> Any:
+    """Return the value that `encoded` was given.
+
+    Raises:
+        ValueError: what stands for an array or a float is none.
+    """
+    if isinstance(value, list):
+        return [decoded(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    mark = next(iter(value), None)
+    if mark not in _MARKS or len(value) != 1:
+        return {key: decoded(item, tensors) for key, item in value.items()}
+    held = value[mark]
+    try:
+        return _unmarked(mark, held, tensors)
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(f"{mark!r} with {_short(held)}: {error}") from error
+
+
+def _unmarked(mark: str, held: Any, tensors: Mapping[str, NDArray[Any]]) -> Any:
+    if mark == "$array":
+        if held not in tensors:
+            raise ValueError("the file has no array of that name")
+        return tensors[held]
+    if mark == "$float":
+        return float(held)
+    items = [decoded(item, tensors) for item in held]
+    if mark == "$tuple":
+        return tuple(items)
+    if mark == "$complex":
+        return complex(*items)
+    return collections.Counter(dict(items)) if mark == "$counter" else dict(items)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else text[:57] + "..."
+
+
+def without_what_has_no_place(value: Any, name: str) -> tuple[Any, list[str]]:
+    """Return a dict's entries that can be kept, and what is lost, in words."""
+    kept, lost = {}, []
+    for key, item in value.items():
+        try:
+            encoded(item, f"{name}/{key}", {})
+        except TypeError as error:
+            lost.append(str(error).partition(",")[0])
+        else:
+            kept[key] = item
+    return kept, lost
+
+
+def no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse JSON in which a key stands twice, for ``json.loads(object_pairs_hook=...)``."""
+    twice = [
+        key for key, count in collections.Counter(key for key, _ in pairs).items() if count > 1
+    ]
+    if twice:
+        raise ValueError(f"the key {twice[0]!r} stands there twice")
+    return dict(pairs)
+
+
+def arrays_in(value: Any) -> Iterator[NDArray[Any]]:
+    """Yield the arrays in nested values."""
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from arrays_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from arrays_in(item)

@@ -1,0 +1,230 @@
+"""Checkpoints by Orbax: parameters, optimizer and scheduler of a run that is sharded, or not."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ...engine import leaf_paths
+from ._group_descriptions import HINT, described, differences
+
+_PARTS = ("params", "state", "scheduler_state")
+_VERSION = 1
+
+
+class Restored(NamedTuple):
+    """What `restore_orbax` returns.
+
+    Attributes:
+        params: as it was saved; so is all else.
+        state: of the optimizer.
+        scheduler_state: None where none was asked for; so is ``state``.
+        extra: what else was saved.
+    """
+
+    params: Any
+    state: Any
+    scheduler_state: Any
+    extra: dict[str, Any]
+
+
+def save_orbax(
+    directory: str | os.PathLike[str],
+    *,
+    params: Any,
+    state: Any = None,
+    scheduler_state: Any = None,
+    extra: Mapping[str, Any] | None = None,
+    force: bool = False,
+) -> None:
+    """Save a run by Orbax, each process its own shards, with a description of the groups.
+
+    The counterpart of ``torch.distributed.checkpoint.save``. What Orbax's own checkpointers make of
+    ``{"params": params, "state": state}`` is as exact; this adds what `restore_orbax` checks.
+
+    Args:
+        directory: a new one.
+        params: any tree of arrays.
+        state: the optimizer's, bare or within other Optax states.
+        scheduler_state: the scheduler's.
+        extra: what JSON holds: the epoch, the name of the run.
+        force: whether to replace what is in the directory.
+
+    Raises:
+        ValueError: the directory is there already, or two leaves have the same path.
+        ImportError: Orbax is missing.
+
+    Example:
+        >>> import tempfile, jax.numpy as jnp, jaxopt_port as jp
+        >>> params, tx = {"weight": jnp.ones(2)}, jp.Adam()
+        >>> directory = tempfile.mkdtemp() + "/run"
+        >>> save_orbax(directory, params=params, state=tx.init(params), extra={"epoch": 3})
+        >>> restore_orbax(directory, params=params, state=tx.init(params)).extra
+        {'epoch': 3}
+    """
+    ocp = _orbax()
+    target = Path(directory).absolute()
+    if target.exists() and not force:
+        raise ValueError(f"{target} is there already; name a new directory, or pass force=True")
+    trees = dict(zip(_PARTS, (params, state, scheduler_state), strict=True))
+    flat = {part: _by_path(tree) for part, tree in trees.items() if tree is not None}
+    record = {
+        "version": _VERSION,
+        "states": {part: described(tree) for part, tree in trees.items()},
+        "arrays": {part: _shapes(leaves) for part, leaves in flat.items()},
+        "extra": dict(extra or {}),
+    }
+    # Orbax has no place for arrays without elements.
+    items = {
+        part: ocp.args.StandardSave({path: x for path, x in leaves.items() if x.size})
+        for part, leaves in flat.items()
+        if any(x.size for x in leaves.values())
+    }
+    with jax.enable_x64(True), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        checkpointer.save(
+            target,
+            args=ocp.args.Composite(description=ocp.args.JsonSave(record), **items),
+            force=force,
+        )
+
+
+def restore_orbax(
+    directory: str | os.PathLike[str],
+    *,
+    params: Any,
+    state: Any = None,
+    scheduler_state: Any = None,
+) -> Restored:
+    """Return what `save_orbax` saved, bit by bit, in the shardings that are wanted now.
+
+    The counterpart of ``torch.distributed.checkpoint.load``. float64 stays float64 where x64 is
+    off.
+
+    Args:
+        directory: where it was saved.
+        params: a tree like the one that was saved, of arrays or of ``jax.ShapeDtypeStruct``. The
+            ``sharding`` of each leaf is the one that it gets, which may be another than it had.
+        state: as ``tx.init(params)`` makes it, or ``jax.eval_shape(tx.init, params)``; None does
+            not restore it.
+        scheduler_state: likewise.
+
+    Raises:
+        ValueError: the groups are others than those that were saved, or paths, shapes or dtypes
+            are; all differences are listed, before anything is read.
+        FileNotFoundError: nothing was saved there.
+        ImportError: Orbax is missing.
+
+    Example:
+        >>> import tempfile, jax, jax.numpy as jnp, jaxopt_port as jp
+        >>> params, tx = {"weight": jnp.ones(2)}, jp.SGD(lr=1 / 3)
+        >>> directory = tempfile.mkdtemp() + "/run"
+        >>> save_orbax(directory, params=params, state=tx.init(params))
+        >>> like = jax.eval_shape(jp.SGD().init, params)
+        >>> state = restore_orbax(directory, params=params, state=like).state
+        >>> jp.get_hyperparams(state)[0]["lr"]
+        0.3333333333333333
+    """
+    ocp = _orbax()
+    source = Path(directory).absolute()
+    if not (source / "description").is_dir():
+        raise FileNotFoundError(f"{source} holds nothing that save_orbax saved")
+    trees = dict(zip(_PARTS, (params, state, scheduler_state), strict=True))
+    flat = {part: _by_path(tree) for part, tree in trees.items() if tree is not None}
+    with jax.enable_x64(True), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        only = ocp.args.Composite(description=ocp.args.JsonRestore())
+        record = checkpointer.restore(source, args=only).description
+        _check(source, record, trees, flat)
+        items = {
+            part: ocp.args.StandardRestore({p: _wanted(x) for p, x in leaves.items() if _size(x)})
+            for part, leaves in flat.items()
+            if any(map(_size, leaves.values()))
+        }
+        found = checkpointer.restore(source, args=ocp.args.Composite(**items)) if items else {}
+    restored = {part: _like(trees[part], found[part] if part in items else {}) for part in flat}
+    return Restored(**dict.fromkeys(_PARTS) | restored, extra=record["extra"])
+
+
+def _orbax() -> Any:
+    try:
+        return importlib.import_module("orbax.checkpoint")
+    except ImportError as error:
+        raise ImportError("this needs Orbax: pip install orbax-checkpoint") from error
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    """Return the leaves by path, those that are numbers as arrays."""
+    pairs = leaf_paths(tree)
+    flat = {path: x if hasattr(x, "dtype") else np.asarray(x) for path, x in pairs}
+    if len(flat) < len(pairs):
+        paths = [path for path, _ in pairs]
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise ValueError(f'two leaves have the path "{twice}", by which they are saved')
+    return flat
+
+
+def _shapes(leaves: Mapping[str, Any]) -> dict[str, list[Any]]:
+    return {path: [list(x.shape), x.dtype.name] for path, x in leaves.items()}
+
+
+def _size(leaf: Any) -> int:
+    return int(np.prod(leaf.shape))
+
+
+def _check(
+    source: Path, record: Any, trees: Mapping[str, Any], flat: Mapping[str, dict[str, Any]]
+) -> None:
+    if record.get("version") != _VERSION:
+        raise ValueError(
+            f"{source} was saved as version {record.get('version')}; this jaxopt_port restores "
+            f"{_VERSION}"
+        )
+    problems: list[str] = []
+    for part, leaves in flat.items():
+        saved = record["arrays"].get(part)
+        if saved is None:
+            problems.append(f"no {part} was saved there")
+            continue
+        found = differences(record["states"][part], described(trees[part]))
+        problems += found + ([HINT] if found and part == "state" else [])
+        if not found:
+            problems += _of_arrays(part, saved, _shapes(leaves))
+    if problems:
+        lines = "".join(f"\n  {problem}" for problem in problems[:20])
+        raise ValueError(f"{source} does not fit what it shall be restored as:{lines}")
+
+
+def _of_arrays(part: str, saved: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    problems = [
+        f'{part}: "{path}" was saved, and is not here' for path in saved if path not in here
+    ]
+    problems += [f'{part}: "{path}" was not saved' for path in here if path not in saved]
+    for path, (shape, dtype) in here.items():
+        was = saved.get(path, [shape, dtype])
+        if was != [shape, dtype]:
+            problems.append(
+                f'{part}: "{path}" was saved as {was[1]} of shape {tuple(was[0])}; here it is '
+                f"{dtype} of shape {tuple(shape)}"
+            )
+    return problems
+
+
+def _wanted(leaf: Any) -> jax.ShapeDtypeStruct:
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _like(tree: Any, found: Mapping[str, Any]) -> Any:
+    with jax.enable_x64(True):
+        leaves = [
+            found[path] if path in found else jax.numpy.zeros(np.shape(x), x.dtype)
+            for path, x in _by_path(tree).items()
+        ]
+    return jax.tree.unflatten(jax.tree.structure(tree), leaves)

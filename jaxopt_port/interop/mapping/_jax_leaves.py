@@ -1,0 +1,113 @@
+"""What a JAX tree holds that has a counterpart in torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...engine._paths import leaf_paths
+
+
+class Leaf(NamedTuple):
+    """A leaf of the tree, and the path by which torch's names find it."""
+
+    path: str
+    short: str  # without Linen's collection and without nnx.Sequential's "layers"
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class JaxTree:
+    """A tree's leaves, its random states left out, and the Flax layers that it is of.
+
+    Args:
+        tree: what gave the leaves: of an ``nnx.Module``, its state.
+        leaves: in the order of ``jax.tree.leaves``.
+        layers: NNX layers by short path; empty for a mere tree.
+        has_statistics: whether it holds more than parameters.
+    """
+
+    tree: Any
+    leaves: tuple[Leaf, ...]
+    layers: Mapping[str, Any]
+    has_statistics: bool
+
+
+def jax_tree(like: Any, torch_names: Sequence[str], flax_parts: Mapping[str, Any]) -> JaxTree:
+    """Read a tree, or an ``nnx.Module``, to be matched with tensors of these names.
+
+    ``flax_parts``: the layers of the tree's Flax module by path, where they are known.
+    """
+    layers = flax_parts or nnx_layers(like)
+    tree = state_of(like)
+    sequential = _sequential(layers)
+    collections = _collections(tree, torch_names)
+    pairs = leaf_paths(tree)
+    random = random_paths(pairs)
+    leaves = []
+    for path, leaf in pairs:
+        if path not in random:
+            collection, _, rest = path.partition("/")
+            short = rest if rest and collection in collections else path
+            short = _short(short, sequential).replace(".", "/")
+            leaves.append(Leaf(path, short, tuple(np.shape(leaf))))
+    statistics = any(leaf.short.rpartition("/")[2] in ("mean", "var") for leaf in leaves)
+    return JaxTree(tree, tuple(leaves), with_short_paths(layers), statistics)
+
+
+def state_of(like: Any) -> Any:
+    """Return an NNX module's state; a tree is one already."""
+    return sys.modules["flax.nnx"].state(like) if is_nnx_module(like) else like
+
+
+def is_nnx_module(x: object) -> bool:
+    nnx = sys.modules.get("flax.nnx")
+    return nnx is not None and isinstance(x, nnx.Module)
+
+
+def nnx_layers(model: Any) -> dict[str, Any]:
+    """Return an NNX module's layers by path, itself under ""; none for what is no NNX module."""
+    if not is_nnx_module(model):
+        return {}
+    nnx = sys.modules["flax.nnx"]
+    return {"/".join(map(str, path)): layer for path, layer in nnx.iter_modules(model)}
+
+
+def random_paths(pairs: Sequence[tuple[str, Any]]) -> set[str]:
+    """Return the paths of random keys, and of the counters beside them: no weights of a model."""
+    dtypes = [(path, getattr(leaf, "dtype", None)) for path, leaf in pairs]
+    keys = {p for p, d in dtypes if d is not None and jnp.issubdtype(d, jax.dtypes.prng_key)}
+    return keys | {path.removesuffix("key") + "count" for path in keys if path.endswith("/key")}
+
+
+def _collections(tree: Any, torch_names: Sequence[str]) -> set[str]:
+    """Return the names that Linen's variables put before a path, where a tree has them."""
+    if not isinstance(tree, Mapping) or not tree.keys() & {"params", "batch_stats"}:
+        return set()
+    first_parts = {name.partition(".")[0] for name in torch_names}
+    return set() if first_parts & tree.keys() else set(tree)
+
+
+def with_short_paths(layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return layers by path, without the "layers" under which an ``nnx.Sequential`` keeps them."""
+    return {_short(path, _sequential(layers)): layer for path, layer in layers.items()}
+
+
+def _sequential(layers: Mapping[str, Any]) -> set[str]:
+    return {path for path, layer in layers.items() if type(layer).__name__ == "Sequential"}
+
+
+def _short(path: str, sequential: Set[str]) -> str:
+    parts = path.split("/")
+    kept = [
+        part
+        for i, part in enumerate(parts)
+        if not (part == "layers" and "/".join(parts[:i]) in sequential)
+    ]
+    return "/".join(kept)

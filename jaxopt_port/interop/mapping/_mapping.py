@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ._jax_leaves import is_nnx_module
+from ._layer_differences import flax_parts, warn_of_differences
+from ._matching import Matcher
+from ._param_map import ParamMap
+from ._rules_by_hand import Layouts, LayoutsByHand, Rename, Renaming
+from ._torch_tensors import tensors_of
+
+
+def param_map(
+    module: Any,
+    like: Any,
+    *,
+    rename: Rename = (),
+    layouts: Layouts | None = None,
+    strict: bool = True,
+    flax_module: Any = None,
+    inputs: Sequence[Any] = (),
+) -> ParamMap:
+    """Return which leaf of a JAX tree is which tensor of a torch module, and in what layout.
+
+    The counterpart of the names in a state dict: torch's ``features.0.weight`` is the leaf
+    ``features/0/kernel``. Layouts follow from what the layers are, on torch's side and, for an
+    ``nnx.Module``, on Flax's: ``nn.Conv2d`` goes from (O, I, H, W) to (H, W, I, O). Of a layer that
+    is not torch's own, or of a state dict, only names are known: there a leaf called "kernel" may
+    be the weight as it is or transposed, and the shapes decide; where they do not (the weight is
+    square), that is an error, and ``layouts`` has to say. Parameters of a module's own keep their
+    name and layout. Tied tensors have one leaf, under any of their names. Where the Flax layers are
+    at hand too, a `LayerDifferenceWarning` tells of settings under which they compute otherwise.
+
+    Args:
+        module: a ``torch.nn.Module``, or a state dict, a mapping from names to tensors or arrays.
+        like: the JAX side: an ``nnx.Module``, NNX state, pure or with Variables, Linen variables
+            (``{"params": …, "batch_stats": …}``) or their ``params``, any pytree; the leaves may be
+            ``ShapeDtypeStruct``. Random states in it are passed over.
+        rename: rules for names that differ. A mapping or a list of (regular expression,
+            replacement), each of which is applied to torch's name by ``re.sub``, in turn; or a
+            function from torch's name to a path, None for a name that stays. What comes out, dots
+            read as slashes, is the leaf, with torch's last name ("weight", which becomes "kernel")
+            or without it, or the layer.
+        layouts: layouts by torch's name, by path, or by a glob of either: ``(1, 0)``, the axes of
+            ``transpose``; a `Layout`; None for as is. A glob's axes are for the tensors that have
+            as many.
+        strict: False passes over tensors without a leaf and leaves without a tensor, and names
+            them in ``notes``. Wrong shapes and doubtful layouts stay errors.
+        flax_module: the Flax module that ``like`` is a tree of, where that is no ``nnx.Module``
+            itself: for what its layers are, and to compare them with torch's.
+        inputs: for a Linen module, arguments of its call: its layers appear only then.
+
+    Raises:
+        TypeError: ``module`` is neither a module nor a mapping from names to tensors.
+        ValueError: tensors or leaves are missing, left over, of other shapes, tied but apart, or
+            fit in more than one layout; all are listed.
+        ImportError: torch is missing.
+
+    Example:
+        >>> import torch, jax.numpy as jnp
+        >>> module = torch.nn.Sequential(torch.nn.Linear(3, 2))
+        >>> like = {"0": {"kernel": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}}
+        >>> print(param_map(module, like))
+        JAX path  shape   torch name  shape   layout
+        --------  ------  ----------  ------  -----------------
+        0/bias    (2,)    0.bias      (2,)    as is
+        0/kernel  (3, 2)  0.weight    (2, 3)  transposed (1, 0)
+    """
+    renaming = Renaming(rename)
+    flax_module = like if flax_module is None and is_nnx_module(like) else flax_module
+    parts = flax_parts(flax_module, inputs)
+    made, problems = matched(module, like, renaming, layouts, strict, parts)
+    refuse_if(problems, module)
+    notes = warn_of_differences(module, parts, made, renaming)
+    return dataclasses.replace(made, notes=made.notes + notes)
+
+
+def matched(
+    module: Any,
+    like: Any,
+    renaming: Renaming,
+    layouts: Layouts | None,
+    strict: bool,
+    parts: Mapping[str, Any] | None = None,
+) -> tuple[ParamMap, list[str]]:
+    """Return the map of what matches, and all that does not."""
+    tensors, by_hand = tensors_of(module), LayoutsByHand(layouts)
+    made, problems = Matcher(tensors, like, renaming, by_hand, parts or {}).run()
+    if strict:
+        return made, problems.wrong + problems.unmatched
+    return dataclasses.replace(made, notes=(*made.notes, *problems.unmatched)), problems.wrong
+
+
+def refuse_if(problems: list[str], module: Any) -> None:
+    """Raise the one error that lists all that is wrong."""
+    if problems:
+        name = "state dict" if isinstance(module, Mapping) else type(module).__name__
+        raise ValueError(
+            f"The JAX tree and torch's {name} do not have the same parameters:"
+            + "".join(f"\n  {problem}" for problem in problems)
+        )

@@ -1,0 +1,253 @@
+"""Pairs the tensors of a torch module with the leaves of a JAX tree."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...engine._paths import nearest
+from ._jax_leaves import JaxTree, jax_tree
+from ._layout import Layout
+from ._param_map import Entry, ParamMap
+from ._places import Place, Surroundings, alternatives
+from ._rules_by_hand import LayoutsByHand, Renaming
+from ._torch_tensors import TorchTensor
+
+TWO_BIASES = (
+    "; torch adds two biases to each gate and Flax's cells one, so neither gives the other: have"
+    " none in both (bias=False in torch), or two in both, by replacing what the cell adds, as in"
+    " cell.dense_i = nnx.Linear(features, 4 * hidden, use_bias=True, rngs=rngs)"
+)
+
+
+@dataclasses.dataclass
+class Problems:
+    """What does not fit: what strict=False forgives, and what nothing does."""
+
+    unmatched: list[str] = dataclasses.field(default_factory=list)
+    wrong: list[str] = dataclasses.field(default_factory=list)
+
+
+class Matcher:
+    """One matching; `run` gives the map and the problems."""
+
+    def __init__(
+        self,
+        tensors: Sequence[TorchTensor],
+        like: Any,
+        renaming: Renaming,
+        by_hand: LayoutsByHand,
+        flax_parts: Mapping[str, Any],
+    ) -> None:
+        self._tensors = tensors
+        names = [name.name for tensor in tensors for name in (tensor, *tensor.aliases)]
+        self.tree: JaxTree = jax_tree(like, names, flax_parts)
+        self._renaming, self._by_hand = renaming, by_hand
+        self._problems = Problems()
+        self._leaves = {leaf.short: leaf for leaf in self.tree.leaves}
+        self._around = Surroundings(
+            {short: leaf.shape for short, leaf in self._leaves.items()}, self.tree.layers
+        )
+        parts = [short.split("/") for short in self._leaves]
+        self._nodes = {"/".join(p[:n]) for p in parts for n in range(len(p))}
+        self._claims: dict[str, TorchTensor] = {}
+        self._entries: dict[str, Entry] = {}
+        self._lacking: list[tuple[TorchTensor, list[Place]]] = []
+        self._two_biases = TWO_BIASES
+
+    def run(self) -> tuple[ParamMap, Problems]:
+        for tensor in self._tensors:
+            self._match(tensor)
+        notes = self._report_lacking()
+        self._report_left_over()
+        self._problems.wrong += self._renaming.problems() + self._by_hand.problems()
+        held = self._entries
+        ordered = [held[leaf.path] for leaf in self.tree.leaves if leaf.path in held]
+        parameters = [tensor for tensor in self._tensors if not tensor.buffer]
+        aliases = {other.name: t.name for t in self._tensors for other in t.aliases}
+        names = tuple(tensor.name for tensor in parameters)
+        return ParamMap(tuple(ordered), names, aliases, tuple(notes)), self._problems
+
+    def _match(self, tensor: TorchTensor) -> None:
+        found: dict[tuple[str, ...], tuple[TorchTensor, list[Place]]] = {}
+        for name in (tensor, *tensor.aliases):
+            places = self._places(name)
+            if any(place.path in self._leaves for place in places):
+                found.setdefault(tuple(place.path for place in places), (name, places))
+        if not found:
+            self._lacking.append((tensor, self._places(tensor)))
+        elif len(found) > 1:
+            self._tied_apart(tensor, [places for _, places in found.values()])
+        for name, places in list(found.values())[: len(found) == 1]:
+            for place in places:
+                self._take(tensor, name, place)
+
+    def _places(self, tensor: TorchTensor) -> list[Place]:
+        """Return the leaves for a tensor: those that are there, or else those that ought to be."""
+        ways = list(alternatives(tensor, self._renaming(tensor.name), self._around))
+        for fits in (self._all_there, self._any_there, self._any_near):
+            for places in ways:
+                if fits([place.path for place in places]):
+                    return places
+        return ways[0]
+
+    def _all_there(self, paths: list[str]) -> bool:
+        return all(path in self._leaves for path in paths)
+
+    def _any_there(self, paths: list[str]) -> bool:
+        return any(path in self._leaves for path in paths)
+
+    def _any_near(self, paths: list[str]) -> bool:
+        # The root is a node of every tree, and says nothing.
+        parents = [path.rpartition("/")[0] for path in paths]
+        return any(parent in self._nodes for parent in parents if parent)
+
+    def _tied_apart(self, tensor: TorchTensor, apart: list[list[Place]]) -> None:
+        paths = [place.path for places in apart for place in places if place.path in self._leaves]
+        for path in paths:
+            self._claims[path] = tensor
+        names = [tensor.name, *(other.name for other in tensor.aliases)]
+        self._problems.wrong.append(
+            f"{' and '.join(paths)}: torch ties {' and '.join(names)}; here they would be trained"
+            " apart: keep one leaf for both"
+        )
+
+    def _take(self, tensor: TorchTensor, name: TorchTensor, place: Place) -> None:
+        leaf = self._leaves.get(place.path)
+        if leaf is None:
+            self._lacking.append((tensor, [place]))
+            return
+        if place.path in self._claims:
+            first = self._claims[place.path].name
+            self._problems.wrong.append(f"{leaf.path}: both torch's {first} and {tensor.name}")
+            return
+        self._claims[place.path] = tensor
+        layout = self._layout(name, place, leaf.path, leaf.shape)
+        if layout is not None:
+            self._entries[leaf.path] = Entry(
+                leaf.path,
+                tensor.name,
+                tensor.shape,
+                tensor.dtype,
+                **dataclasses.asdict(layout),
+                buffer=tensor.buffer,
+            )
+
+    def _layout(
+        self, tensor: TorchTensor, place: Place, path: str, shape: tuple[int, ...]
+    ) -> Layout | None:
+        given = self._by_hand.get(tensor.name, path, tensor.shape)
+        possible = place.layouts if given is None else (given,)
+        fitting: list[Layout] = []
+        for layout in possible:
+            known = any(layout.same_effect(other, tensor.shape) for other in fitting)
+            if layout.fits(tensor.shape, shape) and not known:
+                fitting.append(layout)
+        if len(fitting) == 1:
+            return fitting[0]
+        torchs = f"torch's {tensor.name} {tensor.shape}"
+        if fitting:
+            words = " or ".join(f"{_spelled(layout)} ({layout})" for layout in fitting)
+            self._problems.wrong.append(
+                f"{path}: {torchs} fits in more than one layout, and what its layer is does not"
+                f" decide: {words}; give layouts={{{tensor.name!r}: …}}"
+            )
+        else:
+            gives = " or ".join(dict.fromkeys(_shape_of(each, tensor) for each in possible))
+            self._problems.wrong.append(f"{path}: shape {shape}, where {torchs} gives {gives}")
+        return None
+
+    def _report_lacking(self) -> list[str]:
+        """Report the tensors without a leaf; return a note of the buffers that need none."""
+        free: dict[tuple[int, ...], list[str]] = {}
+        for leaf in self.tree.leaves:
+            if leaf.short not in self._claims:
+                free.setdefault(leaf.shape, []).append(leaf.path)
+        placeless = []
+        for tensor, places in self._lacking:
+            statistic = tensor.kind == "Norm" and self.tree.has_statistics
+            if tensor.buffer and not statistic:
+                placeless.append(tensor.name)
+                continue
+            for place in places:
+                if tensor.leaf.startswith(("bias_ih", "bias_hh")):
+                    hint = self._of_biases()
+                else:
+                    hint = _fitting(free, place, tensor)
+                self._problems.unmatched.append(
+                    f"{self._full(place.path)}: missing from the JAX tree (torch's {tensor.name})"
+                    + hint
+                )
+        return [f"torch's buffers without a leaf: {', '.join(placeless)}"] if placeless else []
+
+    def _full(self, short: str) -> str:
+        """Return a missing leaf's path as a neighbour of the leaves that are there."""
+        parent = short.rpartition("/")[0]
+        for leaf in self.tree.leaves:
+            if leaf.short.rpartition("/")[0] == parent and leaf.path.endswith(leaf.short):
+                return leaf.path.removesuffix(leaf.short) + short
+        return short
+
+    def _report_left_over(self) -> None:
+        unused = [place.path for _, places in self._lacking for place in places]
+        by_shape: dict[tuple[int, ...], list[str]] = {}
+        for tensor, places in self._lacking:
+            for shape in {s for place in places for s in _shapes_of(place, tensor)}:
+                by_shape.setdefault(shape, []).append(tensor.name)
+        for leaf in self.tree.leaves:
+            if leaf.short not in self._claims:
+                hint = nearest(leaf.short, unused)
+                same = by_shape.get(leaf.shape, [])
+                hint += f"; torch's {', '.join(same[:3])} would fit by shape" if same else ""
+                if leaf.short.rpartition("/")[2] == "bias" and self._in_recurrent(leaf.short):
+                    hint = self._of_biases()
+                self._problems.unmatched.append(
+                    f"{leaf.path}: torch's module has no such parameter{hint}"
+                )
+
+    def _of_biases(self) -> str:
+        """Return the explanation, once."""
+        hint, self._two_biases = self._two_biases, ""
+        return hint
+
+    def _in_recurrent(self, short: str) -> bool:
+        cell = short.rpartition("/")[0].rpartition("/")[0]
+        return any(
+            tensor.kind in ("LSTM", "GRU", "RNN") and claimed.rpartition("/")[0].startswith(cell)
+            for claimed, tensor in self._claims.items()
+        )
+
+
+def _fitting(free: Mapping[tuple[int, ...], list[str]], place: Place, tensor: TorchTensor) -> str:
+    shapes = _shapes_of(place, tensor)
+    found = list(dict.fromkeys(path for shape in shapes for path in free.get(shape, [])))[:3]
+    return f"; {' or '.join(found)} would fit by shape: give a rename rule" if found else ""
+
+
+def _shapes_of(place: Place, tensor: TorchTensor) -> list[tuple[int, ...]]:
+    size = math.prod(tensor.shape)
+    usable = [lay for lay in place.layouts if lay.rows or lay.view is None or _size(lay) == size]
+    return list(dict.fromkeys(layout.shape_of(tensor.shape) for layout in usable))
+
+
+def _size(layout: Layout) -> int:
+    return math.prod(layout.view or ())
+
+
+def _shape_of(layout: Layout, tensor: TorchTensor) -> str:
+    try:
+        return str(layout.shape_of(tensor.shape))
+    except ValueError as error:
+        return f"none: {error}"
+
+
+def _spelled(layout: Layout) -> str:
+    """Return how a user gives a layout."""
+    if layout == Layout():
+        return "None"
+    if layout == Layout(axes=layout.axes):
+        return str(layout.axes)
+    given = {name: value for name, value in vars(layout).items() if value}
+    return f"Layout({', '.join(f'{name}={value}' for name, value in given.items())})"

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from ...engine._paths import leaf_paths, nearest
+from .._tensors import array_of, dtype_name, import_torch, tensor_of, to_jax
+from ._jax_leaves import random_paths, state_of
+from ._mapping import matched, refuse_if
+from ._mapping import param_map as make_map
+from ._param_map import ParamMap
+from ._rules_by_hand import Layouts, Rename, Renaming
+from ._torch_tensors import tensors_of, values_of
+
+
+def params_from_torch(
+    module: Any,
+    like: Any,
+    param_map: ParamMap | None = None,
+    *,
+    rename: Rename = (),
+    layouts: Layouts | None = None,
+    strict: bool = True,
+) -> Any:
+    """Return a torch module's parameters and buffers as a JAX tree, in Flax's layouts.
+
+    The counterpart of ``load_state_dict`` for a port: torch's ``features.0.weight`` becomes the
+    leaf ``features/0/kernel``. `param_map` says how names and layouts are found.
+
+    Args:
+        module: a ``torch.nn.Module`` or a state dict; its tensors may be on any device and of any
+            strides. Nothing is aliased.
+        like: a tree that gives structure and shapes: an ``nnx.Module``, NNX state, pure or with
+            Variables, Linen variables or their ``params``, nested dicts; the leaves may be
+            ``ShapeDtypeStruct``.
+        param_map: made before by `param_map`, of tensors and a tree of the same names and shapes.
+        rename: where no map is given: see `param_map`.
+        layouts: likewise.
+        strict: False takes what matches; the other leaves keep the values of ``like``.
+
+    Returns:
+        A tree of the structure of ``like``, with torch's values and torch's dtypes. float64 stays
+        float64, even where ``jax_enable_x64`` is off. For an ``nnx.Module`` its ``nnx.State``,
+        which ``nnx.update(model, state)`` takes.
+
+    Raises:
+        TypeError: ``module`` is neither a module nor a mapping from names to tensors.
+        ValueError: parameters are missing, left over, or of another shape, or their layout is not
+            certain; all are listed.
+        ImportError: torch is missing.
+
+    Example:
+        >>> import torch, jax.numpy as jnp
+        >>> module = torch.nn.Sequential(torch.nn.Linear(3, 2))
+        >>> like = {"0": {"kernel": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}}
+        >>> params_from_torch(module, like)["0"]["kernel"].shape
+        (3, 2)
+    """
+    made = param_map or make_map(module, like, rename=rename, layouts=layouts, strict=strict)
+    leaves = made.from_torch(_arrays(made, module, strict), strict=strict)
+    tree = state_of(like)
+    pairs = leaf_paths(tree)
+    refuse_if(_unlike(pairs, leaves, strict), module)
+    values = [to_jax(leaves[path]) if path in leaves else leaf for path, leaf in pairs]
+    return jax.tree.unflatten(jax.tree.structure(tree), values)
+
+
+def params_to_torch(
+    params: Any,
+    module: Any = None,
+    param_map: ParamMap | None = None,
+    *,
+    rename: Rename = (),
+    layouts: Layouts | None = None,
+    strict: bool = True,
+) -> Any:
+    """Copy a JAX tree into a torch module, in place: undoes `params_from_torch`.
+
+    Everything is checked before anything is copied.
+
+    Args:
+        params: tree as `params_from_torch` returns it, with torch's dtypes, or an ``nnx.Module``.
+        module: gets the values, wherever its tensors are; an optimizer that holds them goes on.
+            Buffers without a leaf (``num_batches_tracked``) stay. None: a state dict is made.
+        param_map: made before by `param_map`; needed where there is no module.
+        rename: where no map is given: see `param_map`.
+        layouts: likewise.
+        strict: False copies what matches and leaves the rest of the module as it is.
+
+    Returns:
+        The module; without one, a state dict of new tensors on the CPU, tied ones under each name.
+
+    Raises:
+        TypeError: ``module`` is no torch module, or there is neither module nor map.
+        ValueError: parameters are missing, left over, or of another shape or dtype, or their layout
+            is not certain; all are listed.
+        ImportError: torch is missing.
+
+    Example:
+        >>> import torch, jax.numpy as jnp
+        >>> module = torch.nn.Linear(3, 2)
+        >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)}
+        >>> params_to_torch(params, module)(torch.ones(3)).tolist()
+        [3.0, 3.0]
+    """
+    torch = import_torch()
+    if module is None and param_map is None:
+        raise TypeError("params_to_torch needs a torch module, or a param_map for a state dict.")
+    if module is not None and not isinstance(module, torch.nn.Module):
+        raise TypeError(
+            f"params_to_torch writes into a torch.nn.Module, got {type(module).__name__}; leave it"
+            " out, and give a param_map, to get a state dict."
+        )
+    if param_map is not None:
+        made, problems = param_map, list[str]()
+    else:
+        made, problems = matched(module, params, Renaming(rename), layouts, strict)
+    pairs = leaf_paths(state_of(params))
+    random = random_paths(pairs)
+    leaves = {path: np.asarray(leaf) for path, leaf in pairs if path not in random}
+    targets = {} if module is None else values_of(module)
+    if module is not None:
+        refuse_if(problems + _unwritable(made, leaves, targets), module)
+    tensors = {k: tensor_of(v) for k, v in made.to_torch(leaves, strict=strict).items()}
+    if module is None:
+        tied = {alias: tensors[first] for alias, first in made.aliases.items() if first in tensors}
+        return tensors | tied
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            targets[name].copy_(tensor)
+    return module
+
+
+def _arrays(made: ParamMap, module: Any, strict: bool) -> dict[str, NDArray[Any]]:
+    """Return what the map asks for of a module or a state dict; unknown names are the map's."""
+    entries = {entry.torch_name for entry in made.entries}
+    # A module's buffers without a leaf are in the map's notes.
+    known = {
+        tensor.name for tensor in tensors_of(module) if not tensor.buffer or tensor.name in entries
+    }
+    return {
+        name: array_of(value) if not isinstance(value, np.ndarray) else value
+        for name, value in values_of(module).items()
+        if name in known and (strict or name in entries)
+    }
+
+
+def _unlike(
+    pairs: Sequence[tuple[str, Any]], leaves: Mapping[str, NDArray[Any]], strict: bool
+) -> list[str]:
+    """Name what a tree and the leaves that a map made do not have in common."""
+    problems = []
+    random = random_paths(pairs)
+    for path, leaf in pairs:
+        if path in leaves:
+            if leaves[path].shape != np.shape(leaf):
+                problems.append(f"{path}: shape {np.shape(leaf)}, not {leaves[path].shape}")
+        elif strict and path not in random:
+            problems.append(f"{path}: the map has no such leaf{nearest(path, list(leaves))}")
+        elif isinstance(leaf, jax.ShapeDtypeStruct) and path not in random:
+            problems.append(f"{path}: torch has no value for it, and the tree only a shape")
+    if strict:
+        missing = leaves.keys() - {path for path, _ in pairs}
+        problems += [f"{path}: missing from the JAX tree" for path in sorted(missing)]
+    return problems
+
+
+def _unwritable(
+    made: ParamMap, leaves: Mapping[str, NDArray[Any]], targets: Mapping[str, Any]
+) -> list[str]:
+    """Name the leaves that cannot be copied into a module as they are."""
+    problems = []
+    for entry in made.entries:
+        target, leaf = targets.get(entry.torch_name), leaves.get(entry.path)
+        if target is None:
+            problems.append(f"{entry.path}: the module has no {entry.torch_name}")
+        elif target.is_meta:
+            problems.append(f"{entry.path}: torch's {entry.torch_name} is on the device meta")
+        elif tuple(target.shape) != entry.torch_shape:
+            problems.append(
+                f"{entry.path}: the map has shape {entry.torch_shape}, torch's {entry.torch_name}"
+                f" {tuple(target.shape)}"
+            )
+        elif leaf is not None and leaf.dtype.name != dtype_name(target):
+            problems.append(
+                f"{entry.path}: {leaf.dtype.name} here, {dtype_name(target)} in torch's"
+                f" {entry.torch_name}; convert one of them first"
+            )
+    return problems
