@@ -125,6 +125,9 @@ TOLERANCES = {
         1e-4, "relative to the largest parameter", "the same, up to a drift of torch's of 1e-5"
     ),
     "lbfgs state": Tolerance(1e-9, "relative to the largest entry", "float64, over a few calls"),
+    "lbfgs, rate a tensor": Tolerance(
+        1e-6, "relative", "torch's line search is in the tensor's float32; here it is a number"
+    ),
     "lbfgs mixed": Tolerance(
         1e-6, "relative", "float32 leaves beside a float64 one are rounded alike"
     ),
