@@ -78,6 +78,7 @@ def updates_of(tx, params, gradients):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FACTORIES)
 def test_equal_groups_compute_what_the_factory_does(case, rng):
     factory, options = FACTORIES[case]
@@ -146,6 +147,7 @@ def test_a_number_changes_between_steps(case, rng):
     assert [g["learning_rate"] for g in jp.get_hyperparams(state)] == [0.01, 0.0, 0.01]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["adamw with a schedule", "adafactor with a schedule"])
 def test_a_schedule_is_a_number_that_is_not_set_by_hand(case, rng):
     factory, options = FACTORIES[case]

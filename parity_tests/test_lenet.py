@@ -138,6 +138,7 @@ def relative_errors(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> 
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("flax", FLAX)
 def test_float64_outputs_and_gradients_are_torchs(flax: str, objective: str, digits: Any) -> None:

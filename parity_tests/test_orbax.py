@@ -15,6 +15,8 @@ from optimizers import CASES, MUON
 import jaxopt_port as jp
 from jaxopt_port import interop
 
+pytestmark = pytest.mark.slow
+
 PARAMS = {
     "dense": {"kernel": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3), "bias": np.ones(3)},
     "half": jnp.linspace(-2, 2, 4, dtype=jnp.bfloat16),

@@ -20,6 +20,8 @@ from jaxopt_port.interop import LayerDifferenceWarning, params_from_torch, param
 from jaxopt_port.interop import param_map as make_map
 from jaxopt_port.interop._tensors import array_of
 
+pytestmark = pytest.mark.slow
+
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 

@@ -18,6 +18,8 @@ from two_networks import Pair, flat
 import jaxopt_port as jp
 from jaxopt_port import interop
 
+pytestmark = pytest.mark.slow
+
 STOP, END = 50, 100
 
 

@@ -18,6 +18,8 @@ import jaxopt_port as jp
 from jaxopt_port import lr_scheduler as lrs
 from jaxopt_port.interop import scheduler_from_torch, scheduler_to_torch
 
+pytestmark = pytest.mark.slow
+
 BREAK, AFTER = 37, 25
 
 

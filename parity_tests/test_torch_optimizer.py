@@ -104,6 +104,7 @@ def test_a_state_dict_goes_to_torchs_optimizer_and_back(correct_root):
     assert_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_change_of_the_state_is_seen():
     (theirs, torchs), (ours, port) = both("SGD", {"momentum": 0.9})
     for params, optimizer in ((theirs, torchs), (ours, port)):
@@ -116,6 +117,7 @@ def test_a_change_of_the_state_is_seen():
     assert_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_momentum_may_begin_in_mid_run():
     (theirs, torchs), (ours, port) = both("SGD")
     for params, optimizer in ((theirs, torchs), (ours, port)):
@@ -126,6 +128,7 @@ def test_momentum_may_begin_in_mid_run():
     assert_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_what_has_no_gradient_is_left_alone_and_counts_its_own_steps(correct_root):
     (theirs, torchs), (ours, port) = both("Adam", {"weight_decay": 0.1})
     for params, optimizer in ((theirs, torchs), (ours, port)):
@@ -139,6 +142,7 @@ def test_what_has_no_gradient_is_left_alone_and_counts_its_own_steps(correct_roo
     assert [float(port.state[p]["step"]) for p in ours] == [3.0, 4.0]
 
 
+@pytest.mark.slow
 def test_a_group_is_added_in_mid_run(correct_root):
     (theirs, torchs), (ours, port) = both("Adam")
     for params, optimizer in ((theirs, torchs), (ours, port)):
@@ -201,6 +205,7 @@ def test_a_factory_of_optax():
     assert int(optimizer.state[params[1]]["0/count"]) == 3
 
 
+@pytest.mark.slow
 def test_sparse_gradients(correct_root):
     sides = []
     for cls in (torch.optim.SparseAdam, None):

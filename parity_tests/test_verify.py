@@ -44,6 +44,7 @@ def test_recipes_hold_their_bounds(digits, flax, dtype, recipes):
     assert report.failures == []
 
 
+@pytest.mark.slow
 def test_what_a_report_says(digits):
     report = run(["per-layer", "dynamic-in-place"], digits=digits, steps=6)
     layer, dynamic = report.results
@@ -73,11 +74,8 @@ def test_a_rebuilt_optimizer_has_lost_its_momentum_on_both_sides(digits):
 # ── it fails ───────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [FAULTS[0], *(pytest.param(fault, marks=pytest.mark.slow) for fault in FAULTS[1:])],
-    ids=lambda fault: fault.name,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_deliberate_fault_is_found_and_named(fault, digits, monkeypatch):
     sgd = transformation(replace(rules.sgd, update=fault.update))
     monkeypatch.setattr(jp, "sgd", sgd)
