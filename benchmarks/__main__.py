@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from . import compile as compiling
-from . import convert, groups, imports
+from . import convert, groups, imports, verification
 from ._timing import Spread
 
 # A suite, and the contender that the others are divided by.
@@ -22,8 +22,10 @@ SUITES: dict[str, tuple[Callable[[bool], dict[str, Spread]], str]] = {
     "compile": (compiling.measure, "optax.adam"),
     "imports": (imports.measure, "import optax"),
     "convert": (convert.measure, "copy, synced"),
+    "verification": (verification.measure, "both plain runs"),
 }
 PARITY = "parity"
+FAULTS, ALARMS = "faults", "false-alarms"
 
 
 def _show(name: str, measured: dict[str, Spread], base: str, console: Console) -> None:
@@ -81,12 +83,41 @@ def _parity(optimizers: list[str], quick: bool, write: bool) -> None:
         typer.echo(f"written: {_parity_document.DOCUMENT}", err=True)
 
 
+def _bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
+
+
+def _faults(console: Console) -> None:
+    """Compare every training with a seeded fault, and print the score."""
+    from . import faults
+
+    with _bar() as bar:
+        scored = list(bar.track(faults.scores(), total=None, description="faults"))
+    console.print(faults.table(scored))
+    console.print(faults.summary(scored))
+
+
+def _alarms(seeds: int, steps: int, console: Console) -> None:
+    """Compare trainings without a fault, and print what was found all the same."""
+    from . import faults
+
+    runs, found = faults.matrix(seeds), []
+    with _bar() as bar:
+        for run in bar.track(runs, description="runs without a fault"):
+            if said := faults.alarm(*run, steps=steps):
+                found.append(said)
+                console.print(f"{run}: {said}")
+    console.print(f"{len(runs)} runs of {steps} steps without a fault: {len(found)} false alarms")
+
+
 def main(
     suites: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="[SUITE]...",
-            help=f"Which to run: {', '.join(SUITES)} (all of these by default), or parity.",
+            help=f"Which to run: {', '.join(SUITES)} (all of these by default), or parity, faults, "
+            "false-alarms.",
         ),
     ] = None,
     quick: Annotated[
@@ -100,22 +131,29 @@ def main(
             help="For parity: torch's class, e.g. RMSprop; repeatable.",
         ),
     ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="For false-alarms: seeds of each run.")] = 20,
+    steps: Annotated[int, typer.Option(min=1, help="For false-alarms: of each run.")] = 200,
     write: Annotated[
         bool, typer.Option("--write", help="For parity: also write it to docs/parity.md.")
     ] = False,
 ) -> None:
     """Measure this library beside its peers.
 
-    The suites groups, compile, imports and convert are about time. The suite parity is about
-    numbers: in each configuration of torch's own table it takes 200 steps in torch, in this library
-    and in plain Optax, and prints as Markdown how far they end apart, with the closest Optax code
-    for each optimizer and the reasons. It takes minutes, so it runs only when it is named:
+    The suites groups, compile, imports, convert and verification are about time. The suite parity
+    is about numbers: in each configuration of torch's own table it takes 200 steps in torch, in
+    this library and in plain Optax, and prints as Markdown how far they end apart, with the closest
+    Optax code for each optimizer and the reasons. It takes minutes, so it runs only when it is
+    named:
 
     python -m benchmarks parity --optimizer RMSprop
+
+    The suites faults and false-alarms say what the verification harness finds: 83 trainings with a
+    fault seeded into each, and 20 seeds of 48 trainings with none (half an hour).
     """
+    known = (*SUITES, PARITY, FAULTS, ALARMS)
     for name in suites or ():
-        if name not in (*SUITES, PARITY):
-            raise typer.BadParameter(f"no suite {name!r}; they are {', '.join((*SUITES, PARITY))}")
+        if name not in known:
+            raise typer.BadParameter(f"no suite {name!r}; they are {', '.join(known)}")
     asked = suites or list(SUITES)
     if (write or optimizer) and PARITY not in asked:
         raise typer.BadParameter("--write and --optimizer are for the suite parity: name it")
@@ -124,6 +162,10 @@ def main(
     _timed([name for name in asked if name in SUITES], quick, Console())
     if PARITY in asked:
         _parity(optimizer or [], quick, write)
+    if FAULTS in asked:
+        _faults(Console(width=140))
+    if ALARMS in asked:
+        _alarms(seeds, steps, Console())
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ torch's parameter groups and have every number settable between steps.
 
 from . import lr_scheduler as lr_scheduler
 from . import swa_utils as swa_utils
+from ._explain import Explanation as Explanation
+from ._explain import explain as explain
 from ._optimizers import ASGD as ASGD
 from ._optimizers import LBFGS as LBFGS
 from ._optimizers import SGD as SGD

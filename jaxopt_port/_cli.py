@@ -17,6 +17,14 @@ try:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+    from ._case_commands import (
+        HtmlFile,
+        new_case,
+        record,
+        recorder,
+        replay,
+        verify_case,
+    )
     from ._convert_command import convert
 except ImportError as error:
     sys.exit(f"{_NEEDS} (missing: {error.name})")
@@ -72,7 +80,7 @@ def _json_target(file: Path | None) -> Path | None:
 
 
 def _recipes(names: list[str] | None, every: bool) -> list[str]:
-    from .verify import ALL_RECIPES, RECIPES
+    from .verify.recipes import ALL_RECIPES, RECIPES
 
     unknown = [name for name in names or [] if name not in ALL_RECIPES]
     if unknown:
@@ -87,6 +95,13 @@ def _recipes(names: list[str] | None, every: bool) -> list[str]:
 
 @app.command()
 def verify(
+    case: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[CASE.py]",
+            help="A case file, which `jaxopt-port new-case` writes; without one, the recipes.",
+        ),
+    ] = None,
     recipe: Annotated[
         list[str] | None,
         typer.Option(
@@ -99,7 +114,14 @@ def verify(
     every: Annotated[
         bool, typer.Option("--all", help="Verify every recipe, those of the loop too.")
     ] = False,
-    steps: Annotated[int, typer.Option(min=2, help="Optimizer steps for each recipe.")] = 100,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Optimizer steps.",
+            show_default="100 for a recipe; the case's STEPS, or all its batches",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and batches.")] = 0,
     flax: Annotated[Flax, typer.Option(help="Which of Flax's APIs the model is in.")] = Flax.NNX,
     dtype: Annotated[Dtype, typer.Option(help="Of parameters and data.")] = Dtype.FLOAT32,
@@ -107,19 +129,36 @@ def verify(
         Path | None,
         typer.Option(metavar="FILE", callback=_json_target, help="Write all that was measured."),
     ] = None,
+    html: HtmlFile = None,
+    to_end: Annotated[
+        bool, typer.Option("--to-end", help="Of a case: go on after the first divergence.")
+    ] = False,
 ) -> None:
-    """Train the tutorial's LeNet in torch and here, by each recipe, and report parity.
+    """Compare the training of a case file in torch and in JAX; or the tutorial's LeNet recipes.
 
-    Both sides start from the same weights and see the same batches of scikit-learn's handwritten
-    digits. At each step the outputs and gradients on torch's weights are compared; torch's own
-    gradients are fed to both optimizers, whose parameters and momentum buffers must agree to the
-    last bit; and the port runs free beside torch. The recipes of the loop add a scheduler, clipping
-    or averages: learning rates and momenta must be torch's at every step, in every bit.
+    Of a case: finds the first place (step, stage, leaf) where the two differ by more than rounding,
+    and names the likely cause.
+
+    Of a recipe: both sides start from the same weights and see the same batches of scikit-learn's
+    handwritten digits. At each step the outputs and gradients on torch's weights are compared;
+    torch's own gradients are fed to both optimizers, whose parameters and momentum buffers must
+    agree to the last bit; and the port runs free beside torch. The recipes of the loop add a
+    scheduler, clipping or averages: learning rates and momenta must be torch's at every step, in
+    every bit.
 
     Exit code 0: every bound holds. 1: one is broken, and the first place is named. 2: bad usage.
     """
+    if case is not None:
+        if recipe or every:
+            raise typer.BadParameter("give a case file or recipes, not both")
+        verify_case(case, steps=steps, html=html, json=json, to_end=to_end)
+        return
+    if html is not None or to_end:
+        raise typer.BadParameter("--html and --to-end are for a case file")
+    if steps == 1:
+        raise typer.BadParameter("a recipe takes 2 steps at least", param_hint="--steps")
     try:
-        from .verify import load_digits, render, run
+        from .verify.recipes import load_digits, render, run
 
         digits = load_digits()
     except ImportError as error:
@@ -133,11 +172,11 @@ def verify(
         console=Console(stderr=True), transient=True,
     )  # fmt: skip
     with bar:
-        tasks = {name: bar.add_task(name, total=steps) for name in names}
+        tasks = {name: bar.add_task(name, total=steps or 100) for name in names}
         report = run(
             names,
             digits=digits,
-            steps=steps,
+            steps=steps or 100,
             seed=seed,
             flax=flax.value,
             dtype=dtype.value,
@@ -195,7 +234,7 @@ def lr(
     if (plan is None) != every:
         raise typer.BadParameter("give a scheduler, or --all for an example of each")
     try:
-        from .verify._lr_figure import EXAMPLES, draw, parsed
+        from .verify.recipes._lr_figure import EXAMPLES, draw, parsed
 
         plans = EXAMPLES if plan is None else {plan: parsed(plan)}
         difference = draw(plans, rate or [0.1], steps, output)
@@ -209,7 +248,8 @@ def lr(
         raise typer.Exit(1)
 
 
-app.command()(convert)
+for command in (new_case, record, recorder, replay, convert):
+    app.command()(command)
 
 
 def main() -> None:

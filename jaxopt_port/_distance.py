@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 _INTEGERS = {2: np.int16, 4: np.int32, 8: np.int64}
 
 
-def _ordered(x: NDArray[Any]) -> NDArray[np.int64]:
+def ordered(x: NDArray[Any]) -> NDArray[np.int64]:
     """Map floats to integers that count the representable numbers from zero, negative ones below.
 
     XLA on the CPU flushes subnormal numbers to zero and torch does not, so both zeros and all
@@ -45,7 +45,7 @@ def ulps(ours: NDArray[Any], theirs: NDArray[Any]) -> int:
     nan_a, nan_b = np.isnan(a), np.isnan(b)
     if np.any(nan_a != nan_b):
         return int(np.iinfo(np.int64).max)
-    distance = np.abs(_ordered(a) - _ordered(b))
+    distance = np.abs(ordered(a) - ordered(b))
     return int(np.max(np.where(nan_a, 0, distance)))
 
 

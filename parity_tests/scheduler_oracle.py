@@ -15,7 +15,7 @@ from scheduler_cases import CASES
 
 import jaxopt_port as jp
 from jaxopt_port.engine._numbers import decoded
-from jaxopt_port.verify._loops import TorchSchedulers
+from jaxopt_port.verify.recipes._loops import TorchSchedulers
 
 STEPS = 300
 OPTIONS = {"SGD": {"momentum": 0.9}, "Adam": {}}

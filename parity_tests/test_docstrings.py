@@ -16,6 +16,10 @@ MODULES = [
         f"jaxopt_port.rules.{module.name}"
         for module in pkgutil.iter_modules(importlib.import_module("jaxopt_port.rules").__path__)
     ),
+    "jaxopt_port._explain",
+    "jaxopt_port.verify.record",
+    "jaxopt_port.verify.compare._compare",
+    "jaxopt_port.verify.compare._jax_side",
     "jaxopt_port.checkpoint._loading",
     "jaxopt_port.checkpoint._state_dict",
     "jaxopt_port.engine._factory",

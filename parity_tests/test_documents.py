@@ -8,12 +8,26 @@ import pytest
 DOCS = Path(__file__).parent.parent / "docs"
 
 
+def examples(document):
+    return re.findall(r"```python\n(.*?)```", (DOCS / document).read_text(), re.DOTALL)
+
+
+@pytest.mark.slow
+def test_verification(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    first, *of_pytest = examples("verification.md")
+    exec(compile(first, "verification.md", "exec"), {"__name__": "verification"})
+    assert "your side applies weight decay to the parameter" in capsys.readouterr().out
+    assert (tmp_path / "report.html").is_file()
+    for example in of_pytest:  # of a project with a case: test_case_commands runs their like
+        compile(example, "verification.md", "exec")
+
+
 @pytest.mark.slow
 def test_checkpoints(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    text = (DOCS / "checkpoints.md").read_text()
     names = {"__name__": "checkpoints"}
-    for example in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+    for example in examples("checkpoints.md"):
         exec(compile(example, "checkpoints.md", "exec"), names)
     assert "layers/0/kernel" in capsys.readouterr().out
     step = names["jp"].state_dict(names["tx"], names["state"], names["params"])["state"][0]["step"]

@@ -32,8 +32,8 @@ from jaxopt_port.engine import leaf_paths
 from jaxopt_port.interop import params_from_torch
 from jaxopt_port.models import LeNet
 from jaxopt_port.quasi_newton import lbfgs
-from jaxopt_port.verify._digits import load_digits
-from jaxopt_port.verify._torch_lenet import Net
+from jaxopt_port.verify.recipes._digits import load_digits
+from jaxopt_port.verify.recipes._torch_lenet import Net
 
 DRIFT = {"float64": 1e-10, "float32": 1e-5}
 TRAJECTORIES = [

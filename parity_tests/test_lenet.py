@@ -19,8 +19,8 @@ from jax import lax
 from jaxopt_port.engine import leaf_paths
 from jaxopt_port.interop import params_from_torch
 from jaxopt_port.models import LeNet, LinenLeNet
-from jaxopt_port.verify._digits import load_digits
-from jaxopt_port.verify._torch_lenet import Net
+from jaxopt_port.verify.recipes._digits import load_digits
+from jaxopt_port.verify.recipes._torch_lenet import Net
 
 BATCH = 32
 TORCH_DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}

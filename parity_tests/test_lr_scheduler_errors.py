@@ -9,7 +9,7 @@ from scheduled_groups import PARAMS, stepped_optimizer, stepped_state
 
 import jaxopt_port as jp
 from jaxopt_port import lr_scheduler as lrs
-from jaxopt_port.verify._loops import TorchSchedulers
+from jaxopt_port.verify.recipes._loops import TorchSchedulers
 
 
 @pytest.fixture

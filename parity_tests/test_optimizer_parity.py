@@ -31,6 +31,8 @@ def is_default(case):
 def cases(*groupings, keep=lambda case: True, quick=False):
     """Cases with the groupings; of one group, where both are meant, the default configurations.
 
+    One group is checked by its bits, which leaves nothing to the other checks.
+
     Two groups have torch's bits in every configuration too: see test_resume.
     """
     return pytest.mark.parametrize(
@@ -133,7 +135,7 @@ def check_steps(case, grouping, dtype=np.float32):
                 yield key, step_units(ours, theirs, before.get(key, np.zeros_like(theirs)))
 
 
-@cases(THREE, ONE)
+@cases(THREE)
 def test_one_step_from_torchs_own_state(case, grouping):
     of_param, of_state = step_bounds(case.optimizer.name)
     units = {True: [], False: []}
@@ -166,7 +168,7 @@ def test_two_hundred_steps(case, grouping):
         assert far <= (0 if case.optimizer.exact else allowed), key
 
 
-@cases(THREE, ONE)
+@cases(THREE)
 def test_float64(case, grouping, x64):
     run = Run(case, grouping, np.float64)
     for _ in range(200):
@@ -176,7 +178,7 @@ def test_float64(case, grouping, x64):
         assert relative(ours, theirs) <= bound("float64 run"), key
 
 
-@cases(THREE, ONE)
+@cases(THREE)
 def test_bfloat16(case, grouping):
     check_low_precision(case, grouping, ml_dtypes.bfloat16)
 

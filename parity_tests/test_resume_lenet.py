@@ -21,10 +21,10 @@ from tolerances import bound
 import jaxopt_port as jp
 from jaxopt_port import interop
 from jaxopt_port._distance import relative_norm
-from jaxopt_port.verify._digits import batches, load_digits
-from jaxopt_port.verify._port_side import arrays, models_of
-from jaxopt_port.verify._torch_lenet import Net
-from jaxopt_port.verify._torch_side import make_net
+from jaxopt_port.verify.recipes._digits import batches, load_digits
+from jaxopt_port.verify.recipes._port_side import arrays, models_of
+from jaxopt_port.verify.recipes._torch_lenet import Net
+from jaxopt_port.verify.recipes._torch_side import make_net
 
 STOP, END = 3, 5  # epochs
 BATCHES, BATCH_SIZE = 12, 16  # of an epoch: too few for a good net, enough for momentum

@@ -1,15 +1,35 @@
-"""The verification harness: the same training in torch and here, compared stage by stage.
+"""The verification harness: finds the first place where a port goes wrong.
 
-It needs torch, Flax and scikit-learn: ``pip install 'jaxopt-port[verify]'``.
+`compare` runs torch and JAX side by side; ``verify.record`` writes a trace where there is no JAX,
+and `replay` compares with it where there is no torch. ``verify.recipes`` has the tutorial's LeNet.
 """
 
-from ._digits import Digits as Digits
-from ._digits import load_digits as load_digits
-from ._recipes import ALL_RECIPES as ALL_RECIPES
-from ._recipes import LOOP_RECIPES as LOOP_RECIPES
-from ._recipes import RECIPES as RECIPES
-from ._results import Failure as Failure
-from ._results import RecipeResult as RecipeResult
-from ._results import Report as Report
-from ._run import run as run
-from ._table import render as render
+from typing import TYPE_CHECKING, Any
+
+from ._assertion import assert_same_training as assert_same_training
+from .compare._compare import compare as compare
+from .compare._jax_side import JaxSide as JaxSide
+from .compare._jax_side import linen_side as linen_side
+from .compare._jax_side import nnx_side as nnx_side
+from .compare._replay import replay as replay
+from .compare._report import STAGES as STAGES
+from .compare._report import Cause as Cause
+from .compare._report import Distance as Distance
+from .compare._report import Divergence as Divergence
+from .compare._report import Element as Element
+from .compare._report import LeafResult as LeafResult
+from .compare._report import Report as Report
+from .compare._report import StageResult as StageResult
+from .diagnosis import CAUSES as CAUSES
+
+if TYPE_CHECKING:
+    from .record import TorchSide as TorchSide
+
+
+def __getattr__(name: str) -> Any:
+    # A class that needs torch to be made.
+    if name == "TorchSide":
+        from .record import TorchSide
+
+        return TorchSide
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ from ._layer_differences import flax_parts, warn_of_differences
 from ._matching import Matcher
 from ._param_map import ParamMap
 from ._rules_by_hand import Layouts, LayoutsByHand, Rename, Renaming
-from ._torch_tensors import tensors_of
+from ._torch_tensors import TorchTensor, tensors_of
 
 
 def param_map(
@@ -75,6 +75,35 @@ def param_map(
     refuse_if(problems, module)
     notes = warn_of_differences(module, parts, made, renaming)
     return dataclasses.replace(made, notes=made.notes + notes)
+
+
+def map_of_tensors(
+    tensors: list[TorchTensor],
+    like: Any,
+    *,
+    rename: Rename = (),
+    layouts: Layouts | None = None,
+    flax_module: Any = None,
+    inputs: Sequence[Any] = (),
+) -> ParamMap:
+    """Return the map of what is known of torch's tensors, where torch is not at hand.
+
+    Args:
+        tensors: parameters and buffers.
+        like: and the others: see `param_map`.
+        rename: likewise.
+        layouts: likewise.
+        flax_module: likewise.
+        inputs: likewise.
+
+    Raises:
+        ValueError: as `param_map`.
+    """
+    flax_module = like if flax_module is None and is_nnx_module(like) else flax_module
+    parts, by_hand = flax_parts(flax_module, inputs), LayoutsByHand(layouts)
+    made, problems = Matcher(tensors, like, Renaming(rename), by_hand, parts).run()
+    refuse_if(problems.wrong + problems.unmatched, tensors)
+    return made
 
 
 def matched(

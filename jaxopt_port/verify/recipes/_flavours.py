@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 
-from ..models.lenet import LeNet, LinenLeNet
+from ...models.lenet import LeNet, LinenLeNet
 
 
 class Flavour(NamedTuple):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..engine import leaf_paths
+from ...engine import leaf_paths
 
 Factory = Callable[..., optax.GradientTransformation]
 

@@ -13,7 +13,7 @@ import optax
 
 import jaxopt_port as jp
 
-from ..engine import leaf_paths, leaf_states
+from ...engine import leaf_paths, leaf_states
 from ._flavours import FLAVOURS, Flavour
 from ._loops import PortLoop
 from ._recipes import Recipe

@@ -1,0 +1,63 @@
+"""What the verification harness finds: seeded faults, and alarms where there is no fault."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+# The faults are a table of the tests.
+sys.path.append(str(Path(__file__).parent.parent / "parity_tests"))
+
+DTYPES = ("float32", "bfloat16")
+
+
+def scores() -> Iterator[tuple[Any, Any]]:
+    """Yield each fault and its score."""
+    from seeded_faults import FAULTS, score
+
+    for fault in FAULTS:
+        yield fault, score(fault)
+
+
+def table(scored: list[tuple[Any, Any]]) -> Table:
+    """Return what was found of each fault, and the score."""
+    shown = Table(box=box.SIMPLE_HEAD, title="seeded faults", title_justify="left")
+    for column in ("fault", "network", "said", "found", "place", "cause"):
+        shown.add_column(column, no_wrap=column in ("found", "place", "cause"))
+    for fault, score in scored:
+        marks = ["yes" if ok else "no" for ok in (score.found, score.place, score.cause)]
+        if fault.cause is None:
+            marks[2] = "–"
+        shown.add_row(fault.name, fault.model, score.said, *marks)
+    return shown
+
+
+def summary(scored: list[tuple[Any, Any]]) -> str:
+    """Return the score in words."""
+    found, place, cause = (sum(score[i] for _, score in scored) for i in range(3))
+    named = sum(fault.cause is not None for fault, _ in scored)
+    return (
+        f"{len(scored)} faults: {found} found, {place} in the right place, {cause} of the {named} "
+        "that have a known cause named for it"
+    )
+
+
+def matrix(seeds: int) -> list[tuple[str, str, int, str]]:
+    """Return model, optimizer, seed and dtype of the runs without a fault."""
+    from seeded_models import MODELS, PAIRS
+
+    return list(itertools.product(MODELS, PAIRS, range(seeds), DTYPES))
+
+
+def alarm(model: str, optimizer: str, seed: int, dtype: str, steps: int) -> str:
+    """Return what was found in a run without a fault, or ""."""
+    from seeded_models import unbroken
+
+    report = unbroken(model, optimizer, seed, dtype, steps)
+    return "" if report.ok else str(report)

@@ -1,0 +1,311 @@
+"""`jp.explain`: what an Optax transformation does otherwise than a torch optimizer."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from numpy.typing import NDArray
+
+from .engine import leaf_paths
+from .engine import step as take_step
+
+if TYPE_CHECKING:
+    from .interop import ParamMap
+    from .verify import Cause
+
+_ELEMENTS = 16  # of a leaf, where no parameters are given
+# The library's promise in float64 over 200 steps.
+_SAME = 1e-12
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What is different about one leaf.
+
+    Attributes:
+        leaf: its path.
+        group: of torch's optimizer.
+        step: the first at which they differ, from 0.
+        distance: after all steps, over the way that torch's parameter has gone.
+        cause: what explains it, where that is known.
+    """
+
+    leaf: str
+    group: int
+    step: int
+    distance: float
+    cause: Cause | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The outcome of `explain`.
+
+    Attributes:
+        optimizer: torch's class.
+        steps: how many were taken.
+        differences: of each leaf that differs.
+    """
+
+    optimizer: str
+    steps: int
+    differences: tuple[Difference, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether both do the same."""
+        return not self.differences
+
+    @property
+    def causes(self) -> tuple[Cause, ...]:
+        """What explains the differences, each once."""
+        found = [d.cause for d in self.differences if d.cause is not None]
+        return tuple({(c.name, c.message): c for c in found}.values())
+
+    def __str__(self) -> str:
+        if self.ok:
+            return f"the same as torch's {self.optimizer}: {self.steps} steps in float64"
+        lines = [f"differs from torch's {self.optimizer}:"]
+        for cause in self.causes:
+            held = [d for d in self.differences if d.cause and d.cause.message == cause.message]
+            lines += [f"- {cause.message}", f"  where: {_where(held)}"]
+            lines += [f"  to mend it: {cause.remedy}"] if cause.remedy else []
+        unknown = [d for d in self.differences if d.cause is None]
+        if unknown:
+            lines += ["- a difference that no known cause explains", f"  where: {_where(unknown)}"]
+        return "\n".join(lines)
+
+
+def _where(held: list[Difference]) -> str:
+    names = [d.leaf for d in held]
+    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    worst = max(d.distance for d in held)
+    return f"{shown}; from step {min(d.step for d in held)}, up to {worst:.2g} of the way gone"
+
+
+def explain(
+    optimizer: Any,
+    tx: optax.GradientTransformation,
+    params: Any = None,
+    *,
+    module: Any = None,
+    param_map: ParamMap | None = None,
+    steps: int = 12,
+    seed: int = 0,
+) -> Explanation:
+    """Say, before any training, what an Optax transformation does otherwise than torch's optimizer.
+
+    Both are fed with the same random gradients, of many magnitudes, in float64; what differs is
+    explained by the ways in which ports are known to differ. The torch optimizer is left as it is;
+    its options count, its state does not.
+
+    Args:
+        optimizer: a ``torch.optim.Optimizer``.
+        tx: an Optax transformation; its schedules are followed, torch's schedulers are not.
+        params: the JAX parameters, or their shapes, where ``tx`` chooses leaves by their paths.
+            None for one small leaf in each of torch's groups, ``"0"``, ``"1"`` and so on.
+        module: with ``params``, the torch module of the optimizer.
+        param_map: instead, or with rules of its own: see `interop.param_map`.
+        steps: how many.
+        seed: of parameters and gradients.
+
+    Returns:
+        The explanation: ``print`` it, or look at ``.ok`` and ``.causes``.
+
+    Raises:
+        TypeError: ``optimizer`` is none of torch's, or evaluates the loss itself (LBFGS).
+        ValueError: ``tx`` does not fit the parameters; ``params`` without ``module``.
+        ImportError: torch is missing.
+
+    Example:
+        >>> import torch, optax
+        >>> net = torch.nn.Linear(2, 2)
+        >>> adam = torch.optim.Adam(net.parameters(), lr=1e-3, weight_decay=0.1)
+        >>> print(explain(adam, optax.adamw(1e-3, weight_decay=0.1)))
+        differs from torch's Adam:
+        - your side applies weight decay to the parameter; torch's Adam to the gradient
+          where: 0; from step 0, up to 1.3 of the way gone
+          to mend it: chain optax.add_decayed_weights before the optimizer, or use jp.Adam
+    """
+    from .interop._tensors import import_torch
+
+    torch = import_torch()
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise TypeError("LBFGS evaluates the loss itself: compare a run, with verify.compare")
+    groups = _leaves(optimizer, params, module, param_map)
+    rng = np.random.default_rng(seed)
+    start = {path: rng.normal(size=shape) for path, (_, shape) in groups.items()}
+    # Elements of many magnitudes: eps shows in small ones, clipping in large ones.
+    scales = {path: 10.0 ** rng.uniform(-7, 0.5, shape) for path, (_, shape) in groups.items()}
+    grads = [
+        {path: rng.normal(size=x.shape) * scales[path] for path, x in start.items()}
+        for _ in range(steps)
+    ]
+    theirs = _in_torch(optimizer, {path: g for path, (g, _) in groups.items()}, start, grads)
+    mine = _in_jax(tx, params, start, grads)
+    found = (
+        _difference(optimizer, path, group, start, grads, mine, theirs)
+        for path, (group, _) in groups.items()
+    )
+    return Explanation(type(optimizer).__name__, steps, tuple(d for d in found if d is not None))
+
+
+def _leaves(
+    optimizer: Any, params: Any, module: Any, param_map: ParamMap | None
+) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """Return torch's group and the shape of each leaf, by path; those of no group are left out."""
+    if params is None:
+        return {str(i): (i, (_ELEMENTS,)) for i in range(len(optimizer.param_groups))}
+    if module is None:
+        raise ValueError(
+            "with params, give module= too, the optimizer's torch module: leaves are found by name"
+        )
+    from .interop import param_map as make_map
+
+    made = param_map or make_map(module, params)
+    parameters = dict(module.named_parameters())
+    group_of = {id(p): i for i, g in enumerate(optimizer.param_groups) for p in g["params"]}
+    shapes = {path: tuple(np.shape(leaf)) for path, leaf in leaf_paths(params)}
+    owners = {
+        entry.path: group_of.get(id(parameters.get(entry.torch_name))) for entry in made.entries
+    }
+    return {
+        path: (owner, shapes[path])
+        for path, owner in owners.items()
+        if owner is not None and path in shapes
+    }
+
+
+Series = list[dict[str, NDArray[np.float64]]]
+
+
+def _in_torch(
+    optimizer: Any, group_of: dict[str, int], start: dict[str, Any], grads: Series
+) -> Series:
+    import torch
+
+    tensors = {path: torch.nn.Parameter(torch.from_numpy(x.copy())) for path, x in start.items()}
+    groups = []
+    for i, group in enumerate(optimizer.param_groups):
+        options = {k: copy.deepcopy(v) for k, v in group.items() if k not in _OF_THE_GROUP}
+        held = [tensors[path] for path in tensors if group_of[path] == i]
+        if held:
+            groups.append({**options, "params": held})
+    copied = type(optimizer)(groups, **_first_options(optimizer))
+    after: Series = []
+    for given in grads:
+        for path, grad in given.items():
+            tensors[path].grad = torch.from_numpy(grad.copy())
+        copied.step()
+        after.append({path: p.detach().numpy().copy() for path, p in tensors.items()})
+    return after
+
+
+_OF_THE_GROUP = ("params", "param_names", "initial_lr", "foreach", "fused", "capturable")
+
+
+def _first_options(optimizer: Any) -> dict[str, Any]:
+    """Return the constructor's arguments; Adagrad has its state of them, not of the groups."""
+    taken = inspect.signature(type(optimizer)).parameters
+    held = {k: v for k, v in optimizer.defaults.items() if k in taken and k not in _OF_THE_GROUP}
+    return held | {k: v for k, v in optimizer.param_groups[0].items() if k in held}
+
+
+def _in_jax(tx: Any, params: Any, start: dict[str, Any], grads: Series) -> Series:
+    """Take the steps in float64; leaves that torch does not have get no gradient."""
+    with jax.enable_x64(True):
+        if params is None:
+            paths, structure = list(start), jax.tree.structure(dict.fromkeys(start, 0))
+            paths = sorted(paths)
+            shapes = {path: start[path].shape for path in paths}
+        else:
+            pairs = leaf_paths(params)
+            paths, structure = [path for path, _ in pairs], jax.tree.structure(params)
+            shapes = {path: tuple(np.shape(leaf)) for path, leaf in pairs}
+
+        def tree(leaves: dict[str, Any]) -> Any:
+            zeros = {path: jnp.zeros(shape) for path, shape in shapes.items() if path not in leaves}
+            full = {**leaves, **zeros}
+            return jax.tree.unflatten(structure, [jnp.asarray(full[path]) for path in paths])
+
+        tree_of_params = tree(start)
+        try:
+            state = tx.init(tree_of_params)
+        except (ValueError, TypeError, KeyError) as error:
+            if params is None:
+                error.add_note(
+                    "explain made one small leaf for each of torch's groups, named 0, 1 and so on; "
+                    "where tx chooses leaves, give params= and module="
+                )
+            raise
+        after: Series = []
+        for given in grads:
+            tree_of_params, state = take_step(tx, tree(given), state, tree_of_params)
+            leaves = map(np.asarray, jax.tree.leaves(tree_of_params))
+            after.append(dict(zip(paths, leaves, strict=True)))
+    return after
+
+
+def _difference(
+    optimizer: Any,
+    path: str,
+    group: int,
+    start: dict[str, Any],
+    grads: Series,
+    mine: Series,
+    theirs: Series,
+) -> Difference | None:
+    from .verify.diagnosis import UpdateHistory, explain_update
+
+    first = next(
+        (i for i, (a, b) in enumerate(zip(mine, theirs, strict=True)) if _apart(a[path], b[path])),
+        None,
+    )
+    if first is None:
+        return None
+    chosen = np.linspace(0, start[path].size - 1, min(64, start[path].size)).astype(int)
+
+    def sampled(series: Series) -> NDArray[np.float64]:
+        return np.array([np.ravel(x[path])[chosen] for x in series], np.float64)
+
+    def options(g: dict[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in g.items() if k != "params"}
+
+    norms = [_norms(given, path) for given in grads]
+    history = UpdateHistory(
+        optimizer=type(optimizer).__name__,
+        options=[options(optimizer.param_groups[group])] * len(grads),
+        other_options=[options(g) for i, g in enumerate(optimizer.param_groups) if i != group],
+        grads=sampled(grads),
+        start=np.ravel(start[path])[chosen],
+        yours=sampled(mine),
+        torchs=sampled(theirs),
+        first=first,
+        clip=norms,
+        batch_size=1,
+        steps_per_epoch=1,
+    )
+    gone = float(np.max(np.abs(theirs[-1][path] - start[path])))
+    far = float(np.max(np.abs(mine[-1][path] - theirs[-1][path])))
+    distance = far / gone if gone else float("inf")
+    return Difference(path, group, first, distance, explain_update(history))
+
+
+def _norms(grads: dict[str, Any], path: str) -> dict[str, float]:
+    total = float(np.sqrt(sum(float(np.vdot(g, g)) for g in grads.values())))
+    leaf = float(np.linalg.norm(np.ravel(grads[path])))
+    return {"factor": 1.0, "total": total, "group": leaf, "leaf": leaf}
+
+
+def _apart(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    scale = float(np.max(np.abs(b), initial=0.0))
+    return not float(np.max(np.abs(a - b), initial=0.0)) <= _SAME * scale

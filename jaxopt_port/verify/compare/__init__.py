@@ -1,0 +1,1 @@
+"""Compares training on both sides, stage by stage."""

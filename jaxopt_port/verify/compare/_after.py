@@ -1,0 +1,243 @@
+"""The optimizer's step, and what comes after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ._context import Context
+from ._distances import FREE, Judgement, Values, near
+from ._free_run import FreeInFloat64, FreeRun
+from ._jax_run import Stepper
+from ._names import Array, numpy_of
+from ._optimizer_state import Hyperparameters, comparable, flat, moments
+from ._results import as_array
+
+# A hyperparameter may be kept in float32.
+_FLOAT32 = 1.2e-7
+
+
+class AfterStep:
+    """Feeds both optimizers with torch's gradients, lets both sides run free, and compares.
+
+    Args:
+        context: both sides.
+        evaluation: torch's first.
+        free_torch: torch's side on its own in float64, or None.
+        free_steps: for how many steps both are.
+        large: whether memory counts more than the curves of your side on its own.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        evaluation: Any,
+        free_torch: FreeInFloat64 | None,
+        free_steps: int,
+        large: bool,
+    ) -> None:
+        self._context = context
+        names, side, x64 = context.names, context.side, context.x64
+        checked = evaluation.checked
+        theirs = names.params_tree(checked.params)
+        model_state = side.model_state
+        if side.imports:
+            model_state = names.model_state({**checked.params, **checked.buffers})
+        self._start = names.leaves_of(theirs)
+        self._fed = Stepper(side, theirs, wide=False, x64=x64, donates=large)
+        self._fed_exact = self._fed
+        if context.narrow:
+            self._fed_exact = Stepper(side, theirs, wide=True, x64=True, donates=large)
+        params = theirs if side.imports else side.params
+        self._free: FreeRun | None = None
+        if not large:
+            self._free = FreeRun(side, context.model, params, model_state, wide=False, x64=x64)
+        self._free_torch, self._free_steps = free_torch, free_steps
+        self._free_exact: FreeRun | None = None
+        if free_torch is not None:
+            self._free_exact = FreeRun(
+                side, context.exact, params, model_state, wide=context.narrow, x64=True
+            )
+        self._read = Hyperparameters(self._fed.state, names.paths)
+        grads = names.by_path(evaluation.grads)
+        context.history.begin(names.by_path(checked.params), grads)
+
+    def step(self, step: int, evaluation: Any, own_batch: Any, checks: bool) -> None:
+        """Take the step on both sides, and compare.
+
+        Args:
+            step: counted from 0.
+            evaluation: torch's.
+            own_batch: what the JAX side trains on when it is on its own.
+            checks: whether everything is compared, or only what differs at first sight.
+        """
+        names = self._context.names
+        groups = {n: i for i, group in enumerate(evaluation.options) for n in group["params"]}
+        pairs = zip(names.paths, names.params, strict=True)
+        group_of = {p: groups[e.torch_name] for p, e in pairs if e.torch_name in groups}
+        tree = names.params_tree(evaluation.grads)
+        held = names.leaves_of(tree)
+        grads = {path: held[path] for path in names.by_path(evaluation.grads)}
+        update = self._context.reference.update()
+        self._fed.step(tree, float(evaluation.loss))
+        if self._fed_exact is not self._fed:
+            self._fed_exact.step(tree, float(evaluation.loss))
+        self._clipping(step, update, grads)
+        self._hyperparameters(step, evaluation.options, group_of, checks)
+        if update.params64:
+            self._updated(step, update, grads, evaluation.options, group_of, checks)
+        else:
+            self._context.reasons["update"] = "the trace does not hold it"
+        self._run_free(step, evaluation, own_batch, update)
+
+    def _clipping(self, step: int, update: Any, grads: Mapping[str, Array]) -> None:
+        context, names = self._context, self._context.names
+        if context.side.clip is None or not update.clipped64:
+            return
+        yours, yours64 = (names.leaves_of(s.clipped) for s in (self._fed, self._fed_exact))
+        torchs, torchs64 = (names.by_path(x) for x in (update.clipped, update.clipped64))
+        for path, theirs in torchs.items():
+            values = Values(yours[path], theirs, yours64[path], torchs64[path])
+            diagnosis = context.evidence.clipping(yours64, torchs64, grads)
+            context.see("clipping", step, path, names.torch_name(path), values, diagnosis)
+
+    def _hyperparameters(
+        self,
+        step: int,
+        groups: list[dict[str, Any]],
+        group_of: Mapping[str, int],
+        checks: bool,
+    ) -> None:
+        context = self._context
+        theirs = [flat(group) for group in groups]
+        ours = self._read.read(self._fed.updated)
+        context.evidence.note_hyperparameters(theirs, ours, group_of)
+        rates, mine = context.curves.lr_torch, context.curves.lr_yours
+        if not rates:
+            rates.extend([] for _ in theirs)
+            mine.extend([] for _ in theirs if ours)
+        for rate, numbers in zip(rates, theirs, strict=True):
+            rate.append(numbers.get("lr", float("nan")))
+        if not ours:
+            context.reasons["hyperparameters"] = "the optimizer's state does not hold them"
+            return
+        for path, group in group_of.items():
+            numbers = ours.get(path, {})
+            if len(mine[group]) <= step and "lr" in numbers:
+                mine[group].append(numbers["lr"])
+            for name in sorted(numbers.keys() & theirs[group].keys()):
+                if checks or numbers[name] != theirs[group][name]:
+                    self._number(step, path, name, numbers[name], theirs[group][name])
+        context.results.compared("hyperparameters", step)
+
+    def _number(self, step: int, path: str, name: str, mine: float, theirs: float) -> None:
+        context = self._context
+        far = abs(mine - theirs)
+        bound = _FLOAT32 * abs(theirs)
+        excess = 0.0 if far == 0 else far / bound if bound else float("inf")
+        why = f"a number kept in float32 would be off by {bound:.1g} at most."
+        context.results.see_number(
+            step,
+            path,
+            context.names.torch_name(path),
+            as_array(mine),
+            as_array(theirs),
+            Judgement(excess, bound, why),
+            f"{name} is {mine:.9g}, torch's {theirs:.9g}",
+            context.evidence.hyperparameter(name, path, step),
+        )
+
+    def _updated(
+        self,
+        step: int,
+        update: Any,
+        grads: Mapping[str, Array],
+        groups: list[dict[str, Any]],
+        group_of: Mapping[str, int],
+        checks: bool,
+    ) -> None:
+        context, names = self._context, self._context.names
+        torchs64 = names.by_path(update.params64)
+        yours64 = names.leaves_of(self._fed_exact.params)
+        clipped = names.by_path(update.clipped)
+        context.history.add(grads, clipped, yours64, torchs64, groups, group_of)
+        context.results.compared("update", step)
+        far = [path for path in torchs64 if not near(yours64[path], torchs64[path])]
+        if not (checks or far):
+            return
+        torchs, yours = names.by_path(update.params), names.leaves_of(self._fed.params)
+        for path in torchs64 if checks else far:
+            # A trace may have it in float64 only.
+            narrow = path in torchs and getattr(update, "own_dtype", True)
+            theirs = torchs[path] if narrow else torchs64[path].astype(yours[path].dtype)
+            held = Values(yours[path], theirs, yours64[path], torchs64[path])
+            diagnosis = context.evidence.update(context.history, path, step)
+            name, start = names.torch_name(path), self._start[path]
+            context.see(
+                "update", step, path, name, held, diagnosis, start=start, in_own_dtype=narrow
+            )
+        self._states(step, update)
+
+    def _states(self, step: int, update: Any) -> None:
+        context, names = self._context, self._context.names
+        optimizer = context.reference.optimizer_name
+        ours = moments(self._fed.updated, names.paths, optimizer)
+        exact = moments(self._fed_exact.updated, names.paths, optimizer)
+        if not ours:
+            context.reasons["state"] = "the optimizer's state has not torch's names"
+            return
+        for path, entry in zip(names.paths, names.params, strict=True):
+            theirs, narrow = (
+                {
+                    name: entry.to_jax(numpy_of(value))
+                    for name, value in held.get(entry.torch_name, {}).items()
+                    if np.shape(value) == entry.torch_shape
+                }
+                for held in (update.state64, update.state)
+            )
+            for name, yours64, torchs64 in comparable(exact.get(path, {}), theirs, entry.shape):
+                yours = np.asarray(ours[path][name])
+                own = name in narrow
+                theirs_narrow = narrow[name] if own else torchs64
+                values = Values(yours, theirs_narrow.astype(yours.dtype), yours64, torchs64)
+                leaf, diagnosis = f"{path} · {name}", context.evidence.state(context.history, path)
+                context.see(
+                    "state", step, leaf, entry.torch_name, values, diagnosis, in_own_dtype=own
+                )
+
+    def _run_free(self, step: int, evaluation: Any, own_batch: Any, update: Any) -> None:
+        context, names = self._context, self._context.names
+        if self._free is None:
+            return
+        context.curves.loss_yours.append(self._free.step(context.cast(own_batch)))
+        if not context.has_wide:
+            context.reasons["trajectory"] = "your forward pass is not to be had in float64"
+            return
+        if self._free_exact is None or self._free_torch is None or step >= self._free_steps:
+            return
+        torchs64 = names.by_path(self._free_torch.step(evaluation.batch, evaluation.options))
+        self._free_exact.step(own_batch)
+        yours64 = names.leaves_of(self._free_exact.stepper.params)
+        torchs = names.by_path(update.params)
+        yours = names.leaves_of(self._free.stepper.params)
+        for path, exact in torchs64.items():
+            values = Values(yours[path], torchs[path], yours64[path], exact)
+            name = names.torch_name(path)
+            context.see(
+                "trajectory", step, path, name, values, None, in_own_dtype=False, floor=FREE
+            )
+
+    def snapshot(self) -> Any:
+        """Return all that a step changes."""
+        return [part.snapshot() for part in self._parts()]
+
+    def restore(self, snapshot: Any) -> None:
+        """Go back to a snapshot."""
+        for part, held in zip(self._parts(), snapshot, strict=True):
+            part.restore(held)
+
+    def _parts(self) -> list[Any]:
+        free = [self._free, self._free_exact, self._free_torch]
+        return [self._fed, self._fed_exact, *(part for part in free if part is not None)]

@@ -1,0 +1,194 @@
+"""The stages before the optimizer's step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from ._context import Context, owner_of
+from ._distances import Values
+from ._jax_run import Evaluated, float64
+from ._names import Array, concrete, numpy_of
+from ._results import as_array
+
+
+class BeforeStep:
+    """Compares data, forward pass, loss, gradients and running statistics.
+
+    Args:
+        context: both sides.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._structure: Any = None  # of the output
+
+    def parameters(self, checked: Any) -> None:
+        """Compare initial parameters that the user has imported."""
+        context, names = self._context, self._context.names
+        yours = names.leaves_of(context.side.params)
+        yours |= names.state_leaves_of(context.side.model_state)
+        torchs = names.by_path(checked.params)
+        torchs |= names.state_by_path({**checked.params, **checked.buffers})
+        for path, theirs in torchs.items():
+            mine = yours[path].astype(theirs.dtype)
+            name, diagnosis = (
+                owner_of(names, path),
+                context.evidence.parameters(yours, torchs, path),
+            )
+            context.see_equal("parameters", 0, path, name, mine, theirs, diagnosis)
+
+    def data(self, step: int, yours: Any, torchs: Any) -> None:
+        """Compare batches, torch's as `JaxSide.batch` makes it.
+
+        Raises:
+            ValueError: they have other shapes.
+        """
+        mine, theirs = jax.tree.leaves(yours), jax.tree.leaves(torchs)
+        if len(mine) != len(theirs):
+            raise ValueError(
+                f"your batch {step} has {len(mine)} arrays, torch's {len(theirs)}; `batch=` makes "
+                "this side's of torch's"
+            )
+        for i, (a, b) in enumerate(zip(mine, theirs, strict=True)):
+            leaf = f"batch/{i}"
+            if a.shape != b.shape:
+                raise ValueError(
+                    f"{leaf} of step {step} has shape {a.shape} on your side and {b.shape} on "
+                    "torch's; both loaders must drop, or keep, the last batch, and `batch=` makes "
+                    "this side's layout of torch's"
+                )
+            own = a.astype(b.dtype)
+            diagnosis = self._context.evidence.data(mine, step)
+            self._context.see_equal("data", step, leaf, "", own, b, diagnosis)
+
+    def check(self, step: int, evaluation: Any, batch: Any) -> None:
+        """Evaluate the JAX side from torch's parameters, and compare.
+
+        Raises:
+            ValueError: a loss that is no scalar, or outputs of other shapes.
+        """
+        context, checked = self._context, evaluation.checked
+        names = context.names
+        before = {**checked.params, **checked.buffers}
+        given = (names.params_tree(checked.params), names.model_state(before))
+        if self._structure is None:
+            self._look_at_output(*given, context.cast(batch))
+        narrow = context.model.evaluate(*given, context.cast(batch))
+        wide = context.exact.evaluate(*given, batch)
+        self._forward(step, checked, narrow, wide, given, batch)
+        self._loss(step, evaluation, batch)
+        self._gradients(step, evaluation, narrow, wide, given[0])
+        self._buffers(step, checked, narrow, wide, before)
+
+    def _look_at_output(self, params: Any, model_state: Any, batch: Any) -> None:
+        side = self._context.side
+        with float64(self._context.x64):
+            if side.model_state is None:
+                output = jax.eval_shape(side.apply, params, batch)
+            else:
+                output, _ = jax.eval_shape(side.apply, params, model_state, batch)
+            loss = jax.eval_shape(side.loss, output, batch)
+        if getattr(loss, "shape", None) != ():
+            raise ValueError(
+                f"your loss is no scalar: it returns {loss}; take the mean, or the sum, as torch's "
+                "side does"
+            )
+        self._structure = jax.tree.structure(output)
+
+    def _forward(
+        self,
+        step: int,
+        checked: Any,
+        narrow: Evaluated,
+        wide: Evaluated,
+        given: tuple[Any, Any],
+        batch: Any,
+    ) -> None:
+        context = self._context
+        sides = (narrow.output, checked.output, wide.output, checked.output64)
+        outputs = [concrete(side) for side in sides]
+        yours, torchs = ([x.shape for x in side] for side in outputs[:2])
+        if yours != torchs:
+            raise ValueError(
+                f"your output has shape {_words(yours)}, torch's {_words(torchs)}; `forward` says "
+                "what is compared"
+            )
+        kinds = {str(x.dtype) for x in outputs[2] if x.dtype.kind in "fV"}
+        if kinds - {"float64"} and context.has_wide:
+            context.has_wide = False
+            context.notes.append(
+                f"your forward pass calculates in {', '.join(sorted(kinds))} though it is given "
+                "float64 (a layer with a fixed dtype): forward, loss and gradients are judged in "
+                "the run's dtype only, beside torch's float64"
+            )
+        for i, of_leaf in enumerate(zip(*outputs, strict=True)):
+            leaf = "output" if len(outputs[0]) == 1 else f"output/{i}"
+            diagnosis = context.evidence.forward(given, batch, outputs[3], *of_leaf[2:])
+            self._see("forward", step, leaf, "", Values(*of_leaf), diagnosis)
+
+    def _loss(self, step: int, evaluation: Any, batch: Any) -> None:
+        """Compare the losses of torch's outputs: the loss functions alone."""
+        context, checked = self._context, evaluation.checked
+        own = jax.tree.unflatten(self._structure, [_copy(x) for x in checked.output])
+        exact = jax.tree.unflatten(self._structure, [_copy(x) for x in checked.output64])
+        yours = context.model.loss_of(own, context.cast(batch))
+        yours64 = context.exact.loss_of(exact, batch)
+        values = Values(
+            as_array(yours).astype(context.dtype),
+            as_array(float(evaluation.loss)).astype(context.dtype),
+            as_array(yours64),
+            as_array(float(checked.loss64)),
+        )
+        diagnosis = context.evidence.loss(yours64, float(checked.loss64), checked, batch)
+        self._see("loss", step, "loss", "", values, diagnosis)
+
+    def _gradients(
+        self, step: int, evaluation: Any, narrow: Evaluated, wide: Evaluated, params: Any
+    ) -> None:
+        context, names = self._context, self._context.names
+        yours, yours64 = names.leaves_of(narrow.grads), names.leaves_of(wide.grads)
+        torchs = names.by_path(evaluation.grads)
+        torchs64 = names.by_path(evaluation.checked.grads64)
+        for path, theirs in torchs.items():  # of what is frozen in torch there is none
+            values = Values(yours[path], theirs, yours64[path], torchs64[path])
+            diagnosis = context.evidence.gradient(yours64, torchs64, params, path)
+            self._see("gradient", step, path, names.torch_name(path), values, diagnosis)
+
+    def _buffers(
+        self,
+        step: int,
+        checked: Any,
+        narrow: Evaluated,
+        wide: Evaluated,
+        before: Mapping[str, Any],
+    ) -> None:
+        names = self._context.names
+        torchs = names.state_by_path(checked.buffers_after)
+        if not torchs:
+            return
+        torchs64, old = names.state_by_path(checked.buffers_after64), names.state_by_path(before)
+        yours = names.state_leaves_of(narrow.model_state)
+        yours64 = names.state_leaves_of(wide.model_state)
+        for path, theirs in torchs.items():
+            name = owner_of(names, path)
+            values = Values(yours[path], theirs, yours64[path], torchs64[path])
+            diagnosis = self._context.evidence.buffers(path, values, old[path], name)
+            self._see("buffers", step, path, name, values, diagnosis)
+
+    def _see(
+        self, stage: str, step: int, leaf: str, name: str, values: Values, diagnosis: Any
+    ) -> None:
+        context = self._context
+        context.see(stage, step, leaf, name, values, diagnosis, in_float64=context.has_wide)
+
+
+def _words(shapes: list[tuple[int, ...]]) -> str:
+    return " and ".join(map(str, shapes)) or "none"
+
+
+def _copy(x: Any) -> Array:
+    return np.array(numpy_of(x), order="C")

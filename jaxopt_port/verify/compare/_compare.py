@@ -1,0 +1,259 @@
+"""`compare`: torch's training beside JAX's."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import platform
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from ...interop import ParamMap
+from ...interop import param_map as make_map
+from ._comparison import Checks, paired, run
+from ._context import Context
+from ._evidence import Evidence
+from ._free_run import FreeInFloat64
+from ._jax_side import JaxSide
+from ._names import Names, numpy_of
+from ._report import Divergence, Report
+from ._results import skipped
+from ._stages import Stages
+
+if TYPE_CHECKING:
+    from ..record import TorchSide
+
+Progress = Callable[[int, int], None]
+_FREE_STEPS = 20
+_LARGE = 10_000_000
+_PACKAGES = ("jax", "jaxlib", "optax", "flax", "torch", "numpy")
+
+
+def never(done: int, steps: int) -> None:
+    """Report no progress."""
+
+
+def compare(
+    torch_side: TorchSide,
+    jax_side: JaxSide,
+    batches: Iterable[Any],
+    *,
+    steps: int | None = None,
+    name: str = "",
+    rename: Any = (),
+    layouts: Any = None,
+    param_map: ParamMap | None = None,
+    every: int = 10,
+    free_steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    stop: bool = True,
+    progress: Progress | None = None,
+) -> Report:
+    """Train on both sides, and find the first place where they differ by more than rounding.
+
+    torch trains. At some steps your forward pass, loss and gradients are evaluated from torch's
+    parameters; at every step your optimizer and torch's are fed with torch's gradients; all that in
+    the dtype of the run and in float64. Where the float64 results differ, it is no rounding; how
+    far each side is from float64 in the run's dtype says how far rounding lets them be apart.
+    Where a check finds a divergence, the run goes back to the last one that found none, and checks
+    each step from there.
+
+    Args:
+        torch_side: module, optimizer, loss, scheduler, clipping; all are left as they were.
+        jax_side: the same in JAX; `nnx_side` and `linen_side` make one of a Flax model.
+        batches: of each step: a tuple, list or dict of arrays, NumPy's or torch's, given to both
+            sides. Arrays of floating numbers are cast to the dtype of each evaluation.
+        steps: how many; all batches by default, which must then have a length.
+        name: of the case, for the report.
+        rename: how leaves are named here: see `interop.param_map`.
+        layouts: likewise, for layouts that are not certain.
+        param_map: instead, a map made before.
+        every: the first three steps, each ``every``-th and the last are checked in all stages;
+            optimizers and learning rates are compared at every step.
+        free_steps: how many steps both sides also train on their own in float64; 20 by default,
+            none of a model of more than 10 million parameters: of such, no snapshots are kept to go
+            back to either, and your side does not train on its own.
+        steps_per_epoch: for the diagnosis of schedules; those of ``scheduler_every`` by default.
+        stop: False goes on to the end after a divergence.
+        progress: called with the steps done and the number of steps.
+
+    Returns:
+        The report: ``report.ok``, ``report.first``, ``print(report)``,
+        ``report.write("run.html")``.
+
+    Raises:
+        ValueError: parameters do not map; outputs of other shapes; a loss that is no scalar; a
+            forward pass in torch that is not deterministic; batches that end too early, or are not
+            alike.
+        TypeError: arguments of another kind.
+
+    Example:
+        >>> import numpy as np, optax, torch, jax.numpy as jnp
+        >>> from jaxopt_port import verify
+        >>> module = torch.nn.Linear(3, 1)
+        >>> theirs = verify.TorchSide(
+        ...     module=module,
+        ...     optimizer=torch.optim.AdamW(module.parameters(), lr=1e-3),
+        ...     loss=lambda output, batch: ((output - batch[1]) ** 2).mean(),
+        ... )
+        >>> mine = verify.JaxSide(
+        ...     apply=lambda params, batch: batch[0] @ params["kernel"] + params["bias"],
+        ...     params={"kernel": jnp.zeros((3, 1)), "bias": jnp.zeros(1)},
+        ...     tx=optax.adamw(1e-3),
+        ...     loss=lambda output, batch: ((output - batch[1]) ** 2).mean(),
+        ... )
+        >>> rng = np.random.default_rng(0)
+        >>> batches = [(rng.normal(size=(8, 3)), rng.normal(size=(8, 1))) for _ in range(5)]
+        >>> report = verify.compare(theirs, mine, batches)
+        >>> report.first.step, report.first.stage, report.first.cause.name
+        (0, 'update', 'number')
+    """
+    from ..record import TorchRun
+
+    _check_kinds(torch_side, jax_side)
+    _check_state(torch_side, jax_side)
+    count = _count(batches, steps, every)
+    began = time.perf_counter()
+    first, batches = _peeked(batches)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made = param_map or make_map(
+            torch_side.module, like_of(jax_side), rename=rename, layouts=layouts,
+            **flax_layers(jax_side, first),
+        )  # fmt: skip
+    notes = [f"{w.category.__name__}: {w.message}" for w in caught]
+    names = Names(made, jax_side)
+    checks = Checks(every, count)
+    reference = TorchRun(torch_side, checks)
+    before = reference.snapshot()
+    epoch = steps_per_epoch or max(torch_side.scheduler_every, jax_side.scheduler_every)
+    large = sum(p.numel() for p in torch_side.module.parameters()) > _LARGE
+    free_steps = (0 if large else _FREE_STEPS) if free_steps is None else free_steps
+    free = FreeInFloat64(torch_side) if free_steps and jax_side.imports else None
+    if large:
+        notes.append(
+            f"more than {_LARGE // 10**6} million parameters: no snapshots were kept, so that a "
+            "divergence before the optimizer may have begun after the check before it"
+        )
+    momenta = {
+        layer: part.momentum
+        for layer, part in torch_side.module.named_modules()
+        if isinstance(getattr(part, "momentum", None), float)
+    }
+    evidence = Evidence(jax_side, names, reference.optimizer_name, epoch, momenta)
+    context = Context(reference, jax_side, names, evidence)
+    stages = Stages(context, free, free_steps, large)
+    if free is None:
+        context.reasons["trajectory"] = "not asked for"
+    try:
+        pairs = paired(batches, jax_side.batches, count)
+        done = run(stages, pairs, count, checks, progress or never, stop=stop, goes_back=not large)
+    finally:
+        reference.restore(before)
+    report = finished(context, name or type(torch_side.module).__name__, done, notes)
+    report.seconds = time.perf_counter() - began
+    return report
+
+
+def finished(context: Context, name: str, done: int, notes: list[str]) -> Report:
+    """Return the report of a run, with the cause of its first divergence."""
+    first = context.results.first()
+    divergence: Divergence | None = None
+    if first is not None:
+        cause = None if first.diagnosis is None else first.diagnosis()
+        at = first.divergence
+        leaves = context.results.leaves_at(at.step, at.stage)
+        divergence = dataclasses.replace(at, cause=cause, leaves=leaves)
+    skipped(context.results, context.reasons)
+    context.curves.loss_yours[:] = map(float, context.curves.loss_yours)
+    return Report(
+        name=name,
+        steps=done,
+        first=divergence,
+        stages=context.results.stages,
+        curves=context.curves,
+        dtype=context.dtype,
+        optimizer=context.reference.optimizer_name,
+        environment=environment(),
+        notes=[*notes, *context.notes],
+    )
+
+
+def environment() -> dict[str, str]:
+    """Return what a run depends on: versions and the machine."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    devices = jax.devices()
+    device = f"{len(devices)} × {devices[0].device_kind}"
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    return {**versions, "device": device, "machine": machine}
+
+
+def like_of(side: JaxSide) -> Any:
+    if side.like is not None:
+        return side.like
+    if side.model_state is None:
+        return side.params
+    return {"params": side.params, **side.model_state}
+
+
+def _peeked(batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
+    """Return the first batch, and all of them."""
+    source = iter(batches)
+    first = next(source, None)
+    if first is None:
+        raise ValueError("there are no batches")
+    return first, itertools.chain([first], source)
+
+
+def flax_layers(side: JaxSide, batch: Any) -> dict[str, Any]:
+    """Return what tells `interop.param_map` the layers of a Linen module."""
+    if side.flax_module is None or side.inputs:
+        return {"flax_module": side.flax_module, "inputs": side.inputs}
+    data = jax.tree.map(numpy_of, batch)
+    data = data if side.batch is None else side.batch(data)
+    if not isinstance(data, (tuple, list)):  # it has a `forward` that knows; `inputs` would tell
+        return {}
+    return {"flax_module": side.flax_module, "inputs": (data[0],)}
+
+
+def _check_kinds(torch_side: Any, jax_side: Any) -> None:
+    from ..record import TorchSide
+
+    if not isinstance(torch_side, TorchSide):
+        raise TypeError(f"the first argument must be a TorchSide, got {type(torch_side).__name__}")
+    if not isinstance(jax_side, JaxSide):
+        raise TypeError(f"the second argument must be a JaxSide, got {type(jax_side).__name__}")
+
+
+def _check_state(torch_side: Any, jax_side: JaxSide) -> None:
+    held = torch_side.optimizer.state.values()
+    if any(float(state.get("step", 1)) > 0 for state in held) and jax_side.state is None:
+        raise ValueError(
+            "torch's optimizer has taken steps already and yours has not: give the JAX side "
+            "`tx` and `state` as interop.optimizer_from_torch returns them"
+        )
+
+
+def _count(batches: Any, steps: int | None, every: int) -> int:
+    if every < 1:
+        raise ValueError(f"every must be at least 1, got {every}")
+    if steps is not None:
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
+        return steps
+    if not hasattr(batches, "__len__"):
+        raise TypeError("batches has no length; say how many with steps=")
+    if len(batches) == 0:
+        raise ValueError("there are no batches")
+    return len(batches)

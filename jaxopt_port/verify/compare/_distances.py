@@ -1,0 +1,260 @@
+"""How far two arrays of a run are apart, and how far apart rounding lets them be.
+
+The two sides calculate the same thing in the run's dtype, ``t`` (torch) and ``j`` (yours), and in
+float64, ``T`` and ``J``. Rounding in the run's dtype is what moves ``t`` from ``T``: it is
+measured, leaf by leaf. In float64 the same calculation rounds 2**29 times finer than in float32,
+and 2**45 times finer than in bfloat16. So two rules tell rounding from a difference:
+
+- ``J`` and ``T`` may be `SAFETY` times that scaled-down rounding apart, and `FLOAT64` of the leaf's
+  largest magnitude besides.
+- ``j`` may be `RATIO` times as far from ``T`` as ``t`` is, as root mean squares, and `UNITS` of the
+  dtype's epsilon besides; a parameter also `MOVED` of the way that it has gone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from ..._distance import ordered
+from ._report import Distance, Element
+
+Array = NDArray[Any]
+Wide = NDArray[np.float64]
+
+# Orders of summation differ between the sides, and errors of a leaf between its elements.
+SAFETY = 64.0
+# What torch's own float64 implementations of one optimizer differ by over some hundred steps
+# (docs/numerics.md), with room for longer runs.
+FLOAT64 = 2e-12
+# Of two sides on their own: Adam makes a step of a gradient that is zero but for rounding (a bias
+# before a normalisation), and divides that rounding by eps.
+FREE = 1e-9
+# Two orders of summation, two roundings of the same formula: their errors are of one size.
+RATIO = 8.0
+UNITS = 4.0
+# Optax has bias corrections in float32, where torch has float64: in the first steps that is a few
+# 1e-5 of each step, and no fault of a port. A number kept in bfloat16 is off by 1e-3.
+MOVED = 1e-4
+
+# Elements at a time: what fits into a core's cache, so that a large leaf costs few passes over it.
+_BLOCK = 2**16
+# Of each block, for percentiles.
+_SAMPLE = 2**12
+
+
+class Values(NamedTuple):
+    """One leaf on both sides, in the run's dtype and in float64."""
+
+    yours: Array
+    torchs: Array
+    yours64: Array
+    torchs64: Array
+
+
+class Judgement(NamedTuple):
+    """Whether rounding explains a difference.
+
+    Attributes:
+        excess: how many times the bound the difference is; more than 1 is no rounding.
+        bound: the largest absolute difference that rounding explains.
+        why: a sentence: what shows that it is none.
+    """
+
+    excess: float
+    bound: float
+    why: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is rounding."""
+        return self.excess <= 1.0
+
+
+def blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
+    """Yield the same parts of arrays of one shape, each of some ten thousand elements, flat."""
+    first = arrays[0]
+    if first.size <= _BLOCK:
+        yield tuple(np.ravel(a) for a in arrays)
+        return
+    rows = max(1, _BLOCK * first.shape[0] // first.size)
+    for start in range(0, first.shape[0], rows):
+        parts = [a[start : start + rows] for a in arrays]
+        if parts[0].size > 2 * _BLOCK and parts[0].ndim > 1:
+            yield from blocks(*(part[0] for part in parts))
+        else:
+            yield tuple(np.ravel(part) for part in parts)
+
+
+class _Sums:
+    """Largest magnitude and sum of squares of a series of differences, infinities left out."""
+
+    def __init__(self) -> None:
+        self.largest, self.squares, self.count = 0.0, 0.0, 0
+
+    def add(self, x: Wide) -> None:
+        largest = float(np.max(np.abs(x), initial=0.0))
+        if not math.isfinite(largest):
+            x = x[np.isfinite(x)]
+            largest = float(np.max(np.abs(x), initial=0.0))
+        self.largest = max(self.largest, largest)
+        # Squares of what is below 1e-150 would vanish; nothing here depends on such.
+        self.squares += float(np.dot(x, x))
+        self.count += x.size
+
+    @property
+    def rms(self) -> float:
+        return math.sqrt(self.squares / self.count) if self.count else 0.0
+
+
+class Measured:
+    """All that is measured of one leaf, in one pass.
+
+    Args:
+        values: the leaf.
+        start: where it began, if this is a parameter after some steps.
+        exact: whether the float64 values are looked at.
+
+    Attributes:
+        distance: between the two sides in the run's dtype.
+        spread: how far both are from float64 in the run's dtype, together.
+    """
+
+    def __init__(self, values: Values, start: Array | None = None, *, exact: bool = True) -> None:
+        self._dtype = values.torchs.dtype
+        gap, scale, apart = _Sums(), _Sums(), _Sums()
+        self._gap64, self._scale64, self._moved = _Sums(), _Sums(), _Sums()
+        self._ours, self._theirs = _Sums(), _Sums()
+        self._odd64 = 0
+        odd, product, units, worst, summed, count = 0, 0.0, [], 0.0, 0.0, 0
+        arrays = values if start is None else (*values, start)
+        for j, t, wide_j, wide_t, *began in blocks(*arrays):
+            a, b = _wide(j), _wide(t)
+            good = np.isfinite(a) & np.isfinite(b)
+            if not good.all():
+                same = good | (a == b) | (np.isnan(a) & np.isnan(b))
+                odd += int(np.sum(~same))
+                a, b = np.where(good, a, 0.0), np.where(good, b, 0.0)
+            apart.add(a)
+            scale.add(b)
+            product += float(np.dot(a, b))
+            far = np.zeros(a.size)
+            if not np.array_equal(a, b):
+                gap.add(a - b)
+                far = _units(j.astype(self._dtype, copy=False)[good], t[good])
+                worst, summed = max(worst, float(far.max(initial=0.0))), summed + float(far.sum())
+            units.append(far[:: max(1, far.size // _SAMPLE)])
+            count += a.size
+            if exact:
+                self._add64(_wide(wide_j), _wide(wide_t))
+                self._ours.add(a - wide_t)
+                self._theirs.add(b - wide_t)
+                if began:
+                    self._moved.add(wide_t - _wide(began[0]))
+        self.odd = odd
+        self.spread = self._ours.largest + self._theirs.largest
+        absolute = math.inf if odd else gap.largest
+        sample = np.concatenate(units) if units else np.zeros(1)
+        norms = math.sqrt(apart.squares) * math.sqrt(scale.squares)
+        both_zero = apart.squares == scale.squares == 0.0
+        self.distance = Distance(
+            ulps_max=math.inf if odd else worst,
+            ulps_p99=float(np.quantile(sample, 0.99, method="higher")),
+            ulps_mean=summed / count if count else 0.0,
+            absolute=absolute,
+            relative=_quotient(absolute, scale.largest),
+            mismatched=odd,
+            cosine=1.0 if both_zero else max(-1.0, min(1.0, product / norms if norms else 0.0)),
+        )
+
+    def _add64(self, wide_j: Wide, wide_t: Wide) -> None:
+        good = np.isfinite(wide_j) & np.isfinite(wide_t)
+        if not good.all():
+            same = good | (wide_j == wide_t) | (np.isnan(wide_j) & np.isnan(wide_t))
+            self._odd64 += int(np.sum(~same))
+            wide_j, wide_t = np.where(good, wide_j, 0.0), np.where(good, wide_t, 0.0)
+        self._gap64.add(wide_j - wide_t)
+        self._scale64.add(wide_t)
+
+    def in_float64(self, dtype: str, floor: float = FLOAT64) -> Judgement:
+        """Judge ``J`` against ``T``, in a run of this dtype.
+
+        Args:
+            dtype: the run's.
+            floor: what is allowed in any case, of the largest magnitude.
+        """
+        if self._odd64:
+            return Judgement(math.inf, 0.0, "in float64 too, one side alone is NaN or infinite.")
+        gap, scale = self._gap64.largest, self._scale64.largest
+        finer = float(np.finfo(np.float64).eps / ml_dtypes.finfo(dtype).eps)
+        bound = floor * scale + (SAFETY * finer * self.spread if dtype != "float64" else 0.0)
+        why = (
+            f"with both sides in float64 the difference is still {gap:.3g} of at most "
+            f"{scale:.3g}; rounding would leave {bound:.1g}."
+        )
+        return Judgement(_quotient(gap, bound), bound, why)
+
+    def in_own_dtype(self) -> Judgement:
+        """Judge ``j`` by its distance from ``T``, with torch's own as the measure."""
+        if self.odd:
+            return Judgement(math.inf, 0.0, f"{self.odd} elements are NaN or infinite on one side.")
+        ours, theirs = self._ours.rms, self._theirs.rms
+        epsilon = float(ml_dtypes.finfo(self._dtype).eps)
+        bound = RATIO * theirs + UNITS * epsilon * self._scale64.rms + MOVED * self._moved.rms
+        why = (
+            f"your side is {_quotient(ours, theirs):.3g} times as far from the float64 result as "
+            f"torch's (root mean squares {ours:.3g} and {theirs:.3g}): it calculates less exactly."
+        )
+        return Judgement(_quotient(ours, bound), bound, why)
+
+
+def furthest(yours: Array, torchs: Array, n: int = 5) -> tuple[Element, ...]:
+    """Return the elements that are furthest apart, the furthest first."""
+    a, b = _wide(np.asarray(yours)), _wide(np.asarray(torchs))
+    with np.errstate(invalid="ignore"):
+        gap = np.abs(a - b)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    gap = np.where(same, 0.0, np.where(np.isnan(gap), np.inf, gap))
+    order = np.argsort(-gap, axis=None, kind="stable")[:n]
+    places = [tuple(int(i) for i in np.unravel_index(k, gap.shape)) for k in order]
+    return tuple(Element(p, float(b[p]), float(a[p])) for p in places if gap[p] > 0)
+
+
+def near(yours: Array, torchs: Array) -> bool:
+    """Whether two float64 arrays are as near as rounding always is: a cheap look."""
+    gap, scale = 0.0, 0.0
+    for a, b in blocks(yours, torchs):
+        gap = max(gap, float(np.max(np.abs(a - b), initial=0.0)))
+        scale = max(scale, float(np.max(np.abs(b), initial=0.0)))
+        if math.isnan(gap):
+            return False
+    return gap <= FLOAT64 * scale
+
+
+def sum_of_squares(x: Array) -> float:
+    """Return the sum of squares of an array, in float64."""
+    return sum(float(np.dot(part, part)) for part in map(_wide, (b for (b,) in blocks(x))))
+
+
+def _wide(x: Array) -> Wide:
+    with np.errstate(over="ignore"):
+        wide: Wide = np.asarray(x).astype(np.float64, copy=False)
+        return wide
+
+
+def _quotient(a: float, b: float) -> float:
+    if a == 0.0:
+        return 0.0
+    return a / b if b > 0.0 else math.inf
+
+
+def _units(a: Array, b: Array) -> Wide:
+    if b.dtype.kind in "biu":
+        return np.abs(_wide(a) - _wide(b))
+    units: Wide = np.abs(ordered(a) - ordered(b)).astype(np.float64)
+    return units

@@ -1,0 +1,202 @@
+"""What a diagnosis is given: made only when the first divergence is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import numpy as np
+
+from .. import diagnosis
+from ._history import History
+from ._jax_run import Model
+from ._jax_side import JaxSide
+from ._names import Array, Names, concrete, numpy_of
+from ._report import Cause
+
+Diagnosis = Callable[[], Cause | None]
+_MOST_BATCHES = 256  # that are kept, to be found again in the wrong place
+_MOST_BYTES = 256 * 2**20
+
+
+class Evidence:
+    """Keeps what the diagnoses of a run may need.
+
+    Args:
+        side: the JAX side.
+        names: which leaf is which tensor.
+        optimizer: torch's class.
+        steps_per_epoch: for schedules.
+        momenta: of torch's layers with running statistics, by the layer's path there.
+    """
+
+    def __init__(
+        self,
+        side: JaxSide,
+        names: Names,
+        optimizer: str,
+        steps_per_epoch: int,
+        momenta: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        self._side, self._names, self._momenta = side, names, momenta
+        self._optimizer, self._per_epoch = optimizer, steps_per_epoch
+        self._batches: list[list[Array]] = []
+        self._bytes = 0
+        self._theirs: list[list[dict[str, float]]] = []
+        self._ours: list[dict[str, dict[str, float]]] = []
+        self._group_of: dict[str, int] = {}
+
+    # ── what is noted in each step ─────────────────────────────────────────────────────────────
+
+    def note_batch(self, batch: Any) -> None:
+        """Keep torch's batch, as this side is given it."""
+        arrays = [np.array(x) for x in jax.tree.leaves(batch)]
+        self._bytes += sum(x.nbytes for x in arrays)
+        if len(self._batches) < _MOST_BATCHES and self._bytes <= _MOST_BYTES:
+            self._batches.append(arrays)
+
+    def note_hyperparameters(
+        self,
+        theirs: list[dict[str, float]],
+        ours: dict[str, dict[str, float]],
+        group_of: Mapping[str, int],
+    ) -> None:
+        """Keep the numbers of a step: torch's by group, yours by path."""
+        self._theirs.append(theirs)
+        self._ours.append(ours)
+        self._group_of = dict(group_of)
+
+    def truncate(self, steps: int) -> None:
+        """Forget what came after a step, which will be run again."""
+        del self._theirs[steps:], self._ours[steps:], self._batches[steps:]
+
+    def _batch_size(self) -> int:
+        arrays = self._batches[0] if self._batches else []
+        return int(arrays[0].shape[0]) if arrays and arrays[0].ndim else 1
+
+    # ── what each stage's diagnosis is given ───────────────────────────────────────────────────
+
+    def parameters(
+        self, yours: Mapping[str, Array], torchs: Mapping[str, Array], path: str
+    ) -> Diagnosis:
+        """Of imported parameters."""
+        return lambda: diagnosis.explain_parameters(_wide(yours), _wide(torchs), path)
+
+    def data(self, yours: Sequence[Array], step: int) -> Diagnosis:
+        """Of a batch; torch's later ones are known when it is asked."""
+        mine = [np.array(x) for x in yours]
+        return lambda: diagnosis.explain_data(mine, self._batches, step)
+
+    def forward(
+        self,
+        given: tuple[Any, Any],
+        batch: Any,
+        torchs: Sequence[Array],
+        yours: Array,
+        theirs: Array,
+    ) -> Diagnosis:
+        """Of an output: parameters in other layouts are tried."""
+        params, model_state = given
+        exact = Model(self._side, wide=True, x64=True)
+        wanted = [np.array(x, np.float64) for x in torchs]
+
+        def evaluate(leaves: Mapping[str, Array]) -> float:
+            tree = self._names.tree_of(leaves)
+            output = concrete(exact.evaluate(tree, model_state, batch).output)
+            return max(_relative(a, b) for a, b in zip(output, wanted, strict=True))
+
+        def diagnose() -> Cause | None:
+            leaves = _wide(self._names.leaves_of(params))
+            found = diagnosis.explain_output(np.array(yours), np.array(theirs))
+            return found or diagnosis.explain_forward(leaves, evaluate)
+
+        return diagnose
+
+    def loss(self, yours: float, theirs: float, checked: Any, batch: Any) -> Diagnosis:
+        """Of a loss."""
+
+        def diagnose() -> Cause | None:
+            outputs = [np.array(numpy_of(x), np.float64) for x in checked.output64]
+            params = _wide(self._names.by_path(checked.params))
+            arrays = [numpy_of(x) for x in jax.tree.leaves(batch)]
+            return diagnosis.explain_loss(yours, theirs, outputs, arrays, params)
+
+        return diagnose
+
+    def gradient(
+        self, yours: Mapping[str, Array], torchs: Mapping[str, Array], params: Any, path: str
+    ) -> Diagnosis:
+        """Of a gradient."""
+
+        def diagnose() -> Cause | None:
+            values = _wide(self._names.leaves_of(params))
+            size = self._batch_size()
+            return diagnosis.explain_gradient(_wide(yours), _wide(torchs), values, path, size)
+
+        return diagnose
+
+    def clipping(
+        self, yours: Mapping[str, Array], torchs: Mapping[str, Array], before: Mapping[str, Array]
+    ) -> Diagnosis:
+        """Of clipped gradients."""
+        return lambda: diagnosis.explain_clipping(
+            _wide(yours), _wide(torchs), _wide(before), self._group_of
+        )
+
+    def hyperparameter(self, name: str, path: str, step: int) -> Diagnosis:
+        """Of a number in a group."""
+
+        def diagnose() -> Cause | None:
+            group = self._group_of[path]
+            ours = [numbers.get(path, {}).get(name, float("nan")) for numbers in self._ours]
+            all_theirs = [[g.get(name, float("nan")) for g in groups] for groups in self._theirs]
+            theirs = [numbers[group] for numbers in all_theirs]
+            others = [
+                [numbers[i] for numbers in all_theirs]
+                for i in range(len(all_theirs[0]))
+                if i != group
+            ]
+            return diagnosis.explain_hyperparameter(
+                name, ours, theirs, step, self._per_epoch, others
+            )
+
+        return diagnose
+
+    def update(self, history: History, path: str, step: int) -> Diagnosis:
+        """Of what an optimizer did."""
+
+        def diagnose() -> Cause | None:
+            found = history.of(path, self._optimizer, step, self._batch_size(), self._per_epoch)
+            return None if found is None else diagnosis.explain_update(found)
+
+        return diagnose
+
+    def state(self, history: History, path: str) -> Diagnosis:
+        """Of what an optimizer holds: by what comes of it in the next steps."""
+
+        def diagnose() -> Cause | None:
+            first = history.first_difference(path)
+            return None if first is None else self.update(history, path, first)()
+
+        return diagnose
+
+    def buffers(self, path: str, values: Any, before: Array, torch_name: str) -> Diagnosis:
+        """Of a running statistic."""
+        yours, torchs = np.array(values.yours64), np.array(values.torchs64)
+        old = np.array(before, np.float64)
+        momentum = self._momenta.get(torch_name.rpartition(".")[0], 0.1)  # torch's default
+        return lambda: diagnosis.explain_buffers(
+            path.rpartition("/")[2], yours, torchs, old, momentum, self._batch_size()
+        )
+
+
+def _wide(leaves: Mapping[str, Array]) -> dict[str, Array]:
+    return {path: np.array(leaf, np.float64) for path, leaf in leaves.items()}
+
+
+def _relative(a: Array, b: Array) -> float:
+    scale = float(np.max(np.abs(b), initial=0.0))
+    far = float(np.max(np.abs(np.asarray(a, np.float64) - b), initial=0.0))
+    return far / scale if scale else far

@@ -1,0 +1,139 @@
+"""What an optimizer state on the JAX side says in torch's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+import jaxopt_port as jp
+
+from ...engine import leaf_paths, leaf_states
+from ...engine._hyperparams import find_groups_state
+
+# Optax's names of numbers, by torch's; a number in torch's `betas` by its place.
+_NUMBERS: Mapping[str, tuple[str, ...]] = {
+    "lr": ("learning_rate", "lr"),
+    "betas[0]": ("b1",),
+    "betas[1]": ("b2",),
+    "momentum": ("momentum",),
+    "weight_decay": ("weight_decay",),
+    "alpha": ("decay",),
+}
+# Where Optax's state is torch's under another name, by the state's class and torch's optimizer.
+_MOMENTS = {"mu": "exp_avg", "nu": "exp_avg_sq"}
+_WITH_MOMENTS = ("Adam", "AdamW")
+# What torch calls another way, or holds for its own use only.
+_NOT_COMPARED = ("step", "foreach", "fused", "capturable", "differentiable", "params")
+
+
+def flat(options: Mapping[str, Any]) -> dict[str, float]:
+    """Return a group's numbers by name, those of a tuple as ``betas[0]``."""
+    numbers: dict[str, float] = {}
+    for name, value in options.items():
+        if name in _NOT_COMPARED or isinstance(value, (str, bool)) or value is None:
+            continue
+        if isinstance(value, (tuple, list)):
+            if all(isinstance(x, (int, float)) for x in value):
+                numbers |= {f"{name}[{i}]": float(x) for i, x in enumerate(value)}
+        elif np.size(value) == 1:
+            numbers[name] = float(np.asarray(value).reshape(()))
+    return numbers
+
+
+class Hyperparameters:
+    """Reads the numbers in force from states of an optimizer.
+
+    Args:
+        state: a state, which tells what can be read.
+        paths: of the parameters.
+    """
+
+    def __init__(self, state: Any, paths: Sequence[str]) -> None:
+        self._paths = tuple(paths)
+        self._grouped = _has_groups(state)
+        self._group_of: dict[str, int] = {}
+        if self._grouped:
+            table = find_groups_state(state).table
+            owners = zip(table.paths, table.assignment, strict=True)
+            self._group_of = {p: g for p, g in owners if not table.groups[g].frozen}
+
+    def read(self, state: Any) -> dict[str, dict[str, float]]:
+        """Return the numbers of each parameter, by path; empty where they cannot be read.
+
+        Args:
+            state: as the update left it: numbers on a schedule are those that it used.
+        """
+        if self._grouped:
+            groups = [flat(group) for group in jp.get_hyperparams(state)]
+            return {path: groups[g] for path, g in self._group_of.items()}
+        found = list(_injected(state))
+        if len(found) != 1:
+            return {}
+        held = found[0]
+        numbers = {
+            torchs: float(np.asarray(held[name]))
+            for torchs, names in _NUMBERS.items()
+            for name in names
+            if name in held and np.size(held[name]) == 1
+        }
+        return dict.fromkeys(self._paths, numbers)
+
+
+def moments(state: Any, paths: Sequence[str], optimizer: str) -> dict[str, dict[str, Any]]:
+    """Return what is held for each parameter, by path and torch's name; empty if not known.
+
+    Args:
+        state: the optimizer's.
+        paths: of the parameters.
+        optimizer: torch's class.
+    """
+    if _has_groups(state):
+        try:
+            return leaf_states(state)
+        except ValueError:  # a group of the user's own rule, whose names are not torch's
+            return {}
+    if optimizer not in _WITH_MOMENTS:
+        return {}
+    held: dict[str, dict[str, Any]] = {path: {} for path in paths}
+    for node in _nodes(state, "ScaleByAdamState"):
+        for field, name in _MOMENTS.items():
+            for path, leaf in leaf_paths(getattr(node, field)):
+                held.setdefault(path, {})[name] = leaf
+    return held
+
+
+def comparable(
+    yours: Mapping[str, Any], torchs: Mapping[str, Any], shape: tuple[int, ...]
+) -> Iterator[tuple[str, NDArray[Any], Any]]:
+    """Yield ``(name, yours, torch's)`` of arrays that both hold in the parameter's shape."""
+    for name, theirs in torchs.items():
+        if name != "step" and name in yours and np.shape(yours[name]) == shape:
+            yield name, np.asarray(yours[name]), theirs
+
+
+def _has_groups(state: Any) -> bool:
+    try:
+        find_groups_state(state)
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+def _injected(state: Any) -> Iterator[Mapping[str, Any]]:
+    def is_injected(node: Any) -> bool:
+        return hasattr(node, "hyperparams") and hasattr(node, "inner_state")
+
+    for node in jax.tree.leaves(state, is_leaf=is_injected):
+        if is_injected(node):
+            yield node.hyperparams
+
+
+def _nodes(state: Any, name: str) -> Iterator[Any]:
+    def is_it(node: Any) -> bool:
+        return type(node).__name__ == name
+
+    return (node for node in jax.tree.leaves(state, is_leaf=is_it) if is_it(node))

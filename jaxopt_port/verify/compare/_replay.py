@@ -1,0 +1,107 @@
+"""`replay`: a trace of torch's training beside JAX's."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from ...interop import ParamMap
+from ...interop.mapping._mapping import map_of_tensors
+from ..trace import Trace, TraceReference
+from ._compare import Progress, finished, flax_layers, like_of, never
+from ._comparison import Checks, paired, run
+from ._context import Context
+from ._evidence import Evidence
+from ._jax_side import JaxSide
+from ._names import Names
+from ._report import Report
+from ._stages import Stages
+
+
+def replay(
+    trace: str | os.PathLike[str],
+    jax_side: JaxSide,
+    *,
+    batches: Iterable[Any] | None = None,
+    name: str = "",
+    rename: Any = (),
+    layouts: Any = None,
+    param_map: ParamMap | None = None,
+    steps_per_epoch: int | None = None,
+    allow_partial: bool = False,
+    stop: bool = True,
+    progress: Progress | None = None,
+) -> Report:
+    """Compare the JAX side with a trace of torch's, which `verify.record` wrote; without torch.
+
+    Args:
+        trace: its folder.
+        jax_side: as for `compare`.
+        batches: of each step, where the trace holds their hashes only.
+        name: of the case, for the report; the trace's by default.
+        rename: see `interop.param_map`.
+        layouts: likewise.
+        param_map: instead, a map made before.
+        steps_per_epoch: for the diagnosis of schedules.
+        allow_partial: take a trace whose recording was cut off, as far as it goes.
+        stop: False goes on to the end after a divergence.
+        progress: called with the steps done and the number of steps.
+
+    Returns:
+        The report; its notes say what the trace does not hold.
+
+    Raises:
+        ValueError: it is no trace, of another version, incomplete or damaged; batches of other
+            contents; parameters that do not map; see also `compare`.
+        FileNotFoundError: there is no such folder.
+    """
+    if not isinstance(jax_side, JaxSide):
+        raise TypeError(f"the second argument must be a JaxSide, got {type(jax_side).__name__}")
+    began = time.perf_counter()
+    recorded = Trace.open(trace, allow_partial=allow_partial)
+    steps = recorded.steps
+    if recorded.stores_batches:
+        given: Iterable[Any] = itertools.repeat(None, steps)
+        first = recorded.evaluation(0).batch
+    elif batches is None:
+        raise ValueError(f"{trace} holds hashes of its batches only: give batches=")
+    else:
+        source = iter(batches)
+        first = next(source, None)
+        given = itertools.chain([first], source)
+    made = param_map or map_of_tensors(
+        recorded.tensors,
+        like_of(jax_side),
+        rename=rename,
+        layouts=layouts,
+        **flax_layers(jax_side, first),
+    )
+    names = Names(made, jax_side)
+    reference = TraceReference(recorded)
+    epoch = steps_per_epoch or recorded.facts.get("scheduler_every", 1)
+    evidence = Evidence(jax_side, names, reference.optimizer_name, epoch, recorded.momenta)
+    context = Context(reference, jax_side, names, evidence)
+    context.reasons["trajectory"] = "a trace has no run of torch's in float64 on its own"
+    pairs = paired(given, jax_side.batches, steps)
+    stages = Stages(context, None, 0)
+    checks = _Recorded(recorded)
+    done = run(stages, pairs, steps, checks, progress or never, stop=stop)
+    report = finished(context, name or recorded.name, done, recorded.notes)
+    there = {f"{key} (recorded)": value for key, value in recorded.environment.items()}
+    report.environment = {**report.environment, **there}
+    report.seconds = time.perf_counter() - began
+    return report
+
+
+class _Recorded(Checks):
+    """Which steps a trace has everything of; it cannot be asked for more."""
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(1, trace.steps)
+        self._checked = trace.checked_steps
+
+    def __call__(self, step: int) -> bool:
+        return step in self._checked

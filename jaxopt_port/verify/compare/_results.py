@@ -1,0 +1,175 @@
+"""Collects what is compared, and finds the first divergence among it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ._distances import Judgement, Measured, Values, furthest
+from ._names import Array
+from ._report import STAGES, Cause, Distance, Divergence, Element, LeafResult, StageResult
+
+# A branch (a maximum, a sign) that rounding decides sends one side another way for one batch: that
+# a side calculates less exactly is said only of what is so in this many checks on end.
+ON_END = 3
+
+Diagnosis = Callable[[], Cause | None]
+
+
+class Found:
+    """A divergence, how far it is beyond its bound, and what may find its cause."""
+
+    def __init__(self, divergence: Divergence, excess: float, diagnosis: Diagnosis | None) -> None:
+        self.divergence, self.excess, self.diagnosis = divergence, excess, diagnosis
+
+
+class Results:
+    """All stages of a run."""
+
+    def __init__(self) -> None:
+        self.stages = {stage: StageResult(stage) for stage in STAGES}
+        self.found: list[Found] = []
+        self._leaves: dict[tuple[str, str], LeafResult] = {}
+        self._steps: dict[str, set[int]] = {stage: set() for stage in STAGES}
+        self._suspects: dict[tuple[str, str], list[Found]] = {}
+
+    def see(
+        self,
+        stage: str,
+        step: int,
+        leaf: str,
+        torch_name: str,
+        far: Distance,
+        elements: Callable[[], tuple[Element, ...]],
+        *,
+        surely: Judgement | None = None,
+        likely: Judgement | None = None,
+        diagnosis: Diagnosis | None = None,
+    ) -> None:
+        """Take in one comparison of one leaf.
+
+        Args:
+            stage: one of `STAGES`.
+            step: counted from 0.
+            leaf: its path.
+            torch_name: torch's name of it.
+            far: how far apart the two sides are in the run's dtype.
+            elements: gives the elements that are furthest apart.
+            surely: a judgement that counts at once.
+            likely: a judgement that counts when it is the same in `ON_END` checks on end.
+            diagnosis: what may find the cause.
+        """
+        known = self._leaves.get((stage, leaf))
+        if known is None:
+            known = LeafResult(leaf, torch_name, far, step)
+            self._leaves[stage, leaf] = known
+            self.stages[stage].leaves.append(known)
+        self.compared(stage, step)
+        known.ulps[step] = far.ulps_max
+        judgements = [j for j in (surely, likely) if j is not None]
+        if known.worst.relative <= far.relative:
+            known.worst, known.worst_step = far, step
+            known.bound = max((j.bound for j in judgements), default=0.0)
+
+        def found(judgement: Judgement) -> Found:
+            message = (
+                f"differs by up to {far.absolute:.3g} ({far.relative:.3g} of torch's largest, "
+                f"{far.ulps_max:.3g} units in the last place)"
+            )
+            divergence = Divergence(
+                step, stage, leaf, torch_name, message, far, judgement.bound, judgement.why,
+                elements(),
+            )  # fmt: skip
+            return Found(divergence, judgement.excess, diagnosis)
+
+        if surely is not None and not surely.ok:
+            known.ok = False
+            self.found.append(found(surely))
+        elif likely is not None and not likely.ok:
+            if likely.excess == float("inf"):
+                known.ok = False
+                self.found.append(found(likely))
+                return
+            suspects = self._suspects.setdefault((stage, leaf), [])
+            if not suspects or suspects[-1].divergence.step < step:
+                suspects.append(found(likely))
+            if len(suspects) >= ON_END:
+                self._convict(stage, leaf)
+        else:
+            self._suspects.pop((stage, leaf), None)
+
+    def compared(self, stage: str, step: int) -> None:
+        """Note that a stage was compared, though nothing may have been worth a record."""
+        self._steps[stage].add(step)
+        self.stages[stage].steps = len(self._steps[stage])
+
+    def see_number(
+        self,
+        step: int,
+        path: str,
+        torch_name: str,
+        yours: Array,
+        torchs: Array,
+        judgement: Judgement,
+        message: str,
+        diagnosis: Diagnosis,
+    ) -> None:
+        """Take in a hyperparameter of a leaf; the message names it."""
+        before = len(self.found)
+        far = Measured(Values(yours, torchs, yours, torchs), exact=False).distance
+        self.see(
+            "hyperparameters",
+            step,
+            path,
+            torch_name,
+            far,
+            lambda: furthest(yours, torchs),
+            surely=judgement,
+            diagnosis=diagnosis,
+        )
+        for found in self.found[before:]:
+            found.divergence = dataclasses.replace(found.divergence, message=message)
+
+    def _convict(self, stage: str, leaf: str) -> None:
+        suspects = self._suspects.pop((stage, leaf))
+        self._leaves[stage, leaf].ok = False
+        self.found.append(suspects[0])
+
+    def end(self) -> None:
+        """Count what was so in all of a run's last checks, though the run was short."""
+        for (stage, leaf), suspects in list(self._suspects.items()):
+            if len(suspects) == len(self._leaves[stage, leaf].ulps):
+                self._convict(stage, leaf)
+
+    def first(self) -> Found | None:
+        """Return the first divergence: step, then stage, then the furthest beyond its bound."""
+        if not self.found:
+            return None
+        order = list(STAGES)
+
+        def place(found: Found) -> tuple[int, int]:
+            return found.divergence.step, order.index(found.divergence.stage)
+
+        at = min(map(place, self.found))
+        there = [found for found in self.found if place(found) == at]
+        return max(there, key=lambda found: found.excess)
+
+    def leaves_at(self, step: int, stage: str) -> tuple[str, ...]:
+        """Return the leaves that differ at a step and a stage."""
+        here = [f.divergence for f in self.found]
+        return tuple(dict.fromkeys(d.leaf for d in here if (d.step, d.stage) == (step, stage)))
+
+
+def skipped(results: Results, reasons: dict[str, str]) -> None:
+    """Say why stages were not compared; those with no reason and no comparison had nothing."""
+    for stage, result in results.stages.items():
+        if not result.leaves:
+            result.skipped = reasons.get(stage, "there is nothing to compare")
+
+
+def as_array(value: Any) -> Array:
+    """Return a number as an array of no axes."""
+    return np.asarray(value)

@@ -1,0 +1,14 @@
+"""Names the way in which a port differs from torch: NumPy only."""
+
+from ._arrays import explain_buffers as explain_buffers
+from ._arrays import explain_gradient as explain_gradient
+from ._arrays import explain_output as explain_output
+from ._arrays import explain_parameters as explain_parameters
+from ._causes import CAUSES as CAUSES
+from ._clipping import explain_clipping as explain_clipping
+from ._data import explain_data as explain_data
+from ._layouts import explain_forward as explain_forward
+from ._losses import explain_loss as explain_loss
+from ._numbers import explain_hyperparameter as explain_hyperparameter
+from ._update import explain_update as explain_update
+from ._update_history import UpdateHistory as UpdateHistory

@@ -1,0 +1,255 @@
+"""Explains differences of single arrays: parameters, gradients, outputs, running statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compare._report import Cause
+from ._numbers import nice, same
+
+Array = NDArray[Any]
+# Of float64 evaluations of one formula.
+_EQUAL = 1e-8
+_LAYOUT = "correct the layout: layouts={name: axes} of compare and of interop.param_map"
+
+
+def equal(a: Array, b: Array, tolerance: float = _EQUAL) -> bool:
+    """Whether two arrays of one shape are the same but for rounding in float64."""
+    if a.shape != b.shape:
+        return False
+    scale = float(np.max(np.abs(b), initial=0.0))
+    return float(np.max(np.abs(a - b), initial=0.0)) <= tolerance * scale
+
+
+def _ratio(a: Array, b: Array) -> float | None:
+    """Return the number that a is times b, if there is one."""
+    square = float(np.vdot(b, b))
+    if square == 0 or a.shape != b.shape:
+        return None
+    ratio = float(np.vdot(a, b)) / square
+    return ratio if ratio and equal(a, ratio * b, 1e-6) else None
+
+
+def _rearranged(a: Array, b: Array) -> tuple[str, str] | None:
+    """Return the cause, and words, of an array that has the other's elements in other places."""
+    if a.ndim == 2 and a.shape == b.shape[::-1] and equal(a, b.T):
+        return "transposed", "is transposed"
+    if a.ndim == 4:
+        if a.shape == b.shape and equal(a, b[::-1, ::-1]):
+            return "kernel-flipped", "is flipped in height and width"
+        turned = np.swapaxes(b, 0, 1)
+        if a.shape == turned.shape and equal(a, turned):
+            return "kernel-flipped", "has height and width exchanged"
+        swapped = np.swapaxes(b, 2, 3)
+        if a.shape == swapped.shape and equal(a, swapped):
+            return "transposed", "has its channels in and out exchanged"
+    if a.ndim == 2 and a.shape == b.shape:
+        order = _rows(a, b)
+        if order is not None:
+            return "flatten-order", "has its rows in another order, as after another flattening"
+    return None
+
+
+def _rows(a: Array, b: Array) -> NDArray[np.intp] | None:
+    """Return the order of b's rows in which they are a's, if there is one."""
+    keys = [np.lexsort(np.round(x, 12).T) for x in (a, b)]
+    return keys[1] if equal(a[keys[0]], b[keys[1]]) and not equal(a, b) else None
+
+
+def _rounding(a: Array, b: Array) -> str | None:
+    for name, dtype in (("bfloat16", ml_dtypes.bfloat16), ("float16", np.float16)):
+        if np.array_equal(a, b.astype(dtype).astype(np.float64)) and not np.array_equal(a, b):
+            return name
+    return None
+
+
+def _swapped(yours: Mapping[str, Array], torchs: Mapping[str, Array], leaf: str) -> str | None:
+    for other, theirs in torchs.items():
+        if other != leaf and theirs.size > 1 and other in yours and equal(yours[leaf], theirs):
+            return other
+    return None
+
+
+def explain_parameters(
+    yours: Mapping[str, Array], torchs: Mapping[str, Array], leaf: str
+) -> Cause | None:
+    """Explain an initial parameter that is not torch's.
+
+    Args:
+        yours: all leaves, by path, float64.
+        torchs: the same, in JAX's layouts.
+        leaf: the one that differs.
+    """
+    mine, theirs = yours[leaf], torchs[leaf]
+    if found := _rearranged(mine, theirs):
+        return Cause(found[0], f"your {leaf} {found[1]}, beside torch's", _LAYOUT)
+    if other := _swapped(yours, torchs, leaf):
+        return Cause(
+            "swapped-leaves", f"your {leaf} is what torch has at {other}",
+            "correct the names: rename= of interop.param_map",
+        )  # fmt: skip
+    if name := _rounding(mine, theirs):
+        return Cause(
+            "low-precision", f"your {leaf} is torch's rounded to {name}",
+            "import parameters in torch's dtype",
+        )  # fmt: skip
+    ratio = _ratio(mine, theirs)
+    if ratio is not None:
+        return Cause(
+            "not-imported", f"your {leaf} is {nice(ratio):.6g} times torch's",
+            "import torch's values: interop.params_from_torch",
+        )  # fmt: skip
+    if not np.any(mine == theirs):
+        return Cause(
+            "not-imported", f"your {leaf} has nothing of torch's: another draw, or no import",
+            "import torch's values: interop.params_from_torch",
+        )  # fmt: skip
+    return None
+
+
+def explain_output(yours: Array, torchs: Array) -> Cause | None:
+    """Explain an output that is not torch's, where it alone tells why."""
+    if name := _rounding(yours, torchs):
+        return Cause(
+            "low-precision", f"your output is torch's rounded to {name}",
+            "leave dtype=None in the layers, or give both sides the same",
+        )  # fmt: skip
+    if yours.ndim == 2 and yours.shape[0] == yours.shape[1] and equal(yours, torchs.T):
+        return Cause("transposed", "your output is transposed", "return (batch, features)")
+    if yours.shape == torchs.shape and yours.ndim > 1:
+        for words, function in _ACTIVATIONS.items():
+            for a, b, who in ((yours, torchs, "your output"), (torchs, yours, "torch's output")):
+                if equal(a, function(b)):
+                    return Cause(
+                        "output-activation",
+                        f"{who} is the {words} of the other side's",
+                        f"leave the {words} out on that side, or add it on the other",
+                    )
+    ratio = _ratio(yours, torchs)
+    if ratio is not None and not same(ratio, 1.0):
+        return Cause(
+            "output-activation", f"your output is {nice(ratio):.6g} times torch's",
+            "check the last layer: a scale, a temperature",
+        )  # fmt: skip
+    return None
+
+
+def _softmax(x: Array) -> Array:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return np.asarray(e / e.sum(-1, keepdims=True))
+
+
+_ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
+    "softmax": _softmax,
+    "log-softmax": lambda x: np.log(_softmax(x)),
+    "ReLU": lambda x: np.maximum(x, 0),
+    "tanh": np.tanh,
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+}
+
+
+def explain_gradient(
+    yours: Mapping[str, Array],
+    torchs: Mapping[str, Array],
+    params: Mapping[str, Array],
+    leaf: str,
+    batch_size: int,
+) -> Cause | None:
+    """Explain a gradient that is not torch's, though output and loss are.
+
+    Args:
+        yours: all leaves, by path, float64.
+        torchs: the same.
+        params: their values.
+        leaf: the one that differs most.
+        batch_size: examples in a batch.
+    """
+    mine, theirs = yours[leaf], torchs[leaf]
+    if not np.any(mine) and np.any(theirs):
+        return Cause(
+            "frozen-leaf", f"your gradient of {leaf} is 0: it is not differentiated",
+            "look for stop_gradient, or a leaf that is closed over, not taken from the parameters",
+        )  # fmt: skip
+    factors = {path: _ratio(yours[path], torchs[path]) for path in torchs}
+    ratio = factors[leaf]
+    if ratio is not None and not same(ratio, 1.0):
+        everywhere = all(
+            f is not None and same(f, ratio, 1e-5) for p, f in factors.items() if np.any(torchs[p])
+        )
+        where = "all gradients are" if everywhere else f"the gradient of {leaf} is"
+        if same(ratio, -1.0):
+            return Cause(
+                "sign", f"your side: {where} torch's with the sign turned",
+                "differentiate the loss, not its negative",
+            )  # fmt: skip
+        words = ""
+        if same(ratio, batch_size) or same(ratio, 1 / batch_size):
+            words = f": the batch has {batch_size}, a sum is on one side and a mean on the other"
+        return Cause(
+            "gradient-scale", f"your side: {where} {nice(ratio):.6g} times torch's{words}",
+            "take the mean on both sides, and over devices too",
+        )  # fmt: skip
+    decay = _ratio(mine - theirs, params[leaf])
+    if decay is not None:
+        return Cause(
+            "regularized-loss",
+            f"your gradient has {nice(decay):.6g} times the parameter besides: a penalty on its "
+            "square",
+            "take the penalty out of the loss, or give torch's side weight_decay",
+        )
+    if found := _rearranged(mine, theirs):
+        return Cause(found[0], f"your gradient of {leaf} {found[1]}", _LAYOUT)
+    if other := _swapped(yours, torchs, leaf):
+        return Cause(
+            "swapped-leaves", f"your gradient of {leaf} is torch's of {other}",
+            "correct the names: rename= of interop.param_map",
+        )  # fmt: skip
+    if name := _rounding(mine, theirs):
+        return Cause(
+            "low-precision", f"your gradient of {leaf} is torch's rounded to {name}",
+            "look for a cast in the layer, or in what averages gradients over devices",
+        )  # fmt: skip
+    return None
+
+
+def explain_buffers(
+    name: str, yours: Array, torchs: Array, before: Array, momentum: float, count: int
+) -> Cause | None:
+    """Explain a running statistic that is not torch's after a forward pass.
+
+    Args:
+        name: of the leaf, ``"var"``.
+        yours: after, float64.
+        torchs: after, float64.
+        before: what both began with.
+        momentum: torch's: the part that is taken of the new value.
+        count: examples in a batch; a channel has so many values, times the positions.
+    """
+    moved = [side - before for side in (yours, torchs)]
+    ratio = _ratio(*moved)
+    if ratio is not None:
+        mine = ratio * momentum
+        return Cause(
+            "batchnorm-momentum",
+            f"your running statistics take {nice(mine):.6g} of each batch's, torch's {momentum:g}",
+            f"Flax's momentum is what is kept: give momentum={1 - momentum:g}",
+        )
+    news = [(side - (1 - momentum) * before) / momentum for side in (yours, torchs)]
+    factor = _ratio(*news)
+    if factor is not None and 0 < factor < 1:
+        n = 1 / (1 - factor)
+        whole = max(1, count) * round(n / max(1, count))
+        if abs(n - whole) <= 1e-4 * n and whole > 1:
+            return Cause(
+                "biased-variance",
+                f"your running variance takes the biased one, over {whole} values; torch the "
+                f"unbiased one, over {whole - 1}",
+                f"multiply the batch's variance by {whole}/{whole - 1} before it is averaged; "
+                "Flax's BatchNorm cannot, and evaluation differs by that factor",
+            )
+    return None

@@ -1,0 +1,68 @@
+"""The ways in which ports clip gradients otherwise than torch, as factors on a leaf."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ._simulation import max_norm
+from ._update_history import UpdateHistory
+
+LIMITS = (0.01, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+class ClippingWay(NamedTuple):
+    """What gradients are multiplied by at each step, and what that would mean."""
+
+    name: str
+    factors: list[float]
+    message: str
+    remedy: str
+
+
+def clipping_ways(history: UpdateHistory) -> Iterator[ClippingWay]:
+    """Yield the ways in which your side may clip gradients by a norm, torch's left out."""
+    held = history.clip
+    if held is None:
+        return
+    most = max_norm(history)
+    if most is not None:
+        remedy = "use jp.clip_by_grad_norm, which has torch's formula"
+        yield ClippingWay(
+            "clip-epsilon",
+            [min(1.0, most / h["total"]) if h["total"] else 1.0 for h in held],
+            f"your side divides by the norm of the gradients to clip it to {most:.6g}; torch "
+            "by the norm + 1e-6",
+            remedy,
+        )
+    if any(h["factor"] < 1 - 1e-5 for h in held):
+        yield ClippingWay(
+            "clip-missing", [1.0] * len(held),
+            "your side does not clip gradients; torch does",
+            "chain jp.clip_by_grad_norm before the optimizer",
+        )  # fmt: skip
+    if most is not None:
+        for norm in ("group", "leaf"):
+            yield ClippingWay(
+                "clip-per-group",
+                [min(1.0, most / (h[norm] + 1e-6)) for h in held],
+                f"your side clips by the norm of the {norm}'s gradients; torch by that of all "
+                "parameters'",
+                "clip before the groups: optax.chain(jp.clip_by_grad_norm(…), groups)",
+            )
+            yield ClippingWay(
+                "clip-per-group",
+                [min(1.0, most / h[norm]) if h[norm] else 1.0 for h in held],
+                f"your side clips by the norm of the {norm}'s gradients; torch by that of all "
+                "parameters'",
+                "clip before the groups: optax.chain(jp.clip_by_grad_norm(…), groups)",
+            )
+    if not any(h["factor"] < 1 - 1e-5 for h in held):
+        for norm in ("total", "group", "leaf"):
+            for limit in LIMITS:
+                yield ClippingWay(
+                    "clip-missing",
+                    [min(1.0, limit / h[norm]) if h[norm] else 1.0 for h in held],
+                    f"your side clips gradients to a norm of {limit:g}; torch does not clip",
+                    "leave the clipping out, or give torch's side `clip`",
+                )

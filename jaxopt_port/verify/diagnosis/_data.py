@@ -1,0 +1,104 @@
+"""Explains a batch that is not torch's."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..compare._report import Cause
+from ._arrays import Array
+from ._numbers import nice
+
+
+def explain_data(
+    yours: Sequence[Array], torchs: Sequence[Sequence[Array]], step: int
+) -> Cause | None:
+    """Explain a batch that is not torch's.
+
+    Args:
+        yours: its arrays.
+        torchs: torch's arrays of all steps that are known.
+        step: which this is.
+    """
+    for other, batch in enumerate(torchs):
+        if other != step and all(map(np.array_equal, yours, batch)):
+            where = f"{abs(other - step)} {'earlier' if other < step else 'later'}"
+            return Cause(
+                "data-offset",
+                f"your batch of step {step} is torch's of step {other}, {where}",
+                "start both loaders alike: a batch was taken, or shuffled, on one side only",
+            )
+    theirs = torchs[step]
+    if _permuted(yours, theirs):
+        return Cause(
+            "data-order",
+            "your batch has torch's examples in another order",
+            "give both sides the same order: one seed, one sampler",
+        )
+    if _elsewhere(yours, torchs):
+        return Cause(
+            "data-order",
+            "your batch has examples that torch sees in other batches: another shuffle",
+            "give both sides the same order: one seed, one sampler",
+        )
+    for mine, torchs_own in zip(yours, theirs, strict=True):
+        if np.array_equal(mine, torchs_own):
+            continue
+        cause = _of_one(np.asarray(mine, np.float64), np.asarray(torchs_own, np.float64))
+        if cause is not None:
+            return cause
+    return None
+
+
+def _rows(array: Array) -> list[bytes]:
+    return [np.ascontiguousarray(row).tobytes() for row in array]
+
+
+def _permuted(yours: Sequence[Array], torchs: Sequence[Array]) -> bool:
+    """Whether one permutation of the examples makes each of your arrays torch's."""
+    same = [np.array_equal(a, b) for a, b in zip(yours, torchs, strict=True)]
+    if any(x.ndim == 0 or len(x) != len(yours[0]) for x in (*yours, *torchs)):
+        return False
+    mine = [b"".join(parts) for parts in zip(*map(_rows, yours), strict=True)]
+    theirs = [b"".join(parts) for parts in zip(*map(_rows, torchs), strict=True)]
+    return not all(same) and sorted(mine) == sorted(theirs)
+
+
+def _elsewhere(yours: Sequence[Array], torchs: Sequence[Sequence[Array]]) -> bool:
+    """Whether most examples of the first array are somewhere among torch's."""
+    if yours[0].ndim < 2:
+        return False
+    seen = {row for batch in torchs for row in _rows(batch[0])}
+    mine = _rows(yours[0])
+    same_place = sum(a == b for a, b in zip(mine, _rows(torchs[0][0]), strict=False))
+    return sum(row in seen for row in mine) > 0.9 * len(mine) and same_place < len(mine)
+
+
+def _of_one(mine: Array, theirs: Array) -> Cause | None:
+    if mine.ndim > 2:
+        for axes in itertools.permutations(range(1, mine.ndim)):
+            moved = np.transpose(theirs, (0, *axes))
+            if axes != tuple(range(1, mine.ndim)) and np.array_equal(mine, moved):
+                return _layout(f"transposed by {(0, *axes)}")
+        for axis in range(1, mine.ndim):
+            if np.array_equal(mine, np.flip(theirs, axis)):
+                return _layout(f"reversed along axis {axis}")
+    if theirs.size > 2 and np.ptp(theirs) > 0:
+        scale, shift = np.polyfit(theirs.ravel(), mine.ravel(), 1)
+        if np.allclose(scale * theirs + shift, mine, rtol=1e-5, atol=1e-6 * np.abs(mine).max()):
+            return Cause(
+                "data-scale",
+                f"your data are torch's times {nice(float(scale)):.4g} plus {float(shift):.4g}",
+                "normalise both alike: ToTensor divides by 255, and mean and std must be the same",
+            )
+    return None
+
+
+def _layout(words: str) -> Cause:
+    return Cause(
+        "data-layout",
+        f"your batch is torch's {words}",
+        "`batch=` makes this side's layout of torch's: batch=lambda b: (b[0].transpose(…), b[1])",
+    )

@@ -1,0 +1,207 @@
+"""Runs torch's algorithm, or a variation of it, on what is known of a leaf."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ._algorithms import ALGORITHMS, Variation
+from ._update_history import UpdateHistory, Wide
+
+# Beyond this many steps that agree, a simulation goes on from torch's state there.
+_LEAD = 20
+_BASE = Variation()
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What your side may do otherwise than torch.
+
+    Attributes:
+        variation: of the algorithm.
+        numbers: hyperparameters with another value, by name; ``betas[0]`` for a part of a tuple.
+        options: all options, those of another group, or None.
+        rates: the learning rate of each step, or None for torch's.
+        factor: what gradients are multiplied by; by step where it is a sequence.
+        gradients: makes other gradients of them, or None.
+    """
+
+    variation: Variation = _BASE
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    options: Mapping[str, Any] | None = None
+    rates: Sequence[float] | None = None
+    factor: float | Sequence[float] = 1.0
+    gradients: Callable[[Wide], Wide] | None = None
+
+
+class Simulation:
+    """Simulates hypotheses about one leaf.
+
+    Args:
+        history: what is known of it; of an optimizer in `ALGORITHMS`.
+
+    Attributes:
+        history: that.
+        agrees: whether torch's own algorithm, unvaried, has torch's numbers.
+        enough: a cause leaves no more than this part of the difference unexplained.
+    """
+
+    def __init__(self, history: UpdateHistory) -> None:
+        self.history = self._history = history
+        self._algorithm = ALGORITHMS[history.optimizer]
+        self._clip = _factors(history)
+        self._begin, self._state, self._p = 0, {}, history.start
+        base = self.run(Hypothesis())
+        gap = float(np.max(np.abs(base - history.torchs)))
+        self._apart = float(np.max(np.abs(history.yours - history.torchs)))
+        self.agrees = gap <= 1e-4 * self._apart
+        # Float64 itself leaves a part of a difference that is small beside the parameter, and
+        # torch keeps some of NAdam's state in float32.
+        largest = float(np.max(np.abs(history.torchs)))
+        rounding = max(1e-14 * largest, 100 * gap) / self._apart if self._apart else 1.0
+        self.enough = min(1e-3, max(1e-6, rounding))
+        if history.first > _LEAD:
+            state: dict[str, Any] = {}
+            lead = history.first - 1
+            self.run(Hypothesis(), state=state, end=lead)
+            self._begin, self._state, self._p = lead, state, base[lead - 1]
+        self.steps = len(history.grads) - self._begin
+
+    def run(
+        self, h: Hypothesis, state: dict[str, Any] | None = None, end: int | None = None
+    ) -> Wide:
+        """Return the parameters after each step, from the one that the simulation begins at."""
+        history = self._history
+        state = copy.deepcopy(self._state) if state is None else state
+        p, after = self._p, []
+        with np.errstate(all="ignore"):
+            for step in range(self._begin, len(history.grads) if end is None else end):
+                options = self.options(h, step)
+                factor = h.factor if isinstance(h.factor, (int, float)) else h.factor[step]
+                sign = -1.0 if options.get("maximize") else 1.0
+                grads = history.grads if h.gradients is None else h.gradients(history.grads)
+                grad = sign * grads[step]
+                clip = self._clip[step] if h.gradients is None else 1.0
+                p = self._algorithm(p, grad * clip * factor, options, state, h.variation)
+                after.append(p)
+        return np.array(after)
+
+    def options(self, h: Hypothesis, step: int) -> dict[str, Any]:
+        """Return the options of a step under a hypothesis."""
+        options = dict(self._history.options[step])
+        if h.options is not None:
+            options |= {k: v for k, v in h.options.items() if k != "params"}
+        if h.rates is not None:
+            options["lr"] = h.rates[step - self._begin]
+        for name, value in h.numbers.items():
+            key, _, place = name.partition("[")
+            if place:
+                parts = list(options[key])
+                parts[int(place[:-1])] = value
+                options[key] = tuple(parts)
+            else:
+                options[key] = value
+        return options
+
+    @property
+    def yours(self) -> Wide:
+        """What your side has, from the step that the simulation begins at."""
+        return self._history.yours[self._begin :]
+
+    @property
+    def torch_rates(self) -> list[float]:
+        """Torch's learning rates, from the step that the simulation begins at."""
+        return [float(o["lr"]) for o in self._history.options[self._begin :]]
+
+    @property
+    def begin(self) -> int:
+        """The step that the simulation begins at."""
+        return self._begin
+
+    @property
+    def clip(self) -> list[float]:
+        """What torch's clipping multiplies this leaf's gradient by, at each step of the history."""
+        return self._clip
+
+    def unexplained(self, h: Hypothesis) -> float:
+        """Return the part of the difference that a hypothesis leaves; infinite for nonsense."""
+        return self.left(self.run(h))
+
+    def left(self, simulated: Wide) -> float:
+        """Return the same of what a simulation gave."""
+        with np.errstate(all="ignore"):
+            gap = np.abs(simulated - self.yours)
+        # Where both are NaN or infinite alike, the hypothesis explains that.
+        same = (simulated == self.yours) | (np.isnan(simulated) & np.isnan(self.yours))
+        gap = np.where(same, 0.0, gap)
+        if not np.all(np.isfinite(gap)):
+            return float("inf")
+        worst = 0.0
+        torchs = self._history.torchs[self._begin :]
+        for step in range(len(gap)):
+            apart = float(np.max(np.abs(self.yours[step] - torchs[step])))
+            # Before the first difference there is nothing to explain, and nothing may be added.
+            scale = apart if self._begin + step >= self._history.first else self._apart
+            if scale > 0 and np.isfinite(scale):
+                worst = max(worst, float(np.max(gap[step])) / scale)
+        return worst
+
+    def fitted_rates(self, variation: Variation) -> list[float] | None:
+        """Return the learning rate of each step under which a variation has your numbers best.
+
+        None where the rate is not seen, or is part of the state.
+        """
+        if variation.lr_inside:
+            return None
+        history, rates = self._history, []
+        state = copy.deepcopy(self._state)
+        p = self._p
+        with np.errstate(all="ignore"):
+            for step in range(self._begin, len(history.grads)):
+                options = self.options(Hypothesis(), step)
+                sign = -1.0 if options.get("maximize") else 1.0
+                grad = sign * history.grads[step] * self._clip[step]
+                ends = []
+                for rate in (0.0, 1.0):
+                    trial = copy.deepcopy(state)
+                    ends.append(self._algorithm(p, grad, {**options, "lr": rate}, trial, variation))
+                slope = ends[1] - ends[0]
+                square = float(np.dot(slope, slope))
+                if not square > 0 or not np.isfinite(square):
+                    return None
+                mine = history.yours[step]
+                rates.append(float(np.dot(mine - ends[0], slope) / square))
+                state = trial
+                p = mine
+        return rates
+
+
+def _factors(history: UpdateHistory) -> list[float]:
+    """Return torch's clipping factors, exact where they are those of a norm.
+
+    They were read off the run's own dtype, which is not exact enough for float64.
+    """
+    if history.clip is None:
+        return [1.0] * len(history.grads)
+    measured = [held["factor"] for held in history.clip]
+    most = max_norm(history)
+    if most is None:
+        return measured
+    return [min(1.0, most / (held["total"] + 1e-6)) for held in history.clip]
+
+
+def max_norm(history: UpdateHistory) -> float | None:
+    """Return the norm that torch clips to, if it clips by the norm of all gradients."""
+    clipped = [held for held in history.clip or [] if held["factor"] < 1 - 1e-5]
+    if not clipped:
+        return None
+    norms = [held["factor"] * (held["total"] + 1e-6) for held in clipped]
+    middle = float(np.median(norms))
+    if max(abs(norm - middle) for norm in norms) > 1e-4 * middle:
+        return None
+    nice = float(f"{middle:.4g}")
+    return nice if abs(nice - middle) <= 1e-5 * middle else middle

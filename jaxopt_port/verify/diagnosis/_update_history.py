@@ -1,0 +1,43 @@
+"""What is known of one leaf under both optimizers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Wide = NDArray[np.float64]
+
+
+@dataclass
+class UpdateHistory:
+    """Elements of one leaf, by step; both optimizers in float64, fed with the same gradients.
+
+    Attributes:
+        optimizer: torch's class.
+        options: torch's, of the leaf's group, in force at each step.
+        other_options: the other groups' at step 0.
+        grads: (steps, n), before clipping.
+        start: (n,), before step 0.
+        yours: (steps, n), after each step.
+        torchs: (steps, n), after each step.
+        first: the first step at which they differ.
+        clip: by step, torch's factor on this leaf and the 2-norms of all gradients, the group's
+            and the leaf's: ``factor``, ``total``, ``group``, ``leaf``.
+        batch_size: examples in a batch.
+        steps_per_epoch: 1 where that is not known.
+    """
+
+    optimizer: str
+    options: list[dict[str, Any]]
+    other_options: list[dict[str, Any]]
+    grads: Wide
+    start: Wide
+    yours: Wide
+    torchs: Wide
+    first: int
+    clip: list[dict[str, float]] | None
+    batch_size: int
+    steps_per_epoch: int

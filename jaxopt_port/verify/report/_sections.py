@@ -1,0 +1,292 @@
+"""The words and tables of the HTML report; all that comes from the user is escaped here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from html import escape
+
+from ..compare._report import STAGES, Distance, Divergence, LeafResult, Report, StageResult
+from ._figures import MOST_LEAVES, thinned_curves
+from ._wording import (
+    by_severity,
+    exact,
+    not_compared,
+    number,
+    stage_verdict,
+    steps,
+    subtitle,
+    worst_leaf,
+)
+
+# (shown, what sorts: a number, or None where the text does)
+_Cell = tuple[str, float | None]
+
+_DISTANCES = ("ulps max", "99%", "mean", "relative", "absolute", "bound")
+_STAGE_COLUMNS = ("stage", "verdict", "leaves", "steps", "worst leaf", *_DISTANCES)
+_LEAF_COLUMNS = ("leaf", "in torch", "verdict", *_DISTANCES, "worst step")
+
+
+def sections(report: Report) -> str:
+    """Return all between the page's ``<main>`` and ``</main>``."""
+    parts = [
+        _verdict(report),
+        "" if report.first is None else _divergence(report.first),
+        _curves(report),
+        _maps(report),
+        _stages(report),
+        _notes(report),
+        _environment(report),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _verdict(report: Report) -> str:
+    first = report.first
+    if first is None:
+        word, sentence = "PASSED", "The same training"
+    else:
+        word = "DIFFERS"
+        sentence = (
+            f"at step {first.step}, {escape(first.stage)} of <code>{_breaking(first.leaf)}</code>"
+        )
+    return (
+        f'<header class="verdict"><p class="case">{_breaking(report.name)}</p>'
+        f"<h1>{word}</h1><p>{sentence}</p>"
+        f'<p class="subtitle">{escape(subtitle(report))}</p></header>'
+    )
+
+
+def _divergence(first: Divergence) -> str:
+    cause, facts = first.cause, []
+    if cause is None:
+        lead = "<p>No likely cause was found.</p>"
+    else:
+        lead = f'<p class="cause">{escape(cause.message)}</p>'
+        if cause.remedy:
+            lead += f'<p class="remedy"><b>To mend it</b> {escape(cause.remedy)}</p>'
+        if cause.unexplained > 0:
+            facts.append(("Unexplained", f"{number(cause.unexplained)} of the difference"))
+    facts.insert(0, ("Difference", escape(first.message)))
+    if first.why_not_rounding:
+        facts.append(("No rounding", escape(first.why_not_rounding)))
+    facts.append(("Here", f"<code>{_breaking(first.leaf)}</code>"))
+    if first.torch_name:
+        facts.append(("In torch", f"<code>{_breaking(first.torch_name)}</code>"))
+    facts.append(("Distance", _distance(first.distance, first.bound)))
+    if len(first.leaves) > 1:
+        facts.append((f"{len(first.leaves)} leaves", _leaves(first.leaves)))
+    listed = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in facts)
+    title = "Likely cause" if cause else "The first difference"
+    return _section(
+        "divergence", title, f"{lead}<dl>{listed}</dl>{_elements(first)}", "card divergence"
+    )
+
+
+def _distance(d: Distance, bound: float) -> str:
+    text = (
+        f"{number(d.ulps_max)} ulps at most, {number(d.ulps_p99)} at the 99th percentile, "
+        f"{number(d.ulps_mean)} in the mean; relative {number(d.relative)}; absolute "
+        f"{number(d.absolute)}, where rounding explains {number(bound)}; cosine "
+        f"{number(d.cosine, 6)}"
+    )
+    return text + (f"; {d.mismatched} NaN or infinite on one side" if d.mismatched else "")
+
+
+def _leaves(leaves: tuple[str, ...]) -> str:
+    shown = ", ".join(f"<code>{_breaking(leaf)}</code>" for leaf in leaves[:MOST_LEAVES])
+    more = len(leaves) - MOST_LEAVES
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _elements(first: Divergence) -> str:
+    if not first.elements:
+        return ""
+    rows: list[list[_Cell]] = [
+        [
+            (f"[{', '.join(map(str, e.index))}]", None),
+            (exact(e.torch), e.torch),
+            (exact(e.yours), e.yours),
+            (number(e.yours - e.torch), abs(e.yours - e.torch)),
+        ]
+        for e in first.elements
+    ]
+    columns = ("element", "torch", "yours", "yours − torch")
+    return _table("The elements that are furthest apart", columns, rows)
+
+
+def _curves(report: Report) -> str:
+    curves = report.curves
+    every = thinned_curves(curves)
+    said = f'<p class="note">Every {every}th step is drawn.</p>' if every > 1 else ""
+    parts = []
+    if curves.loss_torch or curves.loss_yours:
+        broken = "".join(
+            _first_not_finite(side, values)
+            for side, values in (("torch", curves.loss_torch), ("yours", curves.loss_yours))
+        )
+        parts.append(_section("loss", "Loss", f"{_plot('loss-plot', 'Loss')}{broken}{said}"))
+    if any(curves.lr_torch):
+        parts.append(
+            _section("lr", "Learning rate", _plot("lr-plot", "Learning rate, by group") + said)
+        )
+    return f'<div class="curves">{"".join(parts)}</div>' if parts else ""
+
+
+def _first_not_finite(side: str, values: list[float]) -> str:
+    for step, value in enumerate(values):
+        if not math.isfinite(value):
+            return (
+                f'<p class="note">The loss of {side} is {number(value)} at step {step}; '
+                "what is not finite is not drawn.</p>"
+            )
+    return ""
+
+
+def _plot(name: str, label: str) -> str:
+    return f'<div class="plot" id="{name}" role="img" aria-label="{label}, torch and yours"></div>'
+
+
+def _maps(report: Report) -> str:
+    stages = [
+        name
+        for name in STAGES
+        if (s := report.stages.get(name)) and any(leaf.ulps for leaf in s.leaves)
+    ]
+    if not stages:
+        return ""
+    chosen = report.first.stage if report.first else ""
+    if chosen not in stages:
+        chosen = "update" if "update" in stages else stages[0]
+    options = "".join(
+        f'<option value="{name}"{" selected" if name == chosen else ""}>{name}</option>'
+        for name in stages
+    )
+    body = (
+        '<p class="controls"><label for="stage">Stage</label> '
+        f'<select id="stage">{options}</select> <span class="note" id="stage-says"></span></p>'
+        '<div class="plot" id="map-plot" role="img" '
+        'aria-label="Units in the last place, by leaf and step"></div>'
+        '<p class="note">Units in the last place of the run\'s dtype, the largest of each leaf. '
+        "✗ marks a leaf that differs by more than rounding, the dashed line the first such step. "
+        '<span class="infinite">■</span> is NaN or infinity on one side only. '
+        '<span id="map-caption"></span></p>'
+    )
+    return _section("map", "Every leaf, every step", body)
+
+
+def _stages(report: Report) -> str:
+    known = [stage for name in STAGES if (stage := report.stages.get(name)) is not None]
+    rows = [_stage_row(s, worst) for s in known if not s.skipped and (worst := worst_leaf(s))]
+    body = _table("The stages, each with its worst leaf", _STAGE_COLUMNS, rows) if rows else ""
+    skipped = not_compared(report).items()
+    if skipped:
+        items = (f"{escape(', '.join(names))}: {escape(why)}" for why, names in skipped)
+        body += f"<p>Not compared:</p>{_list(items)}"
+    tables = [_leaf_table(stage) for stage in known if stage.leaves]
+    if tables:
+        body += f"<h3>Leaf by leaf</h3>{''.join(tables)}"
+    return _section("stages", "What was compared", body) if body else ""
+
+
+def _stage_row(stage: StageResult, worst: LeafResult) -> list[_Cell]:
+    order = float(list(STAGES).index(stage.stage))
+    return [
+        (stage.stage, order),
+        (stage_verdict(stage), None),
+        (str(len(stage.leaves)), len(stage.leaves)),
+        (str(stage.steps), stage.steps),
+        (worst.leaf, None),
+        *_distance_cells(worst),
+    ]
+
+
+def _leaf_table(stage: StageResult) -> str:
+    shown = by_severity(stage.leaves)[:MOST_LEAVES]
+    rows: list[list[_Cell]] = [
+        [
+            (leaf.leaf, None),
+            (leaf.torch_name, None),
+            ("same" if leaf.ok else "differs", None),
+            *_distance_cells(leaf),
+            (str(leaf.worst_step), leaf.worst_step),
+        ]
+        for leaf in shown
+    ]
+    count = f"{len(stage.leaves)} {'leaf' if len(stage.leaves) == 1 else 'leaves'}"
+    if len(shown) < len(stage.leaves):
+        count += f", the worst {len(shown)} shown"
+    verdict = stage_verdict(stage)
+    return (
+        f"<details{'' if stage.ok else ' open'}><summary><b>{escape(stage.stage)}</b> "
+        f'<span class="{verdict}">{verdict}</span> <span class="note">'
+        f"{escape(STAGES[stage.stage])} · {count} · {steps(stage.steps)}</span></summary>"
+        f"{_table(f'{stage.stage}, leaf by leaf', _LEAF_COLUMNS, rows)}</details>"
+    )
+
+
+def _distance_cells(leaf: LeafResult) -> list[_Cell]:
+    d = leaf.worst
+    figures = (d.ulps_max, d.ulps_p99, d.ulps_mean, d.relative, d.absolute, leaf.bound)
+    return [(number(figure), figure) for figure in figures]
+
+
+def _notes(report: Report) -> str:
+    return _section("notes", "Notes", _list(map(escape, report.notes))) if report.notes else ""
+
+
+def _environment(report: Report) -> str:
+    facts = "".join(
+        f"<dt>{_breaking(key)}</dt><dd>{_breaking(value)}</dd>"
+        for key, value in report.environment.items()
+    )
+    return _section("environment", "Environment", f"<dl>{facts}</dl>") if facts else ""
+
+
+def _section(name: str, title: str, body: str, style: str = "card") -> str:
+    return (
+        f'<section class="{style}" aria-labelledby="{name}-title">'
+        f'<h2 id="{name}-title">{title}</h2>{body}</section>'
+    )
+
+
+def _list(items: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>"
+
+
+def _table(caption: str, columns: tuple[str, ...], rows: list[list[_Cell]]) -> str:
+    numeric = [bool(rows) and rows[0][i][1] is not None and i > 0 for i in range(len(columns))]
+    head = "".join(
+        f'<th scope="col"{_numeric(n)}><button type="button">{column}</button></th>'
+        for column, n in zip(columns, numeric, strict=True)
+    )
+    body = "".join("<tr>" + "".join(map(_cell, row, numeric)) + "</tr>" for row in rows)
+    return (
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(caption)}"><table>'
+        f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _cell(cell: _Cell, numeric: bool) -> str:
+    text, value = cell
+    sorts = "" if value is None else f' data-value="{_javascript(value)}"'
+    verdict = f' class="{text}"' if text in ("same", "differs") else ""
+    return f"<td{_numeric(numeric) or verdict}{sorts}>{escape(text)}</td>"
+
+
+def _numeric(numeric: bool) -> str:
+    return ' class="number"' if numeric else ""
+
+
+def _javascript(value: float) -> str:
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return repr(value)
+
+
+def _breaking(path: str) -> str:
+    """Return the text escaped; a narrow window breaks it after a slash or a dot."""
+    return escape(path).replace("/", "/<wbr>").replace(".", ".<wbr>")

@@ -1,0 +1,130 @@
+"""What a trace holds of a step; the names are those of ``verify.record``, which needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass
+class Checked:
+    """See ``verify.record.Checked``."""
+
+    params: dict[str, Array]
+    buffers: dict[str, Array]
+    output: list[Array]
+    buffers_after: dict[str, Array]
+    output64: list[Array]
+    loss64: float
+    grads64: dict[str, Array]
+    buffers_after64: dict[str, Array]
+
+
+@dataclass
+class Evaluation:
+    """See ``verify.record.Evaluation``."""
+
+    step: int
+    batch: Any
+    loss: float
+    grads: dict[str, Array]
+    options: list[dict[str, Any]]
+    checked: Checked | None
+
+
+@dataclass
+class Update:
+    """See ``verify.record.Update``; empty where the trace holds none.
+
+    Attributes:
+        own_dtype: whether ``params`` were recorded; otherwise they are ``params64``, rounded.
+    """
+
+    clipped: dict[str, Array]
+    clipped64: dict[str, Array]
+    params: dict[str, Array]
+    state: dict[str, dict[str, Any]]
+    params64: dict[str, Array]
+    state64: dict[str, dict[str, Any]]
+    own_dtype: bool = True
+
+
+def evaluation_of(line: Mapping[str, Any], tensors: Mapping[str, Array], batch: Any) -> Evaluation:
+    """Return a step before the optimizer made it.
+
+    Args:
+        line: of the scalars.
+        tensors: of the step's file.
+        batch: in its structure.
+    """
+    checked = None
+    if line["checked"]:
+        checked = Checked(
+            params=_under(tensors, "checked/param/"),
+            buffers=_under(tensors, "checked/buffer/"),
+            output=_numbered(tensors, "checked/output/"),
+            buffers_after=_under(tensors, "checked/buffer_after/"),
+            output64=_numbered(tensors, "checked64/output/"),
+            loss64=line["loss64"],
+            grads64=_under(tensors, "checked64/grad/"),
+            buffers_after64=_under(tensors, "checked64/buffer_after/"),
+        )
+    grads, options = _under(tensors, "grad/"), [_options(group) for group in line["options"]]
+    return Evaluation(line["step"], batch, line["loss"], grads, options, checked)
+
+
+def update_of(
+    line: Mapping[str, Any], tensors: Mapping[str, Array], dtypes: Mapping[str, str]
+) -> Update:
+    """Return what the optimizer's step left.
+
+    Args:
+        line: of the scalars.
+        tensors: of the step's file.
+        dtypes: of the parameters, by name.
+    """
+    params, params64 = _under(tensors, "param/"), _under(tensors, "param64/")
+    recorded = bool(params) or not params64
+    if not recorded:
+        params = {name: p.astype(np.dtype(dtypes[name])) for name, p in params64.items()}
+    return Update(
+        clipped=_under(tensors, "clipped/"),
+        clipped64=_under(tensors, "clipped64/"),
+        params=params,
+        state=_states(line.get("state", {}), _under(tensors, "state/")),
+        params64=params64,
+        state64=_states(line.get("state64", {}), _under(tensors, "state64/")),
+        own_dtype=recorded,
+    )
+
+
+def _under(tensors: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    return {n.removeprefix(prefix): x for n, x in tensors.items() if n.startswith(prefix)}
+
+
+def _numbered(tensors: Mapping[str, Array], prefix: str) -> list[Array]:
+    held = _under(tensors, prefix)
+    return [held[str(i)] for i in range(len(held))]
+
+
+def _options(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: tuple(value) if isinstance(value, list) and name != "params" else value
+        for name, value in group.items()
+    }
+
+
+def _states(
+    numbers: Mapping[str, Mapping[str, Any]], tensors: Mapping[str, Array]
+) -> dict[str, dict[str, Any]]:
+    states = {name: dict(held) for name, held in numbers.items()}
+    for place, array in tensors.items():
+        name, _, key = place.rpartition("/")
+        states.setdefault(name, {})[key] = array
+    return {name: state for name, state in states.items() if state}

@@ -1,0 +1,58 @@
+"""What a trace says of torch's tensors and layers, in the words of `interop.param_map`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...interop.mapping._torch_tensors import (
+    _KINDS,
+    _OF_KIND,
+    _RECURRENT,
+    COUNTER,
+    TorchTensor,
+)
+
+
+def tensors_of_trace(
+    tensors: Sequence[Mapping[str, Any]], layers: Mapping[str, Mapping[str, Any]]
+) -> list[TorchTensor]:
+    """Return what ``tensors_of(module)`` returned where the trace was recorded."""
+    kinds = {name: _layer_kind(layer) for name, layer in layers.items()}
+    heads = {name: layer["num_heads"] for name, layer in layers.items()}
+    made: dict[str, TorchTensor] = {}
+    for entry in tensors:
+        name = entry["name"]
+        if entry["buffer"] and name.endswith(COUNTER):
+            continue
+        layer, _, leaf = name.rpartition(".")
+        kind, of = _kind_of(kinds, heads, layer, leaf)
+        shape = tuple(entry["shape"])
+        tensor = TorchTensor(name, shape, entry["dtype"], kind, of, entry["buffer"])
+        first = made.get(entry["tied_to"])
+        if first is None:
+            made[name] = tensor
+        else:
+            made[first.name] = dataclasses.replace(first, aliases=(*first.aliases, tensor))
+    return sorted(made.values(), key=lambda tensor: tensor.buffer)
+
+
+def _layer_kind(layer: Mapping[str, Any]) -> str:
+    return next((_KINDS[base] for base in layer["bases"] if base in _KINDS), "bare")
+
+
+def _kind_of(
+    kinds: Mapping[str, str], heads: Mapping[str, int | None], layer: str, leaf: str
+) -> tuple[str, int | None]:
+    kind = kinds[layer]
+    if kind == "Linear":
+        parent, _, own = layer.rpartition(".")
+        if own == "out_proj" and kinds.get(parent) == "Attention":
+            return "AttentionOut", heads[parent]
+    if kind in ("LSTM", "GRU", "RNN"):
+        return (kind if leaf.startswith(_RECURRENT) else "bare"), None
+    if leaf not in _OF_KIND.get(kind, ()):
+        own_layer = kind == "bare" and leaf in ("weight", "bias")
+        return ("unknown" if own_layer else "bare"), None
+    return kind, heads[layer] if kind == "Attention" else None

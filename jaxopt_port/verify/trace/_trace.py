@@ -1,0 +1,207 @@
+"""A recorded run: a folder with ``trace.json``, ``scalars.jsonl`` and a file for each step."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...interop.files._safetensors_files import read_tensors
+from ...interop.mapping._torch_tensors import TorchTensor
+from ._batches import built, checked
+from ._steps import Array, Evaluation, Update, evaluation_of, update_of
+from ._tensors import tensors_of_trace
+
+FORMAT = "jaxopt_port trace"
+VERSION = 1
+_NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+_NEEDED = (
+    "dtype", "optimizer", "steps", "groups", "tensors", "layers", "batches", "budget", "complete",
+)  # fmt: skip
+
+
+class Trace:
+    """A trace that `verify.record` wrote. `Trace.open` makes one; it needs no torch.
+
+    Attributes:
+        folder: where it is.
+        facts: all of ``trace.json``.
+        name: of the case.
+        steps: how many steps can be read.
+        names: of the parameters, tied ones once.
+        optimizer_name: torch's class.
+        dtype: of the run, ``"float32"``.
+        tensors: parameters and buffers, for `interop.param_map`.
+        momenta: of the layers that have one (batch normalisation), by layer.
+        stores_batches: whether it holds the batches, or their hashes only.
+        notes: what it does not hold.
+        environment: versions, where it was recorded.
+    """
+
+    def __init__(self, folder: Path, facts: dict[str, Any], lines: list[dict[str, Any]]) -> None:
+        self.folder, self.facts, self._lines = folder, facts, lines
+        self.name: str = facts.get("name", folder.name)
+        self.steps = len(lines)
+        self.tensors: list[TorchTensor] = tensors_of_trace(facts["tensors"], facts["layers"])
+        self.names = tuple(t.name for t in self.tensors if not t.buffer)
+        self.optimizer_name: str = facts["optimizer"]
+        self.dtype: str = facts["dtype"]
+        self.stores_batches = facts["batches"] == "stored"
+        self.environment: dict[str, str] = facts.get("environment", {})
+        self.momenta = {
+            name: layer["momentum"]
+            for name, layer in facts["layers"].items()
+            if layer.get("momentum") is not None
+        }
+        self.notes = [f"the trace has {note}" for note in facts["budget"]["notes"]]
+        if self.steps < facts["steps"]:
+            self.notes.append(f"the trace ends after {self.steps} of {facts['steps']} steps")
+        self._dtypes = {tensor.name: tensor.dtype for tensor in self.tensors}
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str], *, allow_partial: bool = False) -> Trace:
+        """Read what a trace says of itself; steps are read as they are asked for.
+
+        Args:
+            folder: of the trace.
+            allow_partial: take one whose recording was cut off, as far as it goes.
+
+        Raises:
+            ValueError: it is no trace, of another version, incomplete or damaged.
+            FileNotFoundError: there is no such folder.
+
+        Example:
+            >>> Trace.open("run.trace").steps  # doctest: +SKIP
+            200
+        """
+        where = Path(folder)
+        if not where.exists():
+            raise FileNotFoundError(f"there is no trace {where}")
+        facts = _facts(where)
+        lines = list(_whole_steps(where, facts["groups"]))
+        if not facts["complete"] and not allow_partial:
+            raise ValueError(
+                f"{where} is incomplete: its recording was cut off, and {len(lines)} of "
+                f"{facts['steps']} steps are whole. allow_partial=True compares those"
+            )
+        if facts["complete"] and len(lines) < facts["steps"]:
+            raise ValueError(
+                f"{where} is damaged: {_step_file(where, len(lines))} or its line in scalars.jsonl "
+                f"is missing or cut off, and {facts['steps']} steps were recorded. "
+                "Copy the trace again, whole"
+            )
+        if not lines:
+            raise ValueError(f"{where} holds no whole step; record it again")
+        return cls(where, facts, lines)
+
+    @property
+    def checked_steps(self) -> frozenset[int]:
+        """The steps of which everything is known."""
+        return frozenset(i for i, line in enumerate(self._lines) if line["checked"])
+
+    def evaluation(self, step: int, batch: Any = None) -> Evaluation:
+        """Return what is known of a step before the optimizer made it.
+
+        Args:
+            step: counted from 0.
+            batch: where the trace holds hashes only, the batch that was trained on.
+
+        Raises:
+            IndexError: the trace has no such step.
+            ValueError: the batch is another one, or the step's file is damaged.
+        """
+        line, tensors = self._read(step)
+        if self.stores_batches:
+            return evaluation_of(line, tensors, built(line["batch"], tensors))
+        if batch is None:
+            raise ValueError(
+                f"{self.folder} holds hashes of its batches only; the case has to give the batches"
+            )
+        return evaluation_of(line, tensors, checked(line["batch"], batch, f"step {step}: batch"))
+
+    def update(self, step: int) -> Update:
+        """Return what the optimizer's step left; empty where the trace does not hold it.
+
+        Raises:
+            IndexError: the trace has no such step.
+            ValueError: the step's file is damaged.
+        """
+        return update_of(*self._read(step), self._dtypes)
+
+    def _read(self, step: int) -> tuple[dict[str, Any], dict[str, Array]]:
+        if not 0 <= step < self.steps:
+            raise IndexError(f"{self.folder} has steps 0 to {self.steps - 1}, not {step}")
+        return self._lines[step], read_tensors(_step_file(self.folder, step))[0]
+
+
+def _step_file(folder: Path, step: int) -> Path:
+    return folder / "steps" / f"{step:08d}.safetensors"
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    file = folder / "trace.json"
+    if not file.is_file():
+        raise ValueError(f"{folder} is no trace: a folder with trace.json, as verify.record writes")
+    try:
+        facts = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise ValueError(f'{folder} is no trace: trace.json has no "format": "{FORMAT}"')
+    if facts.get("version") != VERSION:
+        writer = facts.get("environment", {}).get("jaxopt_port", "unknown")
+        raise ValueError(
+            f"{folder} has version {facts.get('version')} of the format, and this jaxopt_port "
+            f"reads version {VERSION}: record it again with its verify/record.py, or replay it "
+            f"with the jaxopt_port that recorded it ({writer})"
+        )
+    lacking = [name for name in _NEEDED if name not in facts]
+    if lacking:
+        raise ValueError(f"{file} is damaged: it lacks {', '.join(lacking)}")
+    return {name: _floats(value) for name, value in facts.items()}
+
+
+def _whole_steps(folder: Path, groups: list[list[str]]) -> Iterator[dict[str, Any]]:
+    """Yield the scalars of steps, up to the first that is not whole."""
+    last: dict[str, Any] = {}
+    scalars = folder / "scalars.jsonl"
+    if not scalars.is_file():
+        return
+    with open(scalars, "rb") as lines:
+        for step, text in enumerate(lines):
+            file = _step_file(folder, step)
+            if not text.endswith(b"\n") or not file.is_file():
+                return
+            line = _line(scalars, step, text, groups, last)
+            if file.stat().st_size != line["bytes"]:
+                return
+            last = {name: line[name] for name in ("options", "batch")}
+            yield line
+
+
+def _line(
+    scalars: Path, step: int, text: bytes, groups: list[list[str]], last: Mapping[str, Any]
+) -> dict[str, Any]:
+    try:
+        line = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{scalars} is damaged in line {step + 1}: {error}") from error
+    if not isinstance(line, dict) or line.get("step") != step or "bytes" not in line:
+        raise ValueError(f"{scalars} is damaged: line {step + 1} is not that of step {step}")
+    numbers = ("loss", "loss64", "options", "state", "state64")
+    line = {k: _floats(v) if k in numbers else v for k, v in line.items()}
+    if "options" in line:
+        pairs = zip(groups, line["options"], strict=True)
+        line["options"] = [{"params": names, **options} for names, options in pairs]
+    return {**last, **line}
+
+
+def _floats(value: Any) -> Any:
+    if isinstance(value, str):
+        return _NOT_FINITE.get(value, value)
+    if isinstance(value, Mapping):
+        return {key: _floats(v) for key, v in value.items()}
+    return [_floats(v) for v in value] if isinstance(value, list) else value

@@ -1,0 +1,146 @@
+"""The commands around case files, and the pytest plugin."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from jaxopt_port import _cli
+from jaxopt_port.verify._case import CaseError, load_case
+
+RUNNER = CliRunner()
+
+
+def run(*arguments):
+    return RUNNER.invoke(_cli.app, [*map(str, arguments)])
+
+
+@pytest.fixture
+def case(tmp_path):
+    """Return a new case file of few steps."""
+    file = tmp_path / "case.py"
+    assert run("new-case", file).exit_code == 0
+    file.write_text(file.read_text().replace("STEPS = 100", "STEPS = 12"))
+    return file
+
+
+def with_a_fault(case):
+    broken = case.with_name("broken.py")
+    broken.write_text(
+        case.read_text().replace("jp.AdamW(lr=1e-3, weight", "jp.Adam(lr=1e-3, weight")
+    )
+    return broken
+
+
+@pytest.mark.slow
+def test_a_new_case_passes_and_a_fault_in_it_is_named(case, tmp_path):
+    files = [tmp_path / "report.html", tmp_path / "report.json"]
+    result = run("verify", case, "--html", files[0], "--json", files[1])
+    assert result.exit_code == 0, result.output
+    assert "the same training" in result.output
+    assert json.loads(files[1].read_text())["ok"] is True
+    assert files[0].read_text().startswith("<!doctype html>")
+    result = run("verify", with_a_fault(case))
+    assert result.exit_code == 1
+    assert "step 0, update" in " ".join(result.output.split())
+    assert "weight decay" in result.output
+
+
+@pytest.mark.slow
+def test_record_and_replay(case, tmp_path):
+    trace = tmp_path / "run.trace"
+    result = run("record", case, trace)
+    assert result.exit_code == 0
+    assert "Next: jaxopt-port replay" in result.output
+    assert run("replay", trace, case).exit_code == 0
+    assert run("replay", trace, with_a_fault(case)).exit_code == 1
+    result = run("record", case, trace)
+    assert result.exit_code == 2
+    assert "is there already" in result.output
+    (trace / "steps" / "00000003.safetensors").unlink()
+    result = run("replay", trace, case)
+    assert result.exit_code == 2
+    assert "is damaged" in result.output
+
+
+REFUSED = {
+    "no file": ("", ["verify", "{missing}"], "jaxopt-port new-case"),
+    "no functions": ("STEPS = 3", ["verify", "{case}"], "no function torch_side"),
+    "a misspelt name": ("STEP = 3", ["verify", "{case}"], 'did you mean "STEPS"'),
+    "no steps": ("STEPS = 0", ["verify", "{case}"], "STEPS in .* must be a whole number"),
+    "not a function": ("batches = []", ["verify", "{case}"], "batches in .* must be a function"),
+    "recipes too": ("", ["verify", "{case}", "--all"], "not both"),
+    "a report of recipes": ("", ["verify", "--html", "{missing}"], "for a case file"),
+    "no folder": ("", ["verify", "{case}", "--html", "{missing}/x.html"], "does not exist"),
+    "an old case": ("", ["new-case", "{case}"], "is there already"),
+    "not Python": ("", ["new-case", "{missing}.txt"], "ends in .py"),
+    "an old recorder": ("", ["recorder", "{case}"], "is there already"),
+    "no side": ("def jax_side(): return 1", ["replay", "{missing}", "{case}"], "must be a JaxSide"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_usage_is_exit_code_2(name, tmp_path):
+    source, arguments, message = REFUSED[name]
+    file = tmp_path / "case.py"
+    file.write_text(source)
+    places = {"case": file, "missing": tmp_path / "missing"}
+    result = run(*(argument.format(**places) for argument in arguments))
+    assert result.exit_code == 2
+    assert re.search(message, " ".join(result.output.split())), result.output
+
+
+def test_the_recorder_is_one_file(tmp_path):
+    file = tmp_path / "record.py"
+    result = run("recorder", file)
+    assert result.exit_code == 0
+    assert f"python {file} CASE.py run.trace" in result.output
+    names = {line.split()[1] for line in file.read_text().splitlines() if line.startswith("from ")}
+    assert not [name for name in names if name.startswith((".", "jax"))]
+
+
+def test_an_error_in_a_case_shows_where(tmp_path):
+    file = tmp_path / "case.py"
+    file.write_text("def a():\n    raise ValueError('of mine')\n\na()\n")
+    with pytest.raises(ValueError, match="of mine"):
+        load_case(file)
+    file.rename(tmp_path / "case.txt")
+    with pytest.raises(CaseError, match=r"must end in \.py"):
+        load_case(tmp_path / "case.txt")
+
+
+TESTS = """
+import case, broken
+
+def test_same(assert_same_training):
+    assert_same_training(case.theirs(), case.jax_side(), case.batches(), steps=4)
+
+def test_different(assert_same_training):
+    assert_same_training(case.theirs(), broken.jax_side(), case.batches(), steps=4)
+
+def test_traces(torch_trace):
+    torch_trace("lenet")
+"""
+
+
+@pytest.mark.slow
+def test_the_plugin(case, tmp_path):
+    case.write_text(
+        case.read_text()
+        + "\n\ndef theirs():\n    from jaxopt_port.verify import TorchSide\n\n"
+        + "    return TorchSide(**torch_side())\n"
+    )
+    with_a_fault(case)
+    (tmp_path / "test_port.py").write_text(TESTS)
+    command = [sys.executable, "-m", "pytest", "-q", "--training-reports", "reports"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "1 passed" in result.stdout
+    assert "1 failed" in result.stdout.replace("2 failed", "1 failed")
+    assert "step 0, update of" in result.stdout
+    assert "Likely cause:" in result.stdout
+    assert "there is no trace 'lenet'" in result.stdout
+    assert [f.name for f in (tmp_path / "reports").iterdir()] == ["test_different.html"]

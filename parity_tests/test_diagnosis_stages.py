@@ -1,0 +1,186 @@
+"""The diagnosis of every stage but the update: made faults, the causes that they must be given."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from jaxopt_port.verify import diagnosis
+from jaxopt_port.verify.diagnosis import CAUSES
+
+RNG = np.random.default_rng(11)
+LOGITS, LABELS = RNG.normal(size=(8, 5)), RNG.integers(0, 5, 8)
+SQUARE, OTHER, CONV = (RNG.normal(size=s) for s in ((6, 6), (6, 6), (3, 3, 4, 4)))
+TARGETS = RNG.normal(size=(8, 5))
+BATCHES = [[RNG.normal(size=(8, 3, 4, 5)), RNG.integers(0, 5, 8)] for _ in range(4)]
+
+
+def rounded(x, dtype=ml_dtypes.bfloat16):
+    return x.astype(dtype).astype(np.float64)
+
+
+def parameters(mine, other=OTHER):
+    return diagnosis.explain_parameters(
+        {"a/kernel": mine, "b/kernel": other}, {"a/kernel": SQUARE, "b/kernel": OTHER}, "a/kernel"
+    )
+
+
+PARAMETERS = {
+    "transposed": parameters(SQUARE.T),
+    "swapped-leaves": parameters(OTHER, SQUARE),
+    "low-precision": parameters(rounded(SQUARE)),
+    "flatten-order": parameters(SQUARE[[3, 4, 5, 0, 1, 2]]),
+    "not-imported": parameters(RNG.normal(size=(6, 6))),
+    None: parameters(SQUARE + 1e-3 * (np.arange(36).reshape(6, 6) == 7)),
+}
+
+
+def gradients(make, leaf="a"):
+    torchs = {"a": SQUARE, "b": OTHER}
+    params = {"a": np.cos(SQUARE), "b": np.sin(OTHER)}
+    yours = {path: make(path, grad, params[path]) for path, grad in torchs.items()}
+    return diagnosis.explain_gradient(yours, torchs, params, leaf, 16)
+
+
+GRADIENTS = {
+    "frozen-leaf": gradients(lambda path, g, p: 0 * g if path == "a" else g),
+    "sign": gradients(lambda path, g, p: -g),
+    "gradient-scale": gradients(lambda path, g, p: g / 16),
+    "regularized-loss": gradients(lambda path, g, p: g + 0.02 * p),
+    "transposed": gradients(lambda path, g, p: g.T),
+    "swapped-leaves": gradients(lambda path, g, p: OTHER if path == "a" else SQUARE),
+    "low-precision": gradients(lambda path, g, p: rounded(g)),
+    None: gradients(lambda path, g, p: g + np.tanh(g)),
+}
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+OUTPUTS = {
+    "output-activation": diagnosis.explain_output(np.log(softmax(LOGITS)), LOGITS),
+    "low-precision": diagnosis.explain_output(rounded(LOGITS, np.float16), LOGITS),
+    "transposed": diagnosis.explain_output(SQUARE.T, SQUARE),
+    None: diagnosis.explain_output(LOGITS + 0.1 * np.sin(LOGITS), LOGITS),
+}
+
+
+def entropy(smoothing=0.0):
+    logs = np.log(softmax(LOGITS))
+    hard = -logs[np.arange(8), LABELS].mean()
+    return float((1 - smoothing) * hard - smoothing * logs.mean())
+
+
+def loss(yours, torchs=entropy()):
+    return diagnosis.explain_loss(yours, torchs, [LOGITS], [TARGETS, LABELS], {"k": SQUARE})
+
+
+LOSSES = {
+    "loss-scale": loss(8 * entropy()),
+    "label-smoothing": loss(entropy(0.1)),
+    "regularized-loss": loss(entropy() + 1e-3 * float(np.vdot(SQUARE, SQUARE))),
+    None: loss(entropy() * 1.2345678901),
+}
+
+
+def data(yours):
+    return diagnosis.explain_data(yours, BATCHES, 1)
+
+
+ORDER = np.random.default_rng(0).permutation(8)
+DATA = {
+    "data-offset": data(BATCHES[2]),
+    "data-order": data([x[ORDER] for x in BATCHES[1]]),
+    "data-layout": data([BATCHES[1][0].transpose(0, 2, 3, 1), BATCHES[1][1]]),
+    "data-scale": data([BATCHES[1][0] * 255 + 3, BATCHES[1][1]]),
+    "low-precision": data([rounded(BATCHES[1][0]), BATCHES[1][1]]),
+    None: data([BATCHES[1][0] + np.sin(9 * BATCHES[1][0]), BATCHES[1][1]]),
+}
+
+CLIPPED_OF = {"a": 3 * SQUARE, "b": OTHER}
+NORMS = {path: float(np.linalg.norm(g)) for path, g in CLIPPED_OF.items()}
+TOTAL = float(np.hypot(*NORMS.values()))
+
+
+def clipping(make):
+    torchs = {path: g * (1.0 / (TOTAL + 1e-6)) for path, g in CLIPPED_OF.items()}
+    yours = {path: make(path, g) for path, g in CLIPPED_OF.items()}
+    return diagnosis.explain_clipping(yours, torchs, CLIPPED_OF, {"a": 0, "b": 1})
+
+
+CLIPPINGS = {
+    "clip-missing": clipping(lambda path, g: g),
+    "clip-epsilon": clipping(lambda path, g: g / TOTAL),
+    "clip-per-group": clipping(lambda path, g: g / (NORMS[path] + 1e-6)),
+    "clip-kind": clipping(lambda path, g: np.clip(g, -1, 1)),
+    None: clipping(lambda path, g: g / np.sqrt(TOTAL)),
+}
+
+RATES = [0.1 * 0.9**i for i in range(10)]
+
+
+def hyperparameter(yours, torchs=RATES, others=(), name="lr", step=1):
+    return diagnosis.explain_hyperparameter(name, yours, torchs, step, 3, others)
+
+
+HYPERPARAMETERS = {
+    "schedule-offset": hyperparameter([RATES[0], *RATES[:-1]]),
+    "schedule-per-epoch": hyperparameter([RATES[i // 3] for i in range(10)]),
+    "low-precision": hyperparameter([float(ml_dtypes.bfloat16(r)) for r in RATES]),
+    "group-options": hyperparameter([0.03] * 10, [0.1] * 10, [[0.03] * 10]),
+    "number": hyperparameter([0.9] * 10, [0.99] * 10, name="alpha"),
+}
+
+BEFORE, MEANS = RNG.normal(size=6), RNG.uniform(1, 2, 6)
+
+
+def buffers(yours):
+    return diagnosis.explain_buffers("var", yours, 0.9 * BEFORE + 0.1 * MEANS, BEFORE, 0.1, 8)
+
+
+BUFFERS = {
+    "biased-variance": buffers(0.9 * BEFORE + 0.1 * MEANS * 31 / 32),
+    "batchnorm-momentum": buffers(0.1 * BEFORE + 0.9 * MEANS),
+    None: buffers(0.9 * BEFORE + 0.1 * np.sqrt(MEANS)),
+}
+
+DENSE = RNG.normal(size=(16, 3))  # after four channels of two by two
+
+
+def forward(*changed):
+    """Explain an output that is torch's once the leaves are these."""
+    wanted = {"conv/kernel": CONV, "dense/kernel": DENSE, "square/kernel": SQUARE} | dict(changed)
+    given = {"conv/kernel": CONV, "dense/kernel": DENSE, "square/kernel": SQUARE}
+
+    def evaluate(leaves):
+        return max(float(np.max(np.abs(leaves[n] - x))) for n, x in wanted.items())
+
+    return diagnosis.explain_forward(given, evaluate)
+
+
+HWC = DENSE.reshape(4, 2, 2, 3).transpose(1, 2, 0, 3).reshape(16, 3)
+FORWARDS = {
+    "transposed": forward(("square/kernel", SQUARE.T)),
+    "kernel-flipped": forward(("conv/kernel", CONV[::-1, ::-1])),
+    "flatten-order": forward(("dense/kernel", HWC)),
+    None: forward(("dense/kernel", DENSE[::-1])),
+}
+
+STAGES = {
+    "parameters": PARAMETERS, "gradient": GRADIENTS, "output": OUTPUTS, "loss": LOSSES,
+    "data": DATA, "clipping": CLIPPINGS, "hyperparameters": HYPERPARAMETERS, "buffers": BUFFERS,
+    "forward": FORWARDS,
+}  # fmt: skip
+CASES = [(stage, name) for stage, causes in STAGES.items() for name in causes]
+
+
+@pytest.mark.parametrize("stage, name", CASES)
+def test_a_fault_is_named(stage, name):
+    cause = STAGES[stage][name]
+    assert (None if cause is None else cause.name) == name, cause
+    assert cause is None or (name in CAUSES and cause.message and cause.remedy)
+
+
+def test_every_cause_that_is_named_has_a_description():
+    assert all(words and len(words) < 100 for words in CAUSES.values())
