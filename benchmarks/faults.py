@@ -32,19 +32,21 @@ def table(scored: list[tuple[Any, Any]]) -> Table:
         shown.add_column(column, no_wrap=column in ("found", "place", "cause"))
     for fault, score in scored:
         marks = ["yes" if ok else "no" for ok in (score.found, score.place, score.cause)]
-        if fault.cause is None:
-            marks[2] = "–"
         shown.add_row(fault.name, fault.model, score.said, *marks)
     return shown
 
 
 def summary(scored: list[tuple[Any, Any]]) -> str:
     """Return the score in words."""
-    found, place, cause = (sum(score[i] for _, score in scored) for i in range(3))
-    named = sum(fault.cause is not None for fault, _ in scored)
+    found, place = (sum(score[i] for _, score in scored) for i in range(2))
+    known = [score.cause for fault, score in scored if fault.cause is not None]
+    unknown = [score.cause for fault, score in scored if fault.cause is None]
+    leaves = sum(fault.leaf is not None for fault, _ in scored)
     return (
-        f"{len(scored)} faults: {found} found, {place} in the right place, {cause} of the {named} "
-        "that have a known cause named for it"
+        f"{len(scored)} faults: {found} found; {place} in the right place (step and stage; the "
+        f"leaf too in {leaves}, the others are of all leaves); {sum(known)} of the {len(known)} "
+        f"with a known cause named for it; {len(unknown) - sum(unknown)} of the {len(unknown)} "
+        "without one misnamed"
     )
 
 

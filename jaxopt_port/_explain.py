@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,7 @@ def _where(held: list[Difference]) -> str:
 
 def explain(
     optimizer: Any,
-    tx: optax.GradientTransformation,
+    tx: optax.GradientTransformation | Callable[[], optax.GradientTransformation],
     params: Any = None,
     *,
     module: Any = None,
@@ -108,7 +109,8 @@ def explain(
 
     Args:
         optimizer: a ``torch.optim.Optimizer``.
-        tx: an Optax transformation; its schedules are followed, torch's schedulers are not.
+        tx: an Optax transformation, or a function without arguments that makes it, where that has
+            to be in float64; its schedules are followed, torch's schedulers are not.
         params: the JAX parameters, or their shapes, where ``tx`` chooses leaves by their paths.
             None for one small leaf in each of torch's groups, ``"0"``, ``"1"`` and so on.
         module: with ``params``, the torch module of the optimizer.
@@ -120,7 +122,8 @@ def explain(
         The explanation: ``print`` it, or look at ``.ok`` and ``.causes``.
 
     Raises:
-        TypeError: ``optimizer`` is none of torch's, or evaluates the loss itself (LBFGS).
+        TypeError: ``optimizer`` is none of torch's, or evaluates the loss itself (LBFGS); ``tx``
+            is no transformation.
         ValueError: ``tx`` does not fit the parameters; ``params`` without ``module``.
         ImportError: torch is missing.
 
@@ -141,6 +144,11 @@ def explain(
         raise TypeError(f"expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise TypeError("LBFGS evaluates the loss itself: compare a run, with verify.compare")
+    if not hasattr(tx, "init") and not callable(tx):
+        raise TypeError(
+            f"expected an optax.GradientTransformation, or a function that makes one, got "
+            f"{type(tx).__name__}"
+        )
     groups = _leaves(optimizer, params, module, param_map)
     rng = np.random.default_rng(seed)
     start = {path: rng.normal(size=shape) for path, (_, shape) in groups.items()}
@@ -223,6 +231,8 @@ def _first_options(optimizer: Any) -> dict[str, Any]:
 def _in_jax(tx: Any, params: Any, start: dict[str, Any], grads: Series) -> Series:
     """Take the steps in float64; leaves that torch does not have get no gradient."""
     with jax.enable_x64(True):
+        if not hasattr(tx, "init"):
+            tx = tx()
         if params is None:
             paths, structure = list(start), jax.tree.structure(dict.fromkeys(start, 0))
             paths = sorted(paths)

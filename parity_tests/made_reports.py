@@ -56,7 +56,7 @@ def report(name="mlp", first=None, **changes):
                 "update",
                 [
                     leaf("layers/0/kernel", {step: step % 3 for step in range(30)}),
-                    leaf("layers/0/bias", {step: 0.0 for step in range(30)}),
+                    leaf("layers/0/bias", dict.fromkeys(range(30), 0.0)),
                 ],
                 30,
             ),

@@ -206,7 +206,10 @@ def report(fault):
 
 
 class Score(NamedTuple):
-    """Whether a fault was found, where it is, and for what it is."""
+    """Whether a fault was found, where it is, and for what it is.
+
+    Where no known cause is to be named, ``cause`` says that none was.
+    """
 
     found: bool
     place: bool
@@ -224,4 +227,4 @@ def score(fault):
     named = first.cause.name if first.cause else None
     said = f"step {first.step}, {first.stage} of {first.leaf}: {named}"
     place = step and first.stage == fault.stage and leaf
-    return Score(True, place, named is not None and named == fault.cause, said)
+    return Score(True, place, named == fault.cause, said)

@@ -72,8 +72,8 @@ def entropy(smoothing=0.0):
     return float((1 - smoothing) * hard - smoothing * logs.mean())
 
 
-def loss(yours, torchs=entropy()):
-    return diagnosis.explain_loss(yours, torchs, [LOGITS], [TARGETS, LABELS], {"k": SQUARE})
+def loss(yours):
+    return diagnosis.explain_loss(yours, entropy(), [LOGITS], [TARGETS, LABELS], {"k": SQUARE})
 
 
 LOSSES = {
@@ -175,7 +175,7 @@ STAGES = {
 CASES = [(stage, name) for stage, causes in STAGES.items() for name in causes]
 
 
-@pytest.mark.parametrize("stage, name", CASES)
+@pytest.mark.parametrize(("stage", "name"), CASES)
 def test_a_fault_is_named(stage, name):
     cause = STAGES[stage][name]
     assert (None if cause is None else cause.name) == name, cause

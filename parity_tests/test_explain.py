@@ -109,6 +109,7 @@ SAME = {
     "adamw": (optim.AdamW, ADAM, optax.adamw(1e-3, weight_decay=1e-2)),
     "rmsprop": (optim.RMSprop, {"lr": 1e-2}, optax.rmsprop(1e-2, **RMS)),
     "nadam": (optim.NAdam, {"lr": 2e-3}, jp.nadam(lr=2e-3)),
+    "made in float64": (optim.SGD, {"lr": 0.1}, lambda: optax.inject_hyperparams(optax.sgd)(0.1)),
     "grouped": (optim.AdamW, ADAM, jp.AdamW(lr=1e-3)),
     "muon": (optim.Adafactor, {"lr": 1e-2}, jp.adafactor(lr=1e-2)),
 }
@@ -118,6 +119,7 @@ def weight():
     return torch.nn.Parameter(torch.zeros(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", DIFFERENT)
 def test_a_difference_is_named(case):
     kind, options, tx, name = DIFFERENT[case]
@@ -161,6 +163,8 @@ def test_what_cannot_be_explained_is_an_error():
     sgd = optim.SGD([weight()], lr=0.1)
     with pytest.raises(TypeError, match=r"expected a torch.optim.Optimizer, got dict"):
         jp.explain({}, optax.sgd(0.1))
+    with pytest.raises(TypeError, match=r"expected an optax.GradientTransformation.* got dict"):
+        jp.explain(sgd, {})
     with pytest.raises(TypeError, match="LBFGS evaluates the loss itself"):
         jp.explain(optim.LBFGS([weight()]), optax.sgd(0.1))
     with pytest.raises(ValueError, match="give module= too"):

@@ -1,5 +1,6 @@
 """The report as HTML: it holds what it should, escaped; in a browser it opens, sorts, and fits."""
 
+import itertools
 import json
 import os
 import re
@@ -8,6 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 from made_reports import HOSTILE, REPORTS
+from plotly.offline import get_plotlyjs
 
 from jaxopt_port.verify.compare._report import Report
 from jaxopt_port.verify.report._figures import MOST_COLUMNS, MOST_LEAVES, figures
@@ -49,25 +51,33 @@ def pages():
     return {name: html(made()) for name, made in REPORTS.items()}
 
 
+@pytest.fixture(scope="module")
+def parsed(pages):
+    """Return what is in the pages besides plotly, which takes a second to parse each time."""
+    plotly = get_plotlyjs()
+    assert "</script" not in plotly.lower()
+    return {name: Page(text.replace(plotly, "")) for name, text in pages.items()}
+
+
 @pytest.mark.parametrize("name", REPORTS)
-def test_a_page_is_whole_loads_nothing_and_lets_no_name_out_of_its_place(pages, name):
-    page = Page(pages[name])
+def test_a_page_is_whole_loads_nothing_and_lets_no_name_out_of_its_place(pages, parsed, name):
+    page = parsed[name]
     assert page.loads == [("link", "data:,"), ("a", "#")]
     assert page.handlers == []
     assert "img" not in page.elements
     assert page.elements.count("script") == 4
     headings = [int(tag[1]) for tag in page.elements if re.fullmatch("h[1-6]", tag)]
-    assert headings[:1] == [1] and headings.count(1) == 1
-    assert all(after - before <= 1 for before, after in zip(headings, headings[1:], strict=False))
+    assert headings[0] == 1
+    assert headings.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(headings))
     assert pages[name].startswith('<!doctype html>\n<html lang="en" data-verdict="')
 
 
 @pytest.mark.parametrize("name", REPORTS)
-def test_the_raw_data_in_a_page_is_the_report(pages, name):
-    data = Page(pages[name]).data
+def test_the_raw_data_in_a_page_is_the_report(parsed, name):
+    data = parsed[name].data
     expected = REPORTS[name]().to_json()
     assert json.loads(data["report"]) == expected
-    assert Report.from_json(json.loads(data["report"])).to_json() == expected
     assert "<" not in data["report"] + data["figures"]
 
 
@@ -131,6 +141,9 @@ def browser(tmp_path_factory):
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     driver.downloads = folder
+    # The browser's own first page is none of ours.
+    driver.get("about:blank")
+    driver.get_log("performance")
     yield driver
     driver.quit()
 
@@ -200,22 +213,26 @@ return least;
 """
 
 
+VIEWS = [(360, "light"), (360, "dark"), (1280, "light"), (1280, "dark")]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REPORTS)
 def test_a_page_opens_without_errors_or_requests_and_fits_any_window(browser, files, name):
-    for width in (360, 1280):
-        for scheme in ("light", "dark"):
-            opened(browser, files, name, width, scheme)
-            assert browser.title == f"{'PASSED' if REPORTS[name]().ok else 'DIFFERS'}: " + (
-                re.sub(r"\s+", " ", REPORTS[name]().name)
-            )
-            assert browser.execute_script("return innerWidth") == width
-            assert browser.execute_script("return document.scrollingElement.scrollWidth") <= width
-            contrast, element = browser.execute_script(LEAST_CONTRAST)
-            assert contrast >= 4.5, element
+    views = VIEWS if name == "differs" else [VIEWS[0], VIEWS[-1]]
+    for width, scheme in views:
+        opened(browser, files, name, width, scheme)
+        assert browser.title == f"{'PASSED' if REPORTS[name]().ok else 'DIFFERS'}: " + (
+            re.sub(r"\s+", " ", REPORTS[name]().name)
+        )
+        assert browser.execute_script("return innerWidth") == width
+        assert browser.execute_script("return document.scrollingElement.scrollWidth") <= width
+        contrast, element = browser.execute_script(LEAST_CONTRAST)
+        assert contrast >= 4.5, element
     assert browser.get_log("browser") == []
     outside, all_of_them = requests(browser)
-    assert outside == [] and all_of_them >= 4
+    assert outside == []
+    assert all_of_them >= len(views), "the log of requests is on"
 
 
 @pytest.mark.slow
@@ -246,8 +263,13 @@ def test_tables_sort_by_click_and_by_keyboard(browser, files):
     assert header.get_attribute("aria-sort") == "ascending"
     assert column(browser, "details", 5) == ["0.222", "NaN"]
     other = browser.find_element(By.XPATH, "//details//th[button='leaf']")
-    other.find_element(By.TAG_NAME, "button").send_keys(Keys.SPACE)
-    assert column(browser, "details", 0) == ["layers/0/kernel", "layers/0/bias"]
+    for direction, names in (
+        ("ascending", ["layers/0/bias", "layers/0/kernel"]),
+        ("descending", ["layers/0/kernel", "layers/0/bias"]),
+    ):
+        other.find_element(By.TAG_NAME, "button").send_keys(Keys.SPACE)
+        assert other.get_attribute("aria-sort") == direction
+        assert column(browser, "details", 0) == names
     assert header.get_attribute("aria-sort") is None
 
     opened(browser, files, "differs")
@@ -255,13 +277,14 @@ def test_tables_sort_by_click_and_by_keyboard(browser, files):
     for _ in range(2):
         header.find_element(By.TAG_NAME, "button").click()
     cells = column(browser, "details:last-of-type", 3)
-    assert cells == sorted(cells, key=float) and len(set(cells)) > 3
+    assert cells == sorted(cells, key=float)
+    assert len(set(cells)) > 3
 
 
 @pytest.mark.slow
 def test_the_stage_that_is_chosen_is_drawn_and_colours_follow_the_scheme(browser, files):
     from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import Select
+    from selenium.webdriver.support.ui import Select, WebDriverWait
 
     opened(browser, files, "differs")
     drawn = "return document.getElementById('map-plot').data[0]"
@@ -276,7 +299,13 @@ def test_the_stage_that_is_chosen_is_drawn_and_colours_follow_the_scheme(browser
         "Emulation.setEmulatedMedia",
         {"features": [{"name": "prefers-color-scheme", "value": "dark"}]},
     )
-    assert browser.execute_script(f"{drawn}.colorscale[0][1]") != light
+    WebDriverWait(browser, 10).until(
+        lambda _: browser.execute_script(f"{drawn}.colorscale[0][1]") != light
+    )
+    titles = """return [...document.querySelectorAll("#loss-plot .modebar-btn")]
+        .map((button) => button.dataset.title)"""
+    # None that sends the figure to a server.
+    assert browser.execute_script(titles) == ["Download plot as a PNG", "Zoom", "Pan", "Reset axes"]
     assert browser.execute_script("return document.getElementById('loss-plot').data.length") == 2
     assert browser.execute_script("return document.getElementById('lr-plot').data.length") == 4
 

@@ -52,7 +52,7 @@ def test_a_fault_is_found_and_named(fault):
     result = score(fault)
     assert result.found
     assert result.place, result.said
-    assert result.cause or fault.cause is None, result.said
+    assert result.cause, result.said
 
 
 @pytest.mark.slow

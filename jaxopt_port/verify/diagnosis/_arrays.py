@@ -61,7 +61,8 @@ def _rows(a: Array, b: Array) -> NDArray[np.intp] | None:
     return keys[1] if equal(a[keys[0]], b[keys[1]]) and not equal(a, b) else None
 
 
-def _rounding(a: Array, b: Array) -> str | None:
+def rounding(a: Array, b: Array) -> str | None:
+    """Return the dtype to which b, rounded, is a, if there is one."""
     for name, dtype in (("bfloat16", ml_dtypes.bfloat16), ("float16", np.float16)):
         if np.array_equal(a, b.astype(dtype).astype(np.float64)) and not np.array_equal(a, b):
             return name
@@ -93,7 +94,7 @@ def explain_parameters(
             "swapped-leaves", f"your {leaf} is what torch has at {other}",
             "correct the names: rename= of interop.param_map",
         )  # fmt: skip
-    if name := _rounding(mine, theirs):
+    if name := rounding(mine, theirs):
         return Cause(
             "low-precision", f"your {leaf} is torch's rounded to {name}",
             "import parameters in torch's dtype",
@@ -114,7 +115,7 @@ def explain_parameters(
 
 def explain_output(yours: Array, torchs: Array) -> Cause | None:
     """Explain an output that is not torch's, where it alone tells why."""
-    if name := _rounding(yours, torchs):
+    if name := rounding(yours, torchs):
         return Cause(
             "low-precision", f"your output is torch's rounded to {name}",
             "leave dtype=None in the layers, or give both sides the same",
@@ -209,7 +210,7 @@ def explain_gradient(
             "swapped-leaves", f"your gradient of {leaf} is torch's of {other}",
             "correct the names: rename= of interop.param_map",
         )  # fmt: skip
-    if name := _rounding(mine, theirs):
+    if name := rounding(mine, theirs):
         return Cause(
             "low-precision", f"your gradient of {leaf} is torch's rounded to {name}",
             "look for a cast in the layer, or in what averages gradients over devices",

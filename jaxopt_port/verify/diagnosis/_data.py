@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..compare._report import Cause
-from ._arrays import Array
+from ._arrays import Array, rounding
 from ._numbers import nice
 
 
@@ -77,6 +77,11 @@ def _elsewhere(yours: Sequence[Array], torchs: Sequence[Sequence[Array]]) -> boo
 
 
 def _of_one(mine: Array, theirs: Array) -> Cause | None:
+    if name := rounding(mine, theirs):
+        return Cause(
+            "low-precision", f"your data are torch's rounded to {name}",
+            "give both sides data of one dtype; cast in the model",
+        )  # fmt: skip
     if mine.ndim > 2:
         for axes in itertools.permutations(range(1, mine.ndim)):
             moved = np.transpose(theirs, (0, *axes))

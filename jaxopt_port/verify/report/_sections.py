@@ -159,12 +159,13 @@ def _maps(report: Report) -> str:
     if chosen not in stages:
         chosen = "update" if "update" in stages else stages[0]
     options = "".join(
-        f'<option value="{name}"{" selected" if name == chosen else ""}>{name}</option>'
+        f'<option value="{name}"{" selected" if name == chosen else ""}>{name}'
+        f"{'' if report.stages[name].ok else ' ✗'}</option>"
         for name in stages
     )
     body = (
         '<p class="controls"><label for="stage">Stage</label> '
-        f'<select id="stage">{options}</select> <span class="note" id="stage-says"></span></p>'
+        f'<select id="stage">{options}</select></p>'
         '<div class="plot" id="map-plot" role="img" '
         'aria-label="Units in the last place, by leaf and step"></div>'
         '<p class="note">Units in the last place of the run\'s dtype, the largest of each leaf. '
