@@ -58,7 +58,8 @@ def test_a_fault_is_found_and_named(fault):
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    ("model", "optimizer"), zip(MODELS, ["AdamW", "RMSprop", "NAdam", "SGD"], strict=True)
+    ("model", "optimizer"),
+    list(zip(MODELS, ["AdamW", "RMSprop", "NAdam", "SGD"], strict=True)),
 )
 def test_no_false_alarm(model, optimizer, dtype):
     assert optimizer in PAIRS
