@@ -98,11 +98,11 @@ def _faults(console: Console) -> None:
     console.print(faults.summary(scored))
 
 
-def _alarms(seeds: int, steps: int, console: Console) -> None:
+def _alarms(models: list[str] | None, seeds: int, steps: int, console: Console) -> None:
     """Compare trainings without a fault, and print what was found all the same."""
     from . import faults
 
-    runs, found = faults.matrix(seeds), []
+    runs, found = faults.matrix(seeds, models), []
     with _bar() as bar:
         for run in bar.track(runs, description="runs without a fault"):
             if said := faults.alarm(*run, steps=steps):
@@ -131,6 +131,12 @@ def main(
             help="For parity: torch's class, e.g. RMSprop; repeatable.",
         ),
     ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", metavar="NAME", help="For false-alarms: one of the networks; repeatable."
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="For false-alarms: seeds of each run.")] = 20,
     steps: Annotated[int, typer.Option(min=1, help="For false-alarms: of each run.")] = 200,
     write: Annotated[
@@ -157,6 +163,8 @@ def main(
     asked = suites or list(SUITES)
     if (write or optimizer) and PARITY not in asked:
         raise typer.BadParameter("--write and --optimizer are for the suite parity: name it")
+    if model and ALARMS not in asked:
+        raise typer.BadParameter("--model is for the suite false-alarms: name it")
     if write and (quick or optimizer):
         raise typer.BadParameter("--write takes the whole run: no --quick, no --optimizer")
     _timed([name for name in asked if name in SUITES], quick, Console())
@@ -165,7 +173,7 @@ def main(
     if FAULTS in asked:
         _faults(Console(width=140))
     if ALARMS in asked:
-        _alarms(seeds, steps, Console())
+        _alarms(model, seeds, steps, Console())
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich import box
 from rich.table import Table
 
@@ -50,11 +51,20 @@ def summary(scored: list[tuple[Any, Any]]) -> str:
     )
 
 
-def matrix(seeds: int) -> list[tuple[str, str, int, str]]:
-    """Return model, optimizer, seed and dtype of the runs without a fault."""
+def matrix(seeds: int, models: list[str] | None = None) -> list[tuple[str, str, int, str]]:
+    """Return model, optimizer, seed and dtype of the runs without a fault.
+
+    Raises:
+        BadParameter: there is no such model.
+    """
     from seeded_models import MODELS, PAIRS
 
-    return list(itertools.product(MODELS, PAIRS, range(seeds), DTYPES))
+    for name in models or ():
+        if name not in MODELS:
+            raise typer.BadParameter(
+                f"no network {name!r}; they are {', '.join(MODELS)}", param_hint="--model"
+            )
+    return list(itertools.product(models or MODELS, PAIRS, range(seeds), DTYPES))
 
 
 def alarm(model: str, optimizer: str, seed: int, dtype: str, steps: int) -> str:

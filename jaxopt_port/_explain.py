@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -313,7 +314,7 @@ def _difference(
 def _norms(grads: dict[str, Any], path: str) -> dict[str, float]:
     total = float(np.sqrt(sum(float(np.vdot(g, g)) for g in grads.values())))
     leaf = float(np.linalg.norm(np.ravel(grads[path])))
-    return {"factor": 1.0, "total": total, "group": leaf, "leaf": leaf}
+    return {"factor": 1.0, "limit": math.inf, "total": total, "group": leaf, "leaf": leaf}
 
 
 def _apart(a: NDArray[Any], b: NDArray[Any]) -> bool:

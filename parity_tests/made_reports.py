@@ -1,5 +1,6 @@
 """Reports made by hand, for the tests of what shows them."""
 
+import functools
 import math
 
 import numpy as np
@@ -18,6 +19,11 @@ from jaxopt_port.verify.compare._report import (
 
 SAME = Distance(1.0, 1.0, 0.1, 6e-8, 1.2e-7, 0, 1.0)
 HOSTILE = '</script><script>document.title="broken"</script><img src=x onerror=alert(1)>'
+
+
+def single(value):
+    """Return a float32 as a report shows it."""
+    return float(str(np.float32(value)))
 
 
 def decaying(steps, by=0.98):
@@ -110,7 +116,7 @@ def differs(steps=120, at=12):
         Distance(3200.0, 810.0, 97.0, 4.1e-6, 2.2e-5, 0, 0.9999981), 4.8e-7,
         "In float64 the two are 4.1e-06 apart as well.",
         elements=tuple(
-            Element((i, 7 * i % 5), float(v), float(v) + 4e-6 / (i + 1))
+            Element((i, 7 * i % 5), single(v), single(v + 4e-6 / (i + 1)))
             for i, v in enumerate(np.linspace(0.031, -0.27, 6))
         ),
         leaves=tuple(n for n in parts if n.endswith("kernel")),
@@ -158,6 +164,7 @@ def not_finite():
     )
 
 
+@functools.cache
 def many(leaves=300, steps=1000):
     """Return a run with more leaves and steps than a figure has room for."""
     rng = np.random.default_rng(1)

@@ -141,7 +141,7 @@ FAULTS = [
     Fault("hyperparameters in bfloat16", P, ADAM, optax.inject_hyperparams(optax.adam)(1e-3), 0, "hyperparameters", ALL, "low-precision", dtype="bfloat16"),
     Fault("a rate in bfloat16", L, SGD, optax.sgd(jnp.bfloat16(0.05), 0.9), 0, "update", ALL, "low-precision"),
     Fault("a rate in float16", T, ADAM, optax.adam(jnp.float16(1e-3)), 0, "update", ALL, "low-precision"),
-    Fault("the loss in bfloat16", T, SGD, RIGHT_SGD, 0, "loss", "loss", None, mine={"loss": low}),
+    Fault("the loss in bfloat16", T, SGD, RIGHT_SGD, 0, "loss", "loss", "low-precision", mine={"loss": low}),
     # clipping
     Fault("clipping without 1e-6", P, SGD, optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.05, 0.9)), 0, "update", ALL, "clip-epsilon", theirs=clipped(0.1)),
     Fault("clipping without 1e-6, LeNet", L, SGD, optax.chain(optax.clip_by_global_norm(0.01), optax.sgd(0.05, 0.9)), 0, "update", ALL, "clip-epsilon", theirs=clipped(0.01)),

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -109,10 +110,21 @@ def test_what_was_not_compared_or_is_infinite_is_told_apart_from_zero():
 def test_a_page_without_plotly_says_what_to_install(monkeypatch):
     from jaxopt_port.verify.report import _html
 
-    _html._plotly.cache_clear()
-    monkeypatch.setitem(__import__("sys").modules, "plotly.offline", None)
+    _html.plotly_script.cache_clear()
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
     with pytest.raises(ImportError, match=r"needs plotly.*pip install 'jaxopt-port\[cli\]'"):
         html(REPORTS["passed"]())
+
+
+@pytest.mark.parametrize("end", ["</SCRIPT>", "<!-- <script"])
+def test_a_plotly_that_would_end_the_page_is_refused(monkeypatch, end):
+    from jaxopt_port.verify.report import _html
+
+    monkeypatch.setattr("plotly.offline.get_plotlyjs", lambda: f"const text = '{end}'")
+    _html.plotly_script.cache_clear()
+    with pytest.raises(ValueError, match="another version of plotly"):
+        _html.plotly_script()
+    _html.plotly_script.cache_clear()
 
 
 # In a browser.
@@ -233,6 +245,16 @@ def test_a_page_opens_without_errors_or_requests_and_fits_any_window(browser, fi
     outside, all_of_them = requests(browser)
     assert outside == []
     assert all_of_them >= len(views), "the log of requests is on"
+
+
+@pytest.mark.slow
+def test_no_script_of_others_runs_in_a_page(browser, files, pages):
+    """What would happen if a name could leave its place."""
+    broken = pages["passed"].replace("<main>", "<main><script>document.title = 'x'</script>", 1)
+    (files / "broken.html").write_text(broken, encoding="utf-8")
+    opened(browser, files, "broken")
+    assert browser.title == "PASSED: mlp"
+    assert "Content Security Policy" in browser.get_log("browser")[0]["message"]
 
 
 @pytest.mark.slow

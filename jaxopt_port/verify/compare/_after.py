@@ -161,7 +161,7 @@ class AfterStep:
         context, names = self._context, self._context.names
         torchs64 = names.by_path(update.params64)
         yours64 = names.leaves_of(self._fed_exact.params)
-        clipped = names.by_path(update.clipped)
+        clipped = names.by_path(update.clipped64 or update.clipped)
         context.history.add(grads, clipped, yours64, torchs64, groups, group_of)
         context.results.compared("update", step)
         far = [path for path in torchs64 if not near(yours64[path], torchs64[path])]
@@ -201,8 +201,12 @@ class AfterStep:
                 yours = np.asarray(ours[path][name])
                 own = name in narrow
                 theirs_narrow = narrow[name] if own else torchs64
+                kept = (yours.dtype, theirs_narrow.dtype) if own else None
+                diagnosis = context.evidence.state(context.history, path, name, kept)
+                if own and yours.dtype.itemsize < theirs_narrow.dtype.itemsize:
+                    yours = yours.astype(theirs_narrow.dtype)
                 values = Values(yours, theirs_narrow.astype(yours.dtype), yours64, torchs64)
-                leaf, diagnosis = f"{path} · {name}", context.evidence.state(context.history, path)
+                leaf = f"{path} · {name}"
                 context.see(
                     "state", step, leaf, entry.torch_name, values, diagnosis, in_own_dtype=own
                 )
@@ -223,6 +227,8 @@ class AfterStep:
         torchs = names.by_path(update.params)
         yours = names.leaves_of(self._free.stepper.params)
         for path, exact in torchs64.items():
+            if path in context.zero:
+                continue
             values = Values(yours[path], torchs[path], yours64[path], exact)
             name = names.torch_name(path)
             context.see(

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from ._context import Context, owner_of
-from ._distances import Values
+from ._distances import ZERO, Values
 from ._jax_run import Evaluated, float64
 from ._names import Array, concrete, numpy_of
 from ._results import as_array
@@ -153,10 +153,14 @@ class BeforeStep:
         yours, yours64 = names.leaves_of(narrow.grads), names.leaves_of(wide.grads)
         torchs = names.by_path(evaluation.grads)
         torchs64 = names.by_path(evaluation.checked.grads64)
+        sizes = {path: float(np.max(np.abs(g), initial=0.0)) for path, g in torchs64.items()}
+        largest = max(sizes.values(), default=0.0)
+        context.zero = {path for path, size in sizes.items() if 0 < size < ZERO * largest}
         for path, theirs in torchs.items():  # of what is frozen in torch there is none
             values = Values(yours[path], theirs, yours64[path], torchs64[path])
             diagnosis = context.evidence.gradient(yours64, torchs64, params, path)
-            self._see("gradient", step, path, names.torch_name(path), values, diagnosis)
+            name = names.torch_name(path)
+            self._see("gradient", step, path, name, values, diagnosis, path in context.zero)
 
     def _buffers(
         self,
@@ -180,10 +184,17 @@ class BeforeStep:
             self._see("buffers", step, path, name, values, diagnosis)
 
     def _see(
-        self, stage: str, step: int, leaf: str, name: str, values: Values, diagnosis: Any
+        self,
+        stage: str,
+        step: int,
+        leaf: str,
+        name: str,
+        values: Values,
+        diagnosis: Any,
+        zero: bool = False,
     ) -> None:
-        context = self._context
-        context.see(stage, step, leaf, name, values, diagnosis, in_float64=context.has_wide)
+        context, wide = self._context, self._context.has_wide
+        context.see(stage, step, leaf, name, values, diagnosis, in_float64=wide, zero=zero)
 
 
 def _words(shapes: list[tuple[int, ...]]) -> str:

@@ -161,6 +161,16 @@ def compare(
     return report
 
 
+def _of_zero(context: Context) -> list[str]:
+    """Say what is not judged of leaves whose gradient is zero but for rounding."""
+    if not context.zero:
+        return []
+    return [
+        f"the gradient of {', '.join(sorted(context.zero))} is zero but for rounding (a bias "
+        "before a normalisation?): how exact it is was not judged, nor where training leads it"
+    ]
+
+
 def finished(context: Context, name: str, done: int, notes: list[str]) -> Report:
     """Return the report of a run, with the cause of its first divergence."""
     first = context.results.first()
@@ -181,7 +191,7 @@ def finished(context: Context, name: str, done: int, notes: list[str]) -> Report
         dtype=context.dtype,
         optimizer=context.reference.optimizer_name,
         environment=environment(),
-        notes=[*notes, *context.notes],
+        notes=[*notes, *context.notes, *_of_zero(context)],
     )
 
 

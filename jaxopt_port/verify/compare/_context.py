@@ -34,6 +34,7 @@ class Context:
         x64: whether JAX has float64 at all in this program.
         has_wide: whether your forward pass calculates in float64 when it is given float64.
         reasons: why a stage is not compared, by stage.
+        zero: leaves whose gradient is zero but for rounding; an optimizer may make any step of it.
         notes: what a reader of the report should know.
     """
 
@@ -47,6 +48,7 @@ class Context:
         self.results, self.curves, self.history = Results(), Curves(), History()
         self.has_wide = True
         self.notes: list[str] = []
+        self.zero: set[str] = set()
         self.reasons: dict[str, str] = {}
 
     def cast(self, batch: Any) -> Any:
@@ -70,6 +72,7 @@ class Context:
         in_own_dtype: bool = True,
         start: Array | None = None,
         floor: float = FLOAT64,
+        zero: bool = False,
     ) -> None:
         """Judge a leaf at a stage, and take it in.
 
@@ -84,10 +87,11 @@ class Context:
             in_own_dtype: whether your rounding is held against torch's.
             start: where a parameter began.
             floor: what float64 results may differ by, of their largest magnitude.
+            zero: whether it is zero but for rounding.
         """
         measured = Measured(values, start if self.narrow and in_own_dtype else None)
         surely = measured.in_float64(self.dtype, floor) if in_float64 else None
-        likely = measured.in_own_dtype() if self.narrow and in_own_dtype else None
+        likely = measured.in_own_dtype(zero) if self.narrow and in_own_dtype else None
         shown = values[2:] if in_float64 else values[:2]
         self.results.see(
             stage,

@@ -8,7 +8,8 @@ and 2**45 times finer than in bfloat16. So two rules tell rounding from a differ
 - ``J`` and ``T`` may be `SAFETY` times that scaled-down rounding apart, and `FLOAT64` of the leaf's
   largest magnitude besides.
 - ``j`` may be `RATIO` times as far from ``T`` as ``t`` is, as root mean squares, and `UNITS` of the
-  dtype's epsilon besides; a parameter also `MOVED` of the way that it has gone.
+  dtype's epsilon besides; a parameter also `MOVED` of the way that it has gone. A gradient that is
+  zero but for rounding (of a bias before a normalisation) has no size to be measured by.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ UNITS = 4.0
 # Optax has bias corrections in float32, where torch has float64: in the first steps that is a few
 # 1e-5 of each step, and no fault of a port. A number kept in bfloat16 is off by 1e-3.
 MOVED = 1e-4
+# Beside the largest gradient, in float64: the others' rounding is some 1e-16 of it.
+ZERO = 1e-10
 
 # Elements at a time: what fits into a core's cache, so that a large leaf costs few passes over it.
 _BLOCK = 2**16
@@ -199,11 +202,17 @@ class Measured:
         )
         return Judgement(_quotient(gap, bound), bound, why)
 
-    def in_own_dtype(self) -> Judgement:
-        """Judge ``j`` by its distance from ``T``, with torch's own as the measure."""
+    def in_own_dtype(self, zero: bool = False) -> Judgement:
+        """Judge ``j`` by its distance from ``T``, with torch's own as the measure.
+
+        Args:
+            zero: whether it is zero but for rounding.
+        """
         if self.odd:
             return Judgement(math.inf, 0.0, f"{self.odd} elements are NaN or infinite on one side.")
         ours, theirs = self._ours.rms, self._theirs.rms
+        if zero:
+            return Judgement(0.0, ours, "it is zero but for rounding.")
         epsilon = float(ml_dtypes.finfo(self._dtype).eps)
         bound = RATIO * theirs + UNITS * epsilon * self._scale64.rms + MOVED * self._moved.rms
         why = (

@@ -173,10 +173,18 @@ class Evidence:
 
         return diagnose
 
-    def state(self, history: History, path: str) -> Diagnosis:
-        """Of what an optimizer holds: by what comes of it in the next steps."""
+    def state(
+        self,
+        history: History,
+        path: str,
+        name: str,
+        dtypes: tuple[np.dtype[Any], np.dtype[Any]] | None,
+    ) -> Diagnosis:
+        """Of what an optimizer holds: by its dtypes, or by what comes of it in the next steps."""
 
         def diagnose() -> Cause | None:
+            if dtypes is not None and dtypes[0].itemsize < dtypes[1].itemsize:
+                return diagnosis.explain_state_dtype(name, *map(str, dtypes))
             first = history.first_difference(path)
             return None if first is None else self.update(history, path, first)()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ _ELEMENTS = 32  # of a leaf; rules are elementwise, so a few tell
 _POOL = 4096  # of a large leaf, from which they are taken
 _MOST_LEAVES = 256
 _MOST_STEPS = 5000
-_NORMS = ("factor", "total", "group", "leaf")
+_NO_NORMS = {"factor": 0.0, "limit": math.inf, "total": 0.0, "group": 0.0, "leaf": 0.0}
 
 
 class History:
@@ -116,7 +117,7 @@ class History:
             yours=np.array(self._yours[path]),
             torchs=np.array(self._torchs[path]),
             first=first,
-            clip=[norms.get(path, dict.fromkeys(_NORMS, 0.0)) for norms in self._norms],
+            clip=[norms.get(path, _NO_NORMS) for norms in self._norms],
             batch_size=batch_size,
             steps_per_epoch=steps_per_epoch,
         )
@@ -137,18 +138,33 @@ def _norms(
     """Return, by leaf, torch's clipping factor and the norms that a clipping may go by."""
     squares = {path: sum_of_squares(grad) for path, grad in grads.items()}
     total = float(np.sqrt(sum(squares.values())))
+    limit = _limit(grads, clipped)
     of_group: dict[int | None, float] = {}
     for path, square in squares.items():
         of_group[group.get(path)] = of_group.get(group.get(path), 0.0) + square
     return {
         path: {
             "factor": _factor(grads, clipped, path),
+            "limit": limit,
             "total": total,
             "group": float(np.sqrt(of_group.get(group.get(path), 0.0))),
             "leaf": float(np.sqrt(squares.get(path, 0.0))),
         }
         for path in grads
     }
+
+
+def _limit(grads: Mapping[str, Array], clipped: Mapping[str, Array]) -> float:
+    """Return what torch clips each number of all gradients to, or infinity where it does not."""
+    pairs = [(grads[path], clipped[path]) for path in grads.keys() & clipped.keys()]
+    limit = max((float(np.max(np.abs(after), initial=0.0)) for _, after in pairs), default=0.0)
+    beyond = False
+    for pair in pairs:
+        for a, b in blocks(*pair):
+            if not np.array_equal(np.clip(a.astype(np.float64), -limit, limit), b):
+                return math.inf
+            beyond = beyond or bool(np.any(np.abs(a) > limit))
+    return limit if beyond else math.inf
 
 
 def _factor(grads: Mapping[str, Array], clipped: Mapping[str, Array], path: str) -> float:

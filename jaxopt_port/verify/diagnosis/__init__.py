@@ -10,5 +10,6 @@ from ._data import explain_data as explain_data
 from ._layouts import explain_forward as explain_forward
 from ._losses import explain_loss as explain_loss
 from ._numbers import explain_hyperparameter as explain_hyperparameter
+from ._numbers import explain_state_dtype as explain_state_dtype
 from ._update import explain_update as explain_update
 from ._update_history import UpdateHistory as UpdateHistory

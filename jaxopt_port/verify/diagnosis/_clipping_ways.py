@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ._simulation import max_norm
+from ._numbers import nice
+from ._simulation import limits, max_norm
 from ._update_history import UpdateHistory
 
 LIMITS = (0.01, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -26,6 +27,8 @@ def clipping_ways(history: UpdateHistory) -> Iterator[ClippingWay]:
     if held is None:
         return
     most = max_norm(history)
+    if limits(history):
+        return  # by value: see `ways_for_values`
     if most is not None:
         remedy = "use jp.clip_by_grad_norm, which has torch's formula"
         yield ClippingWay(
@@ -43,15 +46,16 @@ def clipping_ways(history: UpdateHistory) -> Iterator[ClippingWay]:
         )  # fmt: skip
     if most is not None:
         for norm in ("group", "leaf"):
+            name = "clip-per-group" if norm == "group" else "clip-kind"
             yield ClippingWay(
-                "clip-per-group",
+                name,
                 [min(1.0, most / (h[norm] + 1e-6)) for h in held],
                 f"your side clips by the norm of the {norm}'s gradients; torch by that of all "
                 "parameters'",
                 "clip before the groups: optax.chain(jp.clip_by_grad_norm(…), groups)",
             )
             yield ClippingWay(
-                "clip-per-group",
+                name,
                 [min(1.0, most / h[norm]) if h[norm] else 1.0 for h in held],
                 f"your side clips by the norm of the {norm}'s gradients; torch by that of all "
                 "parameters'",
@@ -66,3 +70,24 @@ def clipping_ways(history: UpdateHistory) -> Iterator[ClippingWay]:
                     f"your side clips gradients to a norm of {limit:g}; torch does not clip",
                     "leave the clipping out, or give torch's side `clip`",
                 )
+
+
+def ways_for_values(history: UpdateHistory) -> Iterator[ClippingWay]:
+    """Yield what your side may do where torch clips each number; factors on gradients unclipped."""
+    held, values = history.clip or [], limits(history)
+    if not values:
+        return
+    limit = nice(min(values))
+    yield ClippingWay(
+        "clip-missing", [1.0] * len(held), f"your side does not clip gradients; torch to {limit:g}",
+        "chain optax.clip, or jp.clip_by_grad_value, before the optimizer",
+    )  # fmt: skip
+    for most in dict.fromkeys((limit, *LIMITS)):
+        for eps in (0.0, 1e-6):
+            yield ClippingWay(
+                "clip-kind",
+                [min(1.0, most / (h["total"] + eps)) if h["total"] else 1.0 for h in held],
+                f"your side clips the norm of the gradients to {most:g}; torch each number to "
+                f"{limit:g}",
+                "use optax.clip, or jp.clip_by_grad_value, before the optimizer",
+            )

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..compare._report import Cause
 from ._arrays import Array
-from ._numbers import nice, same
+from ._numbers import narrow_number, nice, same
 
 
 def explain_loss(
@@ -28,6 +28,14 @@ def explain_loss(
         params: by path.
     """
     ratio = yours / torchs if torchs else 0.0
+    # No float64 result has so few bits by chance; the rounding of the terms is seen in the sum.
+    dtype = narrow_number(yours)
+    if dtype and same(ratio, 1.0, 0.1) and not narrow_number(torchs):
+        return Cause(
+            "low-precision", f"your loss is calculated in {dtype}: {yours:.9g}, torch's "
+            f"{torchs:.9g}",
+            "cast the output to float32 before the loss",
+        )  # fmt: skip
     output = outputs[0]
     sizes = {
         "examples": len(output) if output.ndim else 1,

@@ -47,6 +47,14 @@ def narrowed(value: float, other: float) -> str | None:
     return None
 
 
+def narrow_number(value: float) -> str | None:
+    """Return the dtype of few bits that holds a number exactly, if one does."""
+    for name, dtype in _NARROW.items():
+        if value and float(np.asarray(value).astype(dtype)) == value:
+            return name
+    return None
+
+
 def low_precision(name: str, dtype: str, mine: float, torchs: float) -> Cause:
     """Return the cause of a number that is kept in too few bits."""
     return Cause(
@@ -54,6 +62,15 @@ def low_precision(name: str, dtype: str, mine: float, torchs: float) -> Cause:
         f"your side has {name} in {dtype}: {mine:.9g}, where torch has {torchs:.9g}",
         "keep hyperparameters in float32 or more: jp's optimizers do, and "
         "optax.inject_hyperparams with hyperparam_dtype=jnp.float32",
+    )
+
+
+def explain_state_dtype(name: str, mine: str, torchs: str) -> Cause:
+    """Explain a part of an optimizer's state that is kept in fewer bits than torch's."""
+    return Cause(
+        "low-precision",
+        f"your side keeps {name} in {mine}, torch in {torchs}",
+        f"keep it in {torchs}: mu_dtype or accumulator_dtype of Optax's optimizers",
     )
 
 
@@ -84,10 +101,26 @@ def of_schedule(
                 "step the scheduler after the optimizer, once; an Optax schedule is called with "
                 "the count of steps before this one",
             )
+    if (
+        first > 1
+        and all(same(a, b) for a, b in zip(mine[first:], torchs, strict=False))
+        and (len(set(torchs[: len(mine) - first])) > 1)
+    ):
+        return schedule_anew(first, mine[first], torchs[first])
     for rounding in _NARROW:
         if all(same(a, b) or narrowed(a, b) == rounding for a, b in zip(mine, torchs, strict=True)):
             return low_precision("the learning rate", rounding, mine[first], torchs[first])
     return _per_epoch(mine, torchs, first, steps_per_epoch)
+
+
+def schedule_anew(first: int, mine: float, torchs: float) -> Cause:
+    """Return the cause of a schedule that begins again in mid-run."""
+    return Cause(
+        "schedule-offset",
+        f"your side's schedule begins anew at step {first}: its learning rate is torch's of step "
+        f"0, {mine:.6g}; torch's goes on with {torchs:.6g}",
+        "restore the count of the schedule with the checkpoint: it is part of the state",
+    )
 
 
 def _per_epoch(

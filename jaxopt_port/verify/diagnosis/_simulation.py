@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,7 +54,7 @@ class Simulation:
     def __init__(self, history: UpdateHistory) -> None:
         self.history = self._history = history
         self._algorithm = ALGORITHMS[history.optimizer]
-        self._clip = _factors(history)
+        self._clip, self._limits = _factors(history), limits(history)
         self._begin, self._state, self._p = 0, {}, history.start
         base = self.run(Hypothesis())
         gap = float(np.max(np.abs(base - history.torchs)))
@@ -84,11 +85,20 @@ class Simulation:
                 factor = h.factor if isinstance(h.factor, (int, float)) else h.factor[step]
                 sign = -1.0 if options.get("maximize") else 1.0
                 grads = history.grads if h.gradients is None else h.gradients(history.grads)
-                grad = sign * grads[step]
-                clip = self._clip[step] if h.gradients is None else 1.0
-                p = self._algorithm(p, grad * clip * factor, options, state, h.variation)
+                grad = sign * (grads[step] if h.gradients else self._clipped(step))
+                p = self._algorithm(p, grad * factor, options, state, h.variation)
                 after.append(p)
         return np.array(after)
+
+    def _clipped(self, step: int) -> Wide:
+        """Return the gradient of a step after torch's clipping."""
+        grad = self._history.grads[step]
+        if not self._limits:
+            whole: Wide = grad * self._clip[step]
+            return whole
+        limit = self._limits[step]
+        within: Wide = np.clip(grad, -limit, limit)
+        return within
 
     def options(self, h: Hypothesis, step: int) -> dict[str, Any]:
         """Return the options of a step under a hypothesis."""
@@ -164,7 +174,7 @@ class Simulation:
             for step in range(self._begin, len(history.grads)):
                 options = self.options(Hypothesis(), step)
                 sign = -1.0 if options.get("maximize") else 1.0
-                grad = sign * history.grads[step] * self._clip[step]
+                grad = sign * self._clipped(step)
                 ends = []
                 for rate in (0.0, 1.0):
                     trial = copy.deepcopy(state)
@@ -194,10 +204,16 @@ def _factors(history: UpdateHistory) -> list[float]:
     return [min(1.0, most / (held["total"] + 1e-6)) for held in history.clip]
 
 
+def limits(history: UpdateHistory) -> list[float]:
+    """Return what torch clips each number to, by step; empty where it does not clip by value."""
+    found = [held["limit"] for held in history.clip or []]
+    return found if any(map(math.isfinite, found)) else []
+
+
 def max_norm(history: UpdateHistory) -> float | None:
     """Return the norm that torch clips to, if it clips by the norm of all gradients."""
     clipped = [held for held in history.clip or [] if held["factor"] < 1 - 1e-5]
-    if not clipped:
+    if not clipped or limits(history):
         return None
     norms = [held["factor"] * (held["total"] + 1e-6) for held in clipped]
     middle = float(np.median(norms))

@@ -10,10 +10,19 @@ import numpy as np
 
 from ..compare._report import Cause
 from ._algorithms import ALGORITHMS, Variation
-from ._clipping_ways import LIMITS, clipping_ways
+from ._clipping_ways import LIMITS, clipping_ways, ways_for_values
 from ._fitted_numbers import FittedNumbers, value_of
 from ._known_ways import known_ways
-from ._numbers import low_precision, narrowed, nice, number, of_schedule, one_sided, same
+from ._numbers import (
+    low_precision,
+    narrowed,
+    nice,
+    number,
+    of_schedule,
+    one_sided,
+    same,
+    schedule_anew,
+)
 from ._simulation import Hypothesis, Simulation
 from ._update_history import UpdateHistory, Wide
 
@@ -69,7 +78,7 @@ class _Search:
         if last:
             found = one_sided(rates, torchs, at)
             return None if found is None else replace(found, unexplained=left)
-        found = of_schedule(rates, torchs, at, history.steps_per_epoch)
+        found = of_schedule(rates, torchs, at, history.steps_per_epoch) or self._anew(rates, at)
         if found is not None:
             return replace(found, unexplained=left)
         others = [o.get("lr") for o in history.other_options]
@@ -92,6 +101,16 @@ class _Search:
         if len(set(torchs)) > 1 and at > 0:
             return None
         return number("lr", rates[at], torchs[at], left)
+
+    def _anew(self, rates: list[float], at: int) -> Cause | None:
+        """Look for a schedule that begins again; the simulation may have begun after step 0."""
+        first = self._history.first
+        torchs = [float(o["lr"]) for o in self._history.options]
+        beginning = torchs[: len(rates) - at]
+        again = all(same(a, b) for a, b in zip(rates[at:], beginning, strict=False))
+        if first < 2 or len(set(beginning)) < 2 or not again:
+            return None
+        return schedule_anew(first, rates[at], torchs[first])
 
     def _scale(self, ratio: float, left: float) -> Cause | None:
         """Return the cause of gradients that are this many times torch's."""
@@ -134,6 +153,10 @@ class _Search:
         for name, factors, message, remedy in clipping_ways(history):
             relative = [f / c if c else 0.0 for f, c in zip(factors, simulation.clip, strict=True)]
             left = simulation.unexplained(Hypothesis(factor=relative))
+            if left <= self._enough:
+                return Cause(name, message, remedy, left)
+        for name, factors, message, remedy in ways_for_values(history):
+            left = simulation.unexplained(Hypothesis(factor=factors, gradients=lambda g: g))
             if left <= self._enough:
                 return Cause(name, message, remedy, left)
         left = simulation.unexplained(Hypothesis(gradients=lambda g: np.cumsum(g, axis=0)))
@@ -180,7 +203,8 @@ class _Search:
                         "same", left,
                     )  # fmt: skip
         for fit in self._fits.all(Variation()):
-            if fit[2] <= self._enough:
+            near = fit[0] == "lr" and same(fit[1], self._simulation.torch_rates[0], 1e-5)
+            if fit[2] <= self._enough and not near:
                 return self._named(*fit) if fit[0] != "betas" else replace(
                     _SWAPPED, unexplained=fit[2]
                 )  # fmt: skip

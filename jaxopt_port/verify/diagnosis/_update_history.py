@@ -25,7 +25,8 @@ class UpdateHistory:
         torchs: (steps, n), after each step.
         first: the first step at which they differ.
         clip: by step, torch's factor on this leaf and the 2-norms of all gradients, the group's
-            and the leaf's: ``factor``, ``total``, ``group``, ``leaf``.
+            and the leaf's: ``factor``, ``total``, ``group``, ``leaf``; and what torch clips each
+            number to, ``limit``, infinite where it does not.
         batch_size: examples in a batch.
         steps_per_epoch: 1 where that is not known.
     """
