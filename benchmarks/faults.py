@@ -12,17 +12,18 @@ import typer
 from rich import box
 from rich.table import Table
 
-# The faults are a table of the tests.
+# The faults are tables of the tests.
 sys.path.append(str(Path(__file__).parent.parent / "parity_tests"))
 
 DTYPES = ("float32", "bfloat16")
 
 
 def scores() -> Iterator[tuple[Any, Any]]:
-    """Yield each fault and its score."""
+    """Yield each fault and its score; those that the diagnosis was not built on come last."""
+    from held_out_faults import HELD_OUT
     from seeded_faults import FAULTS, score
 
-    for fault in FAULTS:
+    for fault in (*FAULTS, *HELD_OUT):
         yield fault, score(fault)
 
 
@@ -44,10 +45,10 @@ def summary(scored: list[tuple[Any, Any]]) -> str:
     unknown = [score.cause for fault, score in scored if fault.cause is None]
     leaves = sum(fault.leaf is not None for fault, _ in scored)
     return (
-        f"{len(scored)} faults: {found} found; {place} in the right place (step and stage; the "
-        f"leaf too in {leaves}, the others are of all leaves); {sum(known)} of the {len(known)} "
-        f"with a known cause named for it; {len(unknown) - sum(unknown)} of the {len(unknown)} "
-        "without one misnamed"
+        f"{len(scored)} faults: {found} found; {place} in the right place (step and stage; which "
+        f"leaves differ, and which do not, in {leaves}); {sum(known)} of the {len(known)} with a "
+        f"known cause named for it; {len(unknown) - sum(unknown)} of the {len(unknown)} without "
+        "one misnamed"
     )
 
 

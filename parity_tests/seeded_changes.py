@@ -20,7 +20,37 @@ from torch import optim
 import jaxopt_port as jp
 
 STEPS = 45
-ALL = None  # leaves: any
+NORMALISATIONS = ("1", "norm1", "norm2", "bn1", "bn2")
+
+
+# Which leaves of a stage differ.
+
+
+def every(leaf):
+    return True
+
+
+def not_zero(leaf):
+    """Leave out the biases of normalisations: they start at zero, where decay does nothing."""
+    layer, _, kind = leaf.rpartition("/")
+    return kind != "bias" or layer not in NORMALISATIONS
+
+
+def with_gradient(leaf):
+    """Leave out the keys' bias: a number that is added to all keys changes no softmax."""
+    return leaf != "k/bias"
+
+
+def first_moments(leaf):
+    return leaf.endswith("exp_avg")
+
+
+def second_moments(leaf):
+    return leaf.endswith("exp_avg_sq")
+
+
+ALL = every
+SOME = None  # as the numbers have it
 
 
 def of(kind, **options):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from jaxopt_port.verify import diagnosis
+from jaxopt_port.verify.compare._batches import Batches
 from jaxopt_port.verify.diagnosis import CAUSES
 
 RNG = np.random.default_rng(11)
@@ -80,12 +81,13 @@ LOSSES = {
     "loss-scale": loss(8 * entropy()),
     "label-smoothing": loss(entropy(0.1)),
     "regularized-loss": loss(entropy() + 1e-3 * float(np.vdot(SQUARE, SQUARE))),
+    "low-precision": loss(float(ml_dtypes.bfloat16(entropy()))),
     None: loss(entropy() * 1.2345678901),
 }
 
 
-def data(yours):
-    return diagnosis.explain_data(yours, BATCHES, 1)
+def data(yours, later=()):
+    return diagnosis.explain_data(yours, dict(enumerate(BATCHES)), 1, later)
 
 
 ORDER = np.random.default_rng(0).permutation(8)
@@ -173,6 +175,39 @@ STAGES = {
     "forward": FORWARDS,
 }  # fmt: skip
 CASES = [(stage, name) for stage, causes in STAGES.items() for name in causes]
+
+
+def test_a_batch_that_torch_has_not_had_is_told_by_those_after_it():
+    other = [np.sin(9 * BATCHES[1][0]), BATCHES[1][1]]
+    cause = data(other, later=[BATCHES[0], BATCHES[1]])
+    assert cause.message == "your batch of step 2 is torch's of step 0, 2 earlier"
+    assert data(other, later=[BATCHES[0], BATCHES[2]]) is None
+
+
+def test_the_last_batches_are_kept():
+    """A run may be longer than what is kept, and go back."""
+    batches = Batches()
+    for step in range(300):
+        batches.add(step, [np.full(3, step)])
+    assert (min(batches.kept), max(batches.kept)) == (44, 299)
+    batches.truncate(290)
+    assert [int(b[0][0]) for b in batches.after(287)] == [288, 289]
+    batches.add(290, [np.zeros(2**25)])  # 256 MB alone
+    assert [*batches.kept] == [290]
+    assert diagnosis.explain_data([np.ones(3)], batches.kept, 289) is None
+
+
+def test_a_schedule_that_begins_anew_is_seen():
+    cause = hyperparameter([*RATES[:5], *RATES[:5]], step=5)
+    assert cause.name == "schedule-offset"
+    assert "begins anew at step 5" in cause.message
+
+
+def test_each_leaf_clipped_by_its_own_norm_is_told_from_each_group():
+    torchs = {path: g * (1.0 / (TOTAL + 1e-6)) for path, g in CLIPPED_OF.items()}
+    yours = {path: g / (NORMS[path] + 1e-6) for path, g in CLIPPED_OF.items()}
+    cause = diagnosis.explain_clipping(yours, torchs, CLIPPED_OF, {"a": 0, "b": 0})
+    assert (cause.name, "each leaf" in cause.message) == ("clip-per-group", True)
 
 
 @pytest.mark.parametrize(("stage", "name"), CASES)

@@ -19,12 +19,13 @@ chain, decayed, scaled = optax.chain, optax.add_decayed_weights, optax.scale_by_
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Torch's side: its options, the rate of each step, the norm that it clips to."""
+    """Torch's side: its options, the rate of each step, the norm or number it clips to."""
 
     optimizer: str
     options: dict[str, Any]
     rates: tuple[float, ...] | None = None
     max_norm: float | None = None
+    max_value: float | None = None
 
 
 def uncorrected_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Any:
@@ -57,6 +58,7 @@ def falling(shift: int = 0, every: int = 1, by: float = 0.9) -> Any:
 
 SGD, SGDM = Run("SGD", {"lr": 0.1}), Run("SGD", M)
 CLIPPED = Run("SGD", {"lr": 0.1}, max_norm=0.5)
+BY_VALUE = Run("SGD", M, max_value=0.25)
 NAMED = [
     (SGD, optax.sgd(0.1 * BATCH), "gradient-scale", "16 times"),
     (SGDM, chain(optax.scale(1 / BATCH), optax.sgd(0.1, 0.9)), "gradient-scale", "0.0625 times"),
@@ -103,6 +105,12 @@ NAMED = [
     (CLIPPED, optax.sgd(0.1), "clip-missing", "does not clip"),
     (CLIPPED, chain(optax.clip_by_global_norm(0.5), optax.sgd(0.1)), "clip-epsilon", "1e-6"),
     (CLIPPED, chain(optax.clip(0.5), optax.sgd(0.1)), "clip-kind", "each number"),
+    (BY_VALUE, chain(optax.clip_by_global_norm(0.5), optax.sgd(0.1, 0.9)), "clip-kind", "to 0.25"),
+    (BY_VALUE, chain(jp.clip_by_grad_norm(0.25), optax.sgd(0.1, 0.9)), "clip-kind", "norm"),
+    (BY_VALUE, optax.sgd(0.1, 0.9), "clip-missing", "does not clip"),
+    (BY_VALUE, chain(optax.clip(0.25), optax.sgd(0.1, 0.8)), "number", "momentum=0.8"),
+    (Run("SGD", M, DECAYING), optax.sgd(lambda n: falling()(n % 7), 0.9), "schedule-offset",
+     "anew at step 7"),
     (Run("Rprop", L), jp.rprop(lr=2e-2), "number", "lr=0.02"),
     (Run("SGD", M), chain(optax.scale_by_sign(), scaled(0.1)), None, ""),
     (Run("Adam", L), optax.lion(1e-2), None, ""),
@@ -127,6 +135,8 @@ def torch_side(run: Run, start: Any, grads: Any) -> tuple[Any, list[dict[str, An
         parameter.grad = torch.from_numpy(grad.copy())
         if run.max_norm is not None:
             torch.nn.utils.clip_grad_norm_([parameter], run.max_norm)
+        if run.max_value is not None:
+            torch.nn.utils.clip_grad_value_([parameter], run.max_value)
         optimizer.step()
         after.append(parameter.detach().numpy().copy())
     return np.array(after), options
@@ -153,7 +163,10 @@ def history_of(run: Run, tx: Any) -> UpdateHistory:
         optimizer=run.optimizer, options=options, other_options=[], grads=grads, start=start,
         yours=yours, torchs=torchs, first=int(np.argmax(apart)),
         clip=[
-            {"factor": min(1.0, most / (n + 1e-6)), "total": n, "group": n, "leaf": n}
+            {
+                "factor": min(1.0, most / (n + 1e-6)), "total": n, "group": n, "leaf": n,
+                "limit": run.max_value or np.inf,
+            }
             for n in norms
         ],
         batch_size=BATCH, steps_per_epoch=EPOCH,
@@ -191,7 +204,7 @@ def test_a_clipping_by_group_is_recognized() -> None:
     history = history_of(run, chain(jp.clip_by_grad_norm(0.5), optax.sgd(0.1)))
     history.torchs, history.options, history.first = torchs, options, 0
     history.clip = [
-        {"factor": f, "total": t, "group": t / 2, "leaf": t / 2}
+        {"factor": f, "total": t, "group": t / 2, "leaf": t / 2, "limit": np.inf}
         for f, t in zip(factors, totals, strict=True)
     ]
     cause = explain_update(history)

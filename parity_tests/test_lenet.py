@@ -162,8 +162,9 @@ ERROR_OVER_TORCHS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("flax", FLAX)
+@pytest.mark.parametrize(
+    ("flax", "objective"), list(zip(FLAX, OBJECTIVES, strict=True)), ids=list(FLAX)
+)
 @pytest.mark.parametrize("dtype", ERROR_OVER_TORCHS)
 def test_rounding_is_no_worse_than_torchs(
     dtype: str, flax: str, objective: str, digits: Any

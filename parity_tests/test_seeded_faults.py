@@ -7,13 +7,15 @@ in which there is none.
 from collections import Counter
 
 import pytest
+from held_out_faults import HELD_OUT
 from seeded_faults import FAULTS, score
-from seeded_models import MODELS, PAIRS, unbroken
+from seeded_models import unbroken
 
 from jaxopt_port.verify import CAUSES, STAGES
 
 # One in so many here; the command has all.
-EVERY = 3
+EVERY = 11
+ALL_FAULTS = [*FAULTS, *HELD_OUT]
 QUICK = ["adamw for adam", "betas swapped", "a kernel transposed, perceptron", "data a batch late"]
 # Of the kinds, each is seeded twice at least.
 KINDS = [
@@ -28,9 +30,9 @@ def test_the_table_has_every_kind_twice():
     counts = Counter(fault.cause for fault in FAULTS)
     assert len(FAULTS) >= 60
     assert [kind for kind in KINDS if counts[kind] < 2] == []
-    assert {fault.cause for fault in FAULTS} - {None} <= set(CAUSES)
-    assert {fault.stage for fault in FAULTS} <= set(STAGES)
-    assert len({fault.name for fault in FAULTS}) == len(FAULTS)
+    assert {fault.cause for fault in ALL_FAULTS} - {None} <= set(CAUSES)
+    assert {fault.stage for fault in ALL_FAULTS} <= set(STAGES)
+    assert len({fault.name for fault in ALL_FAULTS}) == len(ALL_FAULTS)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,7 @@ def test_the_table_has_every_kind_twice():
                 *([] if fault.name in QUICK else [pytest.mark.slow]),
             ],
         )
-        for i, fault in enumerate(FAULTS)
+        for i, fault in enumerate(ALL_FAULTS)
         if i % EVERY == 0 or fault.name in QUICK
     ],
 )
@@ -55,13 +57,17 @@ def test_a_fault_is_found_and_named(fault):
     assert result.cause, result.said
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    ("model", "optimizer"),
-    list(zip(MODELS, ["AdamW", "RMSprop", "NAdam", "SGD"], strict=True)),
+    ("model", "optimizer", "dtype", "seed"),
+    [
+        # Biases before the normalisations have gradients that are zero but for rounding.
+        ("convolutions", "SGD", "bfloat16", 7),
+        pytest.param("convolutions", "Adagrad", "float32", 7, marks=pytest.mark.slow),
+        pytest.param("transformer", "NAdam", "bfloat16", 1, marks=pytest.mark.slow),
+        pytest.param("lenet", "AdamW", "float32", 2, marks=pytest.mark.slow),
+        pytest.param("perceptron", "RMSprop", "bfloat16", 3, marks=pytest.mark.slow),
+    ],
 )
-def test_no_false_alarm(model, optimizer, dtype):
-    assert optimizer in PAIRS
-    report = unbroken(model, optimizer, seed=7, dtype=dtype, steps=60)
+def test_no_false_alarm(model, optimizer, dtype, seed):
+    report = unbroken(model, optimizer, seed, dtype, steps=40)
     assert report.ok, str(report)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from .. import diagnosis
+from ._batches import Batches
 from ._history import History
 from ._jax_run import Model
 from ._jax_side import JaxSide
@@ -17,8 +18,6 @@ from ._names import Array, Names, concrete, numpy_of
 from ._report import Cause
 
 Diagnosis = Callable[[], Cause | None]
-_MOST_BATCHES = 256  # that are kept, to be found again in the wrong place
-_MOST_BYTES = 256 * 2**20
 
 
 class Evidence:
@@ -42,20 +41,20 @@ class Evidence:
     ) -> None:
         self._side, self._names, self._momenta = side, names, momenta
         self._optimizer, self._per_epoch = optimizer, steps_per_epoch
-        self._batches: list[list[Array]] = []
-        self._bytes = 0
+        self._batches, self._own = Batches(), Batches()
+        self._size = 1
         self._theirs: list[list[dict[str, float]]] = []
         self._ours: list[dict[str, dict[str, float]]] = []
         self._group_of: dict[str, int] = {}
 
     # ── what is noted in each step ─────────────────────────────────────────────────────────────
 
-    def note_batch(self, batch: Any) -> None:
-        """Keep torch's batch, as this side is given it."""
-        arrays = [np.array(x) for x in jax.tree.leaves(batch)]
-        self._bytes += sum(x.nbytes for x in arrays)
-        if len(self._batches) < _MOST_BATCHES and self._bytes <= _MOST_BYTES:
-            self._batches.append(arrays)
+    def note_batch(self, step: int, batch: Any) -> None:
+        """Keep torch's batch of a step, as this side is given it."""
+        arrays = jax.tree.leaves(batch)
+        self._batches.add(step, arrays)
+        if step == 0 and arrays and arrays[0].ndim:
+            self._size = int(arrays[0].shape[0])
 
     def note_hyperparameters(
         self,
@@ -70,11 +69,9 @@ class Evidence:
 
     def truncate(self, steps: int) -> None:
         """Forget what came after a step, which will be run again."""
-        del self._theirs[steps:], self._ours[steps:], self._batches[steps:]
-
-    def _batch_size(self) -> int:
-        arrays = self._batches[0] if self._batches else []
-        return int(arrays[0].shape[0]) if arrays and arrays[0].ndim else 1
+        del self._theirs[steps:], self._ours[steps:]
+        self._batches.truncate(steps)
+        self._own.truncate(steps)
 
     # ── what each stage's diagnosis is given ───────────────────────────────────────────────────
 
@@ -85,9 +82,10 @@ class Evidence:
         return lambda: diagnosis.explain_parameters(_wide(yours), _wide(torchs), path)
 
     def data(self, yours: Sequence[Array], step: int) -> Diagnosis:
-        """Of a batch; torch's later ones are known when it is asked."""
-        mine = [np.array(x) for x in yours]
-        return lambda: diagnosis.explain_data(mine, self._batches, step)
+        """Of a batch; later ones are known when it is asked."""
+        self._own.add(step, yours)
+        mine = self._own.kept[step]
+        return lambda: diagnosis.explain_data(mine, self._batches.kept, step, self._own.after(step))
 
     def forward(
         self,
@@ -132,7 +130,7 @@ class Evidence:
 
         def diagnose() -> Cause | None:
             values = _wide(self._names.leaves_of(params))
-            size = self._batch_size()
+            size = self._size
             return diagnosis.explain_gradient(_wide(yours), _wide(torchs), values, path, size)
 
         return diagnose
@@ -168,7 +166,7 @@ class Evidence:
         """Of what an optimizer did."""
 
         def diagnose() -> Cause | None:
-            found = history.of(path, self._optimizer, step, self._batch_size(), self._per_epoch)
+            found = history.of(path, self._optimizer, step, self._size, self._per_epoch)
             return None if found is None else diagnosis.explain_update(found)
 
         return diagnose
@@ -196,7 +194,7 @@ class Evidence:
         old = np.array(before, np.float64)
         momentum = self._momenta.get(torch_name.rpartition(".")[0], 0.1)  # torch's default
         return lambda: diagnosis.explain_buffers(
-            path.rpartition("/")[2], yours, torchs, old, momentum, self._batch_size()
+            path.rpartition("/")[2], yours, torchs, old, momentum, self._size
         )
 
 

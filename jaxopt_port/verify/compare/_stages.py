@@ -49,7 +49,7 @@ class Stages:
         context.curves.loss_torch.append(float(evaluation.loss))
         data = jax.tree.map(numpy_of, evaluation.batch)
         batch = data if context.side.batch is None else context.side.batch(data)
-        context.evidence.note_batch(batch)
+        context.evidence.note_batch(step, batch)
         if own is not None:
             own = jax.tree.map(numpy_of, own)
             self._before.data(step, own, batch)

@@ -36,18 +36,20 @@ def explain_clipping(
     if factor >= 1:
         return Cause("clip-missing", "your side clips gradients; torch does not here", _REMEDY)
     most = factor * (total + 1e-6)
-    tries: dict[str, tuple[str, Callable[[str], float]]] = {
-        "clip-epsilon": ("divides by the norm; torch by the norm + 1e-6", lambda p: total),
-        "clip-per-group": (
+    tries: list[tuple[str, str, Callable[[str], float]]] = [
+        ("clip-epsilon", "divides by the norm; torch by the norm + 1e-6", lambda p: total),
+        (
+            "clip-per-group",
             "clips by the norm of each group; torch by that of all",
             lambda p: _norm(g for q, g in before.items() if groups.get(q) == groups.get(p)) + 1e-6,
         ),
-        "clip-kind": (
+        (
+            "clip-per-group",
             "clips each leaf by its own norm; torch by that of all",
             lambda p: _norm([before[p]]) + 1e-6,
         ),
-    }
-    for name, (words, norm) in tries.items():
+    ]
+    for name, words, norm in tries:
         if all(equal(yours[p], before[p] * min(1.0, most / norm(p)), 1e-9) for p in factors):
             return Cause(name, f"your side {words}", _REMEDY)
     if all(equal(yours[p], np.clip(before[p], -most, most), 1e-6) for p in factors):

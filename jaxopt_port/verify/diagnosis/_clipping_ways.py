@@ -46,16 +46,15 @@ def clipping_ways(history: UpdateHistory) -> Iterator[ClippingWay]:
         )  # fmt: skip
     if most is not None:
         for norm in ("group", "leaf"):
-            name = "clip-per-group" if norm == "group" else "clip-kind"
             yield ClippingWay(
-                name,
+                "clip-per-group",
                 [min(1.0, most / (h[norm] + 1e-6)) for h in held],
                 f"your side clips by the norm of the {norm}'s gradients; torch by that of all "
                 "parameters'",
                 "clip before the groups: optax.chain(jp.clip_by_grad_norm(…), groups)",
             )
             yield ClippingWay(
-                name,
+                "clip-per-group",
                 [min(1.0, most / h[norm]) if h[norm] else 1.0 for h in held],
                 f"your side clips by the norm of the {norm}'s gradients; torch by that of all "
                 "parameters'",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,23 +13,24 @@ from ._numbers import nice
 
 
 def explain_data(
-    yours: Sequence[Array], torchs: Sequence[Sequence[Array]], step: int
+    yours: Sequence[Array],
+    torchs: Mapping[int, Sequence[Array]],
+    step: int,
+    later: Sequence[Sequence[Array]] = (),
 ) -> Cause | None:
     """Explain a batch that is not torch's.
 
     Args:
         yours: its arrays.
-        torchs: torch's arrays of all steps that are known.
+        torchs: torch's arrays, by step, of those that are known.
         step: which this is.
+        later: your batches of the steps after this one, those that are known.
     """
-    for other, batch in enumerate(torchs):
-        if other != step and all(map(np.array_equal, yours, batch)):
-            where = f"{abs(other - step)} {'earlier' if other < step else 'later'}"
-            return Cause(
-                "data-offset",
-                f"your batch of step {step} is torch's of step {other}, {where}",
-                "start both loaders alike: a batch was taken, or shuffled, on one side only",
-            )
+    offset = _offset(yours, torchs, step)
+    if offset:
+        return _late(step, offset)
+    if step not in torchs:
+        return None
     theirs = torchs[step]
     if _permuted(yours, theirs):
         return Cause(
@@ -37,7 +38,7 @@ def explain_data(
             "your batch has torch's examples in another order",
             "give both sides the same order: one seed, one sampler",
         )
-    if _elsewhere(yours, torchs):
+    if _elsewhere(yours, list(torchs.values())):
         return Cause(
             "data-order",
             "your batch has examples that torch sees in other batches: another shuffle",
@@ -49,7 +50,28 @@ def explain_data(
         cause = _of_one(np.asarray(mine, np.float64), np.asarray(torchs_own, np.float64))
         if cause is not None:
             return cause
+    # The first batch may be one that torch has not had: the ones after it tell.
+    offsets = {_offset(own, torchs, step + 1 + i) for i, own in enumerate(later)}
+    if len(later) > 1 and len(offsets) == 1 and (offset := offsets.pop()):
+        return _late(step + 1, offset)
     return None
+
+
+def _offset(yours: Sequence[Array], torchs: Mapping[int, Sequence[Array]], step: int) -> int:
+    """Return how many steps later torch has this batch; 0 where it has it now, or never."""
+    for other, batch in torchs.items():
+        if other != step and all(map(np.array_equal, yours, batch)):
+            return other - step
+    return 0
+
+
+def _late(step: int, offset: int) -> Cause:
+    where = f"{abs(offset)} {'earlier' if offset < 0 else 'later'}"
+    return Cause(
+        "data-offset",
+        f"your batch of step {step} is torch's of step {step + offset}, {where}",
+        "start both loaders alike: a batch was taken, or shuffled, on one side only",
+    )
 
 
 def _rows(array: Array) -> list[bytes]:
