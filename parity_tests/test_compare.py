@@ -173,6 +173,42 @@ def test_flax_models():
     assert verify.compare(theirs(), side, batches(), steps=12).ok
 
 
+class Normalised(nnx.Module):
+    def __init__(self, rngs, norm):
+        self.norm = norm(5, rngs=rngs, epsilon=1e-5, momentum=0.9)
+        self.dense = nnx.Linear(5, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.dense(self.norm(x))
+
+
+class Unbiased(nnx.BatchNorm):
+    """Flax's layer with torch's running variance."""
+
+    def __call__(self, x):
+        kept, n = 0.9 * self.var[...], x.shape[0]
+        y = super().__call__(x)
+        self.var[...] = kept + (self.var[...] - kept) * n / (n - 1)
+        return y
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", [nnx.BatchNorm, Unbiased])
+def test_running_statistics_of_flax(norm):
+    """Flax keeps the biased variance; torch's side is the same but for that."""
+    module = torch.nn.Sequential(torch.nn.BatchNorm1d(5), torch.nn.Linear(5, 3))
+    side = verify.nnx_side(Normalised(nnx.Rngs(0), norm), tx=TX, loss=jax_loss)
+    rename = [(r"^0\.", "norm."), (r"^1\.", "dense.")]
+    report = verify.compare(theirs(module=module), side, batches(), steps=12, rename=rename)
+    if norm is Unbiased:
+        assert report.ok, str(report)
+    else:
+        first = report.first
+        assert (first.step, first.stage, first.leaves) == (0, "buffers", ("norm/var",))
+        assert first.cause.name == "biased-variance"
+        assert any(note.startswith("LayerDifferenceWarning") for note in report.notes)
+
+
 def test_a_report_goes_through_json(tmp_path):
     report = verify.compare(theirs(), mine(tx=optax.sgd(jnp.inf)), batches(), steps=5)
     assert report.first.distance.mismatched > 0
