@@ -203,11 +203,13 @@ FAULTS = [
 
 def report(fault):
     """Run the comparison of a fault."""
-    theirs, mine = sides(
-        fault.model, fault.torch, fault.tx, dtype=fault.dtype, theirs=fault.theirs, mine=fault.mine
-    )
-    data = MODELS[fault.model].batches(0, STEPS + 2)
-    return verify.compare(theirs, mine, data, steps=STEPS)
+    dtype = fault.dtype
+    with jax.enable_x64(dtype == "float64"):
+        theirs, mine = sides(
+            fault.model, fault.torch, fault.tx, dtype=dtype, theirs=fault.theirs, mine=fault.mine
+        )
+        data = MODELS[fault.model].batches(0, STEPS + 2)
+        return verify.compare(theirs, mine, data, steps=STEPS)
 
 
 class Score(NamedTuple):

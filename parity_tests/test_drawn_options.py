@@ -81,7 +81,7 @@ def arrays(draw, shape, special):
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", LEAFWISE, ids=lambda optimizer: optimizer.name)
 @settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

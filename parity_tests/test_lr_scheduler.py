@@ -10,7 +10,9 @@ from tolerances import bound
 
 FEW = 20
 AT_ONCE = 30
-BATCHES = [list(CASES)[i : i + AT_ONCE] for i in range(0, len(CASES), AT_ONCE)]
+# Every case is stepped eagerly too; here every other one.
+OTHERS = list(CASES)[::2]
+BATCHES = [OTHERS[i : i + AT_ONCE] for i in range(0, len(OTHERS), AT_ONCE)]
 
 
 def test_the_table_is_large():

@@ -14,7 +14,7 @@ from seeded_models import unbroken
 from jaxopt_port.verify import CAUSES, STAGES
 
 # One in so many here; the command has all.
-EVERY = 11
+EVERY = 16
 ALL_FAULTS = [*FAULTS, *HELD_OUT]
 QUICK = ["adamw for adam", "betas swapped", "a kernel transposed, perceptron", "data a batch late"]
 # Of the kinds, each is seeded twice at least.
