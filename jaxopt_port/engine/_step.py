@@ -52,6 +52,8 @@ def step(
     grads: Params | Callable[[Params], Any],
     state: State,
     params: Params,
+    *,
+    donate: bool = False,
     **extra_args: Any,
 ) -> tuple[Params, State]:
     """Take one optimizer step: torch's ``optimizer.step()``, to the last bit.
@@ -70,10 +72,16 @@ def step(
             ``jax.tree_util.Partial(loss, batch=batch)``, not by a new lambda.
         state: the state, from ``tx.init(params)`` or an earlier step.
         params: parameters.
+        donate: write the results into the memory of ``state`` and ``params``, which cannot be used
+            any more: torch's step in place, with no memory to be found for them. Within
+            ``jax.jit`` it has no meaning: donate there, and in the order of the results, or XLA
+            copies what it should overwrite: ``jax.jit(lambda params, state, grads: jp.step(tx,
+            grads, state, params), donate_argnums=(0, 1))``.
         **extra_args: arrays for transformations that take more, as ``tx.update`` would.
 
     Returns:
-        The new parameters and the new state; the arguments are left as they were.
+        The new parameters and the new state; without ``donate``, the arguments are left as they
+        were.
 
     Raises:
         ValueError: gradients whose tree or shapes are not the parameters'.
@@ -89,7 +97,8 @@ def step(
     """
     if _is_loss(grads, params) and not isinstance(grads, jax.tree_util.Partial):
         grads = jax.tree_util.Partial(grads)
-    stepped: tuple[Params, State] = _step(tx, grads, state, params, extra_args)
+    stepped: tuple[Params, State]
+    stepped = (_step_in_place if donate else _step)(tx, params, state, grads, extra_args)
     return stepped
 
 
@@ -102,8 +111,7 @@ def _is_loss(grads: Any, params: Any) -> bool:
     return not (arrays and structures[0] == structures[1])
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _step(tx: Any, grads: Any, state: Any, params: Any, extra_args: dict[str, Any]) -> Any:
+def _stepped(tx: Any, params: Any, state: Any, grads: Any, extra_args: dict[str, Any]) -> Any:
     if _is_loss(grads, params):
         value_fn = grads
         value, grads = jax.value_and_grad(value_fn)(params)
@@ -119,3 +127,9 @@ def _step(tx: Any, grads: Any, state: Any, params: Any, extra_args: dict[str, An
     pairs = zip(jax.tree.leaves(params), jax.tree.leaves(updates), strict=True)
     new = [exact.apply(*pair) for pair in pairs]
     return jax.tree.unflatten(jax.tree.structure(params), new), state
+
+
+# JAX pairs donated arguments with results of their shape in the order in which both come: here,
+# the parameters with the parameters, and not with a momentum.
+_step = jax.jit(_stepped, static_argnums=0)
+_step_in_place = jax.jit(_stepped, static_argnums=0, donate_argnums=(1, 2))

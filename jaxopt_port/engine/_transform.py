@@ -11,9 +11,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from .. import kernels
 from ..rules import Rows, Rule, Sum
 from ..rules.torch_ops import rounded, widened
 from ._numbers import entry
+from ._one_pass import Leaf
+from ._one_pass import updated as one_pass
 from ._paths import leaves_up_to
 from ._step import recorder
 
@@ -238,17 +241,37 @@ def rule_transform(
         with jax.enable_x64(True):
             of_groups = vectors()
             shared, scalars = jax.vmap(program.advance)(state.scalars, of_groups)
-            groups = groups_of(leaves)
-            own = {g: _entries(of_groups, g) for g in set(groups)}
-            met = {
-                (g, dtype): _rounded_entries(scalars, g, dtype)
-                for g, dtype in {(g, p.dtype) for g, p in zip(groups, leaves, strict=True)}
-            }
-            for i, (g, grad, param) in enumerate(zip(groups, grads, leaves, strict=True)):
-                before = {k: v[i] for k, (v, _) in held.items() if not _is_not_held(v[i])}
-                new_param, new_update, after = update_leaf(
-                    grad, param, before, own[g] | met[g, param.dtype]
+            given = [
+                Leaf(
+                    g,
+                    grad,
+                    param,
+                    {k: v[i] for k, (v, _) in held.items() if not _is_not_held(v[i])},
                 )
+                for i, (g, grad, param) in enumerate(
+                    zip(groups_of(leaves), grads, leaves, strict=True)
+                )
+            ]
+
+            @functools.cache
+            def vectors_for(dtype: Any) -> dict[str, jax.Array]:
+                return of_groups | _rounded(scalars, dtype)
+
+            @functools.cache
+            def numbers_for(group: int, dtype: Any) -> dict[str, jax.Array]:
+                return _entries(vectors_for(dtype), group)
+
+            by_kernel = {}
+            if recording is not None and kernels.enabled():
+                by_kernel = one_pass(update_leaf, given, vectors_for, _entries)
+            for i, leaf in enumerate(given):
+                if i in by_kernel:
+                    new_param, after = by_kernel[i]
+                    new_update = new_param - leaf.param  # where none follows, it is not computed
+                else:
+                    new_param, new_update, after = update_leaf(
+                        leaf.grad, leaf.param, leaf.state, numbers_for(leaf.group, leaf.param.dtype)
+                    )
                 if recording is not None:
                     recording.record(new_update, new_param)
                 new_updates.append(new_update)
@@ -263,14 +286,12 @@ def rule_transform(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _rounded_entries(
-    scalars: dict[str, jax.Array], group: int, dtype: jnp.dtype
-) -> dict[str, jax.Array]:
-    """Return a group's scalars as they meet arrays of ``dtype``, rounded once for all leaves."""
+def _rounded(scalars: dict[str, jax.Array], dtype: jnp.dtype) -> dict[str, jax.Array]:
+    """Return the groups' scalars as they meet arrays of ``dtype``, rounded once for all leaves."""
     wide = jnp.float64 if dtype in (jnp.float64, jnp.complex128) else jnp.float32
     return {
         name: value.astype(wide) if value.dtype == jnp.float64 else value
-        for name, value in _entries(scalars, group).items()
+        for name, value in scalars.items()
     }
 
 

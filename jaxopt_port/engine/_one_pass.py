@@ -1,0 +1,145 @@
+"""Leaves whose update is one loop: a rule's kernels in the place of its program in XLA."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import kernels
+
+
+class Leaf(NamedTuple):
+    """What a step is given for one leaf.
+
+    Attributes:
+        group: its group.
+        grad: its gradient.
+        param: the parameter.
+        state: its arrays by name.
+    """
+
+    group: int
+    grad: Any
+    param: jax.Array
+    state: dict[str, Any]
+
+    @property
+    def arrays(self) -> list[Any]:
+        return [self.grad, self.param, *self.state.values()]
+
+
+# (grad, param, state, numbers) -> (new_param, delta, new_state)
+LeafUpdate = Callable[..., tuple[jax.Array, jax.Array, dict[str, Any]]]
+
+
+@functools.lru_cache(maxsize=1024)
+def _kernel(
+    update_leaf: LeafUpdate,
+    names: tuple[str, ...],
+    arrays: tuple[Any, ...],
+    numbers: tuple[Any, ...],
+) -> tuple[kernels.Source, str] | None:
+    """Return the kernel for leaves of one shape and its target, if it can be had."""
+
+    def update(given: Sequence[Any], numbers: Any) -> list[Any]:
+        grad, param, *state = given
+        new, _, after = update_leaf(grad, param, dict(zip(names, state, strict=True)), numbers)
+        if after.keys() != set(names):
+            raise kernels.UnsupportedError("a state of other names")
+        return [new, *(after[name] for name in names)]
+
+    try:
+        source = kernels.written(update, arrays, dict(numbers))
+    except kernels.UnsupportedError:
+        return None
+    target = kernels.target(source)
+    return None if target is None else (source, target)
+
+
+def _shape(x: Any) -> jax.ShapeDtypeStruct | None:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype) if isinstance(x, jax.Array) else None
+
+
+def updated(
+    update_leaf: LeafUpdate,
+    leaves: Sequence[Leaf],
+    vectors_for: Callable[[Any], dict[str, jax.Array]],
+    entries: Callable[[Any, int], dict[str, jax.Array]],
+) -> dict[int, tuple[jax.Array, dict[str, Any]]]:
+    """Take the step of those leaves that have a kernel.
+
+    Args:
+        update_leaf: the update of one leaf.
+        leaves: the leaves.
+        vectors_for: by dtype, the numbers as they meet arrays of it, an entry per group.
+        entries: picks a group's numbers from those.
+
+    Returns:
+        By index, the new parameter and the new state.
+    """
+    calls: dict[tuple[str, Any], tuple[kernels.Source, list[int]]] = {}
+    for i, leaf in enumerate(leaves):
+        shapes = tuple(map(_shape, leaf.arrays))
+        if None in shapes:
+            continue
+        vectors = vectors_for(leaf.param.dtype)
+        numbers = tuple(
+            (name, jax.ShapeDtypeStruct(v.shape[1:], v.dtype)) for name, v in vectors.items()
+        )
+        kernel = _kernel(update_leaf, tuple(leaf.state), shapes, numbers)
+        if kernel is not None:
+            source, target = kernel
+            calls.setdefault((target, leaf.param.dtype), (source, []))[1].append(i)
+    made: dict[int, tuple[jax.Array, dict[str, Any]]] = {}
+    for (target, dtype), (source, indices) in calls.items():
+        of_call = [leaves[i] for i in indices]
+        results = _called(update_leaf, source, target, of_call, vectors_for(dtype), entries)
+        made |= dict(zip(indices, results, strict=True))
+    return made
+
+
+def _called(
+    update_leaf: LeafUpdate,
+    source: kernels.Source,
+    target: str,
+    leaves: Sequence[Leaf],
+    vectors: Mapping[str, jax.Array],
+    entries: Callable[[Any, int], dict[str, jax.Array]],
+) -> list[tuple[jax.Array, dict[str, Any]]]:
+    groups = np.array([leaf.group for leaf in leaves], np.int32)
+    names = [list(leaf.state) for leaf in leaves]
+    flat, structure = jax.tree.flatten((dict(vectors), [leaf.arrays for leaf in leaves]))
+    results = [x.aval.strip_weak_type() for leaf in leaves for x in leaf.arrays[1:]]
+
+    def plain(*flat: Any) -> list[Any]:
+        vectors, arrays = jax.tree.unflatten(structure, flat)
+        made: list[Any] = []
+        with jax.enable_x64(True):
+            own = {g: entries(vectors, g) for g in set(groups.tolist())}
+            for g, held, (grad, param, *state) in zip(groups.tolist(), names, arrays, strict=True):
+                before = dict(zip(held, state, strict=True))
+                new, _, after = update_leaf(grad, param, before, own[g])
+                made += [new, *(after[name] for name in held)]
+        return made
+
+    def quick(*flat: Any) -> list[Any]:
+        vectors, arrays = jax.tree.unflatten(structure, flat)
+        with jax.enable_x64(True):
+            columns = jax.vmap(source.numbers)(vectors) or [jnp.zeros(1, jnp.float64)]
+            numbers = jnp.stack(columns, axis=1)
+            aliases = {
+                1 + leaf * source.inputs + 1 + j: leaf * source.outputs + j
+                for leaf in range(len(arrays))
+                for j in range(source.outputs)
+            }
+            shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in results]
+            call = jax.ffi.ffi_call(target, shapes, input_output_aliases=aliases)
+            return list(call(numbers, *(x for of_leaf in arrays for x in of_leaf), groups=groups))
+
+    made = iter(kernels.alternative(kernels.Forms(plain, quick), flat, results))
+    return [(next(made), {name: next(made) for name in held}) for held in names]

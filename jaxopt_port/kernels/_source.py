@@ -1,0 +1,337 @@
+"""Writes C for the update of one leaf, from its jaxpr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class UnsupportedError(Exception):
+    """The jaxpr is not elementwise, or has an operation whose rounding C does not promise."""
+
+
+class Source(NamedTuple):
+    """The update of one leaf as a loop in C.
+
+    Attributes:
+        code: the generated part; the same for leaves of any shape and layout.
+        inputs: how many arrays a leaf is read from.
+        outputs: how many arrays are written for it.
+        numbers: computes the scalars of a group that the loop is given, from the numbers.
+    """
+
+    code: str
+    inputs: int
+    outputs: int
+    numbers: Callable[..., list[jax.Array]]
+
+
+class _Op(NamedTuple):
+    name: str
+    primitive: Any
+    params: dict[str, Any]
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+
+
+_INFIX = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "eq": "==",
+    "ne": "!=",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+}
+_C_TYPES = {"float32": "float", "float64": "double"}
+# A jaxpr within a jaxpr, by the parameter that holds it.
+_CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr"}
+
+
+class _Value:
+    """A variable of the flattened program."""
+
+    def __init__(self, aval: Any) -> None:
+        self.shape: tuple[int, ...] = aval.shape
+        self.dtype: np.dtype[Any] = aval.dtype
+        self.op: _Op | None = None
+        self.uses = 0
+
+
+def _flattened(jaxpr: Any, inputs: Sequence[Any], ops: list[_Op]) -> list[Any]:
+    """Append a jaxpr's operations to ``ops``, calls inlined; return the values of its outputs."""
+    from jax.extend.core import Literal
+
+    env: dict[Any, Any] = dict(zip(jaxpr.jaxpr.invars, inputs, strict=True))
+    env |= {var: np.asarray(c) for var, c in zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True)}
+
+    def read(atom: Any) -> Any:
+        if isinstance(atom, Literal):
+            aval: Any = atom.aval
+            return np.asarray(atom.val, aval.dtype)
+        return env[atom]
+
+    for eqn in jaxpr.jaxpr.eqns:
+        given = [read(atom) for atom in eqn.invars]
+        name = eqn.primitive.name
+        if name in _CALLS:
+            results: list[Any] = _flattened(eqn.params[_CALLS[name]], given, ops)
+        else:
+            results = [_Value(var.aval) for var in eqn.outvars]
+            op = _Op(name, eqn.primitive, dict(eqn.params), tuple(given), tuple(results))
+            ops.append(op)
+            for value in results:
+                value.op = op
+        env.update(zip(eqn.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.jaxpr.outvars]
+
+
+class _Writer:
+    """Writes the loop's body, and finds the scalars that it needs from outside."""
+
+    def __init__(self, dtype: np.dtype[Any], arrays: Sequence[_Value]) -> None:
+        self.dtype = dtype
+        self.lines: list[str] = []
+        self.scalars: list[_Value] = []
+        self._arrays = arrays
+        self._names = {id(value): f"x{i}" for i, value in enumerate(arrays)}
+
+    def name(self, value: Any) -> str:
+        """Return a C expression for a value; what it needs is written before."""
+        if not isinstance(value, _Value):
+            return self._literal(value)
+        if id(value) not in self._names:
+            self._names[id(value)] = self._scalar(value) if value.shape == () else self._made(value)
+        return self._names[id(value)]
+
+    def _literal(self, value: Any) -> str:
+        if value.size != 1:
+            raise UnsupportedError("an array that is a constant")
+        number = value.reshape(()).item()
+        if isinstance(number, bool):
+            return str(int(number))
+        if not np.isfinite(number):
+            return "NAN" if np.isnan(number) else ("INFINITY" if number > 0 else "-INFINITY")
+        return f"(({_C_TYPES[self.dtype.name]}){float(number).hex()})"
+
+    def _scalar(self, value: _Value) -> str:
+        if value.dtype != bool and value.dtype.kind != "f":
+            raise UnsupportedError(f"a scalar of {value.dtype}")
+        if self._needs_arrays(value):
+            raise UnsupportedError("a scalar that follows from the arrays")
+        self.scalars.append(value)
+        return f"s{len(self.scalars) - 1}"
+
+    def _needs_arrays(self, value: Any) -> bool:
+        if not isinstance(value, _Value):
+            return False
+        if value.op is None:
+            return any(value is x for x in self._arrays)
+        return any(map(self._needs_arrays, value.op.inputs))
+
+    def _made(self, value: _Value) -> str:
+        op = value.op
+        if op is None or len(op.outputs) != 1:
+            raise UnsupportedError("an operation with several results")
+        if value.dtype not in (self.dtype, np.dtype(bool)):
+            raise UnsupportedError(f"an array of {value.dtype}")
+        if op.name == "broadcast_in_dim":
+            (operand,) = op.inputs
+            if operand.shape != ():
+                raise UnsupportedError("a broadcast of an array")
+            return self.name(operand)
+        expression = self._expression(op)
+        if expression.isidentifier():
+            return expression
+        name = f"v{len(self.lines)}"
+        kind = "int" if value.dtype == bool else "element"
+        self.lines.append(f"    const {kind} {name} = {expression};")
+        return name
+
+    def _expression(self, op: _Op) -> str:
+        if any(x.shape not in ((), op.outputs[0].shape) for x in op.inputs):
+            raise UnsupportedError("arrays of several shapes")
+        if op.name in ("add", "sub") and (contracted := self._contracted(op)):
+            return contracted
+        if op.name == "select_n" and len(op.inputs) == 3:
+            which, no, yes = op.inputs
+            if _is_barrier(which, no, yes):
+                return self.name(yes)
+            return f"{self.name(which)} ? {self.name(yes)} : {self.name(no)}"
+        given = [self.name(x) for x in op.inputs]
+        if op.name in _INFIX:
+            return f"{given[0]} {_INFIX[op.name]} {given[1]}"
+        if op.name in ("max", "min"):
+            a, b = given
+            return f"({a} {'>=' if op.name == 'max' else '<='} {b} || {a} != {a}) ? {a} : {b}"
+        boolean = op.outputs[0].dtype == bool
+        simple = {
+            "neg": "-{0}",
+            "sqrt": "SQRT({0})",
+            "abs": "FABS({0})",
+            "square": "{0} * {0}",
+            "is_finite": "FABS({0}) < INFINITY",
+            "copy": "{0}",
+            "and": "{0} & {1}" if boolean else "",
+            "or": "{0} | {1}" if boolean else "",
+            "not": "!{0}" if boolean else "",
+        }.get(op.name, "")
+        if op.name == "convert_element_type" and not boolean:
+            simple = "(element){0}"
+        if op.name == "integer_pow" and op.params["y"] == 2:
+            simple = "{0} * {0}"
+        if not simple:
+            raise UnsupportedError(op.name)
+        return simple.format(*given)
+
+    def _contracted(self, op: _Op) -> str | None:
+        """Return the fused multiply-add that XLA makes of a sum with a product in it.
+
+        Of two products it is the second, which ``rules.torch_ops`` writes where it means one.
+        """
+        a, b = op.inputs
+        minus = "-" if op.name == "sub" else ""
+        if product := _product(b):
+            x, y = map(self.name, product)
+            return f"FMA({minus}{x}, {y}, {self.name(a)})"
+        if product := _product(a):
+            x, y = map(self.name, product)
+            return f"FMA({x}, {y}, {minus}{self.name(b)})"
+        return None
+
+
+def _product(value: Any) -> tuple[Any, ...] | None:
+    """Return the factors of a value that is a product, and used once."""
+    made = isinstance(value, _Value) and value.shape != () and value.uses == 1 and value.op
+    return made.inputs if made and made.name == "mul" else None
+
+
+def _is_barrier(which: Any, no: Any, yes: Any) -> bool:
+    """Whether a select is between a value and a NaN, by whether the value is one.
+
+    ``rules.torch_ops`` has it keep a product from being contracted; here the product is written
+    down as one.
+    """
+    if not (isinstance(which, _Value) and which.op and which.op.name == "eq"):
+        return False
+    return all(x is yes for x in which.op.inputs) and _is_nan(no)
+
+
+def _is_nan(value: Any) -> bool:
+    while isinstance(value, _Value) and value.op and value.op.name == "broadcast_in_dim":
+        (value,) = value.op.inputs
+    return isinstance(value, np.ndarray) and value.shape == () and bool(np.isnan(value))
+
+
+def written(update: Callable[..., Any], arrays: Sequence[Any], numbers: Any) -> Source:
+    """Write the loop for a leaf.
+
+    Args:
+        update: ``update(arrays, numbers)``, which returns a list of arrays.
+        arrays: the shapes and dtypes of the leaf's arrays: all the same, float32 or float64, of one
+            dimension or more.
+        numbers: a tree of shapes and dtypes of scalars.
+
+    Raises:
+        UnsupportedError: the update is not a loop in which C and XLA round alike.
+    """
+    shape, dtype = arrays[0].shape, np.dtype(arrays[0].dtype)
+    if dtype.name not in _C_TYPES or shape == ():
+        raise UnsupportedError(f"arrays of {dtype} and shape {shape}")
+    if any((x.shape, x.dtype) != (shape, dtype) for x in arrays):
+        raise UnsupportedError("arrays of several shapes or dtypes")
+    jaxpr = jax.make_jaxpr(update)(arrays, numbers)
+    inputs = [_Value(var.aval) for var in jaxpr.jaxpr.invars]
+    ops: list[_Op] = []
+    results = _flattened(jaxpr, inputs, ops)
+    if any((x.shape, x.dtype) != (shape, dtype) for x in results):
+        raise UnsupportedError("results of another shape or dtype")
+    _count_uses(results)
+
+    writer = _Writer(dtype, inputs[: len(arrays)])
+    names = [writer.name(value) for value in results]
+    stores = [f"    out[{i}][i] = {name};" for i, name in enumerate(names)]
+    code = _code(dtype, len(arrays), len(results), writer.scalars, writer.lines + stores)
+    return Source(code, len(arrays), len(results), _numbers(writer.scalars, inputs[len(arrays) :]))
+
+
+def _numbers(
+    scalars: Sequence[_Value], inputs: Sequence[_Value]
+) -> Callable[[Any], list[jax.Array]]:
+    """Return the function that computes scalars from the tree of numbers."""
+
+    def numbers(tree: Any) -> list[jax.Array]:
+        env = {id(v): x for v, x in zip(inputs, jax.tree.leaves(tree), strict=True)}
+
+        def made(value: Any) -> Any:
+            if not isinstance(value, _Value):
+                return jnp.asarray(value)
+            if id(value) not in env:
+                op = value.op
+                assert op is not None
+                results = op.primitive.bind(*map(made, op.inputs), **op.params)
+                results = results if op.primitive.multiple_results else [results]
+                env.update((id(v), x) for v, x in zip(op.outputs, results, strict=True))
+            return env[id(value)]
+
+        return [jnp.asarray(made(value), jnp.float64) for value in scalars]
+
+    return numbers
+
+
+def _count_uses(results: Sequence[Any]) -> None:
+    seen: set[int] = set()
+    waiting = list(results)
+    for value in results:
+        if isinstance(value, _Value):
+            value.uses += 1
+    while waiting:
+        value = waiting.pop()
+        if not isinstance(value, _Value) or value.op is None or id(value.op) in seen:
+            continue
+        seen.add(id(value.op))
+        for x in value.op.inputs:
+            if isinstance(x, _Value):
+                x.uses += 1
+                waiting.append(x)
+
+
+def _code(
+    dtype: np.dtype[Any], inputs: int, outputs: int, scalars: Sequence[_Value], lines: Sequence[str]
+) -> str:
+    suffix = "f" if dtype == np.float32 else ""
+    declared = [
+        f"  const {'int' if value.dtype == bool else 'element'} s{i} = "
+        + (f"s[{i}] != 0;" if value.dtype == bool else f"(element)s[{i}];")
+        for i, value in enumerate(scalars)
+    ]
+    loads = [f"    const element x{i} = in[{i}][i];" for i in range(inputs)]
+    return "\n".join(
+        [
+            "#include <math.h>",
+            f"typedef {_C_TYPES[dtype.name]} element;",
+            f"#define INPUTS {inputs}",
+            f"#define OUTPUTS {outputs}",
+            f"#define SCALARS {max(1, len(scalars))}",
+            f"#define FMA(x, y, z) __builtin_fma{suffix}(x, y, z)",
+            f"#define SQRT(x) __builtin_sqrt{suffix}(x)",
+            f"#define FABS(x) __builtin_fabs{suffix}(x)",
+            "static void body(const element** in, element** out, const double* s, int64_t begin, "
+            "int64_t end) {",
+            *declared,
+            "#pragma GCC ivdep",
+            "  for (int64_t i = begin; i < end; ++i) {",
+            *loads,
+            *lines,
+            "  }",
+            "}",
+            "",
+        ]
+    )
