@@ -17,6 +17,7 @@ try:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+    from ._bench_command import bench
     from ._case_commands import (
         HtmlFile,
         new_case,
@@ -250,6 +251,7 @@ def lr(
 
 for command in (new_case, record, recorder, replay, convert):
     app.command()(command)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench)
 
 
 def main() -> None:

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+import jaxopt_port as jp
+
 
 def loaded_by(statement):
     code = f"import sys; {statement}; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"
@@ -14,7 +16,7 @@ def loaded_by(statement):
 
 @pytest.fixture(scope="module")
 def loaded():
-    return loaded_by("import jaxopt_port")
+    return loaded_by("import jaxopt_port; [getattr(jaxopt_port, n) for n in dir(jaxopt_port)]")
 
 
 @pytest.mark.parametrize("package", ["torch", "flax", "matplotlib", "sklearn", "typer", "rich"])
@@ -33,3 +35,10 @@ def test_a_step_loads_nothing_else():
         "jp.step(tx, p, tx.init(p), p)"
     )
     assert not loaded_by(statement) & {"torch", "flax", "matplotlib"}
+
+
+def test_every_name_is_found_and_no_other():
+    for name in dir(jp):
+        assert getattr(jp, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'Adem'"):
+        jp.Adem  # noqa: B018

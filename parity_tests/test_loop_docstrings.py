@@ -32,7 +32,7 @@ def test_examples(name):
 
 def test_what_is_public_has_an_example():
     public = [jp.GradScaler, jp.accumulate_grads, jp.get_total_norm]
-    public += [value for name, value in vars(jp).items() if name.startswith("clip_")]
+    public += [getattr(jp, name) for name in dir(jp) if name.startswith("clip_")]
     for module in (jp.lr_scheduler, jp.swa_utils):
         public += [value for name, value in vars(module).items() if not name.startswith("_")]
     states = (jp.lr_scheduler.LRScheduler, jp.lr_scheduler.SchedulerState)

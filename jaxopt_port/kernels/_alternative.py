@@ -51,9 +51,9 @@ def _primitive() -> Any:
         return mlir.lower_fun(forms.plain, multiple_results=True)(ctx, *args)
 
     def cpu_lowering(ctx: Any, *args: Any, forms: Forms, results: Any) -> Any:
-        module = ctx.module_context
-        devices = getattr(module.axis_context, "num_devices", 0)
-        exported = module.lowering_parameters.for_export
+        # What is not said counts as several devices, or as exported.
+        devices = getattr(ctx.module_context.axis_context, "num_devices", 0)
+        exported = getattr(ctx.module_context.lowering_parameters, "for_export", True)
         form = forms.quick if devices == 1 and not exported else forms.plain
         return mlir.lower_fun(form, multiple_results=True)(ctx, *args)
 

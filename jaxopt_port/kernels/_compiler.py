@@ -85,9 +85,9 @@ def target(source: Source) -> str | None:
 @functools.cache
 def _registered(code: str) -> str | None:
     text = f'#include "xla/ffi/api/c_api.h"\n{code}{_handler()}'
-    digest = hashlib.sha256((text + _machine()).encode()).hexdigest()[:24]
-    name = f"jaxopt_port_{digest}"
     try:
+        digest = hashlib.sha256((text + _machine()).encode()).hexdigest()[:24]
+        name = f"jaxopt_port_{digest}"
         library = ctypes.CDLL(str(_compiled(text, name)))
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)

@@ -1,0 +1,1 @@
+"""Optimizer steps and training steps, here and in the peers: measured, kept, drawn, compared."""

@@ -1,0 +1,243 @@
+"""JAX's contenders: this library's and plain Optax's; imported in a worker of its own."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import jaxopt_port as jp
+from jaxopt_port import kernels
+
+from ._contender import Contender, LeftOutError
+from ._data import OPTIONS, STEPS_BEFORE_CHECK, arrays, sample
+from ._networks import lenet_batch, lenet_torch, transformer_nnx, transformer_torch, words
+
+# Options that make of Optax's optimizers what torch's do, as nearly as they can.
+_OPTAX: dict[str, Callable[[], optax.GradientTransformation]] = {
+    "SGD": lambda: optax.sgd(1e-3, momentum=0.9),
+    "Adam": lambda: optax.adam(1e-3),
+    "AdamW": lambda: optax.adamw(1e-3, weight_decay=1e-2),
+    "RMSprop": lambda: optax.rmsprop(1e-3, decay=0.99, eps_in_sqrt=False),
+    "Adagrad": lambda: optax.adagrad(1e-3, initial_accumulator_value=0.0, eps=1e-10),
+    "Adafactor": lambda: optax.adafactor(1e-3),
+    "Muon": lambda: optax.contrib.muon(1e-3),
+    "Adadelta": lambda: optax.adadelta(1e-1, rho=0.9, eps=1e-6),
+    "Adamax": lambda: optax.adamax(1e-3),
+    "NAdam": lambda: optax.nadam(1e-3),
+    "RAdam": lambda: optax.radam(1e-3),
+    "Rprop": lambda: optax.rprop(1e-3),
+}
+
+
+def start(threads: int) -> dict[str, Any]:
+    """Return the versions and the device; XLA takes as many threads as there are cores."""
+    del threads
+    jax.config.update("jax_default_matmul_precision", "highest")
+    import flax
+
+    (device, *_) = jax.devices()
+    return {
+        **{m.__name__: m.__version__ for m in (jax, optax, flax, jp)},
+        "device": device.device_kind,
+        "platform": device.platform,
+        "kernels": kernels.enabled(),
+    }
+
+
+def make(suite: str, name: str, settings: dict[str, Any]) -> Contender:
+    """Make a contender."""
+    return {"step": _step, "dispatch": _step, "train": _train, "groups": _groups, "limit": _limit}[
+        suite
+    ](name, **settings)
+
+
+def _limit(name: str, size: int) -> Contender:
+    """Move ``size`` bytes: half read, half written."""
+    x = jnp.ones(size // 8, jnp.float32)
+    if name == "copy":
+        return Contender([lambda: jnp.copy(x)], wait=jax.block_until_ready)
+    add = jax.jit(lambda x: x + 1, donate_argnums=0)
+    held = [x]
+
+    def call() -> Any:
+        held[0] = add(held[0])
+        return held[0]
+
+    call()
+    return Contender([call], wait=jax.block_until_ready, kept=held)
+
+
+def _by_update(tx: optax.GradientTransformation) -> Callable[..., Any]:
+    def step(params: Any, state: Any, grads: Any) -> Any:
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    return step
+
+
+def _by_step(tx: optax.GradientTransformation) -> Callable[..., Any]:
+    return lambda params, state, grads: jp.step(tx, grads, state, params)
+
+
+def _stepper(
+    step: Callable[..., Any], tx: optax.GradientTransformation, params: Any, grads: Any
+) -> tuple[Callable[[], Any], list[Any]]:
+    # In the order of the results: JAX pairs donated arguments with them by place.
+    compiled = jax.jit(step, donate_argnums=(0, 1))
+    held = [params, tx.init(params)]
+
+    def call() -> Any:
+        held[:] = compiled(*held, grads)
+        return held
+
+    return call, held
+
+
+def _form(name: str, optimizer: str) -> tuple[Callable[..., Any], optax.GradientTransformation]:
+    if name == "optax":
+        if optimizer not in _OPTAX:
+            raise LeftOutError(f"Optax has no {optimizer}")
+        tx = _OPTAX[optimizer]()
+        return _by_update(tx), tx
+    tx = getattr(jp, optimizer)(**OPTIONS[optimizer])
+    return (_by_step if name == "jp.step" else _by_update)(tx), tx
+
+
+def _step(name: str, model: str, optimizer: str, copies: int, host: bool = False) -> Contender:
+    calls, check, kept = [], None, []
+    if name == "nothing":
+        step: Callable[..., Any] = lambda params, state, grads: (params, state)  # noqa: E731
+        tx: optax.GradientTransformation = optax.adam(1e-3)
+    else:
+        step, tx = _form(name, optimizer)
+    for copy in range(copies):
+        params = [jnp.array(x) for x in arrays(model, optimizer, 0)]
+        grads = [jnp.array(x) for x in arrays(model, optimizer, 1)]
+        call, held = _stepper(step, tx, params, grads)
+        del params
+        for _ in range(STEPS_BEFORE_CHECK if copy == 0 else 1):
+            jax.block_until_ready(call())
+        if copy == 0 and name != "nothing":
+            check = sample(np.asarray(x) for x in held[0])
+        calls.append(call)
+        kept.append((held, grads))
+    return Contender(calls, check, host=host, wait=jax.block_until_ready, kept=kept)
+
+
+def _groups(name: str, leaves: int, groups: int) -> Contender:
+    names = [f"layer{i:04}" for i in range(leaves)]
+    rng = np.random.default_rng(0)
+    params = {n: jnp.asarray(rng.standard_normal((16, 16), dtype=np.float32)) for n in names}
+    grads = jax.tree.map(lambda p: 1e-3 * p, params)
+    if name == "optax":
+        inject = optax.inject_hyperparams(optax.sgd)
+        labels = {n: str(i % groups) for i, n in enumerate(names)}
+        each = {str(g): inject(learning_rate=1e-3 * (g + 1), momentum=0.9) for g in range(groups)}
+        tx: Any = optax.multi_transform(each, labels)
+        call, held = _stepper(_by_update(tx), tx, params, grads)
+    else:
+        tx = jp.SGD(
+            [{"params": names[g::groups], "lr": 1e-3 * (g + 1)} for g in range(groups)],
+            momentum=0.9,
+        )
+        call, held = _stepper(_by_step(tx), tx, params, grads)
+    for _ in range(STEPS_BEFORE_CHECK):
+        jax.block_until_ready(call())
+    check = sample(np.asarray(held[0][n]) for n in names)
+    return Contender([call], check, wait=jax.block_until_ready, kept=held)
+
+
+def _train(name: str, network: str, batch: int) -> Contender:
+    from flax import nnx
+
+    from jaxopt_port import interop
+    from jaxopt_port.models import lenet
+
+    if network == "LeNet":
+        images, labels = map(jnp.asarray, lenet_batch(batch))
+        if name.startswith("Linen"):
+            linen = lenet.LinenLeNet()
+            params: Any = linen.init(jax.random.key(0), images)
+            apply: Callable[..., Any] = linen.apply
+        else:
+            graph, params = nnx.split(lenet.LeNet(rngs=nnx.Rngs(0)))
+            apply = lambda params, x: nnx.merge(graph, params)(x)  # noqa: E731
+        params = interop.params_from_torch(lenet_torch(), params)
+        tx: Any = _OPTAX["SGD"]() if name.endswith("optax") else jp.SGD(**OPTIONS["SGD"])
+
+        def loss(params: Any) -> Any:
+            logits = apply(params, images)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    else:
+        tokens = jnp.asarray(words(batch))
+        graph, params = nnx.split(transformer_nnx())
+        params = interop.params_from_torch(transformer_torch(), params)
+        tx = _OPTAX["AdamW"]() if name.endswith("optax") else jp.AdamW(**OPTIONS["AdamW"])
+
+        def loss(params: Any) -> Any:
+            logits = nnx.merge(graph, params)(tokens[:, :-1])
+            each = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
+            return each.mean()
+
+    update = (_by_update if name.endswith("optax") else _by_step)(tx)
+
+    def step(params: Any, state: Any) -> Any:
+        value, grads = jax.value_and_grad(loss)(params)
+        return (*update(params, state, grads), value)
+
+    compiled, held = jax.jit(step, donate_argnums=(0, 1)), [params, tx.init(params)]
+
+    def call() -> Any:
+        *held[:], value = compiled(*held)
+        return value
+
+    losses = np.array([float(call()) for _ in range(STEPS_BEFORE_CHECK)])
+    return Contender([call], losses, wait=jax.block_until_ready, kept=held)
+
+
+_COMPILED: dict[str, Callable[[], tuple[Callable[..., Any], Any]]] = {
+    "optax.adam": lambda: (_by_update, optax.adam(1e-3)),
+    "jp.adam": lambda: (_by_step, jp.adam()),
+    "inject_hyperparams(optax.adam)": lambda: (
+        _by_update,
+        optax.inject_hyperparams(optax.adam)(1e-3),
+    ),
+    "jp.Adam": lambda: (_by_step, jp.Adam()),
+    "jp.Adam, tx.update": lambda: (_by_update, jp.Adam()),
+}
+
+
+def compile_seconds(name: str, leaves: int) -> float:
+    """Return the processor time of tracing and compiling a step, which no other process adds to."""
+    form, tx = _COMPILED[name]()
+    shapes = [(64, 32), (32,), (3, 3, 16, 16), (128,)]
+    params = {f"layer{i:04}": jnp.ones(shapes[i % 4]) for i in range(leaves)}
+    state = tx.init(params)
+    jax.clear_caches()
+    begun = time.process_time()
+    jax.jit(form(tx), donate_argnums=(0, 1)).lower(params, state, params).compile()
+    return time.process_time() - begun
+
+
+def memory(settings: dict[str, Any]) -> dict[str, float]:
+    """Return bytes of parameters, of state, and what a donated step needs beyond its arguments."""
+    tx = getattr(jp, settings["optimizer"])(**OPTIONS[settings["optimizer"]])
+    params = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arrays(**settings, seed=0)]
+    state = jax.eval_shape(tx.init, params)
+    step = jax.jit(_by_step(tx), donate_argnums=(0, 1))
+    found = step.lower(params, state, params).compile().memory_analysis()
+    more = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    return {
+        "parameters": float(sum(4 * math.prod(p.shape) for p in params)),
+        "state": float(sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))),
+        "arguments": float(found.argument_size_in_bytes),
+        "more": float(more),
+    }

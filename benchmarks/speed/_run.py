@@ -1,0 +1,269 @@
+"""Runs suites: contenders in turns, each side in its own process."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ._contender import Case, LeftOutError
+from ._data import OPTIONS, arrays, sample
+from ._results import Measurement, Results, machine, memory_free, now
+from ._shapes import elements, shapes_of
+from ._suites import LISTED, SMALL, TIMED, bytes_moved
+from ._worker import SIDES, Worker
+
+SUITES = (*TIMED, "compile", "memory", "import")
+# Seconds that a contender is given in a case, at least so many turns, and seconds in a turn.
+_SECONDS, _TURNS, _TURN = 3.0, 7, 0.1
+_PAUSE = 0.02  # for the threads of the side before to go to sleep
+_LIMIT_BYTES = 2**29
+_MEMORY_SHARE = 0.85
+
+Say = Callable[[str], None]
+
+
+def _spread(times: Sequence[float]) -> tuple[float, float, float]:
+    median, low, high = (float(q) for q in np.quantile(times, [0.5, 0.25, 0.75]))
+    return median, low, high
+
+
+class Run:
+    """One run of some suites.
+
+    Args:
+        suites: their names.
+        quick: fewer and smaller cases, and fewer turns.
+        threads: for both sides, on the CPU.
+        command: what was asked for, to be kept.
+        say: is told what is being measured.
+        keep: is given the results after each case, so that little is lost where a run ends early.
+    """
+
+    def __init__(
+        self,
+        suites: Iterable[str],
+        quick: bool,
+        threads: int,
+        command: str,
+        say: Say,
+        keep: Callable[[Results], None] = lambda results: None,
+    ) -> None:
+        self._suites, self._quick, self._say = list(suites), quick, say
+        self._turns = 3 if quick else _TURNS
+        self._seconds = _SECONDS / 6 if quick else _SECONDS
+        self._keep = keep
+        self._workers: dict[str, Worker] = {}
+        self._threads = threads
+        self.results = Results(now(), command, machine(threads), {})
+
+    def measure(self) -> Results:
+        """Run the suites; returns what was measured."""
+        try:
+            for side in SIDES:
+                self._say(f"starting {side}")
+                self._workers[side] = Worker(side, self._threads)
+                self.results.sides[side] = self._workers[side].facts
+            cases = [case for s in self._suites if s in TIMED for case in TIMED[s](self._quick)]
+            for i, case in enumerate(cases):
+                self._say(f"{case.suite} {i + 1}/{len(cases)}: {case.name}")
+                self._case(case)
+                self._keep(self.results)
+            for suite, measure in (("compile", self._compile), ("memory", self._memory)):
+                if suite in self._suites:
+                    self._say(suite)
+                    measure()
+        finally:
+            for worker in self._workers.values():
+                worker.stop()
+        if "import" in self._suites:
+            self._say("import")
+            self._import()
+        return self.results
+
+    def _leave_out(self, case: str, contender: str, why: str) -> None:
+        self.results.left_out.append({"case": case, "contender": contender, "why": why})
+
+    def _case(self, case: Case) -> None:
+        made: list[tuple[Worker, str]] = []
+        checks: dict[str, Any] = {}
+        for side, contenders in case.contenders.items():
+            for contender in contenders:
+                if why := self._too_large(case):
+                    self._leave_out(case.name, contender, why)
+                    continue
+                try:
+                    checks[contender] = self._workers[side](
+                        "make", contender, case.suite, contender, case.settings
+                    )
+                except LeftOutError as error:
+                    self._leave_out(case.name, contender, str(error))
+                else:
+                    made.append((self._workers[side], contender))
+        limits = self._limits(case)
+        times, calls = self._in_turns(made + limits)
+        bandwidth = self._bandwidth(case, times, limits)
+        start = None
+        if "model" in case.settings:
+            start = sample(arrays(case.settings["model"], case.settings["optimizer"], 0))
+        first = next((x for x in checks.values() if x is not None), None)
+        for _, contender in made:
+            median, low, high = _spread(times[contender])
+            self.results.measurements.append(
+                Measurement(
+                    *(case.suite, case.name, contender, "s", median, low, high),
+                    turns=len(times[contender]),
+                    calls=calls[contender],
+                    limit=None if bandwidth is None else self._moved(case) / bandwidth,
+                    differs=_distance(checks[contender], first, start),
+                    settings=_numbers(case.settings),
+                )
+            )
+        for worker in self._workers.values():
+            worker("drop")
+
+    def _too_large(self, case: Case) -> str | None:
+        """Return why one more contender of a case does not fit into memory."""
+        if "model" not in case.settings or self._on_accelerator():
+            return None
+        need = (
+            16
+            * elements(shapes_of(case.settings["model"], case.settings["optimizer"]))
+            * case.settings["copies"]
+        )
+        free = int(memory_free() * _MEMORY_SHARE)
+        if need > free:
+            return f"needs {need / 2**30:.0f} GiB of memory, of which {free / 2**30:.0f} are free"
+        return None
+
+    def _on_accelerator(self) -> bool:
+        return any(w.facts["platform"] != "cpu" for w in self._workers.values())
+
+    def _limits(self, case: Case) -> list[tuple[Worker, str]]:
+        """Make what measures the bandwidth, where a case is bound by it."""
+        if case.suite != "step":
+            return []
+        made = []
+        for name in ("copy", "read-modify-write"):
+            for side, worker in self._workers.items():
+                worker("make", f"{name} {side}", "limit", name, {"size": _LIMIT_BYTES})
+                made.append((worker, f"{name} {side}"))
+        return made
+
+    def _bandwidth(
+        self, case: Case, times: dict[str, list[float]], limits: list[tuple[Worker, str]]
+    ) -> float | None:
+        if not limits:
+            return None
+        found = {name: _LIMIT_BYTES / float(np.median(times[name])) for _, name in limits}
+        best = max(found.values())
+        for name, value in found.items():
+            self.results.measurements.append(
+                Measurement("bandwidth", case.name, name, "B/s", value, value, value)
+            )
+        return best
+
+    def _moved(self, case: Case) -> float:
+        return float(bytes_moved(case.settings["model"], case.settings["optimizer"]))
+
+    def _in_turns(
+        self, made: Sequence[tuple[Worker, str]]
+    ) -> tuple[dict[str, list[float]], dict[str, int]]:
+        calls, times = {}, {name: list[float]() for _, name in made}
+        turns = 0
+        for worker, name in made:
+            worker("time", name, 1)
+            once = worker("time", name, 2)
+            calls[name] = max(1, min(200, math.floor(_TURN / once)))
+            each = self._seconds / max(1e-9, once * calls[name])
+            turns = max(turns, min(3 * self._turns, max(self._turns, round(each))))
+        for turn in range(turns):
+            shift = turn % max(1, len(made))
+            before = None
+            for worker, name in [*made[shift:], *made[:shift]]:
+                if before is not worker:
+                    time.sleep(_PAUSE)
+                before = worker
+                times[name].append(worker("time", name, calls[name]))
+        return times, calls
+
+    def _compile(self) -> None:
+        names = ("optax.adam", "jp.adam", "inject_hyperparams(optax.adam)", "jp.Adam")
+        names = names[::3] if self._quick else (*names, "jp.Adam, tx.update")
+        for leaves in (10, 100) if self._quick else (10, 100, 300, 1000):
+            times: dict[str, list[float]] = {name: [] for name in names}
+            worker = self._workers["jax"]
+            for name in names:  # the first compiles the kernel in C, if it is not kept yet
+                worker("compile_seconds", name, 10)
+            for _ in range(1 if self._quick else 3 if leaves > 300 else 5):
+                for name in names:
+                    times[name].append(worker("compile_seconds", name, leaves))
+            for name in names:
+                self.results.measurements.append(
+                    Measurement(
+                        *("compile", f"{leaves} leaves", name, "s", *_spread(times[name])),
+                        turns=len(times[name]),
+                        settings={"leaves": leaves},
+                    )
+                )
+
+    def _memory(self) -> None:
+        for optimizer in LISTED[:2] if self._quick else OPTIONS:
+            case = {"model": SMALL if self._quick else "ResNet-50", "optimizer": optimizer}
+            for side, kinds in (("torch", ("state",)), ("jax", ("state", "more"))):
+                try:
+                    found = self._workers[side]("memory", case)
+                except LeftOutError as error:
+                    self._leave_out(f"{optimizer}, {case['model']}", side, str(error))
+                    continue
+                for kind in kinds:
+                    contender = f"{'torch' if side == 'torch' else 'jp.step'}: {kind}"
+                    self.results.measurements.append(
+                        Measurement(
+                            *("memory", f"{optimizer}, {case['model']}", contender, "B"),
+                            *(found[kind],) * 3,
+                            limit=found.get("arguments"),
+                            settings={"parameters": found["parameters"]},
+                        )
+                    )
+
+    def _import(self) -> None:
+        timed = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
+        modules = ("jax, optax", "jax, optax, jaxopt_port")
+        modules += ("jax, optax, jaxopt_port; jaxopt_port.SGD",)
+        times: dict[str, list[float]] = {f"import {m}": [] for m in modules}
+        with tempfile.TemporaryDirectory() as folder:
+            for _ in range(2 if self._quick else 11):
+                for module in modules:
+                    command = [sys.executable, "-c", timed.format(module)]
+                    done = subprocess.run(
+                        command, check=True, capture_output=True, text=True, cwd=folder
+                    )
+                    times[f"import {module}"].append(float(done.stdout))
+        for name, seen in times.items():
+            self.results.measurements.append(
+                Measurement("import", "import", name, "s", *_spread(seen), turns=len(seen))
+            )
+
+
+def _numbers(settings: dict[str, Any]) -> dict[str, Any]:
+    found = dict(settings)
+    if "model" in settings:
+        shapes = shapes_of(settings["model"], settings["optimizer"])
+        found |= {"leaves": len(shapes), "parameters": elements(shapes)}
+    return found
+
+
+def _distance(ours: Any, theirs: Any, start: Any) -> float | None:
+    """Return how far two contenders' results are apart, as a part of how far the second went."""
+    if ours is None or theirs is None or ours.shape != theirs.shape:
+        return None
+    ours, theirs = (np.asarray(x, np.float64) for x in (ours, theirs))
+    way = theirs - start if start is not None and start.shape == theirs.shape else theirs
+    return float(np.linalg.norm(ours - theirs) / max(np.linalg.norm(way), 1e-300))

@@ -1,0 +1,139 @@
+"""Results as text: tables in the terminal, the README's table, a comparison of two files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from rich import box
+from rich.table import Table
+
+from ._results import Measurement, Results
+from ._targets import targets
+
+README = Path(__file__).parents[2] / "README.md"
+_BEGIN, _END = "<!-- speed: begin -->", "<!-- speed: end -->"
+# A change is a regression beyond this part of the old time, and beyond both runs' quartiles.
+_NOISE = 0.1
+
+
+def amount(value: float, unit: str) -> str:
+    """Return a number with its unit."""
+    if unit == "s":
+        return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.3g} ms"
+    if unit == "B/s":
+        return f"{value / 1e9:.1f} GB/s"
+    return f"{value / 2**20:.3g} MiB"
+
+
+def suite_table(results: Results, suite: str) -> Table:
+    """Return a suite's measurements, with ratios to the first contender of each case."""
+    table = Table(title=suite, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("case", no_wrap=True)
+    table.add_column("contender", no_wrap=True)
+    for column in ("median", "quartiles", "ratio", "to the limit", "differs"):
+        table.add_column(column, justify="right", no_wrap=True)
+    case = None
+    base = 1.0
+    for m in (m for m in results.measurements if m.suite == suite):
+        if m.case != case:
+            base = m.median
+        table.add_row(
+            "" if m.case == case else m.case,
+            m.contender,
+            amount(m.median, m.unit),
+            f"{amount(m.low, m.unit)} to {amount(m.high, m.unit)}",
+            f"{m.median / base:.2f}" if base else "",
+            f"{m.median / m.limit:.2f}" if m.limit else "",
+            "" if m.differs is None else f"{m.differs:.0e}",
+            end_section=False,
+        )
+        case = m.case
+    return table
+
+
+def targets_table(results: Results) -> Table:
+    """Return the targets with what was found."""
+    table = Table(title="targets", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("what")
+    for column in ("found", "at most", ""):
+        table.add_column(column, justify="right", no_wrap=True)
+    for found in targets(results):
+        shown = [f"{x:.2f}{found.unit and ' ' + found.unit}" for x in (found.ratio, found.bound)]
+        table.add_row(found.what, *shown, "met" if found.met else "not met")
+    return table
+
+
+class Change(NamedTuple):
+    """A measurement in two files."""
+
+    old: Measurement
+    new: Measurement
+
+    @property
+    def ratio(self) -> float:
+        """The new median over the old one."""
+        return self.new.median / self.old.median
+
+    @property
+    def beyond_noise(self) -> bool:
+        """Whether the medians differ by more than a tenth, and the quartiles do not meet."""
+        apart = self.new.low > self.old.high or self.new.high < self.old.low
+        return abs(self.ratio - 1) > _NOISE and apart
+
+
+def changes(old: Results, new: Results) -> list[Change]:
+    """Return what is in both files, the worst first; bandwidths left out."""
+    before = {m.key: m for m in old.measurements if m.unit != "B/s" and m.median > 0}
+    both = [Change(before[m.key], m) for m in new.measurements if m.key in before]
+    return sorted(both, key=lambda change: -change.ratio)
+
+
+def changes_table(found: list[Change], every: bool) -> Table:
+    """Return what has changed beyond noise, or everything."""
+    table = Table(title="new / old", title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("suite", "case", "contender"):
+        table.add_column(column, no_wrap=True)
+    for column in ("old", "new", "ratio", ""):
+        table.add_column(column, justify="right", no_wrap=True)
+    for change in found:
+        old = change.old
+        verdict = "" if not change.beyond_noise else "slower" if change.ratio > 1 else "faster"
+        if every or verdict:
+            shown = [amount(m.median, m.unit) for m in change]
+            table.add_row(
+                old.suite, old.case, old.contender, *shown, f"{change.ratio:.2f}", verdict
+            )
+    return table
+
+
+def readme_table(cpu: Results, gpu: Results | None = None) -> str:
+    """Return the README's table of speed as Markdown."""
+    machine = cpu.machine
+    on_gpu = {found.what: found for found in targets(gpu)} if gpu else {}
+    lines = [
+        f"{machine['processor']}, {machine['threads']} threads, "
+        f"torch {cpu.sides['torch']['torch']}, jax {cpu.sides['jax']['jax']}; medians of one run "
+        f"({cpu.created[:10]}).",
+        "",
+        "| ratio | CPU | target | | GPU |",
+        "|---|---:|---:|---|---|",
+    ]
+    for found in targets(cpu):
+        unit = found.unit and " " + found.unit
+        other = on_gpu.get(found.what)
+        lines.append(
+            f"| {found.what} | {found.ratio:.2f}{unit} | ≤ {found.bound:.2f}{unit} | "
+            f"{'met' if found.met else '**not met**'} | "
+            + (f"{other.ratio:.2f}{unit} |" if other else "not measured yet |")
+        )
+    return "\n".join(lines) + "\n"
+
+
+def in_readme(text: str, table: str) -> str:
+    """Return the README's text with the table in its place."""
+    pattern = re.compile(f"{re.escape(_BEGIN)}.*?{re.escape(_END)}", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"README.md has no place for the table: {_BEGIN} … {_END}")
+    return pattern.sub(lambda _: f"{_BEGIN}\n{table}{_END}", text)

@@ -1,0 +1,160 @@
+"""What this library's speed is held to: ratios within one run, and whether they are met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ._data import OPTIONS
+from ._results import Results
+from ._suites import LISTED, SMALL
+
+
+class Found(NamedTuple):
+    """A ratio in a file of results, beside its target.
+
+    Attributes:
+        what: what is divided by what.
+        ratio: the ratio of medians; for an import, seconds.
+        bound: what it should not exceed.
+        unit: empty for a ratio.
+    """
+
+    what: str
+    ratio: float
+    bound: float
+    unit: str = ""
+
+    @property
+    def met(self) -> bool:
+        """Whether the target is met, to the two digits that are shown."""
+        return round(self.ratio, 2) <= self.bound
+
+
+def _ratio(results: Results, suite: str, case: str, ours: str, theirs: str) -> float | None:
+    a, b = results.find(suite, case, ours), results.find(suite, case, theirs)
+    return a.median / b.median if a and b else None
+
+
+def _against_limit(results: Results, case: str) -> float | None:
+    found = results.find("step", case, "jp.step")
+    return found.median / found.limit if found and found.limit else None
+
+
+def _between(results: Results, suite: str, ours: str, many: str, few: str) -> float | None:
+    a, b = results.find(suite, many, ours), results.find(suite, few, ours)
+    return a.median / b.median if a and b else None
+
+
+def _worst(results: Results, pairs: list[tuple[str, float | None]]) -> tuple[str, float] | None:
+    del results
+    known = [(name, ratio) for name, ratio in pairs if ratio is not None]
+    return max(known, key=lambda pair: pair[1]) if known else None
+
+
+def targets(results: Results) -> list[Found]:
+    """Return every target that a file of results has the figures for."""
+    found: list[Found] = []
+
+    def add(what: str, ratio: float | None, bound: float, unit: str = "") -> None:
+        if ratio is not None:
+            found.append(Found(what, ratio, bound, unit))
+
+    def add_worst(what: str, pairs: list[tuple[str, float | None]], bound: float) -> None:
+        worst = _worst(results, pairs)
+        if worst:
+            add(what.format(worst[0]), worst[1], bound)
+
+    on_cpu = results.sides.get("jax", {}).get("platform") == "cpu"
+    gpt2 = [f"{name}, GPT-2 small" for name in ("SGD", "Adam", "AdamW")]
+    for case in gpt2 if on_cpu else [*gpt2, "Adam, Llama-like 1 B", "SGD, Llama-like 1 B"]:
+        add(f"step, {case}: jp.step / torch fused", _step(results, case, "torch fused"), 1.0)
+        if on_cpu:
+            add(f"step, {case}: jp.step / optax", _step(results, case, "optax"), 1 / 1.3)
+        add(
+            f"step, {case}: jp.step / bandwidth limit",
+            _against_limit(results, case),
+            1.3 if on_cpu else 1 / 0.85,
+        )
+    small = f"Adam, {SMALL}"
+    add(
+        f"step, {small}: jp.step / torch fused",
+        _step(results, small, "torch fused"),
+        1 / 1.5 if on_cpu else 1.0,
+    )
+    for model in ("GPT-2 small", SMALL):
+        others = [name for name in OPTIONS if name not in ("SGD", "Adam", "AdamW")]
+        pairs = [(o, _step(results, f"{o}, {model}", "torch foreach")) for o in others]
+        for_others = "step, {}, the worst of the other optimizers, " + model
+        add_worst(for_others + ": jp.step / torch foreach", pairs, 1.0)
+    for batch in (1, 32, 256):
+        case = f"LeNet, batch {batch}"
+        add(
+            f"train, {case}: NNX, jp / torch eager",
+            _ratio(results, "train", case, "NNX, jp", "torch eager"),
+            1.0,
+        )
+    _groups_and_compile(results, add)
+    memory: Callable[[str, str], float | None] = lambda o, m: _ratio(  # noqa: E731
+        results, "memory", f"{o}, {m}", "jp.step: state", "torch: state"
+    )
+    models = ("ResNet-50", SMALL)
+    add_worst(
+        "memory, {}, the worst: bytes of state / torch's",
+        [(o, memory(o, m)) for o in OPTIONS for m in models],
+        1.0,
+    )
+    for kind, names in (("elementwise", None), ("other", ("Adafactor", "Muon"))):
+        more = [
+            (m.case.split(",")[0], m.median / m.limit)
+            for m in results.measurements
+            if m.contender == "jp.step: more"
+            and m.limit
+            and (m.case.split(",")[0] in ("Adafactor", "Muon")) == (names is not None)
+        ]
+        add_worst(
+            f"memory, {{}}, the worst of the {kind} optimizers: donated step's memory beyond its "
+            "arguments / arguments",
+            [(name, value) for name, value in more],
+            0.1,
+        )
+    alone = results.find("import", "import", "import jax, optax")
+    for what in ("import jaxopt_port", "import jaxopt_port; jaxopt_port.SGD"):
+        both = results.find(
+            "import", "import", f"import jax, optax, {what.removeprefix('import ')}"
+        )
+        if both and alone:
+            add(f"{what}, after jax and optax", both.median - alone.median, 0.05, "s")
+    return found
+
+
+def _step(results: Results, case: str, theirs: str) -> float | None:
+    return _ratio(results, "step", case, "jp.step", theirs)
+
+
+def _groups_and_compile(results: Results, add: Callable[[str, float | None, float], None]) -> None:
+    add(
+        "groups: 100 groups / 1 group, 400 leaves",
+        _between(results, "groups", "jp.SGD", "400 leaves, 100 groups", "400 leaves, 1 group"),
+        1.5,
+    )
+    add(
+        "groups: 1,000 groups / 1 group, 1,000 leaves",
+        _between(results, "groups", "jp.SGD", "1000 leaves, 1000 groups", "1000 leaves, 1 group"),
+        10.0,
+    )
+    for name in ("jp.adam", "jp.Adam"):
+        add(
+            f"compile, 1,000 leaves: {name} / optax.adam",
+            _ratio(results, "compile", "1000 leaves", name, "optax.adam"),
+            1.0,
+        )
+    growth = _between(results, "compile", "jp.Adam", "1000 leaves", "300 leaves")
+    add(
+        "compile: jp.Adam's growth from 300 to 1,000 leaves / the leaves'",
+        None if growth is None else growth / (1000 / 300),
+        1.1,
+    )
+
+
+__all__ = ["LISTED", "Found", "targets"]
