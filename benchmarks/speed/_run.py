@@ -21,7 +21,7 @@ from ._worker import SIDES, Worker
 
 SUITES = (*TIMED, "compile", "memory", "import")
 # Seconds that a contender is given in a case, at least so many turns, and seconds in a turn.
-_SECONDS, _TURNS, _TURN = 3.0, 7, 0.1
+_SECONDS, _TURNS, _TURN = 1.5, 7, 0.1
 _PAUSE = 0.02  # for the threads of the side before to go to sleep
 _LIMIT_BYTES = 2**29
 _MEMORY_SHARE = 0.85
@@ -93,9 +93,10 @@ class Run:
     def _case(self, case: Case) -> None:
         made: list[tuple[Worker, str]] = []
         checks: dict[str, Any] = {}
+        too_large = self._too_large(case)
         for side, contenders in case.contenders.items():
             for contender in contenders:
-                if why := self._too_large(case):
+                if why := too_large:
                     self._leave_out(case.name, contender, why)
                     continue
                 try:
@@ -106,6 +107,8 @@ class Run:
                     self._leave_out(case.name, contender, str(error))
                 else:
                     made.append((self._workers[side], contender))
+        if not made:
+            return
         limits = self._limits(case)
         times, calls = self._in_turns(made + limits)
         bandwidth = self._bandwidth(case, times, limits)
@@ -129,14 +132,12 @@ class Run:
             worker("drop")
 
     def _too_large(self, case: Case) -> str | None:
-        """Return why one more contender of a case does not fit into memory."""
+        """Return why a case's contenders do not fit into memory side by side."""
         if "model" not in case.settings or self._on_accelerator():
             return None
-        need = (
-            16
-            * elements(shapes_of(case.settings["model"], case.settings["optimizer"]))
-            * case.settings["copies"]
-        )
+        shapes = shapes_of(case.settings["model"], case.settings["optimizer"])
+        together = sum(map(len, case.contenders.values()))
+        need = 16 * elements(shapes) * case.settings["copies"] * together
         free = int(memory_free() * _MEMORY_SHARE)
         if need > free:
             return f"needs {need / 2**30:.0f} GiB of memory, of which {free / 2**30:.0f} are free"
@@ -176,13 +177,14 @@ class Run:
         self, made: Sequence[tuple[Worker, str]]
     ) -> tuple[dict[str, list[float]], dict[str, int]]:
         calls, times = {}, {name: list[float]() for _, name in made}
-        turns = 0
+        round_seconds = 0.0
         for worker, name in made:
             worker("time", name, 1)
             once = worker("time", name, 2)
             calls[name] = max(1, min(200, math.floor(_TURN / once)))
-            each = self._seconds / max(1e-9, once * calls[name])
-            turns = max(turns, min(3 * self._turns, max(self._turns, round(each))))
+            round_seconds += once * calls[name]
+        wanted = round(self._seconds * len(made) / max(1e-9, round_seconds))
+        turns = min(3 * self._turns, max(self._turns, wanted))
         for turn in range(turns):
             shift = turn % max(1, len(made))
             before = None
@@ -201,7 +203,7 @@ class Run:
             worker = self._workers["jax"]
             for name in names:  # the first compiles the kernel in C, if it is not kept yet
                 worker("compile_seconds", name, 10)
-            for _ in range(1 if self._quick else 3 if leaves > 300 else 5):
+            for _ in range(1 if self._quick else 2 if leaves > 300 else 5):
                 for name in names:
                     times[name].append(worker("compile_seconds", name, leaves))
             for name in names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import shutil
 from collections.abc import Callable
@@ -62,8 +63,11 @@ def make(suite: str, name: str, settings: dict[str, Any]) -> Contender:
 
 
 def _optimizer(optimizer: str, params: list[nn.Parameter], **form: bool) -> torch.optim.Optimizer:
+    made = getattr(torch.optim, optimizer)
+    if form == {"foreach": False} and "foreach" not in inspect.signature(made).parameters:
+        form = {}  # Muon has no other
     try:
-        return getattr(torch.optim, optimizer)(params, **OPTIONS[optimizer], **form)
+        return made(params, **OPTIONS[optimizer], **form)
     except (RuntimeError, TypeError, ValueError) as error:
         raise LeftOutError(str(error).splitlines()[0]) from None
 
