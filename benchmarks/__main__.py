@@ -121,18 +121,24 @@ def _alarms(models: list[str] | None, seeds: int, steps: int, console: Console) 
     console.print(f"{len(runs)} runs of {steps} steps without a fault: {len(found)} false alarms")
 
 
-def _speed(suites: list[str], quick: bool, threads: int, out: Path, console: Console) -> None:
+def _speed(
+    suites: list[str], quick: bool, add: Results | None, out: Path, console: Console
+) -> None:
     """Measure, keep, and print."""
+
+    def whole(results: Results) -> Results:
+        return results.with_suites_of(add) if add else results
+
     columns = (TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
         command = "python -m benchmarks " + " ".join([*suites, *(["--quick"] if quick else [])])
         run = Run(
-            *(suites, quick, threads, command),
+            *(suites, quick, _threads(), command),
             say=lambda text: bar.update(task, description=escape(text)),
-            keep=lambda results: results.save(out),
+            keep=lambda results: whole(results).save(out),
         )
-        results = run.measure()
+        results = whole(run.measure())
         results.save(out)
     for suite in suites:
         console.print(_tables.suite_table(results, suite))
@@ -182,6 +188,9 @@ def run(
         Path | None,
         typer.Option("--out", help="Where to keep the results of the suites about speed (JSON)."),
     ] = None,
+    add: Annotated[
+        bool, typer.Option("--add", help="Keep the other suites that --out already has.")
+    ] = False,
     optimizer: Annotated[
         list[str] | None,
         typer.Option(
@@ -235,7 +244,7 @@ def run(
     if speed:
         kept = out or FOLDER / "local" / ("quick.json" if quick else "latest.json")
         try:
-            _speed(speed, quick, _threads(), kept, _console())
+            _speed(speed, quick, _loaded(kept) if add else None, kept, _console())
         except WorkerError as error:
             typer.echo(f"{error}", err=True)
             raise typer.Exit(1) from None

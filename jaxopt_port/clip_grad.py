@@ -8,34 +8,48 @@ frozen parameters count in the norm if they are in the tree; in torch such param
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
-from .rules import torch_ops
-from .rules.torch_ops import add_scalar, mul, reciprocal
+from .rules.torch_ops import add_scalar, mul, reciprocal, varying_axes
 
 Grads = TypeVar("Grads")
+AxisName: TypeAlias = str | tuple[str, ...] | None
 
 
 def get_total_norm(
-    grads: Any, norm_type: float = 2.0, error_if_nonfinite: bool = False
+    grads: Any,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    *,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     """Return the norm of all gradients together: torch's ``get_total_norm``.
+
+    Arrays that are sharded over devices need nothing more under ``jax.jit``, which adds the sums of
+    the devices' parts by one small all-reduce. Within ``jax.shard_map`` a function sees one
+    device's part alone: name the mesh axes.
 
     Args:
         grads: a tree of gradients.
         norm_type: the p of the norm; ``inf``, ``-inf`` and 0 too.
         error_if_nonfinite: whether to raise where the norm is no finite number. Within ``jit``
             nothing can raise, unless the program is made by ``checkify.checkify``.
+        axis_name: within ``jax.shard_map``, the mesh axes that gradients are split over. One that
+            is the same on all of an axis counts once; with ``check_vma=False`` that is not known,
+            and all count as split. ``()`` for the norm of each device's own part.
 
     Returns:
         A scalar in the gradients' dtype.
 
     Raises:
         RuntimeError: the norm is not finite.
+        ValueError: gradients that differ between devices, and no ``axis_name``.
 
     Example:
         >>> import jax.numpy as jnp, jaxopt_port as jp
@@ -46,31 +60,82 @@ def get_total_norm(
     leaves = jax.tree.leaves(grads)
     if not leaves:
         return jnp.zeros(())
-    norms = jnp.stack([_norm(leaf, norm_type) for leaf in leaves])
-    total_norm = _norm(norms, norm_type)
+    norms = [
+        norm.astype(jnp.abs(leaf).dtype)
+        for norm, leaf in zip(_norms(leaves, norm_type, axis_name), leaves, strict=True)
+    ]
+    stacked = jnp.stack(norms)
+    total_norm = _norms([stacked], norm_type, ())[0].astype(stacked.dtype)
     if error_if_nonfinite:
         _check_finite(total_norm, norm_type)
     return total_norm
 
 
-def _norm(x: jax.Array, norm_type: float) -> jax.Array:
-    """Return ``torch.linalg.vector_norm``, which calculates in float32 at least."""
-    size = jnp.abs(x)
-    dtype = size.dtype
-    size = size.astype(jnp.promote_types(dtype, jnp.float32)).ravel()
+class _Kind(NamedTuple):
+    """A norm: what is reduced over elements, how over devices, and what is made of it."""
+
+    reduce: Callable[[jax.Array], jax.Array]
+    over_devices: Callable[..., jax.Array]
+    finish: Callable[[jax.Array], jax.Array]
+
+
+def _kind(norm_type: float) -> _Kind:
     if norm_type == math.inf:
-        norm = jnp.max(size, initial=0.0)
-    elif norm_type == -math.inf:
-        norm = jnp.min(size)
-    elif norm_type == 0:
-        norm = jnp.sum(size != 0).astype(size.dtype)
-    elif norm_type == 1:
-        norm = jnp.sum(size)
-    elif norm_type == 2:
-        norm = torch_ops.norm(size)
-    else:
-        norm = jnp.sum(size**norm_type) ** (1 / norm_type)
-    return norm.astype(dtype)
+        return _Kind(lambda x: jnp.max(x, initial=0.0), lax.pmax, lambda x: x)
+    if norm_type == -math.inf:
+        return _Kind(jnp.min, lax.pmin, lambda x: x)
+    if norm_type == 0:
+        return _Kind(lambda x: jnp.sum(x != 0).astype(x.dtype), lax.psum, lambda x: x)
+    if norm_type == 1:
+        return _Kind(jnp.sum, lax.psum, lambda x: x)
+    if norm_type == 2:
+        return _Kind(lambda x: jnp.sum(x * x), lax.psum, jnp.sqrt)
+    return _Kind(
+        lambda x: jnp.sum(x**norm_type), lax.psum, lambda total: total ** (1 / norm_type)
+    )
+
+
+def _norms(
+    leaves: Sequence[jax.Array], norm_type: float, axis_name: AxisName
+) -> list[jax.Array]:
+    """Return ``torch.linalg.vector_norm`` of each, which calculates in float32 at least."""
+    kind = _kind(norm_type)
+    sizes = [jnp.abs(leaf) for leaf in leaves]
+    # Not made flat: an array that is split over devices along a later axis would be gathered.
+    totals = [
+        kind.reduce(size.astype(jnp.promote_types(size.dtype, jnp.float32))) for size in sizes
+    ]
+    for axes, indices in _split_over(leaves, axis_name).items():
+        for dtype in {totals[i].dtype for i in indices}:
+            own = [i for i in indices if totals[i].dtype == dtype]
+            together = kind.over_devices(jnp.stack([totals[i] for i in own]), axes)
+            for i, total in zip(own, together, strict=True):
+                totals[i] = total
+    return [kind.finish(total) for total in totals]
+
+
+def _split_over(
+    leaves: Sequence[jax.Array], axis_name: AxisName
+) -> dict[tuple[str, ...], list[int]]:
+    """Return the leaves that are split over mesh axes, by the axes."""
+    varying = [varying_axes(leaf) for leaf in leaves]
+    if axis_name is None:
+        for axes in varying:
+            if axes:
+                raise ValueError(
+                    "within jax.shard_map the gradients differ along the mesh axes "
+                    f"{tuple(sorted(axes))}, and a norm of one device's part is not that of the "
+                    "whole: give axis_name, or () if that is what you want"
+                )
+        return {}
+    names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
+    known = {name for name in names if name in varying_axes(lax.axis_index(name))}
+    split: dict[tuple[str, ...], list[int]] = {}
+    for i, axes in enumerate(varying):
+        own = tuple(name for name in names if name in axes or name not in known)
+        if own:
+            split.setdefault(own, []).append(i)
+    return split
 
 
 def _check_finite(total_norm: jax.Array, norm_type: float) -> None:
@@ -112,6 +177,8 @@ def clip_grad_norm(
     max_norm: float,
     norm_type: float = 2.0,
     error_if_nonfinite: bool = False,
+    *,
+    axis_name: AxisName = None,
 ) -> tuple[Grads, jax.Array]:
     """Clip gradients by their norm: torch's ``clip_grad_norm_``.
 
@@ -124,12 +191,16 @@ def clip_grad_norm(
         norm_type: the p of the norm; ``inf``, ``-inf`` and 0 too.
         error_if_nonfinite: whether to raise where the norm is no finite number. Within ``jit``
             nothing can raise, unless the program is made by ``checkify.checkify``.
+        axis_name: within ``jax.shard_map``, the mesh axes that gradients are split over. One that
+            is the same on all of an axis counts once; with ``check_vma=False`` that is not known,
+            and all count as split. ``()`` for the norm of each device's own part.
 
     Returns:
         The clipped gradients, and the norm that they had.
 
     Raises:
         RuntimeError: the norm is not finite.
+        ValueError: gradients that differ between devices, and no ``axis_name``.
 
     Example:
         >>> import jax.numpy as jnp, jaxopt_port as jp
@@ -137,7 +208,7 @@ def clip_grad_norm(
         >>> [round(float(x), 4) for x in grads["weight"]], float(norm)
         ([0.6, 0.8], 5.0)
     """
-    total_norm = get_total_norm(grads, norm_type, error_if_nonfinite)
+    total_norm = get_total_norm(grads, norm_type, error_if_nonfinite, axis_name=axis_name)
     return clip_grads_with_norm(grads, max_norm, total_norm), total_norm
 
 
@@ -165,7 +236,11 @@ def clip_grad_value(grads: Grads, clip_value: float) -> Grads:
 
 
 def clip_by_grad_norm(
-    max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    *,
+    axis_name: AxisName = None,
 ) -> optax.GradientTransformation:
     """`clip_grad_norm` as an Optax transformation, to be chained before an optimizer.
 
@@ -181,7 +256,10 @@ def clip_by_grad_norm(
     """
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        return clip_grad_norm(updates, max_norm, norm_type, error_if_nonfinite)[0], state
+        clipped, _ = clip_grad_norm(
+            updates, max_norm, norm_type, error_if_nonfinite, axis_name=axis_name
+        )
+        return clipped, state
 
     return optax.GradientTransformation(optax.init_empty_state, update)
 

@@ -75,7 +75,7 @@ def png(results: Results, file: Path) -> None:
     parts = figure.subfigures(2, 1, height_ratios=[max(1, 0.17 * count), max(1, 3.2 * rows)])
     if bars:
         axes = parts[0].subplots()
-        place, ticks = 0.0, []
+        place, furthest, ticks = 0.0, 1.0, []
         for case, ms in bars.items():
             ticks.append((place + (len(ms) - 1) / 2, case))
             for m in ms:
@@ -83,12 +83,14 @@ def png(results: Results, file: Path) -> None:
                 ratio = m.median / limit
                 axes.barh(place, ratio, color=_colour(m.contender), height=0.9)
                 axes.plot([m.low / limit, m.high / limit], [place, place], color="black", lw=1)
-                axes.text(ratio * 1.04, place, f"{m.contender} {ratio:.2f}", va="center", size=6)
+                furthest = max(furthest, ratio)
+                text = f"{m.contender} {ratio:.2f}"
+                axes.text(min(m.high / limit, 1.6 * ratio) * 1.06, place, text, va="center", size=6, clip_on=True)
                 place += 1
             place += 1
         axes.axvline(1, color="black", lw=0.8)
         axes.set_xscale("log")
-        axes.set_xlim(0.5, None)
+        axes.set_xlim(0.5, 4 * furthest)
         axes.invert_yaxis()
         axes.set_yticks([y for y, _ in ticks], [name for _, name in ticks], size=8)
         axes.set_title("Optimizer step: time over the bandwidth limit (1: as fast as memory)")

@@ -9,7 +9,7 @@ import platform
 import re
 import subprocess
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,28 @@ class Results:
     def find(self, suite: str, case: str, contender: str) -> Measurement | None:
         """Return one measurement, or None."""
         return next((m for m in self.measurements if m.key == (suite, case, contender)), None)
+
+    def with_suites_of(self, earlier: Results) -> Results:
+        """Return these results with the suites that only an earlier run on this machine has.
+
+        Raises:
+            ResultsError: the machine or the versions are not the same.
+        """
+        same = ("processor", "threads", "python")
+        if [earlier.machine[k] for k in same] != [self.machine[k] for k in same] or (
+            earlier.sides != self.sides
+        ):
+            raise ResultsError("the earlier results are of another machine or of other versions")
+        own = {m.suite for m in self.measurements}
+        kept = [m for m in earlier.measurements if m.suite not in own]
+        cases = {m.case for m in kept}
+        left_out = [left for left in earlier.left_out if left["case"] in cases]
+        return replace(
+            self,
+            command=f"{earlier.command}; {self.command}",
+            measurements=[*kept, *self.measurements],
+            left_out=[*left_out, *self.left_out],
+        )
 
     def save(self, file: Path) -> None:
         """Write the file beside its place, then move it there."""

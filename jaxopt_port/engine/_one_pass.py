@@ -12,6 +12,9 @@ import numpy as np
 
 from .. import kernels
 
+# XLA's time to compile a call grows with the square of its operands.
+_LEAVES_PER_CALL = 32
+
 
 class Leaf(NamedTuple):
     """What a step is given for one leaf.
@@ -97,9 +100,11 @@ def updated(
             calls.setdefault((target, leaf.param.dtype), (source, []))[1].append(i)
     made: dict[int, tuple[jax.Array, dict[str, Any]]] = {}
     for (target, dtype), (source, indices) in calls.items():
-        of_call = [leaves[i] for i in indices]
-        results = _called(update_leaf, source, target, of_call, vectors_for(dtype), entries)
-        made |= dict(zip(indices, results, strict=True))
+        for begin in range(0, len(indices), _LEAVES_PER_CALL):
+            batch = indices[begin : begin + _LEAVES_PER_CALL]
+            of_call = [leaves[i] for i in batch]
+            results = _called(update_leaf, source, target, of_call, vectors_for(dtype), entries)
+            made |= dict(zip(batch, results, strict=True))
     return made
 
 

@@ -87,8 +87,12 @@ def div(x: jax.Array, a: Scalar) -> jax.Array:
     XLA makes a product of a division by a scalar or by a root; a select hides both from it.
     """
     wide = widened(x)
-    divisor = jnp.broadcast_to(_operand(a, x.dtype), wide.shape)
-    divisor = lax.select(wide == wide, divisor, lax.full_like(wide, jnp.nan))
+    divisor = _operand(a, x.dtype)
+    if divisor.shape in ((), wide.shape):
+        divisor = divisor if divisor.shape else lax.full_like(wide, divisor)
+        divisor = lax.select(wide == wide, divisor, lax.full_like(wide, jnp.nan))
+    else:  # it may be laid out over devices, which jnp.broadcast_to would not keep
+        divisor = jnp.where(wide == wide, divisor, jnp.nan)
     return rounded(wide / divisor, x.dtype)
 
 
@@ -145,3 +149,12 @@ def constant(c: Scalar, like: jax.Array) -> jax.Array:
 def sign(x: jax.Array) -> jax.Array:
     """``x.sign()``: 0 for NaN."""
     return (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype)
+
+
+def varying_axes(x: jax.Array) -> frozenset[str]:
+    """Return the mesh axes along which ``x`` differs between devices, within ``jax.shard_map``.
+
+    None with ``check_vma=False``, which does not keep account of them.
+    """
+    found: frozenset[str] = getattr(jax.typeof(x), "vma", frozenset())
+    return found
