@@ -10,7 +10,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import accumulation as accumulation
+    from . import amp as amp
+    from . import checkpoint as checkpoint
+    from . import clip_grad as clip_grad
+    from . import engine as engine
     from . import lr_scheduler as lr_scheduler
+    from . import quasi_newton as quasi_newton
+    from . import rules as rules
+    from . import sharding as sharding
     from . import swa_utils as swa_utils
     from ._explain import Explanation as Explanation
     from ._explain import explain as explain
@@ -63,12 +71,21 @@ if TYPE_CHECKING:
     from .engine import set_hyperparams as set_hyperparams
     from .engine import step as step
     from .engine import transformation as transformation
+    from .sharding import state_shardings as state_shardings
 
 __version__ = "0.1.0"
 
 # Where each name is. It is loaded when it is asked for: a script that clips gradients and nothing
 # else does not wait for the schedulers.
 _PLACES = {
+    "accumulation": ".accumulation",
+    "amp": ".amp",
+    "checkpoint": ".checkpoint",
+    "clip_grad": ".clip_grad",
+    "engine": ".engine",
+    "quasi_newton": ".quasi_newton",
+    "rules": ".rules",
+    "sharding": ".sharding",
     "lr_scheduler": ".lr_scheduler",
     "swa_utils": ".swa_utils",
     "ASGD": "._optimizers",
@@ -122,6 +139,7 @@ _PLACES = {
     "clip_grad_value": ".clip_grad",
     "clip_grads_with_norm": ".clip_grad",
     "get_total_norm": ".clip_grad",
+    "state_shardings": ".sharding",
 }
 
 
