@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 
+from ._axes import AxisName, split_over
 from .engine import step
 from .rules.torch_ops import mul
 
@@ -87,14 +89,23 @@ class GradScaler:
         scaled: Outputs = jax.tree.map(lambda x: mul(x, scaler_state.scale), outputs)
         return scaled
 
-    def unscale(self, grads: Params, scaler_state: GradScalerState) -> tuple[Params, jax.Array]:
+    def unscale(
+        self, grads: Params, scaler_state: GradScalerState, *, axis_name: AxisName = None
+    ) -> tuple[Params, jax.Array]:
         """Divide gradients by the scale: torch's ``scaler.unscale_(optimizer)``.
+
+        Args:
+            grads: gradients.
+            scaler_state: the scaler's state.
+            axis_name: within ``jax.shard_map``, the mesh axes that gradients are split over, so
+                that all devices skip a step or none does; see `clip_grad_norm`.
 
         Returns:
             The gradients, and whether one of them was infinite or NaN.
 
         Raises:
-            ValueError: float16 gradients; the parameters are to be float32.
+            ValueError: float16 gradients; the parameters are to be float32. Gradients that differ
+                between devices, and no ``axis_name``.
         """
         leaves = jax.tree.leaves(grads)
         if not self.enabled or not leaves:
@@ -103,9 +114,17 @@ class GradScaler:
             raise ValueError("Attempting to unscale FP16 gradients.")
         with jax.enable_x64(True):
             inverse = (1 / scaler_state.scale.astype(jnp.float64)).astype(jnp.float32)
-        found = [~jnp.all(jnp.isfinite(leaf)) for leaf in leaves]
+        found: dict[tuple[str, ...], list[jax.Array]] = {}
+        for leaf, axes in zip(leaves, split_over(leaves, axis_name, "a check"), strict=True):
+            found.setdefault(axes, []).append(~jnp.all(jnp.isfinite(leaf)))
+        by_axes = [
+            lax.pmax(jnp.any(jnp.stack(own)).astype(jnp.int32), axes) > 0
+            if axes
+            else jnp.any(jnp.stack(own))
+            for axes, own in found.items()
+        ]
         unscaled: Params = jax.tree.map(lambda grad: mul(grad, inverse), grads)
-        return unscaled, jnp.any(jnp.stack(found))
+        return unscaled, jnp.any(jnp.stack(by_axes))
 
     def step(
         self,

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
-from .rules.torch_ops import add_scalar, mul, reciprocal, varying_axes
+from ._axes import AxisName, split_over
+from .rules.torch_ops import add_scalar, mul, reciprocal
 
 Grads = TypeVar("Grads")
-AxisName: TypeAlias = str | tuple[str, ...] | None
 
 
 def get_total_norm(
@@ -105,37 +105,15 @@ def _norms(
     totals = [
         kind.reduce(size.astype(jnp.promote_types(size.dtype, jnp.float32))) for size in sizes
     ]
-    for axes, indices in _split_over(leaves, axis_name).items():
-        for dtype in {totals[i].dtype for i in indices}:
-            own = [i for i in indices if totals[i].dtype == dtype]
-            together = kind.over_devices(jnp.stack([totals[i] for i in own]), axes)
-            for i, total in zip(own, together, strict=True):
-                totals[i] = total
+    together: dict[Any, list[int]] = {}  # one all-reduce each
+    for i, axes in enumerate(split_over(leaves, axis_name, "a norm")):
+        if axes:
+            together.setdefault((axes, totals[i].dtype), []).append(i)
+    for (axes, _), indices in together.items():
+        reduced = kind.over_devices(jnp.stack([totals[i] for i in indices]), axes)
+        for i, total in zip(indices, reduced, strict=True):
+            totals[i] = total
     return [kind.finish(total) for total in totals]
-
-
-def _split_over(
-    leaves: Sequence[jax.Array], axis_name: AxisName
-) -> dict[tuple[str, ...], list[int]]:
-    """Return the leaves that are split over mesh axes, by the axes."""
-    varying = [varying_axes(leaf) for leaf in leaves]
-    if axis_name is None:
-        for axes in varying:
-            if axes:
-                raise ValueError(
-                    "within jax.shard_map the gradients differ along the mesh axes "
-                    f"{tuple(sorted(axes))}, and a norm of one device's part is not that of the "
-                    "whole: give axis_name, or () if that is what you want"
-                )
-        return {}
-    names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
-    known = {name for name in names if name in varying_axes(lax.axis_index(name))}
-    split: dict[tuple[str, ...], list[int]] = {}
-    for i, axes in enumerate(varying):
-        own = tuple(name for name in names if name in axes or name not in known)
-        if own:
-            split.setdefault(own, []).append(i)
-    return split
 
 
 def _check_finite(total_norm: jax.Array, norm_type: float) -> None:

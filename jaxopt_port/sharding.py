@@ -267,8 +267,11 @@ def _owner(path: Path, places: Mapping[Path, _Place]) -> _Place | None:
 
 
 def _of_vector(shape: Shape, places: Mapping[Path, _Place], mesh: Any) -> Split:
-    """Return the split of what belongs to no one parameter: of vectors of all parameters, as in
-    L-BFGS, the part of the mesh that the parameters are split over and that divides it."""
+    """Return the split of what belongs to no one parameter.
+
+    Vectors of all parameters, as in L-BFGS, are split over those mesh axes of the parameters that
+    divide them.
+    """
     split: list[tuple[str, ...]] = [()] * len(shape)
     if shape and shape[-1] == sum(math.prod(place.shape) for place in places.values()):
         used = dict.fromkeys(a for p in places.values() for names in p.split for a in names)

@@ -6,6 +6,9 @@ import torch
 # Two workers on two cores, each with torch's and XLA's threads, run ten times slower.
 torch.set_num_threads(1)
 
+# For what is split over devices; all else runs on the first.
+jax.config.update("jax_num_cpu_devices", 8)
+
 
 @pytest.fixture
 def rng():

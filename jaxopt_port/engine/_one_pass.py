@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import kernels
+from .._forms import Forms, alternative
+from ._explicit import on_explicit_mesh
 
 # XLA's time to compile a call grows with the square of its operands.
 _LEAVES_PER_CALL = 32
@@ -88,7 +90,7 @@ def updated(
     calls: dict[tuple[str, Any], tuple[kernels.Source, list[int]]] = {}
     for i, leaf in enumerate(leaves):
         shapes = tuple(map(_shape, leaf.arrays))
-        if None in shapes:
+        if None in shapes or on_explicit_mesh(leaf.param):
             continue
         vectors = vectors_for(leaf.param.dtype)
         numbers = tuple(
@@ -146,5 +148,5 @@ def _called(
             call = jax.ffi.ffi_call(target, shapes, input_output_aliases=aliases)
             return list(call(numbers, *(x for of_leaf in arrays for x in of_leaf), groups=groups))
 
-    made = iter(kernels.alternative(kernels.Forms(plain, quick), flat, results))
+    made = iter(alternative(Forms(plain, one_cpu=quick), flat, results))
     return [(next(made), {name: next(made) for name in held}) for held in names]

@@ -12,8 +12,10 @@ import optax
 from jax import lax
 
 from .. import kernels
+from .._axes import check_whole
 from ..rules import Rows, Rule, Sum
 from ..rules.torch_ops import rounded, widened
+from ._explicit import as_laid_out, laid_out_as, on_explicit_mesh
 from ._numbers import entry
 from ._one_pass import Leaf
 from ._one_pass import updated as one_pass
@@ -144,7 +146,22 @@ def _leaf_update(program: Program) -> Callable[..., Any]:
         viewed = _as_complex((new, delta, after), param)
         return viewed
 
-    return jax.jit(update, inline=True)
+    def laid_out(
+        grad: Any, param: jax.Array, state: dict[str, Any], numbers: dict[str, Any]
+    ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
+        if not on_explicit_mesh(param):
+            return update(grad, param, state, numbers)
+
+        def held(*args: Any) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
+            new, delta, after = update(*args)
+            return new, delta, {name: after[name] for name in state}
+
+        # Where the state is split further than the parameter, so is the calculation.
+        like = next((x for x in state.values() if x.shape == param.shape), param)
+        new, delta, after = as_laid_out(held, (like, like, state))(grad, param, state, numbers)
+        return laid_out_as(param, new), laid_out_as(param, delta), after
+
+    return jax.jit(laid_out, inline=True)
 
 
 @functools.lru_cache(maxsize=256)
@@ -229,6 +246,9 @@ def rule_transform(
         recording, update_leaf = recorder.get(), _leaf_update(program)
         leaves, treedef = jax.tree.flatten(params)
         check_state(state, leaves)
+        if program.rule.sparse or not program.rule.elementwise:
+            for leaf in leaves:
+                check_whole(leaf, program.rule.name, "a parameter")
         if program.rule.sparse:
             grads = leaves_up_to(params, updates)
         else:

@@ -6,8 +6,6 @@ rounds as the rule does: the same bits. Compiled once by the machine's C compile
 one, or under ``JAXOPT_PORT_KERNELS=off``, plain XLA takes its place.
 """
 
-from ._alternative import Forms as Forms
-from ._alternative import alternative as alternative
 from ._compiler import enabled as enabled
 from ._compiler import target as target
 from ._source import Source as Source

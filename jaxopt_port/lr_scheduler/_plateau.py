@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from .._axes import varying_axes
 from ._arithmetic import Value, is_traced, maximum, where
 from ._groups import Groups
 from ._messages import EPOCH_DEPRECATION
@@ -82,6 +83,7 @@ class ReduceLROnPlateau(LRScheduler):
 
         Raises:
             TypeError: no state of this scheduler, or no number.
+            ValueError: within ``jax.shard_map``, a number that differs between devices.
             RuntimeError: a list of ``min_lr`` and another number of groups.
         """
         stepped: tuple[State, SchedulerState] = self._stepped(
@@ -168,4 +170,10 @@ class ReduceLROnPlateau(LRScheduler):
 def _number(metrics: Any) -> Value:
     if np.size(metrics) != 1 or metrics is None:
         raise TypeError(f"metrics must be one number; got {metrics!r}")
+    axes = tuple(sorted(varying_axes(metrics)))
+    if axes:
+        raise ValueError(
+            "within jax.shard_map the metrics differ between devices, and so would the learning "
+            f"rates: give their mean, jax.lax.pmean(metrics, {axes})"
+        )
     return metrics.reshape(()) if is_traced(metrics) else float(np.asarray(metrics).item())

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from .._axes import check_whole
 from ..engine._arguments import as_number
 from ..engine._checks import canonical, check_gradients, check_params
 from ..engine._step import recorder
@@ -129,6 +130,8 @@ def lbfgs(
             raise ValueError(f"value has shape {jnp.shape(value)}; it must be a scalar.")
         check_gradients(updates, params)
         leaves, treedef = jax.tree.flatten(canonical(params))
+        for leaf in leaves:
+            check_whole(leaf, "lbfgs", "every parameter")
         dtype = scalar_dtype(leaves)
         limits = Limits(
             **{name: jnp.asarray(number, dtype) for name, number in numbers.items()},

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
+from .._forms import Forms, alternative
 from . import _ranges
 from ._rule import LeafState, Problem, Rule, Sum
 from .torch_ops import Scalar, constant, div, lerp, mul, norm, rounded, scaled, widened
@@ -120,6 +123,27 @@ def _zeropower(
     return x.T if tall else x
 
 
+@functools.lru_cache
+def _on_all_devices(ns_steps: int) -> Forms:
+    """The iteration where the matrix is split over devices: each of them calculates the whole.
+
+    XLA would split the products, and their sums, in another order, would be rounded to other
+    bfloat16 numbers: 1e-4 of a step.
+    """
+
+    def plain(grad: jax.Array, ns_coefficients: jax.Array, eps: jax.Array) -> list[jax.Array]:
+        with jax.enable_x64(True):
+            return [_zeropower(grad, ns_coefficients, ns_steps, eps)]
+
+    def several(devices: int, grad: jax.Array, *numbers: jax.Array) -> list[jax.Array]:
+        # Which mesh it is does not matter for what is on all of its devices.
+        everywhere = NamedSharding(AbstractMesh((devices,), ("devices",)), PartitionSpec())
+        (made,) = plain(lax.with_sharding_constraint(grad, everywhere), *numbers)
+        return [lax.with_sharding_constraint(made, everywhere)]
+
+    return Forms(plain, several=several)
+
+
 def _adjusted_ratio(adjust_lr_fn: str | None, shape: tuple[int, ...]) -> float:
     rows, columns = shape
     if adjust_lr_fn == "match_rms_adamw":
@@ -143,7 +167,9 @@ def _update(
 ) -> tuple[Sum, LeafState]:
     buf = lerp(state["momentum_buffer"], grad, 1 - momentum)
     update = lerp(grad, buf, momentum) if nesterov else buf
-    update = _zeropower(update, ns_coefficients, ns_steps, eps).astype(param.dtype)
+    zeropower = jax.typeof(update).update(dtype=_BFLOAT16)
+    (update,) = alternative(_on_all_devices(ns_steps), (update, ns_coefficients, eps), [zeropower])
+    update = update.astype(param.dtype)
     adjusted_lr = lr * _adjusted_ratio(adjust_lr_fn, param.shape)
     param = mul(param, 1 - lr * weight_decay)
     return Sum(param, scaled(update, -adjusted_lr)), {"momentum_buffer": buf}

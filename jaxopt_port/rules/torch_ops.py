@@ -149,12 +149,3 @@ def constant(c: Scalar, like: jax.Array) -> jax.Array:
 def sign(x: jax.Array) -> jax.Array:
     """``x.sign()``: 0 for NaN."""
     return (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype)
-
-
-def varying_axes(x: jax.Array) -> frozenset[str]:
-    """Return the mesh axes along which ``x`` differs between devices, within ``jax.shard_map``.
-
-    None with ``check_vma=False``, which does not keep account of them.
-    """
-    found: frozenset[str] = getattr(jax.typeof(x), "vma", frozenset())
-    return found

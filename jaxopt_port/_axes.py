@@ -1,0 +1,69 @@
+"""Mesh axes within ``jax.shard_map``, where a function sees the part of one device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import jax
+from jax import lax
+
+# Mesh axes to reduce over; () for none; None where there is nothing that would have to be.
+AxisName: TypeAlias = str | tuple[str, ...] | None
+
+
+def varying_axes(x: Any) -> frozenset[str]:
+    """Return the mesh axes along which an array differs between devices.
+
+    None outside of ``shard_map``, and with ``check_vma=False``, which keeps no account of them.
+    """
+    found: frozenset[str] = getattr(jax.typeof(x), "vma", frozenset())
+    return found
+
+
+def split_over(
+    leaves: Sequence[jax.Array], axis_name: AxisName, what: str
+) -> list[tuple[str, ...]]:
+    """Return the axes among ``axis_name`` that each leaf is split over.
+
+    Args:
+        leaves: arrays.
+        axis_name: the axes.
+        what: what is to be calculated of all parts together, for the message.
+
+    Raises:
+        ValueError: leaves that differ between devices, and no ``axis_name``.
+    """
+    varying = [varying_axes(leaf) for leaf in leaves]
+    if axis_name is None:
+        for axes in varying:
+            if axes:
+                raise ValueError(
+                    f"within jax.shard_map the gradients differ along {_said(axes)}, and {what} of "
+                    "one device's part is not that of the whole: give the mesh axes as axis_name, "
+                    "or () if the part is what you mean"
+                )
+        return [()] * len(leaves)
+    names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
+    accounted = {name for name in names if varying_axes(lax.axis_index(name))}
+    return [
+        tuple(name for name in names if name in axes or name not in accounted) for axes in varying
+    ]
+
+
+def check_whole(x: Any, name: str, what: str) -> None:
+    """Raise where one device has only its own part of an array.
+
+    Raises:
+        ValueError: it differs between devices.
+    """
+    axes = varying_axes(x)
+    if axes:
+        raise ValueError(
+            f"{name} needs the whole of {what}, and within jax.shard_map it differs along "
+            f"{_said(axes)}: take the step outside, under jax.jit, where sharded arrays are whole"
+        )
+
+
+def _said(axes: frozenset[str]) -> str:
+    return "the mesh axis " + " and ".join(map(repr, sorted(axes)))
