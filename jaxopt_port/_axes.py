@@ -17,7 +17,10 @@ def varying_axes(x: Any) -> frozenset[str]:
 
     None outside of ``shard_map``, and with ``check_vma=False``, which keeps no account of them.
     """
-    found: frozenset[str] = getattr(jax.typeof(x), "vma", frozenset())
+    kind = jax.typeof(x)
+    # Older releases of JAX have it as an attribute of its own.
+    kind = getattr(kind, "manual_axis_type", kind)
+    found: frozenset[str] = getattr(kind, "varying", None) or getattr(kind, "vma", frozenset())
     return found
 
 
