@@ -51,9 +51,13 @@ def train(folder: Path, steps: int, batch: int, save_every: int, report: Report)
 
     tx = optax.chain(jp.clip_by_grad_norm(1.0), jp.SGD(lr=0.05, momentum=0.9, nesterov=True))
     scheduler = jp.lr_scheduler.CosineAnnealingLR(T_max=steps)
-    graph, params = nnx.split(LeNet(rngs=nnx.Rngs(0)), nnx.Param)
-    params = jax.device_put(params, everywhere)
-    of_state = jp.state_shardings(tx, params, over="data")
+
+    def init() -> Any:
+        return nnx.split(LeNet(rngs=nnx.Rngs(0)), nnx.Param)
+
+    graph, shapes = nnx.eval_shape(init)
+    params = jax.jit(lambda: init()[1], out_shardings=everywhere)()
+    of_state = jp.state_shardings(tx, everywhere, shapes, over="data")
     state = jax.jit(tx.init, out_shardings=of_state)(params)
     state, sched_state = scheduler.init(state)
 

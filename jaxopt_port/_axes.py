@@ -17,10 +17,13 @@ def varying_axes(x: Any) -> frozenset[str]:
 
     None outside of ``shard_map``, and with ``check_vma=False``, which keeps no account of them.
     """
-    kind = jax.typeof(x)
+    kind: Any = jax.typeof(x)
     # Older releases of JAX have it as an attribute of its own.
-    kind = getattr(kind, "manual_axis_type", kind)
-    found: frozenset[str] = getattr(kind, "varying", None) or getattr(kind, "vma", frozenset())
+    found: frozenset[str] = (
+        kind.manual_axis_type.varying
+        if hasattr(kind, "manual_axis_type")
+        else getattr(kind, "vma", frozenset())
+    )
     return found
 
 

@@ -90,14 +90,10 @@ def _kind(norm_type: float) -> _Kind:
         return _Kind(jnp.sum, lax.psum, lambda x: x)
     if norm_type == 2:
         return _Kind(lambda x: jnp.sum(x * x), lax.psum, jnp.sqrt)
-    return _Kind(
-        lambda x: jnp.sum(x**norm_type), lax.psum, lambda total: total ** (1 / norm_type)
-    )
+    return _Kind(lambda x: jnp.sum(x**norm_type), lax.psum, lambda total: total ** (1 / norm_type))
 
 
-def _norms(
-    leaves: Sequence[jax.Array], norm_type: float, axis_name: AxisName
-) -> list[jax.Array]:
+def _norms(leaves: Sequence[jax.Array], norm_type: float, axis_name: AxisName) -> list[jax.Array]:
     """Return ``torch.linalg.vector_norm`` of each, which calculates in float32 at least."""
     kind = _kind(norm_type)
     sizes = [jnp.abs(leaf) for leaf in leaves]

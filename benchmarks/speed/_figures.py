@@ -85,7 +85,14 @@ def png(results: Results, file: Path) -> None:
                 axes.plot([m.low / limit, m.high / limit], [place, place], color="black", lw=1)
                 furthest = max(furthest, ratio)
                 text = f"{m.contender} {ratio:.2f}"
-                axes.text(min(m.high / limit, 1.6 * ratio) * 1.06, place, text, va="center", size=6, clip_on=True)
+                axes.text(
+                    min(m.high / limit, 1.6 * ratio) * 1.06,
+                    place,
+                    text,
+                    va="center",
+                    size=6,
+                    clip_on=True,
+                )
                 place += 1
             place += 1
         axes.axvline(1, color="black", lw=0.8)
