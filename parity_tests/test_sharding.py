@@ -307,7 +307,22 @@ KERNEL = {"kernel": ((16, 8), P("data", "model"))}
             {(22,): ("model",), (3, 22): (None, "model"), (3,): (None,)},
         ),
     ],
-    ids=str,
+    ids=[
+        "optax adamw",
+        "optax chain",
+        "optax MultiSteps",
+        "optax adafactor",
+        "Adafactor",
+        "names of numbers",
+        "ZeRO-1",
+        "the longest axis",
+        "beside another axis",
+        "an axis in use",
+        "over two axes",
+        "nothing divides",
+        "LBFGS",
+        "LBFGS, one axis divides",
+    ],
 )
 def test_state_is_split_as_its_parameters(tx, params, options, expected):
     found = specs(tx, params, **options)

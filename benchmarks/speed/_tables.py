@@ -114,8 +114,8 @@ def readme_table(cpu: Results, gpu: Results | None = None) -> str:
     on_gpu = {found.what: found for found in targets(gpu)} if gpu else {}
     lines = [
         f"{machine['processor']}, {machine['threads']} threads, "
-        f"torch {cpu.sides['torch']['torch']}, jax {cpu.sides['jax']['jax']}; medians of one run "
-        f"({cpu.created[:10]}).",
+        f"torch {cpu.sides['torch']['torch']}, jax {cpu.sides['jax']['jax']}; "
+        f"medians, both sides of a ratio from one run ({cpu.created[:10]}).",
         "",
         "| ratio | CPU | target | | GPU |",
         "|---|---:|---:|---|---|",
