@@ -76,8 +76,8 @@ def state_shardings(
         >>> tx = jp.AdamW(lr=1e-3)
         >>> shardings = jp.state_shardings(tx, params)
         >>> state = jax.jit(tx.init, out_shardings=shardings)(params)
-        >>> {leaf.sharding.spec for leaf in jax.tree.leaves(state) if leaf.shape == (8, 4)}
-        {PartitionSpec('data',)}
+        >>> {leaf.sharding.spec[0] for leaf in jax.tree.leaves(state) if leaf.shape == (8, 4)}
+        {'data'}
     """
     shapes, flat = _placed(params_shardings, params)
     state = jax.eval_shape(tx.init, shapes)
