@@ -173,7 +173,8 @@ def test_two_hundred_steps(case, grouping):
         assert far <= (0 if case.optimizer.exact else allowed), key
 
 
-@cases(THREE, keep=lambda case: not ascends(case))
+# Each configuration has torch's bits in float32, and float64 is no other program.
+@cases(THREE, keep=lambda case: is_default(case) or case.optimizer.sums)
 def test_float64(case, grouping, x64):
     run = Run(case, grouping, np.float64)
     for _ in range(200):
