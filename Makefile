@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help verify test test-quick lint format bench clean
+.PHONY: help verify test test-quick test-all lint format bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -17,11 +17,14 @@ $(STAMP): constraints.txt pyproject.toml
 verify: $(STAMP) ## train the LeNet recipes in both frameworks and report parity
 	$(BIN)/jaxopt-port verify
 
-test: lint ## lint, types and every test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+test: lint ## lint, types and the tests
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m 'not exhaustive'
 
-test-quick: lint ## the same without the slow tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m 'not slow'
+test-quick: lint ## the same without the slow ones
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m 'not slow and not exhaustive'
+
+test-all: lint ## the same with whole grids where the others have samples
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

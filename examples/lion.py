@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 
 import jaxopt_port as jp
+from jaxopt_port.numerics.torch_ops import lerp, mul, sign
 from jaxopt_port.rules import LeafState, Problem, Rule, Sum
-from jaxopt_port.rules.torch_ops import lerp, mul, scaled, sign
 
 
 def lion(
@@ -59,7 +59,7 @@ def update(
     grad = -grad if maximize else grad
     direction = sign(lerp(state["exp_avg"], grad, 1 - beta1))
     param = mul(param, 1 - lr * weight_decay)
-    new = Sum(param, scaled(direction, -lr))
+    new = Sum(param, direction, -lr)
     return new, {"exp_avg": lerp(state["exp_avg"], grad, 1 - beta2)}
 
 

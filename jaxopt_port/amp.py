@@ -15,7 +15,7 @@ from jax import lax
 
 from ._axes import AxisName, split_over
 from .engine import step
-from .rules.torch_ops import mul
+from .numerics.torch_ops import mul
 
 Params = TypeVar("Params")
 State = TypeVar("State")

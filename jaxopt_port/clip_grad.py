@@ -17,7 +17,7 @@ import optax
 from jax import lax
 
 from ._axes import AxisName, split_over
-from .rules.torch_ops import add_scalar, mul, reciprocal
+from .numerics.torch_ops import add_scalar, mul, reciprocal
 
 Grads = TypeVar("Grads")
 

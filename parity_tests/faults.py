@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_port import rules
+from jaxopt_port.numerics.torch_ops import add
 from jaxopt_port.rules import Sum
-from jaxopt_port.rules.torch_ops import scaled
 
 _true = rules.sgd.update
 
@@ -30,10 +30,10 @@ def _dampening_of_the_wrong_sign(grad, param, state, *, dampening, **options):
 
 
 def _decay_after_momentum(grad, param, state, *, lr, weight_decay, **options):
-    (base, delta), state = _true(
+    (base, addend, alpha), state = _true(
         grad, param, state, lr=lr, weight_decay=jnp.zeros_like(weight_decay), **options
     )
-    return Sum(base, delta + scaled(param, -lr * weight_decay)), state
+    return Sum(base, add(addend, param, alpha=weight_decay), alpha), state
 
 
 def _learning_rate_in_bfloat16(grad, param, state, *, lr, **options):

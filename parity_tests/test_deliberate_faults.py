@@ -13,7 +13,7 @@ from torch_oracle import TorchOracle, to_torch
 import jaxopt_port as jp
 from jaxopt_port import rules
 from jaxopt_port.engine import transformation
-from jaxopt_port.rules.torch_ops import add, scaled
+from jaxopt_port.numerics.torch_ops import add, mul
 
 
 def _maximize_ignored(grad, param, state, *, maximize, **options):
@@ -23,7 +23,7 @@ def _maximize_ignored(grad, param, state, *, maximize, **options):
 def _momentum_in_one_rounding(grad, param, state, *, momentum, dampening, begun, **options):
     """momentum * buf + (1 - dampening) * grad with one fused multiply-add too many."""
     held = state["momentum_buffer"]
-    buf = jnp.where(begun, add(scaled(grad, 1 - dampening), held, alpha=momentum), grad)
+    buf = jnp.where(begun, add(mul(grad, 1 - dampening), held, alpha=momentum), grad)
     # Handed on as a first gradient, which the true update takes as its buffer.
     first = jnp.zeros_like(begun)
     options |= {"momentum": momentum, "dampening": dampening, "begun": first}

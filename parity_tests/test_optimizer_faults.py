@@ -13,17 +13,16 @@ from torch_oracle import TorchOracle, to_torch
 import jaxopt_port as jp
 from jaxopt_port import rules
 from jaxopt_port.engine import transformation
-from jaxopt_port.rules import Rule, Sum
-from jaxopt_port.rules.torch_ops import (
+from jaxopt_port.numerics.torch_ops import (
     add_scalar,
     addcmul,
     div,
     lerp,
     mul,
     quotient,
-    scaled,
     sqrt,
 )
+from jaxopt_port.rules import Rule, Sum
 
 pytestmark = [pytest.mark.usefixtures("correct_root"), pytest.mark.slow]
 
@@ -81,13 +80,15 @@ def _rprop_stale_sign(grad, param, state, **options):
 def _rprop_one_step_late(grad, param, state, **options):
     late = rules.rprop.update(grad, param, state, **options)[1]
     step = mul(jnp.sign(late["prev"]), state["step_size"])
-    return Sum(param, scaled(step, -1.0)), late
+    return Sum(param, step, -1.0), late
 
 
 def _adadelta_rate_in_average(grad, param, state, *, lr, **options):
     result, after = rules.adadelta.update(grad, param, state, lr=lr, **options)
     weight = options["weight"] * lr * lr
-    acc = addcmul(mul(state["acc_delta"], options["rho"]), result.delta, result.delta, value=weight)
+    acc = addcmul(
+        mul(state["acc_delta"], options["rho"]), result.addend, result.addend, value=weight
+    )
     return result, after | {"acc_delta": acc}
 
 

@@ -13,8 +13,9 @@ from jax import lax
 
 from .. import kernels
 from .._axes import check_whole
+from ..numerics import uncontracted
+from ..numerics.torch_ops import acting_alpha, add, widened
 from ..rules import Rows, Rule, Sum
-from ..rules.torch_ops import rounded, widened
 from ._explicit import as_laid_out, laid_out_as, on_explicit_mesh
 from ._numbers import entry
 from ._one_pass import Leaf
@@ -121,9 +122,11 @@ def _applied(result: jax.Array | Sum | Rows, param: jax.Array) -> tuple[jax.Arra
         )
         return add_rows(param), add_rows(jnp.zeros_like(param))
     if isinstance(result, Sum):
-        new = rounded(widened(result.base) + result.delta, param.dtype)
-        exact = result.base is param
-        return new, result.delta.astype(param.dtype) if exact else new - param
+        base, addend, alpha = result
+        new = add(base, addend, alpha=alpha)
+        if base is not param:
+            return new, new - param
+        return new, (widened(addend) * acting_alpha(alpha, param.dtype)).astype(param.dtype)
     return result, result - param
 
 
@@ -137,9 +140,11 @@ def _leaf_update(program: Program) -> Callable[..., Any]:
     def update(
         grad: Any, param: jax.Array, state: dict[str, Any], numbers: dict[str, Any]
     ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-        real = _as_real(param)
+        # They may be products in the caller's program.
+        real = uncontracted(_as_real(param))
+        grad = _as_real(grad) if program.rule.sparse else uncontracted(_as_real(grad))
         result, after = program.rule.update(
-            _as_real(grad), real, _as_real(state), **numbers, **dict(program.static)
+            grad, real, _as_real(state), **numbers, **dict(program.static)
         )
         new, delta = _applied(result, real)
         viewed: tuple[jax.Array, jax.Array, dict[str, Any]]

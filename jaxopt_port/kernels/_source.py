@@ -62,7 +62,6 @@ class _Value:
         self.shape: tuple[int, ...] = aval.shape
         self.dtype: np.dtype[Any] = aval.dtype
         self.op: _Op | None = None
-        self.uses = 0
 
 
 def _flattened(jaxpr: Any, inputs: Sequence[Any], ops: list[_Op]) -> list[Any]:
@@ -158,14 +157,10 @@ class _Writer:
     def _expression(self, op: _Op) -> str:
         if any(x.shape not in ((), op.outputs[0].shape) for x in op.inputs):
             raise UnsupportedError("arrays of several shapes")
-        if op.name in ("add", "sub") and (contracted := self._contracted(op)):
-            return contracted
-        if op.name == "select_n" and len(op.inputs) == 3:
-            which, no, yes = op.inputs
-            if _is_barrier(which, no, yes):
-                return self.name(yes)
-            return f"{self.name(which)} ? {self.name(yes)} : {self.name(no)}"
         given = [self.name(x) for x in op.inputs]
+        if op.name == "select_n" and len(op.inputs) == 3:
+            which, no, yes = given
+            return f"{which} ? {yes} : {no}"
         if op.name in _INFIX:
             return f"{given[0]} {_INFIX[op.name]} {given[1]}"
         if op.name in ("max", "min"):
@@ -179,6 +174,9 @@ class _Writer:
             "square": "{0} * {0}",
             "is_finite": "FABS({0}) < INFINITY",
             "copy": "{0}",
+            # numerics.fma and numerics.uncontracted: here no operation is contracted.
+            "jaxopt_port_fma": "FMA({0}, {1}, {2})",
+            "jaxopt_port_uncontracted": "{0}",
             "and": "{0} & {1}" if boolean else "",
             "or": "{0} | {1}" if boolean else "",
             "not": "!{0}" if boolean else "",
@@ -190,44 +188,6 @@ class _Writer:
         if not simple:
             raise UnsupportedError(op.name)
         return simple.format(*given)
-
-    def _contracted(self, op: _Op) -> str | None:
-        """Return the fused multiply-add that XLA makes of a sum with a product in it.
-
-        Of two products it is the second, which ``rules.torch_ops`` writes where it means one.
-        """
-        a, b = op.inputs
-        minus = "-" if op.name == "sub" else ""
-        if product := _product(b):
-            x, y = map(self.name, product)
-            return f"FMA({minus}{x}, {y}, {self.name(a)})"
-        if product := _product(a):
-            x, y = map(self.name, product)
-            return f"FMA({x}, {y}, {minus}{self.name(b)})"
-        return None
-
-
-def _product(value: Any) -> tuple[Any, ...] | None:
-    """Return the factors of a value that is a product, and used once."""
-    made = isinstance(value, _Value) and value.shape != () and value.uses == 1 and value.op
-    return made.inputs if made and made.name == "mul" else None
-
-
-def _is_barrier(which: Any, no: Any, yes: Any) -> bool:
-    """Whether a select is between a value and a NaN, by whether the value is one.
-
-    ``rules.torch_ops`` has it keep a product from being contracted; here the product is written
-    down as one.
-    """
-    if not (isinstance(which, _Value) and which.op and which.op.name == "eq"):
-        return False
-    return all(x is yes for x in which.op.inputs) and _is_nan(no)
-
-
-def _is_nan(value: Any) -> bool:
-    while isinstance(value, _Value) and value.op and value.op.name == "broadcast_in_dim":
-        (value,) = value.op.inputs
-    return isinstance(value, np.ndarray) and value.shape == () and bool(np.isnan(value))
 
 
 def written(update: Callable[..., Any], arrays: Sequence[Any], numbers: Any) -> Source:
@@ -253,7 +213,6 @@ def written(update: Callable[..., Any], arrays: Sequence[Any], numbers: Any) -> 
     results = _flattened(jaxpr, inputs, ops)
     if any((x.shape, x.dtype) != (shape, dtype) for x in results):
         raise UnsupportedError("results of another shape or dtype")
-    _count_uses(results)
 
     writer = _Writer(dtype, inputs[: len(arrays)])
     names = [writer.name(value) for value in results]
@@ -284,23 +243,6 @@ def _numbers(
         return [jnp.asarray(made(value), jnp.float64) for value in scalars]
 
     return numbers
-
-
-def _count_uses(results: Sequence[Any]) -> None:
-    seen: set[int] = set()
-    waiting = list(results)
-    for value in results:
-        if isinstance(value, _Value):
-            value.uses += 1
-    while waiting:
-        value = waiting.pop()
-        if not isinstance(value, _Value) or value.op is None or id(value.op) in seen:
-            continue
-        seen.add(id(value.op))
-        for x in value.op.inputs:
-            if isinstance(x, _Value):
-                x.uses += 1
-                waiting.append(x)
 
 
 def _code(

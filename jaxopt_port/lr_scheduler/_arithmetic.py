@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..numerics import uncontracted
+
 # A Python number, a NumPy vector over groups, or a Traced one of either.
 Value: TypeAlias = Any
 
@@ -25,8 +27,8 @@ class Traced:
 
     XLA contracts a product and a sum into one operation, divides by a constant, or by one scalar
     for all groups, by way of the reciprocal, and squares where an exponent is a constant 2. Each is
-    a rounding that torch does not make. A select between a value and a NaN stops all of them, as
-    long as LLVM cannot prove that the value is no NaN, as it can of what comes from an integer.
+    a rounding that torch does not make. A result is `uncontracted`, and what would be a constant or
+    one scalar is hidden behind a select.
     """
 
     __array_ufunc__ = None  # so that NumPy leaves `vector * traced` to this class
@@ -120,16 +122,12 @@ def _float64(x: Value) -> jax.Array:
 
 
 def _rounded(operation: Callable[..., Any], *operands: Value) -> Traced:
-    x = operation(*map(_float64, operands))
-    return Traced(jnp.where(x == x, x, jnp.nan))
+    return Traced(uncontracted(operation(*map(_float64, operands))))
 
 
 def lift(x: jax.Array) -> Traced:
     """Return a JAX number as a value to calculate with."""
-    if not jnp.issubdtype(x.dtype, jnp.integer):
-        return Traced(x.astype(jnp.float64))
-    never = jnp.iinfo(x.dtype).min
-    return Traced(jnp.where(x == never, jnp.nan, x.astype(jnp.float64)))
+    return Traced(x.astype(jnp.float64))
 
 
 def is_traced(*values: Any) -> bool:

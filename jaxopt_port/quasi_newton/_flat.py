@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..rules.torch_ops import add
+from ..numerics.torch_ops import add
 
 # One leaf each.
 Leaves = Sequence[jax.Array]

@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..numerics.torch_ops import Scalar, add_scalar, addcmul, div, mul, sqrt
 from . import _ranges
 from ._decay import l2
 from ._rule import LeafState, Problem, Rule, Scalars, Shared, Sum
-from .torch_ops import Scalar, add_scalar, addcmul, div, mul, scaled, sqrt
 
 
 def adadelta(
@@ -85,7 +85,7 @@ def _update(
     std = sqrt(add_scalar(square_avg, eps))
     delta = mul(div(sqrt(add_scalar(state["acc_delta"], eps)), std), grad)
     acc_delta = addcmul(mul(state["acc_delta"], rho), delta, delta, value=weight)
-    return Sum(param, scaled(delta, -lr)), {"square_avg": square_avg, "acc_delta": acc_delta}
+    return Sum(param, delta, -lr), {"square_avg": square_avg, "acc_delta": acc_delta}
 
 
 rule = Rule(adadelta, _init, _update, _start, _advance)

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..numerics.torch_ops import Scalar, constant, div, lerp, mul, norm, rounded, rsqrt, widened
 from . import _ranges
 from ._rule import LeafState, Problem, Rule, Scalars, Shared, Sum
-from .torch_ops import Scalar, constant, div, lerp, mul, norm, rounded, rsqrt, scaled, widened
 
 
 def adafactor(
@@ -159,7 +159,7 @@ def _update(
         after = {"variance": variance}
     update = mul(rsqrt(jnp.maximum(variance, constant(eps1 * eps1, grad))), grad)
     denom = _max(1.0, _root_mean_square(update) / d)
-    return Sum(param, scaled(update, -alpha / denom)), after
+    return Sum(param, update, -alpha / denom), after
 
 
 rule = Rule(adafactor, _init, _update, _start, _advance, accepts=_accepts, elementwise=False)

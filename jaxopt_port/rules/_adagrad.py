@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..numerics.torch_ops import Scalar, add_scalar, addcmul, quotient, sqrt
 from . import _ranges
 from ._decay import l2
 from ._rule import LeafState, Problem, Rule, Scalars, Shared, Sum
-from .torch_ops import Scalar, add_scalar, addcmul, quotient, sqrt
 
 
 def adagrad(

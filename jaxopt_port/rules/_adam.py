@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..numerics.torch_ops import Scalar, add_scalar, div, quotient, sqrt
 from . import _decay, _moments, _ranges
 from ._rule import LeafState, Problem, Rule, Scalars, Shared, Sum
-from .torch_ops import Scalar, add_scalar, div, quotient, sqrt
 
 
 def adam(

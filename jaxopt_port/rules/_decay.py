@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..numerics.torch_ops import Scalar, add, mul
 from ._rule import Scalars
-from .torch_ops import Scalar, add, mul
 
 
 def scalars(lr: jax.Array, weight_decay: jax.Array) -> Scalars:

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..numerics.torch_ops import Scalar, addcmul, lerp, mul
 from . import _decay
 from ._rule import LeafState, Scalars
-from .torch_ops import Scalar, addcmul, lerp, mul
 
 
 def init(param: jax.Array) -> LeafState:

@@ -11,9 +11,9 @@ from jax import lax
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from .._forms import Forms, alternative
+from ..numerics.torch_ops import Scalar, constant, div, lerp, mul, norm, rounded, widened
 from . import _ranges
 from ._rule import LeafState, Problem, Rule, Sum
-from .torch_ops import Scalar, constant, div, lerp, mul, norm, rounded, scaled, widened
 
 _BFLOAT16 = jnp.dtype(jnp.bfloat16)
 _ADJUSTMENTS = (None, "original", "match_rms_adamw")
@@ -172,7 +172,7 @@ def _update(
     update = update.astype(param.dtype)
     adjusted_lr = lr * _adjusted_ratio(adjust_lr_fn, param.shape)
     param = mul(param, 1 - lr * weight_decay)
-    return Sum(param, scaled(update, -adjusted_lr)), {"momentum_buffer": buf}
+    return Sum(param, update, -adjusted_lr), {"momentum_buffer": buf}
 
 
 rule = Rule(muon, _init, _update, accepts=_accepts, elementwise=False)

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..numerics.torch_ops import Scalar, add_scalar, div, mul, reciprocal, sqrt
 from . import _decay, _moments, _ranges
 from ._rule import LeafState, Problem, Rule, Scalars, Shared, Sum
-from .torch_ops import Scalar, add_scalar, div, mul, reciprocal, scaled, sqrt
 
 
 def radam(
@@ -105,7 +105,7 @@ def _update(
     adaptive_lr = mul(reciprocal(add_scalar(sqrt(exp_avg_sq), eps)), bias_correction2_sqrt)
     adapted = mul(mul(bias_corrected, adaptive_lr), rect)
     step = jnp.where(rectified, adapted, bias_corrected)
-    return Sum(param, scaled(step, -1.0)), {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+    return Sum(param, step, -1.0), {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
 
 rule = Rule(radam, _init, _update, _start, _advance)

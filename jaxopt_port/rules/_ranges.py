@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ..numerics.torch_ops import Scalar
 from ._rule import Problem
-from .torch_ops import Scalar
 
 
 def learning_rate(lr: Scalar) -> Iterator[Problem]:

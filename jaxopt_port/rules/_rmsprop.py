@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..numerics.torch_ops import Scalar, add_scalar, addcdiv, addcmul, lerp, mul, quotient, sqrt
 from . import _ranges
 from ._decay import l2
 from ._rule import LeafState, Problem, Rule, Scalars, Shared, Sum
-from .torch_ops import Scalar, add_scalar, addcdiv, addcmul, lerp, mul, quotient, scaled, sqrt
 
 
 def rmsprop(
@@ -102,12 +102,12 @@ def _update(
     if "momentum_buffer" not in state:
         return Sum(param, quotient(grad, avg, value=-lr)), after
     # A momentum set to 0 in mid-run rests the buffer and leaves it as it is; the step is then
-    # torch's to a rounding. (XLA contracts no product that is behind a select.)
+    # torch's to a rounding.
     moving, held = momentum > 0, state["momentum_buffer"]
     kept = mul(jnp.where(moving, held, jnp.zeros_like(held)), momentum)
     buf = addcdiv(kept, grad, avg, value=1.0)
     after["momentum_buffer"] = jnp.where(moving, buf, held)
-    return Sum(param, scaled(buf, -lr)), after
+    return Sum(param, buf, -lr), after
 
 
 rule = Rule(rmsprop, _init, _update, _start, _advance, _holds)

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..numerics.torch_ops import Scalar, add, constant, mul, sign
 from . import _ranges
 from ._rule import LeafState, Problem, Rule, Scalars, Shared
-from .torch_ops import Scalar, add, constant, mul, sign
 
 
 def rprop(

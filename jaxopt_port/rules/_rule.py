@@ -21,16 +21,15 @@ class Problem(NamedTuple):
 
 
 class Sum(NamedTuple):
-    """A new parameter as ``base + delta``, not yet rounded.
+    """A new parameter as ``base + alpha * addend``, rounded once: torch's ``base.add_(addend)``.
 
-    The engine adds the two in the fusion that makes ``delta``, so that a product in it is
-    contracted into one fused multiply-add, as in torch's ``param.add_(grad, alpha=-lr)``. Where
-    ``base`` is the parameter itself, ``delta`` is the Optax update, exactly; an update computed
-    as the difference of two rounded parameters is not.
+    Where ``base`` is the parameter itself, ``alpha * addend`` is the Optax update, exactly; an
+    update computed as the difference of two rounded parameters is not.
     """
 
     base: jax.Array
-    delta: jax.Array
+    addend: jax.Array
+    alpha: jax.Array | float = 1.0
 
 
 class Rows(NamedTuple):
@@ -68,7 +67,7 @@ class Rule(Generic[P]):
     All functions but `arguments` are pure and are called by the engine, which deals with trees,
     groups and hyperparameters. Options come by keyword: numbers as float64 scalars (a tuple of
     them as a vector), static options as they are. Calculations with numbers alone are float64, as
-    Python's are; ``rules.torch_ops`` rounds them where they meet an array. Complex parameters
+    Python's are; ``numerics.torch_ops`` rounds them where they meet an array. Complex parameters
     come as real arrays with the real and imaginary part in a new last axis.
 
     Attributes:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 
+from ..numerics.torch_ops import Scalar, add, mul
 from . import _ranges
 from ._decay import l2
 from ._rule import LeafState, Problem, Rule, Scalars, Shared, Sum
-from .torch_ops import Scalar, add, mul, scaled
 
 
 def sgd(
@@ -105,7 +105,7 @@ def _update(
         grad = jnp.where(moving, direction, grad)
         state = {"momentum_buffer": jnp.where(moving, buf, held)}
 
-    return Sum(param, scaled(grad, -lr)), state
+    return Sum(param, grad, -lr), state
 
 
 rule = Rule(sgd, _init, _update, _start, _advance, _holds, begins="has_momentum_buffer")

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..numerics.torch_ops import Scalar, add, add_scalar, div, mul, sqrt
 from . import _moments, _ranges
 from ._rule import LeafState, Problem, Rows, Rule, Scalars, Shared
-from .torch_ops import Scalar, add, add_scalar, div, mul, sqrt
 
 
 def sparse_adam(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from ..rules.torch_ops import add, div, lerp, mul
+from ..numerics.torch_ops import add, div, lerp, mul
 
 AvgFn: TypeAlias = Callable[[jax.Array, jax.Array, Any], jax.Array]
 MultiAvgFn: TypeAlias = Callable[

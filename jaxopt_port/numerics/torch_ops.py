@@ -1,9 +1,9 @@
 """torch's elementwise primitives, with torch's rounding.
 
 Scalars come as float64 and are rounded where they meet an array, as Python floats are in torch.
-A bfloat16 or float16 operand is computed in float32 and rounded once per primitive. XLA contracts
-a product and a sum into a fused multiply-add wherever it can; `add`, `addcmul`, `lerp` and `scaled`
-count on that, and `mul` prevents it.
+A bfloat16 or float16 operand is computed in float32 and rounded once per primitive. A fused
+multiply-add is an `fma`, and a product that is rounded by itself is `uncontracted`: what XLA would
+contract by itself is never left to it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from ._rounding import fma, uncontracted
 
 Scalar = jax.Array | float
 
@@ -28,14 +30,7 @@ def rounded(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
     x = x.astype(dtype)
     # XLA may drop a pair of conversions (xla_allow_excess_precision) where nothing is between them.
     # Not reduce_precision, which flushes float16's subnormals: all below 6e-5.
-    return _unfused(x) if dtype in _LOW_PRECISION else x
-
-
-def _unfused(x: jax.Array) -> jax.Array:
-    # Neither reduce_precision to float32 nor optimization_barrier stops XLA from contracting a
-    # product on the CPU; a select between it and a NaN does, at no measurable cost.
-    # (lax.select, not jnp.where, which costs a function call of StableHLO for each use.)
-    return lax.select(x == x, x, lax.full_like(x, jnp.nan))
+    return uncontracted(x) if dtype in _LOW_PRECISION else x
 
 
 def _operand(a: Scalar, dtype: jnp.dtype) -> jax.Array:
@@ -60,14 +55,12 @@ def acting_alpha(alpha: Scalar, dtype: jnp.dtype) -> jax.Array:
     return acting
 
 
-def scaled(x: jax.Array, alpha: Scalar) -> jax.Array:
-    """``alpha * x``, unrounded in low precision and free to be contracted: a ``Sum``'s delta."""
-    return widened(x) * acting_alpha(alpha, x.dtype)
-
-
 def add(x: jax.Array, y: jax.Array, *, alpha: Scalar = 1.0) -> jax.Array:
     """``x.add(y, alpha=alpha)``: fma(alpha, y, x)."""
-    return rounded(widened(x) + scaled(y, alpha), x.dtype)
+    wide, addend = widened(x), widened(y)
+    if isinstance(alpha, float) and abs(alpha) == 1.0:
+        return rounded(wide + addend if alpha > 0 else wide - addend, x.dtype)
+    return rounded(fma(acting_alpha(alpha, x.dtype), addend, wide), x.dtype)
 
 
 def add_scalar(x: jax.Array, c: Scalar) -> jax.Array:
@@ -77,8 +70,7 @@ def add_scalar(x: jax.Array, c: Scalar) -> jax.Array:
 
 def mul(x: jax.Array, a: Scalar) -> jax.Array:
     """``x.mul(a)``: rounded before anything is added to it."""
-    product = widened(x) * _operand(a, x.dtype)
-    return rounded(_unfused(product), x.dtype)
+    return rounded(uncontracted(widened(x) * _operand(a, x.dtype)), x.dtype)
 
 
 def div(x: jax.Array, a: Scalar) -> jax.Array:
@@ -101,17 +93,16 @@ def lerp(x: jax.Array, y: jax.Array, weight: Scalar) -> jax.Array:
     w = _operand(weight, x.dtype)
     x_, y_ = widened(x), widened(y)
     near = w < 0.5
-    return rounded(lax.select(near, x_, y_) + lax.select(near, w, w - 1) * (y_ - x_), x.dtype)
+    return rounded(fma(lax.select(near, w, w - 1), y_ - x_, lax.select(near, x_, y_)), x.dtype)
 
 
 def addcmul(x: jax.Array, y: jax.Array, z: jax.Array, *, value: Scalar) -> jax.Array:
     """``x.addcmul(y, z, value=value)``: fma(value * y, z, x)."""
-    product = _operand(value, x.dtype) * widened(y) * widened(z)
-    return rounded(widened(x) + product, x.dtype)
+    return rounded(fma(_operand(value, x.dtype) * widened(y), widened(z), widened(x)), x.dtype)
 
 
 def quotient(y: jax.Array, z: jax.Array, *, value: Scalar) -> jax.Array:
-    """``value * y / z``, unrounded in low precision: a ``Sum``'s delta for `addcdiv`."""
+    """``value * y / z``, unrounded in low precision: the addend of `addcdiv`."""
     return _operand(value, y.dtype) * widened(y) / widened(z)
 
 
@@ -127,7 +118,7 @@ def sqrt(x: jax.Array) -> jax.Array:
 
 def rsqrt(x: jax.Array) -> jax.Array:
     """``x.rsqrt()``: torch's CPU kernel divides 1 by the root."""
-    return rounded(1 / _unfused(jnp.sqrt(widened(x))), x.dtype)
+    return rounded(1 / uncontracted(jnp.sqrt(widened(x))), x.dtype)
 
 
 def reciprocal(x: jax.Array) -> jax.Array:

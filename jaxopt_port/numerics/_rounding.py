@@ -1,0 +1,92 @@
+"""What torch rounds once, and what it rounds twice, in any program that XLA makes of it.
+
+XLA lets LLVM contract a product and a sum into a fused multiply-add. Whether LLVM does so depends
+on the processor, and on how it has unrolled and vectorised the loop, so on the shape. `fma` is one
+rounding, and `uncontracted` keeps a product from being contracted with what is added to it, both
+independently of that. The two are primitives of JAX: a program shows what is meant, and each
+backend, and each writer of kernels, says how it is done.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .._axes import varying_axes
+from . import _emitted
+
+
+def fma(a: Any, y: jax.Array, x: jax.Array) -> jax.Array:
+    """``a * y + x``, in float32 on the CPU rounded once; elsewhere as the compiler has it.
+
+    Args:
+        a: a scalar, or an array of the shape of ``x``; cast to its dtype.
+        y: an array of the shape and dtype of ``x``.
+        x: an array.
+    """
+    fused: jax.Array = _primitives()[0].bind(*_varying_alike(jnp.asarray(a, x.dtype), y, x))
+    return fused
+
+
+def uncontracted(x: jax.Array) -> jax.Array:
+    """``x``, rounded to its type whatever is done with it next."""
+    kept: jax.Array = _primitives()[1].bind(x)
+    return kept
+
+
+def _varying_alike(*xs: jax.Array) -> list[jax.Array]:
+    """Within ``shard_map``, let all differ between devices where one does, as ``lax.add`` does."""
+    axes = [varying_axes(x) for x in xs]
+    every = frozenset[str]().union(*axes)
+    return [
+        lax.pcast(x, tuple(every - own), to="varying") if every - own else x
+        for x, own in zip(xs, axes, strict=True)
+    ]
+
+
+def _fma_tangent(primals: Any, tangents: Any) -> jax.Array:
+    (a, y, _), (da, dy, dx) = primals, tangents
+    tangent: jax.Array = da * y + a * dy + dx
+    return tangent
+
+
+def _batched(primitive: Any, args: Any, dims: Any) -> Any:
+    *_, last = zip(args, dims, strict=True)
+    (size,) = {x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None}
+    shape = (size, *(n for i, n in enumerate(last[0].shape) if i != last[1]))
+
+    def along(x: jax.Array, d: int | None) -> jax.Array:
+        x = x[None] if d is None else jnp.moveaxis(x, d, 0)
+        return jnp.broadcast_to(x.reshape(x.shape + (1,) * (len(shape) - x.ndim)), shape)
+
+    return primitive.bind(*map(along, args, dims)), 0
+
+
+@functools.cache
+def _primitives() -> tuple[Any, Any]:
+    # Not at import time: jax.extend brings Pallas along.
+    from jax.extend.core import Primitive
+    from jax.interpreters import ad, batching, mlir
+
+    def primitive(name: str, tangent: Any) -> Any:
+        made = Primitive(name)
+        made.def_impl(jax.jit(lambda *xs: made.bind(*xs)))
+        made.def_abstract_eval(lambda *avals: avals[-1].update(weak_type=False))
+
+        def jvp(primals: Any, tangents: Any) -> Any:
+            return made.bind(*primals), tangent(primals, list(map(ad.instantiate_zeros, tangents)))
+
+        ad.primitive_jvps[made] = jvp
+        batching.primitive_batchers[made] = functools.partial(_batched, made)
+        return made
+
+    fused = primitive("jaxopt_port_fma", _fma_tangent)
+    mlir.register_lowering(fused, _emitted.contracted)
+    mlir.register_lowering(fused, _emitted.fma_on_cpu, platform="cpu")
+    kept = primitive("jaxopt_port_uncontracted", lambda _, tangents: tangents[0])
+    mlir.register_lowering(kept, _emitted.uncontracted)
+    return fused, kept
