@@ -24,11 +24,13 @@ def fma(a: Any, y: jax.Array, x: jax.Array) -> jax.Array:
     """``a * y + x``, in float32 on the CPU rounded once; elsewhere as the compiler has it.
 
     Args:
-        a: a scalar, or an array of the shape of ``x``; cast to its dtype.
+        a: a scalar, or an array that is broadcast to ``x``; cast to its dtype.
         y: an array of the shape and dtype of ``x``.
         x: an array.
     """
-    fused: jax.Array = _primitives()[0].bind(*_varying_alike(jnp.asarray(a, x.dtype), y, x))
+    a = jnp.asarray(a, x.dtype)
+    a = a if a.shape in ((), x.shape) else jnp.broadcast_to(a, x.shape)
+    fused: jax.Array = _primitives()[0].bind(*_varying_alike(a, y, x))
     return fused
 
 
