@@ -20,6 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSha
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from .engine._groups import GroupedTransformation
+from .engine._table import GroupsState
 from .engine._transform import RuleState
 
 Shape: TypeAlias = tuple[int, ...]
@@ -248,6 +249,9 @@ def _shared(state: Any) -> set[int]:
     found: set[int] = set()
     for kind, name in (
         (RuleState, "scalars"),
+        (GroupsState, "scalars"),
+        (GroupsState, "numbers"),
+        (GroupsState, "counts"),
         (optax.InjectStatefulHyperparamsState, "hyperparams"),
     ):
         for node in jax.tree.leaves(state, is_leaf=functools.partial(_is, kind)):

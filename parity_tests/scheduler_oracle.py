@@ -67,7 +67,7 @@ def stepped_state(optimizer: str, lrs: tuple[float, ...]):
 
 def parts_of(state, case: Case):
     """Learning rates and momenta as the state holds them."""
-    held = state.injected(0).hyperparams
+    held = {name: number.parts for name, number in state.numbers.items()}
     return held["lr"], held["betas"][:, 0] if case.optimizer == "Adam" else held["momentum"]
 
 

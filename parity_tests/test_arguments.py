@@ -136,12 +136,6 @@ BAD_GRADIENTS = {
         ValueError,
         'the gradients have "tail", which the parameters have not',
     ),
-    "None for a leaf": (
-        {**PARAMS, "head": None},
-        PARAMS,
-        ValueError,
-        'the gradients have no "head"',
-    ),
     "another shape": (
         {**PARAMS, "head": jnp.ones((2, 1))},
         PARAMS,

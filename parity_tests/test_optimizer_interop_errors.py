@@ -118,15 +118,17 @@ def test_a_state_dict_with_names_is_enough(pair):
     assert jp.get_hyperparams(state)[0]["lr"] == 1e-3
 
 
-def test_steps_that_differ_are_refused_or_split(pair):
+def test_steps_that_differ_are_counted_apart(pair):
     pair.optimizer.state[pair.module.gain]["step"] += 1
-    with pytest.raises(ValueError, match=r"different numbers of steps \(step 3.0: gain; step 2.0"):
-        pair.from_torch()
-    params, tx, state = pair.from_torch(split_groups=True)
-    assert len(jp.get_hyperparams(state)) == 4  # with that of what is frozen
+    params, tx, state = pair.from_torch()
+    assert len(jp.get_hyperparams(state)) == 3  # with that of what is frozen
     saved = jp.state_dict(tx, state, params)
-    steps = [saved["state"][group["params"][0]]["step"] for group in saved["param_groups"][:3]]
-    assert steps == [2, 3, 2]
+    steps = {
+        name: float(saved["state"][index]["step"])
+        for group in saved["param_groups"][:2]
+        for name, index in zip(group["param_names"], group["params"], strict=True)
+    }
+    assert steps == {name: 3.0 if name == "gain" else 2.0 for name in steps}
 
 
 def test_a_state_dict_does_not_say_what_is_frozen():
@@ -134,8 +136,8 @@ def test_a_state_dict_does_not_say_what_is_frozen():
     pair.torch_steps(0, 2)
     more = {"optimizer_name": "AdamW", "param_names": names_of(pair)}
     params, saved = pair.params(), pair.optimizer.state_dict()
-    with pytest.raises(ValueError, match=r"no state: still.*in frozen"):
-        interop.optimizer_from_torch(saved, params, pair.param_map, **more)
+    _, state = interop.optimizer_from_torch(saved, params, pair.param_map, **more)
+    assert not any(group.get("frozen") for group in jp.get_hyperparams(state))
     with pytest.raises(ValueError, match="'stil' in frozen is none of the optimizer's"):
         interop.optimizer_from_torch(saved, params, pair.param_map, frozen=["stil"], **more)
     _, state = interop.optimizer_from_torch(saved, params, pair.param_map, frozen=["still"], **more)

@@ -275,9 +275,9 @@ KERNEL = {"kernel": ((16, 8), P("data", "model"))}
         # A vector over groups is no parameter, whatever that is called.
         (
             jp.Adam([{"params": f"{name}"} for name in ("step", "lr", "a", "b")]),
-            {name: ((4,), P("data")) for name in ("step", "lr", "a", "b")},
+            {name: ((12,), P("data")) for name in ("step", "lr", "a", "b")},
             {},
-            {(4,): ("data",)},
+            {(12,): ("data",)},
         ),
         (jp.Adam(), {"w": ((16, 8), P())}, {"over": "data"}, {(16, 8): ("data", None)}),
         (jp.Adam(), {"w": ((8, 16), P())}, {"over": "data"}, {(8, 16): (None, "data")}),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine._hyperparams import own_value
+from ..engine._numbers import own_value
 
 
 def as_numpy(leaf: Any) -> NDArray[Any]:
@@ -24,6 +24,8 @@ def fitted(value: Any, like: Any, what: str, problems: list[str]) -> NDArray[Any
         array = np.asarray(value)
     except (TypeError, ValueError):
         array = np.empty((), object)
+    if expected.shape == () and array.size == 1 and array.dtype != object:
+        array = array.reshape(())  # torch takes a step of shape (1,), too
     if array.dtype == object:
         problems.append(f"{what} is {type(value).__name__}, not an array")
     elif array.shape != expected.shape:

@@ -13,15 +13,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..engine._hyperparams import with_injected
-from ..engine._leaf_states import members_of, own_copy
+from ..engine._leaf_states import own_copy
 from ..engine._paths import leaf_paths
 from ..engine._table import GroupsState
 from ._arrays import as_numpy, fitted
 
 
 def read(found: GroupsState, group: int) -> dict[str, dict[str, Any]]:
-    states: dict[str, dict[str, Any]] = {path: {} for path in members_of(found, group)}
+    states: dict[str, dict[str, Any]] = {path: {} for path in found.table.paths_of(group)}
     for owner, name, leaf in _owned(found, group):
         states[owner][name] = as_numpy(leaf)
     return states
@@ -29,10 +28,10 @@ def read(found: GroupsState, group: int) -> dict[str, dict[str, Any]]:
 
 def _owned(found: GroupsState, group: int) -> list[tuple[str, str, Any]]:
     """Return (path of the parameter, name, leaf) for each leaf of the state."""
-    paths = list(members_of(found, group))
+    paths = found.table.paths_of(group)
     longest_first = sorted(paths, key=len, reverse=True)
     owned = []
-    for path, leaf in leaf_paths(found.injected(group).inner_state):
+    for path, leaf in leaf_paths(found.others[str(group)]):
         # The parameters stand in a tuple of one.
         ends = ((p, f"0/{p}") for p in longest_first)
         owner, end = next(
@@ -46,7 +45,7 @@ def write(
     found: GroupsState, group: int, states: Mapping[str, Mapping[str, Any]]
 ) -> tuple[GroupsState, list[str]]:
     owned = _owned(found, group)
-    names: dict[str, set[str]] = {path: set() for path in members_of(found, group)}
+    names: dict[str, set[str]] = {path: set() for path in found.table.paths_of(group)}
     for owner, name, _ in owned:
         names[owner].add(name)
     problems = []
@@ -59,7 +58,6 @@ def write(
         ]
     if problems:
         return found, problems
-    injected = found.injected(group)
     with jax.enable_x64(True):
         leaves = [
             jnp.asarray(
@@ -67,6 +65,5 @@ def write(
             )
             for owner, name, leaf in owned
         ]
-    inner = jax.tree.unflatten(jax.tree.structure(injected.inner_state), leaves)
-    program = found.table.groups[group].program
-    return with_injected(found, program, injected._replace(inner_state=inner)), problems
+    state = jax.tree.unflatten(jax.tree.structure(found.others[str(group)]), leaves)
+    return found.with_others(group, state), problems

@@ -1,4 +1,4 @@
-"""The three kinds of state that a program may have: of a rule, of L-BFGS, of another factory."""
+"""The three kinds of state that a group may have: of a rule, of L-BFGS, of another factory."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ States: TypeAlias = dict[str, dict[str, Any]]
 def _kind_of(found: GroupsState, group: int) -> Any:
     if found.table.groups[group].rule is not None:
         return _rule_states
-    held = found.injected(group).inner_state
+    held = found.others[str(group)]
     return _lbfgs_states if isinstance(held, LBFGSState) else _foreign_states
 
 
-def read_program(found: GroupsState, group: int) -> States:
-    """Return what the parameters of a group's program hold; {} where torch would hold nothing."""
+def read_group(found: GroupsState, group: int) -> States:
+    """Return what the parameters of a group hold; {} where torch would hold nothing."""
     states: States = _kind_of(found, group).read(found, group)
     return states
 
 
-def write_program(
+def write_group(
     found: GroupsState, group: int, states: Mapping[str, Mapping[str, Any]]
 ) -> tuple[GroupsState, list[str]]:
     """Return a fresh state with other things held, and the problems, with which it is worthless."""

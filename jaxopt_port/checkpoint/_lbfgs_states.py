@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..engine._hyperparams import with_injected
-from ..engine._leaf_states import members_of, own_copy
+from ..engine._leaf_states import own_copy
 from ..engine._table import GroupsState
 from ..quasi_newton import LBFGSState, history_from, oldest_first
 from ._arrays import as_numpy, fitted
@@ -26,7 +25,7 @@ def _unwrapped(state: Any) -> LBFGSState:
 
 
 def read(found: GroupsState, group: int) -> dict[str, dict[str, Any]]:
-    state = _unwrapped(found.injected(group).inner_state)
+    state = _unwrapped(found.others[str(group)])
     held: dict[str, Any] = {}
     if state.func_evals:
         held = {name: int(getattr(state, name)) for name in _COUNTS}
@@ -34,15 +33,15 @@ def read(found: GroupsState, group: int) -> dict[str, dict[str, Any]]:
         held |= {name: np.array(getattr(state, name)) for name in _HELD}
         held |= {name: float(held[name]) for name in ("t", "prev_loss")}
         held |= dict(zip(_LISTS, oldest_first(state.history), strict=True))
-    paths = list(members_of(found, group))
+    paths = found.table.paths_of(group)
     return {path: held if path == paths[0] else {} for path in paths}
 
 
 def write(
     found: GroupsState, group: int, states: Mapping[str, Mapping[str, Any]]
 ) -> tuple[GroupsState, list[str]]:
-    first, *others = members_of(found, group)
-    fresh = found.injected(group).inner_state
+    first, *others = found.table.paths_of(group)
+    fresh = found.others[str(group)]
     problems = [
         f'"{path}" has state; L-BFGS has it with "{first}"' for path in others if states.get(path)
     ]
@@ -88,5 +87,4 @@ def write(
 def _with(found: GroupsState, group: int, new: LBFGSState) -> GroupsState:
     with jax.enable_x64(True):
         arrays = jax.tree.map(lambda x: jnp.asarray(own_copy(x)), new)
-    injected = found.injected(group)._replace(inner_state=arrays)
-    return with_injected(found, found.table.groups[group].program, injected)
+    return found.with_others(group, arrays)

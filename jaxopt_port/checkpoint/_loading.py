@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,11 +10,10 @@ import numpy as np
 import optax
 
 from ..engine import get_hyperparams, set_hyperparams
-from ..engine._hyperparams import replace_groups_state, with_injected
-from ..engine._leaf_states import programs_of
+from ..engine._hyperparams import replace_groups_state
 from ..engine._table import GroupsState
 from ..engine._vectors import write_number
-from ._kinds import write_program
+from ._kinds import write_group
 from ._state_dict import grouped_part, indices_of, paths_of
 from ._structure import check_structure, raise_if
 
@@ -28,7 +28,7 @@ SCHEDULERS = (
     "max_momentum",
     "decoupled_weight_decay",
 )
-_OWN = ("params", "param_names", "update_count", "name", "frozen")
+_OWN = ("params", "param_names", "update_count", "name", "frozen", "resting")
 
 
 def load_state_dict(
@@ -73,8 +73,8 @@ def load_state_dict(
         path: state_dict["state"].get(index, {}) for path, index in _moved(found, groups, indices)
     }
     problems: list[str] = []
-    for group in programs_of(new).values():
-        new, found_problems = write_program(new, group, states)
+    for group in new.table.trained:
+        new, found_problems = write_group(new, group, states)
         problems += found_problems
     for i, info in enumerate(found.table.groups):
         held = [path for path in paths_of(found.table, i) if states[path]]
@@ -82,6 +82,8 @@ def load_state_dict(
             problems.append(f'{info.label} is frozen, and "{held[0]}" has state')
     raise_if(problems, "the state dict does not fit the optimizer")
     new = _with_counts(new, groups, states)
+    resting = frozenset(i for i, group in enumerate(groups) if group.get("resting", False))
+    new = replace(new, table=replace(new.table, resting=resting))
     return replace_groups_state(fresh, lambda _: new)
 
 
@@ -159,7 +161,7 @@ def _with_numbers(found: GroupsState, groups: list[Mapping[str, Any]]) -> Groups
     for i, (given, info) in enumerate(zip(groups, found.table.groups, strict=True)):
         if info.frozen:
             continue
-        names = set(found.injected(i).hyperparams)
+        names = set(dict(info.numbers))
         values = {name: _plain(given[name]) for name in names - info.scheduled}
         found = set_hyperparams(found, group=i, **values)
         for name in info.scheduled:  # what the last update used; the next one overwrites it
@@ -175,23 +177,22 @@ def _plain(value: Any) -> Any:
 def _with_counts(
     found: GroupsState, groups: list[Mapping[str, Any]], states: Mapping[str, Mapping[str, Any]]
 ) -> GroupsState:
-    for program, group in programs_of(found).items():
+    counts = np.zeros(len(groups), np.int32)
+    for group in found.table.trained:
         count = groups[group].get("update_count", _steps(found, group, states))
         if type(count) is not int or count < 0:
             raise ValueError(
                 f"the state dict does not fit the optimizer: update_count of group {group} is "
                 f"{count!r}; it must be a whole number, not below 0"
             )
-        injected = found.injected(group)
-        injected = injected._replace(count=jnp.asarray(count, injected.count.dtype))
-        found = with_injected(found, program, injected)
-    return found
+        counts[group] = min(count, np.iinfo(np.int32).max)
+    return replace(found, counts=jnp.asarray(counts))
 
 
 def _steps(found: GroupsState, group: int, states: Mapping[str, Mapping[str, Any]]) -> int:
     """Return the steps that a group of torch's has taken, where it counts them."""
     for path in paths_of(found.table, group):
-        step = states[path].get("step", 0)
+        step = float(np.asarray(states[path].get("step", 0)).item())
         if not math.isnan(step):
             return int(step)
     return 0

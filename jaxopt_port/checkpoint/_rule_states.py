@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ..engine._hyperparams import own_value
-from ..engine._leaf_states import (
-    members_of,
-    program_leaf_states,
-    with_program_leaf_states,
-)
+from ..engine._leaf_states import group_leaf_states, scalar_kinds, with_group_leaf_states
 from ..engine._table import GroupsState
-from ._arrays import as_numpy, equal, fitted
+from ._arrays import as_numpy, fitted
 
 States = dict[str, dict[str, Any]]
 
 
 def read(found: GroupsState, group: int) -> States:
+    rule = found.table.groups[group].rule
+    assert rule is not None
     begins = _begins(found, group)
-    return {
-        path: _as_torch_holds({name: as_numpy(x) for name, x in held.items()}, begins)
-        for path, held in program_leaf_states(found, group).items()
-    }
+    states = {}
+    for path, held in group_leaf_states(found, group).items():
+        states[path] = _as_torch_holds({k: as_numpy(x) for k, x in held.items()}, begins)
+        if rule.sparse and "step" in states[path]:  # torch's SparseAdam counts in Python
+            states[path]["step"] = int(states[path]["step"])
+    return states
 
 
 def _begins(found: GroupsState, group: int) -> str | None:
     rule = found.table.groups[group].rule
     assert rule is not None
-    return rule.begins if rule.begins in _shared(found, group) else None
-
-
-def _shared(found: GroupsState, group: int) -> Mapping[str, Any]:
-    scalars: Mapping[str, Any] = found.injected(group).inner_state.scalars
-    return scalars
+    return rule.begins if rule.begins in scalar_kinds(found, group) else None
 
 
 def _as_torch_holds(held: dict[str, Any], begins: str | None) -> dict[str, Any]:
@@ -45,41 +39,45 @@ def _as_torch_holds(held: dict[str, Any], begins: str | None) -> dict[str, Any]:
             return {}
         if held[begins].dtype == bool:
             del held[begins]
-    # An integer count is a Python number in torch.
-    return {k: int(v) if v.shape == () and v.dtype == np.int32 else v for k, v in held.items()}
+    return held
 
 
 def write(
     found: GroupsState, group: int, states: Mapping[str, Mapping[str, Any]]
 ) -> tuple[GroupsState, list[str]]:
-    fresh = program_leaf_states(found, group)
-    begins = _begins(found, group)
-    shared = _shared(found, group)
-    flag = begins if begins and own_value(shared[begins]).dtype == bool else None
+    fresh = group_leaf_states(found, group)
+    begins, kinds = _begins(found, group), scalar_kinds(found, group)
+    flag = begins if begins and kinds[begins].kind == "b" else None
+    info = found.table.groups[group]
     problems: list[str] = []
+    without = [path for path in fresh if not states.get(path)]
+    if info.rule is not None and info.rule.begins is None and without:
+        problems.append(f"{info.label}: no state for {_listed(without)}")
     new: States = {}
-    for owner in dict.fromkeys(members_of(found, group).values()):
-        paths = [path for path, its in members_of(found, group).items() if its == owner]
-        label = found.table.groups[owner].label
-        without = [path for path in paths if not states.get(path)]
-        rule = found.table.groups[owner].rule
-        if rule is not None and rule.begins is None and without:
-            problems.append(f"{label}: no state for {_listed(without)}")
-        if len(without) not in (0, len(paths)) and begins is not None:
-            problems.append(
-                f"{label}: some parameters have state and {_listed(without)} have none; the "
-                "parameters of a group begin together here: put them into groups of their own"
-            )
-        for path in paths:
-            given = states.get(path, {})
-            if given:
-                filled = {**given, flag: np.True_} if flag else given
-                new[path] = _fitted(path, filled, fresh[path], problems)
-            else:
-                new[path] = fresh[path]
-        begun = [path for path in paths if path not in without]
-        problems += _unlike(label, {path: new[path] for path in begun}, set(shared))
-    return (found if problems else with_program_leaf_states(found, group, new)), problems
+    for path, like in fresh.items():
+        given = states.get(path, {})
+        new[path] = like
+        if given:
+            filled = {**given, flag: np.True_} if flag else dict(given)
+            wrong: list[str] = []
+            if "step" in kinds and "step" in filled:
+                filled["step"] = _counted(info.label, path, filled["step"], wrong)
+            new[path] = _fitted(path, filled, like, problems)
+            problems += wrong
+    return (found if problems else with_group_leaf_states(found, group, new)), problems
+
+
+def _counted(label: str, path: str, step: Any, problems: list[str]) -> Any:
+    """Return a step count as float32, as torch keeps it and rounds it, beyond 2**24."""
+    try:
+        value = float(np.asarray(step).item())
+    except (TypeError, ValueError):
+        return step  # said to be no scalar when it is fitted
+    if not (math.isfinite(value) and value >= 0 and value == int(value)):
+        problems.append(
+            f'{label}: step of "{path}" is {value}; it must be a whole number, not below 0'
+        )
+    return np.float32(value)
 
 
 def _fitted(
@@ -99,26 +97,6 @@ def _fitted(
         else value
         for name, value in like.items()
     }
-
-
-def _unlike(label: str, states: States, shared: set[str]) -> Iterator[str]:
-    """Yield the problems with what the parameters of one group should have in common."""
-    if not states:
-        return
-    (first, held), *others = states.items()
-    for name in shared:
-        value = as_numpy(held[name])
-        if name == "step" and not (math.isfinite(value) and value >= 0 and value == int(value)):
-            yield f'{label}: step of "{first}" is {value}; it must be a whole number, not below 0'
-        odd = [path for path, other in others if not equal(other[name], value)]
-        if odd:
-            yield (
-                f'{label}: {name} is {value} for "{first}" and '
-                f'{as_numpy(states[odd[0]][name])} for "{odd[0]}"'
-                + (f" and {len(odd) - 1} more" if odd[1:] else "")
-                + "; the parameters of a group have it in common here: put them into groups of "
-                "their own"
-            )
 
 
 def _listed(names: list[str], limit: int = 6) -> str:

@@ -6,10 +6,10 @@ import jax
 import optax
 
 from ..engine import GroupedTransformation, get_hyperparams, leaf_paths
-from ..engine._hyperparams import find_groups_state, own_value
-from ..engine._leaf_states import programs_of
+from ..engine._hyperparams import find_groups_state
+from ..engine._numbers import own_value
 from ..engine._table import GroupsState, Table
-from ._kinds import read_program
+from ._kinds import read_group
 from ._structure import StateDict
 
 
@@ -30,7 +30,8 @@ def state_dict(tx: optax.GradientTransformation, state: Any, params: Any) -> Sta
         ``{"state": {index: {name: array}}, "param_groups": [{option: value, "params": [index, …],
         "param_names": [path, …]}, …]}``. Indices count the leaves of group 0 first, in the order of
         ``jax.tree.leaves``. A parameter has no entry in ``state`` before torch would have made one.
-        A frozen group has ``"frozen": True`` and no state. ``"update_count"`` is how many updates
+        A frozen group has ``"frozen": True`` and no state; one that was frozen in mid-run has
+        ``"resting": True`` and keeps it. ``"update_count"`` is how many updates
         the group has taken, for Optax schedules.
 
     Raises:
@@ -49,13 +50,15 @@ def state_dict(tx: optax.GradientTransformation, state: Any, params: Any) -> Sta
     check_paths(found.table, params)
     indices = indices_of(found.table)
     states: dict[int, dict[str, Any]] = {}
-    for group in programs_of(found).values():
-        for path, held in read_program(found, group).items():
+    for group in found.table.trained:
+        for path, held in read_group(found, group).items():
             if held:
                 states[indices[path]] = held
     options = get_hyperparams(found)
     groups = []
     for i, group_options in enumerate(options):
+        if i in found.table.resting:
+            group_options["resting"] = group_options.pop("frozen")
         paths = paths_of(found.table, i)
         groups.append(
             {
@@ -72,7 +75,7 @@ def state_dict(tx: optax.GradientTransformation, state: Any, params: Any) -> Sta
 def _count(found: GroupsState, group: int) -> dict[str, int]:
     if found.table.groups[group].frozen:
         return {}
-    return {"update_count": int(own_value(found.injected(group).count))}
+    return {"update_count": int(own_value(found.counts)[group])}
 
 
 def grouped_part(tx: optax.GradientTransformation, state: Any, caller: str) -> GroupsState:
@@ -103,8 +106,7 @@ def check_paths(table: Table, params: Any) -> None:
 
 def paths_of(table: Table, group: int) -> list[str]:
     """Return the paths of a group's parameters, in the order of ``jax.tree.leaves``."""
-    owners = zip(table.paths, table.assignment, strict=True)
-    return [path for path, owner in owners if owner == group]
+    return table.paths_of(group)
 
 
 def indices_of(table: Table) -> dict[str, int]:

@@ -38,9 +38,14 @@ def check_params(params: Any) -> None:
             )
 
 
+def to_array(x: Any) -> Any:
+    """Return a leaf, or a sparse gradient, as arrays of the dtype that ``jit`` would give them."""
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(a)), x)
+
+
 def canonical(params: Any) -> Any:
     """Return parameters as arrays of the dtype that ``jit`` would give them."""
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), params)
+    return to_array(params)
 
 
 def check_given(params: Any) -> None:
@@ -62,8 +67,11 @@ def _of_path(rules: Rules, path: str) -> Rule[Any] | None:
     return rules.get(path) if isinstance(rules, Mapping) else rules
 
 
-def check_gradients(grads: Any, params: Any, rules: Rules = None) -> None:
-    """Raise for gradients that do not fit the parameters, before anything is computed.
+def checked_gradients(grads: Any, params: Any, rules: Rules = None) -> list[Any]:
+    """Return the gradient of each leaf, or None, as torch's ``.grad`` of a parameter may be.
+
+    A gradient is None where the tree has a None, at a leaf or above it, and where a whole subtree
+    of the parameters is left out of it.
 
     Args:
         grads: gradients.
@@ -81,28 +89,48 @@ def check_gradients(grads: Any, params: Any, rules: Rules = None) -> None:
         at_leaves = leaves_up_to(params, grads)
     except ValueError:  # other containers, or something missing: compared by path
         at_leaves = []
-    if len(at_leaves) != len(of_params) or any(grad is None for grad in at_leaves):
+    if len(at_leaves) != len(of_params):
         of_grads = dict(leaf_paths(grads))
-        _check_paths(of_grads, of_params)
-        at_leaves = [of_grads[path] for path in of_params]
+        _check_paths(of_grads, of_params, _nones(grads))
+        at_leaves = [of_grads.get(path) for path in of_params]
     for (path, param), grad in zip(of_params.items(), at_leaves, strict=True):
+        if grad is None:
+            continue
         rule = _of_path(rules, path)
         frozen = isinstance(rules, Mapping) and path not in rules
         if rule is not None and rule.sparse:
             _check_sparse(path, grad, param)
         elif not (frozen and _is_sparse(grad)):
             _check_dense(path, grad, param, "the optimizer" if rule is None else rule.name)
+    return at_leaves
 
 
-def _check_paths(of_grads: dict[str, Any], of_params: dict[str, Any]) -> None:
+def _nones(grads: Any) -> list[str]:
+    """Return the paths at which a tree has a None."""
+    leaves = jax.tree_util.tree_leaves_with_path(grads, is_leaf=lambda x: x is None)
+    return [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, leaf in leaves
+        if leaf is None
+    ]
+
+
+def _check_paths(of_grads: dict[str, Any], of_params: dict[str, Any], nones: list[str]) -> None:
+    def left_out(path: str) -> bool:
+        """Whether it is within a None, or within a subtree that is left out whole."""
+        if any(not none or f"{path}/".startswith(f"{none}/") for none in nones):
+            return True
+        above = path.rpartition("/")[0]
+        return bool(above) and not any(f"{p}/".startswith(f"{above}/") for p in of_grads)
+
     for path in of_params:
-        if path not in of_grads:
+        if path not in of_grads and not left_out(path):
             raise ValueError(
                 f'the gradients have no "{path}", which the parameters have'
-                f"{nearest(path, list(of_grads))}"
+                f"{nearest(path, list(of_grads))}; None is a gradient that there is not"
             )
-    for path in of_grads:
-        if path not in of_params:
+    for path in (*of_grads, *nones):
+        if not any(f"{p}/".startswith(f"{path}/") or not path for p in of_params):
             raise ValueError(
                 f'the gradients have "{path}", which the parameters have not'
                 f"{nearest(path, list(of_params))}"

@@ -15,7 +15,7 @@ import optax
 
 from ..rules import Rule
 from ._arguments import Arguments, as_number, check_values, first_value, value_at
-from ._checks import canonical, check_accepted, check_gradients, check_params
+from ._checks import canonical, check_accepted, check_params, checked_gradients, to_array
 from ._transform import Program, RuleState, another_optimizers, rule_transform
 
 P = ParamSpec("P")
@@ -149,10 +149,8 @@ def transformation(rule: Rule[P]) -> Callable[P, optax.GradientTransformationExt
         def at(count: Any) -> optax.GradientTransformationExtraArgs:
             with jax.enable_x64(True):
                 values = {name: value_at(schedule, count) for name, schedule in schedules.items()}
-                vectors = {
-                    name: _as_float64(value)[None] for name, value in {**numbers, **values}.items()
-                }
-            return rule_transform(program, vectors)
+                own = {name: _as_float64(v) for name, v in {**numbers, **values}.items()}
+            return rule_transform(program, own)
 
         def init(params: Any) -> RuleState | ScheduledState:
             check_params(params)
@@ -163,14 +161,17 @@ def transformation(rule: Rule[P]) -> Callable[P, optax.GradientTransformationExt
         def update(
             updates: Any, state: Any, params: Any = None, **extra_args: Any
         ) -> tuple[Any, RuleState | ScheduledState]:
-            check_gradients(updates, params, rule)
-            updates, params = canonical(updates), canonical(params)
+            grads = [
+                grad if grad is None else to_array(grad)
+                for grad in checked_gradients(updates, params, rule)
+            ]
+            params = canonical(params)
             if not schedules:
-                updates, inner = at(None).update(updates, state, params, **extra_args)
+                updates, inner = at(None).update(grads, state, params, **extra_args)
                 return updates, inner
             if not isinstance(state, ScheduledState):
                 raise another_optimizers(state, program)
-            updates, inner = at(state.count).update(updates, state.inner, params, **extra_args)
+            updates, inner = at(state.count).update(grads, state.inner, params, **extra_args)
             return updates, ScheduledState(optax.safe_increment(state.count), inner)
 
         return optax.GradientTransformationExtraArgs(init, update)

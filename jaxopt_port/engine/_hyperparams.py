@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -14,9 +14,10 @@ import numpy as np
 
 from ..rules import Rule
 from ._arguments import as_number, check_values, reject_unknown
-from ._numbers import decoded, encoded
+from ._numbers import Float64, decoded, encoded, own_value
 from ._paths import nearest
-from ._table import Group, GroupsState
+from ._table import Group, GroupsState, arities
+from ._tables import of_group, parts_of, row
 
 State = TypeVar("State")
 
@@ -39,39 +40,47 @@ def find_groups_state(state: Any) -> GroupsState:
     return found[0]
 
 
-def own_value(leaf: Any) -> Any:
-    """See through a Variable, in which nnx.Optimizer wraps each leaf of its state."""
-    return leaf.get_value() if hasattr(leaf, "get_value") else leaf
-
-
 def _rewrap(leaf: Any, value: Any) -> Any:
     return leaf.replace(value) if hasattr(leaf, "get_value") else value
 
 
-def program_number(state: GroupsState, group: int, name: str) -> Any:
-    """Return one number of a group's program, decoded: NumPy, or JAX where it is traced."""
-    injected = state.injected(group)
-    if np.ndim(own_value(injected.count)):
+def check_no_batch(state: GroupsState) -> None:
+    """Raise ValueError for the states of several runs side by side."""
+    if np.ndim(own_value(state.counts)) != 1:
         raise ValueError(
             "the state is a batch of states, as jax.vmap(tx.init) makes it; map over it: "
             "jax.vmap(lambda state: jp.set_hyperparams(state, lr=0.1))(state)"
         )
-    return decoded(own_value(injected.hyperparams[name]))
 
 
-def _numbers(state: GroupsState, group: int) -> dict[str, Any]:
-    return {name: program_number(state, group, name) for name in state.injected(group).hyperparams}
+def values_of(state: GroupsState) -> dict[str, Any]:
+    """Return the table of numbers, decoded: NumPy, or JAX where it is traced."""
+    check_no_batch(state)
+    return {name: decoded(parts) for name, parts in parts_of(state).items()}
 
 
-def _entry(value: Any, position: int | None) -> Any:
+def _shown(value: Any) -> Any:
+    """Return a group's number as Python has it; traced ones as they are."""
     if isinstance(value, jax.Array):
-        with jax.enable_x64(True):
-            return value if position is None else value[position]
-    own = value if position is None else value[position]
-    if np.ndim(own) == 0:
-        return own.item()
+        return value
+    if np.ndim(value) == 0:
+        return float(value)
     # No number can be set to NaN: it is one that was left out.
-    return tuple(None if math.isnan(part) else part for part in own.tolist())
+    return tuple(None if math.isnan(part) else part for part in value.tolist())
+
+
+def _options(state: GroupsState, values: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """Return the options of a group, as `get_hyperparams` shows them."""
+    group = state.table.groups[index]
+    named = {} if group.name is None else {"name": group.name}
+    if group.frozen:
+        return {**named, "frozen": True}
+    with jax.enable_x64(True):
+        read = {k: _shown(v) for k, v in of_group(values, state.table, index).items()}
+    full = {**read, **dict(group.static)}
+    order = [name for name in group.options if name in full]
+    resting = {"frozen": True} if index in state.table.resting else {}
+    return {**named, **{name: full[name] for name in order}, **full, **resting}
 
 
 def get_hyperparams(state: Any) -> list[dict[str, Any]]:
@@ -98,22 +107,8 @@ def get_hyperparams(state: Any) -> list[dict[str, Any]]:
         0.1
     """
     found = find_groups_state(state)
-    numbers = {g.program: _numbers(found, i) for i, g in _trained(found).items()}
-    options = []
-    for group in found.table.groups:
-        named = {} if group.name is None else {"name": group.name}
-        if group.frozen:
-            options.append({**named, "frozen": True})
-            continue
-        read = {name: _entry(v, group.position) for name, v in numbers[group.program].items()}
-        full = {**read, **dict(group.static)}
-        order = [name for name in group.options if name in full]
-        options.append({**named, **{name: full[name] for name in order}, **full})
-    return options
-
-
-def _trained(state: GroupsState) -> dict[int, Group]:
-    return {i: group for i, group in enumerate(state.table.groups) if not group.frozen}
+    values = values_of(found)
+    return [_options(found, values, i) for i in range(len(found.table.groups))]
 
 
 def _indices(state: GroupsState, group: int | str | None) -> list[int]:
@@ -153,8 +148,8 @@ def check_names(state: GroupsState, index: int, names: Iterable[str]) -> None:
                 f"{name} is static{where}: it decides which program runs. Build another "
                 "optimizer to change it"
             )
-        if name not in state.injected(index).hyperparams:
-            reject_unknown(name, state.injected(index).hyperparams, where)
+        if name not in dict(group.numbers):
+            reject_unknown(name, dict(group.numbers), where)
 
 
 def _check(
@@ -166,7 +161,7 @@ def _check(
     check_names(state, index, new)
     likes = current if group.rule is None else defaults_of(group.rule)
     values = {k: v if is_traced(v) else as_number(k, v, where, likes[k]) for k, v in new.items()}
-    options = {k: v for k, v in {**current, **values}.items() if k != "name"}
+    options = {k: v for k, v in {**current, **values}.items() if k not in ("name", "frozen")}
     if not any(map(is_traced, options.values())):
         check_values(group.rule, options, where)
         if group.check is not None:
@@ -209,8 +204,10 @@ def set_hyperparams(state: State, *, group: int | str | None = None, **values: A
 
     Args:
         state: the state of a grouped optimizer, bare or within other Optax states.
-        group: which group, by index or by name; None for all that are not frozen.
-        **values: new values; traced ones are taken as they are.
+        group: which group, by index or by name; None for all that were not built frozen.
+        **values: new values; traced ones are taken as they are. ``frozen=True`` lets a group rest
+            with all that it holds, as if its gradients were None, and ``frozen=False`` go on; each
+            compiles once more.
 
     Raises:
         ValueError: no such group, a value out of range, a scheduled or static option, a frozen
@@ -226,27 +223,42 @@ def set_hyperparams(state: State, *, group: int | str | None = None, **values: A
     """
     found = find_groups_state(state)
     indices = _indices(found, group)
-    current = get_hyperparams(found)
-    checked = {i: _check(found, i, current[i], values) for i in indices}
-    new = found
-    for program in dict.fromkeys(found.table.groups[i].program for i in indices):
-        own = {i: v for i, v in checked.items() if found.table.groups[i].program == program}
-        new = _write(new, program, own)
+    frozen = values.pop("frozen", None)
+    checked: dict[int, dict[str, Any]] = {}
+    if values:
+        # The numbers of a group beside those that are set: they may be at odds with each other.
+        current = values_of(found)
+        checked = {i: _check(found, i, _options(found, current, i), values) for i in indices}
+    new = _frozen(found, indices, frozen) if frozen is not None else found
+    numbers = dict(new.numbers)
+    for name in values:
+        width = arities(new.table.groups)[name]
+        rows = [encoded(row(of_group[name], width)) for of_group in checked.values()]
+        numbers[name] = written(new, name, list(checked), rows)
+    new = replace(new, numbers=numbers)
     return replace_groups_state(state, lambda _: new)
 
 
-def _write(state: GroupsState, program: str, values: dict[int, dict[str, Any]]) -> GroupsState:
-    """Write the numbers of the groups of one program, by the groups' indices."""
-    first = next(iter(values))
-    injected = state.injected(first)
-    numbers = dict(injected.hyperparams)
-    positions = [state.table.groups[i].position for i in values]
-    at = ... if positions == [None] else np.array(positions)
-    for name in values[first]:
-        own = [_encoded(of_group[name]) for of_group in values.values()]
-        stack = np.stack if all(isinstance(parts, np.ndarray) for parts in own) else jnp.stack
-        numbers[name] = put(numbers[name], at, own[0] if at is ... else stack(own))
-    return with_injected(state, program, injected._replace(hyperparams=numbers))
+def _frozen(state: GroupsState, indices: Sequence[int], frozen: Any) -> GroupsState:
+    """Freeze groups for now, or let them go on."""
+    if not isinstance(frozen, bool | np.bool_):
+        raise TypeError(f"frozen must be True or False; got {frozen!r}")
+    for i in indices:
+        if state.table.groups[i].frozen:
+            raise ValueError(
+                f"{state.table.groups[i].label} was built frozen and holds no state; give its "
+                "parameters to a new group by jp.add_param_group"
+            )
+    resting = state.table.resting | set(indices) if frozen else state.table.resting - set(indices)
+    return replace(state, table=replace(state.table, resting=resting))
+
+
+def written(state: GroupsState, name: str, groups: Sequence[int], rows: Sequence[Any]) -> Float64:
+    """Return an option's vector with other entries, given as float32 parts."""
+    held = state.numbers[name]
+    leaf = held.parts if isinstance(held, Float64) else parts_of(state)[name]
+    stack = np.stack if all(isinstance(x, np.ndarray) for x in rows) else jnp.stack
+    return Float64(put(leaf, np.array(groups), stack(rows)))
 
 
 def put(leaf: Any, at: Any, parts: Any) -> Any:
@@ -259,19 +271,6 @@ def put(leaf: Any, at: Any, parts: Any) -> Any:
     if not isinstance(old, jax.Array):
         return _rewrap(leaf, new)
     return _rewrap(leaf, jax.device_put(new, old.sharding) if old.committed else jnp.asarray(new))
-
-
-def _encoded(value: Any) -> Any:
-    if isinstance(value, tuple | list) and any(isinstance(v, jax.Array) for v in value):
-        return jnp.stack([encoded(v) for v in value])
-    return encoded(value)
-
-
-def with_injected(state: GroupsState, program: str, injected: Any) -> GroupsState:
-    """Return the state with another injection state for one program."""
-    programs = dict(state.inner.inner_states)
-    programs[program] = programs[program]._replace(inner_state=injected)
-    return replace(state, inner=state.inner._replace(inner_states=programs))
 
 
 def replace_groups_state(state: State, change: Callable[[GroupsState], GroupsState]) -> State:

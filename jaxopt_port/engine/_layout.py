@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -45,6 +45,15 @@ Layouts: TypeAlias = tuple[tuple[str, LeafLayout], ...]
 def to_rule(tree: Any, layouts: Layouts) -> Any:
     """Return a tree with its leaves as the rules see them."""
     return _mapped(tree, {path: layout.to_rule for path, layout in layouts})
+
+
+def to_rule_leaves(leaves: Sequence[Any], paths: Sequence[str], layouts: Layouts) -> list[Any]:
+    """The same of leaves by their paths; None stays None."""
+    own = dict(layouts)
+    return [
+        own[path].to_rule(leaf) if path in own and leaf is not None else leaf
+        for path, leaf in zip(paths, leaves, strict=True)
+    ]
 
 
 def from_rule(updates: Any, layouts: Layouts) -> Any:

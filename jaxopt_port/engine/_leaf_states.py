@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._hyperparams import find_groups_state, own_value, put, replace_groups_state, with_injected
-from ._paths import leaf_paths
+from ._hyperparams import find_groups_state, put, replace_groups_state
+from ._numbers import own_value
+from ._paths import is_nnx_variable
 from ._table import GroupsState
-from ._transform import RuleState
+from ._transform import is_not_held
 
 State = TypeVar("State")
 
@@ -24,17 +26,18 @@ def leaf_states(state: Any) -> dict[str, dict[str, Any]]:
         state: the state of a grouped optimizer, bare or within other Optax states.
 
     Returns:
-        By the parameter's path, torch's ``optimizer.state[param]``: arrays by torch's name, and the
-        group's scalars. A frozen parameter has no entry.
+        By the parameter's path, torch's ``optimizer.state[param]``: arrays by torch's name, and
+        scalars such as ``step``. A frozen parameter has no entry.
 
     Raises:
         ValueError: a group's optimizer is not of this library's rules.
     """
     found = find_groups_state(state)
+    _check_rules(found)
     held = {
         path: of_leaf
-        for group in programs_of(found).values()
-        for path, of_leaf in program_leaf_states(found, group).items()
+        for group in found.table.trained
+        for path, of_leaf in group_leaf_states(found, group).items()
     }
     return {path: held[path] for path in found.table.paths if path in held}
 
@@ -45,85 +48,121 @@ def with_leaf_states(state: State, states: Mapping[str, Mapping[str, Any]]) -> S
     Args:
         state: the state of a grouped optimizer, bare or within other Optax states.
         states: by path and by torch's name, arrays of the shapes and dtypes that ``state`` has.
-            What the leaves of a group share is read from the first of them.
+            Those of a group whose scalars differ count their steps apart from then on.
 
     Raises:
         KeyError: a path or a name that ``state`` has is missing.
         ValueError: a shape that is not the state's; a group's optimizer is not of this library's.
     """
     new = find_groups_state(state)
-    for group in programs_of(new).values():
-        new = with_program_leaf_states(new, group, states)
+    _check_rules(new)
+    for group in new.table.trained:
+        new = with_group_leaf_states(new, group, states)
     return replace_groups_state(state, lambda _: new)
 
 
-def programs_of(found: GroupsState) -> dict[str, int]:
-    """By program, one of its groups."""
-    return {g.program: i for i, g in reversed([*enumerate(found.table.groups)]) if not g.frozen}
+def _check_rules(found: GroupsState) -> None:
+    if any(found.table.groups[i].rule is None for i in found.table.trained):
+        raise ValueError("the state of a foreign factory is not kept by torch's names")
 
 
-def members_of(found: GroupsState, group: int) -> dict[str, int]:
-    """By path, the group of each parameter that shares the program of ``group``."""
-    table = found.table
-    program = table.groups[group].program
-    owners = zip(table.paths, table.assignment, strict=True)
-    return {path: owner for path, owner in owners if table.groups[owner].program == program}
+def scalar_kinds(found: GroupsState, group: int) -> dict[str, Any]:
+    """Return the types of what the leaves of a clock share, by torch's name."""
+    program = found.table.groups[group].program
+    assert program is not None
+    shapes = [
+        (name, () if arity is None else (arity,))
+        for name, arity in found.table.groups[group].numbers
+    ]
+    with jax.enable_x64(True):
+        numbers = {name: jax.ShapeDtypeStruct(shape, jnp.float64) for name, shape in shapes}
+        return {k: v.dtype for k, v in jax.eval_shape(program.start, numbers).items()}
 
 
-def program_leaf_states(found: GroupsState, group: int) -> dict[str, dict[str, Any]]:
-    """The same as `leaf_states` for the parameters that share the program of ``group``."""
-    held = _rule_state(found, group)
-    scalars = {name: own_value(vector) for name, vector in held.scalars.items()}
-    states: dict[str, dict[str, Any]] = {
-        path: {name: v[found.table.groups[owner].position] for name, v in scalars.items()}
-        for path, owner in members_of(found, group).items()
+def group_leaf_states(found: GroupsState, group: int) -> dict[str, dict[str, Any]]:
+    """The same as `leaf_states` for the parameters of one group."""
+    kinds = scalar_kinds(found, group)
+    vectors = {name: own_value(found.scalars[name]) for name in kinds}
+    members = found.table.members(group)
+    flat = {name: leaves_up_to_held(tree) for name, tree in found.leaves.items()}
+    return {
+        found.table.paths[i]: {
+            **{k: v[found.table.clocks[i]].astype(kinds[k]) for k, v in vectors.items()},
+            **{name: leaves[i] for name, leaves in flat.items() if not is_not_held(leaves[i])},
+        }
+        for i in members
     }
-    for name, (tree,) in held.leaves.items():
-        for path, leaf in leaf_paths(tree):
-            states[path][name] = leaf
-    return states
 
 
-def with_program_leaf_states(
+def leaves_up_to_held(tree: Any) -> list[Any]:
+    """Return the leaves of a tree, a `NotHeld` where there is none; a Variable is one."""
+    leaves, _ = jax.tree.flatten(tree, is_leaf=lambda x: is_not_held(x) or is_nnx_variable(x))
+    return list(leaves)
+
+
+def with_group_leaf_states(
     found: GroupsState, group: int, states: Mapping[str, Mapping[str, Any]]
 ) -> GroupsState:
-    """The same as `with_leaf_states` for the parameters that share the program of ``group``."""
-    old = _rule_state(found, group)
-    scalars = dict(old.scalars)
-    members = members_of(found, group)
-    for path, owner in reversed(members.items()):
-        position = found.table.groups[owner].position
-        for name, vector in scalars.items():
-            scalars[name] = put(vector, position, states[path][name])
-    leaves = {
-        name: _replaced(tree, {p: states[p][name] for p in members if name in states[p]})
-        for name, tree in old.leaves.items()
+    """The same as `with_leaf_states` for the parameters of one group."""
+    table, members = found.table, found.table.members(group)
+    names = list(scalar_kinds(found, group))
+    paths = {i: table.paths[i] for i in members}
+    found = _with_clocks(found, group, {i: [states[p][n] for n in names] for i, p in paths.items()})
+    table = found.table
+    scalars = {name: found.scalars[name] for name in found.scalars}
+    for clock, i in reversed([(table.clocks[i], i) for i in members]):
+        for name in names:
+            scalars[name] = put(scalars[name], clock, states[paths[i]][name])
+    leaves = {}
+    for name, tree in found.leaves.items():
+        old = leaves_up_to_held(tree)
+        for i, path in paths.items():
+            if not is_not_held(old[i]):
+                old[i] = _replaced(path, old[i], states[path][name])
+        structure = jax.tree.structure(tree, is_leaf=lambda x: is_not_held(x) or is_nnx_variable(x))
+        leaves[name] = jax.tree.unflatten(structure, old)
+    return replace(found, scalars=scalars, leaves=leaves)
+
+
+def _with_clocks(found: GroupsState, group: int, shared: Mapping[int, list[Any]]) -> GroupsState:
+    """Return a state in which those leaves of a group have one clock that share the same."""
+    if any(isinstance(x, jax.core.Tracer) for own in shared.values() for x in own):
+        return found
+    table = found.table
+    keys = {i: tuple(np.asarray(own_value(x)).tobytes() for x in own) for i, own in shared.items()}
+    clocks, of_clocks = list(table.clocks), list(table.of_clocks)
+    known: dict[Any, int] = {}
+    free = [c for c, g in enumerate(of_clocks) if g == group]
+    for i, key in keys.items():
+        if key not in known:
+            known[key] = free.pop(0) if free else len(of_clocks)
+            if known[key] == len(of_clocks):
+                of_clocks.append(group)
+        clocks[i] = known[key]
+    more = len(of_clocks) - len(table.of_clocks)
+    scalars = {
+        name: _longer(vector, more) if more else vector for name, vector in found.scalars.items()
     }
-    injected = found.injected(group)._replace(inner_state=RuleState(scalars, leaves))
-    return with_injected(found, found.table.groups[group].program, injected)
+    table = replace(table, clocks=tuple(clocks), of_clocks=tuple(of_clocks))
+    return replace(found, scalars=scalars, table=table)
 
 
-def _replaced(boxed: Any, arrays: Mapping[str, Any]) -> Any:
-    (tree,) = boxed
-    leaves = []
+def _longer(vector: Any, more: int) -> Any:
+    old = np.asarray(own_value(vector))
+    return jnp.asarray(np.concatenate([old, np.zeros(more, old.dtype)]))
+
+
+def _replaced(path: str, leaf: Any, array: Any) -> Any:
+    old = own_value(leaf)
+    if jnp.shape(array) != jnp.shape(old):
+        raise ValueError(
+            f'the state of "{path}" has shape {jnp.shape(array)}; {jnp.shape(old)} is needed'
+        )
     with jax.enable_x64(True):
-        for path, old in leaf_paths(tree):
-            if jnp.shape(arrays[path]) != jnp.shape(old):
-                raise ValueError(
-                    f'the state of "{path}" has shape {jnp.shape(arrays[path])}; '
-                    f"{jnp.shape(old)} is needed"
-                )
-            leaves.append(jnp.asarray(own_copy(arrays[path]), old.dtype))
-    return (jax.tree.unflatten(jax.tree.structure(tree), leaves),)
+        new = jnp.asarray(own_copy(array), old.dtype)
+    return leaf.replace(new) if is_nnx_variable(leaf) else new
 
 
 def own_copy(array: Any) -> Any:
     """Return NumPy's arrays copied: JAX may alias them, and their owner (torch) overwrites them."""
     return np.array(array) if isinstance(array, np.ndarray) else array
-
-
-def _rule_state(found: GroupsState, group: int) -> RuleState:
-    if found.table.groups[group].rule is None:
-        raise ValueError("the state of a foreign factory is not kept by torch's names")
-    held: RuleState = found.injected(group).inner_state
-    return held

@@ -8,6 +8,8 @@ which XLA flushes to zero on the CPU).
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -15,6 +17,40 @@ import jax.numpy as jnp
 import numpy as np
 
 PARTS = 3
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["parts"], meta_fields=[])
+@dataclass(frozen=True, repr=False)
+class Float64:
+    """Float64 numbers as three float32 parts each: ``float(x)``, ``numpy.asarray(x)``.
+
+    Attributes:
+        parts: float32, of the numbers' shape and three.
+    """
+
+    parts: Any
+
+    @property
+    def value(self) -> Any:
+        """The numbers: NumPy, or a traced JAX array."""
+        return decoded(own_value(self.parts))
+
+    def __float__(self) -> float:
+        return float(np.asarray(self.value).item())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        return np.array(self.value, dtype)
+
+    def __repr__(self) -> str:
+        parts = own_value(self.parts)
+        if isinstance(parts, jax.core.Tracer) or not hasattr(parts, "shape"):
+            return f"Float64({parts})"
+        return f"Float64({np.array2string(self.value, separator=', ')})"
+
+
+def own_value(leaf: Any) -> Any:
+    """See through a Variable, in which nnx.Optimizer wraps each leaf of its state."""
+    return leaf.get_value() if hasattr(leaf, "get_value") else leaf
 
 
 def encoded(value: Any) -> Any:

@@ -22,13 +22,13 @@ class Leaf(NamedTuple):
     """What a step is given for one leaf.
 
     Attributes:
-        group: its group.
+        clock: its place in vectors over clocks.
         grad: its gradient.
         param: the parameter.
         state: its arrays by name.
     """
 
-    group: int
+    clock: int
     grad: Any
     param: jax.Array
     state: dict[str, Any]
@@ -81,8 +81,8 @@ def updated(
     Args:
         update_leaf: the update of one leaf.
         leaves: the leaves.
-        vectors_for: by dtype, the numbers as they meet arrays of it, an entry per group.
-        entries: picks a group's numbers from those.
+        vectors_for: by dtype, the numbers as they meet arrays of it, an entry per clock.
+        entries: picks a clock's numbers from those.
 
     Returns:
         By index, the new parameter and the new state.
@@ -118,7 +118,7 @@ def _called(
     vectors: Mapping[str, jax.Array],
     entries: Callable[[Any, int], dict[str, jax.Array]],
 ) -> list[tuple[jax.Array, dict[str, Any]]]:
-    groups = np.array([leaf.group for leaf in leaves], np.int32)
+    groups = np.array([leaf.clock for leaf in leaves], np.int32)
     names = [list(leaf.state) for leaf in leaves]
     flat, structure = jax.tree.flatten((dict(vectors), [leaf.arrays for leaf in leaves]))
     results = [x.aval.strip_weak_type() for leaf in leaves for x in leaf.arrays[1:]]

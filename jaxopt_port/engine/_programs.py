@@ -1,65 +1,35 @@
-"""The transformations under a grouped optimizer's ``multi_transform``."""
+"""A factory of Optax or of the user as the optimizer of one group, with numbers from outside."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ._arguments import Number, Schedule, as_number, first_value, value_at
-from ._numbers import decoded, encoded
-from ._transform import Program, rule_transform
-
-# Floats (or tuples of floats) and schedules, by name.
-Numbers: TypeAlias = Mapping[str, Any]
+from ._paths import leaves_up_to
+from ._table import GroupsState
 
 
-def rule_program(
-    program: Program, groups: Sequence[Numbers], assignment: Sequence[int]
-) -> optax.GradientTransformationExtraArgs:
-    """Groups that differ in numbers alone: one injection, a vector over groups for each number.
-
-    Args:
-        program: the rule and its static arguments.
-        groups: the numbers of each group.
-        assignment: the group of each leaf that the program is given.
-    """
-
-    def factory(**vectors: jax.Array) -> optax.GradientTransformationExtraArgs:
-        numbers = {name: _as_float64(vector) for name, vector in vectors.items()}
-        return rule_transform(program, numbers, assignment)
-
-    vectors = {name: [_start(name, group[name]) for group in groups] for name in groups[0]}
-    schedules: dict[tuple[str, int | None], Schedule] = {
-        (name, i): value
-        for i, group in enumerate(groups)
-        for name, value in group.items()
-        if callable(value)
-    }
-    return _scheduled(_injected(factory, vectors), schedules)
-
-
-def foreign_program(
+def foreign_transform(
     factory: Callable[..., optax.GradientTransformation],
-    numbers: Numbers,
+    numbers: Mapping[str, Any],
     static: Mapping[str, Any],
     x64: bool,
 ) -> optax.GradientTransformationExtraArgs:
-    """One group of a factory that is not a rule's: an injection of scalars.
+    """Return what a factory makes of numbers that may be traced.
 
-    The numbers are handed to the factory weakly typed, as Python floats are, so that the 0.999 of a
-    bfloat16 model does not become 1. They are float32 there, as under ``optax.inject_hyperparams``,
-    unless the user has enabled x64: what the factory calculates with them alone (``1 - b2``, say)
-    is rounded to float32, where a Python float would not be.
+    They are handed to it weakly typed, as Python floats are, so that the 0.999 of a bfloat16 model
+    does not become 1. They are float32 there, as under ``optax.inject_hyperparams``, unless the
+    user has enabled x64: what the factory calculates with them alone (``1 - b2``, say) is rounded
+    to float32, where a Python float would not be.
 
     Args:
         factory: the factory.
-        numbers: its numbers in this group.
+        numbers: float64 scalars.
         static: its other arguments.
         x64: the user's own setting of ``jax_enable_x64``, under which the factory works.
     """
@@ -68,80 +38,58 @@ def foreign_program(
 
     dtype = np.dtype(np.float64 if x64 else np.float32)
 
-    def weak(x: jax.Array) -> jax.Array:
+    def weak(x: Any) -> jax.Array:
         weakly: jax.Array = convert_element_type_p.bind(
             jnp.asarray(x), new_dtype=dtype, weak_type=True, sharding=None
         )
         return weakly
 
-    def scalars_factory(**scalars: jax.Array) -> optax.GradientTransformationExtraArgs:
-        given = {name: weak(_as_float64(value)) for name, value in scalars.items()}
-        with jax.enable_x64(x64):
-            tx = optax.with_extra_args_support(factory(**given, **static))
-
-        def init(params: Any) -> Any:
-            with jax.enable_x64(x64):
-                state = tx.init(params)
-            if _holds_injection(state):
-                raise TypeError(
-                    f"{getattr(factory, '__name__', factory)} injects its numbers itself, and a "
-                    "change made outside would be lost; pass the factory without "
-                    "optax.inject_hyperparams (and a lower-case one, not a grouped one)"
-                )
-            return state
-
-        def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
-            with jax.enable_x64(x64):
-                return tx.update(updates, state, params, **extra)
-
-        return optax.GradientTransformationExtraArgs(init, update)
-
-    start = {name: _start(name, value) for name, value in numbers.items()}
-    schedules: dict[tuple[str, int | None], Schedule] = {
-        (name, None): value for name, value in numbers.items() if callable(value)
-    }
-    return _scheduled(_injected(scalars_factory, start), schedules)
+    with jax.enable_x64(True):
+        given = {name: weak(value) for name, value in numbers.items()}
+    with jax.enable_x64(x64):
+        return optax.with_extra_args_support(factory(**given, **static))
 
 
-def _start(name: str, value: Any) -> Number:
-    number = first_value(value) if callable(value) else value
-    return as_number(name, number, "", like=number)
+def check_holds_no_numbers(state: Any, factory: Callable[..., Any]) -> None:
+    """Raise TypeError for the state of a factory that holds numbers itself."""
+
+    def holds_numbers(x: Any) -> bool:
+        return isinstance(x, optax.InjectStatefulHyperparamsState | GroupsState)
+
+    if any(map(holds_numbers, jax.tree.leaves(state, is_leaf=holds_numbers))):
+        raise TypeError(
+            f"{getattr(factory, '__name__', factory)} injects its numbers itself, and a "
+            "change made outside would be lost; pass the factory without "
+            "optax.inject_hyperparams (and a lower-case one, not a grouped one)"
+        )
 
 
-def _holds_injection(state: Any) -> bool:
-    def is_injection(x: Any) -> bool:
-        return isinstance(x, optax.InjectStatefulHyperparamsState)
+def part_of(tree: Any, leaves: Sequence[Any], members: Sequence[int]) -> Any:
+    """Return the leaves of one group as its optimizer sees them: a tree with gaps, in a tuple.
 
-    return any(map(is_injection, jax.tree.leaves(state, is_leaf=is_injection)))
-
-
-def _injected(
-    factory: Callable[..., optax.GradientTransformation], numbers: Mapping[str, Any]
-) -> optax.GradientTransformationExtraArgs:
-    # inject_hyperparams reads the signature, and finds no number behind **kwargs.
-    factory.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in numbers]
-    )
-    arrays = {name: jnp.asarray(encoded(value)) for name, value in numbers.items()}
-    return optax.inject_hyperparams(factory)(**arrays)
+    Optax takes a callable module for a function of the parameters; a tuple is none.
+    """
+    own = set(members)
+    seen = [leaf if i in own else optax.MaskedNode() for i, leaf in enumerate(leaves)]
+    return (jax.tree.unflatten(jax.tree.structure(tree), seen),)
 
 
-def _as_float64(parts: jax.Array) -> jax.Array:
-    return jnp.asarray(decoded(parts))
+def leaves_of_part(params: Any, part: Any, members: Sequence[int]) -> list[Any]:
+    """Undo `part_of`: the members' leaves."""
+    (tree,) = part
+    leaves = leaves_up_to(params, tree)
+    return [leaves[i] for i in members]
 
 
-def _scheduled(
-    tx: optax.GradientTransformationExtraArgs,
-    schedules: Mapping[tuple[str, int | None], Schedule],
-) -> optax.GradientTransformationExtraArgs:
-    """Write the schedules' values into the injected numbers before each update."""
+def value_fn_of_part(value_fn: Callable[[Any], Any], params: Any) -> Callable[[Any], Any]:
+    """Return the function that one group's optimizer sees: of its parameters, the rest as is."""
 
-    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
-        numbers = dict(state.hyperparams)
-        for (name, position), schedule in schedules.items():
-            value = encoded(jnp.asarray(value_at(schedule, state.count), jnp.float64))
-            old = numbers[name]
-            numbers[name] = value if position is None else old.at[position].set(value)
-        return tx.update(updates, state._replace(hyperparams=numbers), params, **extra_args)
+    def of_group(part: Any) -> Any:
+        (own,) = part
+        leaves = [
+            param if isinstance(x, optax.MaskedNode) else x
+            for x, param in zip(leaves_up_to(params, own), jax.tree.leaves(params), strict=True)
+        ]
+        return value_fn(jax.tree.unflatten(jax.tree.structure(params), leaves))
 
-    return optax.GradientTransformationExtraArgs(tx.init, update) if schedules else tx
+    return of_group

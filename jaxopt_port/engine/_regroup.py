@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import jax
@@ -13,15 +13,15 @@ import jax.numpy as jnp
 from ._checks import check_params
 from ._definition import Definition
 from ._groups import GroupedTransformation
-from ._hyperparams import find_groups_state, replace_groups_state, with_injected
+from ._hyperparams import find_groups_state, replace_groups_state
+from ._numbers import Float64, own_value
 from ._paths import is_nnx_variable, leaf_paths
 from ._selectors import REST, resolve
 from ._table import GroupsState, Table
+from ._tables import parts_of
+from ._transform import as_trees, held_by
 
 State = TypeVar("State")
-
-# The paths of the vectors over groups in a PartitionState.
-_OVER_GROUPS = re.compile(r"inner_states/\d+/inner_state/(hyperparams|inner_state/scalars)/")
 
 
 def add_param_group(
@@ -64,40 +64,77 @@ def add_param_group(
     tx.definition.check_state(old)
     definition = tx.definition.extended([group])
     check_params(params)
-    table = definition.assigned(params, _assignment(definition, old.table, params))
+    paths = tuple(path for path, _ in leaf_paths(params))
+    table = Table.new(definition.groups, paths, _assignment(definition, old.table, params))
     fresh = definition.init(params, table)
     new_tx = GroupedTransformation.of(definition)
     return new_tx, replace_groups_state(state, lambda _: _carry(old, fresh))
 
 
 def _carry(old: GroupsState, fresh: GroupsState) -> GroupsState:
-    """Return a fresh state with all that the old one holds, found by path.
-
-    Old groups keep their places, so a vector over groups has the old entries in front.
-    """
-    before = dict(leaf_paths(old.inner))
-    leaves = [_carried(path, before.get(path), leaf) for path, leaf in leaf_paths(fresh.inner)]
-    inner = jax.tree.unflatten(jax.tree.structure(fresh.inner), leaves)
-    if any(map(is_nnx_variable, jax.tree.leaves(old.inner, is_leaf=is_nnx_variable))):
-        # The state of an nnx.Optimizer, which wraps each leaf.
-        inner = sys.modules["flax.nnx.training.optimizer"].to_opt_state(inner)
-    state = GroupsState(inner, fresh.table)
-    counts = [old.injected(i).count for i, g in enumerate(old.table.groups) if not g.frozen]
-    newest = fresh.table.groups[-1]
-    if counts and not newest.frozen:  # schedules count the optimizer's updates, not the group's
-        # A copy: two leaves that are one buffer cannot be donated.
-        count = jax.tree.map(lambda x: jnp.array(x, copy=True), counts[0])
-        injected = state.injected(-1)._replace(count=count)
-        state = with_injected(state, newest.program, injected)
+    """Return a fresh state, of one group more, with all that the old one holds."""
+    wrapped = any(map(is_nnx_variable, jax.tree.leaves(old, is_leaf=is_nnx_variable)))
+    bare = jax.tree.map(own_value, old, is_leaf=is_nnx_variable) if wrapped else old
+    numbers = {}
+    for name, parts in parts_of(fresh).items():
+        known = parts_of(bare).get(name)
+        if known is not None:
+            at = (
+                (slice(len(known)), 0)
+                if parts.ndim > known.ndim
+                else ((slice(len(known)), *(slice(n) for n in known.shape[1:-1])))
+            )
+            parts = parts.at[at].set(known)
+        numbers[name] = Float64(parts)
+    counts = jnp.asarray(bare.counts)
+    # Schedules count the optimizer's updates, not the group's.
+    counts = jnp.concatenate([counts, counts[:1] if len(counts) else fresh.counts])
+    table, scalars = _carried_clocks(bare, fresh)
+    leaves = _carried_leaves(bare, fresh)
+    others = {**fresh.others, **bare.others}
+    resting = table.resting | old.table.resting
+    state = GroupsState(leaves, scalars, numbers, counts, others, replace(table, resting=resting))
+    if wrapped:  # the state of an nnx.Optimizer, which wraps each leaf
+        made: GroupsState = sys.modules["flax.nnx.training.optimizer"].to_opt_state(state)
+        return made
     return state
 
 
-def _carried(path: str, old: Any, new: Any) -> Any:
-    if old is None or new.shape == old.shape:
-        return new if old is None else old
-    if _OVER_GROUPS.match(path):
-        return new.at[: old.shape[0]].set(old)
-    raise ValueError(f"{path} has shape {old.shape} in the state, {new.shape} by the parameters")
+def _carried_clocks(old: GroupsState, fresh: GroupsState) -> tuple[Table, dict[str, Any]]:
+    """Return the old clocks with that of the new group behind them."""
+    before = dict(zip(old.table.paths, old.table.clocks, strict=True))
+    n, newest = len(old.table.of_clocks), len(fresh.table.groups) - 1
+    of_clocks = old.table.of_clocks
+    if newest in fresh.table.of_clocks:
+        of_clocks = (*of_clocks, newest)
+    pairs = zip(fresh.table.paths, fresh.table.assignment, strict=True)
+    clocks = tuple(
+        (n if newest in fresh.table.of_clocks else -1) if owner == newest else before.get(path, -1)
+        for path, owner in pairs
+    )
+    scalars = {}
+    for name, start in fresh.scalars.items():
+        known = old.scalars.get(name)
+        own = jnp.zeros(n, start.dtype) if known is None else jnp.asarray(known).astype(start.dtype)
+        new = start[-1:] if len(of_clocks) > n else start[:0]
+        scalars[name] = jnp.concatenate([own, new])
+    return replace(fresh.table, clocks=clocks, of_clocks=of_clocks), scalars
+
+
+def _carried_leaves(old: GroupsState, fresh: GroupsState) -> dict[str, Any]:
+    place = {path: i for i, path in enumerate(old.table.paths)}
+    was, _ = held_by(old.leaves)
+    now, structures = held_by(fresh.leaves)
+    for i, path in enumerate(fresh.table.paths):
+        held = was[place[path]] if was and path in place else {}
+        for name, array in held.items():
+            if name in now[i] and now[i][name].shape != array.shape:
+                raise ValueError(
+                    f'{name} of "{path}" has shape {array.shape} in the state, '
+                    f"{now[i][name].shape} by the parameters"
+                )
+            now[i][name] = array
+    return as_trees(now, structures)
 
 
 def _assignment(definition: Definition, old: Table, params: Any) -> tuple[int, ...]:

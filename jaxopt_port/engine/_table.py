@@ -1,19 +1,17 @@
-"""The static side of a grouped optimizer: who is in which group, and what each group is."""
+"""The state of a grouped optimizer, and what is static about it: who is in which group."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
-from optax import PartitionState
 
 from ..rules import Rule
-from ._transform import Static
-
-FROZEN = "frozen"
+from ._numbers import Float64
+from ._transform import Program, Static
 
 
 @dataclass(frozen=True)
@@ -23,10 +21,9 @@ class Group:
     Attributes:
         label: how messages name it: ``group 1, "classifier"``.
         name: the user's name for it, or None.
-        program: the label of its transformation under ``optax.multi_transform``; ``"frozen"`` for
-            a frozen group.
-        position: its entry in that program's vectors; None where the numbers are scalars.
+        frozen: whether it was built frozen, without numbers and state.
         rule: its update rule, or None for a factory of Optax or of the user.
+        numbers: by name, how many numbers each is: None for one that is no tuple.
         options: the names of its optimizer's options, in order.
         static: its static options.
         scheduled: the numbers that an Optax schedule sets.
@@ -37,9 +34,9 @@ class Group:
 
     label: str
     name: str | None
-    program: str
-    position: int | None = None
+    frozen: bool = False
     rule: Rule[Any] | None = field(default=None, repr=False)
+    numbers: tuple[tuple[str, int | None], ...] = field(default=(), repr=False)
     options: tuple[str, ...] = field(default=(), repr=False)
     static: Static = ()
     scheduled: frozenset[str] = frozenset()
@@ -48,13 +45,14 @@ class Group:
     check: Callable[..., Any] | None = field(default=None, repr=False)
 
     @property
-    def frozen(self) -> bool:
-        return self.program == FROZEN
+    def program(self) -> Program | None:
+        """What groups that differ in numbers alone have in common; None without a rule."""
+        return None if self.rule is None else Program(self.rule, self.static, self.holds)
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """All groups of one optimizer and the leaves they have.
+    """All groups of one optimizer, the leaves they have, and which leaves count steps together.
 
     A table is the static part of the state, which ``jit`` hashes and compares at every call: the
     hash is kept, and an identical table is equal at once. A table of no parameters is equal to any
@@ -64,11 +62,33 @@ class Table:
         groups: in the user's order.
         paths: of the parameters' leaves, in the order of ``jax.tree.leaves``.
         assignment: the group of each leaf.
+        clocks: the clock of each leaf; -1 where the leaf has no rule. The leaves of a clock have
+            taken their steps together; a gradient that is None parts them.
+        of_clocks: the group of each clock.
+        resting: groups that are frozen for now, with all that they hold.
     """
 
     groups: tuple[Group, ...]
     paths: tuple[str, ...] = field(repr=False)
     assignment: tuple[int, ...] = field(repr=False)
+    clocks: tuple[int, ...] = field(repr=False)
+    of_clocks: tuple[int, ...] = field(repr=False)
+    resting: frozenset[int] = frozenset()
+
+    @classmethod
+    def new(
+        cls, groups: tuple[Group, ...], paths: tuple[str, ...], assignment: tuple[int, ...]
+    ) -> Table:
+        """Return a table in which each group with a rule has one clock."""
+        of_clocks = tuple(i for i, group in enumerate(groups) if group.rule is not None)
+        clock = {group: k for k, group in enumerate(of_clocks)}
+        clocks = tuple(clock.get(group, -1) for group in assignment)
+        return cls(groups, paths, assignment, clocks, of_clocks)
+
+    @property
+    def trained(self) -> list[int]:
+        """The groups that were not built frozen."""
+        return [i for i, group in enumerate(self.groups) if not group.frozen]
 
     @property
     def rules(self) -> dict[str, Rule[Any] | None]:
@@ -78,45 +98,82 @@ class Table:
         )
         return {path: group.rule for path, group in owners if not group.frozen}
 
+    def paths_of(self, group: int) -> list[str]:
+        """Return the paths of a group's parameters, in the order of ``jax.tree.leaves``."""
+        owners = zip(self.paths, self.assignment, strict=True)
+        return [path for path, owner in owners if owner == group]
+
+    def members(self, group: int) -> list[int]:
+        """Return the places of a group's leaves."""
+        return [i for i, owner in enumerate(self.assignment) if owner == group]
+
+    @functools.cached_property
+    def _key(self) -> tuple[Any, ...]:
+        return self.groups, self.of_clocks, self.resting
+
     @functools.cached_property
     def _hash(self) -> int:
-        return hash(self.groups)
+        return hash(self._key)
 
     def __hash__(self) -> int:
         return self._hash
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Without the kept hash, which is another in each process.
-        return Table, (self.groups, self.paths, self.assignment)
+        fields = (self.groups, self.paths, self.assignment, self.clocks, self.of_clocks)
+        return Table, (*fields, self.resting)
 
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
         return (
             isinstance(other, Table)
-            and (self._hash, self.groups) == (other._hash, other.groups)
+            and (self._hash, self._key) == (other._hash, other._key)
             and (
                 not self.paths
                 or not other.paths
-                or (self.paths, self.assignment) == (other.paths, other.assignment)
+                or (self.paths, self.assignment, self.clocks)
+                == (other.paths, other.assignment, other.clocks)
             )
         )
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["inner"], meta_fields=["table"])
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["leaves", "scalars", "numbers", "counts", "others"],
+    meta_fields=["table"],
+)
 @dataclass(frozen=True)
 class GroupsState:
     """The state of a grouped optimizer.
 
     Attributes:
-        inner: Optax's own state: ``multi_transform`` over the groups' programs, each under
-            ``inject_hyperparams``.
+        leaves: by torch's name (``exp_avg``), a tree shaped as the parameters, with a `NotHeld`
+            where a parameter has nothing of that name.
+        scalars: by torch's name (``step``), a vector over clocks: ``table.clocks`` says which
+            parameter has which.
+        numbers: by option (``lr``), a `Float64` over groups; NaN for a group that has none.
+        counts: how many updates each group has seen, for Optax schedules.
+        others: by the group's index, the state of a factory that is no rule of this library.
         table: what is static about the groups.
     """
 
-    inner: PartitionState
+    leaves: dict[str, Any]
+    scalars: dict[str, jax.Array]
+    numbers: dict[str, Float64]
+    counts: jax.Array
+    others: dict[str, Any]
     table: Table = field(repr=False)
 
-    def injected(self, group: int) -> Any:
-        """Return the ``inject_hyperparams`` state that holds a group's numbers."""
-        return self.inner.inner_states[self.table.groups[group].program].inner_state
+    def with_others(self, group: int, state: Any) -> GroupsState:
+        """Return the state with another state of a foreign factory."""
+        return replace(self, others={**self.others, str(group): state})
+
+
+def arities(groups: Sequence[Group]) -> Mapping[str, int | None]:
+    """Return, by option, how many numbers the table has for each group."""
+    widest: dict[str, int | None] = {}
+    for name, arity in (pair for group in groups for pair in group.numbers):
+        known = widest.get(name)
+        widest[name] = arity if known is None else max(known, arity or 1)
+    return widest

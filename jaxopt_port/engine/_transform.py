@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
@@ -20,30 +22,35 @@ from ._explicit import as_laid_out, laid_out_as, on_explicit_mesh
 from ._numbers import entry
 from ._one_pass import Leaf
 from ._one_pass import updated as one_pass
-from ._paths import leaves_up_to
 from ._step import recorder
 
 Static: TypeAlias = tuple[tuple[str, Any], ...]
 
 
-class RuleState(NamedTuple):
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["scalars", "leaves"], meta_fields=["clocks"]
+)
+@dataclass(frozen=True)
+class RuleState:
     """The state of a rule over a tree of parameters.
 
     Attributes:
-        scalars: numbers shared by the leaves of a group, one entry per group.
-        leaves: by torch's name, a tree shaped as the parameters, with a `NotHeld` where a leaf has
-            nothing of that name.
+        scalars: by torch's name (``step``), a vector over clocks.
+        leaves: by torch's name (``exp_avg``), a tree shaped as the parameters, with a `NotHeld`
+            where a leaf has nothing of that name.
+        clocks: the clock of each leaf: which leaves have taken their steps together.
     """
 
     scalars: dict[str, jax.Array]
     leaves: dict[str, Any]
+    clocks: tuple[int, ...]
 
 
 class NotHeld(NamedTuple):
     """Stands where a leaf has nothing of one name; like None, it has no leaves."""
 
 
-def _is_not_held(x: Any) -> bool:
+def is_not_held(x: Any) -> bool:
     return isinstance(x, NotHeld)
 
 
@@ -193,46 +200,147 @@ def another_optimizers(state: Any, program: Program) -> ValueError:
     )
 
 
-def rule_transform(
-    program: Program, numbers: Mapping[str, Any], assignment: Sequence[int] | None = None
-) -> optax.GradientTransformationExtraArgs:
-    """Return the transformation of a program.
+def split_clocks(
+    clocks: Sequence[int], n: int, stepping: Sequence[bool]
+) -> tuple[tuple[int, ...], list[int], list[bool]]:
+    """Part those that take a step from those that do not, where they have one clock.
+
+    Args:
+        clocks: the clock of each leaf; -1 for one that has none.
+        n: how many clocks there are.
+        stepping: whether each leaf takes a step.
+
+    Returns:
+        The clock of each leaf; by clock, the old one that it goes on from, and whether it goes on.
+    """
+    new, origin = list(clocks), list(range(n))
+    goes_on = [True] * n
+    for clock in range(n):
+        members = [i for i, own in enumerate(clocks) if own == clock]
+        resting = [i for i in members if not stepping[i]]
+        if resting and len(resting) == len(members):
+            goes_on[clock] = False
+        elif resting:
+            for i in resting:
+                new[i] = len(origin)
+            origin.append(clock)
+            goes_on.append(False)
+    return tuple(new), origin, goes_on
+
+
+def ticked(
+    before: Mapping[str, jax.Array],
+    after: Mapping[str, jax.Array],
+    origin: Sequence[int],
+    goes_on: Sequence[bool],
+) -> dict[str, jax.Array]:
+    """Return vectors over clocks after a step, given those of the old clocks before and after."""
+    if all(goes_on):
+        return dict(after)
+    at, mask = np.array(origin, np.int32), np.array(goes_on)
+    return {k: jnp.where(mask, after[k][at], jnp.asarray(before[k])[at]) for k in before}
+
+
+def stepped(
+    program: Program,
+    leaves: Sequence[Leaf],
+    numbers: Mapping[str, jax.Array],
+    shared: Mapping[str, jax.Array],
+) -> tuple[list[tuple[jax.Array, dict[str, Any]]], dict[str, jax.Array]]:
+    """Take a step of leaves that have one program, within ``jax.enable_x64(True)``.
 
     Args:
         program: the rule and its static arguments.
-        numbers: its numbers, each with an entry per group in the first axis.
-        assignment: the group of each leaf, in the order of ``jax.tree.leaves``; None where one
-            group has them all.
+        leaves: what each is given.
+        numbers: float64, an entry for each clock in the first axis.
+        shared: what the leaves of a clock share, likewise.
+
+    Returns:
+        The Optax update and the new state of each leaf, and what is shared after the step.
+    """
+    recording, update_leaf = recorder.get(), _leaf_update(program)
+    after_shared, scalars = jax.vmap(program.advance)(dict(shared), dict(numbers))
+
+    @functools.cache
+    def vectors_for(dtype: Any) -> dict[str, jax.Array]:
+        return {**numbers, **_rounded(scalars, dtype)}
+
+    @functools.cache
+    def numbers_for(clock: int, dtype: Any) -> dict[str, jax.Array]:
+        return _entries(vectors_for(dtype), clock)
+
+    by_kernel = {}
+    if recording is not None and kernels.enabled():
+        by_kernel = one_pass(update_leaf, leaves, vectors_for, _entries)
+    made = []
+    for i, leaf in enumerate(leaves):
+        if i in by_kernel:
+            new_param, after = by_kernel[i]
+            new_update = new_param - leaf.param  # where none follows, it is not computed
+        else:
+            new_param, new_update, after = update_leaf(
+                leaf.grad, leaf.param, leaf.state, numbers_for(leaf.clock, leaf.param.dtype)
+            )
+        if recording is not None:
+            recording.record(new_update, new_param)
+        made.append((new_update, after))
+    return made, after_shared
+
+
+def rested(param: jax.Array) -> jax.Array:
+    """Return the update that leaves a parameter as it is, to the bit: -0 is added to it."""
+    update: jax.Array = jnp.full_like(param, -0.0)
+    recording = recorder.get()
+    if recording is not None:
+        recording.record(update, param)
+    return update
+
+
+def held_by(state: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return what each leaf holds, by name, and the structure of each name's tree."""
+    flat = {name: jax.tree.flatten(tree, is_leaf=is_not_held) for name, tree in state.items()}
+    count = len(next(iter(flat.values()))[0]) if flat else 0
+    of_leaves = [
+        {name: v[i] for name, (v, _) in flat.items() if not is_not_held(v[i])} for i in range(count)
+    ]
+    return of_leaves, {name: structure for name, (_, structure) in flat.items()}
+
+
+def as_trees(
+    of_leaves: Sequence[Mapping[str, Any]], structures: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Undo `held_by`."""
+    return {
+        name: jax.tree.unflatten(structure, [held.get(name, NotHeld()) for held in of_leaves])
+        for name, structure in structures.items()
+    }
+
+
+def rule_transform(
+    program: Program, numbers: Mapping[str, Any]
+) -> optax.GradientTransformationExtraArgs:
+    """Return the transformation of a program over all leaves, which is given a list of gradients.
+
+    Args:
+        program: the rule and its static arguments.
+        numbers: its numbers.
     """
 
-    def vectors() -> dict[str, jax.Array]:
+    def own() -> dict[str, jax.Array]:
         return {name: jnp.asarray(value, jnp.float64) for name, value in numbers.items()}
-
-    def groups_of(leaves: Sequence[Any]) -> Sequence[int]:
-        return [0] * len(leaves) if assignment is None else assignment
 
     def init(params: Any) -> RuleState:
         leaves, treedef = jax.tree.flatten(params)
         with jax.enable_x64(True):
-            of_groups = vectors()
-            own = {g: _entries(of_groups, g) for g in {0, *groups_of(leaves)}}
-            states = [
-                program.init_leaf(leaf, own[g])
-                for leaf, g in zip(leaves, groups_of(leaves), strict=True)
-            ]
-            names = dict.fromkeys([*program.names(own[0]), *(n for s in states for n in s)])
-            shared = jax.vmap(program.start)(of_groups)
-        return RuleState(
-            shared,
-            {
-                name: jax.tree.unflatten(treedef, [state.get(name, NotHeld()) for state in states])
-                for name in names
-            },
-        )
+            states = [program.init_leaf(leaf, own()) for leaf in leaves]
+            names = dict.fromkeys([*program.names(own()), *(n for s in states for n in s)])
+            shared = {k: v[None] for k, v in program.start(own()).items()}
+        trees = as_trees(states, dict.fromkeys(names, treedef))
+        return RuleState(shared, trees, (0,) * len(leaves))
 
     def check_state(state: Any, leaves: Sequence[Any]) -> None:
         if isinstance(state, RuleState):
-            shapes = tuple((name, jnp.shape(value)[1:]) for name, value in numbers.items())
+            shapes = tuple((name, jnp.shape(value)) for name, value in numbers.items())
             shared, of_leaves = _state_names(program, shapes)
             if shared == set(state.scalars):
                 more = state.leaves.keys() - of_leaves
@@ -242,73 +350,44 @@ def rule_transform(
 
     def own_names(leaves: Sequence[Any]) -> set[str]:
         with jax.enable_x64(True):
-            first = _entries(vectors(), 0)
-            return {n for x in leaves for n in jax.eval_shape(program.init_leaf, x, first)}
+            return {n for x in leaves for n in jax.eval_shape(program.init_leaf, x, own())}
 
     def update(
-        updates: Any, state: RuleState, params: Any = None, **_: Any
+        grads: Sequence[Any], state: RuleState, params: Any = None, **_: Any
     ) -> tuple[Any, RuleState]:
-        recording, update_leaf = recorder.get(), _leaf_update(program)
         leaves, treedef = jax.tree.flatten(params)
         check_state(state, leaves)
-        if program.rule.sparse or not program.rule.elementwise:
-            for leaf in leaves:
-                check_whole(leaf, program.rule.name, "a parameter")
-        if program.rule.sparse:
-            grads = leaves_up_to(params, updates)
-        else:
-            grads, treedef = jax.tree.flatten(updates)
-        held = {
-            name: jax.tree.flatten(tree, is_leaf=_is_not_held)
-            for name, tree in state.leaves.items()
-        }
-        new_updates, new_held = [], {name: list[Any]() for name in held}
+        check_wholes(program, leaves)
+        held, structures = held_by(state.leaves)
+        held = held or [{} for _ in leaves]
+        stepping = [grad is not None for grad in grads]
+        n = max(state.clocks, default=0) + 1
+        clocks, origin, goes_on = split_clocks(state.clocks, n, stepping)
+        updates = [None if on else rested(leaf) for on, leaf in zip(stepping, leaves, strict=True)]
         with jax.enable_x64(True):
-            of_groups = vectors()
-            shared, scalars = jax.vmap(program.advance)(state.scalars, of_groups)
+            vectors = {k: jnp.broadcast_to(v, (n, *v.shape)) for k, v in own().items()}
             given = [
-                Leaf(
-                    g,
-                    grad,
-                    param,
-                    {k: v[i] for k, (v, _) in held.items() if not _is_not_held(v[i])},
-                )
-                for i, (g, grad, param) in enumerate(
-                    zip(groups_of(leaves), grads, leaves, strict=True)
-                )
+                Leaf(state.clocks[i], grads[i], leaves[i], held[i])
+                for i, on in enumerate(stepping)
+                if on
             ]
-
-            @functools.cache
-            def vectors_for(dtype: Any) -> dict[str, jax.Array]:
-                return of_groups | _rounded(scalars, dtype)
-
-            @functools.cache
-            def numbers_for(group: int, dtype: Any) -> dict[str, jax.Array]:
-                return _entries(vectors_for(dtype), group)
-
-            by_kernel = {}
-            if recording is not None and kernels.enabled():
-                by_kernel = one_pass(update_leaf, given, vectors_for, _entries)
-            for i, leaf in enumerate(given):
-                if i in by_kernel:
-                    new_param, after = by_kernel[i]
-                    new_update = new_param - leaf.param  # where none follows, it is not computed
-                else:
-                    new_param, new_update, after = update_leaf(
-                        leaf.grad, leaf.param, leaf.state, numbers_for(leaf.group, leaf.param.dtype)
-                    )
-                if recording is not None:
-                    recording.record(new_update, new_param)
-                new_updates.append(new_update)
-                for name, of_leaf in new_held.items():
-                    of_leaf.append(after.get(name, NotHeld()))
-        new_leaves = {
-            name: jax.tree.unflatten(structure, new_held[name])
-            for name, (_, structure) in held.items()
-        }
-        return jax.tree.unflatten(treedef, new_updates), RuleState(shared, new_leaves)
+            made, after = stepped(program, given, vectors, state.scalars)
+            scalars = ticked(state.scalars, after, origin, goes_on)
+        for i, (new_update, new_state) in zip(
+            (i for i, on in enumerate(stepping) if on), made, strict=True
+        ):
+            updates[i], held[i] = new_update, new_state
+        new = RuleState(scalars, as_trees(held, structures), clocks)
+        return jax.tree.unflatten(treedef, updates), new
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def check_wholes(program: Program, leaves: Sequence[Any]) -> None:
+    """Raise for a leaf of which a device has a part, where the rule needs the whole."""
+    if program.rule.sparse or not program.rule.elementwise:
+        for leaf in leaves:
+            check_whole(leaf, program.rule.name, "a parameter")
 
 
 def _rounded(scalars: dict[str, jax.Array], dtype: jnp.dtype) -> dict[str, jax.Array]:
@@ -320,5 +399,5 @@ def _rounded(scalars: dict[str, jax.Array], dtype: jnp.dtype) -> dict[str, jax.A
     }
 
 
-def _entries(vectors: dict[str, jax.Array], group: int) -> dict[str, jax.Array]:
-    return {name: entry(vector, group) for name, vector in vectors.items()}
+def _entries(vectors: dict[str, jax.Array], clock: int) -> dict[str, jax.Array]:
+    return {name: entry(vector, clock) for name, vector in vectors.items()}

@@ -4,53 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._hyperparams import (
-    check_held,
-    check_names,
-    get_hyperparams,
-    is_traced,
-    own_value,
-    program_number,
-    put,
-    with_injected,
-)
-from ._numbers import encoded
-from ._table import GroupsState
+from ._hyperparams import check_held, check_names, get_hyperparams, values_of, written
+from ._numbers import encoded, own_value
+from ._table import GroupsState, arities
+from ._tables import row
 
 
 def read_number(state: GroupsState, groups: Sequence[int], name: str) -> Any:
     """Return a number of several groups as one float64 array: NumPy, or JAX where it is traced."""
-    table = state.table.groups
-    members = {table[i].program: i for i in groups}
-    programs = {program: program_number(state, i, name) for program, i in members.items()}
-    (first, *others) = programs.values()
-    places = [table[i].position for i in groups]
-    if not others and first.shape[:1] == (len(groups),) and places == list(range(len(groups))):
-        return first
+    value = values_of(state)[name]
+    kinds = [dict(state.table.groups[i].numbers)[name] for i in groups]
     with jax.enable_x64(True):
-        own = [programs[table[i].program] for i in groups]
-        own = [v if at is None else v[at] for at, v in zip(places, own, strict=True)]
-        return jnp.stack(own) if is_traced(own) else np.stack(own)
+        if kinds[0] is None:
+            return value[np.array(groups)] if value.ndim == 1 else value[np.array(groups), 0]
+        return value[np.array(groups), : kinds[0]]
 
 
 def write_number(state: GroupsState, groups: Sequence[int], name: str, values: Any) -> GroupsState:
     """Write a number of several groups, unchecked, as torch's ``param_groups`` takes it."""
-    table, parts = state.table.groups, encoded(values)
-    for program in dict.fromkeys(table[i].program for i in groups):
-        own = [k for k, i in enumerate(groups) if table[i].program == program]
-        positions = [table[groups[k]].position for k in own]
-        injected = state.injected(groups[own[0]])
-        at, rows = (..., own[0]) if positions == [None] else (np.array(positions), np.array(own))
-        written = put(injected.hyperparams[name], at, parts[rows])
-        numbers = {**injected.hyperparams, name: written}
-        state = with_injected(state, program, injected._replace(hyperparams=numbers))
-    return state
+    width = arities(state.table.groups)[name]
+    rows = [encoded(row(_parts(values[k]), width)) for k in range(len(groups))]
+    return replace(state, numbers={**state.numbers, name: written(state, name, groups, rows)})
+
+
+def _parts(value: Any) -> Any:
+    return list(value) if jnp.ndim(value) else value
 
 
 def check_settable(state: GroupsState, groups: Sequence[int], name: str) -> None:
@@ -66,4 +51,4 @@ def check_settable(state: GroupsState, groups: Sequence[int], name: str) -> None
 
 def updates_taken(state: GroupsState, group: int) -> Any:
     """Return how many updates a group has taken; traced where the state is."""
-    return own_value(state.injected(group).count)
+    return own_value(state.counts)[group]

@@ -16,7 +16,7 @@ from ..engine._table import Group
 from ._optimizer_layout import rule_layouts, to_jax_layout, to_torch_layout
 from ._tensors import import_torch, tensor_of
 from ._torch_groups import ORDER, built, with_frozen
-from ._torch_state_dict import in_numpy, indices_of, named, names_in, split, without
+from ._torch_state_dict import in_numpy, indices_of, named, names_in, without
 from .mapping._mapping import param_map as map_of
 from .mapping._param_map import ParamMap
 
@@ -34,7 +34,6 @@ def optimizer_from_torch(
     optimizer_name: str | None = None,
     param_names: Sequence[str] | None = None,
     frozen: Iterable[str] = (),
-    split_groups: bool = False,
 ) -> tuple[GroupedTransformation, Any]:
     """Return this library's optimizer and its state, where torch's stands: in mid-run, too.
 
@@ -54,9 +53,6 @@ def optimizer_from_torch(
             ``"param_names"`` (an optimizer that was made with ``module.named_parameters()`` has).
         frozen: torch's names of parameters that the optimizer was given and did not train; of an
             optimizer, those that require no gradient are known.
-        split_groups: parameters of a group that have taken different numbers of steps, or only some
-            any, are an error, since they count together here; True puts them into groups of their
-            own, behind torch's.
 
     Returns:
         The transformation and its state.
@@ -96,7 +92,6 @@ def optimizer_from_torch(
             param_names = names_in(module, tensors)
     torch_dict = named(in_numpy(torch_dict), param_names)
     torch_dict = without(torch_dict, left_out | indices_of(torch_dict, frozen))
-    torch_dict = split(torch_dict, split_groups)
     rule = rule_of(factory)
     elementwise = rule is None or rule.elementwise
     laid_out = to_jax_layout(torch_dict, mapped, elementwise=elementwise)

@@ -27,18 +27,13 @@ def number(value: Any) -> Any:
     return value.item() if isinstance(value, torch.Tensor) else value
 
 
-def _partition(
-    param_groups: ParamGroups, torch_state: Any, tensors: Tensors
-) -> list[tuple[int, list[str]]]:
-    """Return (torch's group, paths) of each group here: those that have begun together."""
-    groups: dict[Any, list[str]] = {}
+def _partition(param_groups: ParamGroups, tensors: Tensors) -> list[tuple[int, list[str]]]:
+    """Return (torch's group, paths) of each group of which there are tensors."""
+    groups: dict[int, list[str]] = {}
     owners = [i for i, group in enumerate(param_groups) for _ in group["params"]]
-    for path, p in tensors.items():
-        owner = owners[int(path[1:])]
-        held = torch_state.get(p) or {}
-        count = float(held["step"]) if "step" in held else bool(held)
-        groups.setdefault((owner, count), []).append(path)
-    return [(owner, paths) for (owner, _), paths in groups.items()]
+    for path in tensors:
+        groups.setdefault(owners[int(path[1:])], []).append(path)
+    return list(groups.items())
 
 
 def imported(
@@ -50,7 +45,7 @@ def imported(
     params: Mapping[str, Any],
 ) -> Step:
     """Return the transformation for these parameters, and the state that torch shows."""
-    partition = _partition(param_groups, torch_state, tensors)
+    partition = _partition(param_groups, tensors)
     indices = {path: i for i, path in enumerate(p for _, paths in partition for p in paths)}
     held = {indices[path]: torch_state.get(p) or {} for path, p in tensors.items()}
     groups = [
@@ -96,7 +91,7 @@ def with_numbers(state: Any, param_groups: ParamGroups) -> Any:
     first = dict(zip(reversed(table.assignment), reversed(table.paths), strict=True))
     for i, current in enumerate(get_hyperparams(state)):
         group = param_groups[owners[int(first[i][1:])]]
-        settable = state.injected(i).hyperparams
+        settable = dict(table.groups[i].numbers)
         new = {k: number(group[k]) for k in settable if number(group[k]) != current[k]}
         if new:
             state = set_hyperparams(state, group=i, **new)

@@ -1,4 +1,4 @@
-"""The state dict of torch's optimizer made ready for this side: NumPy, names, equal steps."""
+"""The state dict of torch's optimizer made ready for this side: NumPy, names."""
 
 from __future__ import annotations
 
@@ -119,49 +119,6 @@ def _renumbered(torch_dict: dict[str, Any]) -> dict[str, Any]:
             for group in torch_dict["param_groups"]
         ],
     }
-
-
-def split(torch_dict: dict[str, Any], split_groups: bool) -> dict[str, Any]:
-    """Return a state dict whose groups have each taken one number of steps."""
-    groups, behind = [], []
-    for i, group in enumerate(torch_dict["param_groups"]):
-        by_steps: dict[Any, list[int]] = {}
-        for k, index in enumerate(group["params"]):
-            by_steps.setdefault(_steps(torch_dict["state"].get(index)), []).append(k)
-        if len(by_steps) > 1 and "prev_flat_grad" not in _first_state(torch_dict, group):
-            if not split_groups:
-                names = group.get("param_names", group["params"])
-                shown = "; ".join(
-                    f"{steps}: {', '.join(str(names[k]) for k in where[:4])}"
-                    + (f" and {len(where) - 4} more" if len(where) > 4 else "")
-                    for steps, where in by_steps.items()
-                )
-                raise ValueError(
-                    f"the parameters of group {i} have taken different numbers of steps ({shown}); "
-                    "here they count together. Pass split_groups=True to give each number a group "
-                    "of its own, and name what is not trained in frozen"
-                )
-            parts = [
-                {
-                    **group,
-                    **{
-                        n: [group[n][k] for k in where]
-                        for n in ("params", "param_names")
-                        if n in group
-                    },
-                }
-                for where in by_steps.values()
-            ]
-            groups.append(parts[0])
-            behind += parts[1:]
-        else:
-            groups.append(group)
-    return _renumbered({**torch_dict, "param_groups": groups + behind})
-
-
-def _first_state(torch_dict: Mapping[str, Any], group: Mapping[str, Any]) -> Mapping[str, Any]:
-    held: Mapping[str, Any] = torch_dict["state"].get(next(iter(group["params"]), None), {})
-    return held
 
 
 # Adagrad makes its state before the first step.

@@ -128,9 +128,7 @@ class Written:
         self.trained = [i for i, group in enumerate(groups) if not group.frozen]
         if not self.trained:
             raise ValueError("every group is frozen: there is no learning rate to schedule")
-        self._names = set(self._found.injected(self.trained[0]).hyperparams)
-        for i in self.trained:
-            self._names &= set(self._found.injected(i).hyperparams)
+        self._names = set.intersection(*(set(dict(groups[i].numbers)) for i in self.trained))
         lr, beta1 = self._first(_LR), self._first(_BETA1)
         if lr is None:
             raise ValueError(

@@ -10,7 +10,7 @@ import optax
 
 from .._axes import check_whole
 from ..engine._arguments import as_number
-from ..engine._checks import canonical, check_gradients, check_params
+from ..engine._checks import canonical, check_params, checked_gradients, to_array
 from ..engine._step import recorder
 from ._flat import flat_dtype, flat_size, gathered, scalar_dtype
 from ._minimize import LBFGSState, Limits, initial_state, minimize
@@ -128,7 +128,7 @@ def lbfgs(
             raise ValueError(f"{missing} is required. {_HOW_TO_CALL}")
         if jnp.shape(value) != ():
             raise ValueError(f"value has shape {jnp.shape(value)}; it must be a scalar.")
-        check_gradients(updates, params)
+        grads = checked_gradients(updates, params)
         leaves, treedef = jax.tree.flatten(canonical(params))
         for leaf in leaves:
             check_whole(leaf, "lbfgs", "every parameter")
@@ -142,7 +142,10 @@ def lbfgs(
             value, grads = jax.value_and_grad(value_fn)(jax.tree.unflatten(treedef, leaves))
             return value.astype(dtype), gathered(jax.tree.leaves(grads))
 
-        flat_grad = gathered(jax.tree.leaves(canonical(updates)))
+        # torch, too, takes a gradient that is None for zeros here.
+        pairs = zip(leaves, grads, strict=True)
+        given = [jnp.zeros_like(x) if grad is None else to_array(grad) for x, grad in pairs]
+        flat_grad = gathered(given)
         new, state = minimize(
             evaluate,
             leaves,

@@ -68,7 +68,7 @@ def _init(param: jax.Array, **_: Any) -> LeafState:
 
 
 def _start(**_: Any) -> Shared:
-    return {"step": 0}
+    return {"step": 0.0}
 
 
 def _advance(

@@ -7,6 +7,7 @@ from typing import Any
 
 from flax import serialization
 
+from ...engine._numbers import Float64
 from ...engine._table import GroupsState
 from ...lr_scheduler._state import SchedulerState
 from ._group_descriptions import HINT, described, differences
@@ -26,13 +27,28 @@ def _checked(state: Any, target: Any) -> Any:
 
 
 def _groups_to_dict(state: GroupsState) -> dict[str, Any]:
-    inner = serialization.to_state_dict(state.inner)
-    return {"inner": inner, "description": json.dumps(described(state))}
+    held = {name: serialization.to_state_dict(part) for name, part in _parts(state).items()}
+    return {**held, "description": json.dumps(described(state))}
+
+
+def _parts(state: GroupsState) -> dict[str, Any]:
+    return {
+        "leaves": state.leaves,
+        "scalars": state.scalars,
+        "numbers": {name: value.parts for name, value in state.numbers.items()},
+        "counts": state.counts,
+        "others": state.others,
+    }
 
 
 def _groups_from_dict(target: GroupsState, state: dict[str, Any]) -> GroupsState:
-    inner = serialization.from_state_dict(target.inner, _checked(state, target)["inner"], "inner")
-    return GroupsState(inner, target.table)
+    saved = _checked(state, target)
+    held = {
+        name: serialization.from_state_dict(part, saved[name], name)
+        for name, part in _parts(target).items()
+    }
+    numbers = {name: Float64(parts) for name, parts in held.pop("numbers").items()}
+    return GroupsState(**held, numbers=numbers, table=target.table)
 
 
 def _scheduler_to_dict(state: SchedulerState) -> dict[str, Any]:

@@ -27,19 +27,17 @@ def _described(state: GroupsState | SchedulerState) -> dict[str, Any]:
     table = state.table
     groups = []
     for i, group in enumerate(table.groups):
-        owners = zip(table.paths, table.assignment, strict=True)
-        paths = [path for path, owner in owners if owner == i]
-        groups.append({**_program(state, i, group), "paths": paths})
+        groups.append({**_program(group), "paths": table.paths_of(i)})
     return {"groups": groups}
 
 
-def _program(state: GroupsState, i: int, group: Group) -> dict[str, Any]:
+def _program(group: Group) -> dict[str, Any]:
     if group.frozen:
         return {"label": group.label, "optimizer": "frozen", "numbers": [], "static": {}}
     return {
         "label": group.label,
         "optimizer": group.rule.name if group.rule is not None else "a factory",
-        "numbers": sorted(state.injected(i).hyperparams),
+        "numbers": sorted(dict(group.numbers)),
         "static": {name: repr(value) for name, value in group.static},
     }
 
