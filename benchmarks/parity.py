@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import torch
 
-from jaxopt_port._distance import step_units
+from jaxopt_port.numerics import step_units
 
 from ._optax_differences import SPELLINGS
 from ._sides import OptaxSide, PortSide, Side, TorchSide

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 
 import jaxopt_port as jp
+from jaxopt_port.engine import LeafState, Problem, Rule, Sum
 from jaxopt_port.numerics.torch_ops import lerp, mul, sign
-from jaxopt_port.rules import LeafState, Problem, Rule, Sum
 
 
 def lion(

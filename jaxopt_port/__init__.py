@@ -16,42 +16,12 @@ if TYPE_CHECKING:
     from . import clip_grad as clip_grad
     from . import engine as engine
     from . import lr_scheduler as lr_scheduler
-    from . import quasi_newton as quasi_newton
-    from . import rules as rules
+    from . import numerics as numerics
+    from . import optim as optim
     from . import sharding as sharding
     from . import swa_utils as swa_utils
     from ._explain import Explanation as Explanation
     from ._explain import explain as explain
-    from ._optimizers import ASGD as ASGD
-    from ._optimizers import LBFGS as LBFGS
-    from ._optimizers import SGD as SGD
-    from ._optimizers import Adadelta as Adadelta
-    from ._optimizers import Adafactor as Adafactor
-    from ._optimizers import Adagrad as Adagrad
-    from ._optimizers import Adam as Adam
-    from ._optimizers import Adamax as Adamax
-    from ._optimizers import AdamW as AdamW
-    from ._optimizers import Muon as Muon
-    from ._optimizers import NAdam as NAdam
-    from ._optimizers import RAdam as RAdam
-    from ._optimizers import RMSprop as RMSprop
-    from ._optimizers import Rprop as Rprop
-    from ._optimizers import SparseAdam as SparseAdam
-    from ._optimizers import adadelta as adadelta
-    from ._optimizers import adafactor as adafactor
-    from ._optimizers import adagrad as adagrad
-    from ._optimizers import adam as adam
-    from ._optimizers import adamax as adamax
-    from ._optimizers import adamw as adamw
-    from ._optimizers import asgd as asgd
-    from ._optimizers import lbfgs as lbfgs
-    from ._optimizers import muon as muon
-    from ._optimizers import nadam as nadam
-    from ._optimizers import radam as radam
-    from ._optimizers import rmsprop as rmsprop
-    from ._optimizers import rprop as rprop
-    from ._optimizers import sgd as sgd
-    from ._optimizers import sparse_adam as sparse_adam
     from .accumulation import accumulate_grads as accumulate_grads
     from .amp import GradScaler as GradScaler
     from .amp import GradScalerState as GradScalerState
@@ -64,13 +34,43 @@ if TYPE_CHECKING:
     from .clip_grad import clip_grads_with_norm as clip_grads_with_norm
     from .clip_grad import get_total_norm as get_total_norm
     from .engine import REST as REST
-    from .engine import GroupedTransformation as GroupedTransformation
+    from .engine import Optimizer as Optimizer
     from .engine import add_param_group as add_param_group
     from .engine import get_hyperparams as get_hyperparams
     from .engine import param_groups as param_groups
     from .engine import set_hyperparams as set_hyperparams
     from .engine import step as step
     from .engine import transformation as transformation
+    from .optim import ASGD as ASGD
+    from .optim import LBFGS as LBFGS
+    from .optim import SGD as SGD
+    from .optim import Adadelta as Adadelta
+    from .optim import Adafactor as Adafactor
+    from .optim import Adagrad as Adagrad
+    from .optim import Adam as Adam
+    from .optim import Adamax as Adamax
+    from .optim import AdamW as AdamW
+    from .optim import Muon as Muon
+    from .optim import NAdam as NAdam
+    from .optim import RAdam as RAdam
+    from .optim import RMSprop as RMSprop
+    from .optim import Rprop as Rprop
+    from .optim import SparseAdam as SparseAdam
+    from .optim import adadelta as adadelta
+    from .optim import adafactor as adafactor
+    from .optim import adagrad as adagrad
+    from .optim import adam as adam
+    from .optim import adamax as adamax
+    from .optim import adamw as adamw
+    from .optim import asgd as asgd
+    from .optim import lbfgs as lbfgs
+    from .optim import muon as muon
+    from .optim import nadam as nadam
+    from .optim import radam as radam
+    from .optim import rmsprop as rmsprop
+    from .optim import rprop as rprop
+    from .optim import sparse_adam as sparse_adam
+    from .optim._sgd import sgd as sgd
     from .sharding import state_shardings as state_shardings
 
 __version__ = "0.1.0"
@@ -83,43 +83,43 @@ _PLACES = {
     "checkpoint": ".checkpoint",
     "clip_grad": ".clip_grad",
     "engine": ".engine",
-    "quasi_newton": ".quasi_newton",
-    "rules": ".rules",
+    "numerics": ".numerics",
+    "optim": ".optim",
     "sharding": ".sharding",
     "lr_scheduler": ".lr_scheduler",
     "swa_utils": ".swa_utils",
-    "ASGD": "._optimizers",
-    "LBFGS": "._optimizers",
-    "SGD": "._optimizers",
-    "Adadelta": "._optimizers",
-    "Adafactor": "._optimizers",
-    "Adagrad": "._optimizers",
-    "Adam": "._optimizers",
-    "Adamax": "._optimizers",
-    "AdamW": "._optimizers",
-    "Muon": "._optimizers",
-    "NAdam": "._optimizers",
-    "RAdam": "._optimizers",
-    "RMSprop": "._optimizers",
-    "Rprop": "._optimizers",
-    "SparseAdam": "._optimizers",
-    "adadelta": "._optimizers",
-    "adafactor": "._optimizers",
-    "adagrad": "._optimizers",
-    "adam": "._optimizers",
-    "adamax": "._optimizers",
-    "adamw": "._optimizers",
-    "asgd": "._optimizers",
-    "lbfgs": "._optimizers",
-    "muon": "._optimizers",
-    "nadam": "._optimizers",
-    "radam": "._optimizers",
-    "rmsprop": "._optimizers",
-    "rprop": "._optimizers",
-    "sgd": "._optimizers",
-    "sparse_adam": "._optimizers",
+    "ASGD": ".optim",
+    "LBFGS": ".optim",
+    "SGD": ".optim",
+    "Adadelta": ".optim",
+    "Adafactor": ".optim",
+    "Adagrad": ".optim",
+    "Adam": ".optim",
+    "Adamax": ".optim",
+    "AdamW": ".optim",
+    "Muon": ".optim",
+    "NAdam": ".optim",
+    "RAdam": ".optim",
+    "RMSprop": ".optim",
+    "Rprop": ".optim",
+    "SparseAdam": ".optim",
+    "adadelta": ".optim",
+    "adafactor": ".optim",
+    "adagrad": ".optim",
+    "adam": ".optim",
+    "adamax": ".optim",
+    "adamw": ".optim",
+    "asgd": ".optim",
+    "lbfgs": ".optim",
+    "muon": ".optim",
+    "nadam": ".optim",
+    "radam": ".optim",
+    "rmsprop": ".optim",
+    "rprop": ".optim",
+    "sgd": ".optim",
+    "sparse_adam": ".optim",
     "REST": ".engine",
-    "GroupedTransformation": ".engine",
+    "Optimizer": ".engine",
     "add_param_group": ".engine",
     "get_hyperparams": ".engine",
     "param_groups": ".engine",

@@ -138,7 +138,7 @@ def explain(
           where: 0; from step 0, up to 1.3 of the way gone
           to mend it: chain optax.add_decayed_weights before the optimizer, or use jp.Adam
     """
-    from .interop._tensors import import_torch
+    from .interop import import_torch
 
     torch = import_torch()
     if not isinstance(optimizer, torch.optim.Optimizer):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .engine._step import recorder
+from .engine import recorder
 
 
 class AccumulationState(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from ._axes import AxisName, split_over
+from ._compat import AxisName, split_over
 from .engine import step
 from .numerics.torch_ops import mul
 

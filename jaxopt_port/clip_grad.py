@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ._axes import AxisName, split_over
+from ._compat import AxisName, split_over
 from .numerics.torch_ops import add_scalar, mul, reciprocal
 
 Grads = TypeVar("Grads")

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxopt_port._distance import step_units as step_units
-from jaxopt_port._distance import ulps
+from jaxopt_port.numerics import step_units as step_units
+from jaxopt_port.numerics import ulps
 
 
 def as_integers(x: np.ndarray) -> np.ndarray:

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from jaxopt_port import rules
+import jaxopt_port as jp
+from jaxopt_port.engine import Sum
 from jaxopt_port.numerics.torch_ops import add
-from jaxopt_port.rules import Sum
 
-_true = rules.sgd.update
+_true = jp.sgd.rule.update
 
 
 class Fault(NamedTuple):

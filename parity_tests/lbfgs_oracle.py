@@ -13,7 +13,7 @@ import optax
 import torch
 from torch_oracle import to_numpy
 
-from jaxopt_port.quasi_newton import lbfgs, oldest_first
+from jaxopt_port.optim._lbfgs import lbfgs, oldest_first
 
 COUNTS = ("func_evals", "n_iter")
 

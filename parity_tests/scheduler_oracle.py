@@ -14,7 +14,7 @@ from scheduler_case import Case
 from scheduler_cases import CASES
 
 import jaxopt_port as jp
-from jaxopt_port.engine._numbers import decoded
+from jaxopt_port.numerics import decoded
 from jaxopt_port.verify.recipes._loops import TorchSchedulers
 
 STEPS = 300

@@ -8,7 +8,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from jaxopt_port import _cli
+from jaxopt_port.cli import _main as _cli
 from jaxopt_port.verify._case import CaseError, load_case
 
 RUNNER = CliRunner()

@@ -9,8 +9,8 @@ from checkpoint_cases import as_torch_saves, same, trained
 from typer.testing import CliRunner
 
 from jaxopt_port import interop
-from jaxopt_port._cli import app
-from jaxopt_port._convert import parsed_size
+from jaxopt_port.cli import app
+from jaxopt_port.cli._conversion import parsed_size
 
 FACTORIES = """
 import numpy as np, torch

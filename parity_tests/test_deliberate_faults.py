@@ -11,13 +11,12 @@ from faults import FAULTS as FAULTS_OF_RECIPES
 from torch_oracle import TorchOracle, to_torch
 
 import jaxopt_port as jp
-from jaxopt_port import rules
 from jaxopt_port.engine import transformation
 from jaxopt_port.numerics.torch_ops import add, mul
 
 
 def _maximize_ignored(grad, param, state, *, maximize, **options):
-    return rules.sgd.update(grad, param, state, maximize=False, **options)
+    return jp.sgd.rule.update(grad, param, state, maximize=False, **options)
 
 
 def _momentum_in_one_rounding(grad, param, state, *, momentum, dampening, begun, **options):
@@ -27,7 +26,7 @@ def _momentum_in_one_rounding(grad, param, state, *, momentum, dampening, begun,
     # Handed on as a first gradient, which the true update takes as its buffer.
     first = jnp.zeros_like(begun)
     options |= {"momentum": momentum, "dampening": dampening, "begun": first}
-    return rules.sgd.update(buf, param, state, **options)
+    return jp.sgd.rule.update(buf, param, state, **options)
 
 
 FAULTS = {fault.name: fault.update for fault in FAULTS_OF_RECIPES} | {
@@ -64,6 +63,6 @@ def check_parity(factory, options, steps=5):
 def test_a_fault_is_caught(fault):
     options = SHOWN_BY[fault]
     check_parity(jp.sgd, options)
-    broken = transformation(dataclasses.replace(rules.sgd, update=FAULTS[fault]))
+    broken = transformation(dataclasses.replace(jp.sgd.rule, update=FAULTS[fault]))
     with pytest.raises(AssertionError, match=r"w after step \d: \d+ of 257 differ"):
         check_parity(broken, options)

@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import inspect
+import pickle
 import pkgutil
 
 import pytest
@@ -13,8 +14,8 @@ import jaxopt_port as jp
 MODULES = [
     "jaxopt_port",
     *(
-        f"jaxopt_port.rules.{module.name}"
-        for module in pkgutil.iter_modules(importlib.import_module("jaxopt_port.rules").__path__)
+        f"jaxopt_port.optim.{module.name}"
+        for module in pkgutil.iter_modules(importlib.import_module("jaxopt_port.optim").__path__)
     ),
     "jaxopt_port._explain",
     "jaxopt_port.verify.record",
@@ -23,7 +24,7 @@ MODULES = [
     "jaxopt_port.checkpoint._loading",
     "jaxopt_port.checkpoint._state_dict",
     "jaxopt_port.engine._factory",
-    "jaxopt_port.quasi_newton._lbfgs",
+    "jaxopt_port.optim._lbfgs._optimizer",
     "jaxopt_port.engine._groups",
     "jaxopt_port.engine._hyperparams",
     "jaxopt_port.engine._regroup",
@@ -71,9 +72,62 @@ def test_a_public_function_has_an_example(name):
     assert ">>> " in inspect.getdoc(getattr(jp, name))
 
 
-def test_capwords_are_documented_by_the_lower_case_spelling():
-    assert inspect.getdoc(jp.SGD) == inspect.getdoc(jp.sgd)
-    assert list(inspect.signature(jp.SGD).parameters) == [
-        "params",
-        *inspect.signature(jp.sgd).parameters,
+# torch's arguments that choose among its own implementations.
+SWITCHES = {"foreach", "fused", "capturable", "differentiable"}
+
+
+@pytest.mark.parametrize("info", optim_db, ids=lambda info: info.optim_cls.__name__)
+def test_signatures_are_torchs(info):
+    theirs = {
+        name: p.default
+        for name, p in inspect.signature(info.optim_cls).parameters.items()
+        if name not in SWITCHES
+    }
+    cls = getattr(jp, info.optim_cls.__name__)
+    ours = inspect.signature(cls).parameters
+    assert next(iter(ours)) == "params"
+    assert {k: p.default for k, p in ours.items() if k != "params"} == {
+        k: v for k, v in theirs.items() if k != "params"
+    }
+    lower = inspect.signature(cls.factory).parameters
+    assert {k: p.default for k, p in lower.items()} == {
+        k: p.default for k, p in ours.items() if k != "params"
+    }
+    assert isinstance(cls(), cls)
+    assert inspect.getdoc(cls).splitlines()[0] == inspect.getdoc(cls.factory).splitlines()[0]
+
+
+def test_an_optimizer_shows_its_groups_and_their_numbers():
+    tx = jp.SGD([{"params": "a", "lr": 0.5}, {"params": jp.REST, "frozen": True}], momentum=0.9)
+    assert repr(tx).splitlines() == [
+        "SGD (",
+        'Parameter group 0, "a"',
+        "    lr: 0.5",
+        "    momentum: 0.9",
+        "    dampening: 0.0",
+        "    weight_decay: 0.0",
+        "    nesterov: False",
+        "    maximize: False",
+        "Parameter group 1, jp.REST",
+        "    frozen: True",
+        ")",
     ]
+
+
+def test_an_optimizer_can_be_subclassed_and_pickled():
+    class Slow(jp.SGD):
+        """SGD at a low rate."""
+
+        def __new__(cls, params=jp.REST):
+            return super().__new__(cls, params, lr=1e-4, momentum=0.9)
+
+    assert isinstance(Slow("a"), jp.SGD)
+    tx = jp.AdamW([{"params": "a"}, {"params": jp.REST, "lr": 0.1}], lr=0.2)
+    again = pickle.loads(pickle.dumps(tx))
+    assert isinstance(again, jp.AdamW)
+    assert again == tx
+
+
+def test_a_number_in_the_place_of_the_parameters_is_named():
+    with pytest.raises(TypeError, match=r"got 0.1; a number is given by its name: lr=0.1"):
+        jp.SGD(0.1)

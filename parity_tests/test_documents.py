@@ -1,5 +1,6 @@
 """The examples in the documents run as they stand, one after the other."""
 
+import doctest
 import re
 from pathlib import Path
 
@@ -10,6 +11,10 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 def examples(document):
     return re.findall(r"```python\n(.*?)```", (DOCS / document).read_text(), re.DOTALL)
+
+
+def test_architecture():
+    assert doctest.testfile(str(DOCS / "architecture.md"), module_relative=False).failed == 0
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxopt_port as jp
-from jaxopt_port.engine._numbers import decoded, encoded
+from jaxopt_port.numerics import decoded, encoded
 
 PARAMS = {"stem": jnp.ones(2), "body": jnp.ones(3), "head": jnp.ones(1)}
 SCHEDULE = optax.linear_schedule(0.1, 0.0, 10)
@@ -108,7 +108,11 @@ ERRORS = {
     ),
     "out of range in one of all": ({"weight_decay": -1}, ValueError, "Invalid weight_decay value"),
     "no number": ({"group": 0, "lr": "x"}, TypeError, r'lr \(group 0, "stem"\) must be a number'),
-    "two numbers": ({"group": 0, "lr": [1.0, 2.0]}, TypeError, "lr .*must be one number"),
+    "two numbers": ({"group": 0, "lr": (1.0, 2.0)}, TypeError, "lr .*must be one number"),
+    "a list for one group": ({"group": 0, "lr": [1.0]}, ValueError, "has a value for each group"),
+    "too long a list": ({"lr": [1.0] * 9}, ValueError, r"lr has 9 values for \d groups; give None"),
+    "a mapping of no group": ({"lr": {"stm": 1.0}}, ValueError, 'no group is named "stm"'),
+    "a bad number in a list": ({"lr": [-1.0, None, None]}, ValueError, "Invalid learning rate: -1"),
     "a schedule": ({"group": 0, "lr": SCHEDULE}, TypeError, r'lr \(group 0, "stem"\) must be a'),
     "momentum without a buffer": (
         {"group": 0, "momentum": 0.9},
@@ -195,3 +199,81 @@ def test_three_float32_parts_hold_any_float64(magnitude, sign):
     with jax.enable_x64(True):
         traced = encoded(jnp.asarray(value))
     np.testing.assert_array_equal(traced, parts)
+
+
+SEVERAL = {
+    "a list": {"lr": [0.5, None, 0.25]},
+    "a mapping": {"lr": {"stem": 0.5, -1: 0.25}},
+    "a list beside a number": {"lr": [0.5, None, 0.25], "dampening": 0.1},
+}
+
+
+@pytest.mark.parametrize("case", SEVERAL)
+def test_several_groups_are_set_at_once(case):
+    groups = [{"params": "stem", "name": "stem"}, {"params": "body"}, {"params": "head"}]
+    state = jp.set_hyperparams(jp.SGD(groups, lr=0.125).init(PARAMS), **SEVERAL[case])
+    assert [group["lr"] for group in jp.get_hyperparams(state)] == [0.5, 0.125, 0.25]
+    assert jp.get_hyperparams(state)[1]["dampening"] == SEVERAL[case].get("dampening", 0.0)
+
+
+def test_tuples_are_set_for_each_group():
+    state = jp.Adam([{"params": "stem"}, {"params": jp.REST}]).init(PARAMS)
+    state = jp.set_hyperparams(state, betas={0: (0.5, 0.75)})
+    assert [g["betas"] for g in jp.get_hyperparams(state)] == [(0.5, 0.75), (0.9, 0.999)]
+    state = jp.set_hyperparams(state, betas=[0.25, 0.5])  # a pair, as JSON has it
+    assert [g["betas"] for g in jp.get_hyperparams(state)] == [(0.25, 0.5)] * 2
+
+
+@pytest.mark.parametrize("factory", [jp.adamw, jp.lbfgs, optax.adamw])
+def test_keys_of_ones_own_are_kept_shown_and_set(factory):
+    group = {"params": jp.REST, "lr_scale": 0.5, "tag": "decoder"}
+    options = {"learning_rate": 0.1} if factory is optax.adamw else {}
+    tx = jp.param_groups(factory, [group], **options)
+    state = tx.init(PARAMS)
+    (shown,) = jp.get_hyperparams(state)
+    assert (shown["lr_scale"], shown["tag"]) == (0.5, "decoder")
+    state = jp.set_hyperparams(state, lr_scale=0.25)
+    saved = jp.state_dict(tx, state, PARAMS)
+    assert saved["param_groups"][0]["lr_scale"] == 0.25
+    again = jp.load_state_dict(tx, saved, PARAMS)
+    assert jp.get_hyperparams(again) == jp.get_hyperparams(state)
+
+
+@pytest.mark.parametrize(
+    "name", ["momentun", "weight_decy", "learning_rate", "b1", "eps_root", "LR"]
+)
+def test_what_is_nearly_an_option_is_none_of_ones_own(name):
+    with pytest.raises(TypeError, match=f"unknown option '{name}'"):
+        jp.SGD([{"params": jp.REST, name: 0.1}])
+
+
+def test_numbers_are_read_and_set_by_optaxs_own_tools():
+    state = jp.SGD([{"params": "stem", "lr": 0.1}, {"params": jp.REST, "lr": 0.2}]).init(PARAMS)
+    rates = optax.tree.get(state, "lr")
+    np.testing.assert_array_equal(np.asarray(rates), [0.1, 0.2])
+    assert repr(rates) == "Float64([0.1, 0.2])"
+    assert float(optax.tree.get(state, "momentum").value[0]) == 0.0
+    for value in (0.5, jnp.float32(0.5), np.array([0.5, 0.5])):
+        changed = optax.tree.set(state, lr=value)
+        assert [group["lr"] for group in jp.get_hyperparams(changed)] == [0.5, 0.5]
+        changed = jp.set_hyperparams(changed, lr=0.25, group=0)
+        assert [group["lr"] for group in jp.get_hyperparams(changed)] == [0.25, 0.5]
+
+
+def test_another_rule_may_call_another_kind_of_number_the_same():
+    groups = [
+        {"params": "stem"},
+        {"params": "body", "optimizer": jp.Adafactor},
+        {"params": jp.REST},
+    ]
+    tx = jp.AdamW(groups, eps=0.5)
+    params, state = jp.step(tx, PARAMS, tx.init(PARAMS), PARAMS)
+    assert [g["eps"] for g in jp.get_hyperparams(state)] == [0.5, (None, 1e-3), 0.5]
+    state = jp.set_hyperparams(state, eps={1: (1e-30, 0.25), 2: 0.125})
+    assert [g["eps"] for g in jp.get_hyperparams(state)] == [0.5, (1e-30, 0.25), 0.125]
+    for group in ("stem", "head"):
+        alone = jp.adamw(eps=0.5)
+        own = {group: PARAMS[group]}
+        np.testing.assert_array_equal(
+            params[group], jp.step(alone, own, alone.init(own), own)[0][group]
+        )

@@ -31,7 +31,7 @@ from tolerances import bound
 from jaxopt_port.engine import leaf_paths
 from jaxopt_port.interop import params_from_torch
 from jaxopt_port.models import LeNet
-from jaxopt_port.quasi_newton import lbfgs
+from jaxopt_port.optim._lbfgs import lbfgs
 from jaxopt_port.verify.recipes._digits import load_digits
 from jaxopt_port.verify.recipes._torch_lenet import Net
 

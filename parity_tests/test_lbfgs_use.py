@@ -17,7 +17,8 @@ from lbfgs_oracle import PROBLEMS, assert_alike, outcome, port_states, rosenbroc
 from torch_oracle import bad_arguments
 
 import jaxopt_port as jp
-from jaxopt_port.quasi_newton import _lbfgs, history_from, lbfgs, oldest_first
+from jaxopt_port.optim._lbfgs import _optimizer as _lbfgs
+from jaxopt_port.optim._lbfgs import history_from, lbfgs, oldest_first
 
 START = {"x": jnp.array([1.5, -1.0])}
 FIXED = {"history_size": 3, "max_iter": 3, "lr": 0.1}

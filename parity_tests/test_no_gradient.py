@@ -29,7 +29,12 @@ OPTIONS = {
     "ASGD": {"lr": 0.05, "lambd": 0.1, "t0": 20},
     "Adagrad": {"lr": 0.1, "lr_decay": 0.1},
 }
-BITS = [optimizer for optimizer in LEAFWISE if optimizer.name != "Adafactor"]
+SAMPLE = {"SGD", "Adam", "NAdam", "ASGD"}
+BITS = [
+    pytest.param(o, id=o.name, marks=() if o.name in SAMPLE else pytest.mark.exhaustive)
+    for o in LEAFWISE
+    if o.name != "Adafactor"
+]
 
 
 def flat(tree):
@@ -105,7 +110,8 @@ def check_state(tx, state, params, torchs):
 
 
 @pytest.mark.usefixtures("correct_root")
-@pytest.mark.parametrize("optimizer", BITS, ids=lambda optimizer: optimizer.name)
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", BITS)
 def test_two_hundred_steps_of_a_run_that_changes(optimizer):
     options = OPTIONS.get(optimizer.name, {"lr": 0.02})
     groups = [{"params": "stem"}, {"params": "body"}, {"params": "head", "lr": 0.03}]
@@ -210,3 +216,30 @@ def test_a_resting_group_shows_itself_and_its_numbers():
     again = jp.set_hyperparams(jp.set_hyperparams(state, frozen=True, lr=0.2), frozen=False)
     assert jp.get_hyperparams(again)[0]["lr"] == 0.2
     assert "frozen" not in jp.get_hyperparams(again)[0]
+
+
+def test_schedulers_go_on_with_groups_that_rest():
+    params = {"a": jnp.ones(1), "b": jnp.ones(1)}
+    tx = jp.SGD([{"params": "a"}, {"params": "b", "lr": 0.5}], lr=1.0)
+    scheduler = jp.lr_scheduler.ExponentialLR(gamma=0.5)
+    state, own = scheduler.init(jp.set_hyperparams(tx.init(params), frozen=True, group=1))
+    for _ in range(2):
+        params, state = jp.step(tx, params, state, params)
+        state, own = scheduler.step(state, own)
+    assert [group["lr"] for group in jp.get_hyperparams(state)] == [0.25, 0.125]
+    np.testing.assert_array_equal(params["b"], 1.0)
+    again, _ = scheduler.init(state, param_groups=jp.get_hyperparams(state))
+    assert len(jp.get_hyperparams(again)) == 2
+
+
+def test_a_part_of_a_group_may_rest_within_scan_once_it_has_before():
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    tx, grads = jp.AdamW(lr=0.1), {"a": jnp.ones(2), "b": None}
+    first = jp.step(tx, grads, tx.init(params), params)
+
+    def body(carry, _):
+        return jp.step(tx, grads, carry[1], carry[0]), None
+
+    (params, state), _ = jax.lax.scan(body, first, None, length=3)
+    np.testing.assert_array_equal(state.scalars["step"], [4.0, 0.0])
+    np.testing.assert_array_equal(params["b"], 1.0)

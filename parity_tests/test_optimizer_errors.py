@@ -9,8 +9,7 @@ from torch.testing._internal.common_optimizers import OptimizerErrorEnum, optim_
 from torch_oracle import bad_arguments
 
 import jaxopt_port as jp
-from jaxopt_port.engine import transformation
-from jaxopt_port.rules import Rule
+from jaxopt_port.engine import Rule, transformation
 
 CLASSES = [info.optim_cls for info in optim_db]
 ERRORS = {
@@ -146,7 +145,7 @@ def test_another_optimizers_state(case):
 def test_state_that_only_some_shapes_have_is_an_optimizers_own():
     """Adafactor's averages differ with the shape; a user's rule may have more such names."""
     by_rank = Rule(
-        jp.sgd.__wrapped__,
+        jp.sgd.rule.arguments,
         lambda param, **_: {f"rank{param.ndim}": jnp.zeros_like(param)},
         lambda grad, param, state, **_: (param - grad, state),
     )

@@ -11,8 +11,7 @@ from bits import assert_same_bits
 from torch_oracle import TorchOracle, to_torch
 
 import jaxopt_port as jp
-from jaxopt_port import rules
-from jaxopt_port.engine import transformation
+from jaxopt_port.engine import Rule, Sum, transformation
 from jaxopt_port.numerics.torch_ops import (
     add_scalar,
     addcmul,
@@ -22,7 +21,6 @@ from jaxopt_port.numerics.torch_ops import (
     quotient,
     sqrt,
 )
-from jaxopt_port.rules import Rule, Sum
 
 pytestmark = [pytest.mark.usefixtures("correct_root"), pytest.mark.slow]
 
@@ -51,7 +49,7 @@ def adam_with(denominator):
             after["max_exp_avg_sq"] = largest
         return Sum(param, quotient(exp_avg, denom, value=-step_size)), after
 
-    return dataclasses.replace(rules.adam, update=update)
+    return dataclasses.replace(jp.adam.rule, update=update)
 
 
 def _true_denominator(exp_avg_sq, largest, correction, eps):
@@ -69,22 +67,22 @@ def _largest_corrected(exp_avg_sq, largest, correction, eps):
 
 
 def _decay_coupled(grad, param, state, **options):
-    return rules.adam.update(grad, param, state, decoupled_weight_decay=False, **options)
+    return jp.adam.rule.update(grad, param, state, decoupled_weight_decay=False, **options)
 
 
 def _rprop_stale_sign(grad, param, state, **options):
-    new_param, after = rules.rprop.update(grad, param, state, **options)
+    new_param, after = jp.rprop.rule.update(grad, param, state, **options)
     return new_param, after | {"prev": grad}
 
 
 def _rprop_one_step_late(grad, param, state, **options):
-    late = rules.rprop.update(grad, param, state, **options)[1]
+    late = jp.rprop.rule.update(grad, param, state, **options)[1]
     step = mul(jnp.sign(late["prev"]), state["step_size"])
     return Sum(param, step, -1.0), late
 
 
 def _adadelta_rate_in_average(grad, param, state, *, lr, **options):
-    result, after = rules.adadelta.update(grad, param, state, lr=lr, **options)
+    result, after = jp.adadelta.rule.update(grad, param, state, lr=lr, **options)
     weight = options["weight"] * lr * lr
     acc = addcmul(
         mul(state["acc_delta"], options["rho"]), result.addend, result.addend, value=weight
@@ -93,7 +91,9 @@ def _adadelta_rate_in_average(grad, param, state, *, lr, **options):
 
 
 def _eps_on_the_denominator(grad, param, state, *, eps, clr, **options):
-    _, after = rules.adamax.update(grad, param, state, eps=jnp.zeros_like(eps), clr=clr, **options)
+    _, after = jp.adamax.rule.update(
+        grad, param, state, eps=jnp.zeros_like(eps), clr=clr, **options
+    )
     denom = add_scalar(after["exp_inf"], eps)
     return Sum(param, quotient(after["exp_avg"], denom, value=-clr)), after
 
@@ -118,67 +118,69 @@ class Fault(NamedTuple):
 FAULTS = {
     "eps inside the root": Fault("Adam", {}, adam_with(_eps_inside)),
     "first bias correction left out": Fault(
-        "Adam", {}, changed(rules.adam, step_size=lambda lr, **_: lr)
+        "Adam", {}, changed(jp.adam.rule, step_size=lambda lr, **_: lr)
     ),
     "second bias correction left out": Fault(
-        "Adam", {}, changed(rules.adam, bias_correction2_sqrt=lambda lr, **_: jnp.ones_like(lr))
+        "Adam", {}, changed(jp.adam.rule, bias_correction2_sqrt=lambda lr, **_: jnp.ones_like(lr))
     ),
-    "decay coupled": Fault("AdamW", {"weight_decay": 0.1}, _replaced(rules.adamw, _decay_coupled)),
+    "decay coupled": Fault(
+        "AdamW", {"weight_decay": 0.1}, _replaced(jp.adamw.rule, _decay_coupled)
+    ),
     "AMSGrad's maximum after correction": Fault(
         "Adam", {"amsgrad": True}, adam_with(_largest_corrected)
     ),
-    "betas in float32": Fault("Adam", {}, _float32_betas(rules.adam)),
-    "betas of AdamW in float32": Fault("AdamW", {}, _float32_betas(rules.adamw)),
+    "betas in float32": Fault("Adam", {}, _float32_betas(jp.adam.rule)),
+    "betas of AdamW in float32": Fault("AdamW", {}, _float32_betas(jp.adamw.rule)),
     "betas swapped": Fault(
         "Adam",
         {},
         changed(
-            rules.adam, weight1=lambda betas, **_: 1 - betas[1], beta2=lambda betas, **_: betas[0]
+            jp.adam.rule, weight1=lambda betas, **_: 1 - betas[1], beta2=lambda betas, **_: betas[0]
         ),
     ),
     "step counted from 0": Fault(
         "Adamax",
         {},
-        changed(rules.adamax, clr=lambda lr, betas, step, **_: lr / (1 - betas[0] ** (step + 1))),
+        changed(jp.adamax.rule, clr=lambda lr, betas, step, **_: lr / (1 - betas[0] ** (step + 1))),
     ),
     "eps on the denominator of Adamax": Fault(
-        "Adamax", {"eps": 1e-3}, _replaced(rules.adamax, _eps_on_the_denominator)
+        "Adamax", {"eps": 1e-3}, _replaced(jp.adamax.rule, _eps_on_the_denominator)
     ),
-    "a stale sign in Rprop": Fault("Rprop", {}, _replaced(rules.rprop, _rprop_stale_sign)),
-    "Rprop one step late": Fault("Rprop", {}, _replaced(rules.rprop, _rprop_one_step_late)),
+    "a stale sign in Rprop": Fault("Rprop", {}, _replaced(jp.rprop.rule, _rprop_stale_sign)),
+    "Rprop one step late": Fault("Rprop", {}, _replaced(jp.rprop.rule, _rprop_one_step_late)),
     "the rate in Adadelta's average": Fault(
-        "Adadelta", {"lr": 0.5}, _replaced(rules.adadelta, _adadelta_rate_in_average)
+        "Adadelta", {"lr": 0.5}, _replaced(jp.adadelta.rule, _adadelta_rate_in_average)
     ),
     "a constant momentum in NAdam": Fault(
         "NAdam",
         {"lr": 0.01},
         changed(
-            rules.nadam,
+            jp.nadam.rule,
             grad_step=lambda lr, betas, step, **_: -lr * (1 - betas[0]) / (1 - betas[0] ** step),
         ),
     ),
     "RAdam rectified from 4 on": Fault(
         "RAdam",
         {"lr": 0.1, "betas": (0.9, 0.9)},
-        changed(rules.radam, rectified=lambda lr, **_: True),
+        changed(jp.radam.rule, rectified=lambda lr, **_: True),
     ),
     "lr decay counted from 1": Fault(
         "Adagrad",
         {"lr_decay": 0.1},
-        changed(rules.adagrad, clr=lambda lr, lr_decay, step, **_: lr / (1 + step * lr_decay)),
+        changed(jp.adagrad.rule, clr=lambda lr, lr_decay, step, **_: lr / (1 + step * lr_decay)),
     ),
     "ASGD's rate one step early": Fault(
         "ASGD",
         {"lambd": 0.1},
         changed(
-            rules.asgd,
+            jp.asgd.rule,
             eta=lambda lr, lambd, alpha, step, **_: lr / (1 + lambd * lr * step) ** alpha,
         ),
     ),
     "RMSprop's weight in float32": Fault(
         "RMSprop",
         {},
-        changed(rules.rmsprop, weight=lambda alpha, **_: 1 - alpha.astype(jnp.float32)),
+        changed(jp.rmsprop.rule, weight=lambda alpha, **_: 1 - alpha.astype(jnp.float32)),
     ),
 }
 

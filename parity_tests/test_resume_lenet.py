@@ -20,7 +20,7 @@ from tolerances import bound
 
 import jaxopt_port as jp
 from jaxopt_port import interop
-from jaxopt_port._distance import relative_norm
+from jaxopt_port.numerics import relative_norm
 from jaxopt_port.verify.recipes._digits import batches, load_digits
 from jaxopt_port.verify.recipes._port_side import arrays, models_of
 from jaxopt_port.verify.recipes._torch_lenet import Net
@@ -47,7 +47,7 @@ class Torch(NamedTuple):
 
 
 class Port(NamedTuple):
-    tx: jp.GroupedTransformation
+    tx: jp.Optimizer
     params: Any
     state: Any
     scheduler: Any

@@ -74,7 +74,7 @@ def test_a_users_own_rule_comes_back():
         m = state["m"] * beta.astype(param.dtype) + grad
         return param - lr.astype(param.dtype) * jnp.sign(m), {"m": m}
 
-    rule = jp.rules.Rule(decayed_sign, lambda param, **_: {"m": jnp.zeros_like(param)}, update)
+    rule = jp.engine.Rule(decayed_sign, lambda param, **_: {"m": jnp.zeros_like(param)}, update)
     tx = jp.param_groups(jp.transformation(rule), GROUPS)
     state = stepped(tx)
     saved = jp.state_dict(tx, state, PARAMS)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.optim.lbfgs import _strong_wolfe
 
-from jaxopt_port.quasi_newton._strong_wolfe import Point, strong_wolfe
+from jaxopt_port.optim._lbfgs._strong_wolfe import Point, strong_wolfe
 
 LINES = 2000
 # Where f changes by little more than its rounding, the cubic through two points is rounding too. A

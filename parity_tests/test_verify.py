@@ -10,10 +10,9 @@ from faults import FAULTS
 from typer.testing import CliRunner
 
 import jaxopt_port as jp
-from jaxopt_port import rules
-from jaxopt_port._cli import app
-from jaxopt_port._distance import max_abs, relative, relative_norm, ulps
-from jaxopt_port.engine import Grouped, transformation
+from jaxopt_port.cli import app
+from jaxopt_port.engine import transformation
+from jaxopt_port.numerics import max_abs, relative, relative_norm, ulps
 from jaxopt_port.verify.recipes import RECIPES, load_digits, run
 
 RUNNER = CliRunner()
@@ -78,9 +77,9 @@ def test_a_rebuilt_optimizer_has_lost_its_momentum_on_both_sides(digits):
 # test_deliberate_faults has them all, test_mutations those of whole trainings.
 @pytest.mark.parametrize("fault", FAULTS[1:4:2], ids=lambda fault: fault.name)
 def test_a_deliberate_fault_is_found_and_named(fault, digits, monkeypatch):
-    sgd = transformation(replace(rules.sgd, update=fault.update))
+    sgd = transformation(replace(jp.sgd.rule, update=fault.update))
     monkeypatch.setattr(jp, "sgd", sgd)
-    monkeypatch.setattr(jp, "SGD", Grouped("SGD", sgd))
+    monkeypatch.setattr(jp, "SGD", type("SGD", (jp.SGD,), {"factory": staticmethod(sgd)}))
     failures = run([fault.recipe], digits=digits, steps=4).failures
     first = failures[0]
     assert (first.recipe, first.stage, first.step) == (fault.recipe, "update", fault.step)
@@ -90,8 +89,8 @@ def test_a_deliberate_fault_is_found_and_named(fault, digits, monkeypatch):
 @pytest.mark.slow
 def test_the_command_names_the_culprit_and_exits_1(monkeypatch):
     fault = FAULTS[0]
-    sgd = transformation(replace(rules.sgd, update=fault.update))
-    monkeypatch.setattr(jp, "SGD", Grouped("SGD", sgd))
+    sgd = transformation(replace(jp.sgd.rule, update=fault.update))
+    monkeypatch.setattr(jp, "SGD", type("SGD", (jp.SGD,), {"factory": staticmethod(sgd)}))
     monkeypatch.setattr(jp, "sgd", sgd)
     result = RUNNER.invoke(app, ["verify", "--recipe", fault.recipe, "--steps", "2"])
     assert result.exit_code == 1

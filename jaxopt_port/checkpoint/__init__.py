@@ -1,5 +1,7 @@
 """The state of a grouped optimizer as torch's state dict, and back."""
 
+from ._loading import IMPLEMENTATION as IMPLEMENTATION
+from ._loading import SCHEDULERS as SCHEDULERS
 from ._loading import load_state_dict as load_state_dict
 from ._state_dict import state_dict as state_dict
 from ._structure import StateDict as StateDict

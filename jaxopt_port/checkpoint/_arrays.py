@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine._numbers import own_value
+from ..numerics import own_value
 
 
 def as_numpy(leaf: Any) -> NDArray[Any]:

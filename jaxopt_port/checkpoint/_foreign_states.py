@@ -13,9 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..engine._leaf_states import own_copy
-from ..engine._paths import leaf_paths
-from ..engine._table import GroupsState
+from ..engine import GroupsState, own_copy
+from ..trees import leaf_paths
 from ._arrays import as_numpy, fitted
 
 

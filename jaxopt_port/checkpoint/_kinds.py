@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from ..engine._table import GroupsState
-from ..quasi_newton import LBFGSState
+from ..engine import GroupsState
+from ..optim import LBFGSState
 from . import _foreign_states, _lbfgs_states, _rule_states
 
 # By path and by torch's name.

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..engine._leaf_states import own_copy
-from ..engine._table import GroupsState
-from ..quasi_newton import LBFGSState, history_from, oldest_first
+from ..engine import GroupsState, own_copy
+from ..optim import LBFGSState, history_from, oldest_first
 from ._arrays import as_numpy, fitted
 
 _COUNTS = ("func_evals", "n_iter")

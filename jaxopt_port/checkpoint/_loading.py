@@ -9,10 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..engine import get_hyperparams, set_hyperparams
-from ..engine._hyperparams import replace_groups_state
-from ..engine._table import GroupsState
-from ..engine._vectors import write_number
+from ..engine import (
+    GroupsState,
+    get_hyperparams,
+    replace_groups_state,
+    set_hyperparams,
+    write_number,
+)
 from ._kinds import write_group
 from ._state_dict import grouped_part, indices_of, paths_of
 from ._structure import check_structure, raise_if

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine._leaf_states import group_leaf_states, scalar_kinds, with_group_leaf_states
-from ..engine._table import GroupsState
+from ..engine import GroupsState, group_leaf_states, scalar_kinds, with_group_leaf_states
 from ._arrays import as_numpy, fitted
 
 States = dict[str, dict[str, Any]]

@@ -5,10 +5,8 @@ from typing import Any
 import jax
 import optax
 
-from ..engine import GroupedTransformation, get_hyperparams, leaf_paths
-from ..engine._hyperparams import find_groups_state
-from ..engine._numbers import own_value
-from ..engine._table import GroupsState, Table
+from ..engine import GroupsState, Optimizer, Table, find_groups_state, get_hyperparams, leaf_paths
+from ..numerics import own_value
 from ._kinds import read_group
 from ._structure import StateDict
 
@@ -81,7 +79,7 @@ def _count(found: GroupsState, group: int) -> dict[str, int]:
 def grouped_part(tx: optax.GradientTransformation, state: Any, caller: str) -> GroupsState:
     """Return the grouped state in a state, which must hold no arrays besides."""
     found = find_groups_state(state)
-    if isinstance(tx, GroupedTransformation):
+    if isinstance(tx, Optimizer):
         tx.definition.check_state(found)
     inside = len(jax.tree.leaves(found))
     outside = len(jax.tree.leaves(state)) - inside

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -12,13 +13,58 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..rules import Rule
-from ._paths import nearest
+from ..trees import nearest
+from ._rule import Rule
 
 Schedule: TypeAlias = Callable[[Any], Any]
 
 # torch's arguments that choose among its own implementations of one rule.
 _IMPLEMENTATIONS = ("foreach", "fused", "capturable", "differentiable")
+
+# Options of optimizers here and in Optax: where one has no such option, it is a mistake.
+_OPTIONS_ELSEWHERE = frozenset(
+    [
+        "lr",
+        "learning_rate",
+        "lr_decay",
+        "momentum",
+        "dampening",
+        "weight_decay",
+        "nesterov",
+        "maximize",
+        "betas",
+        "beta",
+        "beta1",
+        "beta2",
+        "b1",
+        "b2",
+        "eps",
+        "eps_root",
+        "eps_in_sqrt",
+        "alpha",
+        "rho",
+        "lambd",
+        "t0",
+        "etas",
+        "step_sizes",
+        "centered",
+        "amsgrad",
+        "decay",
+        "decay_rate",
+        "momentum_decay",
+        "decoupled_weight_decay",
+        "initial_accumulator_value",
+        "beta2_decay",
+        "d",
+        "ns_coefficients",
+        "ns_steps",
+        "adjust_lr_fn",
+        "mask",
+        "mu_dtype",
+        "accumulator_dtype",
+        "wd",
+    ]
+)
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -36,10 +82,14 @@ def reject_unknown(name: str, known: Iterable[str], where: str) -> NoReturn:
     )
 
 
-Number: TypeAlias = float | tuple[float | None, ...]
+# What a number may be given as: a number, an array of one, or an Optax schedule of the count.
+Number: TypeAlias = "float | jax.Array | np.generic | Schedule"
+
+# What it is when it is concrete.
+Concrete: TypeAlias = float | tuple[float | None, ...]
 
 
-def as_number(name: str, value: Any, where: str, like: Any = None) -> Number:
+def as_number(name: str, value: Any, where: str, like: Any = None) -> Concrete:
     """Return a concrete number as a Python float (a tuple of numbers as one of floats).
 
     Arrays of one element will do, torch's too.
@@ -132,6 +182,21 @@ class Arguments:
         for name in options:
             if name not in self.names and not self.open_ended:
                 reject_unknown(name, self.names, where)
+
+    def are_own(self, options: Iterable[str], where: str) -> list[str]:
+        """Return those names that are keys of the user's own, as torch's groups may have.
+
+        Raises:
+            TypeError: a name that is nearly an option's, or an option of another optimizer.
+        """
+        if self.open_ended:
+            return []
+        own = [name for name in options if name not in self.names]
+        for name in own:
+            near = difflib.get_close_matches(name.lower(), self.names, n=1, cutoff=0.7)
+            if near or name in _IMPLEMENTATIONS or name in _OPTIONS_ELSEWHERE:
+                reject_unknown(name, self.names, where)
+        return own
 
     def is_number(self, name: str, value: Any) -> bool:
         """Whether an option is a number (or a schedule of one), which may change between steps."""

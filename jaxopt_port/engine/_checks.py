@@ -6,8 +6,8 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from ..rules import Rule
-from ._paths import leaf_paths, leaves_up_to, nearest
+from ..trees import leaf_paths, leaves_up_to, nearest
+from ._rule import Rule
 
 # One rule for all leaves, or the rule of each path; None for a factory of Optax or of the user.
 Rules: TypeAlias = "Rule[Any] | Mapping[str, Rule[Any] | None] | None"

@@ -13,19 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..rules import Rule
-from ._arguments import Arguments, as_number, check_values, first_value, value_at
+from ._arguments import (
+    Arguments,
+    as_number,
+    check_values,
+    first_value,
+    reject_unknown,
+    value_at,
+)
 from ._checks import canonical, check_accepted, check_params, checked_gradients, to_array
-from ._transform import Program, RuleState, another_optimizers, rule_transform
+from ._program import Program
+from ._rule import Rule
+from ._transform import RuleState, another_optimizers, rule_transform
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-# By identity: a wrapper around a factory (optax.inject_hyperparams, say) is another factory.
-_RULES: dict[Callable[..., Any], Rule[Any]] = {}
-
-# Those that treat all parameters as one vector, with one set of numbers.
-_WHOLE_TREE: list[Callable[..., Any]] = []
 
 
 class ScheduledState(NamedTuple):
@@ -40,22 +42,53 @@ class ScheduledState(NamedTuple):
     inner: RuleState
 
 
-def rule_of(factory: Callable[..., Any]) -> Rule[Any] | None:
-    """Return the rule behind a lower-case factory of this library, or None."""
-    try:
-        return _RULES.get(factory)
-    except TypeError:  # a factory that cannot be hashed is not one of ours
-        return None
+def named(call: Callable[P, R]) -> Callable[P, R]:
+    """Say of an argument that a function does not have what would be right."""
+    known = [name for name in inspect.signature(call).parameters if name not in ("cls", "self")]
+
+    @functools.wraps(call)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in known:
+                reject_unknown(name, known, "")
+        return call(*args, **kwargs)
+
+    return checked
+
+
+def of_rule(rule: Rule[Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Mark a factory of the transformations of a rule, whose signature is the rule's arguments'."""
+
+    def marked(factory: Callable[P, R]) -> Callable[P, R]:
+        return _marked(named(factory), rule=rule)
+
+    return marked
 
 
 def whole_tree(factory: Callable[P, R]) -> Callable[P, R]:
-    """Mark a factory whose optimizer can have one group only."""
-    _WHOLE_TREE.append(factory)
+    """Mark a factory that treats all parameters as one vector, with one set of numbers."""
+    return _marked(named(factory), whole_tree=True)
+
+
+def _marked(factory: Callable[P, R], **marks: Any) -> Callable[P, R]:
+    # functools.wraps copies marks: a wrapper (optax.inject_hyperparams, say) is another factory.
+    for name, value in {**marks, "itself": factory}.items():
+        setattr(factory, name, value)
     return factory
 
 
+def _mark(factory: Callable[..., Any], name: str) -> Any:
+    return getattr(factory, name, None) if getattr(factory, "itself", None) is factory else None
+
+
+def rule_of(factory: Callable[..., Any]) -> Rule[Any] | None:
+    """Return the rule behind a lower-case factory of this library, or None."""
+    rule: Rule[Any] | None = _mark(factory, "rule")
+    return rule
+
+
 def is_whole_tree(factory: Callable[..., Any]) -> bool:
-    return any(factory is marked for marked in _WHOLE_TREE)
+    return bool(_mark(factory, "whole_tree"))
 
 
 def arguments_of(factory: Callable[..., Any], static: Iterable[str] = ()) -> Arguments:
@@ -111,20 +144,20 @@ def _as_float64(value: Any) -> jax.Array:
 def transformation(rule: Rule[P]) -> Callable[P, optax.GradientTransformationExtraArgs]:
     """Make an Optax factory of an update rule for one leaf: the way to write one's own optimizer.
 
-    All optimizers of this library are made by it. The factory takes the rule's arguments. A number
+    The factory takes the rule's arguments. A number
     may be a schedule (a callable of the update count); under ``optax.inject_hyperparams`` it may be
     traced. Numbers are float64 in the update whatever the parameters are, except where
     ``inject_hyperparams`` has rounded them. ``jp.param_groups`` gives the factory groups.
 
     Args:
-        rule: a ``jaxopt_port.rules.Rule``; ``examples/lion.py`` writes one.
+        rule: a ``jaxopt_port.engine.Rule``; ``examples/lion.py`` writes one.
 
     Returns:
         The factory, with the signature and docstring of the rule's ``arguments``.
 
     Example:
         >>> import jax.numpy as jnp, jaxopt_port as jp
-        >>> from jaxopt_port.rules import Rule, Sum
+        >>> from jaxopt_port.engine import Rule, Sum
         >>> def sign_descent(lr=0.1):
         ...     return iter(())  # no argument is wrong
         >>> def update(grad, param, state, *, lr):
@@ -136,48 +169,55 @@ def transformation(rule: Rule[P]) -> Callable[P, optax.GradientTransformationExt
         >>> [round(float(params[name]), 2) for name in ("slow", "fast")]
         [0.9, 0.5]
     """
-    signature = inspect.signature(rule.arguments)
-    arguments = Arguments(signature, rule)
 
     @functools.wraps(rule.arguments)
     def factory(*args: P.args, **kwargs: P.kwargs) -> optax.GradientTransformationExtraArgs:
-        options = _checked(arguments, {**arguments.defaults(), **arguments.bind(args, kwargs)})
-        numbers, static = split(arguments, options)
-        program = make_program(rule, numbers, static)
-        schedules = {name: value for name, value in numbers.items() if callable(value)}
+        arguments = Arguments(inspect.signature(rule.arguments), rule)
+        return leafwise(rule, {**arguments.defaults(), **arguments.bind(args, kwargs)})
 
-        def at(count: Any) -> optax.GradientTransformationExtraArgs:
-            with jax.enable_x64(True):
-                values = {name: value_at(schedule, count) for name, schedule in schedules.items()}
-                own = {name: _as_float64(v) for name, v in {**numbers, **values}.items()}
-            return rule_transform(program, own)
+    factory.__name__ = rule.name
+    return _marked(factory, rule=rule)
 
-        def init(params: Any) -> RuleState | ScheduledState:
-            check_params(params)
-            check_accepted(params, rule)
-            state: RuleState = at(jnp.zeros((), jnp.int32)).init(canonical(params))
-            return ScheduledState(jnp.zeros((), jnp.int32), state) if schedules else state
 
-        def update(
-            updates: Any, state: Any, params: Any = None, **extra_args: Any
-        ) -> tuple[Any, RuleState | ScheduledState]:
-            grads = [
-                grad if grad is None else to_array(grad)
-                for grad in checked_gradients(updates, params, rule)
-            ]
-            params = canonical(params)
-            if not schedules:
-                updates, inner = at(None).update(grads, state, params, **extra_args)
-                return updates, inner
-            if not isinstance(state, ScheduledState):
-                raise another_optimizers(state, program)
-            updates, inner = at(state.count).update(grads, state.inner, params, **extra_args)
-            return updates, ScheduledState(optax.safe_increment(state.count), inner)
+def leafwise(rule: Rule[Any], options: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
+    """Return the transformation of a rule: one group of all parameters, numbers as they are given.
 
-        return optax.GradientTransformationExtraArgs(init, update)
+    Args:
+        rule: the rule.
+        options: all of its arguments by name; what is none of them (as in ``locals()``) is ignored.
+    """
+    arguments = Arguments(inspect.signature(rule.arguments), rule)
+    options = _checked(arguments, {name: options[name] for name in arguments.names})
+    numbers, static = split(arguments, options)
+    program = make_program(rule, numbers, static)
+    schedules = {name: value for name, value in numbers.items() if callable(value)}
 
-    factory.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        return_annotation=optax.GradientTransformationExtraArgs
-    )
-    _RULES[factory] = rule
-    return factory
+    def at(count: Any) -> optax.GradientTransformationExtraArgs:
+        with jax.enable_x64(True):
+            values = {name: value_at(schedule, count) for name, schedule in schedules.items()}
+            own = {name: _as_float64(v) for name, v in {**numbers, **values}.items()}
+        return rule_transform(program, own)
+
+    def init(params: Any) -> RuleState | ScheduledState:
+        check_params(params)
+        check_accepted(params, rule)
+        state: RuleState = at(jnp.zeros((), jnp.int32)).init(canonical(params))
+        return ScheduledState(jnp.zeros((), jnp.int32), state) if schedules else state
+
+    def update(
+        updates: Any, state: Any, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, RuleState | ScheduledState]:
+        grads = [
+            grad if grad is None else to_array(grad)
+            for grad in checked_gradients(updates, params, rule)
+        ]
+        params = canonical(params)
+        if not schedules:
+            updates, inner = at(None).update(grads, state, params, **extra_args)
+            return updates, inner
+        if not isinstance(state, ScheduledState):
+            raise another_optimizers(state, program)
+        updates, inner = at(state.count).update(grads, state.inner, params, **extra_args)
+        return updates, ScheduledState(optax.safe_increment(state.count), inner)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -5,27 +5,50 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import optax
 
 from ._definition import Definition
-from ._factory import arguments_of
+from ._factory import arguments_of, named
 from ._selectors import REST, Selector, is_boolean_tree
 from ._table import GroupsState
 
 Groups: TypeAlias = "Selector | Iterable[Mapping[str, Any]]"
 
 
-class GroupedTransformation(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
-    """An Optax transformation that remembers the groups it was built from."""
+class Optimizer(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
+    """An optimizer with groups: an Optax transformation that remembers what it was built from.
 
+    Attributes:
+        factory: of a subclass, the lower-case spelling.
+        definition: the groups and their options.
+    """
+
+    factory: ClassVar[Callable[..., optax.GradientTransformation]]
     definition: Definition
+
+    def __init_subclass__(cls) -> None:
+        if "__new__" in vars(cls):
+            cls.__new__ = named(cls.__new__)  # type: ignore[method-assign]
+
+    @classmethod
+    def with_options(cls, params: Groups, options: Mapping[str, Any]) -> Self:
+        """Return the optimizer of ``factory`` with groups.
+
+        Args:
+            params: the groups, as `param_groups` takes them.
+            options: those of all groups; what is no argument (as in ``locals()``) is ignored.
+        """
+        _check_not_injected()
+        arguments = arguments_of(cls.factory)
+        own = {name: options[name] for name in arguments.names}
+        return cls.of(Definition(cls.factory, arguments, own).extended(as_groups(params)))
 
     # `step` compiles once for equal transformations: an optimizer that is rebuilt in mid-run with
     # other numbers, which stand in the state, runs the same program.
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, GroupedTransformation) and self._program == other._program
+        return isinstance(other, Optimizer) and self._program == other._program
 
     def __hash__(self) -> int:
         return hash(self._program)
@@ -39,27 +62,41 @@ class GroupedTransformation(optax.GradientTransformationExtraArgs):  # type: ign
         return definition.groups, definition.layouts
 
     @classmethod
-    def of(cls, definition: Definition) -> GroupedTransformation:
+    def of(cls, definition: Definition) -> Self:
+        """Return the optimizer of a definition."""
+
         def init(params: Any) -> GroupsState:
             return definition.init(params, definition.table(params))
 
-        tx = cls(init, definition.update)
+        tx: Self = tuple.__new__(cls, (init, definition.update))
         tx.definition = definition
         return tx
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).of, (self.definition,)
+
     def __repr__(self) -> str:
-        name = getattr(self.definition.factory, "__name__", repr(self.definition.factory))
-        return f"<{name} with groups: " + "; ".join(g.label for g in self.definition.groups) + ">"
+        groups = "\n".join(member.shown() for member in self.definition.members)
+        return f"{self._name} (\n{groups}\n)"
+
+    @property
+    def _name(self) -> str:
+        if type(self) is not Optimizer:
+            return type(self).__name__
+        return getattr(self.definition.factory, "__name__", repr(self.definition.factory))
 
 
-def _is_being_injected() -> bool:
-    """Whether a factory under ``optax.inject_hyperparams`` is at work."""
+def _check_not_injected() -> None:
+    """Raise TypeError where a factory under ``optax.inject_hyperparams`` is at work."""
     frame = sys._getframe(1)
     while frame.f_back is not None:
         frame = frame.f_back
         if frame.f_code.co_filename == optax.inject_hyperparams.__code__.co_filename:
-            return True
-    return False
+            raise TypeError(
+                "a grouped optimizer holds its numbers itself, so changes made through "
+                "optax.inject_hyperparams would be lost; inject the lower-case spelling, or use "
+                "this one bare, with jp.set_hyperparams"
+            )
 
 
 def as_groups(params: Groups) -> list[Mapping[str, Any]]:
@@ -94,7 +131,7 @@ def param_groups(
     *,
     static_args: str | Iterable[str] = (),
     **defaults: Any,
-) -> GroupedTransformation:
+) -> Optimizer:
     """Give any factory torch's parameter groups, with every number settable between steps.
 
     The counterpart of torch's ``params`` argument. A factory of this library gets one injection for
@@ -125,12 +162,7 @@ def param_groups(
         >>> [group["weight_decay"] for group in jp.get_hyperparams(state)]
         [0.0, 0.0001]
     """
-    if _is_being_injected():
-        raise TypeError(
-            "a grouped optimizer holds its numbers itself, so changes made through "
-            "optax.inject_hyperparams would be lost; inject the lower-case spelling, or use this "
-            "one bare, with jp.set_hyperparams"
-        )
+    _check_not_injected()
     signature = inspect.signature(factory)
     if "params" in signature.parameters:
         name = getattr(factory, "__name__", repr(factory))
@@ -143,4 +175,4 @@ def param_groups(
     )
     arguments.check_names(defaults, "")
     definition = Definition(factory, arguments, {**arguments.defaults(), **defaults})
-    return GroupedTransformation.of(definition.extended(as_groups(params)))
+    return Optimizer.of(definition.extended(as_groups(params)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,15 +10,14 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ..rules import Rule
+from ..numerics import decoded, encoded, own_value
+from ..trees import nearest
 from ._arguments import as_number, check_values, reject_unknown
-from ._numbers import Float64, decoded, encoded, own_value
-from ._paths import nearest
-from ._table import Group, GroupsState, arities
-from ._tables import of_group, parts_of, row
+from ._rule import Rule
+from ._table import Group, GroupsState
+from ._tables import fitting, is_traced, parts_of, row, written
 
 State = TypeVar("State")
 
@@ -40,10 +40,6 @@ def find_groups_state(state: Any) -> GroupsState:
     return found[0]
 
 
-def _rewrap(leaf: Any, value: Any) -> Any:
-    return leaf.replace(value) if hasattr(leaf, "get_value") else value
-
-
 def check_no_batch(state: GroupsState) -> None:
     """Raise ValueError for the states of several runs side by side."""
     if np.ndim(own_value(state.counts)) != 1:
@@ -59,25 +55,35 @@ def values_of(state: GroupsState) -> dict[str, Any]:
     return {name: decoded(parts) for name, parts in parts_of(state).items()}
 
 
+def _row(state: GroupsState, group: int) -> dict[str, Any]:
+    """Return the numbers of one group, as Python has them; traced ones as they are."""
+    check_no_batch(state)
+    parts = parts_of(state)
+    own = {}
+    with jax.enable_x64(True):
+        for name, arity in state.table.groups[group].numbers:
+            table = parts[name]
+            table = table if is_traced(table) else np.asarray(table)
+            own[name] = _shown(fitting(decoded(table[group]), arity))
+    return own
+
+
 def _shown(value: Any) -> Any:
     """Return a group's number as Python has it; traced ones as they are."""
     if isinstance(value, jax.Array):
         return value
-    if np.ndim(value) == 0:
-        return float(value)
+    value = value.tolist() if hasattr(value, "tolist") else value
     # No number can be set to NaN: it is one that was left out.
-    return tuple(None if math.isnan(part) else part for part in value.tolist())
+    return tuple(None if math.isnan(v) else v for v in value) if isinstance(value, list) else value
 
 
-def _options(state: GroupsState, values: Mapping[str, Any], index: int) -> dict[str, Any]:
-    """Return the options of a group, as `get_hyperparams` shows them."""
+def _options(state: GroupsState, read: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """Return the options of a group, as `get_hyperparams` shows them, given its numbers."""
     group = state.table.groups[index]
     named = {} if group.name is None else {"name": group.name}
     if group.frozen:
         return {**named, "frozen": True}
-    with jax.enable_x64(True):
-        read = {k: _shown(v) for k, v in of_group(values, state.table, index).items()}
-    full = {**read, **dict(group.static)}
+    full = {**read, **dict(group.static), **dict(group.kept)}
     order = [name for name in group.options if name in full]
     resting = {"frozen": True} if index in state.table.resting else {}
     return {**named, **{name: full[name] for name in order}, **full, **resting}
@@ -107,8 +113,19 @@ def get_hyperparams(state: Any) -> list[dict[str, Any]]:
         0.1
     """
     found = find_groups_state(state)
-    values = values_of(found)
-    return [_options(found, values, i) for i in range(len(found.table.groups))]
+    return [_options(found, numbers, i) for i, numbers in enumerate(_rows(found))]
+
+
+def _rows(state: GroupsState) -> list[dict[str, Any]]:
+    """Return the numbers of each group, as Python has them; traced ones as they are."""
+    values = values_of(state)
+    if not any(isinstance(vector, jax.Array) for vector in values.values()):
+        values = {name: vector.tolist() for name, vector in values.items()}
+    with jax.enable_x64(True):
+        return [
+            {name: _shown(fitting(values[name][i], arity)) for name, arity in group.numbers}
+            for i, group in enumerate(state.table.groups)
+        ]
 
 
 def _indices(state: GroupsState, group: int | str | None) -> list[int]:
@@ -160,8 +177,11 @@ def _check(
     where = f" ({group.label})"
     check_names(state, index, new)
     likes = current if group.rule is None else defaults_of(group.rule)
-    values = {k: v if is_traced(v) else as_number(k, v, where, likes[k]) for k, v in new.items()}
-    options = {k: v for k, v in {**current, **values}.items() if k not in ("name", "frozen")}
+    values = {
+        k: v if is_traced(v) else as_number(k, v, where, likes.get(k, 0.0)) for k, v in new.items()
+    }
+    others = {"name", "frozen", *group.own, *dict(group.kept)}
+    options = {k: v for k, v in {**current, **values}.items() if k not in others}
     if not any(map(is_traced, options.values())):
         check_values(group.rule, options, where)
         if group.check is not None:
@@ -170,12 +190,9 @@ def _check(
     return values
 
 
+@functools.lru_cache
 def defaults_of(rule: Rule[Any]) -> dict[str, Any]:
     return {k: p.default for k, p in inspect.signature(rule.arguments).parameters.items()}
-
-
-def is_traced(value: Any) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
 
 
 def check_held(
@@ -205,9 +222,10 @@ def set_hyperparams(state: State, *, group: int | str | None = None, **values: A
     Args:
         state: the state of a grouped optimizer, bare or within other Optax states.
         group: which group, by index or by name; None for all that were not built frozen.
-        **values: new values; traced ones are taken as they are. ``frozen=True`` lets a group rest
-            with all that it holds, as if its gradients were None, and ``frozen=False`` go on; each
-            compiles once more.
+        **values: new values; traced ones are taken as they are. A list has a value for each group,
+            or None; a mapping has them by the groups' indices or names. ``frozen=True`` lets a
+            group rest with all that it holds, as if its gradients were None, and ``frozen=False``
+            go on; each compiles once more.
 
     Raises:
         ValueError: no such group, a value out of range, a scheduled or static option, a frozen
@@ -222,21 +240,52 @@ def set_hyperparams(state: State, *, group: int | str | None = None, **values: A
         0.01
     """
     found = find_groups_state(state)
-    indices = _indices(found, group)
     frozen = values.pop("frozen", None)
-    checked: dict[int, dict[str, Any]] = {}
-    if values:
-        # The numbers of a group beside those that are set: they may be at odds with each other.
-        current = values_of(found)
-        checked = {i: _check(found, i, _options(found, current, i), values) for i in indices}
-    new = _frozen(found, indices, frozen) if frozen is not None else found
-    numbers = dict(new.numbers)
+    wanted = _by_group(found, group, values)
+    new = found if frozen is None else _frozen(found, _indices(found, group), frozen)
+    # The numbers of a group beside those that are set: they may be at odds with each other.
+    checked = {
+        i: _check(found, i, _options(found, _row(found, i), i), v) for i, v in wanted.items()
+    }
+    numbers, widths = dict(new.numbers), new.table.widths
     for name in values:
-        width = arities(new.table.groups)[name]
-        rows = [encoded(row(of_group[name], width)) for of_group in checked.values()]
-        numbers[name] = written(new, name, list(checked), rows)
+        own = [i for i in checked if name in checked[i]]
+        if own:
+            entries = [encoded(row(checked[i][name], widths[name])) for i in own]
+            numbers[name] = written(new, name, own, entries)
     new = replace(new, numbers=numbers)
     return replace_groups_state(state, lambda _: new)
+
+
+def _by_group(
+    state: GroupsState, group: int | str | None, values: Mapping[str, Any]
+) -> dict[int, dict[str, Any]]:
+    """Return the new values by the groups that they are for."""
+    wanted: dict[int, dict[str, Any]] = {}
+    indices = _indices(state, group)
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            own = {i: v for key, v in value.items() for i in _indices(state, key)}
+        elif isinstance(value, list) and not _is_tuple(state, name):
+            if group is not None:
+                raise ValueError(
+                    f"{name} is a list, which has a value for each group; leave group={group!r} out"
+                )
+            if len(value) != len(state.table.groups):
+                raise ValueError(
+                    f"{name} has {len(value)} values for {len(state.table.groups)} groups; give "
+                    "None for those that shall stay as they are"
+                )
+            own = {i: v for i, v in enumerate(value) if v is not None}
+        else:
+            own = dict.fromkeys(indices, value)
+        for i, v in own.items():
+            wanted.setdefault(i, {})[name] = v
+    return wanted
+
+
+def _is_tuple(state: GroupsState, name: str) -> bool:
+    return any(dict(group.numbers).get(name) is not None for group in state.table.groups)
 
 
 def _frozen(state: GroupsState, indices: Sequence[int], frozen: Any) -> GroupsState:
@@ -251,26 +300,6 @@ def _frozen(state: GroupsState, indices: Sequence[int], frozen: Any) -> GroupsSt
             )
     resting = state.table.resting | set(indices) if frozen else state.table.resting - set(indices)
     return replace(state, table=replace(state.table, resting=resting))
-
-
-def written(state: GroupsState, name: str, groups: Sequence[int], rows: Sequence[Any]) -> Float64:
-    """Return an option's vector with other entries, given as float32 parts."""
-    held = state.numbers[name]
-    leaf = held.parts if isinstance(held, Float64) else parts_of(state)[name]
-    stack = np.stack if all(isinstance(x, np.ndarray) for x in rows) else jnp.stack
-    return Float64(put(leaf, np.array(groups), stack(rows)))
-
-
-def put(leaf: Any, at: Any, parts: Any) -> Any:
-    """Return a leaf of a state with other parts, where it was among the devices."""
-    old = own_value(leaf)
-    if is_traced((old, parts)):
-        return _rewrap(leaf, jnp.asarray(old).at[at].set(parts))
-    new = np.array(old)
-    new[at] = parts
-    if not isinstance(old, jax.Array):
-        return _rewrap(leaf, new)
-    return _rewrap(leaf, jax.device_put(new, old.sharding) if old.committed else jnp.asarray(new))
 
 
 def replace_groups_state(state: State, change: Callable[[GroupsState], GroupsState]) -> State:

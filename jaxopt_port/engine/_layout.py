@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._paths import leaf_paths
+from ..trees import leaf_paths
 from ._step import recorder
 
 

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._hyperparams import find_groups_state, put, replace_groups_state
-from ._numbers import own_value
-from ._paths import is_nnx_variable
+from ..numerics import own_value
+from ..trees import is_nnx_variable
+from ._hyperparams import find_groups_state, replace_groups_state
 from ._table import GroupsState
+from ._tables import put
 from ._transform import is_not_held
 
 State = TypeVar("State")
@@ -71,8 +72,7 @@ def scalar_kinds(found: GroupsState, group: int) -> dict[str, Any]:
     program = found.table.groups[group].program
     assert program is not None
     shapes = [
-        (name, () if arity is None else (arity,))
-        for name, arity in found.table.groups[group].numbers
+        (name, () if arity is None else (arity,)) for name, arity in found.table.groups[group].given
     ]
     with jax.enable_x64(True):
         numbers = {name: jax.ShapeDtypeStruct(shape, jnp.float64) for name, shape in shapes}

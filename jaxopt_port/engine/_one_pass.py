@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import kernels
-from .._forms import Forms, alternative
-from ._explicit import on_explicit_mesh
+from .._compat import Forms, alternative, on_explicit_mesh
 
 # XLA's time to compile a call grows with the square of its operands.
 _LEAVES_PER_CALL = 32

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ._paths import leaves_up_to
+from ..trees import leaves_up_to
 from ._table import GroupsState
 
 

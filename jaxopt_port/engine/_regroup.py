@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
+from ..numerics import Float64, own_value
+from ..trees import is_nnx_variable, leaf_paths
 from ._checks import check_params
 from ._definition import Definition
-from ._groups import GroupedTransformation
+from ._groups import Optimizer
 from ._hyperparams import find_groups_state, replace_groups_state
-from ._numbers import Float64, own_value
-from ._paths import is_nnx_variable, leaf_paths
 from ._selectors import REST, resolve
 from ._table import GroupsState, Table
 from ._tables import parts_of
@@ -25,8 +25,8 @@ State = TypeVar("State")
 
 
 def add_param_group(
-    tx: GroupedTransformation, state: State, params: Any, group: Mapping[str, Any]
-) -> tuple[GroupedTransformation, State]:
+    tx: Optimizer, state: State, params: Any, group: Mapping[str, Any]
+) -> tuple[Optimizer, State]:
     """Add a parameter group in mid-run: torch's ``optimizer.add_param_group``.
 
     The new group may take parameters that were frozen, and parameters that ``params`` did not have
@@ -55,7 +55,7 @@ def add_param_group(
         >>> [options.get("lr") for options in jp.get_hyperparams(state)]
         [0.1, None, 0.0001]
     """
-    if not isinstance(tx, GroupedTransformation):
+    if not isinstance(tx, Optimizer):
         raise TypeError(
             "add_param_group needs an optimizer with groups, as the CapWords spellings and "
             f"jp.param_groups make them; got {type(tx).__name__}"
@@ -67,7 +67,7 @@ def add_param_group(
     paths = tuple(path for path, _ in leaf_paths(params))
     table = Table.new(definition.groups, paths, _assignment(definition, old.table, params))
     fresh = definition.init(params, table)
-    new_tx = GroupedTransformation.of(definition)
+    new_tx = Optimizer.of(definition)
     return new_tx, replace_groups_state(state, lambda _: _carry(old, fresh))
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from ._paths import leaf_paths, nearest
+from ..trees import leaf_paths, nearest
 
 
 class _Rest:
@@ -105,6 +105,7 @@ def check_selector(selector: Selector, where: str) -> None:
             if holds_arrays
             else repr(selector)
         )
+        + (f"; a number is given by its name: lr={selector}" if isinstance(selector, float) else "")
     )
 
 

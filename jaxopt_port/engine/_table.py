@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 
-from ..rules import Rule
-from ._numbers import Float64
-from ._transform import Program, Static
+from ..numerics import Float64
+from ._program import Program, Static
+from ._rule import Rule
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,12 @@ class Group:
         frozen: whether it was built frozen, without numbers and state.
         rule: its update rule, or None for a factory of Optax or of the user.
         numbers: by name, how many numbers each is: None for one that is no tuple.
+        own: those of them that are no options of its optimizer, but keys of the user's own.
         options: the names of its optimizer's options, in order.
         static: its static options.
         scheduled: the numbers that an Optax schedule sets.
         holds: the names of the state it holds, or None for all that there is.
+        kept: keys of the user's own that are no numbers.
         extras: entries of torch's group that have no meaning here, kept for the way back.
         check: raises for bad options as the group was built, where no rule does: the factory.
     """
@@ -37,12 +39,19 @@ class Group:
     frozen: bool = False
     rule: Rule[Any] | None = field(default=None, repr=False)
     numbers: tuple[tuple[str, int | None], ...] = field(default=(), repr=False)
+    own: frozenset[str] = frozenset()
     options: tuple[str, ...] = field(default=(), repr=False)
     static: Static = ()
     scheduled: frozenset[str] = frozenset()
     holds: frozenset[str] | None = None
+    kept: Static = field(default=(), repr=False)
     extras: Static = field(default=(), repr=False)
     check: Callable[..., Any] | None = field(default=None, repr=False)
+
+    @property
+    def given(self) -> tuple[tuple[str, int | None], ...]:
+        """The numbers that its optimizer is given."""
+        return tuple(pair for pair in self.numbers if pair[0] not in self.own)
 
     @property
     def program(self) -> Program | None:
@@ -108,6 +117,15 @@ class Table:
         return [i for i, owner in enumerate(self.assignment) if owner == group]
 
     @functools.cached_property
+    def widths(self) -> dict[str, int | None]:
+        """By option, how many numbers the table of them has for each group; None for one."""
+        widest: dict[str, int | None] = {}
+        for name, arity in (pair for group in self.groups for pair in group.numbers):
+            known = widest.get(name)
+            widest[name] = arity if known is None else max(known, arity or 1)
+        return widest
+
+    @functools.cached_property
     def _key(self) -> tuple[Any, ...]:
         return self.groups, self.of_clocks, self.resting
 
@@ -168,12 +186,3 @@ class GroupsState:
     def with_others(self, group: int, state: Any) -> GroupsState:
         """Return the state with another state of a foreign factory."""
         return replace(self, others={**self.others, str(group): state})
-
-
-def arities(groups: Sequence[Group]) -> Mapping[str, int | None]:
-    """Return, by option, how many numbers the table has for each group."""
-    widest: dict[str, int | None] = {}
-    for name, arity in (pair for group in groups for pair in group.numbers):
-        known = widest.get(name)
-        widest[name] = arity if known is None else max(known, arity or 1)
-    return widest

@@ -9,19 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..numerics import Float64, encoded, entry, own_value
 from ._arguments import first_value
-from ._numbers import Float64, encoded, entry, own_value
-from ._table import Group, GroupsState, Table, arities
+from ._table import GroupsState, Table
 
 
-def first_numbers(members: Sequence[Mapping[str, Any]], groups: Sequence[Group]) -> dict[str, Any]:
+def first_numbers(members: Sequence[Mapping[str, Any]], table: Table) -> dict[str, Any]:
     """Return float64 vectors over groups of what groups were built with.
 
     NaN where a group has no such number, and for a number that was left out, as None.
     """
     made: dict[str, Any] = {}
-    for name, width in arities(groups).items():
-        shape = (len(groups),) if width is None else (len(groups), width)
+    n = len(table.groups)
+    for name, width in table.widths.items():
+        shape = (n,) if width is None else (n, width)
         made[name] = np.full(shape, np.nan)
         for i, numbers in enumerate(members):
             if name in numbers:
@@ -50,7 +51,7 @@ def parts_of(state: GroupsState) -> dict[str, Any]:
     A bare number that something has put in the place of a `Float64`, as ``optax.tree.set`` does, is
     taken for all groups.
     """
-    n, widths = len(state.table.groups), arities(state.table.groups)
+    n, widths = len(state.table.groups), state.table.widths
     found = {}
     for name, value in state.numbers.items():
         if isinstance(value, Float64):
@@ -65,15 +66,21 @@ def parts_of(state: GroupsState) -> dict[str, Any]:
 
 
 def of_group(numbers: Mapping[str, Any], table: Table, group: int) -> dict[str, Any]:
-    """Return the numbers of a group from vectors over groups."""
+    """Return the numbers that a group's optimizer is given, from vectors over groups."""
     own = {}
-    for name, arity in table.groups[group].numbers:
+    for name, arity in table.groups[group].given:
         vector = numbers[name]
         value = entry(vector, group) if isinstance(vector, jax.Array) else vector[group]
-        if not _wide(vector, arity):
-            value = value[0] if arity is None else value[:arity]
-        own[name] = value
+        own[name] = fitting(value, arity)
     return own
+
+
+def fitting(value: Any, arity: int | None) -> Any:
+    """Return a group's number from an entry of its option's vector, which may be wider."""
+    width = len(value) if isinstance(value, list) else (np.shape(value) or (None,))[0]
+    if width == arity or width is None:
+        return value
+    return value[0] if arity is None else value[:arity]
 
 
 def of_groups(
@@ -83,7 +90,7 @@ def of_groups(
     whole = list(groups) == list(range(len(table.groups)))
     at = np.array(groups, np.int32)
     made = {}
-    for name, arity in table.groups[groups[0]].numbers:
+    for name, arity in table.groups[groups[0]].given:
         vector = numbers[name] if whole else numbers[name][at]
         if not _wide(numbers[name], arity):
             vector = vector[:, 0] if arity is None else vector[:, :arity]
@@ -95,3 +102,31 @@ def _wide(vector: Any, arity: int | None) -> bool:
     """Whether a vector over groups is as wide as a group's number."""
     own: tuple[int, ...] = np.shape(vector)[1:]
     return own == (() if arity is None else (arity,))
+
+
+def written(state: GroupsState, name: str, groups: Sequence[int], rows: Sequence[Any]) -> Float64:
+    """Return an option's vector with other entries, given as float32 parts."""
+    held = state.numbers[name]
+    leaf = held.parts if isinstance(held, Float64) else parts_of(state)[name]
+    stack = np.stack if all(isinstance(x, np.ndarray) for x in rows) else jnp.stack
+    return Float64(put(leaf, np.array(groups), stack(rows)))
+
+
+def put(leaf: Any, at: Any, parts: Any) -> Any:
+    """Return a leaf of a state with other parts, where it was among the devices."""
+    old = own_value(leaf)
+    if is_traced((old, parts)):
+        return _rewrap(leaf, jnp.asarray(old).at[at].set(parts))
+    new = np.array(old)
+    new[at] = parts
+    if not isinstance(old, jax.Array):
+        return _rewrap(leaf, new)
+    return _rewrap(leaf, jax.device_put(new, old.sharding) if old.committed else jnp.asarray(new))
+
+
+def _rewrap(leaf: Any, value: Any) -> Any:
+    return leaf.replace(value) if hasattr(leaf, "get_value") else value
+
+
+def is_traced(value: Any) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))

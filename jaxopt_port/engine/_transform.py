@@ -5,26 +5,22 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax import lax
 
 from .. import kernels
-from .._axes import check_whole
-from ..numerics import uncontracted
+from .._compat import as_laid_out, check_whole, laid_out_as, on_explicit_mesh
+from ..numerics import entry, uncontracted
 from ..numerics.torch_ops import acting_alpha, add, widened
-from ..rules import Rows, Rule, Sum
-from ._explicit import as_laid_out, laid_out_as, on_explicit_mesh
-from ._numbers import entry
+from ._clocks import split_clocks, ticked
 from ._one_pass import Leaf
 from ._one_pass import updated as one_pass
+from ._program import Program, as_complex, as_real
+from ._rule import Rows, Sum
 from ._step import recorder
-
-Static: TypeAlias = tuple[tuple[str, Any], ...]
 
 
 @functools.partial(
@@ -52,69 +48,6 @@ class NotHeld(NamedTuple):
 
 def is_not_held(x: Any) -> bool:
     return isinstance(x, NotHeld)
-
-
-class Program(NamedTuple):
-    """A rule with all that is static about it.
-
-    Attributes:
-        rule: the update rule.
-        static: its static arguments.
-        holds: the names of the state it needs, or None for all of it.
-    """
-
-    rule: Rule[Any]
-    static: Static
-    holds: frozenset[str] | None
-
-    def _held(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        return {k: v for k, v in state.items() if self.holds is None or k in self.holds}
-
-    def init_leaf(self, param: jax.Array, numbers: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the state of one leaf, complex where the leaf is."""
-        state = self.rule.init(_as_real(param), **numbers, **dict(self.static))
-        held: dict[str, Any] = _as_complex(self._held(state), param)
-        return held
-
-    def names(self, numbers: Mapping[str, Any]) -> list[str]:
-        """Return what a leaf's state may consist of, whatever the parameters are."""
-        found: dict[str, None] = {}
-        for shape in ((), (1, 1)):
-            leaf = jax.ShapeDtypeStruct(shape, jnp.float32)
-            found |= dict.fromkeys(jax.eval_shape(self.init_leaf, leaf, numbers))
-        return list(found)
-
-    def start(self, numbers: Mapping[str, Any]) -> dict[str, jax.Array]:
-        """Return what a group's leaves share."""
-        state = self._held(self.rule.start(**numbers, **dict(self.static)))
-        return {name: _narrow(jnp.asarray(value)) for name, value in state.items()}
-
-    def advance(
-        self, shared: dict[str, jax.Array], numbers: Mapping[str, Any]
-    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-        after, scalars = self.rule.advance(shared, **numbers, **dict(self.static))
-        return {k: jnp.asarray(v, shared[k].dtype) for k, v in after.items()}, scalars
-
-
-def _narrow(x: jax.Array) -> jax.Array:
-    """Return a scalar in a type that survives where x64 is off."""
-    return x.astype({"float64": jnp.float32, "int64": jnp.int32}.get(x.dtype.name, x.dtype))
-
-
-def _as_real(tree: Any) -> Any:
-    """View complex arrays as real, as ``torch.view_as_real`` does: parts in a new last axis."""
-
-    def view(x: jax.Array) -> jax.Array:
-        return jnp.stack([x.real, x.imag], -1) if jnp.iscomplexobj(x) else x
-
-    return jax.tree.map(view, tree)
-
-
-def _as_complex(tree: Any, param: jax.Array) -> Any:
-    """Undo `_as_real` for a complex ``param``."""
-    if not jnp.iscomplexobj(param):
-        return tree
-    return jax.tree.map(lambda x: lax.complex(x[..., 0], x[..., 1]), tree)
 
 
 def _add_rows(array: jax.Array, indices: tuple[jax.Array, ...], rows: jax.Array) -> jax.Array:
@@ -148,14 +81,14 @@ def _leaf_update(program: Program) -> Callable[..., Any]:
         grad: Any, param: jax.Array, state: dict[str, Any], numbers: dict[str, Any]
     ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
         # They may be products in the caller's program.
-        real = uncontracted(_as_real(param))
-        grad = _as_real(grad) if program.rule.sparse else uncontracted(_as_real(grad))
+        real = uncontracted(as_real(param))
+        grad = as_real(grad) if program.rule.sparse else uncontracted(as_real(grad))
         result, after = program.rule.update(
-            grad, real, _as_real(state), **numbers, **dict(program.static)
+            grad, real, as_real(state), **numbers, **dict(program.static)
         )
         new, delta = _applied(result, real)
         viewed: tuple[jax.Array, jax.Array, dict[str, Any]]
-        viewed = _as_complex((new, delta, after), param)
+        viewed = as_complex((new, delta, after), param)
         return viewed
 
     def laid_out(
@@ -198,47 +131,6 @@ def another_optimizers(state: Any, program: Program) -> ValueError:
         f"this state is not that of {name} with these options, but was made by another optimizer: "
         f"it holds {found}. Make it by tx.init(params)"
     )
-
-
-def split_clocks(
-    clocks: Sequence[int], n: int, stepping: Sequence[bool]
-) -> tuple[tuple[int, ...], list[int], list[bool]]:
-    """Part those that take a step from those that do not, where they have one clock.
-
-    Args:
-        clocks: the clock of each leaf; -1 for one that has none.
-        n: how many clocks there are.
-        stepping: whether each leaf takes a step.
-
-    Returns:
-        The clock of each leaf; by clock, the old one that it goes on from, and whether it goes on.
-    """
-    new, origin = list(clocks), list(range(n))
-    goes_on = [True] * n
-    for clock in range(n):
-        members = [i for i, own in enumerate(clocks) if own == clock]
-        resting = [i for i in members if not stepping[i]]
-        if resting and len(resting) == len(members):
-            goes_on[clock] = False
-        elif resting:
-            for i in resting:
-                new[i] = len(origin)
-            origin.append(clock)
-            goes_on.append(False)
-    return tuple(new), origin, goes_on
-
-
-def ticked(
-    before: Mapping[str, jax.Array],
-    after: Mapping[str, jax.Array],
-    origin: Sequence[int],
-    goes_on: Sequence[bool],
-) -> dict[str, jax.Array]:
-    """Return vectors over clocks after a step, given those of the old clocks before and after."""
-    if all(goes_on):
-        return dict(after)
-    at, mask = np.array(origin, np.int32), np.array(goes_on)
-    return {k: jnp.where(mask, after[k][at], jnp.asarray(before[k])[at]) for k in before}
 
 
 def stepped(

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._hyperparams import check_held, check_names, get_hyperparams, values_of, written
-from ._numbers import encoded, own_value
-from ._table import GroupsState, arities
-from ._tables import row
+from ..numerics import encoded, own_value
+from ._hyperparams import check_held, check_names, get_hyperparams, values_of
+from ._table import GroupsState
+from ._tables import row, written
 
 
 def read_number(state: GroupsState, groups: Sequence[int], name: str) -> Any:
@@ -29,7 +29,7 @@ def read_number(state: GroupsState, groups: Sequence[int], name: str) -> Any:
 
 def write_number(state: GroupsState, groups: Sequence[int], name: str, values: Any) -> GroupsState:
     """Write a number of several groups, unchecked, as torch's ``param_groups`` takes it."""
-    width = arities(state.table.groups)[name]
+    width = state.table.widths[name]
     rows = [encoded(row(_parts(values[k]), width)) for k in range(len(groups))]
     return replace(state, numbers={**state.numbers, name: written(state, name, groups, rows)})
 

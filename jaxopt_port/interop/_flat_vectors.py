@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .mapping._param_map import Entry
+from .mapping import Entry
 
 Array = NDArray[Any]
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..checkpoint import StateDict, check_structure
-from ..engine._layout import LeafLayout
+from ..engine import LeafLayout
 from . import _flat_vectors as flat_vectors
-from .mapping._param_map import Entry, ParamMap
+from .mapping import Entry, ParamMap
 
 
 def to_jax_layout(

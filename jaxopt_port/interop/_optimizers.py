@@ -7,22 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _optimizers
 from ..checkpoint import check_structure, load_state_dict, state_dict
-from ..engine import GroupedTransformation
-from ..engine._factory import rule_of
-from ..engine._hyperparams import find_groups_state
-from ..engine._table import Group
+from ..engine import Group, Optimizer, find_groups_state, rule_of
+from ..optim import OPTIMIZERS, lbfgs
 from ._optimizer_layout import rule_layouts, to_jax_layout, to_torch_layout
 from ._tensors import import_torch, tensor_of
 from ._torch_groups import ORDER, built, with_frozen
 from ._torch_state_dict import in_numpy, indices_of, named, names_in, without
-from .mapping._mapping import param_map as map_of
-from .mapping._param_map import ParamMap
+from .mapping import ParamMap
+from .mapping import param_map as map_of
 
 if TYPE_CHECKING:
     import torch
-    from torch.optim import Optimizer
+    from torch.optim import Optimizer as TorchsOptimizer
 
 
 def optimizer_from_torch(
@@ -34,7 +31,7 @@ def optimizer_from_torch(
     optimizer_name: str | None = None,
     param_names: Sequence[str] | None = None,
     frozen: Iterable[str] = (),
-) -> tuple[GroupedTransformation, Any]:
+) -> tuple[Optimizer, Any]:
     """Return this library's optimizer and its state, where torch's stands: in mid-run, too.
 
     Groups and options are torch's; a leaf that torch's optimizer was not given, or whose parameter
@@ -125,15 +122,14 @@ def _factorynamed(name: str | None) -> Any:
             "a state dict does not say which optimizer it belongs to; pass optimizer_name, such as "
             'optimizer_name="AdamW"'
         )
-    grouped = getattr(_optimizers, name, None)
-    if grouped is None or not hasattr(grouped, "factory"):
-        known = [n for n, value in vars(_optimizers).items() if hasattr(value, "factory")]
-        raise TypeError(f"no optimizer is named {name!r}; there are {', '.join(known)}")
-    return grouped.factory
+    classes = {cls.__name__: cls for cls in OPTIMIZERS}
+    if name not in classes:
+        raise TypeError(f"no optimizer is named {name!r}; there are {', '.join(classes)}")
+    return classes[name].factory
 
 
 def optimizer_to_torch(
-    tx: GroupedTransformation,
+    tx: Optimizer,
     state: Any,
     params: Any,
     module: torch.nn.Module,
@@ -188,7 +184,7 @@ def optimizer_to_torch(
     tensors = [p for group in optimizer.param_groups for p in group["params"]]
     for index, held in converted["state"].items():
         optimizer.state[tensors[index]] = {k: _to_torch_value(v) for k, v in held.items()}
-    made: Optimizer = optimizer
+    made: TorchsOptimizer = optimizer
     return made
 
 
@@ -198,15 +194,13 @@ def _to_torch_value(value: Any) -> Any:
     return tensor_of(value) if isinstance(value, np.ndarray) else value
 
 
-def _torch_name(tx: GroupedTransformation, groups: Sequence[Group]) -> str:
+def _torch_name(tx: Optimizer, groups: Sequence[Group]) -> str:
     """Return the class of torch's that does what all groups do."""
     by_rule = {
-        rule_of(grouped.factory): name
-        for name, grouped in vars(_optimizers).items()
-        if hasattr(grouped, "factory") and rule_of(grouped.factory) is not None
+        rule_of(cls.factory): cls.__name__ for cls in OPTIMIZERS if rule_of(cls.factory) is not None
     }
     names = {by_rule.get(group.rule) if group.rule is not None else None for group in groups}
-    if names == {None} and tx.definition.factory is _optimizers.LBFGS.factory:
+    if names == {None} and tx.definition.factory is lbfgs:
         return "LBFGS"
     if len(names) != 1 or None in names:
         shown = ", ".join(sorted({g.rule.name if g.rule else "a foreign factory" for g in groups}))
@@ -214,9 +208,9 @@ def _torch_name(tx: GroupedTransformation, groups: Sequence[Group]) -> str:
             f"torch has no one optimizer for these groups ({shown}); a grouped optimizer of one of "
             "torch's classes can be converted"
         )
-    (name,) = names
-    assert name is not None
-    return name
+    (only,) = names
+    assert isinstance(only, str)
+    return only
 
 
 def _check_same_layout(name: str, layouts: Sequence[Any]) -> None:

@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .. import lr_scheduler
-from ..engine._hyperparams import find_groups_state
+from ..engine import find_groups_state
 from ..lr_scheduler import LRScheduler, SchedulerState
-from ..lr_scheduler._groups import ENTRIES
 from ._scheduler_arguments import plain, port_scheduler_of
 from ._tensors import import_torch
 
@@ -101,7 +100,7 @@ def scheduler_from_torch(
     made = port_scheduler_of(scheduler, groups, classes)
     if state is not None:
         _check_size(len(groups), state)
-    entries = [{name: plain(g[name]) for name in ENTRIES if name in g} for g in groups]
+    entries = [{name: plain(g[name]) for name in LRScheduler.entries if name in g} for g in groups]
     loaded = made.load_state_dict(_plain_dict(scheduler.state_dict()), entries)
     # Without what only a scheduler that is begun anew would put there.
     held = {n: v for n, v in loaded.param_groups.items() if any(n in own for own in entries)}
@@ -213,7 +212,7 @@ def _as_it_was(optimizer: Any) -> Iterator[None]:
     attributes = {n: vars(optimizer)[n] for n in ("step", "_opt_called") if n in vars(optimizer)}
     for group in groups:
         group["lr"] = float(group["lr"])  # torch would write into a tensor
-        for name in ENTRIES:
+        for name in LRScheduler.entries:
             group.pop(name, None)
     optimizer._opt_called = True  # lest torch warn of the steps that it takes to begin
     try:

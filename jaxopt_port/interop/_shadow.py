@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .._distance import relative, ulps
+from ..numerics import relative, ulps
 from ._tensors import array_of
 
 

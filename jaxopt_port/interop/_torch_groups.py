@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..engine import REST, GroupedTransformation, leaf_paths
-from ..engine._arguments import Arguments
-from ..engine._definition import Definition, Resumed
-from ..engine._factory import arguments_of
+from ..checkpoint import IMPLEMENTATION, SCHEDULERS
+from ..engine import REST, Arguments, Definition, Optimizer, Resumed, arguments_of, leaf_paths
 from ._optimizer_layout import rule_layouts
-from .mapping._param_map import ParamMap
+from .mapping import ParamMap
 
 # Kept among a group's entries where its parameters are not in the module's order.
 ORDER = "param_order"
@@ -23,7 +21,7 @@ def built(
     params: Any,
     param_map: ParamMap,
     elementwise: bool,
-) -> GroupedTransformation:
+) -> Optimizer:
     arguments = arguments_of(factory)
     rank = {name: i for i, name in enumerate(param_map.torch_names)}
     groups, resumed = [], {}
@@ -36,10 +34,12 @@ def built(
                 f"group {i} of torch's optimizer has no {', '.join(map(repr, lacking))}; it is "
                 f"not that of {factory.__name__}, or of an older torch: load it there and save it"
             )
-        extras = {
-            k: v
-            for k, v in group.items()
-            if k not in (*arguments.names, "params", "param_names", "name", "update_count")
+        known = (*arguments.names, "params", "param_names", "name", "update_count")
+        extras = {k: v for k, v in group.items() if k not in known}
+        own = {
+            k: extras.pop(k)
+            for k, v in list(extras.items())
+            if k not in (*IMPLEMENTATION, *SCHEDULERS) and type(v) in (int, float)
         }
         names = [param_map.aliases.get(name, name) for name in torch_group["param_names"]]
         if names != sorted(names, key=lambda name: rank.get(name, len(rank))):
@@ -47,7 +47,7 @@ def built(
         held = {name for p in group["params"] for name in laid_out["state"].get(p, {})}
         resumed[i] = Resumed(tuple(extras.items()), holds_more(arguments, options, held))
         named = {"name": group["name"]} if isinstance(group.get("name"), str) else {}
-        groups.append({"params": Paths(group["param_names"]), **named, **options})
+        groups.append({"params": Paths(group["param_names"]), **named, **options, **own})
     given = {path for group in laid_out["param_groups"] for path in group["param_names"]}
     paths = [path for path, _ in leaf_paths(params)]
     if not given <= set(paths):
@@ -64,7 +64,7 @@ def built(
         definition = Definition(
             factory, arguments, definition.defaults, definition.members, layouts
         )
-    return GroupedTransformation.of(definition)
+    return Optimizer.of(definition)
 
 
 class Paths:

@@ -7,13 +7,9 @@ import jax
 import numpy as np
 import torch
 
-from .. import _optimizers
-from ..checkpoint import state_dict
-from ..checkpoint._loading import SCHEDULERS
-from ..engine import REST, step
-from ..engine._arguments import Arguments
-from ..engine._definition import Definition, Factory
-from ..engine._factory import arguments_of, is_whole_tree
+from ..checkpoint import SCHEDULERS, state_dict
+from ..engine import REST, Arguments, Definition, Factory, arguments_of, is_whole_tree, step
+from ..optim import OPTIMIZERS
 from ._shadow import Distance, Shadow
 from ._tensors import tensor_of
 from ._torch_running import Step, imported, number, with_numbers
@@ -91,7 +87,7 @@ class TorchOptimizer(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as any optimizer of torch's; options are checked before anything changes."""
         own = {k: v for k, v in param_group.items() if k not in _NOT_OPTIONS}
-        self._arguments.check_names(own, "")
+        self._arguments.are_own(own, "")
         options = {k: own.get(k, self.defaults[k]) for k in self._arguments.names}
         scheduled = [k for k, v in options.items() if callable(v)]
         if scheduled:
@@ -126,7 +122,7 @@ class TorchOptimizer(torch.optim.Optimizer):
         self._export()
         return {
             **super().__getstate__(),
-            "_factory": _by_name(self._factory),
+            "_factory": self._factory,
             "_shadow": self._shadow,
             "distances": self.distances,
         }
@@ -134,8 +130,7 @@ class TorchOptimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         if "_factory" in state:  # a copy; load_state_dict sets only what is torch's
-            factory = state.pop("_factory")
-            self._factory = getattr(_optimizers, factory) if isinstance(factory, str) else factory
+            self._factory = state.pop("_factory")
             self._arguments = arguments_of(self._factory)
             self._running = None
         self.state = state.pop("state")
@@ -218,22 +213,15 @@ class TorchOptimizer(torch.optim.Optimizer):
         return [f"parameter {i}" if name is None else name for i, name in enumerate(names)]
 
     def _torch_class(self) -> type[torch.optim.Optimizer]:
-        name = _by_name(self._factory)
-        classes = {n.lower().replace("_", ""): n for n in vars(torch.optim) if n[0].isupper()}
-        if not isinstance(name, str):
+        name = next((cls.__name__ for cls in OPTIMIZERS if cls.factory is self._factory), None)
+        if name is None:
             raise TypeError("shadow=True needs an optimizer that torch has too")
-        found: type[torch.optim.Optimizer] = getattr(torch.optim, classes[name.replace("_", "")])
+        found: type[torch.optim.Optimizer] = getattr(torch.optim, name)
         return found
 
 
 # What a group may have besides: whose it is, and what torch's schedulers keep there.
 _NOT_OPTIONS = ("params", "name", "param_names", *SCHEDULERS)
-
-
-def _by_name(factory: Any) -> Any:
-    """Return the name of one of this library's factories; a function cannot be pickled."""
-    names = [name for name, value in vars(_optimizers).items() if value is factory]
-    return names[0] if names else factory
 
 
 def _paths(state: Any) -> tuple[str, ...]:

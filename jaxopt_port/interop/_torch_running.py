@@ -8,13 +8,19 @@ from typing import Any, TypeAlias
 import torch
 
 from ..checkpoint import load_state_dict, state_dict
-from ..engine import GroupedTransformation, get_hyperparams, set_hyperparams
-from ..engine._arguments import Arguments
-from ..engine._definition import Definition, Factory, Resumed
+from ..engine import (
+    Arguments,
+    Definition,
+    Factory,
+    Optimizer,
+    Resumed,
+    get_hyperparams,
+    set_hyperparams,
+)
 from ._torch_groups import Paths, holds_more
 from ._torch_state_dict import in_numpy
 
-Step: TypeAlias = tuple[GroupedTransformation, Any]
+Step: TypeAlias = tuple[Optimizer, Any]
 ParamGroups: TypeAlias = Sequence[dict[str, Any]]
 # By path, "p" and the place of the parameter in all groups.
 Tensors: TypeAlias = Mapping[str, torch.Tensor]
@@ -72,7 +78,7 @@ def imported(
         {**{k: g[k] for k in arguments.names}, "params": Paths(g["param_names"])}
         for g in saved["param_groups"]
     ]
-    tx = GroupedTransformation.of(definition.extended(own, resumed))
+    tx = Optimizer.of(definition.extended(own, resumed))
     fresh = state_dict(tx, tx.init(params), params)
     for group in fresh["param_groups"]:
         for index, path in zip(group["params"], group["param_names"], strict=True):

@@ -9,13 +9,19 @@ from typing import Any, TypeVar
 import jax.numpy as jnp
 import numpy as np
 
-from ..engine._hyperparams import find_groups_state, replace_groups_state
-from ..engine._vectors import check_settable, read_number, updates_taken, write_number
+from ..engine import (
+    check_settable,
+    find_groups_state,
+    read_number,
+    replace_groups_state,
+    updates_taken,
+    write_number,
+)
 from ._arithmetic import Traced, Value, is_traced, raw, where
 
 State = TypeVar("State")
 
-# What torch's schedulers add to ``optimizer.param_groups``.
+# What torch's schedulers add to ``optimizer.param_groups``; `LRScheduler.entries` to others.
 ENTRIES = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr")
 
 _LR = ("lr", "learning_rate")  # torch's name, and that of Optax's factories
@@ -105,7 +111,8 @@ def entries_of(
     """Return the schedulers' entries of torch's ``param_groups``."""
     if param_groups is None:
         return {}
-    trained = [group for group in param_groups if not group.get("frozen", False)]
+    # A group that rests for now is frozen and has its rate all the same.
+    trained = [g for g in param_groups if not g.get("frozen", False) or g.keys() & {*_LR}]
     if len(trained) != len(groups):
         raise ValueError(
             f"param_groups has {len(trained)} groups, the optimizer has {len(groups)}."

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from .._axes import varying_axes
+from .._compat import varying_axes
 from ._arithmetic import Value, is_traced, maximum, where
 from ._groups import Groups
 from ._messages import EPOCH_DEPRECATION

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..engine._numbers import decoded
+from ..numerics import decoded
 from ._arithmetic import is_traced, raw
 from ._groups import Groups
 from ._state import decode, decode_value, encode, encode_value

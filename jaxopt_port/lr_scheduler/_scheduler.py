@@ -6,14 +6,14 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import jax
 import numpy as np
 
-from ..engine._numbers import decoded
+from ..numerics import decoded
 from ._arithmetic import Traced, Value, is_traced, lift
-from ._groups import Groups, Written, entries_of
+from ._groups import ENTRIES, Groups, Written, entries_of
 from ._messages import EPOCH_DEPRECATION, NO_INITIAL_LR, STEP_ORDER
 from ._schedule import as_schedule
 from ._state import Own, SchedulerState, copied, decode, decode_value, encode, encode_value
@@ -30,6 +30,7 @@ class LRScheduler:
     """
 
     last_epoch: int
+    entries: ClassVar[tuple[str, ...]] = ENTRIES
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..engine._numbers import decoded, encoded
+from ..numerics import decoded, encoded
 from ._arithmetic import Traced, Value, lift, raw, where
 
 # The attributes of one of torch's scheduler objects; those of its own schedulers in `_schedulers`.

@@ -1,4 +1,15 @@
-"""Rounding: torch's primitives, and what makes any compilation of them give the same bits."""
+"""Rounding: torch's primitives, numbers in float64, distances, and what keeps any bits the same."""
 
+from ._distances import max_abs as max_abs
+from ._distances import ordered as ordered
+from ._distances import relative as relative
+from ._distances import relative_norm as relative_norm
+from ._distances import step_units as step_units
+from ._distances import ulps as ulps
+from ._float64 import Float64 as Float64
+from ._float64 import decoded as decoded
+from ._float64 import encoded as encoded
+from ._float64 import entry as entry
+from ._float64 import own_value as own_value
 from ._rounding import fma as fma
 from ._rounding import uncontracted as uncontracted

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._axes import varying_axes
+from .._compat import varying_axes
 from . import _emitted
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..engine._paths import nearest
+from ..trees import nearest
 
 # Names that a case file may set, and the arguments of `compare` and `replay` that they are.
 _OPTIONS = {

@@ -1,1 +1,15 @@
 """Checkpoints in files: torch's, safetensors, shards, Orbax; whole or not at all."""
+
+from ._checkpoint import Checkpoint as Checkpoint
+from ._checkpoint import CheckpointWarning as CheckpointWarning
+from ._checkpoint import check_state_dict as check_state_dict
+from ._files import is_sharded as is_sharded
+from ._files import load as load
+from ._files import save as save
+from ._flax_serialization import register as register
+from ._json_values import arrays_in as arrays_in
+from ._layout_of_checkpoints import with_layout as with_layout
+from ._orbax import Restored as Restored
+from ._orbax import restore_orbax as restore_orbax
+from ._orbax import save_orbax as save_orbax
+from ._safetensors_files import read_tensors as read_tensors

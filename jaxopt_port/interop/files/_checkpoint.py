@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...checkpoint import StateDict, check_structure
-from ..mapping._param_map import ParamMap
+from ..mapping import ParamMap
 from ._json_values import arrays_in
 
 _COUNTS = ("step", "n_iter", "func_evals")

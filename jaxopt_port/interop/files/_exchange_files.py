@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...checkpoint import StateDict
-from ..mapping._param_map import ParamMap
+from ..mapping import ParamMap
 from ._checkpoint import Checkpoint, check_checkpoint
 from ._json_values import Tensors, decoded, encoded, no_key_twice
 from ._replaced_files import Progress

@@ -7,9 +7,9 @@ from typing import Any
 
 from flax import serialization
 
-from ...engine._numbers import Float64
-from ...engine._table import GroupsState
-from ...lr_scheduler._state import SchedulerState
+from ...engine import GroupsState
+from ...lr_scheduler import SchedulerState
+from ...numerics import Float64
 from ._group_descriptions import HINT, described, differences
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 
-from ...engine._table import Group, GroupsState
-from ...lr_scheduler._state import SchedulerState
+from ...engine import Group, GroupsState
+from ...lr_scheduler import SchedulerState
 
 
 def described(tree: Any) -> list[dict[str, Any]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from ... import _optimizers
 from ...checkpoint import StateDict
-from ...engine._factory import rule_of
+from ...engine import rule_of
+from ...optim import OPTIMIZERS
 from .._optimizer_layout import to_jax_layout, to_torch_layout
 from .._torch_groups import ORDER
 from .._torch_state_dict import named
-from ..mapping._param_map import ParamMap
+from ..mapping import ParamMap
 from ._checkpoint import Checkpoint, check_checkpoint
 
 
@@ -95,7 +95,7 @@ def _carried(optimizer: StateDict, name: str | None, layout: str, mapped: ParamM
 
 
 def _is_elementwise(name: str | None) -> bool:
-    known = {n: v.factory for n, v in vars(_optimizers).items() if hasattr(v, "factory")}
+    known = {cls.__name__: cls.factory for cls in OPTIMIZERS}
     if name not in known:
         raise ValueError(
             f"the optimizer's state can only be laid out anew where its class is known; it is "

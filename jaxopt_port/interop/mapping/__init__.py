@@ -1,1 +1,15 @@
 """Which leaf of a JAX tree is which tensor of torch's, and in what layout."""
+
+from ._layer_differences import LayerDifferenceWarning as LayerDifferenceWarning
+from ._layout import Layout as Layout
+from ._mapping import map_of_tensors as map_of_tensors
+from ._mapping import param_map as param_map
+from ._param_map import Entry as Entry
+from ._param_map import ParamMap as ParamMap
+from ._params import params_from_torch as params_from_torch
+from ._params import params_to_torch as params_to_torch
+from ._torch_tensors import _KINDS as _KINDS
+from ._torch_tensors import _OF_KIND as _OF_KIND
+from ._torch_tensors import _RECURRENT as _RECURRENT
+from ._torch_tensors import COUNTER as COUNTER
+from ._torch_tensors import TorchTensor as TorchTensor

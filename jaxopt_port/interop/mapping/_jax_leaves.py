@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...engine._paths import leaf_paths
+from ...trees import leaf_paths
 
 
 class Leaf(NamedTuple):

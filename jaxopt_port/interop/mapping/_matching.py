@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...engine._paths import nearest
+from ...trees import nearest
 from ._jax_leaves import JaxTree, jax_tree
 from ._layout import Layout
 from ._param_map import Entry, ParamMap

@@ -10,7 +10,7 @@ import ml_dtypes  # noqa: F401  (teaches NumPy "bfloat16")
 import numpy as np
 from numpy.typing import NDArray
 
-from ...engine._paths import nearest
+from ...trees import nearest
 from ._layout import Layout
 
 Array = NDArray[Any]

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from ...engine._paths import leaf_paths, nearest
+from ...trees import leaf_paths, nearest
 from .._tensors import array_of, dtype_name, import_torch, tensor_of, to_jax
 from ._jax_leaves import random_paths, state_of
 from ._mapping import matched, refuse_if

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ...engine._paths import nearest
+from ...trees import nearest
 from ._layout import Layout
 
 Rename = Mapping[str, str] | Sequence[tuple[str, str]] | Callable[[str], str | None]

@@ -22,7 +22,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._distance import ordered
+from ...numerics import ordered
 from ._report import Distance, Element
 
 Array = NDArray[Any]

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...engine import leaf_paths
-from ...interop import Entry, ParamMap
-from ...interop._tensors import array_of
+from ...interop import Entry, ParamMap, array_of
 from ._jax_side import JaxSide
 
 Array = NDArray[Any]

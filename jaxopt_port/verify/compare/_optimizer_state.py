@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 import jaxopt_port as jp
 
-from ...engine import leaf_paths, leaf_states
-from ...engine._hyperparams import find_groups_state
+from ...engine import find_groups_state, leaf_paths, leaf_states
 
 # Optax's names of numbers, by torch's; a number in torch's `betas` by its place.
 _NUMBERS: Mapping[str, tuple[str, ...]] = {

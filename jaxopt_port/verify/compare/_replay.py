@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ...interop import ParamMap
-from ...interop.mapping._mapping import map_of_tensors
+from ...interop.mapping import map_of_tensors
 from ..trace import Trace, TraceReference
 from ._compare import Progress, finished, flax_layers, like_of, never
 from ._comparison import Checks, paired, run

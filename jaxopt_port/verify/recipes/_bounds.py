@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 from numpy.typing import NDArray
 
-from ..._distance import relative, ulps
+from ...numerics import relative, ulps
 
 
 class Bound(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 
 import jaxopt_port as jp
 
-from ..._distance import relative, relative_norm
+from ...numerics import relative, relative_norm
 from ._bounds import ACCURACY, EXACT, FORWARD, GRADIENT, JUDGES, SCHEDULE, Bound
 from ._digits import Digits
 from ._loops import Loop, PortLoop, numbers

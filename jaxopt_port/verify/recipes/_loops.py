@@ -136,7 +136,7 @@ def torch_sgd(net: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups)
 
 
-def port_sgd() -> jp.GroupedTransformation:
+def port_sgd() -> jp.Optimizer:
     return jp.SGD([{"params": name, **options} for name, options in OPTIONS.items()])
 
 

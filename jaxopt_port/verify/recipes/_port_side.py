@@ -14,6 +14,7 @@ import optax
 import jaxopt_port as jp
 
 from ...engine import leaf_paths, leaf_states
+from ...optim import sgd
 from ._flavours import FLAVOURS, Flavour
 from ._loops import PortLoop
 from ._recipes import Recipe
@@ -70,7 +71,7 @@ class Port:
     """The CapWords spelling, stepped by ``jp.step``."""
 
     def __init__(
-        self, tx: jp.GroupedTransformation, params: Any, loop: PortLoop, *, clips: bool = True
+        self, tx: jp.Optimizer, params: Any, loop: PortLoop, *, clips: bool = True
     ) -> None:
         self._tx = loop.clipping(tx) if clips else tx
         self.loop = loop
@@ -84,7 +85,7 @@ class Port:
         self.params, state = jp.step(self._tx, grads, self.state, self.params)
         self.state = self.loop.after_step(state, self.params, loss)
 
-    def rebuild(self, tx: jp.GroupedTransformation) -> None:
+    def rebuild(self, tx: jp.Optimizer) -> None:
         self._tx, self.state = tx, tx.init(self.params)
 
     def momentum_buffers(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -135,7 +136,7 @@ class Literal:
 
 
 def literal(recipe: Recipe, params: Any) -> Literal:
-    return Literal(recipe, params, jp.sgd)
+    return Literal(recipe, params, sgd)
 
 
 def plain_optax(recipe: Recipe, params: Any) -> Literal:

@@ -44,11 +44,11 @@ class Recipe:
     name: str
     shows: str
     torch_start: Callable[[Any], Optimizer]
-    port_start: Callable[[], jp.GroupedTransformation]
+    port_start: Callable[[], jp.Optimizer]
     spelled: Spelled
     torch_change: Callable[[Any, Optimizer], Optimizer] | None = None
     port_set: Callable[[Any], Any] | None = None
-    port_rebuild: Callable[[], jp.GroupedTransformation] | None = None
+    port_rebuild: Callable[[], jp.Optimizer] | None = None
     output_as_cotangent: bool = False
     one_step: bool = False
     loop: Loop | None = None
@@ -61,7 +61,7 @@ def _basic_torch(net: Any) -> Optimizer:
     return torch.optim.SGD(net.parameters(), lr=1)
 
 
-def _basic() -> jp.GroupedTransformation:
+def _basic() -> jp.Optimizer:
     return jp.SGD(lr=1)
 
 
@@ -78,7 +78,7 @@ def _subnetworks_torch(net: Any) -> Optimizer:
     )
 
 
-def _subnetworks() -> jp.GroupedTransformation:
+def _subnetworks() -> jp.Optimizer:
     return jp.SGD([{"params": "features"}, {"params": "classifier", "lr": 1e-2}], lr=1e-5)
 
 
@@ -100,7 +100,7 @@ def _layers_torch(net: Any) -> Optimizer:
     return torch.optim.SGD(groups, lr=0.001)
 
 
-def _layers() -> jp.GroupedTransformation:
+def _layers() -> jp.Optimizer:
     return jp.SGD(
         [{"params": jp.REST}, {"params": ["classifier/0", "classifier/3"], "lr": 0.01}], lr=0.001
     )
@@ -126,7 +126,7 @@ def _dynamic_torch(net: Any, lr: float = _OLD_LR) -> Optimizer:
     )
 
 
-def _dynamic(lr: float = _OLD_LR) -> jp.GroupedTransformation:
+def _dynamic(lr: float = _OLD_LR) -> jp.Optimizer:
     return jp.SGD(
         [{"params": "features"}, {"params": "classifier", "lr": lr}], lr=1e-5, momentum=0.9
     )
@@ -145,7 +145,7 @@ def _rebuilt_torch(net: Any, optimizer: Optimizer) -> Optimizer:
     return _dynamic_torch(net, lr=_OLD_LR * 0.1)
 
 
-def _rebuilt() -> jp.GroupedTransformation:
+def _rebuilt() -> jp.Optimizer:
     return _dynamic(lr=_OLD_LR * 0.1)
 
 
@@ -172,7 +172,7 @@ def _every_option_torch(net: Any) -> Optimizer:
     return torch.optim.SGD(groups)
 
 
-def _every_option() -> jp.GroupedTransformation:
+def _every_option() -> jp.Optimizer:
     return jp.SGD([{"params": "features", **_DAMPED}, {"params": "classifier", **_NESTEROV}])
 
 

@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from ...interop import Entry, param_map
-from ...interop._tensors import array_of
+from ...interop import Entry, array_of, param_map
 from ._loops import Loop, TorchLoop
 from ._recipes import Recipe
 from ._torch_lenet import Net

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...interop.mapping._torch_tensors import (
+from ...interop.mapping import (
     _KINDS,
     _OF_KIND,
     _RECURRENT,

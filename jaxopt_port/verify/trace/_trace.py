@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...interop.files._safetensors_files import read_tensors
-from ...interop.mapping._torch_tensors import TorchTensor
+from ...interop.files import read_tensors
+from ...interop.mapping import TorchTensor
 from ._batches import built, checked
 from ._steps import Array, Evaluation, Update, evaluation_of, update_of
 from ._tensors import tensors_of_trace

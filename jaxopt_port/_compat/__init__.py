@@ -1,0 +1,14 @@
+"""What rests on parts of JAX, Optax and Flax that they do not promise, each with a canary.
+
+``parity_tests/test_compat.py`` fails by the name of the assumption that no longer holds.
+"""
+
+from ._axes import AxisName as AxisName
+from ._axes import check_whole as check_whole
+from ._axes import split_over as split_over
+from ._axes import varying_axes as varying_axes
+from ._explicit import as_laid_out as as_laid_out
+from ._explicit import laid_out_as as laid_out_as
+from ._explicit import on_explicit_mesh as on_explicit_mesh
+from ._forms import Forms as Forms
+from ._forms import alternative as alternative

@@ -1,0 +1,4 @@
+"""The command ``jaxopt-port``."""
+
+from ._main import app as app
+from ._main import main as main

@@ -1,0 +1,212 @@
+"""The work of ``jaxopt-port convert``: one checkpoint file made of another."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from rich import box
+from rich.table import Table
+
+from ..interop import Checkpoint, LayerDifferenceWarning, ParamMap, load, param_map, with_layout
+from ..interop.files import CheckpointWarning, arrays_in, is_sharded
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20,
+          "GIB": 2**30}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked for.
+
+    Attributes:
+        source: the file or folder to read.
+        target: the one to write.
+        torch: ``file.py:function`` that makes the torch module; likewise ``jax`` the Flax module.
+        layout: the names and layouts that are wanted; None for the other side's where both
+            factories are given, else for what the file has.
+        optimizer: the class of the optimizer.
+        keys: what is what in a file of torch's.
+        params_only: whether to leave out all else.
+        force: whether an old target may be replaced.
+    """
+
+    source: Path
+    target: Path
+    torch: str | None = None
+    jax: str | None = None
+    layout: Literal["torch", "jax"] | None = None
+    optimizer: str | None = None
+    keys: Mapping[str, str] | None = None
+    params_only: bool = False
+    force: bool = False
+
+
+def prepared(plan: Plan) -> tuple[Checkpoint, Checkpoint, list[str]]:
+    """Return the checkpoint that was read, the one to be written, and what should be looked at.
+
+    Raises:
+        ValueError: the file, the factories or the options do not fit.
+        OSError: the file cannot be read, or the target is there already.
+    """
+    target = _existing(plan.target)
+    if target is not None and not plan.force:
+        raise FileExistsError(f"{target} is there already; pass --force to replace it")
+    if (plan.torch is None) != (plan.jax is None):
+        missing = "--jax" if plan.jax is None else "--torch"
+        raise ValueError(
+            f"{missing} is missing: a map between the two sides needs both factories, such as "
+            "--torch model.py:make_torch --jax model.py:make_flax"
+        )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        for category in (CheckpointWarning, LayerDifferenceWarning):
+            warnings.simplefilter("always", category)
+        checkpoint = load(plan.source, keys=plan.keys)
+        if plan.optimizer is not None:
+            checkpoint = replace(checkpoint, optimizer_name=plan.optimizer)
+        converted = _only_params(checkpoint) if plan.params_only else checkpoint
+        mapped = _map(plan)
+        layout = plan.layout or _other(checkpoint.layout, mapped)
+        converted = with_layout(converted, layout, mapped)
+    notes = [str(each.message) for each in caught]
+    return checkpoint, converted, notes
+
+
+def _existing(target: Path) -> Path | None:
+    if is_sharded(target) and not target.name.endswith(".index.json"):
+        index = target / "model.safetensors.index.json"
+        return index if index.exists() else None
+    return target if target.exists() else None
+
+
+def _only_params(checkpoint: Checkpoint) -> Checkpoint:
+    return replace(checkpoint, optimizer=None, scheduler=None, extra={})
+
+
+def _other(layout: Literal["torch", "jax"], mapped: ParamMap | None) -> Literal["torch", "jax"]:
+    if mapped is None:
+        return layout
+    return "jax" if layout == "torch" else "torch"
+
+
+def _map(plan: Plan) -> ParamMap | None:
+    if plan.torch is None or plan.jax is None:
+        return None
+    return param_map(made_by(plan.torch, "--torch"), made_by(plan.jax, "--jax"))
+
+
+def made_by(factory: str, option: str) -> Any:
+    """Return what a function makes, ``file.py:function`` or ``package.module:function``.
+
+    Raises:
+        ValueError: there is no such function, or it fails; the message says where.
+    """
+    where, _, name = factory.rpartition(":")
+    if not where or not name:
+        raise ValueError(f"{option} {factory!r} is not file.py:function or module:function")
+    try:
+        module = (
+            _from_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
+        )
+        function: Callable[[], Any] = getattr(module, name)
+        return function()
+    except Exception as error:
+        # Whatever the user's own code raises.
+        raise ValueError(f"{option} {factory!r}: {type(error).__name__}: {error}") from error
+
+
+def _from_file(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    name = re.sub(r"\W", "_", path.stem)
+    spec = importlib.util.spec_from_file_location(f"_jaxopt_port_convert_{name}", path.resolve())
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Both factories may stand in one file, which runs once; dataclasses look their module up.
+    if spec.name in sys.modules and sys.modules[spec.name].__file__ == str(path.resolve()):
+        return sys.modules[spec.name]
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
+    finally:
+        sys.path.remove(str(path.resolve().parent))
+    return module
+
+
+def contents(checkpoint: Checkpoint, title: str) -> Table:
+    """Return a table of what a checkpoint holds."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("part", "what", "arrays"):
+        table.add_column(column)
+    table.add_column("size", justify="right", no_wrap=True)
+    rows = [("parameters", f"{checkpoint.layout}'s names and layouts", checkpoint.params)]
+    if checkpoint.optimizer is not None:
+        groups = checkpoint.optimizer["param_groups"]
+        count = sum(len(group["params"]) for group in groups)
+        name = checkpoint.optimizer_name or "class unknown"
+        what = f"{name}; groups: {len(groups)}, parameters: {count}"
+        rows.append(("optimizer", what, checkpoint.optimizer))
+    if checkpoint.scheduler is not None:
+        last = checkpoint.scheduler.get("last_epoch")
+        rows.append(("scheduler", f"last_epoch {last}", checkpoint.scheduler))
+    if checkpoint.extra:
+        rows.append(("extra", ", ".join(checkpoint.extra), checkpoint.extra))
+    if checkpoint.param_map is not None:
+        leaves = f"{len(checkpoint.param_map.entries)} leaves"
+        rows.append(("map", f"torch to JAX, {leaves}", {}))
+    for part, what, value in rows:
+        arrays = list(arrays_in(value))
+        size = sum(array.nbytes for array in arrays)
+        kinds = sorted({array.dtype.name for array in arrays})
+        shown = f"{len(arrays)} {', '.join(kinds)}" if arrays else "none"
+        table.add_row(part, what, shown, in_words(size))
+    return table
+
+
+def in_words(size: int) -> str:
+    """Say a number of bytes."""
+    for unit in ("GB", "MB", "KB"):
+        if size >= _UNITS[unit]:
+            return f"{size / _UNITS[unit]:.2f} {unit}"
+    return f"{size} B"
+
+
+def parsed_size(text: str) -> int:
+    """Return the bytes in ``5GB``, ``500 MB``, ``2GiB``.
+
+    Raises:
+        ValueError: it is no such thing, or none at all.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    if found is None or found[2].upper() not in _UNITS:
+        raise ValueError(f"{text!r} is no size; write 5GB, 500MB or 2GiB")
+    size = int(float(found[1]) * _UNITS[found[2].upper()])
+    if size < 1:
+        raise ValueError(f"{text!r} is less than one byte")
+    return size
+
+
+def parsed_keys(texts: list[str]) -> dict[str, str]:
+    """Return roles and keys of ``params=net``.
+
+    Raises:
+        ValueError: there is no ``=`` in one.
+    """
+    pairs = [text.partition("=") for text in texts]
+    for text, (role, equals, key) in zip(texts, pairs, strict=True):
+        if not (role and equals and key):
+            raise ValueError(f"{text!r} is not role=key, such as params=net or optimizer=opt_g")
+    return {role: key for role, _, key in pairs}

@@ -1,0 +1,120 @@
+"""The command ``jaxopt-port convert``."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+
+class Layout(StrEnum):
+    """Whose names and layouts."""
+
+    TORCH = "torch"
+    JAX = "jax"
+
+
+def convert(
+    source: Annotated[
+        Path, typer.Argument(metavar="SRC", help="A file, or a folder with a model in shards.")
+    ],
+    target: Annotated[
+        Path, typer.Argument(metavar="DST", help="The file or folder; its name says the format.")
+    ],
+    torch: Annotated[
+        str | None,
+        typer.Option(metavar="FILE:FUNC", help="A function that makes the torch module."),
+    ] = None,
+    jax: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE:FUNC",
+            help="A function that makes the Flax module, or its tree of parameters.",
+        ),
+    ] = None,
+    layout: Annotated[
+        Layout | None,
+        typer.Option(
+            help="Whose names and layouts DST has. With both factories: the other side's.",
+            show_default="those of SRC",
+        ),
+    ] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The optimizer's class, AdamW; torch does not save it."),
+    ] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=KEY",
+            help="For a file of torch's that does not say what is what: params=net, optimizer=opt, "
+            "scheduler=sched; repeatable.",
+        ),
+    ] = None,
+    max_shard_size: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="For a folder: the most bytes in a file, 500MB, 5GB."),
+    ] = None,
+    params_only: Annotated[
+        bool, typer.Option("--params-only", help="Leave out optimizer, scheduler and the rest.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be written; write nothing.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace DST if it is there.")] = False,
+) -> None:
+    """Convert a checkpoint: from file to file, and between torch's layout and JAX's.
+
+    Formats, by name: .pt, .pth, .bin and .ckpt are torch's, read without running what is in them;
+    .safetensors is one file of parameters, optimizer, scheduler and the rest; a folder is a model
+    in shards with an index, as Hugging Face has it, parameters only.
+
+    File to file: jaxopt-port convert run.pt run.safetensors
+
+    To JAX's names and layouts: jaxopt-port convert run.pt run.safetensors --optimizer AdamW
+    --torch model.py:make_torch --jax model.py:make_flax
+
+    The map between the two is made of both factories, shown, and kept in the file, so that the way
+    back needs none: jaxopt-port convert run.safetensors back.pt --layout torch
+
+    In shards: jaxopt-port convert run.pt model/ --params-only --max-shard-size 2GB
+
+    Exit code 0: DST is written whole. 2: something does not fit, nothing is written, and an old DST
+    is as it was.
+    """
+    try:
+        from ..interop import save
+        from . import _conversion as _convert
+
+        size = None if max_shard_size is None else _convert.parsed_size(max_shard_size)
+        plan = _convert.Plan(
+            source, target, torch, jax, layout.value if layout else None, optimizer,
+            _convert.parsed_keys(key) if key else None, params_only, force,
+        )  # fmt: skip
+        found, converted, notes = _convert.prepared(plan)
+        console = Console(width=None if sys.stdout.isatty() else 100)
+        console.print(_convert.contents(found, str(source)))
+        for note in notes:
+            typer.echo(f"Note: {note}")
+        if torch is not None:
+            typer.echo(f"{converted.param_map}\n")
+        if dry_run:
+            console.print(_convert.contents(converted, f"{target} (not written: --dry-run)"))
+            return
+        bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
+            TransferSpeedColumn(), console=Console(stderr=True), transient=True,
+        )  # fmt: skip
+        with bar:
+            task = bar.add_task("writing", total=converted.nbytes)
+            save(target, converted, max_shard_size=size, progress=lambda n: bar.advance(task, n))
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from None
+    console.print(_convert.contents(converted, str(target)))
+    typer.echo(f"Written to {target}")

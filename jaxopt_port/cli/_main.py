@@ -1,0 +1,259 @@
+"""The command ``jaxopt-port``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from .. import __version__
+
+_NEEDS = "jaxopt-port needs its extras for commands: pip install 'jaxopt-port[verify]'"
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from ._bench import bench
+    from ._cases import (
+        HtmlFile,
+        new_case,
+        record,
+        recorder,
+        replay,
+        verify_case,
+    )
+    from ._convert import convert
+except ImportError as error:
+    sys.exit(f"{_NEEDS} (missing: {error.name})")
+
+app = typer.Typer(
+    help="torch.optim for JAX: verify that a port trains as the original does.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class Flax(StrEnum):
+    """Flax's two APIs."""
+
+    NNX = "nnx"
+    LINEN = "linen"
+
+
+class Dtype(StrEnum):
+    """Dtypes that both sides train in."""
+
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+    BFLOAT16 = "bfloat16"
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"jaxopt-port {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+def _json_target(file: Path | None) -> Path | None:
+    if file is not None and not file.parent.is_dir():
+        raise typer.BadParameter(f"the folder {file.parent} does not exist")
+    if file is not None and file.is_dir():
+        raise typer.BadParameter(f"{file} is a folder; name a file")
+    if file is not None and not os.access(file.parent, os.W_OK):
+        raise typer.BadParameter(f"the folder {file.parent} cannot be written to")
+    return file
+
+
+def _recipes(names: list[str] | None, every: bool) -> list[str]:
+    from ..verify.recipes import ALL_RECIPES, RECIPES
+
+    unknown = [name for name in names or [] if name not in ALL_RECIPES]
+    if unknown:
+        raise typer.BadParameter(
+            f"there is no recipe {unknown[0]!r}; the recipes are {', '.join(ALL_RECIPES)}",
+            param_hint="--recipe",
+        )
+    if every and names:
+        raise typer.BadParameter("give --recipe or --all, not both", param_hint="--all")
+    return list(ALL_RECIPES) if every else names or list(RECIPES)
+
+
+@app.command()
+def verify(
+    case: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[CASE.py]",
+            help="A case file, which `jaxopt-port new-case` writes; without one, the recipes.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Verify this recipe alone; give it again for more. One of basic, per-subnetwork, "
+            "per-layer, dynamic-in-place, dynamic-rebuilt, every-option (these by default), "
+            "one-cycle, plateau, warm-up-cosine, clip-ema (the loop around the step).",
+            show_default="the first six",
+        ),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Verify every recipe, those of the loop too.")
+    ] = False,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Optimizer steps.",
+            show_default="100 for a recipe; the case's STEPS, or all its batches",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and batches.")] = 0,
+    flax: Annotated[Flax, typer.Option(help="Which of Flax's APIs the model is in.")] = Flax.NNX,
+    dtype: Annotated[Dtype, typer.Option(help="Of parameters and data.")] = Dtype.FLOAT32,
+    json: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", callback=_json_target, help="Write all that was measured."),
+    ] = None,
+    html: HtmlFile = None,
+    to_end: Annotated[
+        bool, typer.Option("--to-end", help="Of a case: go on after the first divergence.")
+    ] = False,
+) -> None:
+    """Compare the training of a case file in torch and in JAX; or the tutorial's LeNet recipes.
+
+    Of a case: finds the first place (step, stage, leaf) where the two differ by more than rounding,
+    and names the likely cause.
+
+    Of a recipe: both sides start from the same weights and see the same batches of scikit-learn's
+    handwritten digits. At each step the outputs and gradients on torch's weights are compared;
+    torch's own gradients are fed to both optimizers, whose parameters and momentum buffers must
+    agree to the last bit; and the port runs free beside torch. The recipes of the loop add a
+    scheduler, clipping or averages: learning rates and momenta must be torch's at every step, in
+    every bit.
+
+    Exit code 0: every bound holds. 1: one is broken, and the first place is named. 2: bad usage.
+    """
+    if case is not None:
+        if recipe or every:
+            raise typer.BadParameter("give a case file or recipes, not both")
+        verify_case(case, steps=steps, html=html, json=json, to_end=to_end)
+        return
+    if html is not None or to_end:
+        raise typer.BadParameter("--html and --to-end are for a case file")
+    if steps == 1:
+        raise typer.BadParameter("a recipe takes 2 steps at least", param_hint="--steps")
+    try:
+        from ..verify.recipes import load_digits, render, run
+
+        digits = load_digits()
+    except ImportError as error:
+        typer.echo(f"{_NEEDS} ({error})", err=True)
+        raise typer.Exit(2) from None
+    names = _recipes(recipe, every)
+    # A pipe or a log has no width of its own; the tables want 92 columns.
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    bar = Progress(
+        TextColumn("{task.description:17}"), BarColumn(), MofNCompleteColumn(),
+        console=Console(stderr=True), transient=True,
+    )  # fmt: skip
+    with bar:
+        tasks = {name: bar.add_task(name, total=steps or 100) for name in names}
+        report = run(
+            names,
+            digits=digits,
+            steps=steps or 100,
+            seed=seed,
+            flax=flax.value,
+            dtype=dtype.value,
+            progress=lambda name, step: bar.update(tasks[name], completed=step),
+        )
+    console.print(render(report))
+    if json is not None:
+        report.write(json)
+        console.print(f"Written to {json}")
+    if report.failures:
+        raise typer.Exit(1)
+
+
+def _png_target(file: Path) -> Path:
+    if file.suffix.lower() != ".png":
+        raise typer.BadParameter(f"{file} is not a PNG: name a file that ends in .png")
+    target = _json_target(file)
+    assert target is not None
+    return target
+
+
+@app.command()
+def lr(
+    plan: Annotated[
+        str | None,
+        typer.Argument(
+            help="A scheduler as in Python, without the optimizer: "
+            "'SequentialLR([LinearLR(0.1, total_iters=10), CosineAnnealingLR(90)], [10])'."
+        ),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Draw an example of every scheduler instead.")
+    ] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the scheduler.")] = 100,
+    rate: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--lr",
+            help="The optimizer's learning rate; give it again for more groups.",
+            show_default="0.1",
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(metavar="FILE", callback=_png_target, help="The PNG to write.")
+    ] = Path("lr.png"),
+) -> None:
+    """Draw a learning-rate schedule beside torch's: learning rate and momentum over steps.
+
+    The optimizer is SGD with momentum 0.9. ReduceLROnPlateau is told a loss that falls for 24 steps
+    and then stays. Functions are Python's: 'LambdaLR(lambda epoch: 0.95**epoch)'.
+
+    Exit code 0: the two are equal in every bit. 1: they differ, and by how much is printed. 2: bad
+    usage.
+    """
+    if (plan is None) != every:
+        raise typer.BadParameter("give a scheduler, or --all for an example of each")
+    try:
+        from ..verify.recipes._lr_figure import EXAMPLES, draw, parsed
+
+        plans = EXAMPLES if plan is None else {plan: parsed(plan)}
+        difference = draw(plans, rate or [0.1], steps, output)
+    except ImportError as error:
+        typer.echo(f"jaxopt-port lr needs: pip install 'jaxopt-port[plot]' ({error})", err=True)
+        raise typer.Exit(2) from None
+    except (ValueError, TypeError, KeyError, NameError) as error:
+        raise typer.BadParameter(f"{type(error).__name__}: {error}") from None
+    typer.echo(f"Largest difference from torch: {difference:.3g}. Written to {output}")
+    if difference != 0:
+        raise typer.Exit(1)
+
+
+for command in (new_case, record, recorder, replay, convert):
+    app.command()(command)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

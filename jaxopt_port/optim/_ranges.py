@@ -1,0 +1,38 @@
+"""The ranges of numbers that most of torch's optimizers share, in torch's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..engine import Problem
+from ..numerics.torch_ops import Scalar
+
+
+def learning_rate(lr: Scalar) -> Iterator[Problem]:
+    if not lr >= 0.0:
+        yield Problem(f"Invalid learning rate: {lr}", "lr must be >= 0")
+
+
+def epsilon(eps: Scalar) -> Iterator[Problem]:
+    if not eps >= 0.0:
+        yield Problem(f"Invalid epsilon value: {eps}", "eps must be >= 0")
+
+
+def at_least_zero(name: str, value: Scalar) -> Iterator[Problem]:
+    if not value >= 0.0:
+        yield Problem(f"Invalid {name} value: {value}", f"{name} must be >= 0")
+
+
+def beta_pair(betas: Sequence[Scalar]) -> Iterator[Problem]:
+    for i, beta in enumerate(betas):
+        if not 0.0 <= beta < 1.0:
+            yield Problem(f"Invalid beta parameter at index {i}: {beta}", "betas must be in [0, 1)")
+
+
+def real(name: str, complex_parameter: bool) -> Problem | None:
+    if not complex_parameter:
+        return None
+    return Problem(
+        f"{name} does not support complex parameters",
+        "put the real and imaginary parts into two parameters, or choose another optimizer",
+    )

@@ -1,0 +1,199 @@
+"""Stochastic gradient descent, with momentum as torch defines it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ..engine import (
+    REST,
+    Groups,
+    LeafState,
+    Number,
+    Optimizer,
+    Problem,
+    Rule,
+    Scalars,
+    Shared,
+    Sum,
+    leafwise,
+    of_rule,
+)
+from ..numerics.torch_ops import Scalar, add, mul
+from . import _ranges
+from ._decay import l2
+
+
+def _arguments(
+    lr: Scalar = 1e-3,
+    momentum: Scalar = 0.0,
+    dampening: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
+    nesterov: bool = False,
+    *,
+    maximize: bool = False,
+) -> Iterator[Problem]:
+    yield from _ranges.learning_rate(lr)
+    yield from _ranges.at_least_zero("momentum", momentum)
+    yield from _ranges.at_least_zero("weight_decay", weight_decay)
+    if nesterov and (momentum <= 0 or dampening != 0):
+        yield Problem(
+            "Nesterov momentum requires a momentum and zero dampening",
+            f"got momentum={momentum}, dampening={dampening}",
+        )
+
+
+def _init(param: jax.Array, **_: object) -> LeafState:
+    return {"momentum_buffer": jnp.zeros_like(param)}
+
+
+def _start(**_: object) -> Shared:
+    return {"has_momentum_buffer": False}
+
+
+def _advance(shared: Shared, *, momentum: jax.Array, **_: object) -> tuple[Shared, Scalars]:
+    if not shared:
+        return shared, {}
+    begun = shared["has_momentum_buffer"]
+    return {"has_momentum_buffer": begun | (momentum != 0)}, {"begun": begun}
+
+
+def _holds(*, momentum: float, **_: object) -> frozenset[str] | None:
+    return frozenset() if momentum == 0 else None
+
+
+def _update(
+    grad: jax.Array,
+    param: jax.Array,
+    state: LeafState,
+    *,
+    lr: jax.Array,
+    momentum: jax.Array,
+    dampening: jax.Array,
+    weight_decay: jax.Array,
+    nesterov: bool,
+    maximize: bool,
+    begun: jax.Array | None = None,
+) -> tuple[Sum, LeafState]:
+    if maximize:
+        grad = -grad
+    grad = l2(grad, param, weight_decay)
+
+    if begun is not None:
+        held = state["momentum_buffer"]
+        # torch clones the first gradient; dampening acts from the second step on.
+        buf = jnp.where(begun, add(mul(held, momentum), grad, alpha=1 - dampening), grad)
+        direction = add(grad, buf, alpha=momentum) if nesterov else buf
+        # A momentum set to 0 in mid-run rests the buffer and leaves it as it is.
+        moving = momentum != 0
+        grad = jnp.where(moving, direction, grad)
+        state = {"momentum_buffer": jnp.where(moving, buf, held)}
+
+    return Sum(param, grad, -lr), state
+
+
+RULE = Rule(
+    _arguments, _init, _update, _start, _advance, _holds, begins="has_momentum_buffer", title="sgd"
+)
+
+
+@of_rule(RULE)
+def sgd(
+    lr: Number = 1e-3,
+    momentum: Number = 0.0,
+    dampening: Number = 0.0,
+    weight_decay: Number = 0.0,
+    nesterov: bool = False,
+    *,
+    maximize: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """Stochastic gradient descent, with momentum as torch defines it.
+
+    The counterpart of ``torch.optim.SGD``: the buffer starts as the first gradient (not scaled by
+    ``1 - dampening``), weight decay is added to the gradient before momentum, and the learning
+    rate multiplies the buffer when it is applied, so that a change of rate acts at once.
+
+    A plain Optax transformation. A number may be a schedule, a callable of the update count.
+
+    Args:
+        lr: learning rate, >= 0.
+        momentum: factor of the momentum buffer, >= 0. At 0 no buffer is held.
+        dampening: the gradient enters the buffer times ``1 - dampening``.
+        weight_decay: L2 penalty, >= 0: ``weight_decay * param`` is added to the gradient.
+        nesterov: Nesterov's momentum; needs ``momentum > 0`` and ``dampening == 0``.
+        maximize: ascend instead of descend.
+
+    Raises:
+        ValueError: a number out of its range, beginning with torch's own message.
+
+    References:
+        Sutskever et al., 2013, *On the importance of initialization and momentum in deep
+        learning*; ``torch.optim.SGD``, ``torch.optim.sgd._single_tensor_sgd``.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxopt_port as jp, optax
+        >>> params, grads = {"weight": jnp.ones(2)}, {"weight": jnp.ones(2)}
+        >>> tx = jp.sgd(lr=0.5, momentum=0.9)
+        >>> updates, state = tx.update(grads, tx.init(params), params)
+        >>> optax.apply_updates(params, updates)["weight"]
+        Array([0.5, 0.5], dtype=float32)
+    """
+    return leafwise(RULE, locals())
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum as torch defines it.
+
+    The counterpart of ``torch.optim.SGD``: the buffer starts as the first gradient (not scaled by
+    ``1 - dampening``), weight decay is added to the gradient before momentum, and the learning
+    rate multiplies the buffer when it is applied, so that a change of rate acts at once.
+
+    With parameter groups; every number can be set between steps, by ``jp.set_hyperparams``, and may
+    be a schedule, a callable of the update count.
+
+    Args:
+        params: parameter groups, as torch takes them: a list of dicts with ``"params"``, a selector
+            (a path prefix, a glob, a compiled regex, a predicate ``(path, leaf) -> bool``, a
+            boolean tree, a list of these, or ``jp.REST``), and options. A selector alone is one
+            group; the default is all parameters.
+        lr: learning rate, >= 0.
+        momentum: factor of the momentum buffer, >= 0. At 0 no buffer is held.
+        dampening: the gradient enters the buffer times ``1 - dampening``.
+        weight_decay: L2 penalty, >= 0: ``weight_decay * param`` is added to the gradient.
+        nesterov: Nesterov's momentum; needs ``momentum > 0`` and ``dampening == 0``.
+        maximize: ascend instead of descend.
+
+    Raises:
+        ValueError: a number out of its range, beginning with torch's own message.
+
+    References:
+        Sutskever et al., 2013, *On the importance of initialization and momentum in deep
+        learning*; ``torch.optim.SGD``, ``torch.optim.sgd._single_tensor_sgd``.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxopt_port as jp, optax
+        >>> params, grads = {"weight": jnp.ones(2)}, {"weight": jnp.ones(2)}
+        >>> tx = jp.SGD(lr=0.5, momentum=0.9)
+        >>> updates, state = tx.update(grads, tx.init(params), params)
+        >>> optax.apply_updates(params, updates)["weight"]
+        Array([0.5, 0.5], dtype=float32)
+    """
+
+    factory = staticmethod(sgd)
+
+    def __new__(
+        cls,
+        params: Groups = REST,
+        lr: Number = 1e-3,
+        momentum: Number = 0.0,
+        dampening: Number = 0.0,
+        weight_decay: Number = 0.0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> Self:
+        return cls.with_options(params, locals())

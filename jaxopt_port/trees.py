@@ -1,0 +1,51 @@
+"""Paths of a tree's leaves, leaves up to a prefix, nearest names."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.tree_util import keystr, tree_flatten_with_path
+
+
+def is_nnx_variable(x: object) -> bool:
+    """Whether a node of a tree is a Variable of Flax NNX."""
+    # Flax is not imported for this: where it has not been, there is no Variable.
+    nnx = sys.modules.get("flax.nnx")
+    return nnx is not None and isinstance(x, nnx.Variable)
+
+
+def leaf_paths(tree: Any) -> list[tuple[str, Any]]:
+    """Return ``(path, leaf)`` for each leaf of a tree, in the order of ``jax.tree.leaves``.
+
+    Paths are ``keystr(path, simple=True, separator="/")``. An NNX Variable counts as the leaf, so
+    that a state with Variables and its pure form have the same paths; one that holds no array (its
+    parameter is masked, say) is none.
+    """
+    return [
+        (keystr(path, simple=True, separator="/"), leaf)
+        for path, node in tree_flatten_with_path(tree, is_leaf=is_nnx_variable)[0]
+        for leaf in (jax.tree.leaves(node) if is_nnx_variable(node) else [node])
+    ]
+
+
+def leaves_up_to(params: Any, tree: Any) -> list[Any]:
+    """Return what a tree has at the place of each leaf of ``params``.
+
+    Raises:
+        ValueError: the structure of ``params`` is not the upper part of the tree's.
+    """
+    structure: Any = jax.tree.structure(params)
+    return list(structure.flatten_up_to(tree))
+
+
+def nearest(word: str, candidates: Sequence[str], n: int = 3) -> str:
+    """Say which candidates are spelled most like ``word``: '; did you mean "a" or "b"?'."""
+    by_lower = {c.lower(): c for c in candidates}
+    close = difflib.get_close_matches(word.lower(), list(by_lower), n=n, cutoff=0.5)
+    if not close:
+        return ""
+    return "; did you mean " + " or ".join(f'"{by_lower[c]}"' for c in close) + "?"

@@ -1,0 +1,86 @@
+"""Packages use each other through what they export, downward, and in no circle."""
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+import jaxopt_port
+
+ROOT = Path(jaxopt_port.__file__).parent
+# Each may import from those before it.
+LAYERS = [
+    *("_compat", "numerics", "trees", "kernels", "engine", "optim", "sharding", "models"),
+    *("lr_scheduler", "clip_grad", "amp", "accumulation", "swa_utils", "checkpoint", "interop"),
+    *("verify", "_explain", "cli", "_pytest_plugin", "__main__"),
+]
+# The parts of the harness still know each other's modules, and so does its command.
+OPEN = "verify"
+
+
+def imports(path, everywhere=True):
+    """The modules that a module imports from, as tuples of names; of its top level alone, too."""
+    package = path.relative_to(ROOT).parent.parts
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree) if everywhere else tree.body:
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        base = package[: len(package) - node.level + 1]
+        target = (*base, *(node.module.split(".") if node.module else ()))
+        for alias in node.names:
+            inner = ROOT.joinpath(*target, alias.name)
+            is_module = inner.with_suffix(".py").exists() or (inner / "__init__.py").exists()
+            yield (*target, alias.name) if is_module else target
+
+
+MODULES = {path: path.relative_to(ROOT).with_suffix("").parts for path in ROOT.rglob("*.py")}
+
+
+def test_private_modules_are_their_packages_own():
+    odd = []
+    for path, module in MODULES.items():
+        for target in imports(path) if module != ("__init__",) else ():
+            private = [i for i, name in enumerate(target) if name.startswith("_")]
+            first = next((i for i in private if target[i] != "_compat"), None)
+            if first and module[:first] != target[:first] and target[0] != OPEN:
+                odd.append(f"{'/'.join(module)} imports {'.'.join(target)}")
+    assert not odd
+
+
+def test_imports_run_downward():
+    odd = []
+    for path, module in MODULES.items():
+        if module == ("__init__",):
+            continue
+        odd += [
+            f"{'/'.join(module)} imports {'.'.join(target)}"
+            for target in imports(path)
+            if target and LAYERS.index(target[0]) > LAYERS.index(module[0])
+        ]
+    assert not odd
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    edges = defaultdict(set)
+    for path, module in MODULES.items():
+        own = module[:-1] if module[-1] == "__init__" else module
+        edges[own] |= {target for target in imports(path, everywhere=False) if target != own}
+    done, way = set(), []
+
+    def visit(module):
+        assert module not in way, " → ".join(".".join(m) for m in [*way, module])
+        if module in done:
+            return
+        way.append(module)
+        for target in sorted(edges[module]):
+            visit(target)
+        way.pop()
+        done.add(module)
+
+    for module in sorted(edges):
+        visit(module)
+
+
+def test_what_is_exported_is_there():
+    for name in dir(jaxopt_port):
+        getattr(jaxopt_port, name)
+    assert {"Adam", "adam", "step", "Optimizer", "lr_scheduler"} <= set(dir(jaxopt_port))

@@ -1,0 +1,105 @@
+"""Canaries: what this library takes for granted and its dependencies do not promise, by name."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxopt_port._compat import Forms, alternative, on_explicit_mesh, varying_axes
+from jaxopt_port.numerics import fma
+
+
+@pytest.fixture
+def mesh():
+    return jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
+
+
+def forms_of(program, *args):
+    """The form that a program is lowered with: what it returns, by a number."""
+    forms = Forms(
+        lambda x: [x + 0], one_cpu=lambda x: [x + 1], several=lambda devices, x: [x + devices]
+    )
+    return program(lambda x: alternative(forms, [x], [jax.typeof(x)])[0])(*args)
+
+
+def test_lowering_tells_how_many_devices_there_are_and_whether_it_exports():
+    zero = jnp.zeros(2)
+    assert forms_of(jax.jit, zero)[0] == 1, "one CPU device"
+    plain = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    split = jax.device_put(zero, NamedSharding(plain, P("data")))
+    assert forms_of(jax.jit, split)[0] == 2, "two devices"
+    exported = jax.export.export(jax.jit(lambda x: forms_of(jax.jit, x)))(zero)
+    assert exported.call(zero)[0] == 0, "an exported program"
+
+
+def test_a_lowering_rule_is_given_what_stablehlo_takes():
+    """jax.extend.mlir's dialect, and what jax.interpreters.mlir makes of types and constants."""
+    made = jax.jit(fma)(jnp.float32(2), jnp.ones(3, jnp.float32), jnp.ones(3, jnp.float32))
+    np.testing.assert_array_equal(made, np.full(3, 3, np.float32))
+    large = jnp.ones((40, 64), jnp.float32)
+    np.testing.assert_array_equal(jax.jit(fma)(jnp.float32(2), large, large), large * 3)
+
+
+def test_an_explicit_mesh_is_seen_in_the_type_of_an_array(mesh):
+    assert on_explicit_mesh(jax.device_put(jnp.zeros(2), NamedSharding(mesh, P("data"))))
+    assert not on_explicit_mesh(jnp.zeros(2))
+
+
+def test_varying_axes_are_seen_within_shard_map(mesh):
+    seen = []
+
+    def note(x):
+        seen.append(varying_axes(x))
+        return x
+
+    plain = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    jax.shard_map(note, mesh=plain, in_specs=P("data"), out_specs=P("data"))(jnp.zeros(2))
+    assert seen == [frozenset({"data"})]
+    assert varying_axes(jnp.zeros(2)) == frozenset()
+
+
+def test_x64_can_be_enabled_around_a_part_of_a_traced_program():
+    @jax.jit
+    def program(x):
+        with jax.enable_x64(True):
+            wide = x.astype(jnp.float64) + 2.0**-40
+            return (wide - x).astype(jnp.float32), wide.dtype == jnp.float64
+
+    difference, is_wide = program(jnp.float32(1))
+    assert (difference, is_wide) == (2.0**-40, True)
+
+
+def test_a_primitive_converts_to_a_weak_type():
+    """How foreign factories are given numbers that do not round in bfloat16."""
+    from jax.extend.core.primitives import convert_element_type_p
+
+    weak = convert_element_type_p.bind(
+        jnp.float32(0.999), new_dtype=np.dtype(np.float32), weak_type=True, sharding=None
+    )
+    assert (weak * jnp.bfloat16(1)).dtype == jnp.bfloat16
+
+
+def test_optax_names_an_injection_and_calls_its_factory_from_its_own_file():
+    state = optax.inject_hyperparams(optax.sgd)(0.1).init(jnp.zeros(1))
+    assert isinstance(state, optax.InjectStatefulHyperparamsState)
+    files = []
+
+    def factory(learning_rate):
+        files.extend(frame.filename for frame in inspect.stack())
+        return optax.sgd(learning_rate)
+
+    optax.inject_hyperparams(factory)(0.1).init(jnp.zeros(1))
+    assert optax.inject_hyperparams.__code__.co_filename in files
+
+
+def test_flax_wraps_the_leaves_of_a_state_and_a_module_finds_the_wrapper():
+    from flax.nnx.training import optimizer
+
+    wrapped = optimizer.to_opt_state({"a": jnp.ones(2)})["a"]
+    assert hasattr(wrapped, "get_value")
+    assert hasattr(wrapped, "replace")
