@@ -243,3 +243,10 @@ def test_a_part_of_a_group_may_rest_within_scan_once_it_has_before():
     (params, state), _ = jax.lax.scan(body, first, None, length=3)
     np.testing.assert_array_equal(state.scalars["step"], [4.0, 0.0])
     np.testing.assert_array_equal(params["b"], 1.0)
+
+
+@pytest.mark.parametrize("tx", [jp.sgd(lr=0.1), jp.SGD(lr=0.1)], ids=["sgd", "SGD"])
+def test_no_gradients_at_all_are_a_mistake(tx):
+    params = {"a": jnp.ones(1)}
+    with pytest.raises(ValueError, match="the gradients are None as a whole"):
+        jp.step(tx, None, tx.init(params), params)

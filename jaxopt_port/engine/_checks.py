@@ -85,6 +85,10 @@ def checked_gradients(grads: Any, params: Any, rules: Rules = None) -> list[Any]
     """
     check_given(params)
     of_params = dict(leaf_paths(params))
+    if grads is None and list(of_params) != [""]:
+        raise ValueError(
+            "the gradients are None as a whole; one that there is not is a None in their tree"
+        )
     try:
         at_leaves = leaves_up_to(params, grads)
     except ValueError:  # other containers, or something missing: compared by path

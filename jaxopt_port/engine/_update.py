@@ -147,12 +147,13 @@ def _rules_stepped(
     for program in programs:
         assert program is not None
         clocks = [c for c, g in enumerate(table.of_clocks) if table.groups[g].program == program]
-        members = [i for i, c in enumerate(table.clocks) if c in clocks and stepping[i]]
+        row = {clock: k for k, clock in enumerate(clocks)}
+        members = [i for i, c in enumerate(table.clocks) if c in row and stepping[i]]
         check_wholes(program, [leaves[i] for i in members])
         groups, at = [table.of_clocks[c] for c in clocks], np.array(clocks, np.int32)
         vectors = of_groups(numbers, table, groups)
         kinds = _kinds([jax.eval_shape(program.start, {k: v[0] for k, v in vectors.items()})])
-        given = [Leaf(clocks.index(table.clocks[i]), grads[i], leaves[i], held[i]) for i in members]
+        given = [Leaf(row[table.clocks[i]], grads[i], leaves[i], held[i]) for i in members]
         shared = {k: before[k][at].astype(kind) for k, kind in kinds.items()}
         made, advanced = stepped(program, given, vectors, shared)
         for name, vector in advanced.items():
