@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import typer
 from rich import box
 from rich.table import Table
 
-# The faults are tables of the tests.
-sys.path.append(str(Path(__file__).parent.parent / "parity_tests"))
-
 DTYPES = ("float32", "bfloat16")
 
 
 def scores() -> Iterator[tuple[Any, Any]]:
     """Yield each fault and its score; those that the diagnosis was not built on come last."""
-    from held_out_faults import HELD_OUT
-    from seeded_faults import FAULTS, score
+    from parity_tests.faults.held_out import HELD_OUT
+    from parity_tests.faults.seeded import FAULTS, score
 
     for fault in (*FAULTS, *HELD_OUT):
         yield fault, score(fault)
@@ -58,7 +53,7 @@ def matrix(seeds: int, models: list[str] | None = None) -> list[tuple[str, str, 
     Raises:
         BadParameter: there is no such model.
     """
-    from seeded_models import MODELS, PAIRS
+    from parity_tests.faults.models import MODELS, PAIRS
 
     for name in models or ():
         if name not in MODELS:
@@ -70,7 +65,7 @@ def matrix(seeds: int, models: list[str] | None = None) -> list[tuple[str, str, 
 
 def alarm(model: str, optimizer: str, seed: int, dtype: str, steps: int) -> str:
     """Return what was found in a run without a fault, or ""."""
-    from seeded_models import unbroken
+    from parity_tests.faults.models import unbroken
 
     report = unbroken(model, optimizer, seed, dtype, steps)
     return "" if report.ok else str(report)

@@ -1,6 +1,6 @@
 """What rests on parts of JAX, Optax and Flax that they do not promise, each with a canary.
 
-``parity_tests/test_compat.py`` fails by the name of the assumption that no longer holds.
+``parity_tests/project/test_compat.py`` fails by the name of the assumption that no longer holds.
 """
 
 from ._axes import AxisName as AxisName

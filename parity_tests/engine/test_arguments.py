@@ -1,0 +1,221 @@
+"""Bad arguments, torch's table of them first: each raises before any state is made or changed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+
+import jaxopt_port as jp
+from parity_tests.oracles.optimizer import bad_arguments
+
+TORCHS = bad_arguments(torch.optim.SGD)
+
+# torch's cases that mean something here: what the port is given instead of tensors.
+PORTED = {
+    "invalid param type": lambda: jp.SGD(jnp.ones((1, 1))),
+    "duplicate parameters should not occur across param groups either": lambda: jp.SGD(
+        [{"params": "w"}, {"params": "w"}]
+    ).init({"w": jnp.ones(1)}),
+    "Tensor lr must be 1-element": lambda: jp.SGD(lr=torch.tensor([0.001, 0.001])),
+    "momentum should be between 0 and 1": lambda: jp.SGD(lr=1e-2, momentum=-0.5),
+}
+# Where the port's message cannot go on as torch's does.
+MESSAGES = {
+    "invalid param type": "params argument given to the optimizer should be",
+}
+MEANINGLESS = {
+    "a param group cannot have duplicate parameters": (
+        "a selector chooses a path, and a path once; two selectors of one group may both match it"
+    ),
+    "all optimizer params should be with/without names": "every path is a name",
+    "all optimizer param groups should be with/without names.": "every path is a name",
+}
+
+
+def test_every_one_of_torchs_cases_is_ported_or_has_a_reason():
+    assert set(PORTED) | set(MEANINGLESS) == set(TORCHS)
+    assert not set(PORTED) & set(MEANINGLESS)
+
+
+@pytest.mark.parametrize("case", PORTED)
+def test_torchs_bad_argument(case):
+    torchs = TORCHS[case]
+    with pytest.raises(torchs.error_type, match=MESSAGES.get(case, torchs.error_regex)):
+        PORTED[case]()
+
+
+BAD_OPTIONS = {
+    "negative lr": ({"lr": -0.1}, ValueError, "Invalid learning rate: -0.1"),
+    "lr that is no number": ({"lr": float("nan")}, ValueError, "Invalid learning rate: nan"),
+    "negative momentum": ({"momentum": -1.0}, ValueError, "Invalid momentum value: -1.0"),
+    "negative decay": ({"weight_decay": -1}, ValueError, "Invalid weight_decay value: -1.0"),
+    "nesterov without momentum": (
+        {"nesterov": True},
+        ValueError,
+        r"Nesterov momentum requires a momentum and zero dampening.*got momentum=0.0",
+    ),
+    "nesterov with dampening": (
+        {"nesterov": True, "momentum": 0.9, "dampening": 0.1},
+        ValueError,
+        "Nesterov momentum requires a momentum and zero dampening.*dampening=0.1",
+    ),
+    "a schedule that starts below 0": (
+        {"lr": lambda count: -1.0 + count},
+        ValueError,
+        "Invalid learning rate: -1.0",
+    ),
+    "a string": ({"lr": "0.1"}, TypeError, "lr.* must be a number or an Optax schedule; got '0.1'"),
+    "None": ({"momentum": None}, TypeError, "momentum.* must be a number"),
+    "a bool for a number": ({"lr": True}, TypeError, "lr.* must be a number"),
+    "a complex number": ({"lr": 1j}, TypeError, "lr.* must be a number"),
+    "a number for a flag": ({"nesterov": 0.9}, TypeError, "nesterov.* must be True or False"),
+    "beyond float32": ({"lr": 1e39}, ValueError, "lr.* is 1e.39; numbers beyond 3.4e.38 overflow"),
+    "a vector": ({"lr": np.ones(2)}, ValueError, r"Tensor lr must be 1-element.*shape \(2,\)"),
+    "an unknown name": ({"learning_rate": 0.1}, TypeError, "unknown option 'learning_rate'"),
+    **{
+        name: ({name: True}, TypeError, f"'{name}' chooses among torch's own implementations")
+        for name in ("foreach", "fused", "capturable", "differentiable")
+    },
+}
+SPELLINGS = {"lower-case": jp.sgd, "CapWords": jp.SGD}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("case", BAD_OPTIONS)
+def test_bad_option(case, spelling):
+    options, error, message = BAD_OPTIONS[case]
+    with pytest.raises(error, match=message):
+        SPELLINGS[spelling](**options)
+
+
+# lr as it may be given, and what it reads back as.
+NUMBERS = {
+    "float": (0.1, 0.1),
+    "int": (1, 1.0),
+    "numpy.float32": (np.float32(0.1), float(np.float32(0.1))),
+    "numpy array": (np.array(0.1), 0.1),
+    "numpy array of one": (np.array([0.1]), 0.1),
+    "jax.Array": (jnp.float32(0.1), float(np.float32(0.1))),
+    "jax.Array of one": (jnp.full(1, 0.25), 0.25),
+    "integer jax.Array": (jnp.asarray(1), 1.0),
+    "torch tensor": (torch.tensor(0.1), float(np.float32(0.1))),
+    "torch tensor of one": (torch.tensor([0.25]), 0.25),
+    "torch float64": (torch.tensor(0.1, dtype=torch.float64), 0.1),
+    "torch tensor with gradient": (torch.tensor(0.25, requires_grad=True), 0.25),
+}
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_kinds_of_number(kind):
+    given, expected = NUMBERS[kind]
+    params = {"w": jnp.ones(2)}
+    state = jp.SGD(lr=given).init(params)
+    assert jp.get_hyperparams(state)[0]["lr"] == expected
+    state = jp.set_hyperparams(jp.SGD(lr=0.5).init(params), lr=given)
+    assert jp.get_hyperparams(state)[0]["lr"] == expected
+    tx = jp.sgd(lr=given)
+    stepped, _ = jp.step(tx, params, tx.init(params), params)
+    assert stepped["w"].tolist() == [np.float32(1 - np.float32(expected))] * 2
+
+
+PARAMS = {"stem": {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}, "head": jnp.ones(2)}
+
+# (gradients, params, error, pattern)
+BAD_GRADIENTS = {
+    "a leaf missing": (
+        {"stem": {"w": jnp.ones((2, 3))}, "head": jnp.ones(2)},
+        PARAMS,
+        ValueError,
+        'the gradients have no "stem/b", which the parameters have; did you mean "stem/w"',
+    ),
+    "a leaf too many": (
+        {**PARAMS, "tail": jnp.ones(1)},
+        PARAMS,
+        ValueError,
+        'the gradients have "tail", which the parameters have not',
+    ),
+    "another shape": (
+        {**PARAMS, "head": jnp.ones((2, 1))},
+        PARAMS,
+        ValueError,
+        r'the gradient of "head" has shape \(2, 1\), the parameter \(2,\)',
+    ),
+    "another dtype": (
+        {**PARAMS, "head": jnp.ones(2, jnp.bfloat16)},
+        PARAMS,
+        TypeError,
+        'the gradient of "head" has dtype bfloat16, the parameter float32',
+    ),
+    "no params": (PARAMS, None, ValueError, r"params is required: tx.update\(grads, state, params"),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("case", BAD_GRADIENTS)
+def test_bad_gradients(case, spelling):
+    grads, params, error, message = BAD_GRADIENTS[case]
+    tx = SPELLINGS[spelling](lr=0.1, momentum=0.9)
+    state = tx.init(PARAMS)
+    before = jax.tree.map(np.asarray, state)
+    with pytest.raises(error, match=message):
+        tx.update(grads, state, params)
+    with pytest.raises(error, match=message):
+        jp.step(tx, grads, state, params)
+    jax.tree.map(np.testing.assert_array_equal, before, state)
+
+
+BAD_PARAMS = {
+    "an integer array": ({"w": jnp.arange(3)}, '"w" has dtype int32; only floating and complex'),
+    "a boolean array": ({"w": np.ones(2, bool)}, '"w" has dtype bool'),
+    "a function": ({"act": jnp.tanh}, r'the parameter "act" is .*, not an array; keep only the'),
+    "a string": ({"name": "x"}, "the parameter \"name\" is 'x', not an array"),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("case", BAD_PARAMS)
+def test_bad_parameters(case, spelling):
+    params, message = BAD_PARAMS[case]
+    with pytest.raises(TypeError, match=message):
+        SPELLINGS[spelling](lr=0.1).init(params)
+
+
+def test_a_state_of_other_groups_or_parameters_is_refused():
+    one = jp.SGD(lr=0.1)
+    two = jp.SGD([{"params": "stem"}, {"params": jp.REST}], lr=0.1)
+    with pytest.raises(ValueError, match="this state was made by another optimizer"):
+        two.update(PARAMS, one.init(PARAMS), PARAMS)
+    only = {"head": jnp.ones(2)}
+    with pytest.raises(ValueError, match='the state was made for: "stem/b" is in only one'):
+        one.update(only, one.init(PARAMS), only)
+
+
+def test_a_traced_number_is_refused_by_a_grouped_optimizer():
+    with pytest.raises(TypeError, match=r"lr .*is traced, but a grouped optimizer holds its"):
+        jax.jit(lambda lr: jp.SGD(lr=lr).init(PARAMS))(0.1)
+
+
+NESTED = {
+    "inject_hyperparams of CapWords": lambda: optax.inject_hyperparams(jp.SGD)(lr=0.1).init(PARAMS),
+    "inject_hyperparams of param_groups": lambda: optax.inject_hyperparams(
+        lambda lr: jp.param_groups(optax.adam, learning_rate=lr)
+    )(lr=0.1).init(PARAMS),
+    "param_groups of CapWords": lambda: jp.param_groups(jp.SGD, lr=0.1),
+    "param_groups of inject_hyperparams": lambda: jp.param_groups(
+        optax.inject_hyperparams(optax.sgd), learning_rate=0.1
+    ).init(PARAMS),
+    "param_groups of a factory that holds CapWords": lambda: jp.param_groups(
+        lambda lr: optax.chain(optax.clip(1.0), jp.SGD(lr=lr)), lr=0.1
+    ).init(PARAMS),
+    "param_groups of a factory that injects": lambda: jp.param_groups(
+        lambda lr: optax.chain(optax.clip(1.0), optax.inject_hyperparams(jp.sgd)(lr=lr)), lr=0.1
+    ).init(PARAMS),
+}
+
+
+@pytest.mark.parametrize("case", NESTED)
+def test_numbers_are_never_held_twice(case):
+    with pytest.raises(TypeError, match=r"would be lost|has groups of its own"):
+        NESTED[case]()

@@ -1,0 +1,245 @@
+"""A step under JAX's transformations and within Optax's wrappers."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+
+import jaxopt_port as jp
+from parity_tests.oracles.bits import assert_same_bits, units
+from parity_tests.oracles.optimizer import TorchOracle, to_torch
+from parity_tests.oracles.tolerances import bound
+
+SHAPES = {"w": (5, 3), "b": (3,)}
+GROUPS = [{"params": "w"}, {"params": "b", "lr": 0.02}]
+OPTIONS = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
+STEPS = 8
+
+
+def optimizer():
+    return jp.SGD(GROUPS, **OPTIONS)
+
+
+@pytest.fixture
+def data(rng):
+    arrays = [
+        {name: rng.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
+        for _ in range(STEPS + 1)
+    ]
+    return arrays[0], arrays[1:]
+
+
+@pytest.fixture
+def expected(data):
+    params, gradients = data
+    oracle = TorchOracle(torch.optim.SGD, params, [["w"], ["b"]], OPTIONS, [{}, {"lr": 0.02}])
+    for grads in gradients:
+        oracle.step({name: to_torch(x) for name, x in grads.items()})
+    return oracle.params()
+
+
+def eagerly(tx, params, gradients):
+    state = tx.init(params)
+    for grads in gradients:
+        params, state = jp.step(tx, grads, state, params)
+    return params
+
+
+def jitted(tx, params, gradients):
+    step, state = jax.jit(functools.partial(jp.step, tx)), jax.jit(tx.init)(params)
+    for grads in gradients:
+        params, state = step(grads, state, params)
+    return params
+
+
+def donated(tx, params, gradients):
+    step = jax.jit(functools.partial(jp.step, tx), donate_argnums=(1, 2))
+    params = jax.tree.map(jnp.array, params)
+    state = tx.init(params)
+    for grads in gradients:
+        old = state, params
+        params, state = step(grads, state, params)
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old[1]))
+    return params
+
+
+def scanned(tx, params, gradients):
+    def body(carry, grads):
+        return jp.step(tx, grads, carry[1], carry[0]), None
+
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *gradients)
+    carry = (jax.tree.map(jnp.asarray, params), tx.init(params))
+    return jax.jit(lambda carry: jax.lax.scan(body, carry, stacked)[0])(carry)[0]
+
+
+def mapped(tx, params, gradients):
+    """An ensemble of three equal members."""
+
+    def ensemble(tree):
+        return jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * 3), tree)
+
+    members = ensemble(params)
+    state = jax.vmap(tx.init)(members)
+    step = jax.vmap(functools.partial(jp.step, tx))
+    for grads in gradients:
+        members, state = step(ensemble(grads), state, members)
+    np.testing.assert_array_equal(members["w"][0], members["w"][2])
+    return jax.tree.map(lambda x: x[1], members)
+
+
+def chained(tx, params, gradients):
+    return jitted(optax.chain(optax.clip(1e9), tx), params, gradients)
+
+
+RUNS = {f.__name__: f for f in (eagerly, jitted, donated, scanned, mapped, chained)}
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+def test_bits_under(run, data, expected):
+    assert_same_bits(jax.tree.map(np.asarray, run(optimizer(), *data)), expected, "at the end")
+
+
+def test_clipping_before_the_step_is_torchs(data):
+    params, gradients = data
+    clipped = [{k: np.clip(v, -0.5, 0.5) for k, v in g.items()} for g in gradients]
+    expected = eagerly(optimizer(), params, clipped)
+    got = eagerly(optax.chain(optax.clip(0.5), optimizer()), params, gradients)
+    assert_same_bits(got, jax.tree.map(np.asarray, expected), "at the end")
+
+
+def test_a_transformation_after_the_step_is_heeded(data):
+    """jp.step takes the new parameter itself only where nobody changed the update."""
+    params, gradients = data
+    halved = jp.step(
+        tx := optax.chain(optimizer(), optax.scale(0.5)), gradients[0], tx.init(params), params
+    )[0]
+    full = jp.step(tx := optimizer(), gradients[0], tx.init(params), params)[0]
+    for name in params:
+        np.testing.assert_allclose(halved[name], (params[name] + full[name]) / 2, rtol=1e-6)
+
+
+def test_extra_arguments_reach_a_transformation_that_takes_no_others(data):
+    def update(updates, state, params=None, *, factor):
+        return jax.tree.map(lambda u: u * factor, updates), state
+
+    scale = optax.GradientTransformationExtraArgs(lambda params: (), update)
+    params, gradients = data
+    tx = optax.chain(scale, jp.sgd(lr=0.1))
+    none, _ = jp.step(tx, gradients[0], tx.init(params), params, factor=jnp.zeros(()))
+    assert_same_bits(none, params, "with gradients times 0")
+
+
+def test_multi_steps_accumulate_and_keep_every_number(data):
+    params, gradients = data
+    tx = optax.MultiSteps(optimizer(), every_k_schedule=2)
+    state = jp.set_hyperparams(tx.init(params), group=1, lr=1 / 3)
+    update, p = jax.jit(tx.update), params
+    for grads in gradients:
+        updates, state = update(grads, state, p)
+        p = optax.apply_updates(p, updates)
+    assert jp.get_hyperparams(state)[1]["lr"] == 1 / 3
+    means = [
+        jax.tree.map(lambda a, b: a + (b - a) / 2, *gradients[i : i + 2])
+        for i in range(0, STEPS, 2)
+    ]
+    base, q = optimizer(), params
+    base_state = jp.set_hyperparams(base.init(params), group=1, lr=1 / 3)
+    for grads in means:
+        q, base_state = jp.step(base, grads, base_state, q)
+    for name in params:
+        np.testing.assert_allclose(p[name], q[name], rtol=2e-6, atol=1e-7)
+
+
+def test_apply_if_finite_skips_a_bad_gradient(data):
+    params, gradients = data
+    tx = optax.apply_if_finite(optimizer(), max_consecutive_errors=2)
+    bad = jax.tree.map(lambda g: np.full_like(g, np.nan), gradients[0])
+    one_step = jp.step(optimizer_ := optimizer(), gradients[0], optimizer_.init(params), params)[0]
+    p, state = jp.step(tx, gradients[0], tx.init(params), params)
+    for name, expected_one in one_step.items():
+        far = units(p[name], np.asarray(expected_one), params[name])
+        assert far <= bound("cond apart")
+    skipped, after = jp.step(tx, bad, state, p)
+    assert_same_bits(skipped, jax.tree.map(np.asarray, p), "after a step with NaN")
+    assert jp.get_hyperparams(after) == jp.get_hyperparams(state)
+
+
+def test_an_ensemble_has_its_own_learning_rates(data):
+    params, gradients = data
+    tx, rates = jp.SGD(lr=0.1), [0.1, 0.5, 1 / 3]
+
+    def member(rate):
+        state = jp.set_hyperparams(tx.init(params), lr=rate)
+        return jp.step(tx, gradients[0], state, params)[0]
+
+    with jax.enable_x64(True):
+        many = jax.jit(jax.vmap(member))(jnp.asarray(rates))
+    for i, rate in enumerate(rates):
+        one = jp.step(alone := jp.SGD(lr=rate), gradients[0], alone.init(params), params)[0]
+        assert_same_bits(jax.tree.map(lambda x, i=i: np.asarray(x[i]), many), one_np(one), "")
+
+
+def one_np(tree):
+    return jax.tree.map(np.asarray, tree)
+
+
+def through_two_steps(tx, params, grads, lr):
+    """The sum of squares of the parameters after two steps."""
+    state = jp.set_hyperparams(tx.init(params), lr=lr)
+    for _ in range(2):
+        params, state = jp.step(tx, grads, state, params)
+    return sum(jnp.sum(x**2) for x in jax.tree.leaves(params))
+
+
+DIFFERENTIABLE = {
+    "plain": {"lr": 0.1},
+    "momentum": {"lr": 0.1, "momentum": 0.9, "dampening": 0.3, "weight_decay": 0.01},
+    "nesterov": {"lr": 0.1, "momentum": 0.9, "nesterov": True},
+    "maximize": {"lr": 0.1, "maximize": True, "weight_decay": 0.1},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", DIFFERENTIABLE)
+def test_derivatives_are_finite_differences(case, rng, x64):
+    options = DIFFERENTIABLE[case]
+    tx = jp.SGD(**options)
+    params, grads = ({"w": jnp.asarray(rng.standard_normal(4))} for _ in range(2))
+    arguments = (params, grads, jnp.asarray(options["lr"]))
+    function = functools.partial(through_two_steps, tx)
+    derivatives = jax.grad(function, argnums=(0, 1, 2))(*arguments)
+    flat, rebuild = jax.flatten_util.ravel_pytree(arguments)
+    got, _ = jax.flatten_util.ravel_pytree(derivatives)
+    value = jax.jit(lambda x: function(*rebuild(x)))
+    step = 1e-6
+    for i in range(flat.size):
+        nudge = step * jnp.eye(flat.size)[i]
+        difference = (value(flat + nudge) - value(flat - nudge)) / (2 * step)
+        np.testing.assert_allclose(got[i], difference, rtol=bound("finite differences"), atol=1e-8)
+
+
+# torch detaches the first buffer, so that its derivative lacks what weight decay puts into it.
+TORCH_DETACHES = {"momentum"}
+
+
+@pytest.mark.parametrize("case", sorted(DIFFERENTIABLE.keys() - TORCH_DETACHES))
+def test_derivatives_are_those_of_torchs_differentiable_sgd(case, rng):
+    """With respect to parameters, in float32 and without x64."""
+    options = DIFFERENTIABLE[case]
+    start, grads = (rng.standard_normal(4).astype(np.float32) for _ in range(2))
+    leaf, grad = to_torch(start).requires_grad_(), to_torch(grads)
+    param = leaf.clone()
+    optimizer = torch.optim.SGD([param], differentiable=True, **options)
+    for _ in range(2):
+        param.grad = grad
+        optimizer.step()
+    (torchs,) = torch.autograd.grad((param**2).sum(), [leaf])
+    tx = jp.SGD(**options)
+    ours = jax.grad(lambda p: through_two_steps(tx, p, {"w": jnp.asarray(grads)}, options["lr"]))
+    np.testing.assert_allclose(
+        ours({"w": jnp.asarray(start)})["w"], torchs, rtol=bound("differentiable"), atol=1e-6
+    )

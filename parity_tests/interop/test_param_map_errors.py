@@ -1,0 +1,280 @@
+"""What a map cannot be made of, or cannot carry: each is named, with what to do."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from jaxopt_port.interop import param_map, params_from_torch, params_to_torch
+from parity_tests.oracles.two_layers import Tied, make_module, plain, tensor_bytes
+
+T = torch.nn
+Z = jnp.zeros
+
+
+class Refused(NamedTuple):
+    module: Callable[[], Any]
+    like: Callable[[], Any]
+    lines: tuple[str, ...]  # how each line begins, all of them
+    options: Any = None
+
+
+def _square(name: str = "kernel") -> Any:
+    return {name: Z((3, 3)), "bias": Z(3)}
+
+
+def _nnx(make: Callable[[nnx.Rngs], Any]) -> Callable[[], Any]:
+    return lambda: nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+
+
+UNSURE = "torch's weight (3, 3) fits in more than one layout, and what its layer is does not decide"
+REFUSED: dict[str, Refused] = {
+    "a square weight of a state dict": Refused(
+        lambda: T.Linear(3, 3).state_dict(),
+        _square,
+        (f"kernel: {UNSURE}: None (as is) or (1, 0) (transposed (1, 0)); give layouts=",),
+    ),
+    "torch's name, square": Refused(
+        lambda: T.Linear(3, 3), lambda: _square("weight"), (f"weight: {UNSURE}",)
+    ),
+    "a square weight of a layer that is not torch's": Refused(
+        lambda: _own_layer(), lambda: {"kernel": Z((3, 3))}, (f"kernel: {UNSURE}",)
+    ),
+    "a transposed convolution": Refused(
+        lambda: T.ConvTranspose2d(3, 3, 2),
+        lambda: {"kernel": Z((2, 2, 3, 3)), "bias": Z(3)},
+        (
+            "kernel: torch's weight (3, 3, 2, 2) fits in more than one layout, and what its layer"
+            " is does not decide: (2, 3, 1, 0) (transposed (2, 3, 1, 0)) or"
+            " Layout(axes=(2, 3, 0, 1), flip=(0, 1)) (transposed (2, 3, 0, 1), reversed along",
+        ),
+    ),
+    "a convolution of a state dict": Refused(
+        lambda: {"weight": np.zeros((4, 4, 3))},
+        lambda: {"kernel": Z((3, 4, 4))},
+        ("kernel: torch's weight (4, 4, 3) fits in more than one layout",),
+    ),
+    "Linen's own names": Refused(
+        lambda: T.Sequential(T.Linear(3, 2)),
+        lambda: {"params": {"Dense_0": {"kernel": Z((3, 2)), "bias": Z(2)}}},
+        (
+            "0/kernel: missing from the JAX tree (torch's 0.weight); params/Dense_0/kernel would"
+            " fit by shape: give a rename rule",
+            "0/bias: missing from the JAX tree (torch's 0.bias); params/Dense_0/bias would",
+            "params/Dense_0/bias: torch's module has no such parameter; did you mean \"0/bias",
+            "params/Dense_0/kernel: torch's module has no such parameter; did you mean",
+        ),
+    ),
+    "a rule and a layout of no use": Refused(
+        lambda: T.Linear(3, 2),
+        lambda: {"kernel": Z((3, 2)), "bias": Z(2)},
+        (
+            'rename: "foo" matches none of torch\'s names',
+            'layouts: "wieght" is no name or path that was looked at; did you mean "weight"?',
+        ),
+        {"rename": {"foo": "bar"}, "layouts": {"wieght": None}},
+    ),
+    "two tensors for one leaf": Refused(
+        lambda: T.Sequential(T.Linear(3, 2, bias=False), T.Linear(3, 2, bias=False)),
+        lambda: {"0": {"kernel": Z((3, 2))}},
+        ("0/kernel: both torch's 0.weight and 1.weight",),
+        {"rename": {"^1": "0"}},
+    ),
+    "a layout that does not fit": Refused(
+        lambda: T.Linear(3, 2, bias=False),
+        lambda: {"kernel": Z((3, 2))},
+        ("kernel: shape (3, 2), where torch's weight (2, 3) gives none: axes (0, 2) do not",),
+        {"layouts": {"weight": (0, 2)}},
+    ),
+    "a layout of another shape": Refused(
+        lambda: T.Linear(3, 2, bias=False),
+        lambda: {"kernel": Z((3, 2))},
+        ("kernel: shape (3, 2), where torch's weight (2, 3) gives (2, 3)",),
+        {"layouts": {"weight": None}},
+    ),
+    "tied and apart": Refused(
+        Tied,
+        lambda: {"embed": {"embedding": Z((5, 4))}, "head": {"kernel": Z((4, 5))}},
+        (
+            "embed/embedding and head/kernel: torch ties embed.weight and head.weight; here they"
+            " would be trained apart: keep one leaf for both",
+        ),
+    ),
+    "tied and nowhere": Refused(
+        Tied, dict, ("embed/embedding: missing from the JAX tree (torch's embed.weight)",)
+    ),
+    "LSTM's biases": Refused(
+        lambda: T.LSTM(4, 3),
+        _nnx(lambda r: nnx.RNN(nnx.OptimizedLSTMCell(4, 3, rngs=r))),
+        (
+            "cell/dense_i/bias: missing from the JAX tree (torch's bias_ih_l0); torch adds two"
+            " biases to each gate and Flax's cells one, so neither gives the other: have none in",
+        ),
+    ),
+    "LSTM's gates' biases": Refused(
+        lambda: T.LSTMCell(4, 3),
+        _nnx(lambda r: nnx.LSTMCell(4, 3, rngs=r)),
+        (
+            "ii/bias: missing from the JAX tree (torch's bias_ih); torch adds two biases",
+            "if_/bias: missing from the JAX tree (torch's bias_ih)",
+            "ig/bias: missing from the JAX tree (torch's bias_ih)",
+            "io/bias: missing from the JAX tree (torch's bias_ih)",
+        ),
+    ),
+    "GRU's biases": Refused(
+        lambda: T.GRU(4, 3, bias=False),
+        _nnx(lambda r: nnx.RNN(nnx.GRUCell(4, 3, rngs=r))),
+        ("cell/dense_i/bias: torch's module has no such parameter; torch adds two biases",),
+    ),
+    "LSTM's projection": Refused(
+        lambda: T.LSTM(4, 3, proj_size=2, bias=False),
+        lambda: {"dense_i": {"kernel": Z((4, 12))}, "dense_h": {"kernel": Z((2, 12))}},
+        ("weight_hr_l0: missing from the JAX tree (torch's weight_hr_l0)",),
+    ),
+    "another number of heads": Refused(
+        lambda: T.MultiheadAttention(6, 2, bias=False),
+        lambda: {
+            **{name: {"kernel": Z((6, 3, 2))} for name in ("query", "key", "value")},
+            "out": {"kernel": Z((2, 3, 6))},
+        },
+        tuple(
+            f"{name}/kernel: shape (6, 3, 2), where torch's in_proj_weight (18, 6) gives (6, 2, 3)"
+            for name in ("query", "key", "value")
+        ),
+    ),
+    "attention's own biases": Refused(
+        lambda: T.MultiheadAttention(6, 2, bias=False, add_bias_kv=True),
+        lambda: {
+            **{name: {"kernel": Z((6, 2, 3))} for name in ("query", "key", "value")},
+            "out": {"kernel": Z((2, 3, 6))},
+        },
+        ("bias_k: missing from the JAX tree", "bias_v: missing from the JAX tree"),
+    ),
+    "half of the statistics": Refused(
+        lambda: T.Sequential(T.BatchNorm1d(3, affine=False)),
+        lambda: {"params": {}, "batch_stats": {"0": {"mean": Z(3)}}},
+        ("batch_stats/0/var: missing from the JAX tree (torch's 0.running_var)",),
+    ),
+}
+
+
+def _own_layer() -> Any:
+    layer = T.Module()
+    layer.weight = T.Parameter(torch.zeros(3, 3))
+    return layer
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_all_that_is_wrong_is_listed(name: str) -> None:
+    case = REFUSED[name]
+    with pytest.raises(ValueError, match="do not have the same parameters:") as caught:
+        param_map(case.module(), case.like(), **(case.options or {}))
+    lines = str(caught.value).split("\n  ")[1:]
+    assert len(lines) == len(case.lines), lines
+    for line, begin in zip(lines, case.lines, strict=True):
+        assert line.startswith(begin), line
+
+
+def test_strict_false_forgives_no_doubt_and_no_shape() -> None:
+    like = {"0": _square(), "1": {"kernel": Z((3, 5))}}
+    state_dict = T.Sequential(T.Linear(3, 3), T.Linear(3, 4), T.Linear(2, 2)).state_dict()
+    with pytest.raises(ValueError, match="same parameters") as caught:
+        param_map(state_dict, like, strict=False)
+    lines = str(caught.value).split("\n  ")[1:]
+    assert [line.partition(":")[0] for line in lines] == ["0/kernel", "1/kernel"]
+
+
+LINEAR = T.Linear(3, 2)
+LIKE = {"kernel": Z((3, 2)), "bias": Z(2)}
+MAP = param_map(LINEAR, LIKE)
+# A call with an argument of the wrong kind, and how its TypeError begins.
+WRONG_KINDS: dict[str, tuple[Callable[[], Any], str]] = {
+    "no module": (
+        lambda: param_map(3, LIKE),
+        r"Expected a torch\.nn\.Module or its state_dict\(\), a mapping .* got int",
+    ),
+    "a number in a state dict": (
+        lambda: param_map({"epoch": 3}, LIKE),
+        "A state dict maps names to tensors; 'epoch' has int",
+    ),
+    "a file of several": (
+        lambda: params_from_torch({"model": LINEAR.state_dict()}, LIKE),
+        "A state dict maps names to tensors; 'model' has OrderedDict. Where a file holds more",
+    ),
+    "no rule": (
+        lambda: param_map(LINEAR, LIKE, rename=["weight"]),
+        r"rename takes a mapping or a list of \(regular expression, replacement\)",
+    ),
+    "no expression": (
+        lambda: param_map(LINEAR, LIKE, rename={"(": "a"}),
+        r"rename takes a mapping or a list .* missing \)",
+    ),
+    "a function that gives no path": (
+        lambda: param_map(LINEAR, LIKE, rename=lambda name: 3),
+        r"rename\('weight'\) gave 3, not a path or None",
+    ),
+    "no layout": (
+        lambda: param_map(LINEAR, LIKE, layouts={"weight": "transposed"}),
+        r"layouts\['weight'\] must be axes as \(1, 0\), a Layout, or None",
+    ),
+    "into a state dict": (
+        lambda: params_to_torch(LIKE, LINEAR.state_dict()),
+        r"params_to_torch writes into a torch\.nn\.Module, got OrderedDict; leave it out, and give",
+    ),
+    "into nothing": (
+        lambda: params_to_torch(LIKE),
+        "params_to_torch needs a torch module, or a param_map for a state dict",
+    ),
+    "a sparse tensor": (
+        lambda: params_from_torch({"weight": torch.ones(2, 3).to_sparse()}, {"kernel": Z((3, 2))}),
+        "A tensor of layout torch.sparse_coo .* make it dense first",
+    ),
+    "a tensor without values": (
+        lambda: params_from_torch(T.Linear(3, 2, device="meta"), LIKE),
+        'A tensor on the "meta" device has no values; load the module',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_KINDS)
+def test_arguments_of_another_kind(name: str) -> None:
+    call, message = WRONG_KINDS[name]
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+def test_nothing_is_written_where_anything_is_wrong() -> None:
+    module = make_module()
+    before = [tensor_bytes(param) for param in module.parameters()]
+    tree = plain()
+    tree["classifier"]["1"]["bias"] = jnp.ones(6, jnp.bfloat16)
+    tree["features"]["0"]["bias"] = jnp.ones(3)
+    for given in (None, param_map(module, plain())):
+        with pytest.raises(
+            ValueError, match=r"bfloat16 here, float32 in torch's classifier\.1\.bias"
+        ):
+            params_to_torch(tree, module, given)
+    assert [tensor_bytes(param) for param in module.parameters()] == before
+
+
+def test_arrays_need_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    real_import = builtins.__import__
+
+    def no_torch(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "torch":
+            raise ImportError("No module named 'torch'", name="torch")
+        return real_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", no_torch)
+    arrays = {"weight": np.ones((2, 3), np.float32), "bias": np.zeros(2, np.float32)}
+    assert params_from_torch(arrays, LIKE)["kernel"].shape == (3, 2)
+    assert params_from_torch(arrays, LIKE, MAP)["kernel"].shape == (3, 2)
+    with pytest.raises(ImportError, match=r"pip install 'jaxopt-port\[torch\]'"):
+        param_map(LINEAR, LIKE)

@@ -1,0 +1,147 @@
+"""SparseAdam and L-BFGS in torch's configurations: stopped on one side, gone on at the other."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+import jaxopt_port as jp
+from jaxopt_port import interop
+from parity_tests.oracles.bits import assert_same_bits, step_units
+from parity_tests.oracles.optimizer import configurations, to_numpy, to_torch
+from parity_tests.oracles.tolerances import bound
+from parity_tests.oracles.two_networks import flat, held
+
+STOP, END = 50, 100
+
+
+def named(optimizer):
+    """The configurations that have options: (description, options)."""
+    found = dict(configurations(optimizer))
+    return pytest.mark.parametrize("options", found.values(), ids=found)
+
+
+class Embeddings(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(11, 3, sparse=True)
+
+
+EMBEDDINGS = {"table": {"embedding": jnp.zeros((11, 3))}}
+RNG = np.random.default_rng(0)
+INDICES = [RNG.integers(0, 11, 4) for _ in range(10)]
+VALUES = [RNG.standard_normal((4, 3)).astype(np.float32) for _ in range(10)]
+
+
+def sparse_steps(module, optimizer, start, stop):
+    for i in range(start, stop):
+        module.table.weight.grad = torch.sparse_coo_tensor(
+            INDICES[i % 10][None], to_torch(VALUES[i % 10]), (11, 3), check_invariants=True
+        )
+        optimizer.step()
+
+
+def sparse_port_steps(tx, state, params, start, stop):
+    for i in range(start, stop):
+        pair = jnp.asarray(INDICES[i % 10]), jnp.asarray(VALUES[i % 10])
+        params, state = jp.step(tx, {"table": {"embedding": pair}}, state, params)
+    return params, state
+
+
+@pytest.mark.slow
+@named(torch.optim.SparseAdam)
+def test_sparse_adam(options, correct_root):
+    def begin():
+        torch.manual_seed(0)
+        module = Embeddings()
+        return module, torch.optim.SparseAdam(module.parameters(), **options)
+
+    def converted(module, optimizer):
+        params = interop.params_from_torch(module, EMBEDDINGS)
+        return params, *interop.optimizer_from_torch(optimizer, params, module)
+
+    module, optimizer = begin()
+    params, tx, state = converted(module, optimizer)
+    half, half_state = sparse_port_steps(tx, state, params, 0, STOP)
+    sparse_steps(module, optimizer, 0, STOP)
+    params, tx, state = converted(module, optimizer)
+    back = interop.optimizer_to_torch(tx, state, params, module)
+    assert_same_bits(held(back), held(optimizer), "back in torch")
+    assert type(back.state[module.table.weight]["step"]) is int
+    sparse_steps(module, optimizer, STOP, END)
+    resumed, _ = sparse_port_steps(tx, state, params, STOP, END)
+    theirs = to_numpy(module.table.weight)
+    close_units(resumed["table"]["embedding"], theirs)
+
+    other, _ = begin()
+    interop.params_to_torch(half, other)
+    there = interop.optimizer_to_torch(tx, half_state, half, other)
+    sparse_steps(other, there, STOP, END)
+    whole, _ = sparse_port_steps(tx, half_state, half, STOP, END)
+    ours = to_numpy(other.table.weight)
+    close_units(ours, whole["table"]["embedding"])
+
+
+def close_units(ours, theirs):
+    units = step_units(np.asarray(ours), np.asarray(theirs), np.zeros((11, 3), np.float32))
+    assert units.max() <= bound("sparse adam run")
+
+
+LINEAR = {"kernel": jnp.zeros((4, 3)), "bias": jnp.zeros(3)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("search", [None, "strong_wolfe"])
+@named(torch.optim.LBFGS)
+def test_lbfgs(options, search, x64):
+    """In float64, and few calls: they converge, and what is left then is rounding."""
+    torch.manual_seed(0)
+    module = torch.nn.Linear(4, 3).double()
+    inputs = torch.randn(20, 4, dtype=torch.float64)
+    targets = torch.tanh(inputs @ torch.randn(4, 3, dtype=torch.float64))
+    options = {"max_iter": 4, "history_size": 3, "line_search_fn": search, "lr": 0.5, **options}
+    optimizer = torch.optim.LBFGS(module.parameters(), **options)
+    tensor_rate = isinstance(options["lr"], torch.Tensor)
+    allowed = bound("lbfgs, rate a tensor" if tensor_rate else "lbfgs state")
+
+    def torch_steps(optimizer, count):
+        def closure():
+            optimizer.zero_grad()
+            loss = ((torch.sin(module(inputs)) - targets) ** 2).sum()
+            loss.backward()
+            return loss
+
+        for _ in range(count):
+            optimizer.step(closure)
+
+    x, y = jnp.asarray(inputs.numpy()), jnp.asarray(targets.numpy())
+
+    def loss(params):
+        return jnp.sum((jnp.sin(x @ params["kernel"] + params["bias"]) - y) ** 2)
+
+    torch_steps(optimizer, 2)
+    params = interop.params_from_torch(module, LINEAR)
+    tx, state = interop.optimizer_from_torch(optimizer, params, module)
+    back = interop.optimizer_to_torch(tx, state, params, module)
+    ours, theirs = (
+        {k: v for k, v in held(which).items() if " al " not in k} for which in (back, optimizer)
+    )
+    assert set(ours) == set(theirs)
+    for name, value in theirs.items():
+        np.testing.assert_array_equal(ours[name], value, err_msg=name)
+
+    start = {name: p.detach().clone() for name, p in module.named_parameters()}
+    torch_steps(optimizer, 2)
+    end = interop.params_from_torch(module, LINEAR)
+    for _ in range(2):
+        params, state = jp.step(tx, loss, state, params)
+    close(params, end, allowed)
+
+    module.load_state_dict(start)
+    torch_steps(back, 2)
+    close(interop.params_from_torch(module, LINEAR), end, allowed)
+
+
+def close(ours, theirs, allowed):
+    for path, leaf in flat(theirs).items():
+        np.testing.assert_allclose(flat(ours)[path], leaf, rtol=allowed, err_msg=path)

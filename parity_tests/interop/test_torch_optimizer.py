@@ -1,0 +1,247 @@
+"""`interop.TorchOptimizer`: torch's own script, with the step computed here."""
+
+import copy
+import io
+
+import numpy as np
+import optax
+import pytest
+import torch
+
+import jaxopt_port as jp
+from jaxopt_port import interop
+from jaxopt_port.interop import TorchOptimizer
+from parity_tests.oracles.configurations import LEAFWISE, MUON
+from parity_tests.oracles.two_networks import held
+
+
+def make(shapes=((5, 3), (4,)), dtype=torch.float32):
+    torch.manual_seed(0)
+    return [torch.nn.Parameter(torch.randn(shape, dtype=dtype)) for shape in shapes]
+
+
+def give(params, step):
+    generator = torch.Generator().manual_seed(step)
+    for p in params:
+        p.grad = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+
+
+def both(name, options=None, dtype=torch.float32):
+    """torch's optimizer and this one, each over its own copy of the parameters."""
+    shapes = ((5, 3), (2, 4)) if name == "Muon" else ((5, 3), (4,))
+    pairs = []
+    for cls in (getattr(torch.optim, name), None):
+        params = make(shapes, dtype)
+        groups = [{"params": params[:1]}, {"params": params[1:], "lr": 0.02}]
+        if cls is None:
+            optimizer = TorchOptimizer(groups, getattr(jp, name), **options or {})
+        else:
+            optimizer = cls(groups, **options or {})
+        pairs.append((params, optimizer))
+    return pairs
+
+
+def run(params, optimizer, steps, scheduler=None):
+    for step in steps:
+        give(params, step)
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+
+
+def assert_equal(ours, theirs):
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        pytest.param(o, id=o.name, marks=[] if o.name in ("SGD", "AdamW") else pytest.mark.slow)
+        for o in [*LEAFWISE, MUON]
+    ],
+)
+def test_steps_schedules_and_states_are_torchs(optimizer, correct_root):
+    sides = both(optimizer.name)
+    for params, made in sides:
+        scheduler = torch.optim.lr_scheduler.StepLR(made, 2, gamma=0.5)
+        run(params, made, range(5), scheduler)
+    (theirs, torchs), (ours, port) = sides
+    if optimizer.sums:
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-3)
+    else:
+        assert_equal(ours, theirs)
+        for key, value in held(torchs).items():
+            np.testing.assert_array_equal(held(port)[key], value, err_msg=key)
+    assert [g["lr"] for g in port.param_groups] == [g["lr"] for g in torchs.param_groups]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_other_types(dtype):
+    (theirs, torchs), (ours, port) = both("SGD", {"momentum": 0.9}, dtype)
+    run(theirs, torchs, range(3))
+    run(ours, port, range(3))
+    assert_equal(ours, theirs)
+    assert port.state[ours[0]]["momentum_buffer"].dtype == dtype
+
+
+def test_a_state_dict_goes_to_torchs_optimizer_and_back(correct_root):
+    (theirs, torchs), (ours, port) = both("AdamW")
+    run(theirs, torchs, range(2))
+    run(ours, port, range(2))
+    stream = io.BytesIO()
+    torch.save(port.state_dict(), stream)
+    stream.seek(0)
+    loaded = torch.load(stream, weights_only=True)
+    saved = torchs.state_dict()
+    for group, given in zip(loaded["param_groups"], saved["param_groups"], strict=True):
+        group.update({k: v for k, v in given.items() if k not in group})
+    torchs.load_state_dict(loaded)
+    port.load_state_dict(saved)
+    run(theirs, torchs, range(2, 4))
+    run(ours, port, range(2, 4))
+    assert_equal(ours, theirs)
+
+
+@pytest.mark.slow
+def test_a_change_of_the_state_is_seen():
+    (theirs, torchs), (ours, port) = both("SGD", {"momentum": 0.9})
+    for params, optimizer in ((theirs, torchs), (ours, port)):
+        run(params, optimizer, range(2))
+        optimizer.state[params[0]]["momentum_buffer"].zero_()
+        optimizer.param_groups[1]["momentum"] = 0.0
+        run(params, optimizer, range(2, 4))
+        optimizer.param_groups[1]["momentum"] = 0.5
+        run(params, optimizer, range(4, 6))
+    assert_equal(ours, theirs)
+
+
+@pytest.mark.slow
+def test_momentum_may_begin_in_mid_run():
+    (theirs, torchs), (ours, port) = both("SGD")
+    for params, optimizer in ((theirs, torchs), (ours, port)):
+        run(params, optimizer, range(2))
+        for group in optimizer.param_groups:
+            group["momentum"] = 0.9
+        run(params, optimizer, range(2, 4))
+    assert_equal(ours, theirs)
+
+
+@pytest.mark.slow
+def test_what_has_no_gradient_is_left_alone_and_counts_its_own_steps(correct_root):
+    (theirs, torchs), (ours, port) = both("Adam", {"weight_decay": 0.1})
+    for params, optimizer in ((theirs, torchs), (ours, port)):
+        for step in range(4):
+            give(params, step)
+            if step == 1:
+                params[0].grad = None
+            optimizer.step()
+            optimizer.zero_grad()
+    assert_equal(ours, theirs)
+    assert [float(port.state[p]["step"]) for p in ours] == [3.0, 4.0]
+
+
+@pytest.mark.slow
+def test_a_group_is_added_in_mid_run(correct_root):
+    (theirs, torchs), (ours, port) = both("Adam")
+    for params, optimizer in ((theirs, torchs), (ours, port)):
+        run(params, optimizer, range(2))
+        extra = torch.nn.Parameter(torch.ones(3))
+        optimizer.add_param_group({"params": [extra], "lr": 0.3})
+        params.append(extra)
+        run(params, optimizer, range(2, 5))
+    assert_equal(ours, theirs)
+
+
+def test_closures_hooks_and_copies():
+    params = make()
+    optimizer = TorchOptimizer(params, jp.SGD, lr=0.1, momentum=0.9)
+    called = []
+    optimizer.register_step_pre_hook(lambda *_: called.append("before"))
+    optimizer.register_step_post_hook(lambda *_: called.append("after"))
+
+    def closure():
+        optimizer.zero_grad()
+        loss = sum((p**2).sum() for p in params)
+        loss.backward()
+        return loss
+
+    first = optimizer.step(closure)
+    assert optimizer.step(closure) < first
+    assert called == ["before", "after"] * 2
+    other = copy.deepcopy(optimizer)
+    copied = [p for group in other.param_groups for p in group["params"]]
+    give(params, 0)
+    give(copied, 0)
+    optimizer.step()
+    other.step()
+    assert_equal(copied, params)
+
+
+def test_the_shadow_finds_the_step_where_a_difference_begins():
+    params = make()
+    optimizer = TorchOptimizer(params, jp.SGD, lr=0.1, shadow=True)
+    run(params, optimizer, range(3))
+    assert [d.ulps for d in optimizer.distances] == [0, 0, 0]
+    with torch.no_grad():
+        params[1][0] += 1.0
+    run(params, optimizer, range(3, 4))
+    assert (optimizer.distances[3].step, optimizer.distances[3].name) == (4, "parameter 1")
+    assert optimizer.distances[3].ulps > 1000
+    assert optimizer.distances[3].relative > 0.1
+
+
+def test_a_factory_of_optax():
+    params = make()
+    optimizer = TorchOptimizer(params, optax.adamw, learning_rate=0.1)
+    before = [p.clone() for p in params]
+    run(params, optimizer, range(2))
+    assert all(not torch.equal(a, b) for a, b in zip(before, params, strict=True))
+    assert optimizer.state[params[0]]["0/mu"].shape == (5, 3)
+    give(params, 2)
+    params[0].grad = None
+    optimizer.step()
+    assert int(optimizer.state[params[1]]["0/count"]) == 3
+
+
+@pytest.mark.slow
+def test_sparse_gradients(correct_root):
+    sides = []
+    for cls in (torch.optim.SparseAdam, None):
+        torch.manual_seed(0)
+        table = torch.nn.Embedding(7, 3, sparse=True)
+        made = (
+            TorchOptimizer(table.parameters(), jp.SparseAdam)
+            if cls is None
+            else cls(table.parameters())
+        )
+        for step in range(3):
+            made.zero_grad()
+            (table(torch.tensor([step, 2, 2])) ** 2).sum().backward()
+            made.step()
+        sides.append(table.weight)
+    torch.testing.assert_close(sides[1], sides[0], rtol=0, atol=2e-7)
+
+
+REFUSED = {
+    "L-BFGS": ((jp.LBFGS,), {}, TypeError, "use torch.optim.LBFGS"),
+    "an unknown option": ((jp.SGD,), {"rate": 1.0}, TypeError, "rate"),
+    "torch's own option": ((jp.SGD,), {"foreach": True}, TypeError, "foreach"),
+    "out of range": ((jp.SGD,), {"lr": -1.0}, ValueError, "Invalid learning rate: -1.0"),
+    "a schedule": ((jp.SGD,), {"lr": lambda count: 0.1}, TypeError, "torch's schedulers"),
+    "a shadow of Optax": ((optax.sgd,), {"learning_rate": 0.1, "shadow": True}, TypeError, "torch"),
+}
+
+
+@pytest.mark.parametrize(("args", "options", "kind", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused(args, options, kind, message):
+    with pytest.raises(kind, match=message):
+        TorchOptimizer(make(), *args, **options)
+
+
+def test_a_bad_group_changes_nothing():
+    optimizer = interop.TorchOptimizer(make(), jp.AdamW)
+    with pytest.raises(ValueError, match="Invalid learning rate"):
+        optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": -1.0})
+    assert len(optimizer.param_groups) == 1

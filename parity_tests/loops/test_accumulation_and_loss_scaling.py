@@ -1,0 +1,154 @@
+"""Gradient accumulation and loss scaling, as torch's users write them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+import jaxopt_port as jp
+from parity_tests.oracles.bits import assert_same_bits
+from parity_tests.oracles.optimizer import TorchOracle, to_torch
+
+OPTIONS = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
+START = {"w": np.random.default_rng(0).standard_normal(33).astype(np.float32)}
+
+
+def gradients(steps, seed=1):
+    rng = np.random.default_rng(seed)
+    return [{"w": rng.standard_normal(33).astype(np.float32)} for _ in range(steps)]
+
+
+def test_accumulation_has_every_bit_of_torchs_loop():
+    oracle = TorchOracle(torch.optim.SGD, START, [["w"]], OPTIONS)
+    tx = jp.accumulate_grads(jp.SGD(**OPTIONS), steps=3)
+    params, state, traces = START, tx.init(START), 0
+
+    @jax.jit
+    def train_step(grads, state, params):
+        nonlocal traces
+        traces += 1
+        return jp.step(tx, grads, state, params)
+
+    oracle.optimizer.zero_grad()
+    for i, grads in enumerate(gradients(15)):
+        tensor = oracle.tensors["w"]
+        tensor.grad = (
+            to_torch(grads["w"]) if tensor.grad is None else tensor.grad + to_torch(grads["w"])
+        )
+        if (i + 1) % 3 == 0:
+            oracle.optimizer.step()
+            oracle.optimizer.zero_grad()
+        if i == 7:  # between steps, while gradients are held
+            oracle.change(0, {"lr": 0.03})
+            state = jp.set_hyperparams(state, lr=0.03)
+        params, state = train_step(grads, state, params)
+        assert_same_bits(params, oracle.params(), f"after gradient {i}")
+    assert traces == 1
+
+
+def test_accumulation_in_an_optax_loop():
+    tx = jp.accumulate_grads(jp.sgd(lr=0.5), steps=2)
+    params = {"w": jnp.zeros(2)}
+    state = tx.init(params)
+    for expected in (0.0, -1.0, 0.0, -1.0):
+        updates, state = tx.update({"w": jnp.ones(2)}, state, params)
+        assert updates["w"].tolist() == [expected] * 2
+    with pytest.raises(ValueError, match="positive integer steps"):
+        jp.accumulate_grads(tx, 0)
+
+
+INFINITE = {3, 4, 11}
+SCALER = {"init_scale": 2.0**12, "growth_factor": 1.7, "backoff_factor": 0.3, "growth_interval": 4}
+
+
+def test_grad_scaler_follows_torchs():
+    oracle = TorchOracle(torch.optim.SGD, START, [["w"]], OPTIONS)
+    theirs = torch.amp.GradScaler("cpu", **SCALER)
+    ours = jp.GradScaler(**SCALER)
+    scaler_state = ours.init()
+    tx = jp.SGD(**OPTIONS)
+    params, state = START, tx.init(START)
+    tensor = oracle.tensors["w"]
+    for i, grads in enumerate(gradients(20)):
+        factor = np.float32(np.inf if i in INFINITE else 1.0)
+        oracle.optimizer.zero_grad()
+        theirs.scale((tensor * to_torch(grads["w"] * factor)).sum()).backward()
+        theirs.step(oracle.optimizer)
+        theirs.update()
+
+        def loss(params, grads=grads, factor=factor, scaler_state=scaler_state):
+            return ours.scale(jnp.sum(params["w"] * grads["w"] * factor), scaler_state)
+
+        scaled = jax.grad(loss)(params)
+        unscaled, found_inf = ours.unscale(scaled, scaler_state)
+        assert bool(found_inf) == (i in INFINITE)
+        params, state = ours.step(tx, unscaled, state, params, found_inf)
+        scaler_state = ours.update(scaler_state, found_inf)
+        assert ours.state_dict(scaler_state) == theirs.state_dict(), f"step {i}"
+        assert_same_bits(params, oracle.params(), f"after step {i}")
+        if i == 9:  # each goes on from the other's state dict
+            scaler_state = ours.load_state_dict(theirs.state_dict())
+            theirs.load_state_dict(ours.state_dict(scaler_state))
+
+
+def test_a_skipped_step_leaves_the_step_count():
+    tx, scaler = jp.Adam(lr=0.1), jp.GradScaler()
+    params = {"w": jnp.ones(3)}
+    state = tx.init(params)
+    after = jax.jit(lambda found: scaler.step(tx, params, state, params, found))(True)
+    jax.tree.map(np.testing.assert_array_equal, after, (params, state))
+
+
+def test_the_whole_scaled_step_in_one_program():
+    scaler, tx = jp.GradScaler(growth_interval=1), jp.SGD(lr=0.1)
+    params, traces = {"w": jnp.ones(3)}, 0
+
+    @jax.jit
+    def train_step(params, state, scaler_state):
+        nonlocal traces
+        traces += 1
+
+        def loss(params):
+            half = params["w"].astype(jnp.float16)
+            return scaler.scale(jnp.sum(half * half).astype(jnp.float32), scaler_state)
+
+        grads, found_inf = scaler.unscale(jax.grad(loss)(params), scaler_state)
+        params, state = scaler.step(tx, grads, state, params, found_inf)
+        return params, state, scaler.update(scaler_state, found_inf), found_inf
+
+    state, scaler_state, found = tx.init(params), scaler.init(), []
+    for _ in range(12):
+        params, state, scaler_state, found_inf = train_step(params, state, scaler_state)
+        found.append(bool(found_inf))
+    assert any(found)
+    assert not all(found)
+    assert traces == 1
+    assert np.isfinite(params["w"]).all()
+
+
+def test_grad_scaler_errors_and_switches():
+    with pytest.raises(AssertionError, match=r"growth factor must be > 1\.0"):
+        jp.GradScaler(growth_factor=1.0)
+    with pytest.raises(AssertionError, match=r"backoff factor must be < 1\.0"):
+        jp.GradScaler(backoff_factor=1.0)
+    scaler = jp.GradScaler()
+    state = scaler.init()
+    with pytest.raises(ValueError, match="Attempting to unscale FP16 gradients"):
+        scaler.unscale({"w": jnp.ones(2, jnp.float16)}, state)
+    with pytest.raises(RuntimeError, match="source state dict is empty"):
+        scaler.load_state_dict({})
+    with pytest.raises(ValueError, match="saved with growth_factor 3"):
+        scaler.load_state_dict(jp.GradScaler(growth_factor=3.0).state_dict(state))
+    with pytest.raises(ValueError, match="it has no growth_factor, _growth_tracker; its entries"):
+        scaler.load_state_dict({"scale": 2.0, "backoff_factor": 0.5, "growth_interval": 9})
+    assert scaler.update(state, jnp.array(True), new_scale=5.0).scale == 5.0
+    largest = jp.GradScaler(init_scale=3e38, growth_interval=1)
+    assert largest.update(largest.init(), jnp.array(False)).scale == np.float32(3e38)
+    off = jp.GradScaler(enabled=False)
+    grads = {"w": jnp.full(2, jnp.inf)}
+    assert off.scale(3.0, state) == 3.0
+    assert off.unscale(grads, state)[0] is grads
+    assert off.update(state, jnp.array(True)) is state
+    assert off.state_dict(state) == {}
+    assert off.load_state_dict({}) == off.init()

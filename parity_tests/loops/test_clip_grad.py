@@ -1,0 +1,131 @@
+"""Gradient clipping against torch.nn.utils."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+from jax.experimental import checkify
+
+import jaxopt_port as jp
+from parity_tests.oracles.bits import assert_same_bits, most_ulps
+from parity_tests.oracles.optimizer import TorchOracle, to_numpy, to_torch
+from parity_tests.oracles.tolerances import bound
+
+NORMS = [0.0, 0.5, 1.0, 2.0, 3.0, math.inf, -math.inf]
+DTYPES = ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)]
+SHAPES = {"a": (7, 5), "b": (64,), "c": ()}
+
+
+def gradients(seed=0, dtype="float32", scale=1.0):
+    rng = np.random.default_rng(seed)
+    return {
+        name: np.asarray(jnp.asarray(scale * rng.standard_normal(shape), dtype))
+        for name, shape in SHAPES.items()
+    }
+
+
+def clipped_by_torch(grads, clip):
+    params = {}
+    for name, grad in grads.items():
+        params[name] = torch.nn.Parameter(torch.zeros_like(to_torch(grad)))
+        params[name].grad = to_torch(grad)
+    norm = clip(list(params.values()))
+    return {name: to_numpy(p.grad) for name, p in params.items()}, norm
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("max_norm", [0.1, pytest.param(1e4, marks=pytest.mark.slow)])
+def test_clip_grad_norm(max_norm, dtype):
+    grads = gradients(dtype=dtype)
+
+    def clip_by_each(grads):
+        return [jp.clip_grad_norm(grads, max_norm, norm_type) for norm_type in NORMS]
+
+    limit = bound(f"clip {dtype}")
+    for norm_type, (ours, norm) in zip(NORMS, jax.jit(clip_by_each)(grads), strict=True):
+        clip = functools.partial(
+            torch.nn.utils.clip_grad_norm_, max_norm=max_norm, norm_type=norm_type
+        )
+        theirs, their_norm = clipped_by_torch(grads, clip)
+        assert most_ulps({"norm": norm}, {"norm": to_numpy(their_norm)}) <= limit
+        assert most_ulps(ours, theirs) <= limit
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bits_where_the_norm_is_known(dtype):
+    """All that is not a sum has torch's bits: the 1e-6, the reciprocal, the product."""
+    grads = gradients(dtype=dtype)
+    norm = jp.get_total_norm(grads)
+    clip = functools.partial(
+        torch.nn.utils.clip_grads_with_norm_, max_norm=0.7, total_norm=to_torch(norm)
+    )
+    theirs, _ = clipped_by_torch(grads, clip)
+    ours = jax.jit(lambda grads, norm: jp.clip_grads_with_norm(grads, 0.7, norm))(grads, norm)
+    assert_same_bits(ours, theirs, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_clip_grad_value(dtype):
+    grads = gradients(dtype=dtype)
+    grads["b"] = np.where(np.arange(64) % 9 == 0, np.nan, grads["b"]).astype(grads["b"].dtype)
+    clip = functools.partial(torch.nn.utils.clip_grad_value_, clip_value=0.3)
+    theirs, _ = clipped_by_torch(grads, clip)
+    assert most_ulps(jp.clip_grad_value(grads, 0.3), theirs) == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, pytest.param(np.inf, marks=pytest.mark.slow)])
+def test_nonfinite_norms(bad):
+    grads = gradients()
+    grads["a"] = np.where(np.arange(35).reshape(7, 5) == 0, np.float32(bad), grads["a"])
+    clip = functools.partial(torch.nn.utils.clip_grad_norm_, max_norm=1.0)
+    theirs, _ = clipped_by_torch(grads, clip)
+    ours, norm = jp.clip_grad_norm(grads, 1.0)
+    assert not np.isfinite(norm)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+    with pytest.raises(RuntimeError) as of_torch:
+        clipped_by_torch(grads, functools.partial(clip, error_if_nonfinite=True))
+    with pytest.raises(RuntimeError) as of_port:
+        jp.clip_grad_norm(grads, 1.0, error_if_nonfinite=True)
+    assert str(of_port.value) == str(of_torch.value)
+
+    checked = functools.partial(jp.clip_grad_norm, max_norm=1.0, error_if_nonfinite=True)
+    with pytest.raises(ValueError, match="checkify"):
+        jax.jit(checked)(grads)
+    error, _ = checkify.checkify(jax.jit(checked))(grads)
+    assert "is non-finite, so it cannot be clipped" in error.get()
+
+
+def test_nothing_to_clip():
+    assert jp.clip_grad_norm({}, 1.0) == ({}, 0.0)
+    grads, norm = jp.clip_grad_norm({"a": None, "b": jnp.ones(4)}, 1e3)
+    assert grads["a"] is None
+    assert float(norm) == 2.0
+
+
+@pytest.mark.parametrize("momentum", [0.9, pytest.param(0.0, marks=pytest.mark.slow)])
+def test_bits_of_an_optimizer_with_clipping_before_it(momentum):
+    """A norm that sums exactly: every bit of 20 clipped steps, in one chain, over two groups."""
+    rng = np.random.default_rng(3)
+    params = {name: rng.standard_normal(4).astype(np.float32) for name in "ab"}
+    options = {"lr": 0.1, "momentum": momentum, "weight_decay": 0.01}
+    oracle = TorchOracle(torch.optim.SGD, params, [["a"], ["b"]], options, [{}, {"lr": 0.02}])
+    groups = [{"params": "a"}, {"params": "b", "lr": 0.02}]
+    tx = optax.chain(
+        jp.clip_by_grad_value(2.0), jp.clip_by_grad_norm(1.0), jp.SGD(groups, **options)
+    )
+    state = tx.init(params)
+    for step in range(20):
+        grads = {name: rng.integers(-3, 4, 4).astype(np.float32) for name in "ab"}
+        for name, tensor in oracle.tensors.items():
+            tensor.grad = to_torch(grads[name])
+        torch.nn.utils.clip_grad_value_(oracle.tensors.values(), 2.0)
+        torch.nn.utils.clip_grad_norm_(oracle.tensors.values(), 1.0)
+        oracle.optimizer.step()
+        params, state = jp.step(tx, grads, state, params)
+        assert_same_bits(params, oracle.params(), f"after step {step}")

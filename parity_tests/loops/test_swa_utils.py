@@ -1,0 +1,159 @@
+"""Weight averaging against torch.optim.swa_utils."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from torch.optim import swa_utils as torch_swa
+
+import jaxopt_port as jp
+from jaxopt_port import swa_utils as swa
+from parity_tests.oracles.bits import most_ulps
+from parity_tests.oracles.optimizer import to_numpy, to_torch
+from parity_tests.oracles.tolerances import bound
+
+
+class Net(torch.nn.Module):
+    def __init__(self, arrays):
+        super().__init__()
+        self.w = torch.nn.Parameter(to_torch(arrays["w"]))
+        self.register_buffer("b", to_torch(arrays["b"]))
+        self.register_buffer("n", to_torch(arrays["n"]))
+
+
+def model_at(step, dtype="float32"):
+    rng = np.random.default_rng(step)
+    w = jnp.asarray(rng.standard_normal((9, 5)), dtype)
+    b = jnp.asarray(rng.standard_normal(7), dtype)
+    return {"w": np.asarray(w), "b": np.asarray(b), "n": np.int32([step, 5 * step])}
+
+
+AVERAGES = {
+    "default": lambda s: {},
+    "swa": lambda s: {"avg_fn": s.get_swa_avg_fn()},
+    "ema": lambda s: {"avg_fn": s.get_ema_avg_fn(0.9)},
+    "ema default decay": lambda s: {"avg_fn": s.get_ema_avg_fn()},
+    "multi swa": lambda s: {"multi_avg_fn": s.get_swa_multi_avg_fn()},
+    "multi ema": lambda s: {"multi_avg_fn": s.get_ema_multi_avg_fn(0.9)},
+    "multi ema fast": lambda s: {"multi_avg_fn": s.get_ema_multi_avg_fn(0.3)},
+    "own": lambda s: {"avg_fn": lambda a, c, n: 0.5 * a + 0.5 * c},
+}
+
+
+QUICK = [("default", "float32", True), ("multi ema", "float32", False)]
+ALL = list(itertools.product(AVERAGES, ["float32", "bfloat16"], [False, True]))
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "use_buffers"),
+    [case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in ALL],
+)
+def test_averages(name, dtype, use_buffers):
+    make = AVERAGES[name]
+    first = model_at(0, dtype)
+    theirs = torch_swa.AveragedModel(Net(first), use_buffers=use_buffers, **make(torch_swa))
+    ours = swa.AveragedModel(use_buffers=use_buffers, **make(swa))
+    # torch's lerp cannot average integers equally, and this library's cannot either.
+    buffers = ("b",) if name == "multi swa" and use_buffers else ("b", "n")
+    if buffers == ("b",):
+        del theirs.module._buffers["n"]
+    averages = ours.init({"w": first["w"]}, {k: first[k] for k in buffers})
+    update = jax.jit(ours.update_parameters)
+    for step in range(1, 8):
+        arrays = model_at(step, dtype)
+        net = Net(arrays)
+        if buffers == ("b",):
+            del net._buffers["n"]
+        theirs.update_parameters(net)
+        averages = update(averages, {"w": arrays["w"]}, {k: arrays[k] for k in buffers})
+        held = {**averages.params, **averages.buffers}
+        expected = {k: to_numpy(v) for k, v in theirs.module.state_dict().items()}
+        for key in ("w", "b"):
+            assert most_ulps({key: held[key]}, {key: expected[key]}) <= bound("averaging")
+        if "n" in buffers:
+            np.testing.assert_array_equal(held["n"], expected["n"])
+        assert int(averages.n_averaged) == int(theirs.n_averaged)
+
+
+def test_errors():
+    for make in (swa.get_ema_avg_fn, swa.get_ema_multi_avg_fn):
+        with pytest.raises(ValueError, match=r"Invalid decay value 1.5 provided"):
+            make(1.5)
+    with pytest.raises(AssertionError, match="Only one of avg_fn and multi_avg_fn"):
+        swa.AveragedModel(swa.get_swa_avg_fn(), swa.get_swa_multi_avg_fn())
+    with pytest.raises(TypeError, match="cannot average int32 arrays"):
+        swa.get_swa_multi_avg_fn()([jnp.arange(3)], [jnp.arange(3)], 1)
+    averaged = swa.AveragedModel()
+    averages = averaged.init({"w": jnp.ones(2)})
+    with pytest.raises(ValueError, match="not the one that the averages were made for"):
+        averaged.update_parameters(averages, {"v": jnp.ones(2)})
+
+
+class BatchNormed(nnx.Module):
+    def __init__(self, rngs):
+        self.norm = nnx.BatchNorm(3, momentum=0.9, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, deterministic=True, rngs=rngs)
+
+    def __call__(self, x):
+        return self.dropout(self.norm(x))
+
+
+@pytest.mark.slow
+def test_update_bn_against_torch():
+    rng = np.random.default_rng(0)
+    batches = [rng.standard_normal((8, 3)).astype(np.float32) * 3 + 1 for _ in range(5)]
+    theirs = torch.nn.Sequential(torch.nn.BatchNorm1d(3))
+    torch_swa.update_bn([torch.from_numpy(batch) for batch in batches], theirs)
+    model = BatchNormed(nnx.Rngs(0))
+    model.norm.mean[...] += 7
+    model.eval()
+    swa.update_bn([(batch, "label") for batch in batches], model)
+    np.testing.assert_allclose(model.norm.mean[...], theirs[0].running_mean, rtol=1e-5)
+    unbiased = model.norm.var[...] * (8 / 7)
+    np.testing.assert_allclose(unbiased, theirs[0].running_var, rtol=1e-5)
+    assert model.norm.momentum == 0.9
+    assert model.norm.use_running_average
+    assert model.dropout.deterministic
+
+
+def test_update_bn_leaves_other_models_alone():
+    def no_batch():
+        raise AssertionError("a batch was taken")
+        yield
+
+    swa.update_bn(no_batch(), nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
+
+
+@pytest.mark.slow
+def test_averaging_begins_after_some_steps_in_one_scan():
+    """The loop of torch's docs: averages and SWALR from an epoch on, a schedule before it."""
+    tx, averaged = jp.SGD(lr=0.1), swa.AveragedModel()
+    cosine, swa_lr = jp.lr_scheduler.CosineAnnealingLR(100), swa.SWALR(0.05, anneal_epochs=3)
+
+    def step(carried, epoch):
+        params, state, cosine_state, swa_state, averages = carried
+        params, state = jp.step(tx, {"w": jnp.ones(2)}, state, params)
+
+        def average():
+            new_state, new_swa = swa_lr.step(state, swa_state)
+            return new_state, cosine_state, new_swa, averaged.update_parameters(averages, params)
+
+        def before():
+            return *cosine.step(state, cosine_state), swa_state, averages
+
+        rest = jax.lax.cond(epoch > 5, average, before)
+        return (params, *rest), params["w"]
+
+    params = {"w": jnp.zeros(2)}
+    state, cosine_state = cosine.init(tx.init(params))
+    state, swa_state = swa_lr.init(state, cosine.param_groups(cosine_state))
+    start = (params, state, cosine_state, swa_state, averaged.init(params))
+    end, path = jax.jit(lambda start: jax.lax.scan(step, start, jnp.arange(10)))(start)
+    assert int(end[-1].n_averaged) == 4
+    np.testing.assert_allclose(end[-1].params["w"], path[6:].mean(axis=0), rtol=1e-6)
+    (lr,) = swa_lr.get_last_lr(end[3])
+    assert lr == pytest.approx(0.05)

@@ -1,0 +1,213 @@
+"""Schedulers in use: groups, wrapped states, compiled loops, schedules."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+from flax import nnx
+
+import jaxopt_port as jp
+from jaxopt_port import lr_scheduler as lrs
+from parity_tests.oracles.scheduled_groups import GROUPS, PARAMS, stepped_optimizer, stepped_state
+
+
+@pytest.fixture
+def state():
+    return stepped_state()
+
+
+# ── groups and states ──────────────────────────────────────────────────────────────────────────
+
+
+def test_frozen_groups_are_left_out(state):
+    scheduler = lrs.OneCycleLR([0.1, 0.2], 10)
+    begun, sched_state = scheduler.init(state)
+    first, second = scheduler.get_last_lr(sched_state)
+    assert (first, second) == (pytest.approx(0.1 / 25), pytest.approx(0.2 / 25))
+    assert [group.get("lr") for group in jp.get_hyperparams(begun)] == [first, second, None]
+
+
+def test_groups_of_two_programs():
+    groups = [{"params": "a", "nesterov": True}, {"params": "b", "lr": 0.2}, {"params": "c"}]
+    state = jp.SGD(groups, lr=0.1, momentum=0.9).init(PARAMS)
+    begun, _ = lrs.ConstantLR(0.5).init(state)
+    assert [g["lr"] for g in jp.get_hyperparams(begun)] == [0.05, 0.1, 0.05]
+
+
+def test_optax_factories_have_their_own_names():
+    tx = jp.param_groups(optax.adamw, [{"params": "a"}, {"params": jp.REST}], learning_rate=0.1)
+    scheduler = lrs.OneCycleLR(0.1, 10, max_momentum=0.7)
+    begun, _ = scheduler.init(tx.init(PARAMS))
+    for group in jp.get_hyperparams(begun):
+        assert (group["learning_rate"], group["b1"]) == (pytest.approx(0.004), 0.7)
+
+
+def test_a_scheduled_number_is_refused():
+    state = jp.SGD(lr=optax.constant_schedule(0.1)).init(PARAMS)
+    with pytest.raises(ValueError, match="set by an Optax schedule"):
+        lrs.ConstantLR().init(state)
+
+
+def test_second_scheduler_of_an_optimizer(state):
+    """As torch's docs chain two by hand: the second begins from the optimizer's own lr."""
+    ours = stepped_optimizer()
+    first, second = lrs.ConstantLR(0.5), lrs.CosineAnnealingLR(10)
+    theirs = [torch.optim.lr_scheduler.ConstantLR(ours, 0.5)]
+    theirs.append(torch.optim.lr_scheduler.CosineAnnealingLR(ours, 10))
+    ours.step()
+    state, one = first.init(state)
+    state, two = second.init(state, first.param_groups(one))
+    for _ in range(12):
+        for scheduler in theirs:
+            scheduler.step()
+        state, one = first.step(state, one)
+        state, two = second.step(state, two)
+        lr = [g["lr"] for g in jp.get_hyperparams(state) if "lr" in g]
+        assert lr == [g["lr"] for g in ours.param_groups]
+
+
+@pytest.mark.slow
+def test_states_in_a_chain_and_in_nnx():
+    model = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+    tx = optax.chain(optax.clip_by_global_norm(1.0), jp.SGD(lr=0.1, momentum=0.9))
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    scheduler = lrs.OneCycleLR(0.1, 10)
+    optimizer.opt_state, sched_state = scheduler.init(optimizer.opt_state)
+
+    @nnx.jit
+    def train_step(model, optimizer, sched_state):
+        grads = nnx.grad(lambda model: jnp.sum(model(jnp.ones(2)) ** 2))(model)
+        optimizer.update(model, grads)
+        optimizer.opt_state, sched_state = scheduler.step(optimizer.opt_state, sched_state)
+        return sched_state
+
+    for _ in range(3):
+        sched_state = train_step(model, optimizer, sched_state)
+    (lr,) = scheduler.get_last_lr(sched_state)
+    group = jp.get_hyperparams(optimizer.opt_state)[0]
+    assert group["lr"] == lr
+    assert group["momentum"] == pytest.approx(0.85, abs=0.01)
+
+
+# ── compiled loops ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_training_and_scheduling_in_one_scan_of_a_thousand_steps():
+    tx = jp.SGD(GROUPS, lr=0.1, momentum=0.9)
+    warm_up = lrs.LinearLR(0.1, total_iters=50)
+    scheduler = lrs.SequentialLR([warm_up, lrs.CosineAnnealingLR(950)], [50])
+    traces = 0
+
+    def step(carried, _):
+        nonlocal traces
+        traces += 1
+        params, state, sched_state = carried
+        params, state = jp.step(tx, params, state, params)
+        state, sched_state = scheduler.step(state, sched_state)
+        return (params, state, sched_state), None
+
+    @jax.jit
+    def train(params):
+        state, sched_state = scheduler.init(tx.init(params))
+        return jax.lax.scan(step, (params, state, sched_state), length=1000)[0]
+
+    assert "callback" not in str(jax.make_jaxpr(train)(PARAMS))
+    traces = 0
+    _, _, sched_state = train(PARAMS)
+    assert traces <= 1  # none where the trace above is used again
+    made = stepped_optimizer()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warm_up = torch.optim.lr_scheduler.LinearLR(made, 0.1, total_iters=50)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(made, 950)
+        theirs = torch.optim.lr_scheduler.SequentialLR(made, [warm_up, cosine], [50])
+        for _ in range(1000):
+            theirs.step()
+    assert scheduler.get_last_lr(sched_state) == theirs.get_last_lr()
+    assert scheduler.state_dict(sched_state) == theirs.state_dict()
+
+
+def test_a_step_too_many_in_a_compiled_program_is_nan(state):
+    scheduler = lrs.OneCycleLR(0.1, 1)
+    step = jax.jit(scheduler.step)
+    begun = step(*scheduler.init(state))
+    assert np.isfinite(scheduler.get_last_lr(begun[1])).all()
+    assert np.isnan(scheduler.get_last_lr(step(*begun)[1])).all()
+
+
+def test_eager_and_compiled_steps_mix(state):
+    scheduler = lrs.CosineAnnealingWarmRestarts(3, 2)
+    step = jax.jit(scheduler.step)
+    mixed = eager = scheduler.init(state)
+    for i in range(12):
+        eager = scheduler.step(*eager)
+        mixed = (step if i % 2 else scheduler.step)(*mixed)
+    assert scheduler.state_dict(mixed[1]) == scheduler.state_dict(eager[1])
+    assert jax.tree.structure(mixed) == jax.tree.structure(eager)
+    assert jax.tree.map(jnp.result_type, mixed) == jax.tree.map(jnp.result_type, eager)
+
+
+def test_a_function_that_branches_says_what_to_do(state):
+    scheduler = lrs.LambdaLR(lambda epoch: 1.0 if epoch < 3 else 0.1)
+    scheduler.step(*scheduler.init(state))
+    with pytest.raises(jax.errors.TracerBoolConversionError):
+        jax.jit(scheduler.step)(*scheduler.init(state))
+
+
+# ── schedules ──────────────────────────────────────────────────────────────────────────────────
+
+SCHEDULES = {
+    "onecycle": (lrs.OneCycleLR(0.1, 60), 61),
+    "restarts": (lrs.CosineAnnealingWarmRestarts(7, 2), 50),
+    "swa": (lrs.SWALR(0.01, 20), 40),
+    "three deep": (
+        lrs.SequentialLR([lrs.ChainedScheduler([lrs.LinearLR(), lrs.StepLR(4)])], []),
+        50,
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SCHEDULES)
+def test_as_schedule_is_the_undisturbed_run(case):
+    scheduler, steps = SCHEDULES[case]
+    tx = jp.SGD(lr=0.1, momentum=0.9)
+    state = jp.step(tx, PARAMS, tx.init(PARAMS), PARAMS)[1]
+    state, sched_state = scheduler.init(state)
+    # Half of it is beyond the table.
+    with jax.enable_x64(True):
+        schedule = scheduler.as_schedule(0.1, steps_per_epoch=3, total_steps=steps // 2)
+        compiled = jax.jit(schedule)
+        for step in range(steps):
+            assert [float(compiled(3 * step + 2))] == scheduler.get_last_lr(sched_state)
+            if step < steps - 1:
+                state, sched_state = scheduler.step(state, sched_state)
+    assert scheduler.as_schedule(0.1)(0).dtype == jnp.float32
+
+
+@pytest.mark.slow
+def test_a_schedule_in_a_plain_optax_chain():
+    schedule = lrs.StepLR(2, gamma=0.5).as_schedule(0.5, total_steps=10)
+    tx = optax.sgd(schedule)
+    params, state = {"w": jnp.zeros(1)}, tx.init({"w": jnp.zeros(1)})
+    moved = []
+    for _ in range(5):
+        updates, state = tx.update({"w": jnp.ones(1)}, state, params)
+        moved.append(-float(updates["w"][0]))
+    assert moved == [0.5, 0.5, 0.25, 0.25, 0.125]
+
+
+def test_a_plateau_is_no_schedule():
+    with pytest.raises(ValueError, match="follows a metric"):
+        lrs.ReduceLROnPlateau().as_schedule(0.1)
+    with pytest.raises(ValueError, match="positive integer steps_per_epoch"):
+        lrs.StepLR(3).as_schedule(0.1, 0)
+
+
+def test_schedulers_can_be_hashed_and_compared():
+    assert lrs.MultiStepLR([1, 2]) == lrs.MultiStepLR((1, 2))
+    assert len({lrs.StepLR(3), lrs.StepLR(3), lrs.OneCycleLR([0.1, 0.2], 10)}) == 2

@@ -1,0 +1,179 @@
+"""One scheduler in torch and here, stepped side by side."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+import jaxopt_port as jp
+from jaxopt_port.numerics import decoded
+from jaxopt_port.verify.recipes._loops import TorchSchedulers
+from parity_tests.oracles.scheduler_case import Case
+from parity_tests.oracles.scheduler_cases import CASES
+
+STEPS = 300
+OPTIONS = {"SGD": {"momentum": 0.9}, "Adam": {}}
+
+
+def arguments(case: Case, step: int) -> tuple[Any, ...]:
+    """What the step is told: metric and epoch, exact in float32."""
+    given = [of(step) for of in (case.metric, case.epoch) if of is not None]
+    return tuple(x if isinstance(x, int) else float(np.float32(x)) for x in given)
+
+
+class TorchSide:
+    from_ = 0  # the step at which a run begins
+
+    def __init__(self, case: Case):
+        groups = [{"params": [torch.nn.Parameter(torch.ones(1))], "lr": lr} for lr in case.lrs]
+        for name, values in case.resumed.items():
+            for group, value in zip(groups, values, strict=True):
+                group[name] = value
+        self.case = case
+        self.optimizer = getattr(torch.optim, case.optimizer)(groups, **OPTIONS[case.optimizer])
+        with warnings.catch_warnings():
+            # torch's order warning where a composite is in a composite.
+            warnings.simplefilter("ignore")
+            self.scheduler = case.make(TorchSchedulers(self.optimizer))
+        self.optimizer.step()
+
+    def step(self, i: int):
+        self.scheduler.step(*arguments(self.case, i + self.from_))
+
+    def read(self) -> list[list[float]]:
+        groups = self.optimizer.param_groups
+        momenta = [g["momentum"] if "momentum" in g else g["betas"][0] for g in groups]
+        return [[g["lr"] for g in groups], momenta]
+
+    def set_lr(self, lr: float, group: int):
+        self.optimizer.param_groups[group]["lr"] = lr
+
+
+@functools.cache
+def stepped_state(optimizer: str, lrs: tuple[float, ...]):
+    """The state of an optimizer that has taken a step, as NumPy arrays."""
+    params = {str(i): jnp.ones(1) for i in range(len(lrs))}
+    groups = [{"params": str(i), "lr": lr} for i, lr in enumerate(lrs)]
+    tx = getattr(jp, optimizer)(groups, **OPTIONS[optimizer])
+    _, state = jp.step(tx, params, tx.init(params), params)
+    return jax.tree.map(np.asarray, state)
+
+
+def parts_of(state, case: Case):
+    """Learning rates and momenta as the state holds them."""
+    held = {name: number.parts for name, number in state.numbers.items()}
+    return held["lr"], held["betas"][:, 0] if case.optimizer == "Adam" else held["momentum"]
+
+
+def numbers_of(state, case: Case) -> np.ndarray:
+    return decoded(np.stack(parts_of(state, case)))
+
+
+class PortSide:
+    from_ = 0
+
+    def __init__(self, case: Case):
+        self.case = case
+        self.scheduler = case.make(jp.lr_scheduler)
+        entries = [
+            {name: values[i] for name, values in case.resumed.items()} for i in range(len(case.lrs))
+        ]
+        state = stepped_state(case.optimizer, tuple(case.lrs))
+        self.state, self.sched_state = self.scheduler.init(state, entries)
+
+    def step(self, i: int):
+        given = arguments(self.case, i + self.from_)
+        self.state, self.sched_state = self.scheduler.step(self.state, self.sched_state, *given)
+
+    def read(self) -> np.ndarray:
+        return numbers_of(self.state, self.case)
+
+    def set_lr(self, lr: float, group: int):
+        self.state = jp.set_hyperparams(self.state, lr=lr, group=group)
+
+
+def run(side, steps: int = STEPS, events=None) -> np.ndarray:
+    """Learning rates and momenta, (steps + 1, 2, groups).
+
+    ``events`` are functions of the side, by the step before which they happen.
+    """
+    read = [side.read()]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The epoch parameter")
+        for i in range(steps):
+            if events and i in events:
+                events[i](side)
+            side.step(i)
+            read.append(side.read())
+    return np.array(read)
+
+
+@functools.cache
+def torch_run(name: str) -> np.ndarray:
+    return run(TorchSide(CASES[name]))
+
+
+def scanned(names: list[str], *, steps: int = STEPS) -> dict[str, np.ndarray]:
+    """The runs of several schedulers in one compiled scan."""
+    return _compiled(
+        names, steps, lambda step: lambda start, xs: jax.lax.scan(step, start, xs, length=steps)[1]
+    )
+
+
+def jitted(names: list[str], *, steps: int = STEPS) -> dict[str, np.ndarray]:
+    """The same with a compiled step in a Python loop."""
+
+    def loop(step):
+        traces = 0
+
+        @jax.jit
+        def compiled(carried, x):
+            nonlocal traces
+            traces += 1
+            return step(carried, x)
+
+        def run(carried, xs):
+            read = []
+            for i in range(steps):
+                row = {name: tuple(column[i] for column in x) for name, x in xs.items()}
+                carried, parts = compiled(carried, row)
+                read.append(parts)
+            assert traces == 1
+            return jax.tree.map(lambda *parts: np.stack(parts), *read)
+
+        return run
+
+    return _compiled(names, steps, loop, jit=False)
+
+
+def _compiled(names, steps, runner, jit=True):
+    sides = {name: PortSide(CASES[name]) for name in names}
+    xs = {name: _columns(CASES[name], steps) for name in names}
+
+    def step(carried, x):
+        new, read = {}, {}
+        for name, (state, sched_state) in carried.items():
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The epoch parameter")
+                new[name] = sides[name].scheduler.step(state, sched_state, *x[name])
+            read[name] = jnp.stack(parts_of(new[name][0], CASES[name]))
+        return new, read
+
+    run = runner(step)
+    start = {name: (side.state, side.sched_state) for name, side in sides.items()}
+    parts = (jax.jit(run) if jit else run)(start, xs)
+    return {
+        name: np.concatenate([sides[name].read()[None], decoded(parts[name])]) for name in names
+    }
+
+
+def _columns(case: Case, steps: int) -> tuple[np.ndarray, ...]:
+    columns = zip(*(arguments(case, i) for i in range(steps)), strict=True)
+    kinds = {True: np.int32, False: np.float32}
+    return tuple(np.array(c, kinds[isinstance(c[0], int)]) for c in columns)

@@ -1,0 +1,108 @@
+"""A trace is recorded where there is no JAX and read where there is no torch, both from scratch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+RECORD = """
+import importlib.util
+assert all(importlib.util.find_spec(name) is None for name in ("jax", "numpy", "jaxopt_port"))
+import torch
+from record import TorchSide, record
+torch.manual_seed(0)
+module = torch.nn.Sequential(torch.nn.Linear(5, 5), torch.nn.ReLU(), torch.nn.Linear(5, 3))
+optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2, weight_decay=0.1)
+side = TorchSide(
+    module=module,
+    optimizer=optimizer,
+    loss=lambda output, batch: torch.nn.functional.cross_entropy(output, batch[1]),
+    scheduler=torch.optim.lr_scheduler.StepLR(optimizer, 4, 0.5),
+    clip=lambda parameters: torch.nn.utils.clip_grad_norm_(parameters, 0.5),
+)
+batches = [(torch.randn(16, 5), torch.randint(3, (16,))) for _ in range(15)]
+record("run.trace", side, batches, name="from scratch")
+"""
+
+CASE = """
+import importlib.util
+assert all(importlib.util.find_spec(name) is None for name in ("torch", "safetensors"))
+import jax, jax.numpy as jnp, json, optax, sys
+import jaxopt_port as jp
+from flax import nnx
+from jaxopt_port import verify
+
+WEIGHT_DECAY = float(sys.argv[1])
+
+class Model(nnx.Module):
+    def __init__(self):
+        rngs = nnx.Rngs(1)
+        self.layers = nnx.List([nnx.Linear(5, 5, rngs=rngs), nnx.relu, nnx.Linear(5, 3, rngs=rngs)])
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+def loss(output, batch):
+    return optax.softmax_cross_entropy_with_integer_labels(output, batch[1]).mean()
+
+tx = jp.AdamW(lr=1e-2, weight_decay=WEIGHT_DECAY)
+scheduler = jp.lr_scheduler.StepLR(4, 0.5)
+clip = lambda grads: jp.clip_grad.clip_grad_norm(grads, 0.5)[0]
+side = verify.nnx_side(Model(), tx=tx, loss=loss, scheduler=scheduler, clip=clip)
+report = verify.replay("run.trace", side, rename=[(r"^", "layers.")])
+assert not [name for name in sys.modules if name == "torch"]
+first = report.first
+found = None if first is None else [first.step, first.stage]
+print(json.dumps({"steps": report.steps, "found": found, "message": str(report)}))
+"""
+
+
+def environment(folder, *packages):
+    """Make an environment from scratch; return its Python."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    python = folder / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
+    # Most of what is installed is never imported here: there is no need to compile it.
+    pinned = ["--no-compile", "--constraint", ROOT / "constraints.txt"]
+    subprocess.run([*pip, *pinned, *packages], check=True)
+    return python
+
+
+def ran(python, code, folder, *arguments, warnings="error"):
+    command = [python, "-W", warnings, "-c", code, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A folder with a trace that was recorded where there is only torch."""
+    folder = tmp_path_factory.mktemp("recorded")
+    python = environment(folder / "torch-only", "torch")
+    source = ROOT / "jaxopt_port" / "verify" / "record.py"
+    (folder / "record.py").write_text(source.read_text())
+    # Without NumPy, torch warns as it is imported.
+    ran(python, RECORD, folder, warnings="ignore::UserWarning")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def without_torch(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("without_torch")
+    return environment(folder / "jax-only", f"{ROOT}[cli]")
+
+
+@pytest.mark.slow
+def test_recorded_without_jax_and_replayed_without_torch(recorded, without_torch):
+    same = json.loads(ran(without_torch, CASE, recorded, "0.1"))
+    assert (same["steps"], same["found"]) == (15, None), same
+    other = json.loads(ran(without_torch, CASE, recorded, "0.2"))
+    assert other["found"] is not None
+    assert other["found"][0] == 0, other

@@ -1,0 +1,214 @@
+"""Traces that cannot be read, or be written, and what is said about it."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxopt_port.verify.record import main, record
+from jaxopt_port.verify.trace import Trace
+from parity_tests.verify.recorded_runs import CASES, batches, side
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recorded") / "run.trace"
+    record(folder, side(CASES["sgd"]), batches(4))
+    return folder
+
+
+def edited(**changed):
+    def edit(folder):
+        facts = json.loads((folder / "trace.json").read_text())
+        facts |= changed
+        facts = {k: v for k, v in facts.items() if v is not None}
+        (folder / "trace.json").write_text(json.dumps(facts))
+
+    return edit
+
+
+def cut(name, size):
+    def edit(folder):
+        file = folder / name
+        file.write_bytes(file.read_bytes()[:size])
+
+    return edit
+
+
+def removed(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def garbled(name, old, new):
+    def edit(folder):
+        file = folder / name
+        assert old in file.read_bytes()
+        file.write_bytes(file.read_bytes().replace(old, new))
+
+    return edit
+
+
+STEP = "steps/00000002.safetensors"
+DAMAGES = {
+    "no trace.json": (removed("trace.json"), "is no trace: a folder with trace.json"),
+    "not JSON": (cut("trace.json", 40), "trace.json is damaged"),
+    "other JSON": (edited(format="a list"), 'no "format": "jaxopt_port trace"'),
+    "other version": (
+        edited(version=9, environment={"jaxopt_port": "7.1"}),
+        r"has version 9 of the format, and this jaxopt_port reads version 1.*recorded it \(7.1\)",
+    ),
+    "lacks a fact": (edited(groups=None), "it lacks groups"),
+    "incomplete": (edited(complete=False), "4 of 4 steps are whole. allow_partial=True"),
+    "missing step": (removed(STEP), "00000002.safetensors or its line in scalars.jsonl is missing"),
+    "short step": (cut(STEP, 700), "00000002.safetensors or its line"),
+    "no scalars": (removed("scalars.jsonl"), "00000000.safetensors or its line"),
+    "short scalars": (cut("scalars.jsonl", -5), "00000003.safetensors or its line"),
+    "garbled line": (garbled("scalars.jsonl", b'{"step": 1', b'{"step" 1'), "damaged in line 2"),
+    "swapped line": (garbled("scalars.jsonl", b'"step": 1', b'"step": 3'), "line 2 is not that of"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_trace(name, recorded, tmp_path):
+    edit, message = DAMAGES[name]
+    shutil.copytree(recorded, tmp_path / "t")
+    assert Trace.open(tmp_path / "t").steps == 4
+    edit(tmp_path / "t")
+    with pytest.raises(ValueError, match=message):
+        Trace.open(tmp_path / "t")
+
+
+def test_a_damaged_header_of_a_step(recorded, tmp_path):
+    shutil.copytree(recorded, tmp_path / "t")
+    garbled(STEP, b'"grad/0.weight"', b'"grad/0.weight:')(tmp_path / "t")
+    trace = Trace.open(tmp_path / "t")
+    trace.evaluation(1)
+    with pytest.raises(ValueError, match=r"00000002.safetensors is no .* or damaged"):
+        trace.evaluation(2)
+
+
+def test_a_recording_that_was_cut_off(tmp_path):
+    def breaking():
+        yield from batches(3)
+        raise OSError("the disk of the data is gone")
+
+    with pytest.raises(OSError, match="gone"):
+        record(tmp_path / "t", side(CASES["sgd"]), breaking(), steps=9)
+    with pytest.raises(ValueError, match="3 of 9 steps are whole"):
+        Trace.open(tmp_path / "t")
+    trace = Trace.open(tmp_path / "t", allow_partial=True)
+    assert trace.steps == 3
+    assert trace.notes == ["the trace ends after 3 of 9 steps"]
+    trace.evaluation(2)
+    with pytest.raises(IndexError, match="steps 0 to 2, not 3"):
+        trace.evaluation(3)
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no trace"):
+        Trace.open(tmp_path / "nothing")
+
+
+X, Y = batches(1)[0]
+OTHERS = {
+    "values": ((X + 1, Y), r"step 0: batch\[0\] has other values than those that were recorded"),
+    "one bit": ((np.nextafter(X, 9).astype(X.dtype), Y), r"batch\[0\] has other values"),
+    "labels": ((X, Y[::-1]), r"batch\[1\] has other values"),
+    "shape": ((X[:3], Y), r"batch\[0\] has shape \(3, 5\); \(6, 5\) was recorded"),
+    "length": ((X,), "batch is a tuple of 1; a tuple of 2 was recorded"),
+    "dict": ({"x": X}, "batch is a dict with .'x'.; a tuple of 2"),
+    "none": (None, "the case has to give the batches"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_batches_than_those_recorded(name, tmp_path):
+    batch, message = OTHERS[name]
+    record(tmp_path / "t", side(CASES["sgd"]), batches(1), store_batches=False)
+    trace = Trace.open(tmp_path / "t")
+    trace.evaluation(0, [X.astype(np.float64), Y])
+    with pytest.raises(ValueError, match=message):
+        trace.evaluation(0, batch)
+
+
+def test_other_keys_than_those_recorded(tmp_path):
+    own = side(CASES["sgd"])
+    own.forward = lambda module, batch: module(batch["x"])
+    own.loss = lambda output, batch: output.sum()
+    record(tmp_path / "t", own, [{"x": X, "no": None}], store_batches=False)
+    trace = Trace.open(tmp_path / "t")
+    assert trace.evaluation(0, {"no": None, "x": X}).batch["no"] is None
+    with pytest.raises(ValueError, match=r"dict with \['x', 'y'\]; a dict with \['x', 'no'\]"):
+        trace.evaluation(0, {"x": X, "y": Y})
+    with pytest.raises(ValueError, match=r"batch\['no'\] is a ndarray; None was recorded"):
+        trace.evaluation(0, {"x": X, "no": Y})
+
+
+ARGUMENTS = {
+    "no length": ({"batches": iter(batches(2))}, TypeError, "say how many steps with steps="),
+    "empty": ({"batches": []}, ValueError, "there are no batches"),
+    "empty generator": ({"batches": iter([]), "steps": 2}, ValueError, "there are no batches"),
+    "early end": ({"steps": 3}, ValueError, "end after 2 of 3 steps; give more, or steps=2"),
+    "no steps": ({"steps": 0}, ValueError, "steps is 0"),
+    "every": ({"every": 0}, ValueError, "every is 0"),
+    "budget text": ({"budget": "lots"}, ValueError, "'lots'; write bytes, or as '500 MB'"),
+    "budget dots": ({"budget": "1.2.3 GB"}, ValueError, "'1.2.3 GB'; write"),
+    "no budget": ({"budget": 0}, ValueError, "budget is 0 bytes"),
+    "small budget": (
+        {"budget": "1 kB"}, ValueError, r"the least is \d+: .*store_batches=False keeps hashes",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_what_cannot_be_recorded(name, tmp_path):
+    changed, kind, message = ARGUMENTS[name]
+    with pytest.raises(kind, match=message):
+        record(tmp_path / "t", side(CASES["sgd"]), **{"batches": batches(2)} | changed)
+    if name != "early end":
+        assert not (tmp_path / "t").exists()
+
+
+def test_a_file_in_the_place_of_the_trace(tmp_path):
+    (tmp_path / "t").write_text("mine")
+    with pytest.raises(FileExistsError, match="is there already"):
+        record(tmp_path / "t", side(CASES["sgd"]), batches(2))
+    assert (tmp_path / "t").read_text() == "mine"
+
+
+CASE = """
+from parity_tests.verify.recorded_runs import CASES, batches, side
+STEPS = 3
+def torch_side():
+    return vars(side(CASES["sgd"]))
+"""
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    Path("case.py").write_text(CASE)
+    main(["case.py", "t", "--hashes", "--every", "2"])
+    trace = Trace.open("t")
+    assert (trace.steps, trace.name, trace.stores_batches) == (3, "case", False)
+    assert "3 of 3 steps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("none.py", None, "there is no file none.py"),
+        ("case.py", "STEPS = 2", "has no function torch_side() and batches()"),
+    ],
+)
+def test_the_command_without_a_case(file, text, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    if text is not None:
+        Path(file).write_text(text)
+    with pytest.raises(SystemExit):
+        main([file, "t"])
+    assert message in capsys.readouterr().err

@@ -1,0 +1,55 @@
+"""Traces of any budget can be replayed, and tell the same training from another."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+import torch
+
+import jaxopt_port as jp
+from jaxopt_port import verify
+from jaxopt_port.verify.record import record
+from jaxopt_port.verify.trace import Trace
+from parity_tests.verify.recorded_runs import Case, batches, side, wide
+
+BUDGETS = ["2 GB", 800_000, 200_000, 100_000, 40_000]
+CASE = Case(torch.optim.AdamW, wide, clip=0.1, options={"weight_decay": 0.1})
+
+
+def layer(params, x):
+    return x @ params["kernel"] + params["bias"]
+
+
+def apply(params, batch):
+    return layer(params["2"], jax.nn.relu(layer(params["0"], batch[0])))
+
+
+def loss(output, batch):
+    weight = jnp.array([1.0, 2.0, 0.5], output.dtype)[batch[1]]
+    each = optax.softmax_cross_entropy_with_integer_labels(output, batch[1])
+    return (each * weight).sum() / weight.sum()
+
+
+def jax_side(tx):
+    shapes = {"0": (5, 99), "2": (99, 3)}
+    params = {n: {"kernel": jnp.zeros(s), "bias": jnp.zeros(s[1])} for n, s in shapes.items()}
+    clip = lambda grads: jp.clip_grad.clip_grad_norm(grads, 0.1)[0]  # noqa: E731
+    return verify.JaxSide(apply=apply, params=params, tx=tx, loss=loss, clip=clip)
+
+
+SAME = jax_side(jp.AdamW(lr=0.01, weight_decay=0.1))
+# Its numbers cannot be read, so that the difference has to show in the update.
+OTHER = jax_side(optax.adamw(0.01, weight_decay=0.2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_a_trace_of_any_budget_is_replayed(budget, tmp_path):
+    record(tmp_path / "t", side(CASE), batches(20), budget=budget)
+    notes = Trace.open(tmp_path / "t").notes
+    report = verify.replay(tmp_path / "t", SAME)
+    assert (report.first, report.steps, report.notes) == (None, 20, notes)
+    report = verify.replay(tmp_path / "t", OTHER)
+    found = None if report.first is None else (report.first.step, report.first.stage)
+    # The least budget holds no updates; the report says so.
+    assert found == (None if "the trace has no updates" in notes else (0, "update"))
