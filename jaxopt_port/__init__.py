@@ -141,6 +141,7 @@ _PLACES = {
     "get_total_norm": ".clip_grad",
     "state_shardings": ".sharding",
 }
+__all__ = sorted(_PLACES)
 
 
 def __getattr__(name: str) -> Any:
@@ -153,4 +154,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PLACES})
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]

@@ -27,6 +27,18 @@ def varying_axes(x: Any) -> frozenset[str]:
     return found
 
 
+def varying_alike(*xs: jax.Array) -> tuple[jax.Array, ...]:
+    """Within ``shard_map``, let all differ between devices where one does, as ``lax.add`` does."""
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return xs
+    axes = [varying_axes(x) for x in xs]
+    every = frozenset[str]().union(*axes)
+    return tuple(
+        lax.pcast(x, tuple(every - own), to="varying") if every - own else x
+        for x, own in zip(xs, axes, strict=True)
+    )
+
+
 def split_over(
     leaves: Sequence[jax.Array], axis_name: AxisName, what: str
 ) -> list[tuple[str, ...]]:

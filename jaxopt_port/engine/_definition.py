@@ -1,29 +1,62 @@
-"""What a grouped optimizer was built from, and the transformation that follows from it."""
+"""What an optimizer was built from: selectors, options and factories, by group."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..trees import leaf_paths
-from ._arguments import Arguments, as_number, check_values, first_value
-from ._checks import (
-    check_params,
+from .._compat import known_number
+from ..trees import check_params
+from ._groups import Group, Table
+from ._options import (
+    Arguments,
+    arguments_of,
+    as_number,
+    check_values,
+    first_value,
+    is_whole_tree,
+    make_program,
 )
-from ._factory import arguments_of, is_whole_tree, make_program, split
-from ._layout import Layouts
-from ._program import Static
-from ._selectors import Selector, check_selector, describe, resolve
-from ._table import Group, GroupsState, Table
-from ._update import initial_state, updated
+from ._rule import Layouts, LeafLayout, Static
+from ._selectors import Selector, check_selector, describe, is_boolean_tree, resolve
 
+Groups: TypeAlias = "Selector | Iterable[Mapping[str, Any]]"
 Factory: TypeAlias = Callable[..., optax.GradientTransformation]
 
 _RESERVED = ("params", "name", "frozen", "optimizer")
+
+
+def as_groups(params: Groups) -> list[Mapping[str, Any]]:
+    """Return a list of groups from what torch would take: groups, or parameters alone.
+
+    Raises:
+        TypeError: one dict without its list, or a list that mixes groups and selectors.
+        ValueError: an empty list.
+    """
+    if isinstance(params, Mapping) and "params" in params and not is_boolean_tree(params):
+        raise TypeError(
+            "parameter groups are a list of dicts; got one dict: put it into a list. (Parameters "
+            "themselves are given to tx.init(params), not here.)"
+        )
+    if isinstance(params, Iterator):
+        params = list(params)
+    if not isinstance(params, list | tuple):
+        return [{"params": params}]
+    if not params:
+        raise ValueError("optimizer got an empty parameter list; leave it out to train all leaves")
+    odd = [group for group in params if not isinstance(group, Mapping)]
+    if len(odd) == len(params):
+        return [{"params": params}]
+    if odd:
+        raise TypeError(f"each parameter group must be a dict; got {odd[0]!r} among dicts")
+    return list(params)
 
 
 @dataclass(frozen=True)
@@ -76,46 +109,69 @@ class Definition:
     members: tuple[Member, ...] = ()
     layouts: Layouts = ()
 
-    @property
+    @functools.cached_property
     def groups(self) -> tuple[Group, ...]:
         return tuple(member.group for member in self.members)
 
     def table(self, params: Any) -> Table:
         """Return who is in which group; raises for selectors that do not fit ``params``."""
-        check_params(params)
+        paths = check_params(params)
+        selectors = [member.selector for member in self.members]
         labels = [group.label for group in self.groups]
-        assignment = resolve([member.selector for member in self.members], labels, params)
-        paths = tuple(path for path, _ in leaf_paths(params))
-        return Table.new(self.groups, paths, assignment)
-
-    def init(self, params: Any, table: Table) -> GroupsState:
-        """Return the state that ``tx.init`` makes."""
-        return initial_state(self, params, table)
-
-    def update(
-        self, updates: Any, state: GroupsState, params: Any = None, **extra_args: Any
-    ) -> tuple[Any, GroupsState]:
-        """``tx.update``."""
-        return updated(self, updates, state, params, **extra_args)
+        return Table.new(self.groups, paths, resolve(selectors, labels, params))
 
     def check_state(self, state: Any) -> None:
         """Raise ValueError for a state of other groups."""
-        if not isinstance(state, GroupsState) or state.table.groups != self.groups:
+        table = getattr(state, "table", None)
+        if not isinstance(table, Table) or not table.made_for(self.groups):
+            if self.groups[0].bare:
+                raise ValueError(
+                    f"this state is not that of {self.groups[0].label} with these options, but was "
+                    f"made by another optimizer: it holds {_said(state)}. Make it by "
+                    "tx.init(params)"
+                )
             raise ValueError(
                 "this state was made by another optimizer: its groups are not this one's. Make it "
                 "by tx.init(params), or take over both results of jp.add_param_group"
             )
 
-    def checked_table(self, state: GroupsState, params: Any) -> Table:
-        self.check_state(state)
-        paths = tuple(path for path, _ in leaf_paths(params))
-        if paths != state.table.paths:
-            odd = sorted(set(paths) ^ set(state.table.paths))
-            raise ValueError(
-                "the parameters are not those that the state was made for"
-                + (f': "{odd[0]}" is in only one of the two' if odd else "")
-            )
-        return state.table
+    def held_to(self, state: Any, numbers: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Return the numbers of a lower-case transformation, as the state that is held allows them.
+
+        Where one is traced that would need more state than there is, all are NaN unless it has its
+        default: nothing is wrong in silence.
+
+        Raises:
+            ValueError: a concrete number that needs more state than there is.
+        """
+        group, member = state.table.groups[0], self.members[0]
+        rule, static = group.rule, dict(group.static)
+        if group.holds is None:
+            return numbers
+
+        def needs_more(values: Mapping[str, Any]) -> bool:
+            needed = rule.holds(**values, **static)
+            return needed is None or not needed <= group.holds
+
+        values = {k: known_number(v) for k, v in member.numbers.items()}
+        if not needs_more(values):
+            return numbers
+        defaults = {k: v for k, v in self.arguments.defaults().items() if k in values}
+        blamed = [k for k, v in values.items() if needs_more({**defaults, k: v})]
+        for name in blamed:
+            if values[name] == values[name]:  # known, as NaN is not
+                raise ValueError(
+                    f"the state was made without what {name}={values[name]} needs; build the "
+                    "optimizer with such a value, and set another after tx.init(params)"
+                )
+            fits = numbers[name] == defaults[name]
+            numbers = {k: jnp.where(fits, v, jnp.nan) for k, v in numbers.items()}
+        return numbers
+
+    @functools.cached_property
+    def layout_of(self) -> dict[str, LeafLayout]:
+        """By path, how the rules see a leaf that they do not see as it is."""
+        return dict(self.layouts)
 
     def extended(
         self, groups: Iterable[Mapping[str, Any]], resumed: Mapping[int, Resumed] | None = None
@@ -175,7 +231,7 @@ class Definition:
         common: dict[str, Any] = {
             "label": label,
             "name": name,
-            "numbers": tuple((k, _arity(v)) for k, v in {**numbers, **keys}.items()),
+            "numbers": tuple((k, arity_of(v)) for k, v in {**numbers, **keys}.items()),
             "own": frozenset(keys),
             "options": (*options, *keys, *kept),
             "scheduled": scheduled,
@@ -211,6 +267,14 @@ class Definition:
         return factory, arguments, arguments.defaults()
 
 
+def _said(state: Any) -> str:
+    """Say what a state is that is another optimizer's."""
+    table = getattr(state, "table", None)
+    if not isinstance(table, Table) or not table.bare:
+        return f"a {type(state).__name__}"
+    return ", ".join([*state.scalars, *state.leaves]) or "nothing"
+
+
 def _own_keys(keys: Mapping[str, Any], where: str) -> tuple[dict[str, float], dict[str, Hashable]]:
     """Return keys of the user's own: numbers, which can be set between steps, and the rest."""
     numbers: dict[str, float] = {}
@@ -228,7 +292,7 @@ def _own_keys(keys: Mapping[str, Any], where: str) -> tuple[dict[str, float], di
     return numbers, kept
 
 
-def _arity(value: Any) -> int | None:
+def arity_of(value: Any) -> int | None:
     return len(value) if isinstance(value, tuple) else None
 
 
@@ -236,7 +300,7 @@ def _options(
     arguments: Arguments, options: Mapping[str, Any], where: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return checked numbers (floats and schedules) and static options."""
-    numbers, static = split(arguments, options)
+    numbers, static = arguments.split(options)
     arguments.check_flags(static, where)
     defaults = arguments.defaults() if arguments.rule is not None else {}
     start = {

@@ -1,178 +1,229 @@
-"""Parameter groups: torch's ``param_groups``, made of Optax's own parts."""
+"""Parameter groups: what is static about each, and which leaves it has."""
 
 from __future__ import annotations
 
-import inspect
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Self, TypeAlias
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-import optax
-
-from ._definition import Definition
-from ._factory import arguments_of, named
-from ._selectors import REST, Selector, is_boolean_tree
-from ._table import GroupsState
-
-Groups: TypeAlias = "Selector | Iterable[Mapping[str, Any]]"
+from ._rule import Program, Rule, Static
 
 
-class Optimizer(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
-    """An optimizer with groups: an Optax transformation that remembers what it was built from.
+@dataclass(frozen=True)
+class Group:
+    """One parameter group.
 
     Attributes:
-        factory: of a subclass, the lower-case spelling.
-        definition: the groups and their options.
+        label: how messages name it: ``group 1, "classifier"``.
+        name: the user's name for it, or None.
+        frozen: whether it was built frozen, without numbers and state.
+        rule: its update rule, or None for a factory of Optax or of the user.
+        numbers: by name, how many numbers each is: None for one that is no tuple.
+        own: those of them that are no options of its optimizer, but keys of the user's own.
+        options: the names of its optimizer's options, in order.
+        static: its static options.
+        scheduled: the numbers that an Optax schedule sets.
+        bare: whether its numbers are the transformation's, and not in the state: a lower-case one.
+        holds: the names of the state it holds, or None for all that there is.
+        kept: keys of the user's own that are no numbers.
+        extras: entries of torch's group that have no meaning here, kept for the way back.
+        check: raises for bad options as the group was built, where no rule does: the factory.
     """
 
-    factory: ClassVar[Callable[..., optax.GradientTransformation]]
-    definition: Definition
+    label: str
+    name: str | None
+    frozen: bool = False
+    rule: Rule[Any] | None = field(default=None, repr=False)
+    numbers: tuple[tuple[str, int | None], ...] = field(default=(), repr=False)
+    own: frozenset[str] = frozenset()
+    options: tuple[str, ...] = field(default=(), repr=False)
+    static: Static = ()
+    scheduled: frozenset[str] = frozenset()
+    bare: bool = False
+    holds: frozenset[str] | None = None
+    kept: Static = field(default=(), repr=False)
+    extras: Static = field(default=(), repr=False)
+    check: Callable[..., Any] | None = field(default=None, repr=False)
 
-    def __init_subclass__(cls) -> None:
-        if "__new__" in vars(cls):
-            cls.__new__ = named(cls.__new__)  # type: ignore[method-assign]
+    @functools.cached_property
+    def given(self) -> tuple[tuple[str, int | None], ...]:
+        """The numbers that its optimizer is given."""
+        return tuple(pair for pair in self.numbers if pair[0] not in self.own)
+
+    @functools.cached_property
+    def shown(self) -> dict[str, Any]:
+        """Its options as `get_hyperparams` shows them; None for each number."""
+        named = {} if self.name is None else {"name": self.name}
+        if self.frozen:
+            return {**named, "frozen": True}
+        full = {**dict.fromkeys(dict(self.numbers)), **dict(self.static), **dict(self.kept)}
+        return {**named, **{k: full[k] for k in self.options if k in full}, **full}
+
+    @functools.cached_property
+    def program(self) -> Program | None:
+        """What groups that differ in numbers alone have in common; None without a rule."""
+        return None if self.rule is None else Program(self.rule, self.static, self.holds)
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """All groups of one optimizer, the leaves they have, and which leaves count steps together.
+
+    A table is the static part of the state, which ``jit`` hashes and compares at every call: the
+    hash is kept, and an identical table is equal at once. A table of no parameters is equal to any
+    of the same groups, because ``optax.tree.map_params`` makes a state of none to compare with.
+
+    Attributes:
+        groups: in the user's order.
+        paths: of the parameters' leaves, in the order of ``jax.tree.leaves``.
+        assignment: the group of each leaf.
+        clocks: the clock of each leaf; -1 where the leaf has no rule. The leaves of a clock have
+            taken their steps together; a gradient that is None parts them.
+        of_clocks: the group of each clock.
+        resting: groups that are frozen for now, with all that they hold.
+    """
+
+    groups: tuple[Group, ...]
+    paths: tuple[str, ...] = field(repr=False)
+    assignment: tuple[int, ...] = field(repr=False)
+    clocks: tuple[int, ...] = field(repr=False)
+    of_clocks: tuple[int, ...] = field(repr=False)
+    resting: frozenset[int] = frozenset()
 
     @classmethod
-    def with_options(cls, params: Groups, options: Mapping[str, Any]) -> Self:
-        """Return the optimizer of ``factory`` with groups.
+    def new(
+        cls, groups: tuple[Group, ...], paths: tuple[str, ...], assignment: tuple[int, ...]
+    ) -> Table:
+        """Return a table in which each group with a rule has one clock."""
+        of_clocks = tuple(i for i, group in enumerate(groups) if group.rule is not None)
+        clock = {group: k for k, group in enumerate(of_clocks)}
+        clocks = tuple(clock.get(group, -1) for group in assignment)
+        return cls(groups, paths, assignment, clocks, of_clocks)
 
-        Args:
-            params: the groups, as `param_groups` takes them.
-            options: those of all groups; what is no argument (as in ``locals()``) is ignored.
-        """
-        _check_not_injected()
-        arguments = arguments_of(cls.factory)
-        own = {name: options[name] for name in arguments.names}
-        return cls.of(Definition(cls.factory, arguments, own).extended(as_groups(params)))
+    @functools.cached_property
+    def bare(self) -> bool:
+        """Whether the numbers are not in the state."""
+        return any(group.bare for group in self.groups)
 
-    # `step` compiles once for equal transformations: an optimizer that is rebuilt in mid-run with
-    # other numbers, which stand in the state, runs the same program.
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Optimizer) and self._program == other._program
+    @functools.cached_property
+    def trained(self) -> list[int]:
+        """The groups that were not built frozen."""
+        return [i for i, group in enumerate(self.groups) if not group.frozen]
 
-    def __hash__(self) -> int:
-        return hash(self._program)
+    @functools.cached_property
+    def rules(self) -> dict[str, Rule[Any] | None]:
+        """The rule of each leaf that is trained."""
+        owners = zip(self.paths, self.assignment, strict=True)
+        return {p: self.groups[i].rule for p, i in owners if not self.groups[i].frozen}
 
-    @property
-    def _program(self) -> tuple[Any, ...]:
-        definition = self.definition
-        trained = [group for group in definition.groups if not group.frozen]
-        if any(group.rule is None or group.scheduled for group in trained):
-            return tuple(self)
-        return definition.groups, definition.layouts
+    @functools.cached_property
+    def still(self) -> frozenset[int]:
+        """The groups that take no steps."""
+        return self.resting | {i for i, group in enumerate(self.groups) if group.frozen}
 
-    @classmethod
-    def of(cls, definition: Definition) -> Self:
-        """Return the optimizer of a definition."""
+    @functools.cached_property
+    def clocks_of_programs(self) -> dict[Program, list[int]]:
+        """The clocks whose leaves are updated alike but for their numbers."""
+        found: dict[Program, list[int]] = {}
+        for clock, group in enumerate(self.of_clocks):
+            found.setdefault(self.program(group), []).append(clock)
+        return found
 
-        def init(params: Any) -> GroupsState:
-            return definition.init(params, definition.table(params))
+    def program(self, group: int) -> Program:
+        """Return the program of a group of this library's rules."""
+        program = self.groups[group].program
+        assert program is not None
+        return program
 
-        tx: Self = tuple.__new__(cls, (init, definition.update))
-        tx.definition = definition
-        return tx
+    @functools.cached_property
+    def foreign(self) -> list[int]:
+        """The groups whose optimizer is a factory of Optax or of the user."""
+        return [i for i in self.trained if self.groups[i].rule is None]
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self).of, (self.definition,)
+    def paths_of(self, group: int) -> list[str]:
+        """Return the paths of a group's parameters, in the order of ``jax.tree.leaves``."""
+        return [self.paths[i] for i in self.members(group)]
 
-    def __repr__(self) -> str:
-        groups = "\n".join(member.shown() for member in self.definition.members)
-        return f"{self._name} (\n{groups}\n)"
+    def members(self, group: int) -> list[int]:
+        """Return the places of a group's leaves."""
+        return [i for i, owner in enumerate(self.assignment) if owner == group]
 
-    @property
-    def _name(self) -> str:
-        if type(self) is not Optimizer:
-            return type(self).__name__
-        return getattr(self.definition.factory, "__name__", repr(self.definition.factory))
+    @functools.cached_property
+    def widths(self) -> dict[str, int | None]:
+        """By option, how many numbers the table of them has for each group; None for one."""
+        widest: dict[str, int | None] = {}
+        for group in self.groups:
+            for name, arity in group.numbers if not group.bare else ():
+                known = widest.get(name)
+                widest[name] = arity if known is None else max(known, arity or 1)
+        return widest
 
+    def made_for(self, groups: tuple[Group, ...]) -> bool:
+        """Whether these are an optimizer's groups; a lower-case one's may have other numbers."""
+        if self.bare:
+            own, theirs = self.groups[0], groups[0]
+            return theirs.bare and (own.rule, own.static) == (theirs.rule, theirs.static)
+        return self.groups == groups
 
-def _check_not_injected() -> None:
-    """Raise TypeError where a factory under ``optax.inject_hyperparams`` is at work."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None:
-        frame = frame.f_back
-        if frame.f_code.co_filename == optax.inject_hyperparams.__code__.co_filename:
-            raise TypeError(
-                "a grouped optimizer holds its numbers itself, so changes made through "
-                "optax.inject_hyperparams would be lost; inject the lower-case spelling, or use "
-                "this one bare, with jp.set_hyperparams"
+    def check_paths(self, paths: tuple[str, ...]) -> None:
+        """Raise ValueError for other parameters than those of the state."""
+        if paths != self.paths:
+            odd = sorted(set(paths) ^ set(self.paths))
+            raise ValueError(
+                "the parameters are not those that the state was made for"
+                + (f': "{odd[0]}" is in only one of the two' if odd else "")
             )
 
+    def ticked(self, stepping: Sequence[bool]) -> tuple[Table, list[int], list[bool]]:
+        """Part those leaves that take a step from those that do not, where they have one clock.
 
-def as_groups(params: Groups) -> list[Mapping[str, Any]]:
-    """Return a list of groups from what torch would take: groups, or parameters alone.
+        Returns:
+            The new table; by clock, the old one that it goes on from, and whether it goes on.
+        """
+        clocks, origin = list(self.clocks), list(range(len(self.of_clocks)))
+        goes_on = [True] * len(origin)
+        for clock in range(len(origin)):
+            members = [i for i, own in enumerate(self.clocks) if own == clock]
+            resting = [i for i in members if not stepping[i]]
+            if resting and len(resting) == len(members):
+                goes_on[clock] = False
+            elif resting:
+                for i in resting:
+                    clocks[i] = len(origin)
+                origin.append(clock)
+                goes_on.append(False)
+        if len(origin) == len(self.of_clocks):
+            return self, origin, goes_on
+        of_clocks = tuple(self.of_clocks[c] for c in origin)
+        return replace(self, clocks=tuple(clocks), of_clocks=of_clocks), origin, goes_on
 
-    Raises:
-        TypeError: one dict without its list, or a list that mixes groups and selectors.
-        ValueError: an empty list.
-    """
-    if isinstance(params, Mapping) and "params" in params and not is_boolean_tree(params):
-        raise TypeError(
-            "parameter groups are a list of dicts; got one dict: put it into a list. (Parameters "
-            "themselves are given to tx.init(params), not here.)"
+    @functools.cached_property
+    def _key(self) -> tuple[Any, ...]:
+        return self.groups, self.of_clocks, self.resting
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash(self._key)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without the kept hash, which is another in each process.
+        fields = (self.groups, self.paths, self.assignment, self.clocks, self.of_clocks)
+        return Table, (*fields, self.resting)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return (
+            isinstance(other, Table)
+            and (self._hash, self._key) == (other._hash, other._key)
+            and (
+                not self.paths
+                or not other.paths
+                or (self.paths, self.assignment, self.clocks)
+                == (other.paths, other.assignment, other.clocks)
+            )
         )
-    if isinstance(params, Iterator):
-        params = list(params)
-    if not isinstance(params, list | tuple):
-        return [{"params": params}]
-    if not params:
-        raise ValueError("optimizer got an empty parameter list; leave it out to train all leaves")
-    odd = [group for group in params if not isinstance(group, Mapping)]
-    if len(odd) == len(params):
-        return [{"params": params}]
-    if odd:
-        raise TypeError(f"each parameter group must be a dict; got {odd[0]!r} among dicts")
-    return list(params)
-
-
-def param_groups(
-    factory: Callable[..., optax.GradientTransformation],
-    params: Groups = REST,
-    *,
-    static_args: str | Iterable[str] = (),
-    **defaults: Any,
-) -> Optimizer:
-    """Give any factory torch's parameter groups, with every number settable between steps.
-
-    The counterpart of torch's ``params`` argument. A factory of this library gets one injection for
-    all groups that differ in numbers alone; another one gets one ``optax.inject_hyperparams`` per
-    group under ``optax.multi_transform``.
-
-    Args:
-        factory: ``jp.sgd``, ``optax.adamw``, or a function of the user's that takes numbers and
-            returns a transformation. Not one that is injected already.
-        params: the groups: dicts with ``"params"`` (a selector), optionally ``"name"`` and
-            ``"frozen"``, and options. A selector alone is one group; the default is all leaves.
-        static_args: arguments of the factory that it must be given as Python numbers. Those whose
-            default is an ``int``, a ``bool``, a ``str`` or None with such a value are known to be.
-        **defaults: options for the groups that do not set them.
-
-    Returns:
-        A transformation. ``init`` raises for selectors that do not fit the parameters.
-
-    Raises:
-        TypeError: an unknown option, or a value that is no number.
-        ValueError: a number out of range; messages name the group.
-
-    Example:
-        >>> import jax.numpy as jnp, optax, jaxopt_port as jp
-        >>> tx = jp.param_groups(optax.adamw, [{"params": "**/bias", "weight_decay": 0.0},
-        ...                                    {"params": jp.REST}], learning_rate=3e-4)
-        >>> state = tx.init({"dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}})
-        >>> [group["weight_decay"] for group in jp.get_hyperparams(state)]
-        [0.0, 0.0001]
-    """
-    _check_not_injected()
-    signature = inspect.signature(factory)
-    if "params" in signature.parameters:
-        name = getattr(factory, "__name__", repr(factory))
-        raise TypeError(
-            f"{name} takes 'params' itself, so it has groups of its own; pass the lower-case "
-            f"spelling, {name.lower()}"
-        )
-    arguments = arguments_of(
-        factory, [static_args] if isinstance(static_args, str) else static_args
-    )
-    arguments.check_names(defaults, "")
-    definition = Definition(factory, arguments, {**arguments.defaults(), **defaults})
-    return Optimizer.of(definition.extended(as_groups(params)))

@@ -2,91 +2,31 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from ..numerics import decoded, encoded, own_value
+from ..numerics import decoded, own_value
 from ..trees import nearest
-from ._arguments import as_number, check_values, reject_unknown
-from ._rule import Rule
-from ._table import Group, GroupsState
-from ._tables import fitting, is_traced, parts_of, row, written
+from ._groups import Group
+from ._options import arguments_of_rule, as_number, check_values, reject_unknown
+from ._state import (
+    GroupsState,
+    check_no_batch,
+    find_groups_state,
+    fitting,
+    is_traced,
+    parts_of,
+    replace_groups_state,
+    written,
+)
 
 State = TypeVar("State")
-
-
-def _is_groups_state(x: Any) -> bool:
-    return isinstance(x, GroupsState)
-
-
-def find_groups_state(state: Any) -> GroupsState:
-    """Return the one grouped state in a state, which may be wrapped in others."""
-    leaves = jax.tree.leaves(state, is_leaf=_is_groups_state)
-    found = [leaf for leaf in leaves if isinstance(leaf, GroupsState)]
-    if len(found) != 1:
-        raise ValueError(
-            f"expected the state of one grouped optimizer, found {len(found)}; the CapWords "
-            "spellings and jp.param_groups make such states, the lower-case ones hold no numbers"
-            if not found
-            else f"the state holds {len(found)} grouped optimizers; pass the state of one of them"
-        )
-    return found[0]
-
-
-def check_no_batch(state: GroupsState) -> None:
-    """Raise ValueError for the states of several runs side by side."""
-    if np.ndim(own_value(state.counts)) != 1:
-        raise ValueError(
-            "the state is a batch of states, as jax.vmap(tx.init) makes it; map over it: "
-            "jax.vmap(lambda state: jp.set_hyperparams(state, lr=0.1))(state)"
-        )
-
-
-def values_of(state: GroupsState) -> dict[str, Any]:
-    """Return the table of numbers, decoded: NumPy, or JAX where it is traced."""
-    check_no_batch(state)
-    return {name: decoded(parts) for name, parts in parts_of(state).items()}
-
-
-def _row(state: GroupsState, group: int) -> dict[str, Any]:
-    """Return the numbers of one group, as Python has them; traced ones as they are."""
-    check_no_batch(state)
-    parts = parts_of(state)
-    own = {}
-    with jax.enable_x64(True):
-        for name, arity in state.table.groups[group].numbers:
-            table = parts[name]
-            table = table if is_traced(table) else np.asarray(table)
-            own[name] = _shown(fitting(decoded(table[group]), arity))
-    return own
-
-
-def _shown(value: Any) -> Any:
-    """Return a group's number as Python has it; traced ones as they are."""
-    if isinstance(value, jax.Array):
-        return value
-    value = value.tolist() if hasattr(value, "tolist") else value
-    # No number can be set to NaN: it is one that was left out.
-    return tuple(None if math.isnan(v) else v for v in value) if isinstance(value, list) else value
-
-
-def _options(state: GroupsState, read: Mapping[str, Any], index: int) -> dict[str, Any]:
-    """Return the options of a group, as `get_hyperparams` shows them, given its numbers."""
-    group = state.table.groups[index]
-    named = {} if group.name is None else {"name": group.name}
-    if group.frozen:
-        return {**named, "frozen": True}
-    full = {**read, **dict(group.static), **dict(group.kept)}
-    order = [name for name in group.options if name in full]
-    resting = {"frozen": True} if index in state.table.resting else {}
-    return {**named, **{name: full[name] for name in order}, **full, **resting}
 
 
 def get_hyperparams(state: Any) -> list[dict[str, Any]]:
@@ -112,20 +52,53 @@ def get_hyperparams(state: Any) -> list[dict[str, Any]]:
         >>> jp.get_hyperparams(state)[0]["lr"]
         0.1
     """
-    found = find_groups_state(state)
-    return [_options(found, numbers, i) for i, numbers in enumerate(_rows(found))]
+    return _rows(find_groups_state(state))
 
 
 def _rows(state: GroupsState) -> list[dict[str, Any]]:
-    """Return the numbers of each group, as Python has them; traced ones as they are."""
-    values = values_of(state)
-    if not any(isinstance(vector, jax.Array) for vector in values.values()):
-        values = {name: vector.tolist() for name, vector in values.items()}
+    """Return the options of all groups, as `get_hyperparams` shows them."""
+    check_no_batch(state)
+    values = {name: decoded(parts) for name, parts in parts_of(state).items()}
+    return _read(state, values, state.table.groups)
+
+
+def _read(
+    state: GroupsState, values: Mapping[str, Any], groups: Sequence[Group], first: int = 0
+) -> list[dict[str, Any]]:
+    """Return the options of groups, from the vectors of their numbers; traced ones as they are."""
+    columns = {k: v if is_traced(v) else _shown(v) for k, v in values.items()}
+    widths, made = state.table.widths, []
     with jax.enable_x64(True):
-        return [
-            {name: _shown(fitting(values[name][i], arity)) for name, arity in group.numbers}
-            for i, group in enumerate(state.table.groups)
-        ]
+        for i, group in enumerate(groups):
+            own = dict(group.shown)
+            for name, arity in group.numbers:
+                value = columns[name][i]
+                own[name] = value if arity == widths[name] else fitting(value, arity)
+            if first + i in state.table.resting:
+                own["frozen"] = True
+            made.append(own)
+    return made
+
+
+def _shown(vector: Any) -> list[Any]:
+    """Return groups' numbers as Python has them; of a tuple, NaN is one that was left out."""
+    column: list[Any] = vector.tolist()
+    if vector.ndim == 1:
+        return column
+    if not np.isnan(vector).any():
+        return list(map(tuple, column))
+    return [tuple(None if math.isnan(v) else v for v in entry) for entry in column]
+
+
+def _row(state: GroupsState, index: int) -> dict[str, Any]:
+    """Return the options of one group, as `get_hyperparams` shows them."""
+    check_no_batch(state)
+    parts = parts_of(state)
+    read = {k: v if is_traced(v) else np.asarray(v) for k, v in parts.items()}
+    with jax.enable_x64(True):
+        values = {k: decoded(v[index : index + 1]) for k, v in read.items()}
+    (own,) = _read(state, values, state.table.groups[index : index + 1], index)
+    return own
 
 
 def _indices(state: GroupsState, group: int | str | None) -> list[int]:
@@ -176,7 +149,7 @@ def _check(
     group = state.table.groups[index]
     where = f" ({group.label})"
     check_names(state, index, new)
-    likes = current if group.rule is None else defaults_of(group.rule)
+    likes = current if group.rule is None else arguments_of_rule(group.rule).defaults()
     values = {
         k: v if is_traced(v) else as_number(k, v, where, likes.get(k, 0.0)) for k, v in new.items()
     }
@@ -186,19 +159,13 @@ def _check(
         check_values(group.rule, options, where)
         if group.check is not None:
             group.check(**options)
-    check_held(group, group.rule, options, set(new), where)
+    check_held(group, options, set(new), where)
     return values
 
 
-@functools.lru_cache
-def defaults_of(rule: Rule[Any]) -> dict[str, Any]:
-    return {k: p.default for k, p in inspect.signature(rule.arguments).parameters.items()}
-
-
-def check_held(
-    group: Group, rule: Rule[Any] | None, options: dict[str, Any], new: set[str], where: str
-) -> None:
+def check_held(group: Group, options: dict[str, Any], new: set[str], where: str) -> None:
     """Raise ValueError for numbers that need state which the group was built without."""
+    rule = group.rule
     if rule is None or group.holds is None:
         return
     known = {k: math.nan if is_traced(v) else v for k, v in options.items()}
@@ -206,7 +173,7 @@ def check_held(
     if needed is not None and needed <= group.holds:
         return
     # What is traced and not new was in order before; what is new need not be what needs state.
-    defaults = defaults_of(rule)
+    defaults = arguments_of_rule(rule).defaults()
     if needed != rule.holds(**{**known, **{k: defaults[k] for k in new}}):
         raise ValueError(
             f"the group was built without the state that {', '.join(sorted(new))} would need"
@@ -244,15 +211,16 @@ def set_hyperparams(state: State, *, group: int | str | None = None, **values: A
     wanted = _by_group(found, group, values)
     new = found if frozen is None else _frozen(found, _indices(found, group), frozen)
     # The numbers of a group beside those that are set: they may be at odds with each other.
-    checked = {
-        i: _check(found, i, _options(found, _row(found, i), i), v) for i, v in wanted.items()
-    }
-    numbers, widths = dict(new.numbers), new.table.widths
+    if len(wanted) > 1:
+        current = dict(enumerate(_rows(found)))
+    else:
+        current = {i: _row(found, i) for i in wanted}
+    checked = {i: _check(found, i, current[i], own) for i, own in wanted.items()}
+    numbers = dict(new.numbers)
     for name in values:
         own = [i for i in checked if name in checked[i]]
         if own:
-            entries = [encoded(row(checked[i][name], widths[name])) for i in own]
-            numbers[name] = written(new, name, own, entries)
+            numbers[name] = written(new, name, own, [checked[i][name] for i in own])
     new = replace(new, numbers=numbers)
     return replace_groups_state(state, lambda _: new)
 
@@ -302,11 +270,34 @@ def _frozen(state: GroupsState, indices: Sequence[int], frozen: Any) -> GroupsSt
     return replace(state, table=replace(state.table, resting=resting))
 
 
-def replace_groups_state(state: State, change: Callable[[GroupsState], GroupsState]) -> State:
-    """Apply a function to the grouped state in a state."""
-    new: State = jax.tree.map(
-        lambda leaf: change(leaf) if _is_groups_state(leaf) else leaf,
-        state,
-        is_leaf=_is_groups_state,
-    )
-    return new
+def read_number(state: GroupsState, groups: Sequence[int], name: str) -> Any:
+    """Return a number of several groups as one float64 array: NumPy, or JAX where it is traced."""
+    check_no_batch(state)
+    value = decoded(parts_of(state)[name])
+    kinds = [dict(state.table.groups[i].numbers)[name] for i in groups]
+    with jax.enable_x64(True):
+        if kinds[0] is None:
+            return value[np.array(groups)] if value.ndim == 1 else value[np.array(groups), 0]
+        return value[np.array(groups), : kinds[0]]
+
+
+def write_number(state: GroupsState, groups: Sequence[int], name: str, values: Any) -> GroupsState:
+    """Write a number of several groups, unchecked, as torch's ``param_groups`` takes it."""
+    own = [list(v) if jnp.ndim(v) else v for v in (values[k] for k in range(len(groups)))]
+    return replace(state, numbers={**state.numbers, name: written(state, name, groups, own)})
+
+
+def check_settable(state: GroupsState, groups: Sequence[int], name: str) -> None:
+    """Raise ValueError for a number that cannot be set in each of the groups."""
+    current = get_hyperparams(state)
+    for i in groups:
+        with_nan = jax.tree.map(lambda _: math.nan, current[i][name])
+        check_names(state, i, [name])
+        options = {k: v for k, v in current[i].items() if k != "name"} | {name: with_nan}
+        group = state.table.groups[i]
+        check_held(group, options, {name}, f" ({group.label})")
+
+
+def updates_taken(state: GroupsState, group: int) -> Any:
+    """Return how many updates a group has taken; traced where the state is."""
+    return own_value(state.counts)[group]

@@ -1,13 +1,24 @@
+"""What an optimizer does with one parameter: the base of every optimizer here."""
+
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeAlias
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .._compat import as_laid_out, laid_out_as, on_explicit_mesh
+from ..numerics import uncontracted
+from ..numerics.torch_ops import acting_alpha, add, widened
 
 P = ParamSpec("P")
 
+Static: TypeAlias = tuple[tuple[str, Any], ...]
 LeafState: TypeAlias = dict[str, Any]
 Shared: TypeAlias = dict[str, Any]
 Scalars: TypeAlias = dict[str, jax.Array]
@@ -110,3 +121,147 @@ class Rule(Generic[P]):
     def name(self) -> str:
         """The optimizer's name, as messages show it."""
         return self.title or self.arguments.__name__
+
+
+class Program(NamedTuple):
+    """A rule with all that is static about it.
+
+    Attributes:
+        rule: the update rule.
+        static: its static arguments.
+        holds: the names of the state it needs, or None for all of it.
+    """
+
+    rule: Rule[Any]
+    static: Static
+    holds: frozenset[str] | None
+
+    def _held(self, state: dict[str, Any]) -> dict[str, Any]:
+        return state if self.holds is None else {k: state[k] for k in state if k in self.holds}
+
+    def init_leaf(self, param: jax.Array, numbers: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the state of one leaf, complex where the leaf is."""
+        real = as_real(param) if jnp.iscomplexobj(param) else param
+        held = self._held(self.rule.init(real, **numbers, **dict(self.static)))
+        return held if real is param else as_complex(held)
+
+    def names(self, numbers: Mapping[str, Any]) -> list[str]:
+        """Return what a leaf's state may consist of, whatever the parameters are."""
+        leaves = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((), (1, 1))]
+        states = [jax.eval_shape(self.init_leaf, leaf, numbers) for leaf in leaves]
+        return list(states[0] | states[1])
+
+    def start(self, numbers: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """Return what a group's leaves share, in types that survive where x64 is off."""
+        state = self._held(self.rule.start(**numbers, **dict(self.static)))
+        narrow = {"float64": jnp.float32, "int64": jnp.int32}
+        arrays = {name: jnp.asarray(value) for name, value in state.items()}
+        return {k: x.astype(narrow.get(x.dtype.name, x.dtype)) for k, x in arrays.items()}
+
+    def kinds(self, numbers: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the types of what a group's leaves share, given its numbers or their shapes."""
+        return {k: x.dtype for k, x in jax.eval_shape(self.start, dict(numbers)).items()}
+
+    def advance(
+        self, shared: dict[str, jax.Array], numbers: Mapping[str, Any]
+    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        after, scalars = self.rule.advance(shared, **numbers, **dict(self.static))
+        return {k: jnp.asarray(v, shared[k].dtype) for k, v in after.items()}, scalars
+
+
+@dataclass(frozen=True)
+class LeafLayout:
+    """How a rule sees a leaf: the leaf is ``flip(array.reshape(view).transpose(axes))``.
+
+    Attributes:
+        shape: of the array that the rule sees.
+        view: what it is reshaped to.
+        axes: how that is transposed.
+        flip: the axes of the leaf that run the other way.
+    """
+
+    shape: tuple[int, ...]
+    view: tuple[int, ...]
+    axes: tuple[int, ...]
+    flip: tuple[int, ...] = ()
+
+    def to_rule(self, leaf: jax.Array) -> jax.Array:
+        axes = tuple(int(axis) for axis in np.argsort(self.axes))
+        return jnp.flip(leaf, self.flip).transpose(axes).reshape(self.shape)
+
+    def from_rule(self, array: jax.Array) -> jax.Array:
+        return jnp.flip(array.reshape(self.view).transpose(self.axes), self.flip)
+
+
+# By path; a leaf that has none is seen as it is.
+Layouts: TypeAlias = tuple[tuple[str, LeafLayout], ...]
+
+
+def as_real(tree: Any) -> Any:
+    """View complex arrays as real, as ``torch.view_as_real`` does: parts in a new last axis."""
+    return jax.tree.map(lambda x: jnp.stack([x.real, x.imag], -1), tree)
+
+
+def as_complex(tree: Any) -> Any:
+    """Undo `as_real`."""
+    return jax.tree.map(lambda x: lax.complex(x[..., 0], x[..., 1]), tree)
+
+
+def _applied(result: jax.Array | Sum | Rows, param: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the new parameter and the Optax update of a rule's result."""
+    if isinstance(result, Sum):
+        base, addend, alpha = result
+        new = add(base, addend, alpha=alpha)
+        if base is not param:
+            return new, new - param
+        return new, (widened(addend) * acting_alpha(alpha, param.dtype)).astype(param.dtype)
+    if isinstance(result, Rows):
+        rows = result.delta.astype(param.dtype)
+        new, update = (
+            x.at[result.indices].add(
+                rows, mode="drop", indices_are_sorted=True, unique_indices=True
+            )
+            for x in (param, jnp.zeros_like(param))
+        )
+        return new, update
+    return result, result - param
+
+
+@functools.lru_cache(maxsize=256)
+def leaf_update(program: Program) -> Callable[..., Any]:
+    """Return the update of one leaf, ``(grad, param, state, numbers) -> (new, delta, state)``.
+
+    Leaves of one shape share its trace, so that tracing costs little per leaf; within another trace
+    it is inlined.
+    """
+    rule, static = program.rule, dict(program.static)
+
+    def update(
+        grad: Any, param: jax.Array, state: dict[str, Any], numbers: dict[str, Any]
+    ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
+        if on_explicit_mesh(param):
+            return laid_out(grad, param, state, numbers)
+        is_complex = jnp.iscomplexobj(param)
+        if is_complex:
+            grad, param, state = as_real((grad, param, state))
+        # They may be products in the caller's program.
+        param = uncontracted(param)
+        grad = grad if rule.sparse else uncontracted(grad)
+        result, after = rule.update(grad, param, state, **numbers, **static)
+        new, delta = _applied(result, param)
+        made: tuple[jax.Array, jax.Array, dict[str, Any]] = (new, delta, after)
+        return as_complex(made) if is_complex else made
+
+    def laid_out(
+        grad: Any, param: jax.Array, state: dict[str, Any], numbers: dict[str, Any]
+    ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
+        def held(*args: Any) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
+            new, delta, after = update(*args)
+            return new, delta, {name: after[name] for name in state}
+
+        # Where the state is split further than the parameter, so is the calculation.
+        like = next((x for x in state.values() if x.shape == param.shape), param)
+        new, delta, after = as_laid_out(held, (like, like, state))(grad, param, state, numbers)
+        return laid_out_as(param, new), laid_out_as(param, delta), after
+
+    return jax.jit(update, inline=True)

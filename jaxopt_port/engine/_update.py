@@ -1,80 +1,80 @@
-"""The state of all groups, and one update of it: this library's rules together, others by group."""
+"""One update of all groups: the rules of this library together, other optimizers by group."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..numerics import Float64, decoded, encoded, own_value
-from ._arguments import value_at
-from ._checks import canonical, check_accepted, check_given, checked_gradients, to_array
-from ._clocks import split_clocks, ticked
-from ._layout import from_rule, to_rule, to_rule_leaves
-from ._one_pass import Leaf
-from ._programs import (
-    check_holds_no_numbers,
-    foreign_transform,
-    leaves_of_part,
-    part_of,
-    value_fn_of_part,
+from .. import kernels
+from .._compat import check_whole
+from ..numerics import Float64, decoded, encoded, entry, own_value
+from ..trees import check_given, check_params, checked_gradients, leaves_up_to, to_array
+from ._definition import Definition, Member
+from ._groups import Table
+from ._options import is_whole_tree, value_at
+from ._rule import Program, leaf_update
+from ._state import (
+    GroupsState,
+    as_trees,
+    first_numbers,
+    held_by,
+    of_group,
+    of_groups,
+    parts_of,
 )
-from ._table import GroupsState, Table
-from ._tables import first_numbers, of_group, of_groups, parts_of
-from ._transform import as_trees, check_wholes, held_by, rested, stepped
-
-if TYPE_CHECKING:
-    from ._definition import Definition
+from ._step import recorder
 
 
-def initial_state(definition: Definition, params: Any, table: Table) -> GroupsState:
+def initial_state(definition: Definition, table: Table, params: Any) -> GroupsState:
     """Return the state before the first step."""
-    params = to_rule(canonical(params), definition.layouts)
-    check_accepted(params, table.rules)
-    leaves, treedef = jax.tree.flatten(params)
+    leaves, treedef = jax.tree.flatten(to_array(params))
+    layouts = definition.layout_of
+    for i, path in enumerate(table.paths):
+        if path in layouts:
+            leaves[i] = layouts[path].to_rule(leaves[i])
+        rule = table.rules.get(path)
+        if rule is not None and (problem := rule.accepts(leaves[i])) is not None:
+            raise ValueError(f'{problem.message} ("{path}"); {problem.remedy}')
     x64 = bool(jax.enable_x64.value)
-    numbers = first_numbers([member.numbers for member in definition.members], table)
+    numbers = {} if table.bare else first_numbers(definition.members, table)
+    held: list[dict[str, Any]] = [{} for _ in leaves]
+    names: dict[str, None] = {}
+    starts: list[dict[str, jax.Array]] = []
     with jax.enable_x64(True):
-        held: list[dict[str, Any]] = [{} for _ in leaves]
-        names: dict[str, None] = {}
-        starts: dict[int, dict[str, jax.Array]] = {}
-        for clock, group in enumerate(table.of_clocks):
-            program = table.groups[group].program
-            assert program is not None
-            own = {k: jnp.asarray(v) for k, v in of_group(numbers, table, group).items()}
-            starts[clock] = program.start(own)
+        vectors = _own_numbers(definition.members[0], 0) if table.bare else numbers
+        for group in table.of_clocks:
+            program = table.program(group)
+            own = {k: jnp.asarray(v) for k, v in of_group(vectors, table, group).items()}
+            starts.append(program.start(own))
             names |= dict.fromkeys(program.names(own))
             for i in table.members(group):
                 held[i] = program.init_leaf(leaves[i], own)
                 names |= dict.fromkeys(held[i])
         scalars = {
-            name: jnp.stack([starts[c].get(name, jnp.zeros((), kind)) for c in starts]).astype(kind)
-            for name, kind in _kinds(starts.values()).items()
+            name: jnp.stack([start.get(name, jnp.zeros((), kind)) for start in starts]).astype(kind)
+            for name, kind in _promoted(starts).items()
         }
-    encoded_numbers = {k: Float64(jnp.asarray(encoded(v))) for k, v in numbers.items()}
     others = {}
-    for group in table.trained:
-        if table.groups[group].rule is None:
-            tx = _foreign(definition, group, of_group(numbers, table, group), x64)
-            with jax.enable_x64(x64):
-                state = tx.init(part_of(params, leaves, table.members(group)))
-            check_holds_no_numbers(state, definition.members[group].factory)
-            others[str(group)] = state
-    trees = as_trees(held, dict.fromkeys(names, treedef))
-    counts = jnp.zeros(len(table.groups), jnp.int32)
-    return GroupsState(trees, scalars, encoded_numbers, counts, others, table)
-
-
-def _foreign(
-    definition: Definition, group: int, numbers: Mapping[str, Any], x64: bool
-) -> optax.GradientTransformationExtraArgs:
-    member = definition.members[group]
-    return foreign_transform(member.factory, numbers, member.static, x64)
+    for group in table.foreign:
+        member = definition.members[group]
+        tx = _foreign(member, of_group(numbers, table, group), x64)
+        with jax.enable_x64(x64):
+            others[str(group)] = tx.init(_part(treedef, leaves, table.members(group)))
+        _check_holds_no_numbers(others[str(group)], member.factory)
+    return GroupsState(
+        leaves=as_trees(held, dict.fromkeys(names, treedef)),
+        scalars=scalars,
+        numbers={k: Float64(jnp.asarray(encoded(v))) for k, v in numbers.items()},
+        counts=jnp.zeros(len(table.groups), jnp.int32),
+        others=others,
+        table=table,
+    )
 
 
 def updated(
@@ -82,51 +82,70 @@ def updated(
 ) -> tuple[Any, GroupsState]:
     """Return Optax's updates and the next state; raises before anything is computed."""
     check_given(params)
-    table = definition.checked_table(state, params)
-    grads = checked_gradients(updates, params, table.rules)
+    definition.check_state(state)
+    table = state.table
+    table.check_paths(check_params(params))
+    grads: list[Any] = checked_gradients(updates, params, table.rules)
+    leaves, treedef = jax.tree.flatten(to_array(params))
     grads = [grad if grad is None else to_array(grad) for grad in grads]
-    params = canonical(params)
-    grads = to_rule_leaves(grads, table.paths, definition.layouts)
-    params = to_rule(params, definition.layouts)
-    leaves, treedef = jax.tree.flatten(params)
-    stepping = [
-        grad is not None and owner not in table.resting and not table.groups[owner].frozen
-        for grad, owner in zip(grads, table.assignment, strict=True)
-    ]
+    layouts = definition.layout_of
+    seen_otherwise = [i for i, path in enumerate(table.paths) if path in layouts]
+    for i in seen_otherwise:
+        layout = layouts[table.paths[i]]
+        leaves[i] = layout.to_rule(leaves[i])
+        grads[i] = grads[i] if grads[i] is None else layout.to_rule(grads[i])
     x64 = bool(jax.enable_x64.value)
     with jax.enable_x64(True):
-        state = _scheduled(definition, state)
-        numbers = {name: jnp.asarray(decoded(parts)) for name, parts in parts_of(state).items()}
-        new_updates, new = _rules_stepped(state, numbers, grads, leaves, stepping)
-    others = dict(state.others)
-    for group in table.trained:
-        if table.groups[group].rule is None and group not in table.resting:
-            own = of_group(numbers, table, group)
-            made, others[str(group)] = _others_stepped(
-                definition, group, own, state, grads, params, x64, extra_args
+        if table.bare:
+            vectors = definition.held_to(
+                state, _own_numbers(definition.members[0], state.counts[0])
             )
-            new_updates |= made
-    final = [new_updates[i] if i in new_updates else rested(leaf) for i, leaf in enumerate(leaves)]
+        else:
+            state = _scheduled(definition.members, state)
+            vectors = {name: jnp.asarray(decoded(own)) for name, own in parts_of(state).items()}
+        made, state = _rules_stepped(state, vectors, grads, leaves)
+    others = dict(state.others)
+    for group in table.foreign:
+        if group not in table.resting:
+            member, own = definition.members[group], dict(extra_args)
+            step = _foreign_stepped(member, group, vectors, state, grads, leaves, treedef, own, x64)
+            made |= step[0]
+            others[str(group)] = step[1]
+    final = [made[i] if i in made else _rested(leaf) for i, leaf in enumerate(leaves)]
+    recording = recorder.get()
+    for i in seen_otherwise:
+        move = layouts[table.paths[i]].from_rule
+        seen, final[i] = final[i], move(final[i])
+        if recording is not None:
+            recording.follow(seen, final[i], move)
     trained = np.array([not group.frozen for group in table.groups], np.int32)
-    new = replace(new, others=others, counts=state.counts + trained)
-    return from_rule(jax.tree.unflatten(treedef, final), definition.layouts), new
+    state = replace(state, others=others, counts=state.counts + trained)
+    return jax.tree.unflatten(treedef, final), state
 
 
-def _scheduled(definition: Definition, state: GroupsState) -> GroupsState:
+def _own_numbers(member: Member, count: Any) -> dict[str, jax.Array]:
+    """Return the numbers of a lower-case transformation, as vectors over its one group."""
+    numbers = {}
+    for name, value in member.numbers.items():
+        value = value_at(value, count) if callable(value) else value
+        # NumPy makes NaN of the None that stands for a number left out.
+        concrete = isinstance(value, float | int | tuple)
+        numbers[name] = jnp.asarray(
+            np.asarray(value, np.float64) if concrete else value, jnp.float64
+        )[None]
+    return numbers
+
+
+def _scheduled(members: Sequence[Member], state: GroupsState) -> GroupsState:
     """Return the state with the schedules' values among its numbers."""
-    scheduled = [
-        (i, name, value)
-        for i, member in enumerate(definition.members)
-        for name, value in member.numbers.items()
-        if callable(value)
-    ]
-    parts = parts_of(state) if scheduled else {}
-    for i, name, schedule in scheduled:
-        value = jnp.asarray(value_at(schedule, state.counts[i]), jnp.float64)
-        at = (i, 0) if parts[name].ndim == 3 else i
-        parts[name] = parts[name].at[at].set(encoded(value))
-    new = {name: Float64(value) for name, value in parts.items()}
-    return replace(state, numbers=new) if scheduled else state
+    numbers = dict(state.numbers)
+    for i, member in enumerate(members):
+        for name in member.group.scheduled:
+            value = jnp.asarray(value_at(member.numbers[name], state.counts[i]), jnp.float64)
+            parts = parts_of(replace(state, numbers=numbers))[name]
+            at = (i, 0) if parts.ndim == 3 else i
+            numbers[name] = Float64(jnp.asarray(parts).at[at].set(encoded(value)))
+    return replace(state, numbers=numbers)
 
 
 def _rules_stepped(
@@ -134,80 +153,209 @@ def _rules_stepped(
     numbers: Mapping[str, jax.Array],
     grads: Sequence[Any],
     leaves: Sequence[jax.Array],
-    stepping: Sequence[bool],
 ) -> tuple[dict[int, jax.Array], GroupsState]:
     """Take the steps of this library's rules, those of one program together."""
     table = state.table
-    held, structures = held_by(state.leaves)
-    held = held or [{} for _ in leaves]
+    owners = zip(grads, table.assignment, strict=True)
+    stepping = [grad is not None and owner not in table.still for grad, owner in owners]
+    held, structures = held_by(state.leaves, len(leaves))
     updates: dict[int, jax.Array] = {}
     after = {name: jnp.asarray(own_value(vector)) for name, vector in state.scalars.items()}
     before = dict(after)
-    programs = dict.fromkeys(table.groups[group].program for group in table.of_clocks)
-    for program in programs:
-        assert program is not None
-        clocks = [c for c, g in enumerate(table.of_clocks) if table.groups[g].program == program]
-        row = {clock: k for k, clock in enumerate(clocks)}
-        members = [i for i, c in enumerate(table.clocks) if c in row and stepping[i]]
-        check_wholes(program, [leaves[i] for i in members])
-        groups, at = [table.of_clocks[c] for c in clocks], np.array(clocks, np.int32)
-        vectors = of_groups(numbers, table, groups)
-        kinds = _kinds([jax.eval_shape(program.start, {k: v[0] for k, v in vectors.items()})])
-        given = [Leaf(row[table.clocks[i]], grads[i], leaves[i], held[i]) for i in members]
+    for program, clocks in table.clocks_of_programs.items():
+        members = [i for i, c in enumerate(table.clocks) if c in clocks and stepping[i]]
+        _check_wholes(program, [leaves[i] for i in members])
+        at = np.array(clocks, np.int32)
+        vectors = of_groups(numbers, table, [table.of_clocks[c] for c in clocks])
+        kinds = program.kinds({k: v[0] for k, v in vectors.items()})
         shared = {k: before[k][at].astype(kind) for k, kind in kinds.items()}
-        made, advanced = stepped(program, given, vectors, shared)
+        given = [
+            kernels.Leaf(clocks.index(table.clocks[i]), grads[i], leaves[i], held[i])
+            for i in members
+        ]
+        made, advanced = _stepped(program, given, vectors, shared)
         for name, vector in advanced.items():
             whole = len(clocks) == len(table.of_clocks)
             cast = vector.astype(before[name].dtype)
             after[name] = cast if whole else after[name].at[at].set(cast)
         for i, (update, new_state) in zip(members, made, strict=True):
             updates[i], held[i] = update, new_state
-    clocks_after, origin, goes_on = split_clocks(table.clocks, len(table.of_clocks), stepping)
-    scalars = ticked(before, after, origin, goes_on)
-    if len(origin) > len(table.of_clocks):
-        of_clocks = tuple(table.of_clocks[c] for c in origin)
-        table = replace(table, clocks=clocks_after, of_clocks=of_clocks)
-    new = replace(state, leaves=as_trees(held, structures), scalars=scalars, table=table)
-    return updates, new
+    table, origin, goes_on = table.ticked(stepping)
+    if not all(goes_on):
+        old, mask = np.array(origin, np.int32), np.array(goes_on)
+        after = {k: jnp.where(mask, after[k][old], before[k][old]) for k in before}
+    return updates, replace(state, leaves=as_trees(held, structures), scalars=after, table=table)
 
 
-def _others_stepped(
-    definition: Definition,
-    group: int,
+def _stepped(
+    program: Program,
+    leaves: Sequence[kernels.Leaf],
     numbers: Mapping[str, jax.Array],
-    state: GroupsState,
-    grads: Sequence[Any],
-    params: Any,
-    x64: bool,
-    extra_args: Mapping[str, Any],
-) -> tuple[dict[int, jax.Array], Any]:
-    """Take the step of a group whose optimizer is a factory of Optax or of the user."""
-    leaves, members = jax.tree.leaves(params), state.table.members(group)
-    missing = [state.table.paths[i] for i in members if grads[i] is None]
-    if missing:
-        if len(missing) == len(members):
-            return {}, state.others[str(group)]
-        raise ValueError(
-            f'the gradient of "{missing[0]}" is None, which the optimizer of '
-            f"{state.table.groups[group].label} does not know; give it zeros, or put the "
-            "parameter into a group of its own"
-        )
-    own_args = dict(extra_args)
-    if "value_fn" in own_args:
-        own_args["value_fn"] = value_fn_of_part(own_args["value_fn"], params)
-    if "grad" in own_args:
-        own_args["grad"] = (own_args["grad"],)
-    tx = _foreign(definition, group, numbers, x64)
-    seen = (part_of(params, grads, members), part_of(params, leaves, members))
-    with jax.enable_x64(x64):
-        updates, new = tx.update(seen[0], state.others[str(group)], seen[1], **own_args)
-    return dict(zip(members, leaves_of_part(params, updates, members), strict=True)), new
+    shared: Mapping[str, jax.Array],
+) -> tuple[list[tuple[jax.Array, dict[str, Any]]], dict[str, jax.Array]]:
+    """Take a step of leaves that have one program.
+
+    Args:
+        program: the rule and its static arguments.
+        leaves: what each is given.
+        numbers: float64, an entry for each clock in the first axis.
+        shared: what the leaves of a clock share, likewise.
+
+    Returns:
+        The Optax update and the new state of each leaf, and what is shared after the step.
+    """
+    recording, update_leaf = recorder.get(), leaf_update(program)
+    after_shared, scalars = jax.vmap(program.advance)(dict(shared), dict(numbers))
+    vectors: dict[Any, dict[str, jax.Array]] = {}
+    for dtype in {leaf.param.dtype for leaf in leaves}:
+        # As they meet arrays of the type, rounded once for all leaves.
+        wide = jnp.float64 if dtype in (jnp.float64, jnp.complex128) else jnp.float32
+        rounded = {k: v.astype(wide) if v.dtype == jnp.float64 else v for k, v in scalars.items()}
+        vectors[dtype] = {**numbers, **rounded}
+    by_kernel = {}
+    if recording is not None and kernels.enabled():
+        by_kernel = kernels.one_pass(update_leaf, leaves, vectors.__getitem__, _entries)
+    own: dict[Any, dict[str, jax.Array]] = {}
+    made = []
+    for i, leaf in enumerate(leaves):
+        key = leaf.clock, leaf.param.dtype
+        if i in by_kernel:
+            new_param, after = by_kernel[i]
+            new_update = new_param - leaf.param  # where none follows, it is not computed
+        else:
+            if key not in own:
+                own[key] = _entries(vectors[leaf.param.dtype], leaf.clock)
+            new_param, new_update, after = update_leaf(leaf.grad, leaf.param, leaf.state, own[key])
+        if recording is not None:
+            recording.record(new_update, new_param)
+        made.append((new_update, after))
+    return made, after_shared
 
 
-def _kinds(starts: Iterable[Mapping[str, Any]]) -> dict[str, np.dtype[Any]]:
+def _entries(vectors: Mapping[str, jax.Array], clock: int) -> dict[str, jax.Array]:
+    return {name: entry(vector, clock) for name, vector in vectors.items()}
+
+
+def _promoted(starts: Iterable[Mapping[str, Any]]) -> dict[str, np.dtype[Any]]:
     """Return the types of what clocks hold, by name."""
     kinds: dict[str, np.dtype[Any]] = {}
     for start in starts:
         for name, value in start.items():
             kinds[name] = jnp.promote_types(kinds.get(name, value.dtype), value.dtype)
     return kinds
+
+
+def _check_wholes(program: Program, leaves: Sequence[Any]) -> None:
+    """Raise for a leaf of which a device has a part, where the rule needs the whole."""
+    if program.rule.sparse or not program.rule.elementwise:
+        for leaf in leaves:
+            check_whole(leaf, program.rule.name, "a parameter")
+
+
+def _rested(param: jax.Array) -> jax.Array:
+    """Return the update that leaves a parameter as it is, to the bit: -0 is added to it."""
+    update: jax.Array = jnp.full_like(param, -0.0)
+    recording = recorder.get()
+    if recording is not None:
+        recording.record(update, param)
+    return update
+
+
+# Factories of Optax or of the user, each the optimizer of one group.
+
+
+def _foreign(
+    member: Member, numbers: Mapping[str, Any], x64: bool
+) -> optax.GradientTransformationExtraArgs:
+    """Return what a factory makes of numbers that may be traced.
+
+    They are handed to it weakly typed, as Python floats are, so that the 0.999 of a bfloat16 model
+    does not become 1. They are float32 there, as under ``optax.inject_hyperparams``, unless the
+    user has enabled x64: what the factory calculates with them alone (``1 - b2``, say) is rounded
+    to float32, where a Python float would not be.
+    """
+    # jax.extend brings Pallas along, which would double what this library adds to `import optax`.
+    from jax.extend.core.primitives import convert_element_type_p
+
+    kind = {"new_dtype": np.dtype(np.float64 if x64 else np.float32), "weak_type": True}
+    with jax.enable_x64(True):
+        given = {
+            k: convert_element_type_p.bind(jnp.asarray(v), **kind, sharding=None)
+            for k, v in numbers.items()
+        }
+    with jax.enable_x64(x64):
+        return optax.with_extra_args_support(member.factory(**given, **member.static))
+
+
+def _check_holds_no_numbers(state: Any, factory: Callable[..., Any]) -> None:
+    """Raise TypeError for the state of a factory that holds numbers itself."""
+
+    def holds_numbers(x: Any) -> bool:
+        injected = isinstance(x, optax.InjectStatefulHyperparamsState)
+        return injected or (isinstance(x, GroupsState) and not x.table.bare)
+
+    if any(map(holds_numbers, jax.tree.leaves(state, is_leaf=holds_numbers))):
+        raise TypeError(
+            f"{getattr(factory, '__name__', factory)} injects its numbers itself, and a "
+            "change made outside would be lost; pass the factory without "
+            "optax.inject_hyperparams (and a lower-case one, not a grouped one)"
+        )
+
+
+def _foreign_stepped(
+    member: Member,
+    group: int,
+    numbers: Mapping[str, jax.Array],
+    state: GroupsState,
+    grads: Sequence[Any],
+    leaves: Sequence[jax.Array],
+    treedef: Any,
+    extra_args: dict[str, Any],
+    x64: bool,
+) -> tuple[dict[int, jax.Array], Any]:
+    """Take the step of a group whose optimizer is a factory of Optax or of the user."""
+    members, before = state.table.members(group), state.others[str(group)]
+    missing = [state.table.paths[i] for i in members if grads[i] is None]
+    if missing and not is_whole_tree(member.factory):
+        if len(missing) == len(members):
+            return {}, before
+        raise ValueError(
+            f'the gradient of "{missing[0]}" is None, which the optimizer of {member.group.label} '
+            "does not know; give it zeros, or put the parameter into a group of its own"
+        )
+    params = jax.tree.unflatten(treedef, leaves)
+    if "value_fn" in extra_args:
+        extra_args["value_fn"] = _value_fn_of_part(extra_args["value_fn"], params)
+    if "grad" in extra_args:
+        extra_args["grad"] = (extra_args["grad"],)
+    with jax.enable_x64(True):
+        tx = _foreign(member, of_group(numbers, state.table, group), x64)
+    with jax.enable_x64(x64):
+        part, own = (_part(treedef, xs, members) for xs in (grads, leaves))
+        (updates,), new = tx.update(part, before, own, **extra_args)
+    flat = leaves_up_to(params, updates)
+    return {i: flat[i] for i in members}, new
+
+
+def _part(treedef: Any, leaves: Sequence[Any], members: Sequence[int]) -> Any:
+    """Return the leaves of one group as its optimizer sees them: a tree with gaps, in a tuple.
+
+    Optax takes a callable module for a function of the parameters; a tuple is none.
+    """
+    own = set(members)
+    seen = [leaf if i in own else optax.MaskedNode() for i, leaf in enumerate(leaves)]
+    return (jax.tree.unflatten(treedef, seen),)
+
+
+def _value_fn_of_part(value_fn: Callable[[Any], Any], params: Any) -> Callable[[Any], Any]:
+    """Return the function that one group's optimizer sees: of its parameters, the rest as is."""
+
+    def of_group(part: Any) -> Any:
+        (own,) = part
+        leaves = [
+            param if isinstance(x, optax.MaskedNode) else x
+            for x, param in zip(leaves_up_to(params, own), jax.tree.leaves(params), strict=True)
+        ]
+        return value_fn(jax.tree.unflatten(jax.tree.structure(params), leaves))
+
+    return of_group

@@ -6,6 +6,8 @@ rounds as the rule does: the same bits. Compiled once by the machine's C compile
 one, or under ``JAXOPT_PORT_KERNELS=off``, plain XLA takes its place.
 """
 
+from ._calls import Leaf as Leaf
+from ._calls import one_pass as one_pass
 from ._compiler import enabled as enabled
 from ._compiler import target as target
 from ._source import Source as Source

@@ -19,62 +19,61 @@ SMALL = 512
 WIDE = 16
 
 
-class _Shape:
-    """Operations on arrays of one shape."""
+def _types(shape: tuple[Any, ...], *kinds: Any) -> list[Any]:
+    """Return the types of arrays of one shape in MLIR."""
+    from jax.interpreters import mlir
 
-    def __init__(self, shape: tuple[Any, ...]) -> None:
-        from jax.extend.mlir.dialects import stablehlo
-        from jax.interpreters import mlir
+    if not set(map(type, shape)) <= {int}:
+        raise NotImplementedError(
+            f"a step of arrays of symbolic shape, {shape}: give the shape in numbers"
+        )
+    of = mlir.ir.RankedTensorType.get
+    return [of(shape, mlir.dtype_to_ir_type(np.dtype(kind))) for kind in kinds]
 
-        if not all(isinstance(n, int) for n in shape):
-            raise NotImplementedError(
-                f"a step of arrays of symbolic shape, {shape}: give the shape in numbers"
-            )
-        self._shape, self._hlo, self._mlir = shape, stablehlo, mlir
 
-    def _type(self, dtype: Any) -> Any:
-        element = self._mlir.dtype_to_ir_type(np.dtype(dtype))
-        return self._mlir.ir.RankedTensorType.get(self._shape, element)
+def _constant(kind: Any, value: int) -> Any:
+    """Return an array of one integer, or of zeros."""
+    from jax.extend.mlir.dialects import stablehlo as hlo
+    from jax.interpreters.mlir import ir
 
-    def spread(self, x: Any, dtype: Any) -> Any:
-        """Return a scalar as an array."""
-        if x.type == self._type(dtype):
-            return x
-        return self._hlo.broadcast_in_dim(self._type(dtype), x, self._mlir.dense_int_array([]))
+    element = kind.element_type
+    is_integer = isinstance(element, ir.IntegerType)
+    one = ir.IntegerAttr.get(element, value) if is_integer else ir.FloatAttr.get(element, value)
+    return hlo.constant(ir.DenseElementsAttr.get_splat(kind, one))
 
-    def constant(self, value: int, dtype: Any) -> Any:
-        return self.spread(self._mlir.ir_constant(np.asarray(value, dtype)), dtype)
 
-    def cast(self, x: Any, dtype: Any) -> Any:
-        return self._hlo.convert(self._type(dtype), x)
+def _spread(kind: Any, x: Any) -> Any:
+    """Return a scalar as an array."""
+    from jax.extend.mlir.dialects import stablehlo as hlo
+    from jax.interpreters import mlir
 
-    def bits(self, x: Any, dtype: Any) -> Any:
-        return self._hlo.bitcast_convert(self._type(dtype), x)
+    return x if x.type == kind else hlo.broadcast_in_dim(kind, x, mlir.dense_int_array([]))
 
-    def uncontracted(self, x: Any, dtype: Any) -> Any:
-        """Take away the largest of the integers that stand for a NaN.
 
-        No arithmetic makes that one. So nothing is changed, but the bits have to be calculated.
-        """
-        integer = np.dtype(f"i{np.dtype(dtype).itemsize}")
-        largest = self.constant(np.iinfo(integer).max - 1, integer)
-        return self.bits(self._hlo.minimum(self.bits(x, integer), largest), dtype)
+def _kept(x: Any, integers: Any) -> Any:
+    """Take away the largest of the integers that stand for a NaN.
+
+    No arithmetic makes that one. So nothing is changed, but the bits have to be calculated.
+    """
+    from jax.extend.mlir.dialects import stablehlo as hlo
+
+    largest = _constant(integers, 2 ** (integers.element_type.width - 1) - 2)
+    return hlo.bitcast_convert(x.type, hlo.minimum(hlo.bitcast_convert(integers, x), largest))
 
 
 def uncontracted(ctx: Any, x: Any) -> Any:
     (aval,) = ctx.avals_out
-    return [_Shape(aval.shape).uncontracted(x, aval.dtype)]
+    (integers,) = _types(aval.shape, f"i{aval.dtype.itemsize}")
+    return [_kept(x, integers)]
 
 
 def contracted(ctx: Any, a: Any, y: Any, x: Any) -> Any:
     """A product and a sum, which LLVM may contract; no other product in ``x`` with the sum."""
     from jax.extend.mlir.dialects import stablehlo as hlo
 
-    (aval,) = ctx.avals_out
-    shape = _Shape(aval.shape)
+    (kept,) = uncontracted(ctx, x)
     # In this order: XLA's schedule of a step of split parameters needs a copy less.
-    product = hlo.multiply(y, shape.spread(a, aval.dtype))
-    return [hlo.add(shape.uncontracted(x, aval.dtype), product)]
+    return [hlo.add(kept, hlo.multiply(y, _spread(x.type, a)))]
 
 
 def _two_sum(x: Any, y: Any) -> tuple[Any, Any]:
@@ -87,37 +86,39 @@ def _two_sum(x: Any, y: Any) -> tuple[Any, Any]:
     return total, error
 
 
-def _rounded_to_odd(shape: _Shape, total: Any, error: Any) -> Any:
+def _rounded_to_odd(total: Any, error: Any, integers: Any) -> Any:
     """Return ``total + error`` rounded to odd, so that another rounding is as the only one.
 
     Boldo and Melquiond, 2008, *Emulation of FMA and correctly rounded sums*.
     """
     from jax.extend.mlir.dialects import stablehlo as hlo
 
-    bits = shape.bits(total, "i8")
+    bits = hlo.bitcast_convert(integers, total)
     # -1 where the error has the other sign: the total is then too large by less than a unit.
-    differing = hlo.xor(bits, shape.bits(error, "i8"))
-    below = hlo.shift_right_arithmetic(differing, shape.constant(63, "i8"))
-    odd = hlo.or_(hlo.add(bits, below), shape.constant(1, "i8"))
+    differing = hlo.xor(bits, hlo.bitcast_convert(integers, error))
+    below = hlo.shift_right_arithmetic(differing, _constant(integers, 63))
+    odd = hlo.or_(hlo.add(bits, below), _constant(integers, 1))
     # (The error of an infinity is NaN, which is not above 0.)
     above = hlo.ComparisonDirectionAttr.get("GT")
-    inexact = hlo.compare(hlo.abs(error), shape.constant(0, "f8"), above)
-    return shape.bits(hlo.select(inexact, odd, bits), "f8")
+    inexact = hlo.compare(hlo.abs(error), _constant(total.type, 0), above)
+    return hlo.bitcast_convert(total.type, hlo.select(inexact, odd, bits))
 
 
-def _exact_float32(shape: _Shape, a: Any, y: Any, x: Any) -> Any:
+def _exact_float32(shape: tuple[int, ...], a: Any, y: Any, x: Any) -> Any:
     """The fused multiply-add of float32 in float64.
 
     The product is exact there, so contracting it with a sum changes nothing.
     """
     from jax.extend.mlir.dialects import stablehlo as hlo
 
-    a = shape.cast(a, "f8") if a.type == x.type else shape.spread(_Shape(()).cast(a, "f8"), "f8")
-    product = hlo.multiply(a, shape.cast(y, "f8"))
-    return shape.cast(_rounded_to_odd(shape, *_two_sum(product, shape.cast(x, "f8"))), "f4")
+    wide, integers = _types(shape, "f8", "i8")
+    (of_a,) = [wide] if a.type == x.type else _types((), "f8")
+    product = hlo.multiply(_spread(wide, hlo.convert(of_a, a)), hlo.convert(wide, y))
+    odd = _rounded_to_odd(*_two_sum(product, hlo.convert(wide, x)), integers)
+    return hlo.convert(x.type, odd)
 
 
-def _exact_float64(shape: _Shape, a: Any, y: Any, x: Any) -> Any:
+def _exact_float64(shape: tuple[int, ...], a: Any, y: Any, x: Any) -> Any:
     """The fused multiply-add of float64, from the product as two numbers (Dekker, 1971).
 
     Products of halves are exact, so contracting them changes nothing. Where one is beyond what
@@ -125,20 +126,22 @@ def _exact_float64(shape: _Shape, a: Any, y: Any, x: Any) -> Any:
     """
     from jax.extend.mlir.dialects import stablehlo as hlo
 
+    wide, integers = _types(shape, "f8", "i8")
+
     def halves(v: Any) -> tuple[Any, Any]:
-        bits = hlo.add(shape.bits(v, "i8"), shape.constant(2**26, "i8"))
-        high = shape.bits(hlo.and_(bits, shape.constant(-(2**27), "i8")), "f8")
+        bits = hlo.add(hlo.bitcast_convert(integers, v), _constant(integers, 2**26))
+        high = hlo.bitcast_convert(wide, hlo.and_(bits, _constant(integers, -(2**27))))
         return high, hlo.subtract(v, high)
 
-    a, y, x = (shape.uncontracted(shape.spread(v, "f8"), "f8") for v in (a, y, x))
+    a, y, x = (_kept(_spread(wide, v), integers) for v in (a, y, x))
     (a1, a2), (y1, y2) = halves(a), halves(y)
-    product = shape.uncontracted(hlo.multiply(a, y), "f8")
+    product = _kept(hlo.multiply(a, y), integers)
     low = hlo.subtract(hlo.multiply(a1, y1), product)
     for half in ((a1, y2), (a2, y1), (a2, y2)):
         low = hlo.add(low, hlo.multiply(*half))
     with_low, second = _two_sum(x, low)
     total, first = _two_sum(product, with_low)
-    exact = hlo.add(total, _rounded_to_odd(shape, *_two_sum(first, second)))
+    exact = hlo.add(total, _rounded_to_odd(*_two_sum(first, second), integers))
     return hlo.select(hlo.is_finite(exact), exact, hlo.add(product, x))
 
 
@@ -147,7 +150,7 @@ def fma_on_cpu(ctx: Any, a: Any, y: Any, x: Any) -> Any:
         return contracted(ctx, a, y, x)
     (aval,) = ctx.avals_out
     exact = _exact_float32 if aval.dtype == np.float32 else _exact_float64
-    return [exact(_Shape(aval.shape), a, y, x)]
+    return [exact(aval.shape, a, y, x)]
 
 
 def _is_exact(ctx: Any) -> bool:

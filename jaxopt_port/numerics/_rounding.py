@@ -14,9 +14,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from .._compat import varying_axes
+from .._compat import varying_alike
 from . import _emitted
 
 
@@ -30,7 +29,7 @@ def fma(a: Any, y: jax.Array, x: jax.Array) -> jax.Array:
     """
     a = jnp.asarray(a, x.dtype)
     a = a if a.shape in ((), x.shape) else jnp.broadcast_to(a, x.shape)
-    fused: jax.Array = _primitives()[0].bind(*_varying_alike(a, y, x))
+    fused: jax.Array = _primitives()[0].bind(*varying_alike(a, y, x))
     return fused
 
 
@@ -38,16 +37,6 @@ def uncontracted(x: jax.Array) -> jax.Array:
     """``x``, rounded to its type whatever is done with it next."""
     kept: jax.Array = _primitives()[1].bind(x)
     return kept
-
-
-def _varying_alike(*xs: jax.Array) -> list[jax.Array]:
-    """Within ``shard_map``, let all differ between devices where one does, as ``lax.add`` does."""
-    axes = [varying_axes(x) for x in xs]
-    every = frozenset[str]().union(*axes)
-    return [
-        lax.pcast(x, tuple(every - own), to="varying") if every - own else x
-        for x, own in zip(xs, axes, strict=True)
-    ]
 
 
 def _fma_tangent(primals: Any, tangents: Any) -> jax.Array:

@@ -19,7 +19,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from ..engine import GroupsState, Optimizer, RuleState
+from ..engine import GroupsState, Optimizer
 
 Shape: TypeAlias = tuple[int, ...]
 # By array axis, the mesh axes that it is split over.
@@ -246,7 +246,6 @@ def _shared(state: Any) -> set[int]:
     """Return the ids of what groups share: vectors over groups, whatever they are named."""
     found: set[int] = set()
     for kind, name in (
-        (RuleState, "scalars"),
         (GroupsState, "scalars"),
         (GroupsState, "numbers"),
         (GroupsState, "counts"),

@@ -277,3 +277,12 @@ def test_another_rule_may_call_another_kind_of_number_the_same():
         np.testing.assert_array_equal(
             params[group], jp.step(alone, own, alone.init(own), own)[0][group]
         )
+
+
+def test_numbers_of_a_wrong_length_are_named():
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    tx = jp.SGD([{"params": "a"}, {"params": "b"}], lr=0.1)
+    state = optax.tree_utils.tree_set(tx.init(params), lr=jnp.ones(3))
+    for use in (lambda: jp.get_hyperparams(state), lambda: tx.update(params, state, params)):
+        with pytest.raises(ValueError, match=r"set to an array of shape \(3,\); .* 2 groups"):
+            use()

@@ -250,3 +250,15 @@ def test_no_gradients_at_all_are_a_mistake(tx):
     params = {"a": jnp.ones(1)}
     with pytest.raises(ValueError, match="the gradients are None as a whole"):
         jp.step(tx, None, tx.init(params), params)
+
+
+def test_lbfgs_takes_no_gradient_for_zeros_in_a_group_too():
+    params = {"a": jnp.ones(2), "b": jnp.ones(3)}
+    grads = {"a": jnp.ones(2), "b": None}
+    extra = {"value": jnp.float32(1), "value_fn": lambda p: jnp.sum(p["a"])}
+    made = []
+    for tx in (jp.lbfgs(lr=0.5, max_iter=1), jp.LBFGS(lr=0.5, max_iter=1)):
+        updates, _ = tx.update(grads, tx.init(params), params, **extra)
+        made.append(updates)
+    np.testing.assert_array_equal(made[0]["a"], made[1]["a"])
+    np.testing.assert_array_equal(made[1]["b"], np.zeros(3, np.float32))

@@ -126,3 +126,33 @@ def test_each_group_may_have_its_own_schedule():
     with pytest.raises(ValueError, match="momentum is set by an Optax schedule"):
         jp.set_hyperparams(state, group=1, momentum=0.1)
     assert jp.get_hyperparams(jp.set_hyperparams(state, group=1, lr=0.5))[1]["lr"] == 0.5
+
+
+INJECTED = optax.inject_hyperparams(jp.sgd)
+BUFFERS = {"a default": {}, "zero": {"momentum": 0.0}, "momentum": {"momentum": 0.9}}
+
+
+@pytest.mark.parametrize("case", BUFFERS)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_injection_holds_what_the_numbers_need(case, dtype):
+    """The state is that of the bare spelling, eagerly and traced."""
+    params = {"w": jnp.ones(3, dtype)}
+    tx, bare = INJECTED(lr=0.1, **BUFFERS[case]), jp.sgd(lr=0.1, **BUFFERS[case])
+    state = tx.init(params)
+    assert state.inner_state.leaves.keys() == bare.init(params).leaves.keys()
+    for traced in (jax.eval_shape, lambda f, *args: jax.jit(f)(*args)):
+        assert jax.tree.structure(traced(tx.init, params)) == jax.tree.structure(state)
+
+
+def test_an_injected_momentum_that_has_no_buffer_is_never_ignored():
+    params = {"w": jnp.ones(3)}
+    state = INJECTED(lr=0.1).init(params)
+    tx = INJECTED(lr=0.1)
+    state.hyperparams["momentum"] = jnp.asarray(0.9)
+    with pytest.raises(ValueError, match=r"made without what momentum=0\.89\d* needs"):
+        tx.update(params, state, params)
+    updates, _ = jax.jit(tx.update)(params, state, params)
+    assert jnp.isnan(updates["w"]).all()
+    state.hyperparams["momentum"] = jnp.asarray(0.0)
+    updates, _ = jax.jit(tx.update)(params, state, params)
+    assert updates["w"][0] == jnp.float32(-0.1)

@@ -15,8 +15,7 @@ import pytest
 
 import jaxopt_port as jp
 from jaxopt_port import kernels
-from jaxopt_port.engine import _one_pass
-from jaxopt_port.kernels import _compiler
+from jaxopt_port.kernels import _calls, _compiler
 from parity_tests.oracles.bits import assert_same_bits
 
 SHAPES = {"w": (37, 11), "large": (70001,), "none": (0,)}
@@ -99,15 +98,15 @@ def test_a_kernel_that_rounds_otherwise_is_seen(monkeypatch):
         assert code != source.code
         return source._replace(code=code)
 
-    monkeypatch.setattr(kernels, "written", wrong)
+    monkeypatch.setattr(_calls, "written", wrong)
     # A rule of its own, whose kernel is not yet known.
     tx = jp.SGD(lr=0.01, momentum=0.9, dampening=0.25, maximize=False)
-    _one_pass._kernel.cache_clear()
+    _calls._kernel.cache_clear()
     *plain, _ = run(tx, "float32", np.random.default_rng(3), monkeypatch, "off")
     try:
         *quick, text = run(tx, "float32", np.random.default_rng(3), monkeypatch, "on")
     finally:
-        _one_pass._kernel.cache_clear()
+        _calls._kernel.cache_clear()
     assert calls_kernel(text)
     with pytest.raises(AssertionError):
         assert_same_bits(leaves(*quick), leaves(*plain), "SGD")

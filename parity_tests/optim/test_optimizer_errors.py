@@ -129,8 +129,7 @@ OTHERS_STATES = {
     "with less": (jp.adam(amsgrad=True), jp.adam(), "it holds step, exp_avg, exp_avg_sq[.]"),
     "Optax's": (jp.adam(), optax.adam(0.1), "it holds a tuple"),
     "of groups": (jp.adam(), jp.Adam(), "it holds a GroupsState"),
-    "without a schedule": (jp.sgd(lr=lambda count: 0.1), jp.sgd(lr=0.1), "it holds nothing"),
-    "with a schedule": (jp.sgd(lr=0.1), jp.sgd(lr=lambda count: 0.1), "it holds a ScheduledState"),
+    "without a buffer": (jp.sgd(momentum=0.9), jp.sgd(), "made without what momentum=0.9 needs"),
 }  # fmt: skip
 
 
@@ -152,8 +151,14 @@ def test_state_that_only_some_shapes_have_is_an_optimizers_own():
     tx, params = transformation(by_rank)(lr=0.1), {"w": jnp.ones((2, 2, 2))}
     state = tx.init(params)
     assert {"rank0", "rank2", "rank3"} <= set(tx.update(params, state, params)[1].leaves)
-    with pytest.raises(ValueError, match="it holds rank0, rank2, rank3"):
-        tx.update({"w": jnp.ones(())}, state, {"w": jnp.ones(())})
+
+
+def test_a_state_goes_on_under_other_numbers():
+    """Its count is kept whether or not a number is a schedule."""
+    params = {"w": jnp.ones(2)}
+    _, state = jp.step(jp.sgd(lr=0.5), params, jp.sgd(lr=0.5).init(params), params)
+    later, _ = jp.step(jp.sgd(lr=lambda count: count / 4), params, state, params)
+    assert float(later["w"][0]) == 0.75
 
 
 GROUPS = {

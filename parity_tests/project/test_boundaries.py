@@ -1,10 +1,14 @@
 """Packages use each other through what they export, downward, and in no circle."""
 
 import ast
+import sys
 from collections import defaultdict
 from pathlib import Path
 
+import jax.numpy as jnp
+
 import jaxopt_port
+import jaxopt_port as jp
 
 ROOT = Path(jaxopt_port.__file__).parent
 # Each may import from those before it.
@@ -84,3 +88,34 @@ def test_what_is_exported_is_there():
     for name in dir(jaxopt_port):
         getattr(jaxopt_port, name)
     assert {"Adam", "adam", "step", "Optimizer", "lr_scheduler"} <= set(dir(jaxopt_port))
+
+
+def test_a_step_takes_a_short_way(monkeypatch):
+    """Two groups, built, initialised and stepped in plain XLA: own calls, files, and depth."""
+    monkeypatch.setenv("JAXOPT_PORT_KERNELS", "off")
+    params = {"kernel": jnp.ones((5, 3)), "bias": jnp.ones(7)}
+    calls, files, depths = [], set(), []
+
+    def own(frame):
+        return frame.f_code.co_filename.startswith(str(ROOT))
+
+    def profile(frame, event, _):
+        if event != "call" or not own(frame):
+            return
+        calls.append(frame.f_code.co_name)
+        files.add(frame.f_code.co_filename)
+        depth = 0
+        while frame is not None:
+            depth += own(frame)
+            frame = frame.f_back
+        depths.append(depth)
+
+    sys.setprofile(profile)
+    try:
+        tx = jp.AdamW([{"params": "kernel", "lr": 0.1}, {"params": jp.REST}])
+        jp.step(tx, params, tx.init(params), params)
+    finally:
+        sys.setprofile(None)
+    assert len(calls) <= 660
+    assert len(files) <= 25
+    assert max(depths) <= 11

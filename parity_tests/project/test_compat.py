@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxopt_port._compat import Forms, alternative, on_explicit_mesh, varying_axes
+from jaxopt_port._compat import Forms, alternative, known_number, on_explicit_mesh, varying_axes
 from jaxopt_port.numerics import fma
 
 
@@ -103,3 +103,18 @@ def test_flax_wraps_the_leaves_of_a_state_and_a_module_finds_the_wrapper():
     wrapped = optimizer.to_opt_state({"a": jnp.ones(2)})["a"]
     assert hasattr(wrapped, "get_value")
     assert hasattr(wrapped, "replace")
+
+
+def test_a_constant_is_known_while_it_is_traced():
+    """As optax.inject_hyperparams makes its first numbers: an array, cast to a dtype."""
+    seen = []
+
+    def init(given):
+        seen.extend(map(known_number, (jnp.asarray(0.5, jnp.bfloat16), given, given + 1)))
+
+    jax.eval_shape(init, jnp.float32(2))
+    assert seen[0] == 0.5
+    assert np.isnan(seen[1:]).all()
+    assert known_number(jnp.float32(2)) == 2
+    jax.vmap(lambda x: seen.append(known_number(x)))(jnp.ones(3))
+    assert np.isnan(seen[-1])

@@ -23,11 +23,9 @@ MODULES = [
     "jaxopt_port.verify.compare._jax_side",
     "jaxopt_port.checkpoint._loading",
     "jaxopt_port.checkpoint._state_dict",
-    "jaxopt_port.engine._factory",
     "jaxopt_port.optim._lbfgs._optimizer",
-    "jaxopt_port.engine._groups",
     "jaxopt_port.engine._hyperparams",
-    "jaxopt_port.engine._regroup",
+    "jaxopt_port.engine._optimizer",
     "jaxopt_port.engine._step",
     *(
         f"jaxopt_port.interop.{name}"

@@ -14,13 +14,10 @@ from ...engine import (
     Groups,
     Optimizer,
     as_number,
-    canonical,
-    check_params,
-    checked_gradients,
     recorder,
-    to_array,
     whole_tree,
 )
+from ...trees import check_params, checked_gradients, to_array
 from ._flat import flat_dtype, flat_size, gathered, scalar_dtype
 from ._minimize import LBFGSState, Limits, initial_state, minimize
 
@@ -117,7 +114,7 @@ def lbfgs(
 
     def init(params: Any) -> LBFGSState:
         check_params(params)
-        leaves = jax.tree.leaves(canonical(params))
+        leaves = jax.tree.leaves(to_array(params))
         if not leaves or flat_size(leaves) == 0:
             raise ValueError("optimizer got an empty parameter list; there is nothing to minimize.")
         return initial_state(rows, flat_size(leaves), flat_dtype(leaves), scalar_dtype(leaves))
@@ -139,7 +136,7 @@ def lbfgs(
         if jnp.shape(value) != ():
             raise ValueError(f"value has shape {jnp.shape(value)}; it must be a scalar.")
         grads = checked_gradients(updates, params)
-        leaves, treedef = jax.tree.flatten(canonical(params))
+        leaves, treedef = jax.tree.flatten(to_array(params))
         for leaf in leaves:
             check_whole(leaf, "lbfgs", "every parameter")
         dtype = scalar_dtype(leaves)

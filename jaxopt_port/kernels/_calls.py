@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import kernels
 from .._compat import Forms, alternative, on_explicit_mesh
+from ._compiler import target as target_of
+from ._source import Source, UnsupportedError, written
 
 # XLA's time to compile a call grows with the square of its operands.
 _LEAVES_PER_CALL = 32
@@ -47,21 +48,21 @@ def _kernel(
     names: tuple[str, ...],
     arrays: tuple[Any, ...],
     numbers: tuple[Any, ...],
-) -> tuple[kernels.Source, str] | None:
+) -> tuple[Source, str] | None:
     """Return the kernel for leaves of one shape and its target, if it can be had."""
 
     def update(given: Sequence[Any], numbers: Any) -> list[Any]:
         grad, param, *state = given
         new, _, after = update_leaf(grad, param, dict(zip(names, state, strict=True)), numbers)
         if after.keys() != set(names):
-            raise kernels.UnsupportedError("a state of other names")
+            raise UnsupportedError("a state of other names")
         return [new, *(after[name] for name in names)]
 
     try:
-        source = kernels.written(update, arrays, dict(numbers))
-    except kernels.UnsupportedError:
+        source = written(update, arrays, dict(numbers))
+    except UnsupportedError:
         return None
-    target = kernels.target(source)
+    target = target_of(source)
     return None if target is None else (source, target)
 
 
@@ -69,7 +70,7 @@ def _shape(x: Any) -> jax.ShapeDtypeStruct | None:
     return jax.ShapeDtypeStruct(x.shape, x.dtype) if isinstance(x, jax.Array) else None
 
 
-def updated(
+def one_pass(
     update_leaf: LeafUpdate,
     leaves: Sequence[Leaf],
     vectors_for: Callable[[Any], dict[str, jax.Array]],
@@ -86,7 +87,7 @@ def updated(
     Returns:
         By index, the new parameter and the new state.
     """
-    calls: dict[tuple[str, Any], tuple[kernels.Source, list[int]]] = {}
+    calls: dict[tuple[str, Any], tuple[Source, list[int]]] = {}
     for i, leaf in enumerate(leaves):
         shapes = tuple(map(_shape, leaf.arrays))
         if None in shapes or on_explicit_mesh(leaf.param):
@@ -111,7 +112,7 @@ def updated(
 
 def _called(
     update_leaf: LeafUpdate,
-    source: kernels.Source,
+    source: Source,
     target: str,
     leaves: Sequence[Leaf],
     vectors: Mapping[str, jax.Array],

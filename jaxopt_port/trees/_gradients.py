@@ -1,16 +1,24 @@
+"""What is asked of parameters and of gradients before anything is calculated."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from ..trees import leaf_paths, leaves_up_to, nearest
-from ._rule import Rule
+from ._paths import leaf_paths, leaves_up_to, nearest
 
-# One rule for all leaves, or the rule of each path; None for a factory of Optax or of the user.
-Rules: TypeAlias = "Rule[Any] | Mapping[str, Rule[Any] | None] | None"
+
+class Taking(Protocol):
+    """What takes a gradient: an update rule."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def sparse(self) -> bool: ...
+
 
 _MISSING_PARAMS = (
     "params is required: tx.update(grads, state, params). torch's rules round the parameter "
@@ -18,13 +26,14 @@ _MISSING_PARAMS = (
 )
 
 
-def check_params(params: Any) -> None:
-    """Raise TypeError for leaves that cannot be trained.
+def check_params(params: Any) -> tuple[str, ...]:
+    """Return the paths of parameters.
 
     Raises:
         TypeError: a leaf that is no array, or not of an inexact dtype.
     """
-    for path, leaf in leaf_paths(params):
+    leaves = leaf_paths(params)
+    for path, leaf in leaves:
         dtype = getattr(leaf, "dtype", None)
         if dtype is None and not isinstance(leaf, float | complex):
             raise TypeError(
@@ -36,16 +45,12 @@ def check_params(params: Any) -> None:
                 f'the parameter "{path}" has dtype {dtype}; only floating and complex parameters '
                 "can be trained"
             )
+    return tuple(path for path, _ in leaves)
 
 
 def to_array(x: Any) -> Any:
-    """Return a leaf, or a sparse gradient, as arrays of the dtype that ``jit`` would give them."""
+    """Return a tree with arrays of the dtypes that ``jit`` would give its leaves."""
     return jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(a)), x)
-
-
-def canonical(params: Any) -> Any:
-    """Return parameters as arrays of the dtype that ``jit`` would give them."""
-    return to_array(params)
 
 
 def check_given(params: Any) -> None:
@@ -54,20 +59,9 @@ def check_given(params: Any) -> None:
         raise ValueError(_MISSING_PARAMS)
 
 
-def check_accepted(params: Any, rules: Rules) -> None:
-    """Raise ValueError for a parameter whose shape or dtype its rule does not support."""
-    for path, leaf in leaf_paths(params):
-        rule = _of_path(rules, path)
-        problem = None if rule is None else rule.accepts(leaf)
-        if problem is not None:
-            raise ValueError(f'{problem.message} ("{path}"); {problem.remedy}')
-
-
-def _of_path(rules: Rules, path: str) -> Rule[Any] | None:
-    return rules.get(path) if isinstance(rules, Mapping) else rules
-
-
-def checked_gradients(grads: Any, params: Any, rules: Rules = None) -> list[Any]:
+def checked_gradients(
+    grads: Any, params: Any, rules: Mapping[str, Taking | None] | None = None
+) -> list[Any]:
     """Return the gradient of each leaf, or None, as torch's ``.grad`` of a parameter may be.
 
     A gradient is None where the tree has a None, at a leaf or above it, and where a whole subtree
@@ -76,7 +70,8 @@ def checked_gradients(grads: Any, params: Any, rules: Rules = None) -> list[Any]
     Args:
         grads: gradients.
         params: parameters.
-        rules: the rule of all leaves, or by path; None for a factory of Optax or of the user.
+        rules: by path, what takes a gradient; None for a factory of Optax or of the user, and of no
+            path for a frozen parameter. Left out, no gradient may be sparse.
 
     Raises:
         ValueError: ``params`` is missing, or the trees or shapes differ.
@@ -100,8 +95,8 @@ def checked_gradients(grads: Any, params: Any, rules: Rules = None) -> list[Any]
     for (path, param), grad in zip(of_params.items(), at_leaves, strict=True):
         if grad is None:
             continue
-        rule = _of_path(rules, path)
-        frozen = isinstance(rules, Mapping) and path not in rules
+        rule = None if rules is None else rules.get(path)
+        frozen = rules is not None and path not in rules
         if rule is not None and rule.sparse:
             _check_sparse(path, grad, param)
         elif not (frozen and _is_sparse(grad)):

@@ -1,20 +1,25 @@
-"""What an optimizer's arguments are: numbers that may change between steps, and static ones."""
+"""The options of an optimizer: numbers that may change between steps, and static ones."""
 
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, ParamSpec, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._compat import known_number
 from ..trees import nearest
-from ._rule import Rule
+from ._rule import Program, Rule
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Schedule: TypeAlias = Callable[[Any], Any]
 
@@ -22,49 +27,14 @@ Schedule: TypeAlias = Callable[[Any], Any]
 _IMPLEMENTATIONS = ("foreach", "fused", "capturable", "differentiable")
 
 # Options of optimizers here and in Optax: where one has no such option, it is a mistake.
-_OPTIONS_ELSEWHERE = frozenset(
-    [
-        "lr",
-        "learning_rate",
-        "lr_decay",
-        "momentum",
-        "dampening",
-        "weight_decay",
-        "nesterov",
-        "maximize",
-        "betas",
-        "beta",
-        "beta1",
-        "beta2",
-        "b1",
-        "b2",
-        "eps",
-        "eps_root",
-        "eps_in_sqrt",
-        "alpha",
-        "rho",
-        "lambd",
-        "t0",
-        "etas",
-        "step_sizes",
-        "centered",
-        "amsgrad",
-        "decay",
-        "decay_rate",
-        "momentum_decay",
-        "decoupled_weight_decay",
-        "initial_accumulator_value",
-        "beta2_decay",
-        "d",
-        "ns_coefficients",
-        "ns_steps",
-        "adjust_lr_fn",
-        "mask",
-        "mu_dtype",
-        "accumulator_dtype",
-        "wd",
-    ]
-)
+_OPTIONS_ELSEWHERE = frozenset({
+    "lr", "learning_rate", "lr_decay", "momentum", "dampening", "weight_decay", "nesterov",
+    "maximize", "betas", "beta", "beta1", "beta2", "b1", "b2", "eps", "eps_root", "eps_in_sqrt",
+    "alpha", "rho", "lambd", "t0", "etas", "step_sizes", "centered", "amsgrad", "decay",
+    "decay_rate", "momentum_decay", "decoupled_weight_decay", "initial_accumulator_value",
+    "beta2_decay", "d", "ns_coefficients", "ns_steps", "adjust_lr_fn", "mask", "mu_dtype",
+    "accumulator_dtype", "wd"
+})  # fmt: skip
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -155,14 +125,14 @@ class Arguments:
     rule: Rule[Any] | None = None
     static: frozenset[str] = frozenset()
 
-    @property
+    @functools.cached_property
     def names(self) -> list[str]:
         return [p.name for p in self.signature.parameters.values() if p.kind != p.VAR_KEYWORD]
 
-    @property
+    @functools.cached_property
     def open_ended(self) -> bool:
         """Whether the factory takes ``**kwargs``."""
-        return any(p.kind == p.VAR_KEYWORD for p in self.signature.parameters.values())
+        return len(self.names) < len(self.signature.parameters)
 
     def defaults(self) -> dict[str, Any]:
         parameters = self.signature.parameters.values()
@@ -171,8 +141,7 @@ class Arguments:
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Name positional arguments; defaults are left out."""
         self.check_names(kwargs, "")
-        bound = self.signature.bind_partial(*args, **kwargs)
-        options = dict(bound.arguments)
+        options = dict(self.signature.bind_partial(*args, **kwargs).arguments)
         for p in self.signature.parameters.values():
             if p.kind == p.VAR_KEYWORD:
                 options.update(options.pop(p.name, {}))
@@ -198,18 +167,29 @@ class Arguments:
                 reject_unknown(name, self.names, where)
         return own
 
+    def split(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Split options into numbers (and schedules of them), which may change, and static ones."""
+        own: Container[str] = self._of_floats
+        if self.rule is None:
+            own = {name for name, value in options.items() if self.is_number(name, value)}
+        numbers = {k: v for k, v in options.items() if k in own}
+        return numbers, {k: v for k, v in options.items() if k not in own}
+
+    @functools.cached_property
+    def _of_floats(self) -> frozenset[str]:
+        return frozenset(name for name, default in self.defaults().items() if _is_float(default))
+
     def is_number(self, name: str, value: Any) -> bool:
         """Whether an option is a number (or a schedule of one), which may change between steps."""
+        if self.rule is not None:
+            return name in self._of_floats
+        parameter = self.signature.parameters.get(name)
+        default = None if parameter is None else parameter.default
         if name in self.static:
             return False
-        parameter = self.signature.parameters.get(name)
-        default = inspect.Parameter.empty if parameter is None else parameter.default
-        if self.rule is not None:
-            return _is_float(default)
         if callable(value):
-            return (default is inspect.Parameter.empty or not callable(default)) and _is_schedule(
-                value
-            )
+            own = default is inspect.Parameter.empty or not callable(default)
+            return own and _is_schedule(value)
         if isinstance(value, bool | str | tuple | list) or value is None:
             return False
         if isinstance(default, int):  # a size or a count, which Optax's factories compare in Python
@@ -219,8 +199,78 @@ class Arguments:
     def check_flags(self, static: Mapping[str, Any], where: str) -> None:
         """Raise TypeError for a flag of a rule that is neither True nor False."""
         for name, default in self.defaults().items() if self.rule is not None else ():
-            if isinstance(default, bool) and not isinstance(static[name], bool | np.bool_):
-                raise TypeError(f"{name}{where} must be True or False; got {static[name]!r}")
+            value = static.get(name, default)
+            if isinstance(default, bool) and not isinstance(value, bool | np.bool_):
+                raise TypeError(f"{name}{where} must be True or False; got {value!r}")
+
+
+def named(call: Callable[P, R]) -> Callable[P, R]:
+    """Say of an argument that a function does not have what would be right."""
+    known = [name for name in inspect.signature(call).parameters if name not in ("cls", "self")]
+
+    @functools.wraps(call)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in known:
+                reject_unknown(name, known, "")
+        return call(*args, **kwargs)
+
+    return checked
+
+
+def of_rule(rule: Rule[Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Mark a factory of the transformations of a rule, whose signature is the rule's arguments'."""
+    return lambda factory: marked(named(factory), rule=rule)
+
+
+def whole_tree(factory: Callable[P, R]) -> Callable[P, R]:
+    """Mark a factory that treats all parameters as one vector, with one set of numbers."""
+    return marked(named(factory), whole_tree=True)
+
+
+def marked(factory: Callable[P, R], **marks: Any) -> Callable[P, R]:
+    # functools.wraps copies marks: a wrapper (optax.inject_hyperparams, say) is another factory.
+    for name, value in {**marks, "itself": factory}.items():
+        setattr(factory, name, value)
+    return factory
+
+
+def _mark(factory: Callable[..., Any], name: str) -> Any:
+    return getattr(factory, name, None) if getattr(factory, "itself", None) is factory else None
+
+
+def rule_of(factory: Callable[..., Any]) -> Rule[Any] | None:
+    """Return the rule behind a lower-case factory of this library, or None."""
+    rule: Rule[Any] | None = _mark(factory, "rule")
+    return rule
+
+
+def is_whole_tree(factory: Callable[..., Any]) -> bool:
+    return bool(_mark(factory, "whole_tree"))
+
+
+def arguments_of(factory: Callable[..., Any], static: Iterable[str] = ()) -> Arguments:
+    """Return the arguments of a factory; ``static`` are the names that the user says are none."""
+    rule = rule_of(factory)
+    if rule is not None:
+        return arguments_of_rule(rule)
+    found = Arguments(inspect.signature(factory), None, frozenset(static))
+    if not is_whole_tree(factory):
+        return found
+    # One of this library's, whose numbers are those with a number for a default.
+    static = [name for name, value in found.defaults().items() if not isinstance(value, float)]
+    return replace(found, static=frozenset(static))
+
+
+@functools.lru_cache(maxsize=256)
+def arguments_of_rule(rule: Rule[Any]) -> Arguments:
+    return Arguments(inspect.signature(rule.arguments), rule)
+
+
+def make_program(rule: Rule[Any], numbers: Mapping[str, Any], static: Mapping[str, Any]) -> Program:
+    # A number that may yet change needs whatever state any value of it would.
+    known = {k: known_number(v) for k, v in numbers.items()}
+    return Program(rule, tuple(sorted(static.items())), rule.holds(**known, **static))
 
 
 def check_values(rule: Rule[Any] | None, options: Mapping[str, Any], where: str) -> None:

@@ -13,7 +13,6 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 def is_nnx_variable(x: object) -> bool:
     """Whether a node of a tree is a Variable of Flax NNX."""
-    # Flax is not imported for this: where it has not been, there is no Variable.
     nnx = sys.modules.get("flax.nnx")
     return nnx is not None and isinstance(x, nnx.Variable)
 
@@ -25,6 +24,10 @@ def leaf_paths(tree: Any) -> list[tuple[str, Any]]:
     that a state with Variables and its pure form have the same paths; one that holds no array (its
     parameter is masked, say) is none.
     """
+    # Flax is not imported for this: where it has not been, there is no Variable.
+    if "flax.nnx" not in sys.modules:
+        nodes = tree_flatten_with_path(tree)[0]
+        return [(keystr(path, simple=True, separator="/"), leaf) for path, leaf in nodes]
     return [
         (keystr(path, simple=True, separator="/"), leaf)
         for path, node in tree_flatten_with_path(tree, is_leaf=is_nnx_variable)[0]

@@ -1,0 +1,26 @@
+"""What is known of a number while a function is traced."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+
+
+def known_number(x: Any) -> Any:
+    """Return a number, or a tuple of them, as Python has it; NaN where it is not known.
+
+    ``optax.inject_hyperparams`` makes arrays of an optimizer's first numbers. While its ``init`` is
+    traced they are constants, whose tracers hold the value.
+    """
+    if isinstance(x, int | float | tuple):
+        return x
+    if isinstance(x, jax.core.Tracer):
+        x = getattr(getattr(x, "val", None), "val", None)
+    elif callable(x):  # a schedule
+        return math.nan
+    try:
+        return float(x)
+    except (TypeError, ValueError):
+        return math.nan

@@ -1,0 +1,404 @@
+"""Optimizers: the lower-case spelling, the one with groups, and another group in mid-run."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ..numerics import Float64, own_value
+from ..trees import check_params, is_nnx_variable
+from ._definition import Definition, Groups, Member, arity_of, as_groups
+from ._groups import Group, Table
+from ._options import (
+    arguments_of,
+    arguments_of_rule,
+    as_number,
+    check_values,
+    first_value,
+    make_program,
+    marked,
+    named,
+)
+from ._rule import Rule
+from ._selectors import REST, resolve
+from ._state import (
+    GroupsState,
+    as_trees,
+    find_groups_state,
+    held_by,
+    parts_of,
+    replace_groups_state,
+)
+from ._update import initial_state, updated
+
+P = ParamSpec("P")
+State = TypeVar("State")
+
+
+def transformation(rule: Rule[P]) -> Callable[P, optax.GradientTransformationExtraArgs]:
+    """Make an Optax factory of an update rule for one leaf: the way to write one's own optimizer.
+
+    The factory takes the rule's arguments. A number
+    may be a schedule (a callable of the update count); under ``optax.inject_hyperparams`` it may be
+    traced. Numbers are float64 in the update whatever the parameters are, except where
+    ``inject_hyperparams`` has rounded them. ``jp.param_groups`` gives the factory groups.
+
+    Args:
+        rule: a ``jaxopt_port.engine.Rule``; ``examples/lion.py`` writes one.
+
+    Returns:
+        The factory, with the signature and docstring of the rule's ``arguments``.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxopt_port as jp
+        >>> from jaxopt_port.engine import Rule, Sum
+        >>> def sign_descent(lr=0.1):
+        ...     return iter(())  # no argument is wrong
+        >>> def update(grad, param, state, *, lr):
+        ...     return param - lr.astype(param.dtype) * jnp.sign(grad), state
+        >>> factory = jp.transformation(Rule(sign_descent, lambda param, **_: {}, update))
+        >>> params = {"slow": jnp.ones(()), "fast": jnp.ones(())}
+        >>> tx = jp.param_groups(factory, [{"params": "slow"}, {"params": "fast", "lr": 0.5}])
+        >>> params, state = jp.step(tx, params, tx.init(params), params)
+        >>> [round(float(params[name]), 2) for name in ("slow", "fast")]
+        [0.9, 0.5]
+    """
+    arguments = arguments_of_rule(rule)
+
+    @functools.wraps(rule.arguments)
+    def factory(*args: P.args, **kwargs: P.kwargs) -> optax.GradientTransformationExtraArgs:
+        return leafwise(rule, {**arguments.defaults(), **arguments.bind(args, kwargs)})
+
+    factory.__name__ = rule.name
+    return marked(factory, rule=rule)
+
+
+def leafwise(rule: Rule[Any], options: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
+    """Return the transformation of a rule: one group of all parameters, numbers as they are given.
+
+    Args:
+        rule: the rule.
+        options: all of its arguments by name; what is none of them (as in ``locals()``) is ignored.
+    """
+    arguments = arguments_of_rule(rule)
+    numbers, static = arguments.split({name: options[name] for name in arguments.names})
+    arguments.check_flags(static, "")
+    first, defaults = {}, arguments.defaults()
+    for name, value in numbers.items():
+        if not any(isinstance(v, jax.core.Tracer) for v in jax.tree.leaves(value)):
+            start = first_value(value) if callable(value) else value
+            first[name] = as_number(name, start, "", defaults[name])
+            # A schedule stays one, and an array that optax.inject_hyperparams has made.
+            if not callable(value) and not isinstance(value, jax.Array):
+                numbers[name] = first[name]
+    # Traced numbers (inject_hyperparams makes them) were checked when they were concrete.
+    if len(first) == len(numbers):
+        check_values(rule, {**first, **static}, "")
+    program = make_program(rule, numbers, static)
+    given = tuple((name, arity_of(defaults[name])) for name in numbers)
+    group = Group(
+        rule.name, None, bare=True, rule=rule, numbers=given, static=program.static,
+        holds=program.holds,
+    )  # fmt: skip
+    member = Member(group, REST, numbers, static, leafwise)
+    definition = Definition(leafwise, arguments, {}, (member,))
+
+    def init(params: Any) -> GroupsState:
+        return initial_state(definition, definition.table(params), params)
+
+    return optax.GradientTransformationExtraArgs(init, functools.partial(updated, definition))
+
+
+class Optimizer(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
+    """An optimizer with groups: an Optax transformation that remembers what it was built from.
+
+    Attributes:
+        factory: of a subclass, the lower-case spelling.
+        definition: the groups and their options.
+    """
+
+    factory: ClassVar[Callable[..., optax.GradientTransformation]]
+    definition: Definition
+
+    def __init_subclass__(cls) -> None:
+        if "__new__" in vars(cls):
+            cls.__new__ = named(cls.__new__)  # type: ignore[method-assign]
+
+    @classmethod
+    def with_options(cls, params: Groups, options: Mapping[str, Any]) -> Self:
+        """Return the optimizer of ``factory`` with groups.
+
+        Args:
+            params: the groups, as `param_groups` takes them.
+            options: those of all groups; what is no argument (as in ``locals()``) is ignored.
+        """
+        _check_not_injected()
+        arguments = arguments_of(cls.factory)
+        own = {name: options[name] for name in arguments.names}
+        return cls.of(Definition(cls.factory, arguments, own).extended(as_groups(params)))
+
+    # `step` compiles once for equal transformations: an optimizer that is rebuilt in mid-run with
+    # other numbers, which stand in the state, runs the same program.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Optimizer) and self._program == other._program
+
+    def __hash__(self) -> int:
+        return hash(self._program)
+
+    @property
+    def _program(self) -> tuple[Any, ...]:
+        definition = self.definition
+        trained = [group for group in definition.groups if not group.frozen]
+        if any(group.rule is None or group.scheduled for group in trained):
+            return tuple(self)
+        return definition.groups, definition.layouts
+
+    @classmethod
+    def of(cls, definition: Definition) -> Self:
+        """Return the optimizer of a definition."""
+
+        def init(params: Any) -> GroupsState:
+            return initial_state(definition, definition.table(params), params)
+
+        tx: Self = tuple.__new__(cls, (init, functools.partial(updated, definition)))
+        tx.definition = definition
+        return tx
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).of, (self.definition,)
+
+    def __repr__(self) -> str:
+        groups = "\n".join(member.shown() for member in self.definition.members)
+        return f"{self._name} (\n{groups}\n)"
+
+    @property
+    def _name(self) -> str:
+        if type(self) is not Optimizer:
+            return type(self).__name__
+        return getattr(self.definition.factory, "__name__", repr(self.definition.factory))
+
+
+def _check_not_injected() -> None:
+    """Raise TypeError where a factory under ``optax.inject_hyperparams`` is at work."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_code.co_filename == optax.inject_hyperparams.__code__.co_filename:
+            raise TypeError(
+                "a grouped optimizer holds its numbers itself, so changes made through "
+                "optax.inject_hyperparams would be lost; inject the lower-case spelling, or use "
+                "this one bare, with jp.set_hyperparams"
+            )
+
+
+def param_groups(
+    factory: Callable[..., optax.GradientTransformation],
+    params: Groups = REST,
+    *,
+    static_args: str | Iterable[str] = (),
+    **defaults: Any,
+) -> Optimizer:
+    """Give any factory torch's parameter groups, with every number settable between steps.
+
+    The counterpart of torch's ``params`` argument. A factory of this library gets one injection for
+    all groups that differ in numbers alone; another one gets one ``optax.inject_hyperparams`` per
+    group under ``optax.multi_transform``.
+
+    Args:
+        factory: ``jp.sgd``, ``optax.adamw``, or a function of the user's that takes numbers and
+            returns a transformation. Not one that is injected already.
+        params: the groups: dicts with ``"params"`` (a selector), optionally ``"name"`` and
+            ``"frozen"``, and options. A selector alone is one group; the default is all leaves.
+        static_args: arguments of the factory that it must be given as Python numbers. Those whose
+            default is an ``int``, a ``bool``, a ``str`` or None with such a value are known to be.
+        **defaults: options for the groups that do not set them.
+
+    Returns:
+        A transformation. ``init`` raises for selectors that do not fit the parameters.
+
+    Raises:
+        TypeError: an unknown option, or a value that is no number.
+        ValueError: a number out of range; messages name the group.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, jaxopt_port as jp
+        >>> tx = jp.param_groups(optax.adamw, [{"params": "**/bias", "weight_decay": 0.0},
+        ...                                    {"params": jp.REST}], learning_rate=3e-4)
+        >>> state = tx.init({"dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}})
+        >>> [group["weight_decay"] for group in jp.get_hyperparams(state)]
+        [0.0, 0.0001]
+    """
+    _check_not_injected()
+    signature = inspect.signature(factory)
+    if "params" in signature.parameters:
+        name = getattr(factory, "__name__", repr(factory))
+        raise TypeError(
+            f"{name} takes 'params' itself, so it has groups of its own; pass the lower-case "
+            f"spelling, {name.lower()}"
+        )
+    arguments = arguments_of(
+        factory, [static_args] if isinstance(static_args, str) else static_args
+    )
+    arguments.check_names(defaults, "")
+    definition = Definition(factory, arguments, {**arguments.defaults(), **defaults})
+    return Optimizer.of(definition.extended(as_groups(params)))
+
+
+def add_param_group(
+    tx: Optimizer, state: State, params: Any, group: Mapping[str, Any]
+) -> tuple[Optimizer, State]:
+    """Add a parameter group in mid-run: torch's ``optimizer.add_param_group``.
+
+    The new group may take parameters that were frozen, and parameters that ``params`` did not have
+    when the state was made; of these, it must take all that a frozen group of ``jp.REST`` does not.
+    Those that are trained already keep their group, their numbers and their state.
+
+    Args:
+        tx: a grouped optimizer.
+        state: its state, bare or within other Optax states.
+        params: the parameters, with any new ones in their place.
+        group: the new group; options that it does not set take the optimizer's defaults.
+
+    Returns:
+        The new transformation and its state; the arguments still work together as before.
+
+    Raises:
+        ValueError: a parameter of the group is trained already, or a new one is in no group.
+        TypeError: an unknown option, or a transformation without groups.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxopt_port as jp
+        >>> params = {"stem": jnp.ones(2), "head": jnp.ones(2)}
+        >>> tx = jp.SGD([{"params": "head"}, {"params": jp.REST, "frozen": True}], lr=0.1)
+        >>> state = tx.init(params)
+        >>> tx, state = jp.add_param_group(tx, state, params, {"params": "stem", "lr": 1e-4})
+        >>> [options.get("lr") for options in jp.get_hyperparams(state)]
+        [0.1, None, 0.0001]
+    """
+    if not isinstance(tx, Optimizer):
+        raise TypeError(
+            "add_param_group needs an optimizer with groups, as the CapWords spellings and "
+            f"jp.param_groups make them; got {type(tx).__name__}"
+        )
+    old = find_groups_state(state)
+    tx.definition.check_state(old)
+    definition = tx.definition.extended([group])
+    paths = check_params(params)
+    assignment = _assignment(definition, old.table, paths, params)
+    fresh = initial_state(definition, Table.new(definition.groups, paths, assignment), params)
+    return Optimizer.of(definition), replace_groups_state(state, lambda _: _carry(old, fresh))
+
+
+def _carry(old: GroupsState, fresh: GroupsState) -> GroupsState:
+    """Return a fresh state, of one group more, with all that the old one holds."""
+    wrapped = any(map(is_nnx_variable, jax.tree.leaves(old, is_leaf=is_nnx_variable)))
+    bare = jax.tree.map(own_value, old, is_leaf=is_nnx_variable) if wrapped else old
+    numbers = {}
+    for name, parts in parts_of(fresh).items():
+        known = parts_of(bare).get(name)
+        if known is not None:
+            at = (
+                (slice(len(known)), 0)
+                if parts.ndim > known.ndim
+                else ((slice(len(known)), *(slice(n) for n in known.shape[1:-1])))
+            )
+            parts = parts.at[at].set(known)
+        numbers[name] = Float64(parts)
+    counts = jnp.asarray(bare.counts)
+    # Schedules count the optimizer's updates, not the group's.
+    counts = jnp.concatenate([counts, counts[:1] if len(counts) else fresh.counts])
+    table, scalars = _carried_clocks(bare, fresh)
+    leaves = _carried_leaves(bare, fresh)
+    others = {**fresh.others, **bare.others}
+    resting = table.resting | old.table.resting
+    state = GroupsState(leaves, scalars, numbers, counts, others, replace(table, resting=resting))
+    if wrapped:  # the state of an nnx.Optimizer, which wraps each leaf
+        made: GroupsState = sys.modules["flax.nnx.training.optimizer"].to_opt_state(state)
+        return made
+    return state
+
+
+def _carried_clocks(old: GroupsState, fresh: GroupsState) -> tuple[Table, dict[str, Any]]:
+    """Return the old clocks with that of the new group behind them."""
+    before = dict(zip(old.table.paths, old.table.clocks, strict=True))
+    n, newest = len(old.table.of_clocks), len(fresh.table.groups) - 1
+    of_clocks = old.table.of_clocks
+    if newest in fresh.table.of_clocks:
+        of_clocks = (*of_clocks, newest)
+    pairs = zip(fresh.table.paths, fresh.table.assignment, strict=True)
+    clocks = tuple(
+        (n if newest in fresh.table.of_clocks else -1) if owner == newest else before.get(path, -1)
+        for path, owner in pairs
+    )
+    scalars = {}
+    for name, start in fresh.scalars.items():
+        known = old.scalars.get(name)
+        own = jnp.zeros(n, start.dtype) if known is None else jnp.asarray(known).astype(start.dtype)
+        new = start[-1:] if len(of_clocks) > n else start[:0]
+        scalars[name] = jnp.concatenate([own, new])
+    return replace(fresh.table, clocks=clocks, of_clocks=of_clocks), scalars
+
+
+def _carried_leaves(old: GroupsState, fresh: GroupsState) -> dict[str, Any]:
+    place = {path: i for i, path in enumerate(old.table.paths)}
+    was, _ = held_by(old.leaves, len(old.table.paths))
+    now, structures = held_by(fresh.leaves, len(fresh.table.paths))
+    for i, path in enumerate(fresh.table.paths):
+        held = was[place[path]] if path in place else {}
+        for name, array in held.items():
+            if name in now[i] and now[i][name].shape != array.shape:
+                raise ValueError(
+                    f'{name} of "{path}" has shape {array.shape} in the state, '
+                    f"{now[i][name].shape} by the parameters"
+                )
+            now[i][name] = array
+    return as_trees(now, structures)
+
+
+def _assignment(
+    definition: Definition, old: Table, paths: Sequence[str], params: Any
+) -> tuple[int, ...]:
+    """Return who is in which group: the old ones where they were, the rest by selectors."""
+    labels = [group.label for group in definition.groups]
+    newest = len(labels) - 1
+    selector = definition.members[newest].selector
+    before = dict(zip(old.paths, old.assignment, strict=True))
+    trained = {p: owner for p, owner in before.items() if not definition.groups[owner].frozen}
+    # jp.REST stands for all that is not trained yet.
+    chosen = resolve([selector] if selector is REST else [selector, REST], labels[-1:] * 2, params)
+    assignment = []
+    for path, pick in zip(paths, chosen, strict=True):
+        if path in trained:
+            if pick == 0 and selector is not REST:
+                raise ValueError(
+                    "some parameters appear in more than one parameter group: "
+                    f'"{path}" is in {labels[trained[path]]} and in {labels[newest]}'
+                )
+            assignment.append(trained[path])
+        elif pick == 0:
+            assignment.append(newest)
+        else:
+            assignment.append(before[path] if path in before else _frozen_rest(definition, path))
+    missing = before.keys() - set(paths)
+    if missing:
+        raise ValueError(f'the parameters have lost "{min(missing)}", which the state was made for')
+    return tuple(assignment)
+
+
+def _frozen_rest(definition: Definition, path: str) -> int:
+    for index, member in enumerate(definition.members):
+        # A trained group has taken steps, and a step count, that a new parameter has not.
+        if member.selector is REST and member.group.frozen:
+            return index
+    raise ValueError(
+        f'"{path}" is new, and only the new group, or a frozen group of jp.REST, can take new '
+        "parameters: select it"
+    )
