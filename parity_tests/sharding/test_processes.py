@@ -13,8 +13,6 @@ from parity_tests.sharding.killable_runs import Lives, started, steps_life
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
 
-KILLS = 20
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -69,13 +67,17 @@ def test_a_killed_process_of_two_is_made_up_for_also_on_other_devices(two, folde
     assert 0 < far(two[0], params) < 1e-6
 
 
-def test_a_run_killed_twenty_times_ends_with_the_same_bits(folder):
-    options = {"steps": 60, "save_every": 2, "devices": 2}
-    (undisturbed,) = ended(Lives(folder / "undisturbed", **options))
+# Of how many kills, how many at least are in the middle of a write.
+@pytest.mark.parametrize(
+    ("kills", "in_writes"), [(4, 0), pytest.param(20, 3, marks=pytest.mark.exhaustive)]
+)
+def test_a_run_killed_again_and_again_ends_with_the_same_bits(folder, kills, in_writes):
+    options = {"steps": 4 * kills, "save_every": 2, "devices": 2}
+    (undisturbed,) = ended(Lives(folder / f"undisturbed by {kills}", **options))
     rng = np.random.default_rng(0)
-    lives = Lives(folder / "killed", **options)
+    lives = Lives(folder / f"killed {kills}", **options)
     partial = 0
-    for kill in range(KILLS):
+    for kill in range(kills):
         begun = lives.latest()
         lives.start()
         lives.wait_for_step(begun + int(rng.integers(1, 5)))
@@ -87,6 +89,6 @@ def test_a_run_killed_twenty_times_ends_with_the_same_bits(folder):
         lives.kill()
         partial += bool(lives.partial())
         assert lives.latest() >= begun
-    assert partial >= 3  # some were in the middle of a write
+    assert partial >= in_writes
     (params,) = ended(lives)
     assert far(undisturbed, params) == 0
