@@ -163,7 +163,7 @@ class _Selection:
                 f"the list of parameters of {self.labels[group]} is empty; leave the group out, or "
                 "name its parameters"
             )
-        if not found and self.leaves:
+        if not found and self.leaves and not getattr(selector, "may_be_empty", False):
             raise ValueError(f"{self.labels[group]} matched no parameter{self._hint(selector)}")
 
     def _parts(self, selector: Selector) -> Sequence[Selector]:

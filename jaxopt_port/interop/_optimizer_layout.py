@@ -36,11 +36,14 @@ def to_jax_layout(
     for i, group in enumerate(state_dict["param_groups"]):
         names = group.get("param_names")
         if names is None:
+            if not group["params"]:
+                groups.append({**group, "params": [], "param_names": []})
+                continue
             raise ValueError(
                 f"group {i} of the state dict has no 'param_names', and which parameter is which "
-                "does not follow from their number; pass param_names, in the order in which the "
-                "optimizer was given the parameters, such as "
-                "[name for name, _ in module.named_parameters()]"
+                "does not follow from their number; pass module=, whose order they may follow, or "
+                "param_names, a list for each group in the order in which the optimizer was given "
+                "the parameters: of one group [name for name, _ in module.named_parameters()]"
             )
         names = [param_map.aliases.get(name, name) for name in names]
         problems += [f"{n}: the map has no such parameter" for n in names if n not in entries]
@@ -99,12 +102,15 @@ def to_torch_layout(
             continue
         index_of = dict(zip(group["param_names"], group["params"], strict=True))
         problems += [f"{path}: the map has no such leaf" for path in index_of if path not in owner]
+        untrained = set(group.get("untrained", ()))
         names = sorted(
-            {owner[path] for path in index_of if path in owner},
+            {owner[path] for path in index_of if path in owner} | untrained,
             key=lambda name: rank.get(name, len(rank)),
         )
         vectors: dict[str, Any] = {}
         for k, name in enumerate(names):
+            if name in untrained:
+                continue
             lacking = [e.path for e in entries[name] if e.path not in index_of]
             if lacking:
                 problems.append(f"{name}: {lacking} are in another group than its other parts")
@@ -117,9 +123,9 @@ def to_torch_layout(
         if vectors and not problems:
             leaves = [entry for entry in param_map.entries if entry.path in index_of]
             state[count] = flat_vectors.to_torch(vectors, names, leaves)
-        groups.append(
-            {**group, "params": list(range(count, count + len(names))), "param_names": names}
-        )
+        kept = {k: v for k, v in group.items() if k not in ("untrained", "resting")}
+        indices = list(range(count, count + len(names)))
+        groups.append({**kept, "params": indices, "param_names": names})
         count += len(names)
     _raise_if(problems)
     return {"state": state, "param_groups": groups}

@@ -11,14 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...checkpoint import StateDict, check_structure
+from .._warnings import CheckpointWarning as CheckpointWarning
 from ..mapping import ParamMap
 from ._json_values import arrays_in
 
 _COUNTS = ("step", "n_iter", "func_evals")
-
-
-class CheckpointWarning(UserWarning):
-    """Something in a file could not be kept; the message names it."""
 
 
 _NOT_GIVEN: Any = object()

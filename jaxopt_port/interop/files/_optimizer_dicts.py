@@ -36,8 +36,12 @@ def by_indices(optimizer: Mapping[str, Any]) -> StateDict:
     """
     if is_flattened(optimizer):
         optimizer = _nested(optimizer)
-    groups = optimizer["param_groups"]
-    if not isinstance(groups, list | tuple) or not all(isinstance(g, Mapping) for g in groups):
+    groups = optimizer.get("param_groups")
+    if (
+        not is_optimizer(optimizer)
+        or not isinstance(groups, list | tuple)
+        or not all(isinstance(g, Mapping) for g in groups)
+    ):
         return dict(optimizer)  # refused where it is checked
     listed = [g.get("params") for g in groups]
     if not all(isinstance(params, list | tuple) for params in listed):
@@ -104,7 +108,7 @@ def renamed(optimizer: Mapping[str, Any], prefix: str) -> StateDict:
     return {**optimizer, "param_groups": groups}
 
 
-def names_in(optimizer: Mapping[str, Any]) -> Iterator[str]:
+def names_of(optimizer: Mapping[str, Any]) -> Iterator[str]:
     """Yield the names of its parameters, where it has them."""
     for group in optimizer["param_groups"]:
         names = group.get("param_names")

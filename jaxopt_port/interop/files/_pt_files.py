@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from .._callers import users_level
 from .._tensors import import_torch
+from .._wrapper_prefixes import shared_prefix, without_inner
 from ._checkpoint import Checkpoint, CheckpointWarning, check_checkpoint
 from ._checkpoint_keys import PARAMS, contents_of
 from ._exchange_files import FORMAT, KEY, VERSION, checkpoint_of, header_of
 from ._json_values import encoded, without_unread
-from ._optimizer_dicts import names_in, renamed
+from ._optimizer_dicts import names_of, renamed
 from ._pickled_kinds import Unread
 from ._pickled_tensors import arrays_of_module
 from ._replaced_files import Progress, replacing
 from ._torch_archives import read_archive
-from ._wrapper_prefixes import shared_prefix, without_inner
 
 # Where a file of this library's has its parts, and those of which there are several.
 _NAMES = {
@@ -154,7 +154,7 @@ def unwrapped(checkpoint: Checkpoint, source: str) -> Checkpoint:
         averages[key] = {without_inner(n.removeprefix(inner)): x for n, x in own.items()}
     optimizers = {}
     for key, optimizer in checkpoint.optimizers.items():
-        inner = shared_prefix(names_in(optimizer))
+        inner = shared_prefix(names_of(optimizer))
         optimizers[key] = renamed(optimizer, inner)
     return replace(checkpoint, params=params, averages=averages, optimizers=optimizers)
 

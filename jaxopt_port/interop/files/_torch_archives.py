@@ -39,8 +39,6 @@ def read_archive(path: Path) -> Any:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     if start[:2] != b"PK":
         return _read_pickles(path, data)
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is cut off or damaged: it begins as a zip file, and has no end")
     with open(path, "rb") as file:
         return _read_zip(str(path), file, data)
 
@@ -56,6 +54,8 @@ def read_archive_in(data: bytes, name: str) -> Any:
 
 def _read_zip(name: str, file: IO[bytes], data: Any) -> Any:
     try:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("it is cut off or damaged: it begins as a zip file, and has no end")
         with zipfile.ZipFile(file) as archive:
             return _Archive(archive, data).read()
     except ValueError as error:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 # DistributedDataParallel, DataParallel and AveragedModel; torch.compile; FSDP of the first kind.
 WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_forward_module.")
 # Modules that hold the one that is meant: Lightning's habit; what a network may be called itself.
-HOLDERS = (*WRAPPERS, "model.", "net.", "network.", "backbone.", "student.", "encoder.")
+HOLDERS = (*WRAPPERS, "model.", "net.", "network.", "backbone.", "student.", "encoder.", "base.")
 
 
 def shared_prefix(names: Iterable[str], known: tuple[str, ...] = WRAPPERS) -> str:
