@@ -88,7 +88,7 @@ def _existing(target: Path) -> Path | None:
 
 
 def _only_params(checkpoint: Checkpoint) -> Checkpoint:
-    return replace(checkpoint, optimizer=None, scheduler=None, extra={})
+    return Checkpoint(checkpoint.params, layout=checkpoint.layout, param_map=checkpoint.param_map)
 
 
 def _other(layout: Literal["torch", "jax"], mapped: ParamMap | None) -> Literal["torch", "jax"]:

@@ -26,6 +26,7 @@ from ._hyperparams import find_groups_state as find_groups_state
 from ._hyperparams import get_hyperparams as get_hyperparams
 from ._hyperparams import replace_groups_state as replace_groups_state
 from ._hyperparams import set_hyperparams as set_hyperparams
+from ._kernels import LayoutWarning as LayoutWarning
 from ._layout import LeafLayout as LeafLayout
 from ._leaf_states import group_leaf_states as group_leaf_states
 from ._leaf_states import leaf_states as leaf_states

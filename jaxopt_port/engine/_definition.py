@@ -15,6 +15,7 @@ from ._checks import (
     check_params,
 )
 from ._factory import arguments_of, is_whole_tree, make_program, split
+from ._kernels import warn_of_kernels
 from ._layout import Layouts
 from ._program import Static
 from ._selectors import Selector, check_selector, describe, resolve
@@ -86,7 +87,9 @@ class Definition:
         labels = [group.label for group in self.groups]
         assignment = resolve([member.selector for member in self.members], labels, params)
         paths = tuple(path for path, _ in leaf_paths(params))
-        return Table.new(self.groups, paths, assignment)
+        table = Table.new(self.groups, paths, assignment)
+        warn_of_kernels(table, params, dict(self.layouts))
+        return table
 
     def init(self, params: Any, table: Table) -> GroupsState:
         """Return the state that ``tx.init`` makes."""

@@ -125,7 +125,7 @@ def _matches_tree(selector: Any, params: Any) -> list[bool]:
 _LIBRARIES = frozenset({"jaxopt_port", "optax", "jax", "flax", "equinox", "contextlib"})
 
 
-def _user_stacklevel() -> int:
+def users_level() -> int:
     """Return the ``stacklevel`` at which the caller's warning points at the user's own line."""
     frame, level = sys._getframe(1), 1
     while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _LIBRARIES:
@@ -153,7 +153,7 @@ class _Selection:
                 warnings.warn(
                     f"the selector {describe(part)} of {self.labels[group]} matched no parameter"
                     f"{self._hint(part)}",
-                    stacklevel=_user_stacklevel(),
+                    stacklevel=users_level(),
                 )
             for leaf, is_chosen in enumerate(chosen):
                 if is_chosen:

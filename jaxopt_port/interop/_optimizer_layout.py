@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import dataclasses
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..checkpoint import StateDict, check_structure
-from ..engine import LeafLayout
+from ..engine import LayoutWarning, LeafLayout, Optimizer, leaf_paths
 from . import _flat_vectors as flat_vectors
 from .mapping import Entry, ParamMap
+from .mapping import param_map as map_of
+
+if TYPE_CHECKING:
+    import torch
 
 
 def to_jax_layout(
@@ -154,6 +160,74 @@ def rule_layouts(param_map: ParamMap, paths: Iterable[str]) -> tuple[tuple[str, 
             + "".join(f"\n  {problem}" for problem in problems)
         )
     return tuple(layouts)
+
+
+def in_torch_layout(
+    tx: Optimizer,
+    params: Any,
+    param_map: ParamMap | torch.nn.Module | None = None,
+    *,
+    module: torch.nn.Module | None = None,
+) -> Optimizer:
+    """Return an optimizer whose rules see their parameters as torch has them.
+
+    Muon scales its step by the rows of an array, and Adafactor factors its last two axes: on Flax's
+    kernels their steps are others than on torch's weights. Here ``tx.update`` lays them out and
+    back; the parameters stay as they are. To be called before ``init``.
+
+    Args:
+        tx: an optimizer of this library with groups, such as ``jp.Muon(lr=0.02)``.
+        params: the parameters, or their shapes.
+        param_map: from `param_map`, or the torch module itself: which leaf is which tensor.
+        module: the torch module, instead. Without either, leaves called "kernel" are taken for
+            Flax's: (in, out), and (…, in, out) of convolutions.
+
+    Returns:
+        A new optimizer.
+
+    Raises:
+        ValueError: a kernel of three axes without a map, which may be a convolution's or an
+            attention's; leaves that are parts of one tensor of torch.
+        TypeError: an optimizer without groups.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxopt_port as jp
+        >>> params = {"dense": {"kernel": jnp.ones((2, 8))}}
+        >>> tx = in_torch_layout(jp.Muon(lr=0.02), params)
+        >>> tx.init(params).leaves["momentum_buffer"]["dense"]["kernel"].shape
+        (8, 2)
+    """
+    if not isinstance(tx, Optimizer):
+        raise TypeError(
+            "in_torch_layout takes an optimizer with groups, as jp.Muon or jp.param_groups makes "
+            f"it; got {type(tx).__name__}"
+        )
+    given = module if param_map is None else param_map
+    if given is None:
+        layouts = tuple(_of_kernels(params))
+    else:
+        mapped = given if isinstance(given, ParamMap) else map_of(given, params)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LayoutWarning)
+            table = tx.definition.table(params)
+        whole = [path for path, rule in table.rules.items() if rule and not rule.elementwise]
+        layouts = rule_layouts(mapped, whole)
+    return type(tx).of(dataclasses.replace(tx.definition, layouts=layouts))
+
+
+def _of_kernels(params: Any) -> Iterator[tuple[str, LeafLayout]]:
+    for path, leaf in leaf_paths(params):
+        shape = tuple(np.shape(leaf))
+        if path.rpartition("/")[2] != "kernel" or len(shape) < 2:
+            continue
+        if len(shape) == 3:
+            raise ValueError(
+                f'"{path}" {shape} may be the kernel of a convolution or of an attention, which '
+                "torch lays out differently: pass module=, torch's module, or a param_map"
+            )
+        n = len(shape)
+        torchs = (shape[-1], shape[-2], *shape[:-2])
+        yield path, LeafLayout(torchs, torchs, (*range(2, n), 1, 0))
 
 
 def _by_name(param_map: ParamMap) -> dict[str, list[Entry]]:

@@ -102,7 +102,7 @@ def rezipped(run: Run, folder: Path) -> Path:
 
 
 def torchvisions(run: Run, folder: Path) -> Path:
-    """``references/classification/train.py`` of torchvision: ``args``, ``model_ema``, ``scaler``."""
+    """``references/classification/train.py`` of torchvision: its settings, averages and scaler."""
     model, optimizer, scheduler = run.parts()
     average = torch.optim.swa_utils.AveragedModel(run.module).state_dict()
     return _save(

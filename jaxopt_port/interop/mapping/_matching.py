@@ -45,8 +45,8 @@ def reparametrised(name: str) -> str:
         if found:
             return (
                 f"; torch calculates {found[1]} from it (weight or spectral norm), and layers of "
-                f"Flax have {found[1]} itself: call {remedy}(layer, {found[1]!r}) first, or have leaves "
-                "of these names that your own layer calculates with"
+                f"Flax have {found[1]} itself: call {remedy}(layer, {found[1]!r}) first, or have "
+                "leaves of these names that your own layer calculates with"
             )
     return ""
 
