@@ -228,7 +228,7 @@ def optimizer_to_torch(
     """Return torch's optimizer over a module, where this library's stands: undoes the other way.
 
     The module's parameters are left as they are; `params_to_torch` copies them. What is frozen here
-    the optimizer is not given.
+    the optimizer is not given, but for what torch's had in a group and did not train.
 
     Args:
         tx: a grouped optimizer all of whose trained groups are of one of torch's optimizers.
