@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checkpoint import check_structure, load_state_dict, state_dict
-from ..engine import Group, Optimizer, find_groups_state, rule_of
+from ..checkpoint import (
+    IMPLEMENTATION,
+    LATE,
+    SCHEDULERS,
+    check_structure,
+    load_state_dict,
+    state_dict,
+)
+from ..engine import Group, Optimizer, arguments_of, find_groups_state, rule_of
 from ..optim import OPTIMIZERS, lbfgs
 from ._names import check_order, names_by_order
 from ._optimizer_layout import rule_layouts, to_jax_layout, to_torch_layout
@@ -189,14 +196,34 @@ def _factory_of(optimizer: Any, name: str | None) -> Any:
                 else ""
             )
         )
-    return _factory_named(name or cls.__name__, optimizer.state_dict())
+    return _factory_named(name or cls.__name__)
 
 
-def _factory_named(name: str | None, torch_dict: Mapping[str, Any]) -> Any:
+def likely_class(optimizer: Mapping[str, Any]) -> str | None:
+    """Return the class of torch's whose options a state dict has; None where none has them alone.
+
+    A hint for people: other packages have optimizers with the same options.
+    """
+    keys = {k for group in optimizer["param_groups"] for k in group}
+    keys -= {"params", "param_names", "name", *IMPLEMENTATION, *SCHEDULERS}
+    found = []
+    for cls in OPTIMIZERS:
+        names = set(arguments_of(cls.factory).names)
+        if names - set(LATE) <= keys and keys & set(LATE) <= names:
+            found.append((len(keys - names), cls.__name__))
+    best = [name for odd, name in found if odd == min(found)[0]]
+    if {"Adam", "AdamW"} <= set(best):
+        said = [g.get("decoupled_weight_decay") for g in optimizer["param_groups"]]
+        best = ["AdamW"] if said[0] is True else ["Adam"] if said[0] is False else []
+    return best[0] if len(best) == 1 else None
+
+
+def _factory_named(name: str | None, like: Mapping[str, Any] | None = None) -> Any:
     if name is None:
+        likely = None if like is None else likely_class(like)
         raise TypeError(
             "a state dict does not say which optimizer it belongs to; pass optimizer_name, such as "
-            'optimizer_name="AdamW"'
+            f'optimizer_name="{likely or "AdamW"}"' + (", whose options it has" if likely else "")
         )
     classes = {cls.__name__: cls for cls in OPTIMIZERS}
     if name not in classes:
@@ -204,17 +231,6 @@ def _factory_named(name: str | None, torch_dict: Mapping[str, Any]) -> Any:
             f"no optimizer is named {name!r}; there are {', '.join(classes)}. Of another, pass "
             "factory=, a rule that does the same"
         )
-    if name == "Adam":
-        # torch's Adam decays as AdamW does where a group says so.
-        decoupled = {
-            bool(g.get("decoupled_weight_decay", False)) for g in torch_dict["param_groups"]
-        }
-        if len(decoupled) > 1:
-            raise ValueError(
-                "some groups of this Adam have decoupled_weight_decay=True and some have not; "
-                "convert them as two optimizers, Adam and AdamW"
-            )
-        name = "AdamW" if decoupled == {True} else name
     return classes[name].factory
 
 

@@ -112,6 +112,11 @@ def _short(value: Any) -> str:
     return text if len(text) < 60 else text[:57] + "..."
 
 
+def check_can_be_written(value: Any, name: str) -> None:
+    """Raise TypeError or ValueError for what has no place in a file."""
+    encoded(value, name, {})
+
+
 def without_unread(value: Any, place: str) -> tuple[Any, list[tuple[str, str]]]:
     """Return nested values without the objects that were not read; and the place and name of each.
 
