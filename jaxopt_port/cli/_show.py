@@ -168,10 +168,9 @@ def code(path: Path, found: Any) -> Iterator[str]:
             yield f'    optimizer_name="{name}",  # torch\'s class'
             yield ")"
     if found.schedulers:
-        yield "scheduler = jp.lr_scheduler.…  # of the class and with the arguments that it had in torch"
-        groups = (
-            f'{_one(found.optimizers, "optimizer")}["param_groups"]' if found.optimizers else "…"
-        )
+        yield "scheduler = jp.lr_scheduler.…  # of the class and arguments that it had in torch"
+        groups = f'{_one(found.optimizers, "optimizer")}["param_groups"]'
+        groups = groups if found.optimizers else "…"
         held = _one(found.schedulers, "scheduler")
         yield f"sched_state = scheduler.load_state_dict({held}, {groups})"
     if found.optimizers:

@@ -9,14 +9,13 @@ import numpy as np
 
 from ..checkpoint import (
     IMPLEMENTATION,
-    LATE,
     SCHEDULERS,
     check_structure,
     load_state_dict,
     state_dict,
 )
 from ..engine import Group, Optimizer, arguments_of, find_groups_state, rule_of
-from ..optim import OPTIMIZERS, lbfgs
+from ..optim import OPTIMIZERS, AdamW, lbfgs
 from ._names import check_order, names_by_order
 from ._optimizer_layout import rule_layouts, to_jax_layout, to_torch_layout
 from ._tensors import import_torch, tensor_of
@@ -204,18 +203,19 @@ def likely_class(optimizer: Mapping[str, Any]) -> str | None:
 
     A hint for people: other packages have optimizers with the same options.
     """
+    decoupled = "decoupled_weight_decay"
     keys = {k for group in optimizer["param_groups"] for k in group}
-    keys -= {"params", "param_names", "name", *IMPLEMENTATION, *SCHEDULERS}
+    known = {"params", "param_names", "name", *IMPLEMENTATION, *SCHEDULERS} - {decoupled}
+    keys -= known
     found = []
     for cls in OPTIMIZERS:
-        names = set(arguments_of(cls.factory).names)
-        if names - set(LATE) <= keys and keys & set(LATE) <= names:
-            found.append((len(keys - names), cls.__name__))
-    best = [name for odd, name in found if odd == min(found)[0]]
-    if {"Adam", "AdamW"} <= set(best):
-        said = [g.get("decoupled_weight_decay") for g in optimizer["param_groups"]]
-        best = ["AdamW"] if said[0] is True else ["Adam"] if said[0] is False else []
-    return best[0] if len(best) == 1 else None
+        names = set(arguments_of(cls.factory).names) | ({decoupled} if cls is AdamW else set())
+        if names - {"maximize", decoupled} <= keys <= names:
+            found.append(cls.__name__)
+    if set(found) == {"Adam", "AdamW"}:
+        said = [group.get(decoupled) for group in optimizer["param_groups"]]
+        found = ["AdamW"] if said[0] is True else ["Adam"] if said[0] is False else []
+    return found[0] if len(found) == 1 else None
 
 
 def _factory_named(name: str | None, like: Mapping[str, Any] | None = None) -> Any:
