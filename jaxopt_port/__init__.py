@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from . import swa_utils as swa_utils
     from ._explain import Explanation as Explanation
     from ._explain import explain as explain
+    from ._spelled import spelled as spelled
     from .accumulation import accumulate_grads as accumulate_grads
     from .amp import GradScaler as GradScaler
     from .amp import GradScalerState as GradScalerState
@@ -127,6 +128,7 @@ _PLACES = {
     "step": ".engine",
     "transformation": ".engine",
     "Explanation": "._explain",
+    "spelled": "._spelled",
     "explain": "._explain",
     "accumulate_grads": ".accumulation",
     "GradScaler": ".amp",

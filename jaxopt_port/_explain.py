@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from .engine import leaf_paths
 from .engine import step as take_step
 
 if TYPE_CHECKING:
-    from .interop import ParamMap
+    from .interop import Entry, ParamMap
     from .verify import Cause
 
 _ELEMENTS = 16  # of a leaf, where no parameters are given
@@ -150,7 +150,7 @@ def explain(
             f"expected an optax.GradientTransformation, or a function that makes one, got "
             f"{type(tx).__name__}"
         )
-    groups = _leaves(optimizer, params, module, param_map)
+    groups, layouts = _leaves(optimizer, params, module, param_map)
     rng = np.random.default_rng(seed)
     start = {path: rng.normal(size=shape) for path, (_, shape) in groups.items()}
     # Elements of many magnitudes: eps shows in small ones, clipping in large ones.
@@ -159,7 +159,8 @@ def explain(
         {path: rng.normal(size=x.shape) * scales[path] for path, x in start.items()}
         for _ in range(steps)
     ]
-    theirs = _in_torch(optimizer, {path: g for path, (g, _) in groups.items()}, start, grads)
+    owners = {path: group for path, (group, _) in groups.items()}
+    theirs = _in_torch(optimizer, owners, layouts, start, grads)
     mine = _in_jax(tx, params, start, grads)
     found = (
         _difference(optimizer, path, group, start, grads, mine, theirs)
@@ -170,10 +171,13 @@ def explain(
 
 def _leaves(
     optimizer: Any, params: Any, module: Any, param_map: ParamMap | None
-) -> dict[str, tuple[int, tuple[int, ...]]]:
-    """Return torch's group and the shape of each leaf, by path; those of no group are left out."""
+) -> tuple[dict[str, tuple[int, tuple[int, ...]]], dict[str, Entry]]:
+    """Return torch's group and the shape of each leaf, by path, and the tensors that they are.
+
+    Leaves of no group are left out.
+    """
     if params is None:
-        return {str(i): (i, (_ELEMENTS,)) for i in range(len(optimizer.param_groups))}
+        return {str(i): (i, (_ELEMENTS,)) for i in range(len(optimizer.param_groups))}, {}
     if module is None:
         raise ValueError(
             "with params, give module= too, the optimizer's torch module: leaves are found by name"
@@ -187,22 +191,36 @@ def _leaves(
     owners = {
         entry.path: group_of.get(id(parameters.get(entry.torch_name))) for entry in made.entries
     }
-    return {
+    found = {
         path: (owner, shapes[path])
         for path, owner in owners.items()
         if owner is not None and path in shapes
     }
+    # A part of a tensor stands for itself.
+    return found, {e.path: e for e in made.entries if e.path in found and e.rows is None}
 
 
 Series = list[dict[str, NDArray[np.float64]]]
 
 
 def _in_torch(
-    optimizer: Any, group_of: dict[str, int], start: dict[str, Any], grads: Series
+    optimizer: Any,
+    group_of: dict[str, int],
+    layouts: Mapping[str, Entry],
+    start: dict[str, Any],
+    grads: Series,
 ) -> Series:
     import torch
 
-    tensors = {path: torch.nn.Parameter(torch.from_numpy(x.copy())) for path, x in start.items()}
+    def there(path: str, leaf: NDArray[Any]) -> Any:
+        array = layouts[path].to_torch(leaf) if path in layouts else leaf
+        return torch.from_numpy(np.array(array, order="C"))
+
+    def back(path: str, tensor: Any) -> NDArray[Any]:
+        array = tensor.detach().numpy().copy()
+        return np.asarray(layouts[path].to_jax(array) if path in layouts else array)
+
+    tensors = {path: torch.nn.Parameter(there(path, x)) for path, x in start.items()}
     groups = []
     for i, group in enumerate(optimizer.param_groups):
         options = {k: copy.deepcopy(v) for k, v in group.items() if k not in _OF_THE_GROUP}
@@ -213,9 +231,9 @@ def _in_torch(
     after: Series = []
     for given in grads:
         for path, grad in given.items():
-            tensors[path].grad = torch.from_numpy(grad.copy())
+            tensors[path].grad = there(path, grad)
         copied.step()
-        after.append({path: p.detach().numpy().copy() for path, p in tensors.items()})
+        after.append({path: back(path, p) for path, p in tensors.items()})
     return after
 
 

@@ -1,5 +1,7 @@
 """The state of a grouped optimizer as torch's state dict, and back."""
 
+from ._late_options import LATE as LATE
+from ._late_options import with_late_options as with_late_options
 from ._loading import IMPLEMENTATION as IMPLEMENTATION
 from ._loading import SCHEDULERS as SCHEDULERS
 from ._loading import load_state_dict as load_state_dict

@@ -17,6 +17,7 @@ from ..engine import (
     write_number,
 )
 from ._kinds import write_group
+from ._late_options import with_late_options
 from ._state_dict import grouped_part, indices_of, paths_of
 from ._structure import check_structure, raise_if
 
@@ -68,7 +69,7 @@ def load_state_dict(
     check_structure(state_dict)
     fresh = tx.init(params)
     found = grouped_part(tx, fresh, "load_state_dict")
-    groups = state_dict["param_groups"]
+    groups = _filled(found, state_dict["param_groups"])
     raise_if(list(_misfits(found, groups)), "the state dict does not fit the optimizer")
     new = _with_numbers(found, groups)
     indices = indices_of(found.table)
@@ -88,6 +89,14 @@ def load_state_dict(
     resting = frozenset(i for i, group in enumerate(groups) if group.get("resting", False))
     new = replace(new, table=replace(new.table, resting=resting))
     return replace_groups_state(fresh, lambda _: new)
+
+
+def _filled(found: GroupsState, groups: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the groups with what an older torch did not write."""
+    if len(groups) != len(found.table.groups):
+        return groups
+    pairs = zip(groups, found.table.groups, strict=True)
+    return [with_late_options(group, info.options)[0] for group, info in pairs]
 
 
 def _moved(
@@ -112,8 +121,13 @@ def _misfits(found: GroupsState, groups: list[Mapping[str, Any]]) -> Iterator[st
     for i, (given, info) in enumerate(zip(groups, table.groups, strict=True)):
         paths = paths_of(table, i)
         names = given.get("param_names")
-        if names is None and len(given["params"]) != len(paths):
-            yield f"{info.label} has {len(paths)} parameters, there {len(given['params'])}"
+        if names is None and paths:
+            yield (
+                f"{info.label}: it has no 'param_names', so that which state is whose is not known;"
+                " torch's state dict goes through jaxopt_port.interop.optimizer_from_torch("
+                "state_dict, params, module, optimizer_name=…)"
+            )
+            continue
         if names is not None:
             yield from _wrong_names(info.label, list(names), paths, owners, table.groups)
         if bool(given.get("frozen", False)) != info.frozen:
@@ -152,7 +166,9 @@ def _wrong_names(
         yield f"{label} has a name twice: {names}"
     for name in names:
         if name not in owners:
-            yield f'{label}: there is no parameter "{name}" here'
+            torchs = name.replace(".", "/") in owners or "." in name
+            hint = "; names of torch's go through jaxopt_port.interop.optimizer_from_torch"
+            yield f'{label}: there is no parameter "{name}" here{hint if torchs else ""}'
         elif name not in paths:
             yield f'{label}: "{name}" is in {groups[owners[name]].label} here'
     for path in paths:

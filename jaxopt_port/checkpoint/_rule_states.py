@@ -58,6 +58,10 @@ def write(
         new[path] = like
         if given:
             filled = {**given, flag: np.True_} if flag else dict(given)
+            for name, value in filled.items():
+                # Python's numbers, which older torch kept, become float32 when torch loads them.
+                if name in kinds and isinstance(value, float) and kinds[name].kind == "f":
+                    filled[name] = np.asarray(value).astype(kinds[name])
             wrong: list[str] = []
             if "step" in kinds and "step" in filled:
                 filled["step"] = _counted(info.label, path, filled["step"], wrong)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from rich import box
 from rich.table import Table
 
 from ..interop import Checkpoint, LayerDifferenceWarning, ParamMap, load, param_map, with_layout
-from ..interop.files import CheckpointWarning, arrays_in, is_sharded
+from ..interop.files import CheckpointWarning, arrays_in, check_can_be_written, is_sharded
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20,
           "GIB": 2**30}  # fmt: skip
@@ -34,6 +35,9 @@ class Plan:
             factories are given, else for what the file has.
         optimizer: the class of the optimizer.
         keys: what is what in a file of torch's.
+        rename: rules from torch's names to JAX paths, regular expressions and what replaces them.
+        layouts: axes by hand, by torch's name, by path, or by a glob of either.
+        allow: classes in the file that may be run, by name.
         params_only: whether to leave out all else.
         force: whether an old target may be replaced.
     """
@@ -45,6 +49,9 @@ class Plan:
     layout: Literal["torch", "jax"] | None = None
     optimizer: str | None = None
     keys: Mapping[str, str] | None = None
+    rename: Sequence[tuple[str, str]] = ()
+    layouts: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
+    allow: Sequence[str] = ()
     params_only: bool = False
     force: bool = False
 
@@ -69,14 +76,16 @@ def prepared(plan: Plan) -> tuple[Checkpoint, Checkpoint, list[str]]:
         warnings.simplefilter("ignore")
         for category in (CheckpointWarning, LayerDifferenceWarning):
             warnings.simplefilter("always", category)
-        checkpoint = load(plan.source, keys=plan.keys)
+        with allowed(plan.allow):
+            checkpoint = load(plan.source, keys=plan.keys)
+        checkpoint, more = without_objects(checkpoint)
         if plan.optimizer is not None:
             checkpoint = replace(checkpoint, optimizer_name=plan.optimizer)
         converted = _only_params(checkpoint) if plan.params_only else checkpoint
         mapped = _map(plan)
         layout = plan.layout or _other(checkpoint.layout, mapped)
         converted = with_layout(converted, layout, mapped)
-    notes = [str(each.message) for each in caught]
+    notes = [*(str(each.message) for each in caught), *more]
     return checkpoint, converted, notes
 
 
@@ -88,7 +97,7 @@ def _existing(target: Path) -> Path | None:
 
 
 def _only_params(checkpoint: Checkpoint) -> Checkpoint:
-    return replace(checkpoint, optimizer=None, scheduler=None, extra={})
+    return Checkpoint(checkpoint.params, layout=checkpoint.layout, param_map=checkpoint.param_map)
 
 
 def _other(layout: Literal["torch", "jax"], mapped: ParamMap | None) -> Literal["torch", "jax"]:
@@ -100,7 +109,60 @@ def _other(layout: Literal["torch", "jax"], mapped: ParamMap | None) -> Literal[
 def _map(plan: Plan) -> ParamMap | None:
     if plan.torch is None or plan.jax is None:
         return None
-    return param_map(made_by(plan.torch, "--torch"), made_by(plan.jax, "--jax"))
+    return param_map(
+        made_by(plan.torch, "--torch"),
+        made_by(plan.jax, "--jax"),
+        rename=plan.rename,
+        layouts=plan.layouts,
+    )
+
+
+@contextlib.contextmanager
+def allowed(names: Sequence[str]) -> Iterator[None]:
+    """Let classes and functions be run that the user names, as torch's ``safe_globals`` does.
+
+    Raises:
+        ValueError: there is no such thing.
+    """
+    if not names:
+        yield
+        return
+    import torch
+
+    with torch.serialization.safe_globals([_imported(name) for name in names]):
+        yield
+
+
+def _imported(name: str) -> Any:
+    parts = name.split(".")
+    for n in range(len(parts) - 1, 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:n]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[n:]:
+            found = getattr(found, part, None)
+        if found is not None:
+            return found
+    raise ValueError(f"--allow {name!r}: there is no such class or function to import")
+
+
+def without_objects(checkpoint: Checkpoint) -> tuple[Checkpoint, list[str]]:
+    """Return a checkpoint without extras that no file has a place for, and what is lost."""
+    kept, notes = {}, []
+    for name, value in checkpoint.extra.items():
+        try:
+            check_can_be_written(value, name)
+        except (TypeError, ValueError) as error:
+            notes.append(f"left out: {error}")
+        else:
+            kept[name] = value
+    return replace(checkpoint, extra=kept), notes
+
+
+def printable(text: str) -> str:
+    """Return text without the control sequences that a name in a file may carry to a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def made_by(factory: str, option: str) -> Any:
@@ -152,18 +214,25 @@ def contents(checkpoint: Checkpoint, title: str) -> Table:
     for column in ("part", "what", "arrays"):
         table.add_column(column)
     table.add_column("size", justify="right", no_wrap=True)
-    rows = [("parameters", f"{checkpoint.layout}'s names and layouts", checkpoint.params)]
-    if checkpoint.optimizer is not None:
-        groups = checkpoint.optimizer["param_groups"]
+    rows: list[tuple[str, str, Any]] = [
+        ("parameters", f"{checkpoint.layout}'s names and layouts", checkpoint.params)
+    ]
+    for key, optimizer in checkpoint.optimizers.items():
+        groups = optimizer["param_groups"]
         count = sum(len(group["params"]) for group in groups)
         name = checkpoint.optimizer_name or "class unknown"
         what = f"{name}; groups: {len(groups)}, parameters: {count}"
-        rows.append(("optimizer", what, checkpoint.optimizer))
-    if checkpoint.scheduler is not None:
-        last = checkpoint.scheduler.get("last_epoch")
-        rows.append(("scheduler", f"last_epoch {last}", checkpoint.scheduler))
+        rows.append((printable(key), what, optimizer))
+    for key, scheduler in checkpoint.schedulers.items():
+        rows.append((printable(key), f"last_epoch {scheduler.get('last_epoch')}", scheduler))
+    if checkpoint.scaler is not None:
+        rows.append(("scaler", f"scale {checkpoint.scaler.get('scale')}", {}))
+    for key, average in checkpoint.averages.items():
+        rows.append(("averages", printable(key), average))
+    if checkpoint.step is not None:
+        rows.append(("step", str(checkpoint.step), {}))
     if checkpoint.extra:
-        rows.append(("extra", ", ".join(checkpoint.extra), checkpoint.extra))
+        rows.append(("extra", printable(", ".join(checkpoint.extra)), checkpoint.extra))
     if checkpoint.param_map is not None:
         leaves = f"{len(checkpoint.param_map.entries)} leaves"
         rows.append(("map", f"torch to JAX, {leaves}", {}))
@@ -197,6 +266,45 @@ def parsed_size(text: str) -> int:
     if size < 1:
         raise ValueError(f"{text!r} is less than one byte")
     return size
+
+
+def parsed_rules(texts: list[str]) -> list[tuple[str, str]]:
+    """Return what is replaced and by what, of ``OLD=NEW``.
+
+    Raises:
+        ValueError: there is no ``=`` in one.
+    """
+    pairs = [text.partition("=") for text in texts]
+    for text, (old, equals, _) in zip(texts, pairs, strict=True):
+        if not (old and equals):
+            raise ValueError(f"{text!r} is not OLD=NEW, such as '^encoder\\.=' or 'fc=head'")
+    return [(old, new) for old, _, new in pairs]
+
+
+def parsed_layouts(
+    texts: list[str],
+) -> tuple[Literal["torch", "jax"] | None, dict[str, tuple[int, ...] | None]]:
+    """Return whose layout DST has, and axes by hand: of ``jax``, ``fc.weight=1,0``.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    whose: Literal["torch", "jax"] | None = None
+    by_hand: dict[str, tuple[int, ...] | None] = {}
+    for text in texts:
+        name, equals, axes = text.rpartition("=")
+        if text in ("torch", "jax"):
+            whose = "torch" if text == "torch" else "jax"
+        elif equals and axes == "none":
+            by_hand[name] = None
+        elif equals and re.fullmatch(r"\d+(,\d+)*", axes):
+            by_hand[name] = tuple(map(int, axes.split(",")))
+        else:
+            raise ValueError(
+                f"{text!r} is neither torch, nor jax, nor NAME=AXES, such as fc.weight=1,0 (none: "
+                "as it is)"
+            )
+    return whose, by_hand
 
 
 def parsed_keys(texts: list[str]) -> dict[str, str]:

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-
-class Layout(StrEnum):
-    """Whose names and layouts."""
-
-    TORCH = "torch"
-    JAX = "jax"
 
 
 def convert(
@@ -38,10 +30,28 @@ def convert(
         ),
     ] = None,
     layout: Annotated[
-        Layout | None,
+        list[str] | None,
         typer.Option(
-            help="Whose names and layouts DST has. With both factories: the other side's.",
+            metavar="torch|jax|NAME=AXES",
+            help="Whose names and layouts DST has; with both factories, the other side's. Or the "
+            "axes of one tensor by hand: fc.weight=1,0; repeatable.",
             show_default="those of SRC",
+        ),
+    ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OLD=NEW",
+            help="A rule from torch's names to JAX paths, a regular expression and what replaces "
+            "it: '^encoder\\.='; repeatable, with both factories.",
+        ),
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A class or function in SRC that may be imported and run, package.module.Name; "
+            "repeatable. Only for files that you trust.",
         ),
     ] = None,
     optimizer: Annotated[
@@ -87,20 +97,31 @@ def convert(
     Exit code 0: DST is written whole. 2: something does not fit, nothing is written, and an old DST
     is as it was.
     """
-    try:
-        from ..interop import save
-        from . import _conversion as _convert
+    from ..interop import save
+    from . import _conversion as _convert
 
+    try:
         size = None if max_shard_size is None else _convert.parsed_size(max_shard_size)
+        whose, layouts = _convert.parsed_layouts(layout or [])
         plan = _convert.Plan(
-            source, target, torch, jax, layout.value if layout else None, optimizer,
-            _convert.parsed_keys(key) if key else None, params_only, force,
-        )  # fmt: skip
+            source,
+            target,
+            torch,
+            jax,
+            whose,
+            optimizer,
+            _convert.parsed_keys(key) if key else None,
+            _convert.parsed_rules(rename or []),
+            layouts,
+            allow or [],
+            params_only,
+            force,
+        )
         found, converted, notes = _convert.prepared(plan)
         console = Console(width=None if sys.stdout.isatty() else 100)
         console.print(_convert.contents(found, str(source)))
         for note in notes:
-            typer.echo(f"Note: {note}")
+            typer.echo(f"Note: {_convert.printable(note)}")
         if torch is not None:
             typer.echo(f"{converted.param_map}\n")
         if dry_run:
@@ -114,7 +135,7 @@ def convert(
             task = bar.add_task("writing", total=converted.nbytes)
             save(target, converted, max_shard_size=size, progress=lambda n: bar.advance(task, n))
     except (ValueError, TypeError, OSError, ImportError) as error:
-        typer.echo(f"Error: {error}", err=True)
+        typer.echo(f"Error: {_convert.printable(str(error))}", err=True)
         raise typer.Exit(2) from None
     console.print(_convert.contents(converted, str(target)))
     typer.echo(f"Written to {target}")

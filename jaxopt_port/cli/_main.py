@@ -27,6 +27,7 @@ try:
         verify_case,
     )
     from ._convert import convert
+    from ._show import show
 except ImportError as error:
     sys.exit(f"{_NEEDS} (missing: {error.name})")
 
@@ -249,7 +250,7 @@ def lr(
         raise typer.Exit(1)
 
 
-for command in (new_case, record, recorder, replay, convert):
+for command in (new_case, record, recorder, replay, convert, show):
     app.command()(command)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench)
 

@@ -6,6 +6,7 @@ from ._definition import Factory as Factory
 from ._definition import Groups as Groups
 from ._definition import Resumed as Resumed
 from ._groups import Group as Group
+from ._groups import LayoutWarning as LayoutWarning
 from ._groups import Table as Table
 from ._hyperparams import check_settable as check_settable
 from ._hyperparams import get_hyperparams as get_hyperparams

@@ -14,7 +14,7 @@ import optax
 
 from .._compat import known_number
 from ..trees import check_params
-from ._groups import Group, Table
+from ._groups import Group, Table, warn_of_kernels
 from ._options import (
     Arguments,
     arguments_of,
@@ -118,7 +118,9 @@ class Definition:
         paths = check_params(params)
         selectors = [member.selector for member in self.members]
         labels = [group.label for group in self.groups]
-        return Table.new(self.groups, paths, resolve(selectors, labels, params))
+        table = Table.new(self.groups, paths, resolve(selectors, labels, params))
+        warn_of_kernels(table, params, self.layout_of)
+        return table
 
     def check_state(self, state: Any) -> None:
         """Raise ValueError for a state of other groups."""

@@ -67,6 +67,10 @@ def _holds_all(**_: Any) -> frozenset[str] | None:
     return None
 
 
+def _never(shape: tuple[int, ...], **_: Any) -> bool:
+    return False
+
+
 def _accepts_all(param: jax.Array) -> Problem | None:
     return None
 
@@ -102,6 +106,8 @@ class Rule(Generic[P]):
         begins: what is shared and zero until torch's optimizer makes its state, in the first step;
             None where it does so before. A flag (a bool) is not kept by torch itself.
         elementwise: whether the update is the same in any layout of the parameter.
+        oriented: ``oriented(shape, **static)``: whether the step of an array of this shape is
+            another one where Flax's layout of a kernel takes the place of torch's.
         title: the optimizer's name, where it is not that of ``arguments``.
     """
 
@@ -115,6 +121,7 @@ class Rule(Generic[P]):
     sparse: bool = False
     begins: str | None = "step"
     elementwise: bool = True
+    oriented: Callable[..., bool] = _never
     title: str = ""
 
     @property

@@ -125,7 +125,7 @@ def _matches_tree(selector: Any, params: Any) -> list[bool]:
 _LIBRARIES = frozenset({"jaxopt_port", "optax", "jax", "flax", "equinox", "contextlib"})
 
 
-def _user_stacklevel() -> int:
+def users_level() -> int:
     """Return the ``stacklevel`` at which the caller's warning points at the user's own line."""
     frame, level = sys._getframe(1), 1
     while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _LIBRARIES:
@@ -153,7 +153,7 @@ class _Selection:
                 warnings.warn(
                     f"the selector {describe(part)} of {self.labels[group]} matched no parameter"
                     f"{self._hint(part)}",
-                    stacklevel=_user_stacklevel(),
+                    stacklevel=users_level(),
                 )
             for leaf, is_chosen in enumerate(chosen):
                 if is_chosen:
@@ -163,7 +163,7 @@ class _Selection:
                 f"the list of parameters of {self.labels[group]} is empty; leave the group out, or "
                 "name its parameters"
             )
-        if not found and self.leaves:
+        if not found and self.leaves and not getattr(selector, "may_be_empty", False):
             raise ValueError(f"{self.labels[group]} matched no parameter{self._hint(selector)}")
 
     def _parts(self, selector: Selector) -> Sequence[Selector]:

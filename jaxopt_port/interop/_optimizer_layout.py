@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import dataclasses
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..checkpoint import StateDict, check_structure
-from ..engine import LeafLayout
+from ..engine import LayoutWarning, LeafLayout, Optimizer, leaf_paths
 from . import _flat_vectors as flat_vectors
 from .mapping import Entry, ParamMap
+from .mapping import param_map as map_of
+
+if TYPE_CHECKING:
+    import torch
 
 
 def to_jax_layout(
@@ -36,11 +42,14 @@ def to_jax_layout(
     for i, group in enumerate(state_dict["param_groups"]):
         names = group.get("param_names")
         if names is None:
+            if not group["params"]:
+                groups.append({**group, "params": [], "param_names": []})
+                continue
             raise ValueError(
                 f"group {i} of the state dict has no 'param_names', and which parameter is which "
-                "does not follow from their number; pass param_names, in the order in which the "
-                "optimizer was given the parameters, such as "
-                "[name for name, _ in module.named_parameters()]"
+                "does not follow from their number; pass module=, whose order they may follow, or "
+                "param_names, a list for each group in the order in which the optimizer was given "
+                "the parameters: of one group [name for name, _ in module.named_parameters()]"
             )
         names = [param_map.aliases.get(name, name) for name in names]
         problems += [f"{n}: the map has no such parameter" for n in names if n not in entries]
@@ -99,12 +108,15 @@ def to_torch_layout(
             continue
         index_of = dict(zip(group["param_names"], group["params"], strict=True))
         problems += [f"{path}: the map has no such leaf" for path in index_of if path not in owner]
+        untrained = set(group.get("untrained", ()))
         names = sorted(
-            {owner[path] for path in index_of if path in owner},
+            {owner[path] for path in index_of if path in owner} | untrained,
             key=lambda name: rank.get(name, len(rank)),
         )
         vectors: dict[str, Any] = {}
         for k, name in enumerate(names):
+            if name in untrained:
+                continue
             lacking = [e.path for e in entries[name] if e.path not in index_of]
             if lacking:
                 problems.append(f"{name}: {lacking} are in another group than its other parts")
@@ -117,9 +129,9 @@ def to_torch_layout(
         if vectors and not problems:
             leaves = [entry for entry in param_map.entries if entry.path in index_of]
             state[count] = flat_vectors.to_torch(vectors, names, leaves)
-        groups.append(
-            {**group, "params": list(range(count, count + len(names))), "param_names": names}
-        )
+        kept = {k: v for k, v in group.items() if k not in ("untrained", "resting")}
+        indices = list(range(count, count + len(names)))
+        groups.append({**kept, "params": indices, "param_names": names})
         count += len(names)
     _raise_if(problems)
     return {"state": state, "param_groups": groups}
@@ -148,6 +160,74 @@ def rule_layouts(param_map: ParamMap, paths: Iterable[str]) -> tuple[tuple[str, 
             + "".join(f"\n  {problem}" for problem in problems)
         )
     return tuple(layouts)
+
+
+def in_torch_layout(
+    tx: Optimizer,
+    params: Any,
+    param_map: ParamMap | torch.nn.Module | None = None,
+    *,
+    module: torch.nn.Module | None = None,
+) -> Optimizer:
+    """Return an optimizer whose rules see their parameters as torch has them.
+
+    Muon scales its step by the rows of an array, and Adafactor factors its last two axes: on Flax's
+    kernels their steps are others than on torch's weights. Here ``tx.update`` lays them out and
+    back; the parameters stay as they are. To be called before ``init``.
+
+    Args:
+        tx: an optimizer of this library with groups, such as ``jp.Muon(lr=0.02)``.
+        params: the parameters, or their shapes.
+        param_map: from `param_map`, or the torch module itself: which leaf is which tensor.
+        module: the torch module, instead. Without either, leaves called "kernel" are taken for
+            Flax's: (in, out), and (…, in, out) of convolutions.
+
+    Returns:
+        A new optimizer.
+
+    Raises:
+        ValueError: a kernel of three axes without a map, which may be a convolution's or an
+            attention's; leaves that are parts of one tensor of torch.
+        TypeError: an optimizer without groups.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxopt_port as jp
+        >>> params = {"dense": {"kernel": jnp.ones((2, 8))}}
+        >>> tx = in_torch_layout(jp.Muon(lr=0.02), params)
+        >>> tx.init(params).leaves["momentum_buffer"]["dense"]["kernel"].shape
+        (8, 2)
+    """
+    if not isinstance(tx, Optimizer):
+        raise TypeError(
+            "in_torch_layout takes an optimizer with groups, as jp.Muon or jp.param_groups makes "
+            f"it; got {type(tx).__name__}"
+        )
+    given = module if param_map is None else param_map
+    if given is None:
+        layouts = tuple(_of_kernels(params))
+    else:
+        mapped = given if isinstance(given, ParamMap) else map_of(given, params)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LayoutWarning)
+            table = tx.definition.table(params)
+        whole = [path for path, rule in table.rules.items() if rule and not rule.elementwise]
+        layouts = rule_layouts(mapped, whole)
+    return type(tx).of(dataclasses.replace(tx.definition, layouts=layouts))
+
+
+def _of_kernels(params: Any) -> Iterator[tuple[str, LeafLayout]]:
+    for path, leaf in leaf_paths(params):
+        shape = tuple(np.shape(leaf))
+        if path.rpartition("/")[2] != "kernel" or len(shape) < 2:
+            continue
+        if len(shape) == 3:
+            raise ValueError(
+                f'"{path}" {shape} may be the kernel of a convolution or of an attention, which '
+                "torch lays out differently: pass module=, torch's module, or a param_map"
+            )
+        n = len(shape)
+        torchs = (shape[-1], shape[-2], *shape[:-2])
+        yield path, LeafLayout(torchs, torchs, (*range(2, n), 1, 0))
 
 
 def _by_name(param_map: ParamMap) -> dict[str, list[Entry]]:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checkpoint import check_structure, load_state_dict, state_dict
-from ..engine import Group, Optimizer, find_groups_state, rule_of
-from ..optim import OPTIMIZERS, lbfgs
+from ..checkpoint import (
+    IMPLEMENTATION,
+    SCHEDULERS,
+    check_structure,
+    load_state_dict,
+    state_dict,
+)
+from ..engine import Group, Optimizer, arguments_of, find_groups_state, rule_of
+from ..optim import OPTIMIZERS, AdamW, lbfgs
+from ._names import check_order, names_by_order
 from ._optimizer_layout import rule_layouts, to_jax_layout, to_torch_layout
 from ._tensors import import_torch, tensor_of
-from ._torch_groups import ORDER, built, with_frozen
-from ._torch_state_dict import in_numpy, indices_of, named, names_in, without
-from .mapping import ParamMap
+from ._torch_groups import ORDER, built, with_frozen, with_options_of
+from ._torch_state_dict import in_numpy, indices_of, named, names_in, renamed_state, without
+from ._wrapper_prefixes import HOLDERS, shared_prefix
+from .files import Checkpoint, by_indices, names_of, renamed
+from .mapping import ParamMap, unwrapped
 from .mapping import param_map as map_of
 
 if TYPE_CHECKING:
@@ -23,33 +32,43 @@ if TYPE_CHECKING:
 
 
 def optimizer_from_torch(
-    optimizer: torch.optim.Optimizer | Mapping[str, Any],
+    optimizer: torch.optim.Optimizer | Mapping[str, Any] | Checkpoint,
     params: Any,
-    param_map: ParamMap | torch.nn.Module,
+    param_map: ParamMap | torch.nn.Module | None = None,
     *,
     module: torch.nn.Module | None = None,
     optimizer_name: str | None = None,
-    param_names: Sequence[str] | None = None,
+    param_names: Sequence[str] | Sequence[Sequence[str]] | None = None,
     frozen: Iterable[str] = (),
+    factory: Callable[..., Any] | None = None,
+    state: Mapping[str, str | None] | None = None,
 ) -> tuple[Optimizer, Any]:
     """Return this library's optimizer and its state, where torch's stands: in mid-run, too.
 
-    Groups and options are torch's; a leaf that torch's optimizer was not given, or whose parameter
-    does not require a gradient, is frozen. Each array of the state goes to the layout of its
-    parameter. Adafactor and Muon, which are not the same in every layout, see their parameters in
-    torch's (``tx.update`` lays them out and back).
+    Groups and options are torch's, keys of the user's own included; a leaf that torch's optimizer
+    was not given, or whose parameter does not require a gradient, is frozen. Each array of the
+    state goes to the layout of its parameter. Adafactor and Muon, which are not the same in every
+    layout, see their parameters in torch's (``tx.update`` lays them out and back). Options that an
+    older torch did not write are torch's defaults.
 
     Args:
-        optimizer: torch's optimizer, of one of its own classes, or its ``state_dict()``.
+        optimizer: torch's optimizer, of one of its own classes, its ``state_dict()``, or what
+            `load` returns. What Accelerate, Lightning and others wrap is looked through.
         params: the JAX parameters: a tree whose leaves the map names.
         param_map: from `param_map`, or the torch module itself.
-        module: torch's module, where ``param_map`` is a map: it says which parameter is which.
+        module: torch's module, where ``param_map`` is a map, or left out: it says which parameter
+            is which.
         optimizer_name: torch's class, ``"AdamW"``; a state dict does not say it.
-        param_names: torch's names of the parameters, group by group in the order in which the
-            optimizer was given them. Needed where there is no module and the state dict has no
-            ``"param_names"`` (an optimizer that was made with ``module.named_parameters()`` has).
+        param_names: torch's names of the parameters, a list for each group in the order in which
+            the optimizer was given them; of one group, one list. Needed where the state dict has no
+            ``"param_names"`` (an optimizer that was made with ``module.named_parameters()`` has)
+            and their order does not follow from the module's and their shapes.
         frozen: torch's names of parameters that the optimizer was given and did not train; of an
             optimizer, those that require no gradient are known.
+        factory: for an optimizer that is none of torch's: ``jp.AdamW``, or a factory of the user's
+            (`jp.transformation`) that does the same.
+        state: with ``factory``, torch's names of what a parameter holds and the rule's,
+            ``{"exp_avg": "momentum"}``; None for what is not needed. Others keep their name.
 
     Returns:
         The transformation and its state.
@@ -70,34 +89,88 @@ def optimizer_from_torch(
         >>> jp.get_hyperparams(state)[0]["momentum"]
         0.9
     """
+    if param_map is None and module is None:
+        raise TypeError("optimizer_from_torch needs a param_map, or module=, torch's module")
     if isinstance(param_map, ParamMap):
         mapped = param_map
     else:
-        module, mapped = param_map, map_of(param_map, params)
+        module = module if param_map is None else param_map
+        mapped = map_of(module, params)
     torch_dict: dict[str, Any]
     left_out: set[int] = set()
+    sure = False
+    if isinstance(optimizer, Checkpoint):
+        sure = optimizer.origin is not None and "Trainer" in optimizer.origin
+        optimizer_name = optimizer_name or optimizer.optimizer_name
+        if optimizer.optimizer is None:
+            raise ValueError("the checkpoint has no optimizer's state")
+        optimizer = optimizer.optimizer
     if isinstance(optimizer, Mapping):
-        check_structure(optimizer)
-        torch_dict = dict(optimizer)
-        factory = _factorynamed(optimizer_name)
+        torch_dict = by_indices(optimizer)
+        check_structure(torch_dict)
+        made = _made_by(factory) or _factory_named(optimizer_name, torch_dict)
     else:
-        factory = _factory_of(optimizer, optimizer_name)
-        torch_dict = optimizer.state_dict()
-        tensors = [p for group in optimizer.param_groups for p in group["params"]]
+        torchs: Any = _unwrapped(optimizer)
+        made = _made_by(factory) or _factory_of(torchs, optimizer_name)
+        torch_dict = torchs.state_dict()
+        tensors = [p for group in torchs.param_groups for p in group["params"]]
         left_out = {i for i, p in enumerate(tensors) if not p.requires_grad}
         if module is not None and param_names is None:
-            param_names = names_in(module, tensors)
-    torch_dict = named(in_numpy(torch_dict), param_names)
+            flat = iter(names_in(module, tensors))
+            param_names = [[next(flat) for _ in g["params"]] for g in torchs.param_groups]
+    torch_dict = in_numpy(torch_dict)
+    if param_names is not None:
+        check_order(torch_dict, list(param_names), mapped)
+    elif module is not None and not any("param_names" in g for g in torch_dict["param_groups"]):
+        param_names = names_by_order(torch_dict, unwrapped(module), sure)
+    torch_dict = _with_known_names(named(torch_dict, param_names), mapped)
     torch_dict = without(torch_dict, left_out | indices_of(torch_dict, frozen))
-    rule = rule_of(factory)
+    torch_dict = renamed_state(torch_dict, state or {})
+    rule = rule_of(made)
     elementwise = rule is None or rule.elementwise
     laid_out = to_jax_layout(torch_dict, mapped, elementwise=elementwise)
     for group in laid_out["param_groups"]:
         # From a time when the run was here; torch has counted on, where it counts.
         if any("step" in laid_out["state"].get(p, {}) for p in group["params"]):
             group.pop("update_count", None)
-    tx = built(factory, laid_out, torch_dict, params, mapped, elementwise)
+    if factory is not None:
+        laid_out = with_options_of(made, laid_out)
+    tx = built(made, laid_out, torch_dict, params, mapped, elementwise)
     return tx, load_state_dict(tx, with_frozen(laid_out, params), params)
+
+
+def _unwrapped(optimizer: Any) -> Any:
+    """Return the optimizer that Accelerate, Lightning or a scaler has wrapped."""
+    torch = import_torch()
+    while not isinstance(optimizer, torch.optim.Optimizer) or _is_wrapper(optimizer):
+        inner = getattr(optimizer, "optimizer", None)
+        if inner is None or inner is optimizer:
+            return optimizer
+        optimizer = inner
+    return optimizer
+
+
+def _is_wrapper(optimizer: Any) -> bool:
+    return type(optimizer).__name__ in ("AcceleratedOptimizer", "LightningOptimizer")
+
+
+def _with_known_names(torch_dict: dict[str, Any], mapped: ParamMap) -> dict[str, Any]:
+    """Return a state dict without a wrapper's prefix before all of its names, if the map has none.
+
+    Or with the map's: the file may be of the module, and the map of what wraps it.
+    """
+    known = {entry.torch_name for entry in mapped.entries} | set(mapped.aliases)
+    names = list(names_of(torch_dict))
+    if not names or set(names) <= known:
+        return torch_dict
+    prefix = shared_prefix(names, HOLDERS)
+    if prefix and {name.removeprefix(prefix) for name in names} <= known:
+        return renamed(torch_dict, prefix)
+    return torch_dict
+
+
+def _made_by(factory: Callable[..., Any] | None) -> Any:
+    return getattr(factory, "factory", factory)
 
 
 def _factory_of(optimizer: Any, name: str | None) -> Any:
@@ -108,23 +181,56 @@ def _factory_of(optimizer: Any, name: str | None) -> Any:
         )
     cls = type(optimizer)
     if name is None and getattr(torch.optim, cls.__name__, None) is not cls:
+        torchs = [b for b in cls.__mro__[1:] if getattr(torch.optim, b.__name__, None) is b]
+        bases = [base.__name__ for base in torchs if base is not torch.optim.Optimizer]
+        held = {key for state in optimizer.state.values() for key in state}
+        own = ", ".join(f'"{key}": "{key}"' for key in sorted(map(str, held)))
         raise TypeError(
             f"{cls.__qualname__} is not a class of torch.optim itself, and what it does in step() "
-            "is not known; if it is one of them in all but name, say which: "
-            'optimizer_name="AdamW"'
+            "is not known; pass factory=, a rule that does the same (docs/writing-a-rule.md), and "
+            f"state={{{own}}}, its names of what a parameter holds"
+            + (
+                f'. If its step() is that of {bases[0]}: optimizer_name="{bases[0]}"'
+                if bases
+                else ""
+            )
         )
-    return _factorynamed(name or cls.__name__)
+    return _factory_named(name or cls.__name__)
 
 
-def _factorynamed(name: str | None) -> Any:
+def likely_class(optimizer: Mapping[str, Any]) -> str | None:
+    """Return the class of torch's whose options a state dict has; None where none has them alone.
+
+    A hint for people: other packages have optimizers with the same options.
+    """
+    decoupled = "decoupled_weight_decay"
+    keys = {k for group in optimizer["param_groups"] for k in group}
+    known = {"params", "param_names", "name", *IMPLEMENTATION, *SCHEDULERS} - {decoupled}
+    keys -= known
+    found = []
+    for cls in OPTIMIZERS:
+        names = set(arguments_of(cls.factory).names) | ({decoupled} if cls is AdamW else set())
+        if names - {"maximize", decoupled} <= keys <= names:
+            found.append(cls.__name__)
+    if set(found) == {"Adam", "AdamW"}:
+        said = [group.get(decoupled) for group in optimizer["param_groups"]]
+        found = ["AdamW"] if said[0] is True else ["Adam"] if said[0] is False else []
+    return found[0] if len(found) == 1 else None
+
+
+def _factory_named(name: str | None, like: Mapping[str, Any] | None = None) -> Any:
     if name is None:
+        likely = None if like is None else likely_class(like)
         raise TypeError(
             "a state dict does not say which optimizer it belongs to; pass optimizer_name, such as "
-            'optimizer_name="AdamW"'
+            f'optimizer_name="{likely or "AdamW"}"' + (", whose options it has" if likely else "")
         )
     classes = {cls.__name__: cls for cls in OPTIMIZERS}
     if name not in classes:
-        raise TypeError(f"no optimizer is named {name!r}; there are {', '.join(classes)}")
+        raise TypeError(
+            f"no optimizer is named {name!r}; there are {', '.join(classes)}. Of another, pass "
+            "factory=, a rule that does the same"
+        )
     return classes[name].factory
 
 
@@ -138,7 +244,7 @@ def optimizer_to_torch(
     """Return torch's optimizer over a module, where this library's stands: undoes the other way.
 
     The module's parameters are left as they are; `params_to_torch` copies them. What is frozen here
-    the optimizer is not given.
+    the optimizer is not given, but for what torch's had in a group and did not train.
 
     Args:
         tx: a grouped optimizer all of whose trained groups are of one of torch's optimizers.
@@ -173,14 +279,18 @@ def optimizer_to_torch(
         _check_same_layout(name, rule_layouts(mapped, trained))
     order = [n for g in port_dict["param_groups"] for n in g.pop(ORDER, ())]
     converted = to_torch_layout(port_dict, mapped, elementwise=elementwise, order=order or None)
-    by_name = dict(module.named_parameters())
+    by_name = dict(unwrapped(module).named_parameters())
     _check_dtypes(converted, by_name)
+    names = [group["param_names"] for group in converted["param_groups"]]
     optimizer: Any = getattr(torch.optim, name)(
         [
-            {**group, "params": [(n, by_name[n]) for n in group.pop("param_names")]}
+            {**group, "params": [by_name[n] for n in group.pop("param_names")]}
             for group in map(dict, converted["param_groups"])
         ]
     )
+    # Not given with the parameters: torch takes a group without any for one without names.
+    for group, own in zip(optimizer.param_groups, names, strict=True):
+        group["param_names"] = own
     tensors = [p for group in optimizer.param_groups for p in group["params"]]
     for index, held in converted["state"].items():
         optimizer.state[tensors[index]] = {k: _to_torch_value(v) for k, v in held.items()}

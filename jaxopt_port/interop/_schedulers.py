@@ -37,7 +37,7 @@ _NAMES = [
 ]
 
 
-def _classes() -> dict[type, type[LRScheduler]]:
+def torch_classes() -> dict[type, type[LRScheduler]]:
     """Return this library's class of each of torch's."""
     torch = import_torch()
     return {
@@ -93,7 +93,7 @@ def scheduler_from_torch(
             "jaxopt_port with the arguments of torch's, and call its load_state_dict(state_dict, "
             "optimizer.param_groups)"
         )
-    classes = _classes()
+    classes = torch_classes()
     if not isinstance(scheduler, tuple(classes)) and not hasattr(scheduler, "optimizer"):
         raise TypeError(f"expected one of torch's schedulers; got {type(scheduler).__name__}")
     groups = (scheduler.optimizer if optimizer is None else optimizer).param_groups
@@ -158,8 +158,8 @@ def scheduler_to_torch(
     """
     if not isinstance(optimizer, import_torch().optim.Optimizer):
         raise TypeError(f"expected a torch optimizer; got {type(optimizer).__name__}")
-    torch_classes = {ours: theirs for theirs, ours in _classes().items()}
-    _check_classes(scheduler, torch_classes)
+    of_torch = {ours: theirs for theirs, ours in torch_classes().items()}
+    _check_classes(scheduler, of_torch)
     saved = scheduler.state_dict(sched_state)
     entries = scheduler.param_groups(sched_state)
     if len(entries) != len(optimizer.param_groups):
@@ -169,22 +169,22 @@ def scheduler_to_torch(
         )
     with _as_it_was(optimizer):
         made: torch.optim.lr_scheduler.LRScheduler
-        made = _constructed(scheduler, optimizer, torch_classes)
+        made = _constructed(scheduler, optimizer, of_torch)
         made.load_state_dict(saved)
     for group, held in zip(optimizer.param_groups, entries, strict=True):
         group.update({name: value for name, value in held.items() if not math.isnan(value)})
     return made
 
 
-def _check_classes(scheduler: Any, torch_classes: Mapping[Any, Any]) -> None:
-    if type(scheduler) not in torch_classes:
+def _check_classes(scheduler: Any, of_torch: Mapping[Any, Any]) -> None:
+    if type(scheduler) not in of_torch:
         raise TypeError(f"torch has no scheduler of the class {type(scheduler).__qualname__}")
     for inner in getattr(scheduler, "schedulers", ()):
-        _check_classes(inner, torch_classes)
+        _check_classes(inner, of_torch)
 
 
-def _constructed(scheduler: Any, optimizer: Any, torch_classes: Mapping[Any, Any]) -> Any:
-    cls = torch_classes[type(scheduler)]
+def _constructed(scheduler: Any, optimizer: Any, of_torch: Mapping[Any, Any]) -> Any:
+    cls = of_torch[type(scheduler)]
     arguments = {
         field.name: _listed(getattr(scheduler, field.name))
         for field in dataclasses.fields(scheduler)
@@ -192,7 +192,7 @@ def _constructed(scheduler: Any, optimizer: Any, torch_classes: Mapping[Any, Any
     }
     if not hasattr(scheduler, "schedulers"):
         return cls(optimizer, **arguments)
-    inner = [_constructed(each, optimizer, torch_classes) for each in scheduler.schedulers]
+    inner = [_constructed(each, optimizer, of_torch) for each in scheduler.schedulers]
     return cls(schedulers=inner, optimizer=optimizer, **arguments)
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..checkpoint import IMPLEMENTATION, SCHEDULERS
+import numpy as np
+
+from ..checkpoint import IMPLEMENTATION, SCHEDULERS, with_late_options
 from ..engine import REST, Arguments, Definition, Optimizer, Resumed, arguments_of, leaf_paths
+from ._callers import users_level
 from ._optimizer_layout import rule_layouts
+from ._warnings import CheckpointWarning
 from .mapping import ParamMap
 
-# Kept among a group's entries where its parameters are not in the module's order.
+# Kept among a group's entries: torch's names where they are not in the module's order, and those
+# that it was given and does not train.
 ORDER = "param_order"
+UNTRAINED = "untrained"
 
 
 def built(
@@ -23,27 +30,28 @@ def built(
     elementwise: bool,
 ) -> Optimizer:
     arguments = arguments_of(factory)
+    late: dict[str, None] = {}
     rank = {name: i for i, name in enumerate(param_map.torch_names)}
     groups, resumed = [], {}
     pairs = zip(laid_out["param_groups"], torch_dict["param_groups"], strict=True)
     for i, (group, torch_group) in enumerate(pairs):
+        group, filled = with_late_options(group, arguments.names)
+        late |= dict.fromkeys(filled)
         options = {k: v for k, v in group.items() if k in arguments.names}
         lacking = [name for name in arguments.names if name not in options]
         if lacking:
             raise ValueError(
                 f"group {i} of torch's optimizer has no {', '.join(map(repr, lacking))}; it is "
-                f"not that of {factory.__name__}, or of an older torch: load it there and save it"
+                f"not that of {factory.__name__}"
             )
         known = (*arguments.names, "params", "param_names", "name", "update_count")
         extras = {k: v for k, v in group.items() if k not in known}
-        own = {
-            k: extras.pop(k)
-            for k, v in list(extras.items())
-            if k not in (*IMPLEMENTATION, *SCHEDULERS) and type(v) in (int, float)
-        }
+        kept = (*IMPLEMENTATION, *SCHEDULERS, UNTRAINED)
+        own = {k: _as_key(extras.pop(k)) for k in list(extras) if k not in kept}
+        untrained = extras.get(UNTRAINED, ())
         names = [param_map.aliases.get(name, name) for name in torch_group["param_names"]]
         if names != sorted(names, key=lambda name: rank.get(name, len(rank))):
-            extras[ORDER] = tuple(names)
+            extras[ORDER] = (*names, *untrained)
         held = {name for p in group["params"] for name in laid_out["state"].get(p, {})}
         resumed[i] = Resumed(tuple(extras.items()), holds_more(arguments, options, held))
         named = {"name": group["name"]} if isinstance(group.get("name"), str) else {}
@@ -57,6 +65,13 @@ def built(
         )
     if len(given) < len(paths):
         groups.append({"params": REST, "frozen": True})
+    if late:
+        warnings.warn(
+            f"the optimizer's state is of an older torch, without {', '.join(late)}; torch's own "
+            "defaults are filled in, as torch does when it loads it",
+            CheckpointWarning,
+            stacklevel=users_level(),
+        )
     definition = Definition(factory, arguments, arguments.defaults())
     definition = definition.extended(groups, resumed)
     if not elementwise:
@@ -67,8 +82,35 @@ def built(
     return Optimizer.of(definition)
 
 
+def with_options_of(factory: Any, laid_out: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state dict with the options of a factory of the user's, and a word of the rest."""
+    names = arguments_of(factory).names
+    defaults = arguments_of(factory).defaults()
+    known = {*names, "params", "param_names", "name", *IMPLEMENTATION, *SCHEDULERS, UNTRAINED}
+    odd = {k: v for group in laid_out["param_groups"] for k, v in group.items() if k not in known}
+    if odd:
+        warnings.warn(
+            f"{factory.__name__} has no {', '.join(odd)}, which torch's groups have ("
+            + ", ".join(f"{name}={value!r}" for name, value in odd.items())
+            + "): kept, and of no effect",
+            CheckpointWarning,
+            stacklevel=users_level(),
+        )
+    groups = [{**defaults, **group} for group in laid_out["param_groups"]]
+    return {**laid_out, "param_groups": groups}
+
+
+def _as_key(value: Any) -> Any:
+    """Return a key of the user's own as a static value that can be hashed, where it is a list."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_as_key, value))
+    return value.item() if hasattr(value, "item") and np.size(value) == 1 else value
+
+
 class Paths:
-    """Selects leaves by their whole paths."""
+    """Selects leaves by their whole paths; none is a group without parameters."""
+
+    may_be_empty = True
 
     def __init__(self, paths: Iterable[str]) -> None:
         self.paths = frozenset(paths)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import torch
 
-from ..checkpoint import SCHEDULERS, state_dict
+from ..checkpoint import LATE, SCHEDULERS, state_dict
 from ..engine import REST, Arguments, Definition, Factory, arguments_of, is_whole_tree, step
 from ..optim import OPTIMIZERS
 from ._shadow import Distance, Shadow
@@ -135,6 +135,10 @@ class TorchOptimizer(torch.optim.Optimizer):
             self._running = None
         self.state = state.pop("state")
         super().__setstate__(state)
+        # Options that the torch which saved the groups did not know, as torch's own fill them in.
+        for group in self.param_groups:
+            for name in self._arguments.names:
+                group.setdefault(name, LATE.get(name, self.defaults.get(name)))
 
     # ── JAX's side ─────────────────────────────────────────────────────────────────────────────
 

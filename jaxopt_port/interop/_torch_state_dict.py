@@ -9,13 +9,14 @@ import jax
 import numpy as np
 
 from ._tensors import array_of, import_torch
+from .mapping import unwrapped
 
 TorchDict = dict[str, Any]
 
 
 def names_in(module: Any, tensors: Sequence[Any]) -> list[str]:
     """Return the names of an optimizer's parameters; parameters are found by identity."""
-    names = {id(p): name for name, p in module.named_parameters()}
+    names = {id(p): name for name, p in unwrapped(module).named_parameters()}
     unknown = [i for i, p in enumerate(tensors) if id(p) not in names]
     if unknown:
         raise ValueError(
@@ -54,12 +55,31 @@ def _has_tensors(value: Any) -> bool:
     return any(type(leaf).__module__.startswith("torch") for leaf in leaves)
 
 
-def named(torch_dict: dict[str, Any], names: Iterable[str] | None) -> dict[str, Any]:
-    """Return a state dict whose groups have names."""
+def named(
+    torch_dict: dict[str, Any],
+    names: Iterable[str] | Iterable[Iterable[str]] | None,
+) -> dict[str, Any]:
+    """Return a state dict whose groups have names.
+
+    Args:
+        torch_dict: torch's.
+        names: of all parameters, group by group, or a list of them for each group.
+
+    Raises:
+        ValueError: another number of names.
+    """
     if names is None:
         return torch_dict
-    rest, groups = list(names), []
-    total = sum(len(group["params"]) for group in torch_dict["param_groups"])
+    given, groups = list(names), []
+    listed = [list(each) for each in given if not isinstance(each, str)]
+    sizes = [len(group["params"]) for group in torch_dict["param_groups"]]
+    if listed and ([len(each) for each in listed] != sizes or len(listed) != len(given)):
+        raise ValueError(
+            f"param_names has lists of {[len(each) for each in listed]} names; the optimizer has "
+            f"groups of {sizes} parameters"
+        )
+    rest = [name for each in listed for name in each] or [str(name) for name in given]
+    total = sum(sizes)
     if len(rest) != total:
         raise ValueError(f"param_names has {len(rest)} names; the optimizer has {total} parameters")
     for group in torch_dict["param_groups"]:
@@ -67,6 +87,19 @@ def named(torch_dict: dict[str, Any], names: Iterable[str] | None) -> dict[str, 
         groups.append({**group, "param_names": rest[:size]})
         rest = rest[size:]
     return {**torch_dict, "param_groups": groups}
+
+
+def renamed_state(torch_dict: TorchDict, names: Mapping[str, str | None]) -> TorchDict:
+    """Return a state dict with other names for what parameters hold; None leaves one out."""
+    state = {
+        index: {
+            str(names.get(name, name)): value
+            for name, value in held.items()
+            if names.get(name, name) is not None
+        }
+        for index, held in torch_dict["state"].items()
+    }
+    return {**torch_dict, "state": state}
 
 
 def indices_of(torch_dict: TorchDict, names: Iterable[str]) -> set[int]:
@@ -85,11 +118,20 @@ def indices_of(torch_dict: TorchDict, names: Iterable[str]) -> set[int]:
 def without(torch_dict: TorchDict, frozen: set[int]) -> TorchDict:
     """Return a state dict without the parameters that are frozen.
 
+    A group all of whose parameters have taken steps before they were frozen rests instead, with
+    what they hold.
+
     Raises:
-        ValueError: one of them has taken steps: there is no place for its state here.
+        ValueError: some parameters of a group have taken steps: there is no place for their state.
     """
     groups, begun = [], []
+    frozen = set(frozen)
     for group in torch_dict["param_groups"]:
+        held = [torch_dict["state"].get(index) for index in group["params"]]
+        if held and set(group["params"]) <= frozen and not set(map(_steps, held)) & _NOT_BEGUN:
+            frozen -= set(group["params"])
+            groups.append({**group, "resting": True})
+            continue
         kept = [k for k, index in enumerate(group["params"]) if index not in frozen]
         names = group.get("param_names", group["params"])
         begun += [
@@ -98,14 +140,19 @@ def without(torch_dict: TorchDict, frozen: set[int]) -> TorchDict:
             if index in frozen and _steps(torch_dict["state"].get(index)) not in _NOT_BEGUN
         ]
         lists = {n: [group[n][k] for k in kept] for n in ("params", "param_names") if n in group}
-        groups.append({**group, **lists})
+        left = [
+            name
+            for name, index in zip(names, group["params"], strict=True)
+            if index in frozen and isinstance(name, str)
+        ]
+        groups.append({**group, **lists, **({"untrained": tuple(left)} if left else {})})
     if begun:
         raise ValueError(
             f"{', '.join(begun)} require no gradient, and have optimizer state, which a frozen "
             "group does not hold: call requires_grad_() on what goes on training, and delete "
             "optimizer.state[p] of what does not"
         )
-    kept_state = {i: held for i, held in torch_dict["state"].items() if i not in frozen}
+    kept_state = {i: state for i, state in torch_dict["state"].items() if i not in frozen}
     return _renumbered({"state": kept_state, "param_groups": groups})
 
 
@@ -122,7 +169,7 @@ def _renumbered(torch_dict: dict[str, Any]) -> dict[str, Any]:
 
 
 # Adagrad makes its state before the first step.
-_NOT_BEGUN = ("no state", "step 0.0")
+_NOT_BEGUN = frozenset(("no state", "step 0.0"))
 
 
 def _steps(held: Mapping[str, Any] | None) -> str:

@@ -114,7 +114,7 @@ class LRScheduler:
         Raises:
             ValueError: the state dict belongs to a scheduler of another kind or other arguments.
         """
-        own, groups = loaded(self, state_dict)
+        own, groups = loaded(self, state_dict, param_groups)
         groups.entries.update(entries_of(param_groups, groups))
         return self._encoded(own, groups)
 

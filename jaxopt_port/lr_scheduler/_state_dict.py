@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -49,8 +49,16 @@ def _plain(value: Value) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def loaded(scheduler: LRScheduler, state_dict: Mapping[str, Any]) -> tuple[Own, Groups]:
+def loaded(
+    scheduler: LRScheduler,
+    state_dict: Mapping[str, Any],
+    param_groups: Sequence[Mapping[str, Any]] | None = None,
+) -> tuple[Own, Groups]:
     """Return the attributes that a state dict sets, and groups with the schedulers' entries."""
+    if "_last_lr" not in state_dict and "min_lrs" in state_dict and param_groups:
+        # ReduceLROnPlateau of torch up to 2.2, before its first step.
+        rates = [float(g["lr"]) for g in param_groups if "lr" in g and not g.get("frozen")]
+        state_dict = {**state_dict, "_last_lr": rates}
     base_lrs = np.array(_first_lrs(state_dict), np.float64)
     groups = Groups(base_lrs, np.zeros_like(base_lrs), bool(_first(state_dict, "use_beta1")))
     with jax.enable_x64(True), np.errstate(all="ignore"):
@@ -86,10 +94,20 @@ def _as_new(scheduler: Any) -> Any:
     return dataclasses.replace(scheduler, **changes)
 
 
+def _same(key: str, saved: Any, value: Any) -> bool:
+    """Whether two arguments are equal; of functions, those of their attributes that torch saves.
+
+    A ``functools.partial`` has none ({}), and neither has a function (None).
+    """
+    if key == "lr_lambdas" and isinstance(saved, list):
+        return [x or None for x in saved] == [x or None for x in value]
+    return bool(saved == value)
+
+
 def _load(scheduler: Any, own: Own, state_dict: Mapping[str, Any]) -> None:
     name = type(scheduler).__name__
     for key, value in scheduler._arguments(len(_first_lrs(state_dict))).items():
-        if key in state_dict and state_dict[key] != value:
+        if key in state_dict and not _same(key, state_dict[key], value):
             raise ValueError(
                 f"the state dict was saved by a {name} with {key} {state_dict[key]!r}, this one "
                 f"has {value!r}; make the scheduler with the arguments it was saved with"

@@ -154,6 +154,8 @@ RULE = Rule(
     _advance,
     accepts=_accepts,
     elementwise=False,
+    # Rows and columns are the same of a transposed matrix; of a convolution others are factored.
+    oriented=lambda shape, **_: len(shape) > 2,
     title="adafactor",
 )
 
@@ -173,7 +175,9 @@ def adafactor(
     The counterpart of ``torch.optim.Adafactor``. A parameter of two or more axes has its last two
     factored: state of shapes ``(…, n, 1)`` and ``(…, 1, m)`` instead of ``(…, n, m)``. torch and
     Flax lay kernels out differently: a transposed Dense kernel gives the same numbers, but of a
-    convolution torch factors the two spatial axes, and a Flax kernel's last two are its channels.
+    convolution torch factors the two spatial axes, and a Flax kernel's last two are its channels:
+    ``init`` warns of it, and ``tx = jaxopt_port.interop.in_torch_layout(tx, params)`` shows the
+    rule torch's layout.
 
     A plain Optax transformation. A number may be a schedule, a callable of the update count.
 
@@ -211,7 +215,9 @@ class Adafactor(Optimizer):
     The counterpart of ``torch.optim.Adafactor``. A parameter of two or more axes has its last two
     factored: state of shapes ``(…, n, 1)`` and ``(…, 1, m)`` instead of ``(…, n, m)``. torch and
     Flax lay kernels out differently: a transposed Dense kernel gives the same numbers, but of a
-    convolution torch factors the two spatial axes, and a Flax kernel's last two are its channels.
+    convolution torch factors the two spatial axes, and a Flax kernel's last two are its channels:
+    ``init`` warns of it, and ``tx = jaxopt_port.interop.in_torch_layout(tx, params)`` shows the
+    rule torch's layout.
 
     With parameter groups; every number can be set between steps, by ``jp.set_hyperparams``, and may
     be a schedule, a callable of the update count.

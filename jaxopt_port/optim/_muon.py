@@ -150,7 +150,21 @@ def _update(
     return Sum(param, update, -adjusted_lr), {"momentum_buffer": buf}
 
 
-RULE = Rule(_arguments, _init, _update, accepts=_accepts, elementwise=False, title="muon")
+def _oriented(shape: tuple[int, ...], adjust_lr_fn: str | None = None, **_: Any) -> bool:
+    if len(shape) != 2:
+        return False
+    return _adjusted_ratio(adjust_lr_fn, shape) != _adjusted_ratio(adjust_lr_fn, shape[::-1])
+
+
+RULE = Rule(
+    _arguments,
+    _init,
+    _update,
+    accepts=_accepts,
+    elementwise=False,
+    oriented=_oriented,
+    title="muon",
+)
 
 
 @of_rule(RULE)
@@ -172,7 +186,8 @@ def muon(
 
     ``adjust_lr_fn="original"`` scales by ``sqrt(max(1, rows / columns))`` of the array it is given.
     torch's Linear weights are (out, in) and Flax's kernels (in, out): the numbers are torch's if
-    the array is laid out as torch's is.
+    the array is laid out as torch's is, and ``init`` warns of a kernel that is not. ``tx =
+    jaxopt_port.interop.in_torch_layout(tx, params)`` shows the rule torch's layout.
 
     A plain Optax transformation. A number may be a schedule, a callable of the update count.
 
@@ -217,7 +232,8 @@ class Muon(Optimizer):
 
     ``adjust_lr_fn="original"`` scales by ``sqrt(max(1, rows / columns))`` of the array it is given.
     torch's Linear weights are (out, in) and Flax's kernels (in, out): the numbers are torch's if
-    the array is laid out as torch's is.
+    the array is laid out as torch's is, and ``init`` warns of a kernel that is not. ``tx =
+    jaxopt_port.interop.in_torch_layout(tx, params)`` shows the rule torch's layout.
 
     With parameter groups; every number can be set between steps, by ``jp.set_hyperparams``, and may
     be a schedule, a callable of the update count.

@@ -48,7 +48,7 @@ REFUSED = {
         "no optimizer is named 'Lion'; there are Adadelta",
     ),
     "a state dict without names": (
-        lambda p: (p.optimizer.state_dict(), {"optimizer_name": "AdamW"}),
+        lambda p: ({**p.optimizer.state_dict(), "state": {}}, {"optimizer_name": "AdamW"}),
         ValueError,
         r"no 'param_names'.*named_parameters\(\)",
     ),

@@ -8,7 +8,11 @@ from ._files import load as load
 from ._files import save as save
 from ._flax_serialization import register as register
 from ._json_values import arrays_in as arrays_in
+from ._json_values import check_can_be_written as check_can_be_written
 from ._layout_of_checkpoints import with_layout as with_layout
+from ._optimizer_dicts import by_indices as by_indices
+from ._optimizer_dicts import names_of as names_of
+from ._optimizer_dicts import renamed as renamed
 from ._orbax import Restored as Restored
 from ._orbax import restore_orbax as restore_orbax
 from ._orbax import save_orbax as save_orbax

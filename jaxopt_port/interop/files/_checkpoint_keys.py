@@ -2,109 +2,249 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-ROLES = ("params", "optimizer", "scheduler")
+from ._optimizer_dicts import by_indices, is_flattened, is_optimizer
+from ._pickled_kinds import Unread
+
+ROLES = ("params", "optimizer", "scheduler", "scaler", "averages")
 
 # The names that are in use, without which several candidates are a matter of doubt.
 _USUAL = {
     "params": (
         "model_state_dict", "state_dict", "model", "params", "module", "net", "network", "weights",
-        "model_state",
-    ),
-    "optimizer": (
-        "optimizer_state_dict", "optimizer", "optim", "optimizer_state", "optimizer_states",
-        "optim_state_dict",
+        "model_state", "current_model_state",
     ),
     "scheduler": (
         "scheduler_state_dict", "scheduler", "lr_scheduler", "lr_schedulers",
-        "lr_scheduler_state_dict", "scheduler_state",
+        "lr_scheduler_state_dict", "scheduler_state", "lr_sched", "sched",
     ),
 }  # fmt: skip
+PARAMS = _USUAL["params"]
+_AVERAGES = re.compile(
+    r"(^|[_.])(ema|averaged?|averages|swa|polyak|shadow)([_.]|$)|^teacher$", re.IGNORECASE
+)
+# Of Hugging Face's Trainer, and of Accelerate.
+_RANDOM_STATES = ({"python", "numpy", "cpu"}, {"random_state", "numpy_random_seed"})
+_STEPS = (
+    "global_step", "step", "steps", "iter_num", "iteration", "iterations", "num_updates", "iter",
+    "global_iter", "global_steps",
+)  # fmt: skip
 
 
 def is_params(value: Any) -> bool:
+    """Whether a value is arrays by name."""
     return (
         isinstance(value, Mapping)
         and bool(value)
-        and all(isinstance(k, str) and isinstance(v, np.ndarray) for k, v in value.items())
+        and all(isinstance(k, str) and isinstance(v, np.ndarray | Unread) for k, v in value.items())
     )
 
 
-def is_optimizer(value: Any) -> bool:
-    return isinstance(value, Mapping) and {"state", "param_groups"} <= value.keys()
-
-
 def is_scheduler(value: Any) -> bool:
-    return isinstance(value, Mapping) and ("last_epoch" in value or "_step_count" in value)
+    """Whether a value is a scheduler's state dict."""
+    return (
+        isinstance(value, Mapping)
+        and ("last_epoch" in value or "_step_count" in value or "_schedulers" in value)
+        and not is_optimizer(value)
+    )
 
 
-_LOOKS: dict[str, Callable[[Any], bool]] = {
-    "params": is_params,
-    "optimizer": is_optimizer,
-    "scheduler": is_scheduler,
-}
+def is_scaler(value: Any) -> bool:
+    """Whether a value is a GradScaler's state dict."""
+    return isinstance(value, Mapping) and {"scale", "growth_factor", "backoff_factor"} <= (
+        value.keys()
+    )
 
 
-def roles_in(found: Mapping[str, Any], keys: Mapping[str, str] | None) -> dict[str, str]:
-    """Return which key has which role: those that were named, and those beyond doubt.
+@dataclass
+class Contents:
+    """What a dict holds, part by part; see `Checkpoint`."""
+
+    params: dict[str, Any] = field(default_factory=dict)
+    optimizers: dict[str, Any] = field(default_factory=dict)
+    schedulers: dict[str, Any] = field(default_factory=dict)
+    scaler: Any = None
+    averages: dict[str, Any] = field(default_factory=dict)
+    step: int | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    origin: str | None = None
+
+
+def contents_of(found: Mapping[Any, Any], keys: Mapping[str, str] | None) -> Contents:
+    """Return what is what: what was named, and what is beyond doubt.
 
     Args:
         found: the dict, with NumPy arrays.
-        keys: roles (``"params"``, ``"optimizer"``, ``"scheduler"``) and the keys that have them.
+        keys: roles and the keys that have them.
 
     Raises:
-        ValueError: a role or key that there is not, several candidates, or none at all.
+        ValueError: a role or key that there is not, several networks, or nothing that is known.
     """
-    given = dict(keys or {})
-    for role, key in given.items():
-        if role not in ROLES:
-            raise ValueError(f"keys names a role {role!r}; the roles are {', '.join(ROLES)}")
-        if key not in found:
-            raise ValueError(f"keys says that {role} is {key!r}; {contents(found)}")
-    roles = dict(given)
-    for role in ROLES:
-        like = [
-            key
-            for key, value in found.items()
-            if key not in given.values() and _is_like(role, key, _only(value))
-        ]
-        usual = [key for key in like if key in _USUAL[role]]
-        if role in given or not like:
-            continue
-        candidates = usual or like
-        if len(candidates) > 1:
-            names = " and ".join(repr(key) for key in candidates)
-            raise ValueError(
-                f"{names} could each be the {role}; say which: "
-                f"keys={{{role!r}: {candidates[0]!r}}}. {contents(found)}"
-            )
-        roles[role] = candidates[0]
-    if "params" not in roles and "optimizer" not in roles:
+    alone = None if keys else _alone(found)
+    if alone is not None:
+        return alone
+    rest = {str(key): value for key, value in found.items()}
+    made = Contents(origin=_origin(rest))
+    _take_named(made, rest, keys or {})
+    given = set(keys or {})
+    if made.origin == LIGHTNING:
+        _take_lightnings(made, rest)
+    for role, looks in (("optimizer", _is_optimizers), ("scheduler", _is_schedulers)):
+        if role not in given:
+            held = {k: v for k, v in rest.items() if looks(k, v)}
+            _take_several(getattr(made, f"{role}s"), role, held, rest)
+    if "scaler" not in given:
+        scalers = [k for k, v in rest.items() if is_scaler(v)]
+        if len(scalers) == 1:
+            made.scaler = rest.pop(scalers[0])
+    networks = {k: v for k, v in rest.items() if is_params(v)}
+    if "averages" not in given and (len(networks) > 1 or made.params):
+        for key in [k for k in networks if _AVERAGES.search(k)]:
+            made.averages[key] = networks.pop(key)
+            del rest[key]
+    for key in [k for k, v in rest.items() if _AVERAGES.search(k) and _are_networks(v)]:
+        made.averages |= rest.pop(key)
+    if "params" not in given and not made.params:
+        network = _one_network(networks, found)
+        if network is not None:
+            made.params = dict(rest.pop(network))
+    made.optimizers = {name: by_indices(each) for name, each in made.optimizers.items()}
+    made.step = next((rest[k] for k in _STEPS if type(rest.get(k)) is int), None)
+    made.extra = rest
+    if not (made.params or made.optimizers or made.schedulers or made.scaler or given):
         raise ValueError(
             "neither parameters nor an optimizer is recognised; if they are there, name them: "
             f'keys={{"params": …, "optimizer": …}}. {contents(found)}'
         )
-    return roles
+    return made
 
 
-def _is_like(role: str, key: str, value: Any) -> bool:
-    # Schedulers of others may keep anything.
-    by_name = role == "scheduler" and key in _USUAL[role] and isinstance(value, Mapping)
-    return by_name or _LOOKS[role](value)
+def _alone(found: Mapping[Any, Any]) -> Contents | None:
+    """Return the contents of a dict that is one part itself."""
+    if is_flattened(found):
+        return Contents(optimizers={"optimizer": by_indices(found)})
+    if is_optimizer(found):
+        return Contents(optimizers={"optimizer": by_indices(found)})
+    if is_params(found):
+        return Contents(params=dict(found))
+    if is_scaler(found):
+        return Contents(scaler=dict(found))
+    if any(names <= found.keys() for names in _RANDOM_STATES):
+        return Contents(extra={str(key): value for key, value in found.items()})
+    if is_scheduler(found) and not any(is_params(v) or is_optimizer(v) for v in found.values()):
+        return Contents(schedulers={"scheduler": dict(found)})
+    return None
 
 
-def _only(value: Any) -> Any:
-    """Return the one item of a list of one, as Lightning has optimizers, or the value."""
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
+def _take_named(made: Contents, rest: dict[str, Any], keys: Mapping[str, str]) -> None:
+    for role, key in keys.items():
+        if role not in ROLES:
+            raise ValueError(f"keys names a role {role!r}; the roles are {', '.join(ROLES)}")
+        if key not in rest:
+            raise ValueError(f"keys says that {role} is {key!r}; {contents(rest)}")
+    for role, key in keys.items():
+        value = rest.pop(key)
+        value = value[0] if isinstance(value, list) and len(value) == 1 else value
+        if not isinstance(value, Mapping):
+            what = "a dict of tensors" if role in ("params", "averages") else "a state dict"
+            raise ValueError(f"{key!r} is {type(value).__name__}, not {what}")
+        if role in ("params", "scaler"):
+            setattr(made, role, dict(value))
+        elif role == "averages":
+            made.averages[key] = dict(value)
+        else:
+            getattr(made, f"{role}s")[role] = dict(value)
 
 
-def part(found: Mapping[str, Any], key: str) -> Any:
-    """Return what has a role."""
-    return _only(found[key])
+LIGHTNING = "a checkpoint of Lightning"
+
+
+def _origin(rest: Mapping[str, Any]) -> str | None:
+    if "pytorch-lightning_version" in rest:
+        return LIGHTNING
+    if {"state_dict", "arch", "version"} <= rest.keys():
+        return "a checkpoint of timm"
+    return None
+
+
+def _take_lightnings(made: Contents, rest: dict[str, Any]) -> None:
+    """Take what stands elsewhere in a checkpoint of Lightning.
+
+    Its WeightAveraging puts the averages where the parameters are, and the parameters beside them;
+    its precision plugin has the scaler; other averages are in the state of a callback.
+    """
+    if is_params(rest.get("current_model_state")) and is_params(rest.get("state_dict")):
+        made.params = dict(rest.pop("current_model_state"))
+        made.averages["averaging"] = dict(rest.pop("state_dict"))
+    for key in ("MixedPrecision", "MixedPrecisionPlugin", "native_amp_scaling_state"):
+        if is_scaler(rest.get(key)):
+            made.scaler = rest.pop(key)
+    callbacks = rest.get("callbacks")
+    for name, state in callbacks.items() if isinstance(callbacks, Mapping) else ():
+        for key, value in state.items() if isinstance(state, Mapping) else ():
+            if is_params(value) and _AVERAGES.search(f"{name}.{key}"):
+                made.averages[f"{name}.{key}"] = dict(value)
+
+
+def _is_optimizers(key: str, value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(map(is_optimizer, value))
+    if isinstance(value, Mapping) and not is_optimizer(value) and not is_flattened(value):
+        return bool(value) and all(map(is_optimizer, value.values()))
+    return is_optimizer(value) or is_flattened(value)
+
+
+def _is_schedulers(key: str, value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(map(is_scheduler, value))
+    if isinstance(value, Mapping) and not is_scheduler(value):
+        if value and all(map(is_scheduler, value.values())):
+            return True
+        # Schedulers of others may keep anything.
+        return key in _USUAL["scheduler"] and not _is_optimizers(key, value)
+    return is_scheduler(value)
+
+
+def _are_networks(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(map(is_params, value.values()))
+
+
+def _take_several(
+    target: dict[str, Any], role: str, held: Mapping[str, Any], rest: dict[str, Any]
+) -> None:
+    """Take the optimizers or schedulers of a dict, each under a name of its own."""
+    single = is_optimizer if role == "optimizer" else is_scheduler
+    found: list[tuple[str, Any]] = []
+    for key, value in held.items():
+        if isinstance(value, list):
+            several = len(value) > 1
+            found += [(f"{key}.{i}" if several else key, each) for i, each in enumerate(value)]
+        elif single(value) or is_flattened(value) or not all(map(single, value.values())):
+            found.append((key, value))
+        else:
+            found += list(value.items())
+        del rest[key]
+    for name, value in found:
+        target[role if len(found) == 1 else str(name)] = value
+
+
+def _one_network(networks: Mapping[str, Any], found: Mapping[Any, Any]) -> str | None:
+    candidates = [key for key in networks if key in _USUAL["params"]] or list(networks)
+    if len(candidates) > 1 and "student" in candidates:
+        candidates = ["student"]
+    if len(candidates) > 1:
+        names = " and ".join(repr(key) for key in candidates)
+        raise ValueError(
+            f"{names} could each be the params; say which: "
+            f"keys={{'params': {candidates[0]!r}}}. {contents(found)}"
+        )
+    return candidates[0] if candidates else None
 
 
 def contents(found: Mapping[Any, Any]) -> str:
@@ -115,12 +255,18 @@ def contents(found: Mapping[Any, Any]) -> str:
 
 
 def _kind(value: Any) -> str:
+    named: tuple[tuple[Callable[[Any], bool], str], ...] = (
+        (is_optimizer, "an optimizer's state dict"),
+        (is_scheduler, "a scheduler's state dict"),
+        (is_scaler, "a GradScaler's state dict"),
+    )
     if isinstance(value, np.ndarray):
         return f"a tensor of shape {value.shape}"
-    if is_optimizer(value):
-        return "an optimizer's state dict"
     if is_params(value):
         return f"{len(value)} tensors"
+    for looks, words in named:
+        if looks(value):
+            return words
     if isinstance(value, Mapping):
         return "a dict of " + (", ".join(repr(key) for key in list(value)[:4]) or "nothing")
     return type(value).__name__

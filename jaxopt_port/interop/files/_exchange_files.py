@@ -12,6 +12,7 @@ complex128, which the format lacks, is written as pairs of float64 and listed in
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,20 @@ def write(path: Path, checkpoint: Checkpoint, progress: Progress | None = None) 
     own, aliases = without_aliases(checkpoint.params)
     tensors = {_PARAMS + name: array for name, array in own.items()}
     record = header_of(checkpoint, aliases)
-    record["optimizer"] = _encoded_optimizer(checkpoint.optimizer, tensors)
-    record["scheduler"] = encoded(checkpoint.scheduler, "scheduler", tensors)
+    if len(checkpoint.optimizers) > 1:
+        record["optimizers"] = {
+            name: _encoded_optimizer(each, tensors, f"optimizers/{name}")
+            for name, each in checkpoint.optimizers.items()
+        }
+    else:
+        record["optimizer"] = _encoded_optimizer(checkpoint.optimizer, tensors, "optimizer")
+    if len(checkpoint.schedulers) > 1:
+        record["schedulers"] = encoded(checkpoint.schedulers, "schedulers", tensors)
+    else:
+        record["scheduler"] = encoded(checkpoint.scheduler, "scheduler", tensors)
+    record["scaler"] = encoded(checkpoint.scaler, "scaler", tensors)
+    record["averages"] = encoded(checkpoint.averages, "averages", tensors)
+    record["step"], record["origin"] = checkpoint.step, checkpoint.origin
     record["extra"] = encoded(checkpoint.extra, "extra", tensors)
     pairs = [name for name, array in tensors.items() if array.dtype == np.complex128]
     record["complex128"] = pairs
@@ -102,13 +115,13 @@ def named_as_saved(
     return {name: held[where] for name, where in first.items()}
 
 
-def _encoded_optimizer(optimizer: StateDict | None, tensors: Tensors) -> Any:
+def _encoded_optimizer(optimizer: StateDict | None, tensors: Tensors, name: str) -> Any:
     if optimizer is None:
         return None
     rest = {key: value for key, value in optimizer.items() if key != "state"}
     return {
-        "state": encoded(dict(optimizer["state"]), "optimizer", tensors),
-        "rest": encoded(rest, "optimizer/rest", tensors),
+        "state": encoded(dict(optimizer["state"]), name, tensors),
+        "rest": encoded(rest, f"{name}/rest", tensors),
     }
 
 
@@ -135,10 +148,22 @@ def read(path: Path) -> Checkpoint:
             tensors[name] = tensors[name].view(np.complex128)[..., 0]
         held = {n[len(_PARAMS) :]: x for n, x in tensors.items() if n.startswith(_PARAMS)}
         params = named_as_saved(held, record)
-        checkpoint = checkpoint_of(params, record)
-        checkpoint.optimizer = _decoded_optimizer(record.get("optimizer"), tensors)
-        checkpoint.scheduler = decoded(record.get("scheduler"), tensors)
-        checkpoint.extra = decoded(record["extra"], tensors)
+        several = record.get("optimizers") or {"optimizer": record.get("optimizer")}
+        optimizers = {name: _decoded_optimizer(each, tensors) for name, each in several.items()}
+        schedulers = decoded(record.get("schedulers"), tensors) or {
+            "scheduler": decoded(record.get("scheduler"), tensors)
+        }
+        step, origin = record.get("step"), record.get("origin")
+        checkpoint = dataclasses.replace(
+            checkpoint_of(params, record),
+            optimizers={name: each for name, each in optimizers.items() if each is not None},
+            schedulers={name: each for name, each in schedulers.items() if each is not None},
+            scaler=decoded(record.get("scaler"), tensors),
+            averages=decoded(record.get("averages", {}), tensors),
+            step=step if type(step) is int else None,
+            origin=origin if isinstance(origin, str) else None,
+            extra=decoded(record["extra"], tensors),
+        )
         check_checkpoint(checkpoint)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {_reason(error)}") from error

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import _exchange_files, _pt_files, _sharded_files
+from . import _distributed, _exchange_files, _folders, _pt_files, _sharded_files
 from ._checkpoint import Checkpoint
 from ._replaced_files import Progress
 
@@ -17,25 +17,33 @@ _FORMATS = (
 
 
 def load(path: str | os.PathLike[str], *, keys: Mapping[str, str] | None = None) -> Checkpoint:
-    """Return the checkpoint in a file; nothing in it is run.
+    """Return the checkpoint in a file or a folder; nothing in it is run, and no name is believed.
 
-    The counterpart of ``torch.load``. The name says the format: ``.pt``, ``.pth``, ``.bin`` or
-    ``.ckpt`` is torch's, read with ``weights_only=True``; ``.safetensors`` is this library's
-    exchange format (readable without torch), or anyone's, which holds parameters only; a folder
-    with ``model.safetensors.index.json``, or that file, is a model in shards. Arrays lie over the
-    mapped file where the format allows: they may be written to, and the file stays as it is.
+    The counterpart of ``torch.load``, which needs no torch. What is there is looked at:
+
+    - torch's own files, zip or of before 1.6, whatever their names: a state dict, a dict of model,
+      optimizers, schedulers and others, a part alone; Lightning's, timm's, torchvision's.
+    - ``.safetensors``: this library's exchange format, or anyone's, which holds parameters only.
+    - a folder of Hugging Face's Trainer, of Accelerate's ``save_state``, of
+      ``torch.distributed.checkpoint``, a universal checkpoint of DeepSpeed, or a model in shards
+      with its index.
+
+    Plain data of Python and NumPy is read (``argparse.Namespace`` and enums as what they hold,
+    paths as text, sets as lists); other objects that nothing needs are left out with a
+    `CheckpointWarning` that names them. Prefixes that a wrapper put before all names (``module.``,
+    ``_orig_mod.``) are left out and reported. Arrays lie over the mapped file where the format
+    allows: they may be written to, and the file stays as it is.
 
     Args:
         path: of the file or folder.
-        keys: for a file of torch's whose parts have names that do not say what they are:
-            ``{"params": "net", "optimizer": "opt_g", "scheduler": "sched"}``. What has no role
-            stands in ``extra``.
+        keys: where parts have names that do not say what they are: ``{"params": "net",
+            "optimizer": "opt_g", "scheduler": "sched"}``, ``"scaler"`` and ``"averages"`` too. What
+            has no role stands in ``extra``.
 
     Raises:
-        ValueError: the file is damaged, of a newer version, of no known format, needs code to be
-            run, or does not say what is what; the message names the place and the remedy.
+        ValueError: it is damaged, of a newer version, of no known format, needs code to be run, or
+            does not say what is what; the message names the place and the remedy.
         OSError: it cannot be read.
-        ImportError: it is torch's, and torch is missing.
 
     Example:
         >>> import tempfile, numpy as np
@@ -47,16 +55,38 @@ def load(path: str | os.PathLike[str], *, keys: Mapping[str, str] | None = None)
     file = Path(path)
     if not file.exists():
         raise FileNotFoundError(f"there is no file {file}")
-    sharded = file.is_dir() or file.name.endswith(".index.json")
-    if keys is not None and (sharded or file.suffix not in TORCH_SUFFIXES):
+    if file.is_dir():
+        return _of_folder(file, keys)
+    with open(file, "rb") as opened:
+        start = opened.read(16)
+    is_torchs = start[:2] == b"PK" or start[:1] == b"\x80" or file.suffix in TORCH_SUFFIXES
+    if keys is not None and not is_torchs:
         raise ValueError(f"{file}: keys are for files of torch's, which need not say what is what")
-    if sharded:
-        return _sharded_files.read(file)
-    if file.suffix in TORCH_SUFFIXES:
+    if is_torchs:
         return _pt_files.read(file, keys)
-    if file.suffix == ".safetensors":
-        return _exchange_files.read(file)
-    raise ValueError(f"{file}: its name does not say what it is; there are {_FORMATS}")
+    if file.name.endswith(".index.json"):
+        return _pt_files.unwrapped(_sharded_files.read(file), str(file))
+    if file.suffix == ".safetensors" or start[8:9] == b"{":
+        return _pt_files.unwrapped(_exchange_files.read(file), str(file))
+    raise ValueError(
+        f"{file}: it does not say what it is, by its contents or by its name; there are files of "
+        "torch.save, .safetensors, and folders of a run"
+    )
+
+
+def _of_folder(folder: Path, keys: Mapping[str, str] | None) -> Checkpoint:
+    if (folder / _distributed.METADATA).is_file():
+        return _distributed.read(folder, keys)
+    if keys is None and _sharded_files.index_of(folder).is_file() and not _has_more(folder):
+        return _pt_files.unwrapped(_sharded_files.read(folder), str(folder))
+    reader = _folders.reader_of(folder)
+    if reader is not None:
+        return reader(folder, keys)
+    return _sharded_files.read(folder)  # which says what it has instead
+
+
+def _has_more(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("optimizer.pt", "optimizer.bin", "zero"))
 
 
 def save(

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._pickled_kinds import Unread
+
 Tensors = dict[str, NDArray[Any]]
 
 # A dict with one of these keys stands for what JSON lacks.
@@ -110,17 +112,38 @@ def _short(value: Any) -> str:
     return text if len(text) < 60 else text[:57] + "..."
 
 
-def without_what_has_no_place(value: Any, name: str) -> tuple[Any, list[str]]:
-    """Return a dict's entries that can be kept, and what is lost, in words."""
-    kept, lost = {}, []
-    for key, item in value.items():
-        try:
-            encoded(item, f"{name}/{key}", {})
-        except TypeError as error:
-            lost.append(str(error).partition(",")[0])
-        else:
-            kept[key] = item
-    return kept, lost
+def check_can_be_written(value: Any, name: str) -> None:
+    """Raise TypeError or ValueError for what has no place in a file."""
+    encoded(value, name, {})
+
+
+def without_unread(value: Any, place: str) -> tuple[Any, list[tuple[str, str]]]:
+    """Return nested values without the objects that were not read; and the place and name of each.
+
+    An entry of a dict is left out; in a list None stands for it.
+    """
+    lost: list[tuple[str, str]] = []
+
+    def kept(x: Any, at: str) -> Any:
+        if isinstance(x, Mapping):
+            for key, item in [*x.items()]:
+                if isinstance(item, Unread) or isinstance(key, Unread):
+                    lost.append((f"{at}/{key}", (item if isinstance(item, Unread) else key).name))
+            pairs = {
+                k: kept(v, f"{at}/{k}")
+                for k, v in x.items()
+                if not isinstance(v, Unread) and not isinstance(k, Unread)
+            }
+            return collections.Counter(pairs) if isinstance(x, collections.Counter) else pairs
+        if isinstance(x, list | tuple):
+            items = [kept(item, f"{at}/{i}") for i, item in enumerate(x)]
+            return tuple(items) if isinstance(x, tuple) else items
+        if isinstance(x, Unread):
+            lost.append((at, x.name))
+            return None
+        return x
+
+    return kept(value, place), lost
 
 
 def no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

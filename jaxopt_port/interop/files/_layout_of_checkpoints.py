@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from ...checkpoint import StateDict
 from ...engine import rule_of
@@ -56,6 +56,7 @@ def with_layout(
             "param_map, from interop.param_map(module, tree)"
         )
     params, extra = checkpoint.params, dict(checkpoint.extra)
+    averages = checkpoint.averages
     if layout == "jax":
         counters = {n: x for n, x in params.items() if n.endswith(_COUNTER)}
         tensors = {n: x for n, x in params.items() if n not in counters}
@@ -73,11 +74,19 @@ def with_layout(
     return dataclasses.replace(
         checkpoint,
         params=leaves,
-        optimizer=optimizer,
+        optimizers={} if optimizer is None else {"optimizer": optimizer},
+        averages={name: _moved(held, layout, mapped) for name, held in averages.items()},
         layout=layout,
         param_map=mapped,
         extra=extra,
     )
+
+
+def _moved(averages: dict[str, Any], layout: str, mapped: ParamMap) -> dict[str, Any]:
+    """Return averages of parameters, or of some of them, in the other layout."""
+    if layout == "torch":
+        return mapped.to_torch(averages, strict=False)
+    return mapped.from_torch(averages, strict=False)
 
 
 _COUNTER = "num_batches_tracked"

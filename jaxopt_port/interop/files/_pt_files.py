@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-import pickle
-import re
 import warnings
-import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._tensors import array_of, import_torch
+from .._callers import users_level
+from .._tensors import import_torch
+from .._wrapper_prefixes import shared_prefix, without_inner
 from ._checkpoint import Checkpoint, CheckpointWarning, check_checkpoint
-from ._checkpoint_keys import is_optimizer, is_params, part, roles_in
+from ._checkpoint_keys import PARAMS, contents_of
 from ._exchange_files import FORMAT, KEY, VERSION, checkpoint_of, header_of
-from ._json_values import encoded, without_what_has_no_place
+from ._json_values import encoded, without_unread
+from ._optimizer_dicts import names_of, renamed
+from ._pickled_kinds import Unread
+from ._pickled_tensors import arrays_of_module
 from ._replaced_files import Progress, replacing
+from ._torch_archives import read_archive
 
+# Where a file of this library's has its parts, and those of which there are several.
 _NAMES = {
     "params": "model_state_dict",
     "optimizer": "optimizer_state_dict",
     "scheduler": "scheduler_state_dict",
+    "scaler": "scaler_state_dict",
+    "averages": "averages",
 }
+_SEVERAL = {"optimizers": "optimizer_state_dicts", "schedulers": "scheduler_state_dicts"}
 
 
 def read(path: Path, keys: Mapping[str, str] | None = None) -> Checkpoint:
@@ -34,49 +42,121 @@ def read(path: Path, keys: Mapping[str, str] | None = None) -> Checkpoint:
     Raises:
         ValueError: the file is damaged, needs code to be run, or does not say what is what.
         OSError: it cannot be read.
-        ImportError: torch is missing.
     """
-    loaded = _loaded(path)
+    found = read_archive(path)
     try:
-        found = _in_numpy(loaded)
+        if isinstance(found, Unread):
+            arrays = arrays_of_module(found)
+            if arrays is None:
+                raise ValueError(needs_code([found.name]))
+            found = arrays
         if not isinstance(found, Mapping):
             raise ValueError(f"it holds {type(found).__name__}, not a dict")
-        if keys is None and is_params(found):
-            return _checked(Checkpoint(dict(found)))
-        if keys is None and is_optimizer(found):
-            return _checked(Checkpoint({}, dict(found)))
-        return _checked(_assembled(path, found, keys))
+        return checkpoint_in(dict(found), keys, str(path))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _checked(checkpoint: Checkpoint) -> Checkpoint:
-    check_checkpoint(checkpoint)
-    return checkpoint
+def checkpoint_in(found: dict[Any, Any], keys: Mapping[str, str] | None, source: str) -> Checkpoint:
+    """Return the checkpoint in a dict of plain values and arrays.
 
-
-def _assembled(path: Path, found: Mapping[Any, Any], keys: Mapping[str, str] | None) -> Checkpoint:
-    rest = {str(key): value for key, value in found.items()}
-    record = _record(rest.pop(KEY, None))
-    roles = roles_in(rest, keys)
-    parts = {role: part(rest, key) for role, key in roles.items()}
-    params = parts.get("params", {})
-    if not isinstance(params, Mapping):
-        raise ValueError(f"{roles['params']!r} is {type(params).__name__}, not a dict of tensors")
-    checkpoint = checkpoint_of(dict(params), record)
-    checkpoint.optimizer = parts.get("optimizer")
-    checkpoint.scheduler = parts.get("scheduler")
-    if checkpoint.scheduler is not None:
-        encoded(checkpoint.scheduler, roles["scheduler"], {})
-    others = {key: value for key, value in rest.items() if key not in roles.values()}
-    checkpoint.extra, lost = without_what_has_no_place(others, "the entry")
+    Raises:
+        ValueError: it does not say what is what, or needs code to be run.
+        TypeError: parameters that are no arrays.
+    """
+    record = _record(found.pop(KEY, None))
+    for key, value in found.items():
+        if isinstance(value, Unread):
+            arrays = arrays_of_module(value)
+            if key in PARAMS and arrays is None:
+                raise ValueError(needs_code([value.name]))
+            found[key] = arrays or value
+    held = contents_of(found, keys)
+    held.extra, lost = without_unread(held.extra, "the entry")
     if lost:
+        names = sorted({name for _, name in lost})
+        listed = "; ".join(f"{place} is {name.rpartition('.')[2]}" for place, name in lost[:12])
         warnings.warn(
-            f"{path}: left out, since no other file can hold it: {'; '.join(lost)}",
+            f"{source}: left out, since it would take code or no other file can hold it: {listed}. "
+            + _remedy(names),
             CheckpointWarning,
-            stacklevel=4,
+            stacklevel=users_level(),
         )
-    return checkpoint
+    for part in ("params", "optimizers", "schedulers", "scaler", "averages"):
+        value = getattr(held, part)
+        if part == "schedulers":
+            value = held.schedulers = {k: _without_methods(v) for k, v in value.items()}
+        _, needed = without_unread(value, part)
+        if needed:
+            place, name = needed[0]
+            if " " in name:
+                raise ValueError(f"{place.replace('params/', 'model/', 1)}: {name}")
+            raise ValueError(needs_code(sorted({name for _, name in needed})))
+        if part in ("optimizers", "schedulers", "scaler"):
+            encoded(value, part, {})  # whether a file can hold it
+    described = checkpoint_of({}, record)
+    checkpoint = Checkpoint(
+        held.params,
+        optimizer_name=described.optimizer_name,
+        layout=described.layout,
+        param_map=described.param_map,
+        extra=held.extra,
+        optimizers=held.optimizers,
+        schedulers=held.schedulers,
+        scaler=held.scaler,
+        averages=held.averages,
+        step=record.get("step", held.step),
+        origin=held.origin,
+    )
+    check_checkpoint(checkpoint)
+    return unwrapped(checkpoint, source)
+
+
+def _without_methods(scheduler: Any) -> Any:
+    """Return a scheduler's state dict without torch's own methods, which older torch wrote there.
+
+    ``anneal_func`` of OneCycleLR says what ``_anneal_func_type`` says now.
+    """
+    if not isinstance(scheduler, Mapping):
+        return scheduler
+    kept = {key: value for key, value in scheduler.items() if not _is_torchs_method(value)}
+    for value in scheduler.values():
+        if _is_torchs_method(value) and "_annealing_" in value.name:
+            kind = "cos" if value.name.endswith("cos") else "linear"
+            kept.setdefault("_anneal_func_type", kind)
+    if isinstance(kept.get("_schedulers"), list):
+        kept["_schedulers"] = [_without_methods(inner) for inner in kept["_schedulers"]]
+    return kept
+
+
+def _is_torchs_method(value: Any) -> bool:
+    return isinstance(value, Unread) and value.name.startswith("torch.optim.")
+
+
+def unwrapped(checkpoint: Checkpoint, source: str) -> Checkpoint:
+    """Return a checkpoint without the prefixes of wrappers, where all names have them."""
+    if checkpoint.layout != "torch":
+        return checkpoint
+    prefix = shared_prefix(checkpoint.params)
+    if prefix:
+        warnings.warn(
+            f"{source}: all names begin with {prefix!r}, which a wrapper put there; it is left out",
+            CheckpointWarning,
+            stacklevel=users_level(),
+        )
+    params = {without_inner(n.removeprefix(prefix)): x for n, x in checkpoint.params.items()}
+    if len(params) < len(checkpoint.params):
+        return checkpoint
+    averages = {}
+    for key, held in checkpoint.averages.items():
+        own = {n: x for n, x in held.items() if n != "n_averaged"}
+        inner = shared_prefix(own)
+        averages[key] = {without_inner(n.removeprefix(inner)): x for n, x in own.items()}
+    optimizers = {}
+    for key, optimizer in checkpoint.optimizers.items():
+        inner = shared_prefix(names_of(optimizer))
+        optimizers[key] = renamed(optimizer, inner)
+    return replace(checkpoint, params=params, averages=averages, optimizers=optimizers)
 
 
 def _record(record: Any) -> dict[str, Any]:
@@ -93,64 +173,23 @@ def _record(record: Any) -> dict[str, Any]:
     return dict(record)
 
 
-def _loaded(path: Path) -> Any:
-    torch = import_torch()
-    with open(path, "rb") as file:
-        start = file.read(4)
-    # Pickles of before torch 1.6 begin with their protocol; they cannot be mapped.
-    if start[:2] != b"PK" and start[:1] != b"\x80":
-        raise ValueError(
-            f"{path} is no file of torch.save: it begins with {start!r}"
-            + (" (it is empty)" if not start else "")
-        )
-    is_zip = start[:2] == b"PK"
-    if is_zip and not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is cut off or damaged: it begins as a zip file, and has no end")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except OSError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise ValueError(_needs_code(torch, path, error, is_zip)) from error
-    except Exception as error:
-        # torch raises anything from KeyError to RuntimeError for a damaged file.
-        first = str(error).strip().splitlines() or [""]
-        raise ValueError(
-            f"{path} is damaged, or no file of torch.save: {type(error).__name__}: {first[0][:200]}"
-        ) from error
-
-
-def _needs_code(torch: Any, path: Path, error: Exception, is_zip: bool) -> str:
-    wanted = set(re.findall(r"GLOBAL ([\w.]+)", str(error)))
-    if is_zip and wanted:
-        wanted |= set(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
-    if not wanted:
-        first = str(error).strip().splitlines() or [""]
-        return f"{path} is damaged, or not only of tensors and plain values: {first[0][:200]}"
+def needs_code(names: list[str]) -> str:
+    """Say that a file wants more than plain values."""
     return (
-        f"{path} is not loaded: it would run {', '.join(sorted(wanted))}, and only tensors and "
-        "plain values are safe. If you trust it, load it where it was made with "
-        "torch.load(..., weights_only=False), and save again what is plain: "
+        f"it is not loaded: it would run {', '.join(names)}, and only tensors and plain values are "
+        f"safe. {_remedy(names)}, or load it where it was made with torch.load(..., "
+        "weights_only=False), and save again what is plain: "
         'torch.save({"model_state_dict": model.state_dict(), '
         '"optimizer_state_dict": optimizer.state_dict()}, ...)'
     )
 
 
-def _in_numpy(value: Any, place: str = "") -> Any:
-    torch = import_torch()
-    if isinstance(value, torch.Tensor):
-        try:
-            return array_of(value)
-        except TypeError as error:
-            raise TypeError(f"{place}: {error}") from error
-    if isinstance(value, Counter):
-        return Counter(value)
-    if isinstance(value, Mapping):
-        return {k: _in_numpy(item, f"{place}/{k}".lstrip("/")) for k, item in value.items()}
-    if isinstance(value, list | tuple):
-        items = [_in_numpy(item, f"{place}/{i}") for i, item in enumerate(value)]
-        return tuple(items) if isinstance(value, tuple) else items
-    return value
+def _remedy(names: list[str]) -> str:
+    short = ", ".join(name.rpartition(".")[2] for name in names if " " not in name)
+    return (
+        f"If you trust it: torch.serialization.add_safe_globals([{short}]) "
+        f"(--allow {names[0]} on the command line)"
+    )
 
 
 def write(path: Path, checkpoint: Checkpoint, progress: Progress | None = None) -> None:
@@ -164,16 +203,14 @@ def write(path: Path, checkpoint: Checkpoint, progress: Progress | None = None) 
     """
     torch = import_torch()
     check_checkpoint(checkpoint)
-    taken = sorted({*_NAMES.values(), KEY} & checkpoint.extra.keys())
+    taken = sorted({*_NAMES.values(), *_SEVERAL.values(), KEY} & checkpoint.extra.keys())
     if taken:
         raise ValueError(f"extra has {taken[0]!r}, which is where the file has another part")
     written: dict[str, Any] = {}
     tensors: dict[Any, Any] = {}
-    for role, name in _NAMES.items():
-        value = getattr(checkpoint, role)
-        if value is not None and (value or role != "params"):
-            encoded(value, name, {})
-            written[name] = _in_torch(value, tensors)
+    for name, value in _parts(checkpoint):
+        encoded(value, name, {})
+        written[name] = _in_torch(value, tensors)
     encoded(checkpoint.extra, "extra", {})
     written |= _in_torch(checkpoint.extra, tensors)
     record = header_of(checkpoint, {})
@@ -182,6 +219,8 @@ def write(path: Path, checkpoint: Checkpoint, progress: Progress | None = None) 
         checkpoint.layout != "torch"
     ):
         written[KEY] = record
+    if checkpoint.step is not None and "step" not in checkpoint.extra:
+        written.setdefault(KEY, record)["step"] = checkpoint.step
     with replacing(path, progress) as file:
         try:
             torch.save(written, file)
@@ -190,6 +229,14 @@ def write(path: Path, checkpoint: Checkpoint, progress: Progress | None = None) 
             if file.error is not None:
                 raise file.error from None
             raise
+
+
+def _parts(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
+    for role, name in _NAMES.items():
+        several = len(getattr(checkpoint, f"{role}s", ())) > 1
+        value = getattr(checkpoint, f"{role}s" if several else role)
+        if value is not None and (value or role in ("optimizer", "scheduler", "scaler")):
+            yield _SEVERAL[f"{role}s"] if several else name, value
 
 
 def _in_torch(value: Any, tensors: dict[Any, Any]) -> Any:

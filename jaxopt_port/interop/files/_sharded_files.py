@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ._checkpoint import Checkpoint, check_checkpoint
+from ._checkpoint_keys import is_params
 from ._exchange_files import (
     KEY,
     checkpoint_of,
@@ -23,6 +25,7 @@ from ._exchange_files import (
 from ._json_values import no_key_twice
 from ._replaced_files import Progress, replacing
 from ._safetensors_files import format_dtype, read_tensors, write_tensors
+from ._torch_archives import read_archive
 
 INDEX = "model.safetensors.index.json"
 _SUFFIX = ".index.json"
@@ -56,7 +59,7 @@ def read(path: Path) -> Checkpoint:
         if not file.is_file():
             problems.append(f"the shard {shard} is missing")
             continue
-        found, _ = read_tensors(file)
+        found = _tensors(file)
         listed = {name for name, where in weight_map.items() if where == shard}
         problems += [f"{name} is not in {shard}" for name in sorted(listed - found.keys())]
         problems += [
@@ -71,11 +74,23 @@ def read(path: Path) -> Checkpoint:
     params = {name: tensors[name] for name in weight_map}
     if KEY not in metadata:
         return Checkpoint(params)
+    if not isinstance(metadata[KEY], str):
+        raise ValueError(f"{index} is damaged: {KEY!r} in its metadata is no text")
     record = record_of(index, metadata[KEY])
     try:
         return checkpoint_of(named_as_saved(params, record), record)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{index} is damaged: {error}") from error
+
+
+def _tensors(file: Path) -> dict[str, NDArray[Any]]:
+    """Return the tensors of a shard, of either kind."""
+    if file.suffix == ".safetensors":
+        return read_tensors(file)[0]
+    found = read_archive(file)
+    if not is_params(found):
+        raise ValueError(f"{file} holds more than tensors, or none")
+    return dict(found)
 
 
 def _parsed(index: Path) -> tuple[dict[str, str], dict[str, Any]]:
@@ -109,7 +124,8 @@ def write(
         OSError: a file cannot be written; old shards and their index are as they were.
     """
     check_checkpoint(checkpoint)
-    more = [p for p in ("optimizer", "scheduler", "extra") if getattr(checkpoint, p)]
+    parts = ("optimizers", "schedulers", "scaler", "averages", "extra")
+    more = [part.rstrip("s") for part in parts if getattr(checkpoint, part)]
     if more:
         raise ValueError(
             f"shards are for parameters alone, and the checkpoint has {' and '.join(more)} too; "
@@ -145,7 +161,18 @@ def write(
             shard_file.unlink(missing_ok=True)
         raise
     for name in old - set(names):
-        index.with_name(name).unlink(missing_ok=True)
+        if _is_shard_of(index, name):
+            index.with_name(name).unlink(missing_ok=True)
+
+
+def _is_shard_of(index: Path, name: str) -> bool:
+    """Whether a file that an old index lists is one that was written beside it: no other's."""
+    ends = r"-([0-9a-f]{6}-)?\d{5}-of-\d{5}\.safetensors"
+    return re.fullmatch(re.escape(_stem(index)) + ends, name) is not None
+
+
+def _stem(index: Path) -> str:
+    return index.name.removesuffix(_SUFFIX).removesuffix(".safetensors")
 
 
 def _shards(
@@ -165,7 +192,7 @@ def _shards(
 
 def _names(index: Path, count: int) -> list[str]:
     """Return names that no file has: the old shards must stay until the index is another."""
-    stem = index.name.removesuffix(_SUFFIX).removesuffix(".safetensors")
+    stem = _stem(index)
     ends = [f"{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
     names = [f"{stem}-{end}" for end in ends]
     if any(os.path.lexists(index.with_name(name)) for name in names):

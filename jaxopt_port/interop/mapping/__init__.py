@@ -13,3 +13,4 @@ from ._torch_tensors import _OF_KIND as _OF_KIND
 from ._torch_tensors import _RECURRENT as _RECURRENT
 from ._torch_tensors import COUNTER as COUNTER
 from ._torch_tensors import TorchTensor as TorchTensor
+from ._torch_tensors import unwrapped as unwrapped

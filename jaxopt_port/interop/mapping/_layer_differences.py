@@ -10,10 +10,12 @@ from typing import Any
 
 import jax
 
+from .._callers import users_level
 from ._jax_leaves import is_nnx_module, with_short_paths
 from ._layer_settings import COMPARED, FUNCTIONS, same_function
 from ._param_map import Entry, ParamMap
 from ._rules_by_hand import Renaming
+from ._torch_tensors import unwrapped
 
 # The leaves of these layers lie one level deeper than the layer.
 _COMPOSED = ("MultiheadAttention", "LSTM", "LSTMCell", "GRU", "GRUCell", "RNN", "RNNCell")
@@ -32,21 +34,13 @@ def warn_of_differences(
     """
     if isinstance(module, Mapping):
         return ()
-    layers = dict(module.named_modules())
+    layers = dict(unwrapped(module).named_modules())
     paired = {name: parts[path] for name, path in _pairs(layers, made, parts, renaming)}
     for name, part in paired.items():
         for message in differences(layers[name], part):
             label = f"{name or 'the module'} ({type(layers[name]).__name__})"
-            warnings.warn(f"{label}: {message}", LayerDifferenceWarning, stacklevel=_users_level())
+            warnings.warn(f"{label}: {message}", LayerDifferenceWarning, stacklevel=users_level())
     return tuple(_notes(layers, paired, bool(parts)))
-
-
-def _users_level() -> int:
-    """Return the stacklevel of the first caller outside this package, as of the caller."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 def differences(torch_layer: Any, flax_part: Any) -> list[str]:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .._wrapper_prefixes import HOLDERS, shared_prefix
 from ._jax_leaves import is_nnx_module
 from ._layer_differences import flax_parts, warn_of_differences
 from ._matching import Matcher
@@ -68,13 +69,38 @@ def param_map(
         0/bias    (2,)    0.bias      (2,)    as is
         0/kernel  (3, 2)  0.weight    (2, 3)  transposed (1, 0)
     """
-    renaming = Renaming(rename)
     flax_module = like if flax_module is None and is_nnx_module(like) else flax_module
     parts = flax_parts(flax_module, inputs)
-    made, problems = matched(module, like, renaming, layouts, strict, parts)
+    made, problems, renaming = matched_without_prefix(module, like, rename, layouts, strict, parts)
     refuse_if(problems, module)
     notes = warn_of_differences(module, parts, made, renaming)
     return dataclasses.replace(made, notes=made.notes + notes)
+
+
+def matched_without_prefix(
+    module: Any,
+    like: Any,
+    rename: Rename,
+    layouts: Layouts | None,
+    strict: bool,
+    parts: Mapping[str, Any] | None = None,
+) -> tuple[ParamMap, list[str], Renaming]:
+    """Return what `matched` returns, without what a wrapper put before all names where that fits.
+
+    The names as they are come first: a tree may have the wrapper's name too.
+    """
+    renaming = Renaming(rename)
+    made, problems = matched(module, like, renaming, layouts, strict, parts)
+    prefix = shared_prefix([tensor.name for tensor in tensors_of(module)], HOLDERS)
+    while prefix and (problems or not made.entries):
+        stripped = Renaming(rename, prefix)
+        again, fewer = matched(module, like, stripped, layouts, strict, parts)
+        if (len(fewer), -len(again.entries)) < (len(problems), -len(made.entries)):
+            note = f"all of torch's names begin with {prefix!r}, which the tree has not: left out"
+            made = dataclasses.replace(again, notes=(*again.notes, note))
+            problems, renaming = fewer, stripped
+        prefix = prefix[: prefix.rstrip(".").rfind(".") + 1]
+    return made, problems, renaming
 
 
 def map_of_tensors(

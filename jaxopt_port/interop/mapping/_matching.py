@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,26 @@ class Problems:
 
     unmatched: list[str] = dataclasses.field(default_factory=list)
     wrong: list[str] = dataclasses.field(default_factory=list)
+
+
+_REPARAMETRISED = (
+    (r"\.?parametrizations\.(\w+)\.", "torch.nn.utils.parametrize.remove_parametrizations"),
+    (r"\.?(\w+)_[gv]$", "torch.nn.utils.remove_weight_norm"),
+    (r"\.?(\w+)_(orig|u)$", "torch.nn.utils.remove_spectral_norm"),
+)
+
+
+def reparametrised(name: str) -> str:
+    """Say of a weight that torch calculates from others, weight or spectral norm, what to do."""
+    for pattern, remedy in _REPARAMETRISED:
+        found = re.search(pattern, name)
+        if found:
+            return (
+                f"; torch calculates {found[1]} from it (weight or spectral norm), and layers of "
+                f"Flax have {found[1]} itself: call {remedy}(layer, {found[1]!r}) first, or have "
+                "leaves of these names that your own layer calculates with"
+            )
+    return ""
 
 
 class Matcher:
@@ -174,6 +195,8 @@ class Matcher:
             for place in places:
                 if tensor.leaf.startswith(("bias_ih", "bias_hh")):
                     hint = self._of_biases()
+                elif reason := reparametrised(tensor.name):
+                    hint = reason
                 else:
                     hint = _fitting(free, place, tensor)
                 self._problems.unmatched.append(

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from ...trees import leaf_paths, nearest
 from .._tensors import array_of, dtype_name, import_torch, tensor_of, to_jax
+from .._wrapper_prefixes import HOLDERS, shared_prefix
 from ._jax_leaves import random_paths, state_of
-from ._mapping import matched, refuse_if
+from ._mapping import matched_without_prefix, refuse_if
 from ._mapping import param_map as make_map
 from ._param_map import ParamMap
-from ._rules_by_hand import Layouts, Rename, Renaming
+from ._rules_by_hand import Layouts, Rename
 from ._torch_tensors import tensors_of, values_of
 
 
@@ -61,7 +62,7 @@ def params_from_torch(
         (3, 2)
     """
     made = param_map or make_map(module, like, rename=rename, layouts=layouts, strict=strict)
-    leaves = made.from_torch(_arrays(made, module, strict), strict=strict)
+    leaves = made.from_torch(_with_known_names(made, _arrays(made, module, strict)), strict=strict)
     tree = state_of(like)
     pairs = leaf_paths(tree)
     refuse_if(_unlike(pairs, leaves, strict), module)
@@ -118,7 +119,7 @@ def params_to_torch(
     if param_map is not None:
         made, problems = param_map, list[str]()
     else:
-        made, problems = matched(module, params, Renaming(rename), layouts, strict)
+        made, problems, _ = matched_without_prefix(module, params, rename, layouts, strict)
     pairs = leaf_paths(state_of(params))
     random = random_paths(pairs)
     leaves = {path: np.asarray(leaf) for path, leaf in pairs if path not in random}
@@ -145,8 +146,16 @@ def _arrays(made: ParamMap, module: Any, strict: bool) -> dict[str, NDArray[Any]
     return {
         name: array_of(value) if not isinstance(value, np.ndarray) else value
         for name, value in values_of(module).items()
-        if name in known and (strict or name in entries)
+        if name in known and (strict or name in entries or not entries & known)
     }
+
+
+def _with_known_names(made: ParamMap, arrays: dict[str, Any]) -> dict[str, Any]:
+    """Return arrays without what a wrapper put before all names, where the map has them so."""
+    known = {entry.torch_name for entry in made.entries} | set(made.aliases)
+    prefix = "" if known & arrays.keys() else shared_prefix(arrays, HOLDERS)
+    stripped = {name.removeprefix(prefix): array for name, array in arrays.items()}
+    return stripped if stripped.keys() <= known else arrays
 
 
 def _unlike(

@@ -70,6 +70,7 @@ def _names(tensor: TorchTensor) -> tuple[str, ...]:
         "Embedding": ("embedding",),
         "Norm": ("scale",),
         "PReLU": ("negative_slope",),
+        "AsIs": ("kernel",),
         "unknown": ("kernel", "embedding", "scale"),
     }
     return (*names[tensor.kind], "weight")
@@ -80,7 +81,8 @@ def _layouts(tensor: TorchTensor, path: str, around: Surroundings) -> tuple[Layo
     n, (prefix, _, name) = len(tensor.shape), path.rpartition("/")
     if tensor.kind == "PReLU":
         return (Layout(view=()), AS_IS)
-    if n < 2 or name in ("embedding", "scale") or tensor.kind in ("bare", "Norm", "Embedding"):
+    as_they_are = ("bare", "Norm", "Embedding", "AsIs")
+    if n < 2 or name in ("embedding", "scale") or tensor.kind in as_they_are:
         return (AS_IS,)
     # A name of the user's own, torch's perhaps, does not tell a layout.
     unsure = () if name == "kernel" and tensor.kind != "unknown" else (AS_IS,)

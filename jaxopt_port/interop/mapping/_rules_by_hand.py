@@ -15,9 +15,15 @@ Layouts = Mapping[str, Layout | Sequence[int] | None]
 
 
 class Renaming:
-    """The rules from torch's names to JAX paths, and which of them were of use."""
+    """The rules from torch's names to JAX paths, and which of them were of use.
 
-    def __init__(self, rename: Rename) -> None:
+    Args:
+        rename: the user's.
+        prefix: what all names begin with and a wrapper put there: it goes first.
+    """
+
+    def __init__(self, rename: Rename, prefix: str = "") -> None:
+        self._prefix = prefix
         self._function = rename if callable(rename) else None
         self._rules: list[tuple[re.Pattern[str], str]] = []
         if not callable(rename):
@@ -31,6 +37,7 @@ class Renaming:
         Raises:
             TypeError: the user's function gave neither a path nor None.
         """
+        torch_name = torch_name.removeprefix(self._prefix)
         name: str | None = torch_name
         if self._function is not None:
             name = self._function(torch_name)
@@ -44,6 +51,7 @@ class Renaming:
 
     def of_layer(self, torch_name: str) -> str:
         """Return where a layer without parameters is looked for; a function knows only tensors."""
+        torch_name = torch_name.removeprefix(self._prefix)
         for pattern, replacement in self._rules:
             torch_name = pattern.sub(replacement, torch_name)
         return torch_name.replace(".", "/").strip("/")

@@ -40,7 +40,10 @@ _KINDS = {
     "RNN": "RNN",
     "RNNCell": "RNN",
     "PReLU": "PReLU",
+    "Bilinear": "AsIs",
 }
+# Of other libraries: the weight of Hugging Face's Conv1D is (in, out), as Flax's kernel is.
+_OTHERS = {("transformers", "Conv1D"): "AsIs"}
 _OF_KIND = {
     "Linear": ("weight", "bias"),
     "Conv": ("weight", "bias"),
@@ -55,6 +58,7 @@ _OF_KIND = {
         "v_proj_weight",
     ),
     "PReLU": ("weight",),
+    "AsIs": ("weight", "bias"),
 }
 _RECURRENT = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _STATISTICS = ("running_mean", "running_var")
@@ -82,6 +86,33 @@ class TorchTensor:
         return self.name.rpartition(".")[2]
 
 
+# What wraps a module, by the name of the class, and where it has it.
+_WRAPPERS = {
+    "DistributedDataParallel": "module",
+    "DataParallel": "module",
+    "AveragedModel": "module",
+    "DeepSpeedEngine": "module",
+    "OptimizedModule": "_orig_mod",
+    "FullyShardedDataParallel": "_fsdp_wrapped_module",
+    "CheckpointWrapper": "_checkpoint_wrapped_module",
+    "_FabricModule": "_forward_module",
+}
+
+
+def unwrapped(module: Any) -> Any:
+    """Return the module that is meant, of one that ``torch.compile``, DDP or others have wrapped.
+
+    Wrappers of ``torch.optim`` optimizers are looked through in the same way.
+    """
+    while True:
+        names = [base.__name__ for base in type(module).__mro__]
+        where = next((_WRAPPERS[name] for name in names if name in _WRAPPERS), None)
+        inner = None if where is None else getattr(module, where, None)
+        if inner is None or inner is module:
+            return module
+        module = inner
+
+
 def tensors_of(module: Any) -> list[TorchTensor]:
     """List the parameters of a module, or of a state dict, in their order, then the buffers.
 
@@ -97,13 +128,14 @@ def tensors_of(module: Any) -> list[TorchTensor]:
             "Expected a torch.nn.Module or its state_dict(), a mapping from names to tensors;"
             f" got {type(module).__name__}."
         )
-    return _tied(_of_module(module))
+    return _tied(_of_module(unwrapped(module)))
 
 
 def values_of(module: Any) -> dict[str, Any]:
     """Return the tensors of a module or a state dict by name, tied ones under each name."""
     if isinstance(module, Mapping):
         return dict(module)
+    module = unwrapped(module)
     held = dict(module.named_parameters(remove_duplicate=False))
     kept = module.state_dict(keep_vars=True)
     held |= {name: b for name, b in _buffers(module) if name in kept}
@@ -146,6 +178,10 @@ def _kind_of(layers: Mapping[str, Any], name: str, leaf: str) -> tuple[str, int 
 def kind_of_layer(layer: Any) -> str:
     """Return what torch's layer is, "bare" for one that is not torch's."""
     torch_nn = import_torch().nn
+    for base in type(layer).__mro__:
+        other = (base.__module__.partition(".")[0], base.__name__)
+        if other in _OTHERS:
+            return _OTHERS[other]
     bases = (b for b in type(layer).__mro__ if getattr(torch_nn, b.__name__, None) is b)
     return next((_KINDS[base.__name__] for base in bases if base.__name__ in _KINDS), "bare")
 

@@ -1,0 +1,209 @@
+"""`jp.spelled`: the code that builds an optimizer again."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from .engine import REST, Definition, Optimizer, arguments_of, find_groups_state, get_hyperparams
+from .optim import OPTIMIZERS
+
+
+def spelled(tx: Optimizer, state: Any = None) -> str:
+    """Return the code that builds the same optimizer.
+
+    What torch shows of an optimizer with ``print``, as something that can be run.
+
+    Args:
+        tx: an optimizer with groups, of this library or of `jp.param_groups`.
+        state: its state, for the numbers that it has now; those it was built with by default.
+
+    Returns:
+        Python, with its imports; it makes ``tx``. Options that are the defaults are left out.
+
+    Raises:
+        TypeError: ``tx`` has no groups.
+        ValueError: a selector or a number is a function of the user's, or a group has no
+            parameters, which no code selects.
+
+    Example:
+        >>> import jaxopt_port as jp
+        >>> tx = jp.SGD([{"params": "head", "lr": 0.5}, {"params": jp.REST}], momentum=0.9)
+        >>> print(spelled(tx))
+        import jaxopt_port as jp
+        <BLANKLINE>
+        tx = jp.SGD(
+            [
+                {"params": "head", "lr": 0.5},
+                {"params": jp.REST},
+            ],
+            momentum=0.9,
+        )
+    """
+    if not isinstance(tx, Optimizer):
+        raise TypeError(f"spelled takes an optimizer with groups; got {type(tx).__name__}")
+    definition = tx.definition
+    imports = {"import jaxopt_port as jp"}
+    made = _class_of(definition.factory)
+    call = f"jp.{made}" if made else "jp.param_groups"
+    first = [] if made else [_factory(definition.factory, imports)]
+    options = [_options_of(i, definition, state) for i in range(len(definition.members))]
+    shared = _shared(definition, options)
+    defaults = arguments_of(definition.factory).defaults()
+    groups = [
+        _group(definition, i, {k: v for k, v in own.items() if not _is_in(k, v, shared)}, imports)
+        for i, own in enumerate(options)
+    ]
+    lines = list(first)
+    if groups != ['{"params": jp.REST}']:
+        lines.append("\n".join(["[", *(f"    {group}," for group in groups), "]"]))
+    lines += [f"{k}={_value(v)}" for k, v in shared.items() if not _is_in(k, v, defaults)]
+    text = f"tx = {call}({', '.join(lines)})"
+    if len(text) > 96 or "\n" in text:
+        inner = "".join(f"    {line},\n" for line in ",\n".join(lines).split("\n"))
+        inner = inner.replace(",,\n", ",\n").replace("[,\n", "[\n")
+        text = f"tx = {call}(\n{inner})"
+    if definition.layouts:
+        imports.add("from jaxopt_port import interop")
+        text += "\ntx = interop.in_torch_layout(tx, params, module)  # torch's layout, as it was"
+    return "\n".join([*sorted(imports, reverse=True), "", text])
+
+
+def _class_of(factory: Any) -> str | None:
+    return next((cls.__name__ for cls in OPTIMIZERS if cls.factory is factory), None)
+
+
+def _factory(factory: Any, imports: set[str]) -> str:
+    made = _class_of(factory)
+    if made is not None:
+        return f"jp.{made}"
+    module, name = getattr(factory, "__module__", ""), getattr(factory, "__qualname__", "")
+    if not name or "<" in name:
+        raise ValueError(f"{factory!r} is a function of the user's without a name to import it by")
+    package = module.partition(".")[0]
+    if package in ("optax", "jaxopt_port"):
+        module = package if package == "optax" else module.rpartition("._")[0] or module
+    imports.add(f"import {module}")
+    return f"{module}.{name}"
+
+
+def _options_of(i: int, definition: Definition, state: Any) -> dict[str, Any]:
+    member = definition.members[i]
+    if member.group.frozen:
+        return {}
+    if state is None:
+        options = {**member.numbers, **member.static, **dict(member.group.kept)}
+    else:
+        options = get_hyperparams(state)[i]
+        frozen = i in find_groups_state(state).table.resting
+        options = {k: v for k, v in options.items() if k not in ("name", "frozen")}
+        if frozen:
+            raise ValueError(f"{member.group.label} is frozen for now, which no code builds")
+    for name, value in options.items():
+        if callable(value):
+            raise ValueError(f"{name} of {member.group.label} is a function, which has no spelling")
+    return dict(options)
+
+
+def _shared(definition: Definition, options: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the options of all groups but those that say otherwise: those most have."""
+    names = definition.arguments.names
+    factory = definition.factory
+    own = [
+        each
+        for each, member in zip(options, definition.members, strict=True)
+        if not member.group.frozen and member.factory is factory
+    ]
+    shared = {}
+    for name in names:
+        values = [each[name] for each in own if name in each]
+        if values:
+            given = definition.defaults.get(name, values[0])
+            shared[name] = given if any(_equal(given, v) for v in values) else values[0]
+    return shared
+
+
+def _group(definition: Definition, i: int, own: Mapping[str, Any], imports: set[str]) -> str:
+    member = definition.members[i]
+    parts = [f'"params": {_selector(member.selector, member.group.label, imports)}']
+    if member.group.name is not None:
+        parts.append(f'"name": {_value(member.group.name)}')
+    if member.group.frozen:
+        return "{" + ", ".join([*parts, '"frozen": True']) + "}"
+    if member.factory is not definition.factory:
+        parts.append(f'"optimizer": {_factory(member.factory, imports)}')
+        theirs = arguments_of(member.factory).defaults()
+        own = {k: v for k, v in own.items() if not _is_in(k, v, theirs)}
+    parts += [f'"{name}": {_value(value)}' for name, value in own.items()]
+    return "{" + ", ".join(parts) + "}"
+
+
+def _selector(selector: Any, label: str, imports: set[str]) -> str:
+    if selector is REST:
+        return "jp.REST"
+    if isinstance(selector, str):
+        return _value(selector)
+    if isinstance(selector, re.Pattern):
+        imports.add("import re")
+        return f"re.compile({_value(selector.pattern)})"
+    paths = getattr(selector, "paths", None)
+    if isinstance(paths, frozenset):
+        if not paths:
+            raise ValueError(f"{label} has no parameters, and no code selects none")
+        return "[" + ", ".join(_path(path, imports) for path in sorted(paths)) + "]"
+    if isinstance(selector, list | tuple):
+        return "[" + ", ".join(_selector(each, label, imports) for each in selector) + "]"
+    raise ValueError(f"the selector of {label} is a function or a tree, which has no spelling")
+
+
+def _path(path: str, imports: set[str]) -> str:
+    if not re.search(r"[*?]", path):
+        return _value(path)
+    imports.add("import re")
+    return f"re.compile({_value('^' + re.escape(path) + '$')})"
+
+
+def _is_in(name: str, value: Any, options: Mapping[str, Any]) -> bool:
+    return name in options and _equal(options[name], value)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'float("{value}")'
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(_value, value)) + ("," if len(value) == 1 else "") + ")"
+    return repr(value)
+
+
+def spelled_scheduler(scheduler: Any) -> str:
+    """Return the expression that makes one of this library's schedulers."""
+    defaults = {
+        name: p.default for name, p in inspect.signature(type(scheduler)).parameters.items()
+    }
+    parts = list(_arguments(scheduler, defaults))
+    return f"jp.lr_scheduler.{type(scheduler).__name__}({', '.join(parts)})"
+
+
+def _arguments(scheduler: Any, defaults: Mapping[str, Any]) -> Iterator[str]:
+    for field in dataclasses.fields(scheduler):
+        value = getattr(scheduler, field.name)
+        if field.name == "last_epoch" or _is_in(field.name, value, defaults):
+            continue
+        if field.name == "schedulers":
+            yield "[" + ", ".join(spelled_scheduler(each) for each in value) + "]"
+        elif callable(value) or (isinstance(value, tuple) and any(map(callable, value))):
+            yield f"{field.name}={field.name}"  # the function of the user's script
+        else:
+            yield f"{field.name}={_value(list(value) if isinstance(value, tuple) else value)}"

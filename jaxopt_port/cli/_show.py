@@ -1,0 +1,184 @@
+"""The command ``jaxopt-port show``: what a run left behind, and the code that goes on with it."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+_NAMES = 12  # of parameters, unless all are asked for
+
+
+def show(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A file, or the folder of a run.")],
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=KEY",
+            help="Where it does not say what is what: params=net, optimizer=opt, …; repeatable.",
+        ),
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A class or function in the file that may be imported and run, "
+            "package.module.Name; repeatable. Only for files that you trust.",
+        ),
+    ] = None,
+    names: Annotated[bool, typer.Option("--names", help="List every parameter.")] = False,
+) -> None:
+    """Say what is in a checkpoint: parts, groups with their numbers, steps, schedulers, names.
+
+    Reads what convert reads: files of torch.save of any name, .safetensors, folders of Hugging
+    Face's Trainer, Accelerate, torch.distributed.checkpoint and DeepSpeed. Nothing in them is run.
+    The last lines are the code that goes on with the run in JAX.
+
+    Exit code 0: it was read. 2: it could not be, and why is said.
+    """
+    from ..interop import load
+    from . import _conversion
+
+    try:
+        keys = _conversion.parsed_keys(key) if key else None
+        with warnings.catch_warnings(record=True) as caught, _conversion.allowed(allow or []):
+            warnings.simplefilter("always")
+            found = load(path, keys=keys)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        typer.echo(f"Error: {_conversion.printable(str(error))}", err=True)
+        raise typer.Exit(2) from None
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    title = f"{path}" + (f": {found.origin}" if found.origin else "")
+    console.print(_conversion.contents(found, _conversion.printable(title)))
+    for name, optimizer in found.optimizers.items():
+        console.print(_groups(name, optimizer))
+    for name, scheduler in found.schedulers.items():
+        console.print(f"{_text(name)}: {_text(_last(scheduler))}", highlight=False)
+    console.print(_parameters(found.params, names))
+    for warning in caught:
+        typer.echo(f"Note: {_conversion.printable(str(warning.message))}")
+    typer.echo("\nTo go on in JAX:\n")
+    typer.echo("\n".join(f"    {line}" for line in code(path, found)))
+
+
+def _text(value: Any) -> str:
+    from ._conversion import printable
+
+    return escape(printable(str(value)))
+
+
+def _groups(name: str, optimizer: Mapping[str, Any]) -> Table:
+    """Return a table of an optimizer's groups: each option that is not the same in all of them."""
+    groups = optimizer["param_groups"]
+    options = dict.fromkeys(k for g in groups for k in g if k not in ("params", "param_names"))
+    same = {
+        k: groups[0].get(k)
+        for k in options
+        if all(_equal(g.get(k), groups[0].get(k)) for g in groups)
+    }
+    shown = ", ".join(f"{k}={_short(v)}" for k, v in same.items() if v is not None)
+    table = Table(title=f"{_text(name)}: {_text(shown)}", title_justify="left", box=box.SIMPLE_HEAD)
+    differing = [k for k in options if k not in same]
+    for column in ("group", "parameters", "steps", *map(_text, differing)):
+        table.add_column(column)
+    for i, group in enumerate(groups):
+        table.add_row(
+            str(i),
+            str(len(group["params"])),
+            _steps(optimizer, group),
+            *(_text(_short(group.get(k))) for k in differing),
+        )
+    return table
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return type(a) is type(b) and bool(np.array_equal(np.asarray(a), np.asarray(b)))
+
+
+def _short(value: Any) -> str:
+    text = repr(value.item() if isinstance(value, np.ndarray) and value.size == 1 else value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _steps(optimizer: Mapping[str, Any], group: Mapping[str, Any]) -> str:
+    held = [optimizer["state"].get(index, {}) for index in group["params"]]
+    counts = sorted({int(np.asarray(h["step"]).item()) for h in held if "step" in h})
+    without = sum(not h for h in held)
+    words = (
+        [f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"] if counts else []
+    )
+    if without and group["params"]:
+        words.append("no state" if without == len(held) else f"{without} without state")
+    return ", ".join(words) or "not counted"
+
+
+def _last(scheduler: Mapping[str, Any]) -> str:
+    last, rates = scheduler.get("last_epoch"), scheduler.get("_last_lr")
+    inner = scheduler.get("_schedulers")
+    words = [f"last_epoch {last}" if last is not None else "scheduler"]
+    words += [f"rates {_short(rates)}"] if rates is not None else []
+    words += [f"of {len(inner)} schedulers"] if isinstance(inner, list) else []
+    return ", ".join(words)
+
+
+def _parameters(params: Mapping[str, Any], every: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("parameter", "shape", "dtype"):
+        table.add_column(column)
+    listed = list(params.items())
+    for name, array in listed if every else listed[:_NAMES]:
+        table.add_row(_text(name), str(array.shape), array.dtype.name)
+    if len(listed) > _NAMES and not every:
+        table.add_row(f"and {len(listed) - _NAMES} more", "", "")
+    return table
+
+
+def code(path: Path, found: Any) -> Iterator[str]:
+    """Yield the lines that go on with a run."""
+    from ..interop import likely_class
+    from ._conversion import printable
+
+    yield "import jaxopt_port as jp"
+    yield "from jaxopt_port import interop"
+    yield ""
+    where = '"' + printable(str(path)).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    yield f"run = interop.load({where})"
+    if found.layout == "jax":
+        yield "params = …  # your tree, with the arrays of run.params by path"
+        if found.optimizers:
+            yield f"tx = jp.{found.optimizer_name or '…'}(…)  # with the groups shown above"
+            yield f"state = jp.load_state_dict(tx, {_one(found.optimizers, 'optimizer')}, params)"
+    else:
+        if found.params:
+            yield "mapped = interop.param_map(module, model)  # torch's module, your model or tree"
+            yield "params = interop.params_from_torch(run.params, model, mapped)"
+        for key, optimizer in found.optimizers.items():
+            name = found.optimizer_name or likely_class(optimizer) or "…"
+            yield "tx, state = interop.optimizer_from_torch("
+            yield f"    {_one(found.optimizers, 'optimizer', key)}, params, mapped, module=module,"
+            yield f'    optimizer_name="{name}",  # torch\'s class'
+            yield ")"
+    if found.schedulers:
+        yield "scheduler = jp.lr_scheduler.…  # of the class and arguments that it had in torch"
+        groups = f'{_one(found.optimizers, "optimizer")}["param_groups"]'
+        groups = groups if found.optimizers else "…"
+        held = _one(found.schedulers, "scheduler")
+        yield f"sched_state = scheduler.load_state_dict({held}, {groups})"
+    if found.optimizers:
+        yield "params, state = jp.step(tx, grads, state, params)"
+
+
+def _one(held: Mapping[str, Any], what: str, key: str | None = None) -> str:
+    from ._conversion import printable
+
+    name = printable(key or next(iter(held), "…"))
+    return f"run.{what}" if len(held) == 1 else f'run.{what}s["{name}"]'

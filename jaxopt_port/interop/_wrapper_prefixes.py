@@ -1,0 +1,30 @@
+"""What wrappers put before the names of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+# DistributedDataParallel, DataParallel and AveragedModel; torch.compile; FSDP of the first kind.
+WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_forward_module.")
+# Modules that hold the one that is meant: Lightning's habit; what a network may be called itself.
+HOLDERS = (*WRAPPERS, "model.", "net.", "network.", "backbone.", "student.", "encoder.", "base.")
+
+
+def shared_prefix(names: Iterable[str], known: tuple[str, ...] = WRAPPERS) -> str:
+    """Return the wrappers' prefixes that all names have, one after another: "" for none."""
+    listed, prefix = list(names), ""
+    while listed:
+        found = next(
+            (each for each in known if all(name.startswith(prefix + each) for name in listed)), None
+        )
+        if found is None or any(len(name) == len(prefix + found) for name in listed):
+            break
+        prefix += found
+    return prefix
+
+
+def without_inner(name: str) -> str:
+    """Return a name without the wrappers that stand within it, as FSDP and torch.compile put."""
+    for inner in ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod."):
+        name = name.replace(f".{inner}", ".")
+    return name

@@ -1,0 +1,125 @@
+"""Runs of every library's making come in whole, and go on as torch would have gone on."""
+
+import warnings
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+import jaxopt_port as jp
+from jaxopt_port import interop
+from parity_tests.interop.whole_runs import STEPS, WRITERS, Run, distributed, trainers
+
+LIKE = {
+    "0": {"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(4)},
+    "2": {"kernel": jnp.zeros((4, 2)), "bias": jnp.zeros(2)},
+}
+MORE = 20
+
+
+@pytest.fixture(scope="module")
+def went_on():
+    """Torch's parameters after the steps that follow."""
+    run = Run(STEPS + MORE)
+    return {name: p.detach().numpy() for name, p in run.module.named_parameters()}
+
+
+def continued(found, run):
+    """Parameters by torch's names after the steps that follow, taken here."""
+    mapped = interop.param_map(run.module, LIKE)
+    params = interop.params_from_torch(found.params, LIKE, mapped)
+    tx, state = interop.optimizer_from_torch(
+        found, params, mapped, module=run.module, optimizer_name="Adamax"
+    )
+    scheduler = jp.lr_scheduler.StepLR(4, 0.5)
+    saved = found.scheduler or run.scheduler.state_dict()
+    sched = scheduler.load_state_dict(saved, found.optimizer["param_groups"])
+    for step in range(STEPS, STEPS + MORE):
+        names = [name for name, _ in run.module.named_parameters()]
+        grads = mapped.from_torch(dict(zip(names, run.gradient(step), strict=True)))
+        tree = {k: {n: grads[f"{k}/{n}"] for n in leaf} for k, leaf in LIKE.items()}
+        params, state = jp.step(tx, tree, state, params)
+        state, sched = scheduler.step(state, sched)
+    leaves = {path: np.asarray(x) for path, x in jp.engine.leaf_paths(params)}
+    return mapped.to_torch(leaves)
+
+
+@pytest.mark.parametrize("write", WRITERS, ids=lambda write: write.__name__)
+def test_the_next_steps_are_torchs(write, tmp_path, went_on):
+    run = Run()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", interop.CheckpointWarning)
+        found = interop.load(write(run, tmp_path))
+        got = continued(found, run)
+    assert found.step == STEPS
+    for name, want in went_on.items():
+        assert got[name].tobytes() == want.tobytes(), name
+
+
+def test_two_processes_pieces_are_put_together(tmp_path):
+    """A tensor in pieces of several files, as FSDP's processes write them."""
+    run = Run()
+    folder = distributed(run, tmp_path)
+    whole = interop.load(folder)
+    split_first_tensor(folder)
+    pieces = interop.load(folder)
+    for name, value in whole.params.items():
+        np.testing.assert_array_equal(pieces.params[name], value)
+
+
+def split_first_tensor(folder):
+    """Write the rows of a tensor into two files, as two processes would."""
+    import io
+    import pickle
+
+    from torch.distributed.checkpoint.filesystem import _StorageInfo
+    from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex
+
+    with open(folder / ".metadata", "rb") as file:
+        held = pickle.load(file)
+    name = "model.0.weight"
+    value = torch.from_numpy(interop.load(folder).params["0.weight"].copy())
+    entry = held.state_dict_metadata[name]
+    old = next(index for index in held.storage_data if index.fqn == name)
+    del held.storage_data[old]
+    entry.chunks = []
+    for i, part in enumerate((value[:3], value[3:])):
+        packed = io.BytesIO()
+        torch.save(part.clone(), packed)
+        (folder / f"__{i + 1}_0.distcp").write_bytes(packed.getvalue())
+        offset = torch.Size((3 * i, 0))
+        entry.chunks.append(ChunkStorageMetadata(offset, part.shape))
+        place = _StorageInfo(f"__{i + 1}_0.distcp", 0, len(packed.getvalue()))
+        held.storage_data[MetadataIndex(name, offset)] = place
+    with open(folder / ".metadata", "wb") as file:
+        pickle.dump(held, file)
+
+
+def test_several_optimizers_have_names(tmp_path):
+    run = Run()
+    state = run.optimizer.state_dict()
+    torch.save(
+        {"state_dict": run.module.state_dict(), "optimizer_states": [state, state],
+         "pytorch-lightning_version": "2.6"},
+        tmp_path / "gan.ckpt",
+    )  # fmt: skip
+    found = interop.load(tmp_path / "gan.ckpt")
+    assert list(found.optimizers) == ["optimizer_states.0", "optimizer_states.1"]
+    with pytest.raises(ValueError, match=r"there are 2 optimizers: 'optimizer_states.0', "):
+        found.optimizer  # noqa: B018
+    torch.save({"netG": run.module.state_dict(), "optG": state, "optD": state}, tmp_path / "gan")
+    interop.save(tmp_path / "gan.safetensors", interop.load(tmp_path / "gan"))
+    found = interop.load(tmp_path / "gan.safetensors")
+    assert list(found.optimizers) == ["optG", "optD"]
+    only = interop.load(tmp_path / "gan", keys={"optimizer": "optD"})
+    assert only.optimizer is not None
+    assert list(only.optimizers) == ["optimizer"]
+
+
+@pytest.mark.parametrize("part", ["optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth"])
+def test_a_part_alone_is_a_checkpoint(tmp_path, part):
+    trainers(Run(), tmp_path)
+    found = interop.load(tmp_path / part)
+    held = (found.optimizers, found.schedulers, found.scaler, found.extra)
+    assert sum(map(bool, held)) == 1
