@@ -11,6 +11,7 @@ import numpy as np
 
 from ._arithmetic import Traced, Value, called, raw
 from ._groups import Groups
+from ._messages import MORE_GROUPS
 from ._scheduler import EpochScheduler
 from ._state import Own
 from ._state_dict import attributes_of
@@ -38,9 +39,9 @@ class _OfLambda(EpochScheduler):
             )
         return super()._construct(groups)
 
-    def _factors(self, own: Own, groups: Groups) -> Value:
-        """Return each group's function of the epoch."""
-        functions = self._lambdas(len(groups))
+    def _factors(self, own: Own) -> Value:
+        """Return the function of the epoch of each group that there was at the beginning."""
+        functions = self._lambdas(len(raw(own.base_lrs)))
         factors = [called(function, own.last_epoch) for function in functions]
         if any(isinstance(factor, Traced) for factor in factors):
             return Traced(jnp.stack([jnp.asarray(raw(factor), jnp.float64) for factor in factors]))
@@ -69,7 +70,7 @@ class LambdaLR(_OfLambda):
     """
 
     def _get_lr(self, own: Own, groups: Groups, initial: bool) -> Value:
-        return self._base_lrs(own, groups) * self._factors(own, groups)
+        return self._base_lrs(own, groups) * self._factors(own)
 
 
 @dataclass(frozen=True)
@@ -102,4 +103,7 @@ class MultiplicativeLR(_OfLambda):
                 )
 
     def _get_lr(self, own: Own, groups: Groups, initial: bool) -> Value:
-        return groups.lr if initial else groups.lr * self._factors(own, groups)
+        if initial:
+            return groups.lr
+        groups.check_joined(len(raw(own.base_lrs)), MORE_GROUPS)
+        return groups.lr * self._factors(own)
