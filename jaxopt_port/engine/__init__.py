@@ -48,7 +48,7 @@ from ._table import Group as Group
 from ._table import GroupsState as GroupsState
 from ._table import Table as Table
 from ._transform import RuleState as RuleState
-from ._vectors import check_settable as check_settable
 from ._vectors import read_number as read_number
+from ._vectors import settable as settable
 from ._vectors import updates_taken as updates_taken
 from ._vectors import write_number as write_number

@@ -100,11 +100,20 @@ class Definition:
 
     def check_state(self, state: Any) -> None:
         """Raise ValueError for a state of other groups."""
-        if not isinstance(state, GroupsState) or state.table.groups != self.groups:
+        if not isinstance(state, GroupsState) or not self._are_own(state.table.groups):
             raise ValueError(
                 "this state was made by another optimizer: its groups are not this one's. Make it "
                 "by tx.init(params), or take over both results of jp.add_param_group"
             )
+
+    def _are_own(self, groups: tuple[Group, ...]) -> bool:
+        """Whether they are this one's, of which some may have come to hold all state."""
+        if groups == self.groups:
+            return True
+        return len(groups) == len(self.groups) and all(
+            held == built or held == replace(built, holds=None)
+            for held, built in zip(groups, self.groups, strict=True)
+        )
 
     def checked_table(self, state: GroupsState, params: Any) -> Table:
         self.check_state(state)

@@ -65,7 +65,9 @@ def add_param_group(
     definition = tx.definition.extended([group])
     check_params(params)
     paths = tuple(path for path, _ in leaf_paths(params))
-    table = Table.new(definition.groups, paths, _assignment(definition, old.table, params))
+    # The old ones may have come to hold more than they were built with.
+    groups = (*old.table.groups, definition.groups[-1])
+    table = Table.new(groups, paths, _assignment(definition, old.table, params))
     fresh = definition.init(params, table)
     new_tx = Optimizer.of(definition)
     return new_tx, replace_groups_state(state, lambda _: _carry(old, fresh))

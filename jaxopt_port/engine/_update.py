@@ -83,6 +83,8 @@ def updated(
     """Return Optax's updates and the next state; raises before anything is computed."""
     check_given(params)
     table = definition.checked_table(state, params)
+    if table.groups != definition.groups:
+        state = _all_made(definition, state, params)
     grads = checked_gradients(updates, params, table.rules)
     grads = [grad if grad is None else to_array(grad) for grad in grads]
     params = canonical(params)
@@ -110,6 +112,15 @@ def updated(
     trained = np.array([not group.frozen for group in table.groups], np.int32)
     new = replace(new, others=others, counts=state.counts + trained)
     return from_rule(jax.tree.unflatten(treedef, final), definition.layouts), new
+
+
+def _all_made(definition: Definition, state: GroupsState, params: Any) -> GroupsState:
+    """Return the state with what its groups have come to hold since they were built."""
+    fresh = initial_state(definition, params, state.table)
+    now, structures = held_by(fresh.leaves)
+    was = held_by(state.leaves)[0] or [{} for _ in now]
+    leaves = as_trees([{**a, **b} for a, b in zip(now, was, strict=True)], structures)
+    return replace(state, leaves=leaves, scalars={**fresh.scalars, **state.scalars})
 
 
 def _scheduled(definition: Definition, state: GroupsState) -> GroupsState:

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..engine import (
-    check_settable,
     find_groups_state,
     read_number,
     replace_groups_state,
+    settable,
     updates_taken,
     write_number,
 )
@@ -199,7 +199,7 @@ class Written:
             if name is None or value is read:
                 continue
             if first:
-                check_settable(found, self.trained, name)
+                found = settable(found, self.trained, name)
             values = raw(value)
             if self._pairs and name == self.momentum_name:
                 values = self._pair(values)
