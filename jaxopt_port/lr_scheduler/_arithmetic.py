@@ -256,9 +256,3 @@ def looked_up(values: Mapping[Any, float], key: Value, default: float) -> Value:
     numbers = _float64(list(values.values()))
     # The one that is found and zeros: their sum is exact.
     return where(Traced(jnp.any(found)), Traced(jnp.sum(jnp.where(found, numbers, 0.0))), default)
-
-
-def called(function: Callable[[Any], Any], x: Value) -> Value:
-    """Call a user's function of a count; in a traced program it is given a JAX integer."""
-    value = function(x.value.astype(jnp.int64) if isinstance(x, Traced) else x)
-    return Traced(_float64(value)) if is_traced(value) else float(value)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ._arithmetic import Value, called, floor, where
+from ._arithmetic import Value, floor, where
+from ._functions import attributes_of, called
 from ._groups import Groups
 from ._scheduler import EpochScheduler
 from ._state import Own
-from ._state_dict import attributes_of
 
 
 def _listed(value: Any, size: int) -> list[Any]:

@@ -135,7 +135,9 @@ class LRScheduler:
             base_lr: the optimizer's learning rate before the scheduler begins.
             steps_per_epoch: optimizer steps to one step of the scheduler.
             total_steps: how many steps of the scheduler to calculate beforehand. For a later count
-                the schedule goes on from there each time it is called: right, but slow.
+                the schedule goes on from there each time it is called: right, but slow. With a
+                function that cannot be traced (a Python ``if`` of the epoch) it ends there: a later
+                count raises, and under ``jit`` gives NaN.
 
         Raises:
             ValueError: a scheduler that follows a metric.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import types
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +15,6 @@ from ._state import Own
 
 if TYPE_CHECKING:
     from ._scheduler import LRScheduler
-
-
-def attributes_of(function: Any) -> dict[str, Any] | None:
-    """Return what torch saves of a user's function: the attributes of a callable object."""
-    return None if isinstance(function, types.FunctionType) else vars(function).copy()
 
 
 def schedulers_of(scheduler: Any) -> tuple[Any, ...]:
