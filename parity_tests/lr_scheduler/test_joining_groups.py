@@ -147,6 +147,7 @@ def test_what_torch_refuses_at_once_is_refused_when_traced(name):
         side.step(LAST, lambda *args: jax.eval_shape(side.scheduler.step, *args))
 
 
+@pytest.mark.slow
 def test_what_torch_goes_on_with_goes_on_in_a_scan():
     going_on = {name: case for name, case in CASES.items() if name not in AT_ONCE}
     assert len(going_on) > 20
