@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from .engine import recorder
+from .engine import GroupsState, recorder
+from .trees import checked_gradients, leaf_paths
+
+# Whether `GradScaler.step`, around the transformation, has found an infinity in the gradients.
+overflow: ContextVar[jax.Array | None] = ContextVar("overflow", default=None)
 
 
 class AccumulationState(NamedTuple):
@@ -18,15 +26,29 @@ class AccumulationState(NamedTuple):
         taken: gradients that have been added up since the last step.
         grads: their sum.
         inner_state: the state of the optimizer, which has seen the sums alone.
+        total: gradients since the beginning, int32.
+        found_inf: whether one of a window's gradients was infinite, for `GradScaler`: of the window
+            that goes on, or of the last one where none has been added since.
     """
 
     taken: jax.Array
     grads: Any
     inner_state: Any
+    total: jax.Array
+    found_inf: jax.Array
+
+
+def accumulations(state: Any) -> list[AccumulationState]:
+    """Return the states of `accumulate_grads` within a state."""
+
+    def is_one(x: Any) -> bool:
+        return isinstance(x, AccumulationState)
+
+    return [leaf for leaf in jax.tree.leaves(state, is_leaf=is_one) if is_one(leaf)]
 
 
 def accumulate_grads(
-    tx: optax.GradientTransformation, steps: int
+    tx: optax.GradientTransformation, steps: int | Callable[[Any], Any]
 ) -> optax.GradientTransformationExtraArgs:
     """Add gradients up, and let the optimizer take a step for every ``steps`` of them.
 
@@ -36,12 +58,21 @@ def accumulate_grads(
     optimizer's state, its step count included, stays as it is. `jp.step` keeps every bit of the
     optimizer's own step.
 
+    ``update`` and `jp.step` take an extra argument ``take_step``: a condition, which may be traced,
+    by which the step is taken though fewer gradients have come, as torch's loops do at the end of
+    an epoch. What stands in a chain within ``tx`` sees the sum, what stands around it each
+    gradient: to clip as torch does before ``optimizer.step()``, ``accumulate_grads(optax.chain(
+    jp.clip_by_grad_norm(1.0), jp.SGD(…)), 4)``.
+
     Args:
         tx: the optimizer, and what belongs before it, such as clipping.
-        steps: how many gradients make one step.
+        steps: how many gradients make one step; or a function, in JAX's operations, of the number
+            of gradients before this one. A step is taken where as many have come since the last.
 
     Raises:
-        ValueError: ``steps`` is no positive integer.
+        ValueError: ``steps`` is no positive integer; by ``update``, gradients whose tree or shapes
+            are not the parameters', or one that is None though its parameter is trained.
+        TypeError: by ``update``, gradients whose dtypes are not the parameters'.
 
     Example:
         >>> import jax.numpy as jnp, jaxopt_port as jp
@@ -54,33 +85,120 @@ def accumulate_grads(
         [0.]
         [-0.5]
     """
-    if not isinstance(steps, int) or steps < 1:
+    if not callable(steps) and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
         raise ValueError(f"Expected positive integer steps, but got {steps}")
     tx = optax.with_extra_args_support(tx)
 
     def init(params: Any) -> AccumulationState:
         zeros = jax.tree.map(jnp.zeros_like, params)
-        return AccumulationState(jnp.zeros((), jnp.int32), zeros, tx.init(params))
+        zero = jnp.zeros((), jnp.int32)
+        return AccumulationState(zero, zeros, tx.init(params), zero, jnp.zeros((), bool))
 
-    def update(grads: Any, state: AccumulationState, params: Any = None, **extra_args: Any) -> Any:
-        added = jax.tree.map(jnp.add, state.grads, grads)
+    def update(
+        grads: Any,
+        state: AccumulationState,
+        params: Any = None,
+        *,
+        take_step: Any = False,
+        **extra_args: Any,
+    ) -> Any:
+        given = _checked(grads, state)
+        sums, treedef = jax.tree.flatten(state.grads)
+        pairs = zip(sums, given, strict=True)
+        added = [old if grad is None else old + grad for old, grad in pairs]
+        # A parameter that is frozen has no gradient.
+        seen = [None if grad is None else new for grad, new in zip(given, added, strict=True)]
+        found = jnp.asarray(False if overflow.get() is None else overflow.get())
+        found = found | (state.found_inf & (state.taken > 0))
         exact = recorder.get()
 
-        def take_step() -> Any:
-            updates, inner = tx.update(added, state.inner_state, params, **extra_args)
+        def stay(grads: Sequence[jax.Array]) -> Any:
+            new = None if exact is None else jax.tree.leaves(params)
+            zeros = jax.tree.unflatten(treedef, [jnp.zeros_like(x) for x in sums])
+            return zeros, new, inner_state, list(grads)
+
+        def step() -> Any:
+            updates, inner = tx.update(
+                jax.tree.unflatten(treedef, seen), state.inner_state, params, **extra_args
+            )
             pairs = zip(jax.tree.leaves(params), jax.tree.leaves(updates), strict=True)
             new = None if exact is None else [exact.apply(*pair) for pair in pairs]
-            return updates, new, inner, jax.tree.map(jnp.zeros_like, added)
+            return updates, new, inner, none
 
-        def wait() -> Any:
-            new = None if exact is None else jax.tree.leaves(params)
-            return jax.tree.map(jnp.zeros_like, grads), new, state.inner_state, added
-
-        last = state.taken == steps - 1
-        updates, new, inner, added = jax.lax.cond(last, take_step, wait)
+        none = [jnp.zeros_like(x) for x in sums]
+        inner_state = as_after(state.inner_state, jax.eval_shape(lambda: step()[2]))
+        length = steps(state.total) if callable(steps) else steps
+        due = (state.taken + 1 >= length) | jnp.asarray(take_step)
+        case = jnp.where(due, jnp.where(found, 1, 2), 0)
+        updates, new, inner, held = jax.lax.switch(
+            case, [lambda: stay(added), lambda: stay(none), step]
+        )
         if exact is not None:  # so that jp.step takes the new parameters themselves
             for each in zip(jax.tree.leaves(updates), new, strict=True):
                 exact.record(*each)
-        return updates, AccumulationState(jnp.where(last, 0, state.taken + 1), added, inner)
+        return updates, AccumulationState(
+            jnp.where(due, 0, state.taken + 1).astype(jnp.int32),
+            jax.tree.unflatten(treedef, held),
+            inner,
+            state.total + 1,
+            found,
+        )
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def as_after(state: Any, after: Any) -> Any:
+    """Return a state as it is, in the structure that a step gives it, for one that is not taken.
+
+    What the step would make, such as a buffer, is zero, and the leaves that count steps apart from
+    then on do so already.
+    """
+    parted = iter(_grouped(after))
+    state = jax.tree.map(
+        lambda x: _parted(x, next(parted)) if isinstance(x, GroupsState) else x,
+        state,
+        is_leaf=lambda x: isinstance(x, GroupsState),
+    )
+    held = dict(jax.tree_util.tree_leaves_with_path(state))
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: held[path] if path in held else jnp.zeros(leaf.shape, leaf.dtype), after
+    )
+
+
+def _parted(state: GroupsState, after: GroupsState) -> GroupsState:
+    if state.table.clocks == after.table.clocks:
+        return state
+    origin = dict(zip(after.table.clocks, state.table.clocks, strict=True))
+    clocks = np.array([origin.get(c, c) for c in range(len(after.table.of_clocks))])
+    scalars = {name: vector[clocks] for name, vector in state.scalars.items()}
+    return replace(state, scalars=scalars, table=after.table)
+
+
+def _grouped(state: Any) -> list[GroupsState]:
+    leaves = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, GroupsState))
+    return [leaf for leaf in leaves if isinstance(leaf, GroupsState)]
+
+
+def _checked(grads: Any, state: AccumulationState) -> list[Any]:
+    """Return the gradient of each leaf, or None where the leaf is frozen; raise for bad ones."""
+    given = checked_gradients(grads, state.grads)
+    untrained = _untrained(state.inner_state)
+    for (path, _), grad in zip(leaf_paths(state.grads), given, strict=True):
+        if grad is None and path not in untrained:
+            raise ValueError(
+                f'the gradient of "{path}" is None, and cannot be added up: it is not known when a '
+                "program is made whether another of the same step will be there. Give zeros, which "
+                "add nothing, or freeze the group for as long, by "
+                "jp.set_hyperparams(state, group=…, frozen=True)"
+            )
+    return given
+
+
+def _untrained(state: Any) -> set[str]:
+    """Return the paths of the parameters that an optimizer with groups leaves alone."""
+    return {
+        path
+        for table in (found.table for found in _grouped(state)[:1])
+        for path, owner in zip(table.paths, table.assignment, strict=True)
+        if table.groups[owner].frozen or owner in table.resting
+    }

@@ -14,6 +14,7 @@ import optax
 from jax import lax
 
 from ._compat import AxisName, split_over
+from .accumulation import accumulations, as_after, overflow
 from .engine import step
 from .numerics.torch_ops import mul
 
@@ -137,7 +138,9 @@ class GradScaler:
     ) -> tuple[Params, State]:
         """Take a step of the optimizer unless a gradient was infinite: ``scaler.step(optimizer)``.
 
-        A skipped step leaves parameters, state and step counts as they are.
+        A skipped step leaves parameters, state and step counts as they are. With
+        `accumulate_grads` in ``tx`` each call is one backward pass of a window; an infinity in any
+        of them skips the window's step, when it is due.
 
         Args:
             tx: the optimizer.
@@ -160,6 +163,8 @@ class GradScaler:
         scaler_state: GradScalerState,
         found_inf: jax.Array,
         new_scale: float | jax.Array | None = None,
+        *,
+        state: Any = None,
     ) -> GradScalerState:
         """Let the scale grow or shrink: torch's ``scaler.update()``.
 
@@ -167,9 +172,16 @@ class GradScaler:
             scaler_state: the scaler's state.
             found_inf: from `unscale`; of several optimizers, whether any has found one.
             new_scale: a scale to set instead.
+            state: with `accumulate_grads`, the optimizer's state after the step: then the scale
+                moves once for each window, where it ends, as in torch's loop.
+
+        Raises:
+            ValueError: a ``state`` without accumulation.
         """
         if not self.enabled:
             return scaler_state
+        if state is not None:
+            return self._updated_at_the_end(scaler_state, new_scale, state)
         scale, tracker = scaler_state
         if new_scale is not None:
             return GradScalerState(jnp.asarray(new_scale, jnp.float32), tracker)
@@ -183,6 +195,22 @@ class GradScaler:
             jnp.where(found_inf, less, grown),
             jnp.where(found_inf | due, 0, tracker + 1).astype(jnp.int32),
         )
+
+    def _updated_at_the_end(
+        self, scaler_state: GradScalerState, new_scale: float | jax.Array | None, state: Any
+    ) -> GradScalerState:
+        found = accumulations(state)
+        if len(found) != 1:
+            raise ValueError(
+                "state is for the state of one optimizer under accumulate_grads, at whose end the "
+                f"scale is to move; it holds {len(found)}"
+            )
+        ended = found[0].taken == 0
+        updated = self.update(scaler_state, found[0].found_inf, new_scale)
+        moved: GradScalerState = jax.tree.map(
+            lambda new, old: jnp.where(ended, new, old), updated, scaler_state
+        )
+        return moved
 
     def state_dict(self, scaler_state: GradScalerState) -> dict[str, Any]:
         """Return torch's ``scaler.state_dict()``."""
@@ -230,8 +258,14 @@ class GradScaler:
 def _step_unless(
     tx: Any, found_inf: jax.Array, grads: Any, state: Any, params: Any, extra_args: dict[str, Any]
 ) -> Any:
-    return jax.lax.cond(
-        found_inf,
-        lambda: (params, state),
-        lambda: step(tx, grads, state, params, **extra_args),
-    )
+    def stepped() -> Any:
+        return step(tx, grads, state, params, **extra_args)
+
+    if accumulations(state):  # there it is the window's step that is skipped, when it is due
+        before = overflow.set(found_inf)
+        try:
+            return stepped()
+        finally:
+            overflow.reset(before)
+    _, after = jax.eval_shape(stepped)
+    return jax.lax.cond(found_inf, lambda: (params, as_after(state, after)), stepped)

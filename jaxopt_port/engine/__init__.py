@@ -8,10 +8,10 @@ from ._definition import Resumed as Resumed
 from ._groups import Group as Group
 from ._groups import LayoutWarning as LayoutWarning
 from ._groups import Table as Table
-from ._hyperparams import check_settable as check_settable
 from ._hyperparams import get_hyperparams as get_hyperparams
 from ._hyperparams import read_number as read_number
 from ._hyperparams import set_hyperparams as set_hyperparams
+from ._hyperparams import settable as settable
 from ._hyperparams import updates_taken as updates_taken
 from ._hyperparams import write_number as write_number
 from ._optimizer import Optimizer as Optimizer

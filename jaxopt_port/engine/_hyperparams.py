@@ -287,15 +287,26 @@ def write_number(state: GroupsState, groups: Sequence[int], name: str, values: A
     return replace(state, numbers={**state.numbers, name: written(state, name, groups, own)})
 
 
-def check_settable(state: GroupsState, groups: Sequence[int], name: str) -> None:
-    """Raise ValueError for a number that cannot be set in each of the groups."""
-    current = get_hyperparams(state)
+def settable(state: GroupsState, groups: Sequence[int], name: str) -> GroupsState:
+    """Return the state in which a number may be set to anything in each of the groups.
+
+    A group that was built without the state that the number may need (SGD's momentum_buffer) holds
+    it from the next step on, which makes it, as torch does.
+
+    Raises:
+        ValueError: a number that cannot be set.
+    """
+    current, new = get_hyperparams(state), list(state.table.groups)
     for i in groups:
-        with_nan = jax.tree.map(lambda _: math.nan, current[i][name])
         check_names(state, i, [name])
-        options = {k: v for k, v in current[i].items() if k != "name"} | {name: with_nan}
-        group = state.table.groups[i]
-        check_held(group, options, {name}, f" ({group.label})")
+        group = new[i]
+        if group.rule is None or group.holds is None:
+            continue
+        with_nan = jax.tree.map(lambda _: math.nan, current[i][name])
+        needed = group.rule.holds(**{**current[i], name: with_nan})
+        if needed is None or not needed <= group.holds:
+            new[i] = replace(group, holds=None)
+    return replace(state, table=replace(state.table, groups=tuple(new)))
 
 
 def updates_taken(state: GroupsState, group: int) -> Any:

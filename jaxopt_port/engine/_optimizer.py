@@ -293,7 +293,9 @@ def add_param_group(
     definition = tx.definition.extended([group])
     paths = check_params(params)
     assignment = _assignment(definition, old.table, paths, params)
-    fresh = initial_state(definition, Table.new(definition.groups, paths, assignment), params)
+    # The old ones may have come to hold more than they were built with.
+    groups = (*old.table.groups, definition.groups[-1])
+    fresh = initial_state(definition, Table.new(groups, paths, assignment), params)
     return Optimizer.of(definition), replace_groups_state(state, lambda _: _carry(old, fresh))
 
 

@@ -306,7 +306,9 @@ def scalar_kinds(found: GroupsState, group: int) -> dict[str, Any]:
 def group_leaf_states(found: GroupsState, group: int) -> dict[str, dict[str, Any]]:
     """The same as `leaf_states` for the parameters of one group."""
     kinds = scalar_kinds(found, group)
-    vectors = {name: own_value(found.scalars[name]) for name in kinds}
+    # What a group has come to hold since it was built is made in its next step.
+    none = np.zeros(len(found.table.of_clocks))
+    vectors = {name: own_value(found.scalars.get(name, none)) for name in kinds}
     members = found.table.members(group)
     flat = {name: leaves_up_to_held(tree) for name, tree in found.leaves.items()}
     return {

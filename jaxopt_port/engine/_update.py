@@ -85,6 +85,8 @@ def updated(
     definition.check_state(state)
     table = state.table
     table.check_paths(check_params(params))
+    if not table.bare and table.groups != definition.groups:
+        state = _all_made(definition, state, params)
     grads: list[Any] = checked_gradients(updates, params, table.rules)
     leaves, treedef = jax.tree.flatten(to_array(params))
     grads = [grad if grad is None else to_array(grad) for grad in grads]
@@ -121,6 +123,15 @@ def updated(
     trained = np.array([not group.frozen for group in table.groups], np.int32)
     state = replace(state, others=others, counts=state.counts + trained)
     return jax.tree.unflatten(treedef, final), state
+
+
+def _all_made(definition: Definition, state: GroupsState, params: Any) -> GroupsState:
+    """Return the state with what its groups have come to hold since they were built."""
+    fresh = initial_state(definition, state.table, params)
+    now, structures = held_by(fresh.leaves, len(state.table.paths))
+    was, _ = held_by(state.leaves, len(state.table.paths))
+    leaves = as_trees([{**a, **b} for a, b in zip(now, was, strict=True)], structures)
+    return replace(state, leaves=leaves, scalars={**fresh.scalars, **state.scalars})
 
 
 def _own_numbers(member: Member, count: Any) -> dict[str, jax.Array]:

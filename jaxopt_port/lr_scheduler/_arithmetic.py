@@ -22,6 +22,33 @@ from ..numerics import uncontracted
 Value: TypeAlias = Any
 
 
+class StepError(Exception):
+    """An error that torch raises in some steps of a run.
+
+    A traced program has all of a step's branches: one that is refused makes the number NaN, and
+    only where none is left is the error raised.
+    """
+
+
+class EntryError(KeyError, StepError):
+    """A group has no such entry."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(key)
+        self._reason = reason
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}: {self._reason}"
+
+
+class RateError(ValueError, StepError):
+    """There is no number to be set."""
+
+
+class GroupsError(RuntimeError, StepError):
+    """There are more groups than bounds for them."""
+
+
 class Traced:
     """A float64 (a count too), or a condition, in a program that is being traced.
 
@@ -144,13 +171,31 @@ def where(condition: Value, then: Value, otherwise: Value) -> Value:
     Eagerly only the chosen function is called.
     """
     if isinstance(condition, Traced):
-        then, otherwise = _of(then), _of(otherwise)
+        then, otherwise = either(lambda: _of(then), lambda: _of(otherwise), lambda _: math.nan)
         if then is otherwise:
             return then
         return Traced(jnp.where(condition.value, _float64(then), _float64(otherwise)))
     if isinstance(condition, np.ndarray):
         return np.where(condition, _of(then), _of(otherwise))
     return _of(then) if condition else _of(otherwise)
+
+
+def either(
+    then: Callable[[], Any], otherwise: Callable[[], Any], refused: Callable[[Any], Any]
+) -> tuple[Any, Any]:
+    """Return what both branches make; for one that is refused, what is made of the other's."""
+    try:
+        first = then()
+    except StepError as error:
+        try:
+            second = otherwise()
+        except StepError:
+            raise error from None
+        return refused(second), second
+    try:
+        return first, otherwise()
+    except StepError:
+        return first, refused(first)
 
 
 def minimum(a: Value, b: Value) -> Value:
@@ -211,9 +256,3 @@ def looked_up(values: Mapping[Any, float], key: Value, default: float) -> Value:
     numbers = _float64(list(values.values()))
     # The one that is found and zeros: their sum is exact.
     return where(Traced(jnp.any(found)), Traced(jnp.sum(jnp.where(found, numbers, 0.0))), default)
-
-
-def called(function: Callable[[Any], Any], x: Value) -> Value:
-    """Call a user's function of a count; in a traced program it is given a JAX integer."""
-    value = function(x.value.astype(jnp.int64) if isinstance(x, Traced) else x)
-    return Traced(_float64(value)) if is_traced(value) else float(value)

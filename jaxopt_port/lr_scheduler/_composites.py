@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ._arithmetic import Traced, Value, bisect_right, where
+import jax.numpy as jnp
+import numpy as np
+
+from ._arithmetic import Traced, Value, bisect_right, either, raw, where
 from ._groups import Groups
 from ._plateau import ReduceLROnPlateau
 from ._scheduler import LRScheduler
@@ -118,6 +122,7 @@ class SequentialLR(_Composite):
         self, own: Own, groups: Groups, epoch: Value | None = None, *, initial: bool = False
     ) -> None:
         own.last_epoch = own.last_epoch + 1
+        _lengthen(own, len(groups))
         active = bisect_right(self.milestones, own.last_epoch)
         self._advance_from(0, active, own, groups)
 
@@ -149,6 +154,23 @@ class SequentialLR(_Composite):
         own._last_lr = inner._last_lr
 
 
+def _lengthen(own: Own, size: int) -> None:
+    """Give rates that have been set last a NaN for each group that has joined since.
+
+    So they are as long as those of the scheduler that is active, of whichever is traced.
+    """
+    for inner in own._schedulers:
+        if hasattr(inner, "_schedulers"):
+            _lengthen(inner, size)
+        known = len(raw(inner._last_lr))
+        if known < size:
+            absent = np.full(size - known, np.nan)
+            if isinstance(inner._last_lr, Traced):
+                inner._last_lr = Traced(jnp.concatenate([inner._last_lr.value, absent]))
+            else:
+                inner._last_lr = np.concatenate([inner._last_lr, absent])
+
+
 def _undo(own: Own) -> None:
     """Torch's ``recursive_undo``."""
     for inner in own._schedulers:
@@ -168,13 +190,26 @@ def _branch(
     """Do one of two things to the attributes and the groups; where traced, both to copies."""
     if not isinstance(condition, Traced):
         return then(own, groups) if condition else otherwise(own, groups)
-    other_own, other_groups = copied(own), groups.copied()
-    then(own, groups)
-    otherwise(other_own, other_groups)
-    vars(own).update(vars(merge(condition, own, other_own)))
-    groups.lr = where(condition, groups.lr, other_groups.lr)
-    groups.momentum = where(condition, groups.momentum, other_groups.momentum)
+
+    def after(branch: Callable[[Own, Groups], None]) -> tuple[Own, Groups]:
+        made = copied(own), groups.copied()
+        branch(*made)
+        return made
+
+    (own1, groups1), (own2, groups2) = either(
+        lambda: after(then), lambda: after(otherwise), _without_rates
+    )
+    vars(own).update(vars(merge(condition, own1, own2)))
+    groups.lr = where(condition, groups1.lr, groups2.lr)
+    groups.momentum = where(condition, groups1.momentum, groups2.momentum)
     return None
+
+
+def _without_rates(made: tuple[Own, Groups]) -> tuple[Own, Groups]:
+    """Return what a branch leaves behind that torch refuses: NaN for the rates."""
+    own, groups = copied(made[0]), made[1].copied()
+    groups.lr = own._last_lr = groups.lr * math.nan
+    return own, groups
 
 
 @dataclass(frozen=True)

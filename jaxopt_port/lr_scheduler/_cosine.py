@@ -10,6 +10,7 @@ import numpy as np
 
 from ._arithmetic import Value, cos, floor, is_traced, log, truncated, where
 from ._groups import Groups
+from ._messages import MORE_GROUPS
 from ._scheduler import EpochScheduler, LRScheduler
 from ._state import Own, SchedulerState
 
@@ -49,7 +50,7 @@ class CosineAnnealingLR(EpochScheduler):
         epoch, last = own.last_epoch, self.T_max
 
         def turn() -> Value:
-            height = self._base_lrs(own, groups) - self.eta_min
+            height = self._base_lrs(own, groups, MORE_GROUPS) - self.eta_min
             return groups.lr + height * (1 - math.cos(math.pi / last)) / 2
 
         def between() -> Value:

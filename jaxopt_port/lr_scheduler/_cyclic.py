@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ._arithmetic import Value, called, floor, where
+from ._arithmetic import Value, floor, where
+from ._functions import attributes_of, called
 from ._groups import Groups
 from ._scheduler import EpochScheduler
 from ._state import Own
-from ._state_dict import attributes_of
 
 
 def _listed(value: Any, size: int) -> list[Any]:
@@ -127,15 +127,16 @@ class CyclicLR(EpochScheduler):
         return self.gamma**x
 
     def _get_lr(self, own: Own, groups: Groups, initial: bool) -> Value:
+        base_lrs = self._base_lrs(own, groups)
         cycle = floor(1 + own.last_epoch / self._total_size)
         x = 1.0 + own.last_epoch / self._total_size - cycle
         ratio = self._step_ratio
         height = where(x <= ratio, lambda: x / ratio, lambda: (x - 1) / (ratio - 1))
         scale = self._scale(cycle if self.scale_mode == "cycle" else own.last_epoch)
         if self.cycle_momentum:
+            groups.check_momentum()
             lower = groups.listed("base_momentum", self.base_momentum)
             upper = groups.listed("max_momentum", self.max_momentum)
             groups.momentum = upper - (upper - lower) * height * scale
-        base_lrs = self._base_lrs(own, groups)
         max_lrs = groups.listed("max_lr", self.max_lr)
         return base_lrs + (max_lrs - base_lrs) * height * scale

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..engine import (
-    check_settable,
     find_groups_state,
     read_number,
     replace_groups_state,
+    settable,
     updates_taken,
     write_number,
 )
-from ._arithmetic import Traced, Value, is_traced, raw, where
+from ._arithmetic import EntryError, RateError, Traced, Value, is_traced, raw, where
 
 State = TypeVar("State")
 
@@ -36,7 +36,8 @@ class Groups:
         lr: learning rates.
         momentum: momenta, or the first of each pair of betas; None where there are neither.
         use_beta1: whether they are betas.
-        entries: what torch's schedulers keep in ``param_groups``. A NaN is a group without one.
+        entries: what torch's schedulers keep in ``param_groups``. A NaN is a group without one;
+            groups that have joined since have none.
         frozen: how many more groups there are, which are not counted.
         stepped: tells whether the optimizer has been stepped; None where that is not known.
     """
@@ -94,15 +95,29 @@ class Groups:
         held = self.entries.get(name)
         if held is None:
             return 0
-        if isinstance(held, Traced) or not np.isnan(held).any():
-            return None
-        return int(np.flatnonzero(np.isnan(held))[0])
+        if not isinstance(held, Traced) and np.isnan(held).any():
+            return int(np.flatnonzero(np.isnan(held))[0])
+        known = len(raw(held))
+        return known if known < len(self) else None
 
     def entry(self, name: str) -> Value:
         """Return ``[group[name] for group in param_groups]``, or raise torch's KeyError."""
-        if self.missing(name) is not None:
-            raise KeyError(name)
+        index = self.missing(name)
+        if index is not None:
+            raise EntryError(
+                name,
+                f"the scheduler has given group {index} none; begin again with init for groups "
+                f"that have joined since{self.not_counted()}",
+            )
         return self.entries[name]
+
+    def check_joined(self, known: int, words: str) -> None:
+        """Raise torch's error where a scheduler has begun with another number of groups."""
+        if known != len(self):
+            raise RateError(
+                f"{words}: the scheduler began with {known} groups, the optimizer has {len(self)} "
+                f"now; begin again with init{self.not_counted()}"
+            )
 
 
 def entries_of(
@@ -113,13 +128,15 @@ def entries_of(
         return {}
     # A group that rests for now is frozen and has its rate all the same.
     trained = [g for g in param_groups if not g.get("frozen", False) or g.keys() & {*_LR}]
-    if len(trained) != len(groups):
+    if len(trained) > len(groups):
         raise ValueError(
             f"param_groups has {len(trained)} groups, the optimizer has {len(groups)}."
             + groups.not_counted()
         )
+    # No scheduler has given any to those that have joined since.
+    joined: list[Mapping[str, Any]] = [{}] * (len(groups) - len(trained))
     return {
-        name: np.array([float(group.get(name, np.nan)) for group in trained])
+        name: np.array([float(group.get(name, np.nan)) for group in (*trained, *joined)])
         for name in ENTRIES
         if any(name in group for group in trained)
     }
@@ -182,7 +199,7 @@ class Written:
             if name is None or value is read:
                 continue
             if first:
-                check_settable(found, self.trained, name)
+                found = settable(found, self.trained, name)
             values = raw(value)
             if self._pairs and name == self.momentum_name:
                 values = self._pair(values)

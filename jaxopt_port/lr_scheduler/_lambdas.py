@@ -9,11 +9,12 @@ from typing import Any, TypeAlias
 import jax.numpy as jnp
 import numpy as np
 
-from ._arithmetic import Traced, Value, called, raw
+from ._arithmetic import Traced, Value, raw
+from ._functions import attributes_of, called, tabled
 from ._groups import Groups
+from ._messages import MORE_GROUPS
 from ._scheduler import EpochScheduler
 from ._state import Own
-from ._state_dict import attributes_of
 
 Lambda: TypeAlias = Callable[[Any], Any]
 
@@ -22,6 +23,12 @@ Lambda: TypeAlias = Callable[[Any], Any]
 class _OfLambda(EpochScheduler):
     lr_lambda: Lambda | Sequence[Lambda]
     last_epoch: int = -1
+    total_steps: int | None = None
+
+    def _check(self) -> None:
+        steps = self.total_steps
+        if steps is not None and (not isinstance(steps, int) or steps <= 0):
+            raise ValueError(f"Expected positive integer total_steps, but got {steps}")
 
     def _lambdas(self, size: int) -> list[Lambda]:
         given: Any = self.lr_lambda
@@ -29,6 +36,13 @@ class _OfLambda(EpochScheduler):
 
     def _arguments(self, size: int) -> dict[str, Any]:
         return {"lr_lambdas": [attributes_of(function) for function in self._lambdas(size)]}
+
+    def _called(self, function: Lambda, epoch: Value) -> Value:
+        if self.total_steps is not None:
+            return tabled(function, epoch, self.total_steps)
+        remedy = f", or give {type(self).__name__} the length of the schedule as total_steps, and "
+        remedy += "it is called beforehand for each epoch"
+        return called(function, epoch, remedy)
 
     def _construct(self, groups: Groups) -> Own:
         given = len(self._lambdas(len(groups)))
@@ -38,10 +52,12 @@ class _OfLambda(EpochScheduler):
             )
         return super()._construct(groups)
 
-    def _factors(self, own: Own, groups: Groups) -> Value:
-        """Return each group's function of the epoch."""
-        functions = self._lambdas(len(groups))
-        factors = [called(function, own.last_epoch) for function in functions]
+    def _factors(self, own: Own) -> Value:
+        """Return the function of the epoch of each group that there was at the beginning."""
+        functions = self._lambdas(len(raw(own.base_lrs)))
+        # Groups that have one function call it once.
+        made = {id(function): self._called(function, own.last_epoch) for function in functions}
+        factors = [made[id(function)] for function in functions]
         if any(isinstance(factor, Traced) for factor in factors):
             return Traced(jnp.stack([jnp.asarray(raw(factor), jnp.float64) for factor in factors]))
         return np.array(factors)
@@ -55,8 +71,12 @@ class LambdaLR(_OfLambda):
 
     Args:
         lr_lambda: a function of the epoch, or one for each group. Under ``jit`` it is given a
-            traced JAX integer, so there it must choose by ``jnp.where`` and not by ``if``.
+            traced JAX integer, so there it must choose by ``jnp.where`` and not by ``if``, unless
+            ``total_steps`` is given.
         last_epoch: -1 to begin; otherwise the epoch after which a run is resumed.
+        total_steps: how many steps the schedule has. Then any function will do: under ``jit`` its
+            factors are calculated beforehand, and are Python's to the bit. It may be stepped so
+            many times; one step more raises, and under ``jit`` makes the learning rate NaN.
 
     Raises:
         ValueError: by `init`, another number of functions than there are groups.
@@ -69,7 +89,7 @@ class LambdaLR(_OfLambda):
     """
 
     def _get_lr(self, own: Own, groups: Groups, initial: bool) -> Value:
-        return self._base_lrs(own, groups) * self._factors(own, groups)
+        return self._base_lrs(own, groups) * self._factors(own)
 
 
 @dataclass(frozen=True)
@@ -80,8 +100,12 @@ class MultiplicativeLR(_OfLambda):
 
     Args:
         lr_lambda: a function of the epoch, or one for each group. Under ``jit`` it is given a
-            traced JAX integer, so there it must choose by ``jnp.where`` and not by ``if``.
+            traced JAX integer, so there it must choose by ``jnp.where`` and not by ``if``, unless
+            ``total_steps`` is given.
         last_epoch: -1 to begin; otherwise the epoch after which a run is resumed.
+        total_steps: how many steps the schedule has. Then any function will do: under ``jit`` its
+            factors are calculated beforehand, and are Python's to the bit. It may be stepped so
+            many times; one step more raises, and under ``jit`` makes the learning rate NaN.
 
     Raises:
         TypeError: what is given is not callable.
@@ -95,6 +119,7 @@ class MultiplicativeLR(_OfLambda):
     """
 
     def _check(self) -> None:
+        super()._check()
         for function in self._lambdas(1):
             if not callable(function):
                 raise TypeError(
@@ -102,4 +127,7 @@ class MultiplicativeLR(_OfLambda):
                 )
 
     def _get_lr(self, own: Own, groups: Groups, initial: bool) -> Value:
-        return groups.lr if initial else groups.lr * self._factors(own, groups)
+        if initial:
+            return groups.lr
+        groups.check_joined(len(raw(own.base_lrs)), MORE_GROUPS)
+        return groups.lr * self._factors(own)

@@ -26,3 +26,7 @@ NO_INITIAL_LR = (
     "optimizer state\n"
     "2. You're using last_epoch >= 0 for a fresh training run (not recommended)"
 )
+
+# Of ``zip(..., strict=True)``, where a group has joined.
+FEWER_RATES = "zip() argument 2 is shorter than argument 1"
+MORE_GROUPS = "zip() argument 2 is longer than argument 1"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ._arithmetic import Value, cos, where
+from ._arithmetic import RateError, Value, cos, where
 from ._groups import Groups
 from ._scheduler import EpochScheduler
 from ._state import Own
@@ -156,12 +156,9 @@ class OneCycleLR(EpochScheduler):
         anneal = _anneal_cos if self.anneal_strategy == "cos" else _anneal_linear
 
         def too_many() -> Value:
-            if isinstance(step, int):
-                raise ValueError(
-                    f"Tried to step {step} times. The specified number of total steps is "
-                    f"{self._steps}"
-                )
-            return math.nan
+            raise RateError(
+                f"Tried to step {step} times. The specified number of total steps is {self._steps}"
+            )
 
         def annealed(index: int, of: str) -> Value:
             phase = phases[index]
@@ -177,7 +174,8 @@ class OneCycleLR(EpochScheduler):
                 return here()
             return where(step <= end_step, here, lambda: annealed(index + 1, of))
 
-        lr = where(step > self._steps, too_many, lambda: annealed(0, "lr"))
+        lr = where(step <= self._steps, lambda: annealed(0, "lr"), too_many)
         if self.cycle_momentum:
+            groups.check_momentum()
             groups.momentum = annealed(0, "momentum")
         return lr

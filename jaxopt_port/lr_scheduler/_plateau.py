@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from .._compat import varying_axes
-from ._arithmetic import Value, is_traced, maximum, where
+from ._arithmetic import GroupsError, Value, is_traced, maximum, where
 from ._groups import Groups
 from ._messages import EPOCH_DEPRECATION
 from ._scheduler import LRScheduler, whole
@@ -157,7 +157,7 @@ class ReduceLROnPlateau(LRScheduler):
     def _reduced(self, groups: Groups) -> Value:
         min_lrs = np.array(self._min_lrs(len(groups)), np.float64)
         if len(min_lrs) != len(groups):
-            raise RuntimeError(
+            raise GroupsError(
                 f"The number of param groups in the `optimizer` ({len(groups)}) differs from when "
                 f"`ReduceLROnPlateau` was initialized ({len(min_lrs)}), usually due to a new param "
                 "group being added to the optimizer. Please make a scheduler with as many values "

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..numerics import decoded
-from ._arithmetic import is_traced, raw
+from ._arithmetic import StepError, is_traced, raw
+from ._functions import UntraceableError
 from ._groups import Groups
-from ._state import decode, decode_value, encode, encode_value
+from ._state import Own, decode, decode_value, encode, encode_value
 
 if TYPE_CHECKING:
     from ._scheduler import LRScheduler
@@ -47,16 +48,31 @@ def as_schedule(
             values = encode(own, before, values)
             return (values, entries, lr, encode_value(groups.momentum)), lr[0]
 
-    with jax.ensure_compile_time_eval():
-        end, parts = jax.jit(lambda: jax.lax.scan(step, start, length=total_steps))()
-        end, parts = jax.tree.map(np.asarray, (end, parts))
-    table = np.concatenate([[first], decoded(parts)])
+    end: Any = None
+    try:
+        with jax.ensure_compile_time_eval():
+            end, parts = jax.jit(lambda: jax.lax.scan(step, start, length=total_steps))()
+            end, parts = jax.tree.map(np.asarray, (end, parts))
+        table = np.concatenate([[first], decoded(parts)])
+    except UntraceableError:
+        with jax.enable_x64(True), np.errstate(all="ignore"):
+            table = _stepped_eagerly(scheduler, own, groups, total_steps)
 
     @jax.jit
-    def after_table(more: jax.Array) -> jax.Array:
+    def after(more: jax.Array) -> jax.Array:
         last = jax.lax.fori_loop(0, more, lambda _, carried: step(carried)[0], end)[2]
         with jax.enable_x64(True):
             return jnp.asarray(raw(decode_value(last, traced=True))[0])
+
+    def after_table(more: Any) -> Any:
+        if end is None and is_traced(more):
+            return np.nan
+        if end is None:
+            raise ValueError(
+                f"the schedule has {total_steps} steps, since a function in it cannot be traced; "
+                "give as_schedule more total_steps"
+            )
+        return after(more)
 
     def rate_at(epoch: Any) -> Any:
         if not is_traced(epoch):
@@ -74,3 +90,18 @@ def as_schedule(
             return jnp.asarray(rate, dtype)
 
     return schedule
+
+
+def _stepped_eagerly(
+    scheduler: LRScheduler, own: Own, groups: Groups, total_steps: int
+) -> np.ndarray[Any, Any]:
+    """Return the same table without a trace: NaN from where a step is refused."""
+    table = np.full(total_steps + 1, np.nan)
+    table[0] = groups.lr[0]
+    try:
+        for step in range(1, total_steps + 1):
+            scheduler._advance(own, groups)
+            table[step] = groups.lr[0]
+    except StepError:
+        pass
+    return table

@@ -12,11 +12,11 @@ import jax
 import numpy as np
 
 from ..numerics import decoded
-from ._arithmetic import Traced, Value, is_traced, lift
+from ._arithmetic import Traced, Value, is_traced, lift, raw
 from ._groups import ENTRIES, Groups, Written, entries_of
-from ._messages import EPOCH_DEPRECATION, NO_INITIAL_LR, STEP_ORDER
+from ._messages import EPOCH_DEPRECATION, FEWER_RATES, NO_INITIAL_LR, STEP_ORDER
 from ._schedule import as_schedule
-from ._state import Own, SchedulerState, copied, decode, decode_value, encode, encode_value
+from ._state import Own, SchedulerState, copied, decode, decode_value, encode, encode_entries
 from ._state_dict import loaded, state_dict
 
 State = TypeVar("State")
@@ -81,13 +81,18 @@ class LRScheduler:
     def param_groups(self, sched_state: SchedulerState) -> list[dict[str, float]]:
         """Return what torch's schedulers keep in ``optimizer.param_groups``, for each group.
 
+        A group that has joined since the scheduler began has no entries.
+
         Where both states go to torch as state dicts, the optimizer's groups need these entries too:
         ``OneCycleLR`` reads them at every step.
         """
         self._check_state(sched_state)
         columns = {name: _listed(parts) for name, parts in sched_state.param_groups.items()}
         size = len(sched_state.values["_last_lr"])
-        return [{name: column[i] for name, column in columns.items()} for i in range(size)]
+        return [
+            {name: column[i] for name, column in columns.items() if i < len(column)}
+            for i in range(size)
+        ]
 
     def state_dict(self, sched_state: SchedulerState) -> dict[str, Any]:
         """Return torch's ``scheduler.state_dict()``: its names, nesting and values.
@@ -130,7 +135,9 @@ class LRScheduler:
             base_lr: the optimizer's learning rate before the scheduler begins.
             steps_per_epoch: optimizer steps to one step of the scheduler.
             total_steps: how many steps of the scheduler to calculate beforehand. For a later count
-                the schedule goes on from there each time it is called: right, but slow.
+                the schedule goes on from there each time it is called: right, but slow. With a
+                function that cannot be traced (a Python ``if`` of the epoch) it ends there: a later
+                count raises, and under ``jit`` gives NaN.
 
         Raises:
             ValueError: a scheduler that follows a metric.
@@ -189,13 +196,9 @@ class LRScheduler:
         """The same where an epoch is given; torch has a closed form for some."""
         return self._get_lr(own, groups, False)
 
-    def _base_lrs(self, own: Own, groups: Groups) -> Value:
-        size = len(own.base_lrs.value if isinstance(own.base_lrs, Traced) else own.base_lrs)
-        if size != len(groups):
-            raise ValueError(
-                f"the scheduler began with {size} groups, the optimizer has {len(groups)} now; "
-                f"begin again with init{groups.not_counted()}"
-            )
+    def _base_lrs(self, own: Own, groups: Groups, words: str = FEWER_RATES) -> Value:
+        """Return an initial rate for each group, or raise torch's error, in its words."""
+        groups.check_joined(len(raw(own.base_lrs)), words)
         return own.base_lrs
 
     # ── from arrays to torch's attributes and back ─────────────────────────────────────────────
@@ -216,8 +219,7 @@ class LRScheduler:
             return written.state(groups), dataclasses.replace(sched_state, values=values)
 
     def _encoded(self, own: Own, groups: Groups) -> SchedulerState:
-        entries = {name: encode_value(value) for name, value in sorted(groups.entries.items())}
-        return SchedulerState(encode(own), entries, self.kind)
+        return SchedulerState(encode(own), encode_entries(groups.entries), self.kind)
 
     @property
     def kind(self) -> str:

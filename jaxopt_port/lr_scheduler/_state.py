@@ -71,6 +71,18 @@ def _unchanged(value: Any, before: Any, arrays: Any, name: str) -> Any:
     return encode_value(value)
 
 
+def encode_entries(entries: dict[str, Value]) -> dict[str, Any]:
+    """Return the groups' entries as arrays; groups at the end that have none are left out."""
+    return {name: encode_value(_known(value)) for name, value in sorted(entries.items())}
+
+
+def _known(value: Value) -> Value:
+    if isinstance(value, Traced):
+        return value
+    held = np.flatnonzero(~np.isnan(value))
+    return value[: held[-1] + 1] if len(held) else value[:0]
+
+
 def encode_value(value: Value) -> Any:
     value = raw(value)
     return np.asarray(value, np.int32) if isinstance(value, int) else encoded(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import types
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +17,6 @@ if TYPE_CHECKING:
     from ._scheduler import LRScheduler
 
 
-def attributes_of(function: Any) -> dict[str, Any] | None:
-    """Return what torch saves of a user's function: the attributes of a callable object."""
-    return None if isinstance(function, types.FunctionType) else vars(function).copy()
-
-
 def schedulers_of(scheduler: Any) -> tuple[Any, ...]:
     schedulers: tuple[Any, ...] = getattr(scheduler, "schedulers", ())
     return schedulers
@@ -32,7 +26,8 @@ def state_dict(scheduler: LRScheduler, own: Own) -> dict[str, Any]:
     held = {name: _plain(value) for name, value in vars(own).items() if name != "_schedulers"}
     if "use_beta1" in held:
         held["use_beta1"] = bool(held["use_beta1"])
-    state = {**scheduler._arguments(len(held["_last_lr"])), **held}
+    # Groups that have joined since count among the rates that were set last alone.
+    state = {**scheduler._arguments(len(held.get("base_lrs", held["_last_lr"]))), **held}
     if "_step_count" in held:
         state["_is_initial"] = False
         if not schedulers_of(scheduler):
@@ -45,7 +40,9 @@ def state_dict(scheduler: LRScheduler, own: Own) -> dict[str, Any]:
 
 def _plain(value: Value) -> Any:
     if isinstance(value, np.ndarray):
-        return value.tolist()
+        # A NaN at the end is a group that it has not met.
+        set_ = np.flatnonzero(~np.isnan(value))
+        return value[: set_[-1] + 1 if len(set_) else None].tolist()
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -106,8 +103,10 @@ def _same(key: str, saved: Any, value: Any) -> bool:
 
 def _load(scheduler: Any, own: Own, state_dict: Mapping[str, Any]) -> None:
     name = type(scheduler).__name__
-    for key, value in scheduler._arguments(len(_first_lrs(state_dict))).items():
-        if key in state_dict and not _same(key, state_dict[key], value):
+    for key in scheduler._arguments(1):
+        saved = state_dict.get(key)
+        value = scheduler._arguments(len(saved) if isinstance(saved, list) else 1)[key]
+        if key in state_dict and not _same(key, saved, value):
             raise ValueError(
                 f"the state dict was saved by a {name} with {key} {state_dict[key]!r}, this one "
                 f"has {value!r}; make the scheduler with the arguments it was saved with"

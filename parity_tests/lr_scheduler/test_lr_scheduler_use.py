@@ -151,13 +151,6 @@ def test_eager_and_compiled_steps_mix(state):
     assert jax.tree.map(jnp.result_type, mixed) == jax.tree.map(jnp.result_type, eager)
 
 
-def test_a_function_that_branches_says_what_to_do(state):
-    scheduler = lrs.LambdaLR(lambda epoch: 1.0 if epoch < 3 else 0.1)
-    scheduler.step(*scheduler.init(state))
-    with pytest.raises(jax.errors.TracerBoolConversionError):
-        jax.jit(scheduler.step)(*scheduler.init(state))
-
-
 # ── schedules ──────────────────────────────────────────────────────────────────────────────────
 
 SCHEDULES = {

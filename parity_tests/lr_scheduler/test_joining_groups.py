@@ -1,0 +1,164 @@
+"""Groups that join in mid-run: what torch's schedulers do, or refuse, here too; then in a scan."""
+
+import itertools
+import random
+
+import jax
+import numpy as np
+import pytest
+
+from parity_tests.oracles.joining_groups import (
+    Joining,
+    PortSide,
+    port_run,
+    scanned,
+    torch_run,
+)
+
+CASES = {
+    "lambda": Joining(lambda s: s.LambdaLR(lambda e: 0.9**e)),
+    "lambda list": Joining(lambda s: s.LambdaLR([lambda e: 0.9**e, lambda e: 0.8**e])),
+    "multiplicative": Joining(lambda s: s.MultiplicativeLR(lambda e: 0.95)),
+    "multiplicative list": Joining(lambda s: s.MultiplicativeLR([lambda e: 0.9, lambda e: 0.8])),
+    "step": Joining(lambda s: s.StepLR(3, 0.5)),
+    "multistep": Joining(lambda s: s.MultiStepLR([2, 4, 4, 9], 0.5)),
+    "constant": Joining(lambda s: s.ConstantLR(0.5, 6)),
+    "linear": Joining(lambda s: s.LinearLR(0.25, total_iters=8)),
+    "exponential": Joining(lambda s: s.ExponentialLR(0.9)),
+    "polynomial": Joining(lambda s: s.PolynomialLR(9, 2.0)),
+    "cosine": Joining(lambda s: s.CosineAnnealingLR(30)),
+    "cosine that turns": Joining(lambda s: s.CosineAnnealingLR(5)),
+    "restarts": Joining(lambda s: s.CosineAnnealingWarmRestarts(4, 2)),
+    "cyclic": Joining(lambda s: s.CyclicLR(0.01, 0.1, 4)),
+    "cyclic without momentum": Joining(lambda s: s.CyclicLR(0.01, 0.1, 4, cycle_momentum=False)),
+    "cyclic lists": Joining(lambda s: s.CyclicLR([0.01, 0.02], [0.1, 0.2], 4)),
+    "cyclic betas": Joining(lambda s: s.CyclicLR(0.01, 0.1, 4), "Adam"),
+    "onecycle": Joining(lambda s: s.OneCycleLR(0.1, 20)),
+    "onecycle without momentum": Joining(lambda s: s.OneCycleLR(0.1, 20, cycle_momentum=False)),
+    "onecycle in its last phase": Joining(lambda s: s.OneCycleLR(0.1, 20, pct_start=0.1)),
+    "onecycle three phases": Joining(lambda s: s.OneCycleLR(0.1, 20, three_phase=True)),
+    "onecycle betas": Joining(lambda s: s.OneCycleLR(0.1, 20), "Adam"),
+    "onecycle lists": Joining(lambda s: s.OneCycleLR([0.1, 0.2], 20)),
+    "onecycle too short": Joining(lambda s: s.OneCycleLR(0.1, 7)),
+    "plateau": Joining(lambda s: s.ReduceLROnPlateau(patience=1), told="metric"),
+    "plateau that waits": Joining(lambda s: s.ReduceLROnPlateau(patience=50), told="metric"),
+    "plateau list": Joining(
+        lambda s: s.ReduceLROnPlateau(patience=50, min_lr=[0.1, 0.2]), told="metric"
+    ),
+    "plateau list that reduces": Joining(
+        lambda s: s.ReduceLROnPlateau(patience=4, min_lr=[0.01, 0.02]), told="metric"
+    ),
+    "swa": Joining(lambda s: s.SWALR(0.02, 5)),
+    "swa linear list": Joining(lambda s: s.SWALR([0.02, 0.01], 5, "linear")),
+    "swa at once": Joining(lambda s: s.SWALR(0.02, 0)),
+    "sequential": Joining(
+        lambda s: s.SequentialLR([s.LinearLR(0.1, total_iters=4), s.ExponentialLR(0.9)], [6])
+    ),
+    "sequential cosine": Joining(
+        lambda s: s.SequentialLR([s.LinearLR(0.1, total_iters=4), s.CosineAnnealingLR(90)], [2])
+    ),
+    "sequential cosine to come": Joining(
+        lambda s: s.SequentialLR([s.LinearLR(0.1, total_iters=4), s.CosineAnnealingLR(90)], [9])
+    ),
+    "sequential onecycle to come": Joining(
+        lambda s: s.SequentialLR([s.StepLR(3), s.OneCycleLR(0.1, 30)], [9])
+    ),
+    "sequential onecycle past": Joining(
+        lambda s: s.SequentialLR([s.OneCycleLR(0.1, 30), s.ExponentialLR(0.9)], [3])
+    ),
+    "sequential three": Joining(
+        lambda s: s.SequentialLR([s.ConstantLR(), s.StepLR(2), s.LambdaLR(lambda e: 0.5)], [3, 9])
+    ),
+    "chained": Joining(
+        lambda s: s.ChainedScheduler([s.LinearLR(0.2, total_iters=5), s.StepLR(6, 0.5)])
+    ),
+    "chained cosine": Joining(
+        lambda s: s.ChainedScheduler([s.ConstantLR(0.5, 3), s.CosineAnnealingLR(90)])
+    ),
+    "chained swa": Joining(lambda s: s.ChainedScheduler([s.ConstantLR(0.5, 3), s.SWALR(0.1, 5)])),
+    "three deep": Joining(
+        lambda s: s.SequentialLR(
+            [
+                s.ChainedScheduler(
+                    [
+                        s.SequentialLR([s.LinearLR(0.1), s.CosineAnnealingLR(90)], [4]),
+                        s.ExponentialLR(0.99),
+                    ]
+                ),
+                s.StepLR(2, 0.7),
+                s.SWALR(0.01, 4),
+            ],
+            [6, 10],
+        )
+    ),
+    "three deep chained": Joining(
+        lambda s: s.ChainedScheduler(
+            [
+                s.SequentialLR(
+                    [s.SequentialLR([s.ConstantLR(0.5), s.StepLR(2, 0.9)], [2]), s.LinearLR()], [8]
+                ),
+                s.ChainedScheduler([s.MultiStepLR([9], 0.5), s.ExponentialLR(0.9)]),
+            ]
+        )
+    ),
+    "epoch step": Joining(lambda s: s.StepLR(3, 0.9), told="epoch"),
+    "epoch exponential": Joining(lambda s: s.ExponentialLR(0.9), told="epoch"),
+    "epoch restarts": Joining(lambda s: s.CosineAnnealingWarmRestarts(3, 2), told="epoch"),
+}
+
+# Before which steps groups join; -1 is before the scheduler is made.
+TIMES = [(-1,), (0,), (-1, 2), (4,), (0, 7)]
+GRID = list(itertools.product(CASES, TIMES))
+SAMPLE = random.Random(0).sample(GRID, 60)
+
+
+@pytest.mark.parametrize(
+    ("name", "joins"),
+    [c if c in SAMPLE else pytest.param(*c, marks=pytest.mark.exhaustive) for c in GRID],
+)
+def test_rates_and_refusals_are_torchs(name, joins):
+    theirs, ours = torch_run(CASES[name], joins), port_run(CASES[name], joins)
+    assert len(ours.rates) == len(theirs.rates)
+    for step, (a, b) in enumerate(zip(ours.rates, theirs.rates, strict=True)):
+        np.testing.assert_array_equal(a, b, err_msg=f"after step {step - 1}")
+    assert ours.last_lrs == theirs.last_lrs
+    if theirs.error is None:
+        assert ours.error is None
+        # torch lists a plateau's least rates anew when it next reduces one.
+        ours.state_dict.pop("min_lrs", None), theirs.state_dict.pop("min_lrs", None)
+        assert ours.state_dict == theirs.state_dict
+    else:
+        assert isinstance(ours.error, type(theirs.error))
+        assert str(ours.error).startswith(str(theirs.error).partition("Please")[0])
+
+
+LAST = 4
+OUTCOMES = {name: torch_run(case, (LAST,)) for name, case in CASES.items()}
+AT_ONCE = [name for name, run in OUTCOMES.items() if len(run.rates) == LAST + 1]
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_what_torch_refuses_at_once_is_refused_when_traced(name):
+    side = PortSide(CASES[name], (LAST,))
+    for i in range(LAST):
+        side.step(i)
+    side.join_before(LAST)
+    with pytest.raises(type(OUTCOMES[name].error), match="the scheduler"):
+        side.step(LAST, lambda *args: jax.eval_shape(side.scheduler.step, *args))
+
+
+@pytest.mark.slow
+def test_what_torch_goes_on_with_goes_on_in_a_scan():
+    going_on = {name: case for name, case in CASES.items() if name not in AT_ONCE}
+    assert len(going_on) > 20
+    for name, (rates, side) in scanned(going_on, (LAST,)).items():
+        theirs = OUTCOMES[name]
+        expected = [rate[0] for rate in theirs.rates[LAST + 1 :]]
+        rates = rates[:, [0, 1, 3]]  # the third group is that of what was frozen
+        np.testing.assert_array_equal(rates[: len(expected)], expected, err_msg=name)
+        if theirs.error is None:
+            saved = side.scheduler.state_dict(side.own)
+            saved.pop("min_lrs", None), theirs.state_dict.pop("min_lrs", None)
+            assert saved == theirs.state_dict, name
+        else:  # where torch refuses a step, the rates are NaN
+            assert np.isnan(rates[len(expected) :]).all(), name
