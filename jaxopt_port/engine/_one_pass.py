@@ -47,8 +47,8 @@ def _kernel(
     names: tuple[str, ...],
     arrays: tuple[Any, ...],
     numbers: tuple[Any, ...],
-) -> tuple[kernels.Source, str] | None:
-    """Return the kernel for leaves of one shape and its target, if it can be had."""
+) -> tuple[kernels.Source, kernels.Kernel] | None:
+    """Return the kernel for leaves of one shape, begun aside; None where there can be none."""
 
     def update(given: Sequence[Any], numbers: Any) -> list[Any]:
         grad, param, *state = given
@@ -61,8 +61,7 @@ def _kernel(
         source = kernels.written(update, arrays, dict(numbers))
     except kernels.UnsupportedError:
         return None
-    target = kernels.target(source)
-    return None if target is None else (source, target)
+    return source, kernels.prepared(source)
 
 
 def _shape(x: Any) -> jax.ShapeDtypeStruct | None:
@@ -86,7 +85,9 @@ def updated(
     Returns:
         By index, the new parameter and the new state.
     """
-    calls: dict[tuple[str, Any], tuple[kernels.Source, list[int]]] = {}
+    if not kernels.worthwhile([leaf.param.size for leaf in leaves]):
+        return {}
+    calls: dict[tuple[kernels.Kernel, Any], tuple[kernels.Source, list[int]]] = {}
     for i, leaf in enumerate(leaves):
         shapes = tuple(map(_shape, leaf.arrays))
         if None in shapes or on_explicit_mesh(leaf.param):
@@ -95,16 +96,16 @@ def updated(
         numbers = tuple(
             (name, jax.ShapeDtypeStruct(v.shape[1:], v.dtype)) for name, v in vectors.items()
         )
-        kernel = _kernel(update_leaf, tuple(leaf.state), shapes, numbers)
-        if kernel is not None:
-            source, target = kernel
-            calls.setdefault((target, leaf.param.dtype), (source, []))[1].append(i)
+        found = _kernel(update_leaf, tuple(leaf.state), shapes, numbers)
+        if found is not None:
+            source, kernel = found
+            calls.setdefault((kernel, leaf.param.dtype), (source, []))[1].append(i)
     made: dict[int, tuple[jax.Array, dict[str, Any]]] = {}
-    for (target, dtype), (source, indices) in calls.items():
+    for (kernel, dtype), (source, indices) in calls.items():
         for begin in range(0, len(indices), _LEAVES_PER_CALL):
             batch = indices[begin : begin + _LEAVES_PER_CALL]
             of_call = [leaves[i] for i in batch]
-            results = _called(update_leaf, source, target, of_call, vectors_for(dtype), entries)
+            results = _called(update_leaf, source, kernel, of_call, vectors_for(dtype), entries)
             made |= dict(zip(batch, results, strict=True))
     return made
 
@@ -112,7 +113,7 @@ def updated(
 def _called(
     update_leaf: LeafUpdate,
     source: kernels.Source,
-    target: str,
+    kernel: kernels.Kernel,
     leaves: Sequence[Leaf],
     vectors: Mapping[str, jax.Array],
     entries: Callable[[Any, int], dict[str, jax.Array]],
@@ -134,6 +135,9 @@ def _called(
         return made
 
     def quick(*flat: Any) -> list[Any]:
+        target = kernel.target()  # asked for as late as can be: when the program is lowered
+        if target is None:
+            return plain(*flat)
         vectors, arrays = jax.tree.unflatten(structure, flat)
         with jax.enable_x64(True):
             columns = jax.vmap(source.numbers)(vectors) or [jnp.zeros(1, jnp.float64)]
