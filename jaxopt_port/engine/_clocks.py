@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +36,18 @@ def split_clocks(
             origin.append(clock)
             goes_on.append(False)
     return tuple(new), origin, goes_on
+
+
+def check_counts(scalars: Mapping[str, Any], n: int) -> None:
+    """Raise ValueError for a state whose arrays and static part are of different steps."""
+    for name, vector in scalars.items():
+        if np.shape(vector)[:1] != (n,):
+            raise ValueError(
+                f"the state has {np.shape(vector)[0]} counts of {name!r} where its static part "
+                f"knows of {n}. Gradients that are None part those who count steps together, and "
+                "this static part is of before: take it anew after such a step (what nnx.split, "
+                "or jax.tree.structure, returns), or take the first such step outside of jit"
+            )
 
 
 def ticked(

@@ -14,6 +14,7 @@ from ._arguments import Arguments, as_number, check_values, first_value
 from ._checks import (
     check_params,
 )
+from ._clocks import check_counts
 from ._factory import arguments_of, is_whole_tree, make_program, split
 from ._layout import Layouts
 from ._program import Static
@@ -108,6 +109,7 @@ class Definition:
 
     def checked_table(self, state: GroupsState, params: Any) -> Table:
         self.check_state(state)
+        check_counts(state.scalars, len(state.table.of_clocks))
         paths = tuple(path for path, _ in leaf_paths(params))
         if paths != state.table.paths:
             odd = sorted(set(paths) ^ set(state.table.paths))

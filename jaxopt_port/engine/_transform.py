@@ -15,7 +15,7 @@ from .. import kernels
 from .._compat import as_laid_out, check_whole, laid_out_as, on_explicit_mesh
 from ..numerics import entry, uncontracted
 from ..numerics.torch_ops import acting_alpha, add, widened
-from ._clocks import split_clocks, ticked
+from ._clocks import check_counts, split_clocks, ticked
 from ._one_pass import Leaf
 from ._one_pass import updated as one_pass
 from ._program import Program, as_complex, as_real
@@ -249,6 +249,7 @@ def rule_transform(
     ) -> tuple[Any, RuleState]:
         leaves, treedef = jax.tree.flatten(params)
         check_state(state, leaves)
+        check_counts(state.scalars, max(state.clocks, default=0) + 1)
         check_wholes(program, leaves)
         held, structures = held_by(state.leaves)
         held = held or [{} for _ in leaves]
