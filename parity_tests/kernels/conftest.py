@@ -52,3 +52,9 @@ def fresh(monkeypatch, tmp_path):
     yield made
     for kernel in _library._made.values():
         assert kernel.wait(60)
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """Kernels, whatever the run as a whole is told."""
+    monkeypatch.setenv("JAXOPT_PORT_KERNELS", "on")

@@ -36,14 +36,11 @@ CASES = [
     ("ASGD", {"t0": 2, "lambd": 0.1}),
 ]
 
-pytestmark = pytest.mark.skipif(not kernels.enabled(), reason="no C compiler: plain XLA is used")
 
-
-@pytest.fixture(autouse=True)
-def always(monkeypatch):
-    """The arrays of tests are small."""
-    monkeypatch.setenv("JAXOPT_PORT_KERNELS", "on")
-    jax.clear_caches()
+pytestmark = [
+    pytest.mark.skipif(not kernels.enabled(), reason="no C compiler: plain XLA is used"),
+    pytest.mark.usefixtures("always"),
+]
 
 
 def calls_kernel(text):
