@@ -124,7 +124,7 @@ class Optimizer(nnx.Optimizer[M]):
         new, after = step(self.tx, _bare(found), before, params, **extra)
         nnx.update(model, new)
         self._keep(before, after)
-        self.step[...] += 1
+        self.step.set_value(self.step.get_value() + 1)  # in place is not possible for all arrays
         return jax.tree.map(lambda new, old: new - old, new, params)
 
     def _keep(self, before: Any, after: Any) -> None:
