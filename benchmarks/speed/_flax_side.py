@@ -16,8 +16,9 @@ from jaxopt_port import flax as ours
 from ._contender import Contender
 from ._data import STEPS_BEFORE_CHECK, sample
 
-# Takes a step, and returns an array that is there when the step is done.
-Call = Callable[[], Any]
+# The first takes a step, and returns an array that is there when it is done; the second returns
+# the parameters.
+Calls = tuple[Callable[[], Any], Callable[[], Any]]
 
 
 class _Leaves(nnx.Module):
@@ -39,27 +40,27 @@ def _idle(model: nnx.Module, optimizer: Any, grads: list[jax.Array]) -> None:
 
 def _under_nnx_jit(
     update: Callable[..., None], model: nnx.Module, optimizer: Any, grads: list[jax.Array]
-) -> Call:
+) -> Calls:
     step = nnx.jit(update, donate_argnums=(0, 1))
 
     def call() -> Any:
         step(model, optimizer, grads)
         return model.leaf0000.get_value()
 
-    return call
+    return call, lambda: nnx.state(model, nnx.Param)
 
 
-def _by_cached_partial(model: nnx.Module, optimizer: Any, grads: list[jax.Array]) -> Call:
+def _by_cached_partial(model: nnx.Module, optimizer: Any, grads: list[jax.Array]) -> Calls:
     step = nnx.cached_partial(nnx.jit(_update, donate_argnums=(0, 1)), model, optimizer)
 
     def call() -> Any:
         step(grads)
         return model.leaf0000.get_value()
 
-    return call
+    return call, lambda: nnx.state(model, nnx.Param)
 
 
-def _split_and_merged(model: nnx.Module, optimizer: Any, grads: list[jax.Array]) -> Call:
+def _split_and_merged(model: nnx.Module, optimizer: Any, grads: list[jax.Array]) -> Calls:
     graph, state = nnx.split((model, optimizer))
 
     def update(state: Any, grads: list[jax.Array]) -> Any:
@@ -73,12 +74,12 @@ def _split_and_merged(model: nnx.Module, optimizer: Any, grads: list[jax.Array])
         held[0] = step(held[0], grads)
         return held[0]
 
-    return call
+    return call, lambda: nnx.state(nnx.merge(graph, held[0])[0], nnx.Param)
 
 
 def _by_train_state(
     kind: type[train_state.TrainState], tx: Any, params: list[jax.Array], grads: list[jax.Array]
-) -> Call:
+) -> Calls:
     step = jax.jit(lambda state, grads: state.apply_gradients(grads=grads), donate_argnums=0)
     held = [kind.create(apply_fn=None, params=params, tx=tx)]
 
@@ -86,7 +87,7 @@ def _by_train_state(
         held[0] = step(held[0], grads)
         return held[0].params
 
-    return call
+    return call, lambda: held[0].params
 
 
 def loop(
@@ -106,18 +107,18 @@ def loop(
     form, _, whose = name.rpartition(", ")
     if form == "TrainState":
         kind = ours.TrainState if whose == "jp" else train_state.TrainState
-        call = _by_train_state(kind, tx, params, grads)
+        call, now = _by_train_state(kind, tx, params, grads)
     else:
         model = _Leaves(params)
         make: Any = ours.Optimizer if whose == "jp" else nnx.Optimizer
         optimizer = make(model, tx, wrt=nnx.Param)
-        call = {
+        call, now = {
             "nnx.jit": lambda: _under_nnx_jit(_update, model, optimizer, grads),
             "empty nnx.jit": lambda: _under_nnx_jit(_idle, model, optimizer, grads),
             "cached_partial": lambda: _by_cached_partial(model, optimizer, grads),
             "split and merge": lambda: _split_and_merged(model, optimizer, grads),
         }[form]()
     for _ in range(STEPS_BEFORE_CHECK):
-        now = jax.block_until_ready(call())
-    check = sample(map(np.asarray, jax.tree.leaves(now)[:1])) if "empty" not in name else None
-    return Contender([call], check, wait=jax.block_until_ready, kept=call)
+        jax.block_until_ready(call())
+    check = None if "empty" in name else sample(map(np.asarray, jax.tree.leaves(now())))
+    return Contender([call], check, wait=jax.block_until_ready)

@@ -195,4 +195,6 @@ def test_flaxs_loops_are_measured(monkeypatch):
     results = Run(["loops"], quick=True, threads=1, command="", say=lambda text: None).measure()
     found = {m.contender: m for m in results.measurements if m.suite == "loops"}
     assert set(found) == {*contenders["torch"], *contenders["jax"]}
-    assert all(m.median > 0 for m in found.values())
+    for name, m in found.items():
+        assert m.median > 0
+        assert name.startswith("empty") or m.differs < (1e-6 if name.endswith("jp") else 1e-3)

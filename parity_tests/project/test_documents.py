@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import jaxopt_port as jp
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -37,3 +39,13 @@ def test_checkpoints(tmp_path, monkeypatch, capsys):
     assert "layers/0/kernel" in capsys.readouterr().out
     step = names["jp"].state_dict(names["tx"], names["state"], names["params"])["state"][0]["step"]
     assert step == 51
+
+
+@pytest.mark.slow
+def test_speed():
+    names = {"__name__": "speed"}
+    for example in examples("speed.md"):
+        exec(compile(example, "speed.md", "exec"), names)
+    assert jp.get_hyperparams(names["optimizer"].opt_state)[0]["lr"] == 1e-4
+    assert int(names["optimizer"].step[...]) == 5
+    assert int(names["state"].step) == 11
