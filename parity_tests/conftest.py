@@ -1,3 +1,5 @@
+import os
+
 import jax
 import numpy as np
 import pytest
@@ -5,6 +7,9 @@ import torch
 
 # Two workers on two cores, each with torch's and XLA's threads, run ten times slower.
 torch.set_num_threads(1)
+
+# The arrays of tests are small: without it they would all have plain XLA.
+os.environ.setdefault("JAXOPT_PORT_KERNELS", "on")
 
 # For what is split over devices; all else runs on the first.
 jax.config.update("jax_num_cpu_devices", 8)

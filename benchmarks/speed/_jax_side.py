@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from jaxopt_port import kernels
 
 from ._contender import Contender, LeftOutError
 from ._data import OPTIONS, STEPS_BEFORE_CHECK, arrays, sample
+from ._flax_side import loop
 from ._networks import lenet_batch, lenet_torch, transformer_nnx, transformer_torch, words
 
 # Options that make of Optax's optimizers what torch's do, as nearly as they can.
@@ -43,6 +45,7 @@ def start(threads: int) -> dict[str, Any]:
     import flax
 
     (device, *_) = jax.devices()
+    _compile_kernels()
     return {
         **{m.__name__: m.__version__ for m in (jax, optax, flax, jp)},
         "device": device.device_kind,
@@ -51,11 +54,30 @@ def start(threads: int) -> dict[str, Any]:
     }
 
 
+def _compile_kernels() -> None:
+    """Compile what a first run on a machine would find not yet compiled, and have without."""
+    before = os.environ.get("JAXOPT_PORT_KERNELS")
+    os.environ["JAXOPT_PORT_KERNELS"] = before or "on"
+    try:
+        for optimizer, options in OPTIONS.items():
+            tx, params = getattr(jp, optimizer)(**options), [jnp.ones((2, 2))]
+            jp.step(tx, params, tx.init(params), params)
+    finally:
+        os.environ.pop("JAXOPT_PORT_KERNELS")
+        os.environ |= {} if before is None else {"JAXOPT_PORT_KERNELS": before}
+
+
 def make(suite: str, name: str, settings: dict[str, Any]) -> Contender:
     """Make a contender."""
-    return {"step": _step, "dispatch": _step, "train": _train, "groups": _groups, "limit": _limit}[
-        suite
-    ](name, **settings)
+    made = {
+        "step": _step,
+        "loops": _loop,
+        "dispatch": _step,
+        "train": _train,
+        "groups": _groups,
+        "limit": _limit,
+    }
+    return made[suite](name, **settings)
 
 
 def _limit(name: str, size: int) -> Contender:
@@ -129,6 +151,17 @@ def _step(name: str, model: str, optimizer: str, copies: int, host: bool = False
         calls.append(call)
         kept.append((held, grads))
     return Contender(calls, check, host=host, wait=jax.block_until_ready, kept=kept)
+
+
+def _loop(name: str, model: str, optimizer: str, copies: int) -> Contender:
+    if name in ("jp.step", "optax"):
+        return _step(name, model, optimizer, copies)
+    if name.endswith("optax"):
+        tx = _OPTAX[optimizer]()
+    else:
+        tx = getattr(jp, optimizer)(**OPTIONS[optimizer])
+    params, grads = ([jnp.array(x) for x in arrays(model, optimizer, seed)] for seed in (0, 1))
+    return loop(name, tx, params, grads)
 
 
 def _groups(name: str, leaves: int, groups: int) -> Contender:

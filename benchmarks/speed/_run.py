@@ -148,7 +148,7 @@ class Run:
 
     def _limits(self, case: Case) -> list[tuple[Worker, str]]:
         """Make what measures the bandwidth, where a case is bound by it."""
-        if case.suite != "step":
+        if case.suite not in ("step", "loops"):
             return []
         made = []
         for name in ("copy", "read-modify-write"):
@@ -202,7 +202,7 @@ class Run:
             names = [n for n in names if leaves <= 300 or n in ("optax.adam", "jp.adam", "jp.Adam")]
             times: dict[str, list[float]] = {name: [] for name in names}
             worker = self._workers["jax"]
-            for name in names:  # the first compiles the kernel in C, if it is not kept yet
+            for name in names:
                 worker("compile_seconds", name, 10)
             for _ in range(1 if self._quick else 2 if leaves > 300 else 3):
                 for name in names:

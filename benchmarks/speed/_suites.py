@@ -64,6 +64,31 @@ def step(quick: bool) -> list[Case]:
     return [*cases, *(_step("Llama-like 1 B", o, TORCH[2:], OURS[:1]) for o in ("SGD", "Adam"))]
 
 
+LOOPS = ("split and merge", "cached_partial", "nnx.jit", "TrainState")
+LOOP_MODELS = ("GPT-2 small", "ResNet-50", "ViT-B/16", "BERT-base")
+
+
+def loop_name(optimizer: str, model: str, form: str) -> str:
+    """Return what a case of `loops` is called."""
+    return f"{optimizer}, {model}, {form}"
+
+
+def loops(quick: bool) -> list[Case]:
+    """One optimizer step in the loops that Flax's users write, beside the bare step."""
+
+    def case(model: str, optimizer: str, form: str) -> Case:
+        settings = {"model": model, "optimizer": optimizer, "copies": _copies(model)}
+        own = [f"{form}, jp", f"{form}, optax"]
+        own += ["empty nnx.jit, jp"] if form == "nnx.jit" else []
+        contenders = {"torch": TORCH[2:], "jax": ("jp.step", "optax", *own)}
+        return Case("loops", loop_name(optimizer, model, form), settings, contenders)
+
+    if quick:
+        return [case("8 leaves of 1048576", "AdamW", form) for form in LOOPS]
+    pairs = [(m, "AdamW") for m in LOOP_MODELS] + [(LOOP_MODELS[0], "SGD")]
+    return [case(model, optimizer, form) for model, optimizer in pairs for form in LOOPS]
+
+
 def train(quick: bool) -> list[Case]:
     """Whole training steps."""
     torch = ("torch eager",) if quick else ("torch eager", "torch.compile")
@@ -105,4 +130,10 @@ def dispatch(quick: bool) -> list[Case]:
     ]
 
 
-TIMED: dict[str, Any] = {"step": step, "train": train, "groups": groups, "dispatch": dispatch}
+TIMED: dict[str, Any] = {
+    "step": step,
+    "loops": loops,
+    "train": train,
+    "groups": groups,
+    "dispatch": dispatch,
+}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ._data import OPTIONS
 from ._results import Results
-from ._suites import LISTED, SMALL
+from ._suites import LISTED, LOOP_MODELS, LOOPS, SMALL, loop_name
 
 
 class Found(NamedTuple):
@@ -87,6 +87,7 @@ def targets(results: Results) -> list[Found]:
         pairs = [(o, _step(results, f"{o}, {model}", "torch foreach")) for o in others]
         for_others = "step, {}, the worst of the other optimizers, " + model
         add_worst(for_others + ": jp.step / torch foreach", pairs, 1.0)
+    _loops(results, add)
     for batch in (1, 32, 256):
         case = f"LeNet, batch {batch}"
         add(
@@ -126,6 +127,23 @@ def targets(results: Results) -> list[Found]:
         if both and alone:
             add(f"{what}, after jax and optax", both.median - alone.median, 0.05, "s")
     return found
+
+
+def _loops(results: Results, add: Callable[[str, float | None, float], None]) -> None:
+    for model, optimizer in [(m, "AdamW") for m in LOOP_MODELS] + [(LOOP_MODELS[0], "SGD")]:
+        bound = 0.65 if model == LOOP_MODELS[0] else 0.7
+        for form in LOOPS:
+            case = loop_name(optimizer, model, form)
+            times = {
+                name: getattr(results.find("loops", case, name), "median", None)
+                for name in (f"{form}, jp", f"{form}, optax", "empty nnx.jit, jp", "torch fused")
+            }
+            ours, optax, empty, fused = times.values()
+            if ours is None or fused is None:
+                continue
+            over = "" if empty is None else ", less an empty nnx.jit,"
+            add(f"loops, {case}: jp{over} / torch fused", (ours - (empty or 0.0)) / fused, 1.0)
+            add(f"loops, {case}: jp / with optax", ours / optax if optax else None, bound)
 
 
 def _step(results: Results, case: str, theirs: str) -> float | None:

@@ -57,9 +57,8 @@ def _compiled(function: Callable[[], Any]) -> Callable[[], Any]:
 
 def make(suite: str, name: str, settings: dict[str, Any]) -> Contender:
     """Make a contender."""
-    return {"step": _step, "dispatch": _step, "train": _train, "limit": _limit}[suite](
-        name, **settings
-    )
+    made = {"step": _step, "loops": _step, "dispatch": _step, "train": _train, "limit": _limit}
+    return made[suite](name, **settings)
 
 
 def _optimizer(optimizer: str, params: list[nn.Parameter], **form: bool) -> torch.optim.Optimizer:

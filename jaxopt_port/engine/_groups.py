@@ -177,6 +177,19 @@ class Table:
             )
         )
 
+    def check_counts(self, scalars: Mapping[str, Any]) -> None:
+        """Raise ValueError for a state whose arrays and static part are of different steps."""
+        n = len(self.of_clocks)
+        for name, vector in scalars.items():
+            if np.shape(vector)[:1] != (n,):
+                raise ValueError(
+                    f"the state has {np.shape(vector)[0]} counts of {name!r} where its static part "
+                    f"knows of {n}. Gradients that are None part those who count steps together, "
+                    "and this static part is of before: take it anew after such a step (what "
+                    "nnx.split, or jax.tree.structure, returns), or take the first such step "
+                    "outside of jit"
+                )
+
     def check_paths(self, paths: tuple[str, ...]) -> None:
         """Raise ValueError for other parameters than those of the state."""
         if paths != self.paths:

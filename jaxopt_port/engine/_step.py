@@ -62,6 +62,9 @@ def step(
     ``vmap`` or ``scan`` it is part of the caller's program. Any Optax transformation will do; the
     updates of those that are not of this library are applied as Optax applies them.
 
+    In programs for one CPU, large steps run as kernels that the machine's C compiler makes, with
+    the same bits; the environment variable ``JAXOPT_PORT_KERNELS=off`` does without.
+
     Args:
         tx: a transformation.
         grads: gradients, a tree of the parameters' structure, shapes and dtypes; or the loss as a

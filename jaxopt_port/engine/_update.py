@@ -84,6 +84,7 @@ def updated(
     check_given(params)
     definition.check_state(state)
     table = state.table
+    table.check_counts(state.scalars)
     table.check_paths(check_params(params))
     if not table.bare and table.groups != definition.groups:
         state = _all_made(definition, state, params)

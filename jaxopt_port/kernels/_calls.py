@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._compat import Forms, alternative, on_explicit_mesh
-from ._compiler import target as target_of
+from ._library import Kernel, prepared
 from ._source import Source, UnsupportedError, written
+from ._switch import worthwhile
 
 # XLA's time to compile a call grows with the square of its operands.
 _LEAVES_PER_CALL = 32
@@ -48,8 +49,8 @@ def _kernel(
     names: tuple[str, ...],
     arrays: tuple[Any, ...],
     numbers: tuple[Any, ...],
-) -> tuple[Source, str] | None:
-    """Return the kernel for leaves of one shape and its target, if it can be had."""
+) -> tuple[Source, Kernel] | None:
+    """Return the kernel for leaves of one shape, begun aside; None where there can be none."""
 
     def update(given: Sequence[Any], numbers: Any) -> list[Any]:
         grad, param, *state = given
@@ -62,8 +63,7 @@ def _kernel(
         source = written(update, arrays, dict(numbers))
     except UnsupportedError:
         return None
-    target = target_of(source)
-    return None if target is None else (source, target)
+    return source, prepared(source)
 
 
 def _shape(x: Any) -> jax.ShapeDtypeStruct | None:
@@ -87,7 +87,9 @@ def one_pass(
     Returns:
         By index, the new parameter and the new state.
     """
-    calls: dict[tuple[str, Any], tuple[Source, list[int]]] = {}
+    if not worthwhile([leaf.param.size for leaf in leaves]):
+        return {}
+    calls: dict[tuple[Kernel, Any], tuple[Source, list[int]]] = {}
     for i, leaf in enumerate(leaves):
         shapes = tuple(map(_shape, leaf.arrays))
         if None in shapes or on_explicit_mesh(leaf.param):
@@ -96,16 +98,16 @@ def one_pass(
         numbers = tuple(
             (name, jax.ShapeDtypeStruct(v.shape[1:], v.dtype)) for name, v in vectors.items()
         )
-        kernel = _kernel(update_leaf, tuple(leaf.state), shapes, numbers)
-        if kernel is not None:
-            source, target = kernel
-            calls.setdefault((target, leaf.param.dtype), (source, []))[1].append(i)
+        found = _kernel(update_leaf, tuple(leaf.state), shapes, numbers)
+        if found is not None:
+            source, kernel = found
+            calls.setdefault((kernel, leaf.param.dtype), (source, []))[1].append(i)
     made: dict[int, tuple[jax.Array, dict[str, Any]]] = {}
-    for (target, dtype), (source, indices) in calls.items():
+    for (kernel, dtype), (source, indices) in calls.items():
         for begin in range(0, len(indices), _LEAVES_PER_CALL):
             batch = indices[begin : begin + _LEAVES_PER_CALL]
             of_call = [leaves[i] for i in batch]
-            results = _called(update_leaf, source, target, of_call, vectors_for(dtype), entries)
+            results = _called(update_leaf, source, kernel, of_call, vectors_for(dtype), entries)
             made |= dict(zip(batch, results, strict=True))
     return made
 
@@ -113,7 +115,7 @@ def one_pass(
 def _called(
     update_leaf: LeafUpdate,
     source: Source,
-    target: str,
+    kernel: Kernel,
     leaves: Sequence[Leaf],
     vectors: Mapping[str, jax.Array],
     entries: Callable[[Any, int], dict[str, jax.Array]],
@@ -135,6 +137,9 @@ def _called(
         return made
 
     def quick(*flat: Any) -> list[Any]:
+        target = kernel.target()  # asked for as late as can be: when the program is lowered
+        if target is None:
+            return plain(*flat)
         vectors, arrays = jax.tree.unflatten(structure, flat)
         with jax.enable_x64(True):
             columns = jax.vmap(source.numbers)(vectors) or [jnp.zeros(1, jnp.float64)]

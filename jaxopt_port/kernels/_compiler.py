@@ -1,126 +1,205 @@
-"""Compiles kernels, keeps them in the user's cache, and registers them with XLA."""
+"""Runs the machine's C compiler, which may hang, lie, or write what cannot be run."""
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import hashlib
-import logging
 import os
 import platform
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import jax
 
-from ._source import Source
-
-_log = logging.getLogger("jaxopt_port.kernels")
-
-SWITCH = "JAXOPT_PORT_KERNELS"
-FOLDER = "JAXOPT_PORT_CACHE"
-
-# Every rounding is written down in the source: nothing may be contracted or reordered. Traps and
-# errno do not matter, and would keep the loops from being vectorised.
+# Every rounding is written down in the source: nothing may be contracted or reordered, also not
+# where CC asks for it. Traps and errno do not matter, and would keep the loops from being
+# vectorised.
 _FLAGS = [
-    *("-std=gnu11", "-O3", "-march=native", "-fPIC", "-shared"),
+    *("-std=gnu11", "-O3", "-march=native", "-fPIC", "-shared", "-fno-fast-math"),
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
 ]
-_TIMEOUT = 120  # seconds
+TIMEOUT = 30.0  # seconds that the compilers of a process may take in all
+
+# What a library must stand before it is let into this process: a broken one ends another.
+_TRIAL = "import ctypes; lib = ctypes.CDLL('./kernel.so'); lib.{0}; lib.jaxopt_port_trial()"
 
 
-@functools.cache
-def compiler() -> str | None:
-    """Return the C compiler: that of the variable CC, or the first of cc, gcc and clang."""
-    named = os.environ.get("CC")
-    return next(filter(None, map(shutil.which, [named] if named else ["cc", "gcc", "clang"])), None)
+class KernelError(Exception):
+    """Why there is no kernel, in words for a log."""
 
 
-def enabled() -> bool:
-    """Whether kernels are used: on a CPU, with a C compiler, unless switched off."""
-    return (
-        os.environ.get(SWITCH, "on").lower() not in ("off", "0", "false")
-        and sys.platform == "linux"
-        and jax.default_backend() == "cpu"
-        and compiler() is not None
-    )
+def command() -> list[str] | None:
+    """Return the C compiler with its options: the variable CC, or the first of cc, gcc, clang."""
+    return _command(os.environ.get("CC", "").strip(), os.environ.get("PATH"))
 
 
-def folder() -> Path:
-    """Return where compiled kernels are kept."""
-    if named := os.environ.get(FOLDER):
-        return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "jaxopt_port"
+@functools.lru_cache
+def _command(named: str, path: str | None) -> list[str] | None:
+    del path  # what is found depends on it
+    choices = [[name] for name in ("cc", "gcc", "clang")]
+    if named:
+        choices = [[named]]
+        with suppress(ValueError):  # an open quotation mark
+            choices.append(shlex.split(named))
+    for first, *rest in filter(None, choices):
+        if found := shutil.which(first):
+            return [os.path.abspath(found), *rest]
+    return None
 
 
-@functools.cache
-def _machine() -> str:
-    """Return what the machine code depends on beside the source."""
+class Clock:
+    """The time that all compilers of a process share."""
+
+    def __init__(self) -> None:
+        self._left = TIMEOUT
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+
+    @property
+    def is_over(self) -> bool:
+        return self._left <= 0
+
+    def run(self, words: Sequence[str], work: int) -> str:
+        """Run a program in a folder, given by its descriptor; return what it printed.
+
+        Raises:
+            KernelError: it failed, or the time is over; then it is ended, and all that it began.
+        """
+        if self.is_over:
+            raise KernelError(f"the compiler took more than {TIMEOUT:.0f} seconds before")
+        begun = time.monotonic()
+        said = os.open("said", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600, dir_fd=work)
+        try:
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                cwd=f"/proc/self/fd/{work}",
+                # Its own temporary files, too, are where nobody else can reach them.
+                env={**os.environ, "TMPDIR": "."},
+                start_new_session=True,
+            )
+            with self._lock:
+                self._running.add(process)
+            try:
+                code = process.wait(max(0.0, self._left))
+            except subprocess.TimeoutExpired:
+                self._left = 0.0
+                raise KernelError(
+                    f"{words[0]} was ended, since it took more than {TIMEOUT:.0f} seconds"
+                ) from None
+            finally:
+                with self._lock:
+                    self._running.discard(process)
+                end(process)
+                self._left -= time.monotonic() - begun
+            text = _readable(os.pread(said, 4096, 0))
+        finally:
+            os.close(said)
+        if code:
+            how = f"with signal {-code}" if code < 0 else f"with {code}"
+            raise KernelError(f"{Path(words[0]).name} ended {how}: {text or 'without a word'}")
+        return text
+
+    def stop(self) -> None:
+        """End what is running: this process is about to."""
+        self._left = 0.0
+        with self._lock:
+            for process in self._running:
+                end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads a group, and the group."""
+    if process.returncode is None:  # else its number may be another's by now
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _readable(said: bytes) -> str:
+    """Return what a compiler printed without what would command a terminal."""
+    text = said.decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else " " for c in text).strip()
+
+
+@contextmanager
+def _workplace() -> Iterator[int]:
+    """Make a folder for a compiler; give its descriptor: its name may come to mean another's."""
+    with tempfile.TemporaryDirectory(prefix="jaxopt_port_", ignore_cleanup_errors=True) as path:
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            found = os.stat(folder)
+            if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+                raise KernelError(f"{path} was replaced by another's")
+            yield folder
+        finally:
+            os.close(folder)
+
+
+def machine(clock: Clock) -> str:
+    """Return what machine code depends on beside its source.
+
+    Raises:
+        KernelError, OSError: the compiler does not say its version.
+    """
+    words = command() or []
+    with _workplace() as work:
+        version = clock.run([*words, "--version"], work)
     try:
-        cpu = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+        cpu = Path("/proc/cpuinfo").read_text(errors="replace").partition("\n\n")[0]
     except OSError:
         cpu = platform.processor()
     flags = [line for line in cpu.splitlines() if line.startswith(("model name", "flags", "Feat"))]
     header = Path(jax.ffi.include_dir(), "xla/ffi/api/c_api.h").read_text()
-    return "\n".join([platform.machine(), *flags, str(compiler()), *_FLAGS, header])
+    libc = " ".join(platform.libc_ver())
+    return "\n".join([platform.machine(), *flags, *words, version, libc, *_FLAGS, header])
 
 
-@functools.cache
-def _handler() -> str:
-    return Path(__file__).with_name("_handler.c").read_text()
+def text_of(code: str) -> str:
+    """Return the whole source of a kernel, given its own part."""
+    handler = Path(__file__).with_name("_handler.c").read_text()
+    return f'#include "xla/ffi/api/c_api.h"\n{code}{handler}'
 
 
-def target(source: Source) -> str | None:
-    """Return the name of a kernel as a target of XLA's custom calls, compiled if need be.
+def name_of(text: str, machine: str) -> str:
+    """Return the name of a kernel: it tells the source and the machine apart from all others."""
+    return "jaxopt_port_" + hashlib.sha256(f"{text}\0{machine}".encode()).hexdigest()[:32]
 
-    None where it could not be compiled; the reason is logged once.
+
+def compiled(text: str, name: str, clock: Clock) -> bytes:
+    """Return a library that exports ``name``, and has been tried.
+
+    Raises:
+        KernelError, OSError: it cannot be made, or does not run.
     """
-    return _registered(source.code)
+    python = sys.executable or ""
+    if not Path(python).name.startswith(("python", "pypy")):
+        raise KernelError(f"no interpreter to try it in: sys.executable is {python!r}")
+    with _workplace() as work:
+        _write(work, "kernel.c", text.encode())
+        words = [*(command() or []), *_FLAGS, f"-I{jax.ffi.include_dir()}", f"-DKERNEL={name}"]
+        clock.run([*words, "kernel.c", "-o", "kernel.so", "-lm"], work)
+        clock.run([python, "-I", "-S", "-c", _TRIAL.format(name)], work)
+        return _read(work, "kernel.so")
 
 
-@functools.cache
-def _registered(code: str) -> str | None:
-    text = f'#include "xla/ffi/api/c_api.h"\n{code}{_handler()}'
-    try:
-        digest = hashlib.sha256((text + _machine()).encode()).hexdigest()[:24]
-        name = f"jaxopt_port_{digest}"
-        library = ctypes.CDLL(str(_compiled(text, name)))
-    except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or str(error)
-        _log.warning("a kernel could not be compiled; plain XLA takes its place: %s", said.strip())
-        return None
-    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(library.jaxopt_port_kernel), platform="cpu")
-    return name
+def _write(folder: int, name: str, data: bytes) -> None:
+    made = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
+    with open(made, "wb") as file:
+        file.write(data)
 
 
-def _compiled(text: str, name: str) -> Path:
-    """Return the compiled library, made beside its place and moved into it."""
-    kept = folder()
-    try:
-        kept.mkdir(parents=True, exist_ok=True, mode=0o700)
-        writable = os.access(kept, os.W_OK)
-    except OSError:
-        writable = False
-    if not writable:
-        kept = Path(_temporary().name)
-    library = kept / f"{name}.so"
-    if library.exists():
-        return library
-    with tempfile.TemporaryDirectory(dir=kept) as work:
-        source, made = Path(work, "kernel.c"), Path(work, "kernel.so")
-        source.write_text(text)
-        command = [str(compiler()), *_FLAGS, f"-I{jax.ffi.include_dir()}", str(source)]
-        command += ["-o", str(made), "-lm"]
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT)
-        os.replace(source, kept / f"{name}.c")
-        os.replace(made, library)
-    return library
-
-
-@functools.cache
-def _temporary() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="jaxopt_port_")
+def _read(folder: int, name: str) -> bytes:
+    with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb") as file:
+        return file.read()

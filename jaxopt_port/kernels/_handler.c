@@ -6,6 +6,7 @@
  *   OUTPUTS    arrays written for a leaf, each as large as the inputs
  *   SCALARS    numbers for a group
  *   body(in, out, s, begin, end), the loop over elements begin to end of one leaf
+ * and the compiler's command line defines KERNEL, the name under which XLA finds it.
  *
  * The custom call's operands are the groups' numbers (float64, groups x SCALARS), then the inputs
  * of each leaf; its results are the outputs of each leaf; its attribute "groups" is the group of
@@ -20,9 +21,29 @@
 #include <xmmintrin.h>
 #endif
 
+/* How a thread treats subnormal numbers, among other things: XLA's helpers and its callers differ. */
+#if defined(__SSE__)
+typedef unsigned Control;
+static Control control(void) { return _mm_getcsr(); }
+static void set_control(Control value) { _mm_setcsr(value); }
+#elif defined(__aarch64__)
+typedef uint64_t Control;
+static Control control(void) {
+  Control value;
+  __asm__ volatile("mrs %0, fpcr" : "=r"(value));
+  return value;
+}
+static void set_control(Control value) { __asm__ volatile("msr fpcr, %0" : : "r"(value)); }
+#else
+typedef int Control;
+static Control control(void) { return 0; }
+static void set_control(Control value) { (void)value; }
+#endif
+
 #define ALONE 65536       /* elements that are not worth a second thread */
 #define MIN_CHUNK 8192    /* elements that a thread takes at a time, at least */
 #define MAX_CHUNK 262144
+#define TRIAL 77          /* elements of a trial: whole vectors, and a rest */
 #define TURNS 16          /* chunks for each thread, so that a late one does not hold up the rest */
 
 typedef struct {
@@ -32,7 +53,7 @@ typedef struct {
   int64_t chunk;         /* elements in a chunk */
   int64_t chunks;        /* in all */
   int64_t* first;        /* by leaf: the number of its first chunk; then the number of chunks */
-  unsigned csr;          /* the caller's treatment of subnormal numbers */
+  Control control;       /* the caller's */
   atomic_llong next;     /* chunk to be taken */
   atomic_llong finished; /* chunks done */
   atomic_int owners;     /* threads that may still look at this; the last one frees it */
@@ -80,14 +101,10 @@ static void take_chunks(Work* work) {
 
 static void helper(void* data) {
   Work* work = data;
-#if defined(__SSE__)
-  unsigned own = _mm_getcsr();
-  _mm_setcsr(work->csr);
-#endif
+  Control own = control();
+  set_control(work->control);
   take_chunks(work);
-#if defined(__SSE__)
-  _mm_setcsr(own);
-#endif
+  set_control(own);
   release(work);
 }
 
@@ -105,7 +122,7 @@ static int succeeded(const XLA_FFI_Api* api, XLA_FFI_Error* error) {
   return 0;
 }
 
-XLA_FFI_Error* jaxopt_port_kernel(XLA_FFI_CallFrame* frame) {
+XLA_FFI_Error* KERNEL(XLA_FFI_CallFrame* frame) {
   const XLA_FFI_Api* api = frame->api;
   if (frame->extension_start && frame->extension_start->type == XLA_FFI_Extension_Metadata) {
     XLA_FFI_Metadata* metadata = ((XLA_FFI_Metadata_Extension*)frame->extension_start)->metadata;
@@ -154,9 +171,7 @@ XLA_FFI_Error* jaxopt_port_kernel(XLA_FFI_CallFrame* frame) {
   atomic_init(&work->next, 0);
   atomic_init(&work->finished, 0);
   atomic_init(&work->owners, 1);
-#if defined(__SSE__)
-  work->csr = _mm_getcsr();
-#endif
+  work->control = control();
 
   for (int64_t i = 1; i < threads && i < chunks; ++i) {
     XLA_FFI_ThreadPool_Schedule_Args schedule = {XLA_FFI_ThreadPool_Schedule_Args_STRUCT_SIZE, NULL,
@@ -172,4 +187,16 @@ XLA_FFI_Error* jaxopt_port_kernel(XLA_FFI_CallFrame* frame) {
   while (atomic_load(&work->finished) < chunks) sched_yield();
   release(work);
   return NULL;
+}
+
+/* Runs the loop over a few elements, to be called in a process that may die of it. */
+int jaxopt_port_trial(void) {
+  static element read[INPUTS][TRIAL], write[OUTPUTS][TRIAL];
+  static double numbers[SCALARS];
+  const element* in[INPUTS];
+  element* out[OUTPUTS];
+  for (int i = 0; i < INPUTS; ++i) in[i] = read[i];
+  for (int i = 0; i < OUTPUTS; ++i) out[i] = write[i];
+  body(in, out, numbers, 0, TRIAL);
+  return 0;
 }

@@ -1,7 +1,6 @@
 """A rule's kernel has the bits of its program in XLA, and is there only where it can be."""
 
 import importlib
-import logging
 import os
 import re
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 
 import jaxopt_port as jp
 from jaxopt_port import kernels
-from jaxopt_port.kernels import _calls, _compiler
+from jaxopt_port.kernels import _calls
 from parity_tests.oracles.bits import assert_same_bits
 
 SHAPES = {"w": (37, 11), "large": (70001,), "none": (0,)}
@@ -37,7 +36,11 @@ CASES = [
     ("ASGD", {"t0": 2, "lambd": 0.1}),
 ]
 
-pytestmark = pytest.mark.skipif(not kernels.enabled(), reason="no C compiler: plain XLA is used")
+
+pytestmark = [
+    pytest.mark.skipif(not kernels.enabled(), reason="no C compiler: plain XLA is used"),
+    pytest.mark.usefixtures("always"),
+]
 
 
 def calls_kernel(text):
@@ -177,7 +180,10 @@ for text in (one, several, exported):
     print(text)
     print("=====")
 """
-    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    environment = {
+        "JAXOPT_PORT_KERNELS": "on",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+    }
     done = subprocess.run(
         [sys.executable, "-c", text],
         env=os.environ | environment,
@@ -190,36 +196,20 @@ for text in (one, several, exported):
     assert "all-gather" not in several
 
 
-def fresh_source(number):
-    def update(arrays, numbers):
-        return [arrays[0] * jnp.float32(number)]
+def test_large_steps_and_those_of_many_leaves_have_kernels_without_being_asked(monkeypatch):
+    monkeypatch.delenv("JAXOPT_PORT_KERNELS", raising=False)
+    step = jax.jit(jp.step, static_argnums=0)
 
-    leaf = jax.ShapeDtypeStruct((3,), jnp.float32)
-    return kernels.written(update, [leaf], {})
+    def has_kernel(shapes):
+        params = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+        state = jax.eval_shape(tx.init, params)
+        return calls_kernel(step.lower(tx, params, state, params).as_text())
 
-
-def test_a_kernel_that_does_not_compile_is_reported_and_left_out(monkeypatch, tmp_path, caplog):
-    monkeypatch.setenv(_compiler.FOLDER, str(tmp_path))
-    source = fresh_source(3.0)._replace(code="this is not C")
-    with caplog.at_level(logging.WARNING, "jaxopt_port.kernels"):
-        assert kernels.target(source) is None
-    assert "could not be compiled; plain XLA takes its place" in caplog.text
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_compiled_kernels_are_kept(monkeypatch, tmp_path):
-    monkeypatch.setenv(_compiler.FOLDER, str(tmp_path / "new"))
-    name = kernels.target(fresh_source(5.0))
-    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == [f"{name}.c", f"{name}.so"]
-    _compiler._registered.cache_clear()
-    monkeypatch.setattr(_compiler, "compiler", lambda: pytest.fail("compiled twice"))
-    assert kernels.target(fresh_source(5.0)) == name
-
-
-def test_a_folder_that_cannot_be_made_is_no_obstacle(monkeypatch, tmp_path):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv(_compiler.FOLDER, str(tmp_path / "file"))
-    assert kernels.target(fresh_source(7.0)) is not None
+    tx = jp.AdamW(lr=0.1)
+    # Once compiled, which nothing waits for.
+    monkeypatch.setattr(kernels.Kernel, "target", lambda self: self.wait() and self._name)
+    cases = [[(8,)], [(1 << 19,)], [(1 << 20,)], [(1 << 19,), (1 << 19,)], [(2,)] * 64]
+    assert list(map(has_kernel, cases)) == [False, False, True, True, True]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ LAYERS = [
         "checkpoint",
         "_spelled",
         "interop",
+        "flax",
     ),
     *("verify", "_explain", "cli", "_pytest_plugin", "__main__"),
 ]

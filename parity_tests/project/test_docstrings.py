@@ -27,6 +27,9 @@ MODULES = [
     "jaxopt_port.engine._hyperparams",
     "jaxopt_port.engine._optimizer",
     "jaxopt_port.engine._step",
+    "jaxopt_port.flax._linen",
+    "jaxopt_port.flax._nnx",
+    "jaxopt_port.kernels._library",
     *(
         f"jaxopt_port.interop.{name}"
         for name in (

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import jaxopt_port as jp
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -88,3 +90,13 @@ def test_every_public_name_is_in_the_reference(package):
     names = {f"{package}.{name}".lstrip(".") for name in public_names(package)}
     assert len(names) > 5
     assert not names - shown
+
+
+@pytest.mark.slow
+def test_speed():
+    names = {"__name__": "speed"}
+    for example in examples("speed.md"):
+        exec(compile(example, "speed.md", "exec"), names)
+    assert jp.get_hyperparams(names["optimizer"].opt_state)[0]["lr"] == 1e-4
+    assert int(names["optimizer"].step[...]) == 5
+    assert int(names["state"].step) == 11

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from flax import serialization
 
-from ...engine import GroupsState
+from ...engine import GroupsState, Table
 from ...lr_scheduler import SchedulerState
 from ...numerics import Float64
 from ._group_descriptions import HINT, described, differences
@@ -28,7 +29,12 @@ def _checked(state: Any, target: Any) -> Any:
 
 def _groups_to_dict(state: GroupsState) -> dict[str, Any]:
     held = {name: serialization.to_state_dict(part) for name, part in _parts(state).items()}
-    return {**held, "description": json.dumps(described(state))}
+    table = {
+        "clocks": state.table.clocks,
+        "of_clocks": state.table.of_clocks,
+        "resting": sorted(state.table.resting),
+    }
+    return {**held, "description": json.dumps(described(state)), "table": json.dumps(table)}
 
 
 def _parts(state: GroupsState) -> dict[str, Any]:
@@ -48,7 +54,20 @@ def _groups_from_dict(target: GroupsState, state: dict[str, Any]) -> GroupsState
         for name, part in _parts(target).items()
     }
     numbers = {name: Float64(parts) for name, parts in held.pop("numbers").items()}
-    return GroupsState(**held, numbers=numbers, table=target.table)
+    return GroupsState(**held, numbers=numbers, table=_table(target.table, saved.get("table")))
+
+
+def _table(table: Table, saved: str | None) -> Table:
+    """Return the table with what changes during a run: who counts with whom, who rests."""
+    if saved is None:  # written by an earlier version
+        return table
+    found = json.loads(saved)
+    return replace(
+        table,
+        clocks=tuple(found["clocks"]),
+        of_clocks=tuple(found["of_clocks"]),
+        resting=frozenset(found["resting"]),
+    )
 
 
 def _scheduler_to_dict(state: SchedulerState) -> dict[str, Any]:
