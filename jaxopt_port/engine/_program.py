@@ -50,9 +50,12 @@ class Program(NamedTuple):
         return {name: _narrow(jnp.asarray(value)) for name, value in state.items()}
 
     def advance(
-        self, shared: dict[str, jax.Array], numbers: Mapping[str, Any]
+        self,
+        shared: dict[str, jax.Array],
+        numbers: Mapping[str, Any],
+        sums: Mapping[str, jax.Array],
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-        after, scalars = self.rule.advance(shared, **numbers, **dict(self.static))
+        after, scalars = self.rule.advance(shared, **numbers, **sums, **dict(self.static))
         return {k: jnp.asarray(v, shared[k].dtype) for k, v in after.items()}, scalars
 
 

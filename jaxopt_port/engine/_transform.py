@@ -133,11 +133,37 @@ def another_optimizers(state: Any, program: Program) -> ValueError:
     )
 
 
+def gathered(
+    program: Program,
+    leaves: Sequence[Leaf],
+    numbers: Mapping[str, jax.Array],
+    shared: Mapping[str, jax.Array],
+) -> list[dict[str, jax.Array]]:
+    """Return what the rule adds up over leaves, of each; the arguments are those of `stepped`."""
+    gathers = program.rule.gathers
+    if gathers is None:
+        return []
+    return [
+        gathers(
+            *as_real((leaf.grad, leaf.param, leaf.state, _entries(dict(shared), leaf.clock))),
+            **_entries(dict(numbers), leaf.clock),
+            **dict(program.static),
+        )
+        for leaf in leaves
+    ]
+
+
+def summed(parts: Sequence[Mapping[str, jax.Array]]) -> dict[str, jax.Array]:
+    names = parts[0] if parts else ()
+    return {name: functools.reduce(jnp.add, [part[name] for part in parts]) for name in names}
+
+
 def stepped(
     program: Program,
     leaves: Sequence[Leaf],
     numbers: Mapping[str, jax.Array],
     shared: Mapping[str, jax.Array],
+    sums: Mapping[str, jax.Array],
 ) -> tuple[list[tuple[jax.Array, dict[str, Any]]], dict[str, jax.Array]]:
     """Take a step of leaves that have one program, within ``jax.enable_x64(True)``.
 
@@ -146,12 +172,14 @@ def stepped(
         leaves: what each is given.
         numbers: float64, an entry for each clock in the first axis.
         shared: what the leaves of a clock share, likewise.
+        sums: of what `gathered` has of all leaves of the rule.
 
     Returns:
         The Optax update and the new state of each leaf, and what is shared after the step.
     """
     recording, update_leaf = recorder.get(), _leaf_update(program)
-    after_shared, scalars = jax.vmap(program.advance)(dict(shared), dict(numbers))
+    advance = functools.partial(program.advance, sums=sums)
+    after_shared, scalars = jax.vmap(advance)(dict(shared), dict(numbers))
 
     @functools.cache
     def vectors_for(dtype: Any) -> dict[str, jax.Array]:
@@ -263,7 +291,8 @@ def rule_transform(
                 for i, on in enumerate(stepping)
                 if on
             ]
-            made, after = stepped(program, given, vectors, state.scalars)
+            sums = summed(gathered(program, given, vectors, state.scalars))
+            made, after = stepped(program, given, vectors, state.scalars, sums)
             scalars = ticked(state.scalars, after, origin, goes_on)
         for i, (new_update, new_state) in zip(
             (i for i, on in enumerate(stepping) if on), made, strict=True

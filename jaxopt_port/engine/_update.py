@@ -26,7 +26,7 @@ from ._programs import (
 )
 from ._table import GroupsState, Table
 from ._tables import first_numbers, of_group, of_groups, parts_of
-from ._transform import as_trees, check_wholes, held_by, rested, stepped
+from ._transform import as_trees, check_wholes, gathered, held_by, rested, stepped, summed
 
 if TYPE_CHECKING:
     from ._definition import Definition
@@ -144,6 +144,7 @@ def _rules_stepped(
     after = {name: jnp.asarray(own_value(vector)) for name, vector in state.scalars.items()}
     before = dict(after)
     programs = dict.fromkeys(table.groups[group].program for group in table.of_clocks)
+    work = []
     for program in programs:
         assert program is not None
         clocks = [c for c, g in enumerate(table.of_clocks) if table.groups[g].program == program]
@@ -155,7 +156,11 @@ def _rules_stepped(
         kinds = _kinds([jax.eval_shape(program.start, {k: v[0] for k, v in vectors.items()})])
         given = [Leaf(row[table.clocks[i]], grads[i], leaves[i], held[i]) for i in members]
         shared = {k: before[k][at].astype(kind) for k, kind in kinds.items()}
-        made, advanced = stepped(program, given, vectors, shared)
+        work.append((clocks, at, members, (program, given, vectors, shared)))
+    parts = [(step[0].rule, part) for *_, step in work for part in gathered(*step)]
+    for clocks, at, members, step in work:
+        sums = summed([part for rule, part in parts if rule is step[0].rule])
+        made, advanced = stepped(*step, sums)
         for name, vector in advanced.items():
             whole = len(clocks) == len(table.of_clocks)
             cast = vector.astype(before[name].dtype)
