@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checkpoint import check_structure, load_state_dict, state_dict
+from ..contrib import Reference, reference_named, reference_of, references_of
 from ..engine import Group, Optimizer, find_groups_state, rule_of
 from ..optim import OPTIMIZERS, lbfgs
 from ._optimizer_layout import rule_layouts, to_jax_layout, to_torch_layout
@@ -40,11 +41,13 @@ def optimizer_from_torch(
     torch's (``tx.update`` lays them out and back).
 
     Args:
-        optimizer: torch's optimizer, of one of its own classes, or its ``state_dict()``.
+        optimizer: torch's optimizer, of one of its own classes or of those that
+            `jaxopt_port.contrib` has the twins of, or its ``state_dict()``.
         params: the JAX parameters: a tree whose leaves the map names.
         param_map: from `param_map`, or the torch module itself.
         module: torch's module, where ``param_map`` is a map: it says which parameter is which.
-        optimizer_name: torch's class, ``"AdamW"``; a state dict does not say it.
+        optimizer_name: torch's class, ``"AdamW"``, or another package's, ``"timm.Lion"``; a state
+            dict does not say it.
         param_names: torch's names of the parameters, group by group in the order in which the
             optimizer was given them. Needed where there is no module and the state dict has no
             ``"param_names"`` (an optimizer that was made with ``module.named_parameters()`` has).
@@ -78,19 +81,20 @@ def optimizer_from_torch(
     left_out: set[int] = set()
     if isinstance(optimizer, Mapping):
         check_structure(optimizer)
-        torch_dict = dict(optimizer)
-        factory = _factorynamed(optimizer_name)
+        found = _factorynamed(optimizer_name)
+        torch_dict = _of_package(found, optimizer, None)
     else:
-        factory = _factory_of(optimizer, optimizer_name)
-        torch_dict = optimizer.state_dict()
+        found = _factory_of(optimizer, optimizer_name)
+        torch_dict = _of_package(found, optimizer.state_dict(), optimizer)
         tensors = [p for group in optimizer.param_groups for p in group["params"]]
         left_out = {i for i, p in enumerate(tensors) if not p.requires_grad}
         if module is not None and param_names is None:
             param_names = names_in(module, tensors)
     torch_dict = named(in_numpy(torch_dict), param_names)
     torch_dict = without(torch_dict, left_out | indices_of(torch_dict, frozen))
+    factory = found.optimizer.factory if isinstance(found, Reference) else found
     rule = rule_of(factory)
-    elementwise = rule is None or rule.elementwise
+    elementwise = rule is None or (rule.elementwise and not _cautious(torch_dict))
     laid_out = to_jax_layout(torch_dict, mapped, elementwise=elementwise)
     for group in laid_out["param_groups"]:
         # From a time when the run was here; torch has counted on, where it counts.
@@ -107,11 +111,14 @@ def _factory_of(optimizer: Any, name: str | None) -> Any:
             f"expected a torch optimizer or its state_dict(); got {type(optimizer).__name__}"
         )
     cls = type(optimizer)
+    reference = reference_of(cls)
+    if reference is not None and name is None:
+        return reference
     if name is None and getattr(torch.optim, cls.__name__, None) is not cls:
         raise TypeError(
-            f"{cls.__qualname__} is not a class of torch.optim itself, and what it does in step() "
-            "is not known; if it is one of them in all but name, say which: "
-            'optimizer_name="AdamW"'
+            f"{cls.__qualname__} is not a class of torch.optim itself, nor one that "
+            "jaxopt_port.contrib knows, and what it does in step() is not known; if it is one of "
+            'them in all but name, say which: optimizer_name="AdamW"'
         )
     return _factorynamed(name or cls.__name__)
 
@@ -123,9 +130,23 @@ def _factorynamed(name: str | None) -> Any:
             'optimizer_name="AdamW"'
         )
     classes = {cls.__name__: cls for cls in OPTIMIZERS}
+    if name not in classes and (reference := reference_named(name)) is not None:
+        return reference
     if name not in classes:
         raise TypeError(f"no optimizer is named {name!r}; there are {', '.join(classes)}")
     return classes[name].factory
+
+
+def _of_package(found: Any, torch_dict: Mapping[str, Any], optimizer: Any) -> dict[str, Any]:
+    """Return a state dict with this side's options and names."""
+    if isinstance(found, Reference):
+        return found.from_torch(torch_dict, optimizer)
+    return dict(torch_dict)
+
+
+def _cautious(torch_dict: Mapping[str, Any]) -> bool:
+    """Whether a share of the whole array enters a step that is elementwise without it."""
+    return any(group.get("caution", False) for group in torch_dict["param_groups"])
 
 
 def optimizer_to_torch(
@@ -148,7 +169,8 @@ def optimizer_to_torch(
         param_map: from `param_map`; made from module and parameters by default.
 
     Returns:
-        A new optimizer of torch's class, with named parameters; ``optimizer.state_dict()`` can be
+        A new optimizer of torch's class, or of the package whose twin the groups are of, with named
+        parameters; ``optimizer.state_dict()`` can be
         saved or loaded into another one.
 
     Raises:
@@ -160,9 +182,10 @@ def optimizer_to_torch(
     mapped = map_of(module, params) if param_map is None else param_map
     port_dict = state_dict(tx, state, params)
     groups = [g for g in find_groups_state(state).table.groups if not g.frozen]
-    name = _torch_name(tx, groups)
+    reference = _reference_for(tx, port_dict)
+    name = reference.name if reference else _torch_name(tx, groups)
     rule = groups[0].rule
-    elementwise = rule is None or rule.elementwise
+    elementwise = rule is None or (rule.elementwise and not _cautious(port_dict))
     if not elementwise and not tx.definition.layouts:
         trained = [
             path
@@ -174,12 +197,21 @@ def optimizer_to_torch(
     order = [n for g in port_dict["param_groups"] for n in g.pop(ORDER, ())]
     converted = to_torch_layout(port_dict, mapped, elementwise=elementwise, order=order or None)
     by_name = dict(module.named_parameters())
-    _check_dtypes(converted, by_name)
-    optimizer: Any = getattr(torch.optim, name)(
+    if reference is None:
+        _check_dtypes(converted, by_name)
+        cls, arguments = getattr(torch.optim, name), {}
+    else:
+        converted = reference.to_torch(converted)
+        cls, arguments = reference.imported(), reference.arguments(converted)
+    optimizer: Any = cls(
         [
-            {**group, "params": [(n, by_name[n]) for n in group.pop("param_names")]}
+            {
+                **{k: _to_torch_value(v) for k, v in group.items() if k != "param_names"},
+                "params": [(n, by_name[n]) for n in group["param_names"]],
+            }
             for group in map(dict, converted["param_groups"])
-        ]
+        ],
+        **arguments,
     )
     tensors = [p for group in optimizer.param_groups for p in group["params"]]
     for index, held in converted["state"].items():
@@ -192,6 +224,14 @@ def _to_torch_value(value: Any) -> Any:
     if isinstance(value, list):
         return [tensor_of(v) for v in value]
     return tensor_of(value) if isinstance(value, np.ndarray) else value
+
+
+def _reference_for(tx: Optimizer, port_dict: Mapping[str, Any]) -> Reference | None:
+    """Return the class of another package whose twin all groups are of."""
+    trained = [group for group in port_dict["param_groups"] if not group.get("frozen")]
+    found = [references_of(tx.definition.factory, group) for group in trained]
+    shared = [r for r in found[0] if all(r in own for own in found)] if found else []
+    return shared[0] if shared else None
 
 
 def _torch_name(tx: Optimizer, groups: Sequence[Group]) -> str:
