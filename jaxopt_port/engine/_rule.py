@@ -86,9 +86,9 @@ class Rule(Generic[P]):
             replace options of the same name.
         holds: ``holds(**options)``: the names of the state that these options need, or None for
             all of it. A number that is not known when the optimizer is built is NaN.
-        gathers: ``gathers(grad, param, state, shared, **options)``: float64 scalars of a leaf, whose
-            sums over all leaves that take the step, of all groups of the rule, ``advance`` is given
-            by name; nothing where no leaf steps.
+        gathers: ``gathers(grad, param, state, shared, **options)``: float64 scalars of a leaf.
+            ``advance`` is given their sums, by name, over all leaves that take the step, of all
+            groups of the rule; nothing where no leaf steps.
         accepts: ``accepts(param)``: the problem with a parameter of this shape and dtype, if any.
         sparse: whether gradients are row-sparse: a ``BCOO`` or a pair ``(indices, values)``.
         begins: what is shared and zero until torch's optimizer makes its state, in the first step;
