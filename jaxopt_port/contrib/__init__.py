@@ -12,6 +12,25 @@ from ._adan import Adan as Adan
 from ._adan import adan as adan
 from ._adopt import Adopt as Adopt
 from ._adopt import adopt as adopt
+from ._hugging_face import get_constant_schedule as get_constant_schedule
+from ._hugging_face import get_constant_schedule_with_warmup as get_constant_schedule_with_warmup
+from ._hugging_face import get_cosine_schedule_with_warmup as get_cosine_schedule_with_warmup
+from ._hugging_face import (
+    get_cosine_with_hard_restarts_schedule_with_warmup as get_cosine_with_hard_restarts_schedule_with_warmup,  # noqa: E501
+)
+from ._hugging_face import (
+    get_cosine_with_min_lr_schedule_with_warmup as get_cosine_with_min_lr_schedule_with_warmup,
+)
+from ._hugging_face import (
+    get_cosine_with_min_lr_schedule_with_warmup_lr_rate as get_cosine_with_min_lr_schedule_with_warmup_lr_rate,  # noqa: E501
+)
+from ._hugging_face import get_inverse_sqrt_schedule as get_inverse_sqrt_schedule
+from ._hugging_face import get_linear_schedule_with_warmup as get_linear_schedule_with_warmup
+from ._hugging_face import (
+    get_polynomial_decay_schedule_with_warmup as get_polynomial_decay_schedule_with_warmup,
+)
+from ._hugging_face import get_scheduler as get_scheduler
+from ._hugging_face import get_wsd_schedule as get_wsd_schedule
 from ._lamb import Lamb as Lamb
 from ._lamb import lamb as lamb
 from ._laprop import LaProp as LaProp
@@ -45,3 +64,9 @@ from ._sgd_schedule_free import SGDScheduleFree as SGDScheduleFree
 from ._sgd_schedule_free import sgd_schedule_free as sgd_schedule_free
 from ._sgdw import SGDW as SGDW
 from ._sgdw import sgdw as sgdw
+from ._timm_schedules import CosineLRScheduler as CosineLRScheduler
+from ._timm_schedules import MultiStepLRScheduler as MultiStepLRScheduler
+from ._timm_schedules import PolyLRScheduler as PolyLRScheduler
+from ._timm_schedules import StepLRScheduler as StepLRScheduler
+from ._timm_schedules import TanhLRScheduler as TanhLRScheduler
+from ._timm_schedules import WSDLRScheduler as WSDLRScheduler

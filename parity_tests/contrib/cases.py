@@ -10,6 +10,7 @@ import numpy as np
 from jaxopt_port.contrib import REFERENCES, Reference
 
 RECORDED = pathlib.Path(__file__).parent / "recorded.json"
+RECORDED_SCHEDULES = RECORDED.with_name("recorded_schedules.json")
 # Of the runs whose end is recorded.
 STEPS = 8
 # The least that shows each branch: factored and not, kernels of convolutions, scalars.

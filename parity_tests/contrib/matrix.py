@@ -20,7 +20,15 @@ import torch
 import jaxopt_port as jp
 from jaxopt_port import interop
 from jaxopt_port.numerics import relative, step_units
-from parity_tests.contrib.cases import CASES, RECORDED, Case, fingerprint, gradients
+from parity_tests.contrib.cases import (
+    CASES,
+    RECORDED,
+    RECORDED_SCHEDULES,
+    Case,
+    fingerprint,
+    gradients,
+)
+from parity_tests.contrib.schedule_cases import TIMM, digest, shown, theirs_of_timm
 from parity_tests.oracles.optimizer import TorchOracle, to_numpy, to_torch
 
 FLOAT64, FLOAT32, BFLOAT16 = 1e-12, 4, 1
@@ -161,6 +169,19 @@ def recorded(cases) -> dict:
     return found
 
 
+def recorded_schedules() -> dict:
+    """By schedule of timm's, what tells its rates from others, and its state dict at the end."""
+    found = {}
+    for name, arguments in TIMM:
+        rates, state_dict = theirs_of_timm(name, arguments)
+        found[shown(name, arguments)] = {
+            "first": rates[:12],
+            "digest": digest(rates),
+            "state_dict": state_dict,
+        }
+    return found
+
+
 def versions(cases) -> str:
     packages = dict.fromkeys(["torch", *(case.package for case in cases)])
     found = []
@@ -182,6 +203,7 @@ def main() -> int:
     print(versions(cases))
     if arguments.record:
         RECORDED.write_text(json.dumps(recorded(cases), indent=0) + "\n")
+        RECORDED_SCHEDULES.write_text(json.dumps(recorded_schedules(), indent=0) + "\n")
         return 0
     print(
         f"| configuration | float64, {arguments.steps} steps | over and back | float32 | bfloat16 |"
