@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from . import amp as amp
     from . import checkpoint as checkpoint
     from . import clip_grad as clip_grad
+    from . import contrib as contrib
     from . import engine as engine
     from . import lr_scheduler as lr_scheduler
     from . import numerics as numerics
@@ -83,6 +84,7 @@ _PLACES = {
     "amp": ".amp",
     "checkpoint": ".checkpoint",
     "clip_grad": ".clip_grad",
+    "contrib": ".contrib",
     "engine": ".engine",
     "numerics": ".numerics",
     "optim": ".optim",

@@ -101,6 +101,9 @@ class Rule(Generic[P]):
             replace options of the same name.
         holds: ``holds(**options)``: the names of the state that these options need, or None for
             all of it. A number that is not known when the optimizer is built is NaN.
+        gathers: ``gathers(grad, param, state, shared, **options)``: float64 scalars of a leaf.
+            ``advance`` is given their sums, by name, over all leaves that take the step, of all
+            groups of the rule; nothing where no leaf steps.
         accepts: ``accepts(param)``: the problem with a parameter of this shape and dtype, if any.
         sparse: whether gradients are row-sparse: a ``BCOO`` or a pair ``(indices, values)``.
         begins: what is shared and zero until torch's optimizer makes its state, in the first step;
@@ -118,6 +121,7 @@ class Rule(Generic[P]):
     advance: Callable[..., tuple[Shared, Scalars]] = _nothing_shared
     holds: Callable[..., frozenset[str] | None] = _holds_all
     accepts: Callable[[jax.Array], Problem | None] = _accepts_all
+    gathers: Callable[..., Scalars] | None = None
     sparse: bool = False
     begins: str | None = "step"
     elementwise: bool = True
@@ -170,9 +174,12 @@ class Program(NamedTuple):
         return {k: x.dtype for k, x in jax.eval_shape(self.start, dict(numbers)).items()}
 
     def advance(
-        self, shared: dict[str, jax.Array], numbers: Mapping[str, Any]
+        self,
+        shared: dict[str, jax.Array],
+        numbers: Mapping[str, Any],
+        sums: Mapping[str, jax.Array],
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-        after, scalars = self.rule.advance(shared, **numbers, **dict(self.static))
+        after, scalars = self.rule.advance(shared, **numbers, **sums, **dict(self.static))
         return {k: jnp.asarray(v, shared[k].dtype) for k, v in after.items()}, scalars
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,7 +19,7 @@ from ..trees import check_given, check_params, checked_gradients, leaves_up_to, 
 from ._definition import Definition, Member
 from ._groups import Table
 from ._options import is_whole_tree, value_at
-from ._rule import Program, leaf_update
+from ._rule import Program, as_real, leaf_update
 from ._state import (
     GroupsState,
     as_trees,
@@ -174,6 +175,7 @@ def _rules_stepped(
     updates: dict[int, jax.Array] = {}
     after = {name: jnp.asarray(own_value(vector)) for name, vector in state.scalars.items()}
     before = dict(after)
+    work = []
     for program, clocks in table.clocks_of_programs.items():
         members = [i for i, c in enumerate(table.clocks) if c in clocks and stepping[i]]
         _check_wholes(program, [leaves[i] for i in members])
@@ -185,7 +187,10 @@ def _rules_stepped(
             kernels.Leaf(clocks.index(table.clocks[i]), grads[i], leaves[i], held[i])
             for i in members
         ]
-        made, advanced = _stepped(program, given, vectors, shared)
+        work.append((clocks, at, members, (program, given, vectors, shared)))
+    parts = [(step[0].rule, part) for *_, step in work for part in _gathered(*step)]
+    for clocks, at, members, step in work:
+        made, advanced = _stepped(*step, [own for rule, own in parts if rule is step[0].rule])
         for name, vector in advanced.items():
             whole = len(clocks) == len(table.of_clocks)
             cast = vector.astype(before[name].dtype)
@@ -199,11 +204,32 @@ def _rules_stepped(
     return updates, replace(state, leaves=as_trees(held, structures), scalars=after, table=table)
 
 
+def _gathered(
+    program: Program,
+    leaves: Sequence[kernels.Leaf],
+    numbers: Mapping[str, jax.Array],
+    shared: Mapping[str, jax.Array],
+) -> list[dict[str, jax.Array]]:
+    """Return what the rule adds up over leaves, of each; the arguments are those of `_stepped`."""
+    gathers = program.rule.gathers
+    if gathers is None:
+        return []
+    made = []
+    for leaf in leaves:
+        given = leaf.grad, leaf.param, leaf.state
+        if jnp.iscomplexobj(leaf.param):
+            given = as_real(given)
+        own = _entries(numbers, leaf.clock)
+        made.append(gathers(*given, _entries(shared, leaf.clock), **own, **dict(program.static)))
+    return made
+
+
 def _stepped(
     program: Program,
     leaves: Sequence[kernels.Leaf],
     numbers: Mapping[str, jax.Array],
     shared: Mapping[str, jax.Array],
+    parts: Sequence[Mapping[str, jax.Array]],
 ) -> tuple[list[tuple[jax.Array, dict[str, Any]]], dict[str, jax.Array]]:
     """Take a step of leaves that have one program.
 
@@ -212,12 +238,16 @@ def _stepped(
         leaves: what each is given.
         numbers: float64, an entry for each clock in the first axis.
         shared: what the leaves of a clock share, likewise.
+        parts: of all leaves of the rule, what it adds up over them.
 
     Returns:
         The Optax update and the new state of each leaf, and what is shared after the step.
     """
     recording, update_leaf = recorder.get(), leaf_update(program)
-    after_shared, scalars = jax.vmap(program.advance)(dict(shared), dict(numbers))
+    names = parts[0] if parts else {}
+    sums = {name: functools.reduce(jnp.add, [part[name] for part in parts]) for name in names}
+    advance = functools.partial(program.advance, sums=sums)
+    after_shared, scalars = jax.vmap(advance)(dict(shared), dict(numbers))
     vectors: dict[Any, dict[str, jax.Array]] = {}
     for dtype in {leaf.param.dtype for leaf in leaves}:
         # As they meet arrays of the type, rounded once for all leaves.

@@ -156,7 +156,7 @@ def rule_layouts(param_map: ParamMap, paths: Iterable[str]) -> tuple[tuple[str, 
             layouts.append((entry.path, LeafLayout(entry.torch_shape, view, axes, entry.flip)))
     if problems:
         raise ValueError(
-            "Adafactor and Muon look at whole arrays, and torch's are packed differently:"
+            "this optimizer looks at whole arrays, and torch's are packed differently:"
             + "".join(f"\n  {problem}" for problem in problems)
         )
     return tuple(layouts)

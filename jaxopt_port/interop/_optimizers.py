@@ -14,6 +14,7 @@ from ..checkpoint import (
     load_state_dict,
     state_dict,
 )
+from ..contrib import Reference, reference_named, reference_of, references_of
 from ..engine import Group, Optimizer, arguments_of, find_groups_state, rule_of
 from ..optim import OPTIMIZERS, AdamW, lbfgs
 from ._names import check_order, names_by_order
@@ -52,13 +53,15 @@ def optimizer_from_torch(
     older torch did not write are torch's defaults.
 
     Args:
-        optimizer: torch's optimizer, of one of its own classes, its ``state_dict()``, or what
-            `load` returns. What Accelerate, Lightning and others wrap is looked through.
+        optimizer: torch's optimizer, of one of its own classes or of those that
+            `jaxopt_port.contrib` has the twins of, its ``state_dict()``, or what `load` returns.
+            What Accelerate, Lightning and others wrap is looked through.
         params: the JAX parameters: a tree whose leaves the map names.
         param_map: from `param_map`, or the torch module itself.
         module: torch's module, where ``param_map`` is a map, or left out: it says which parameter
             is which.
-        optimizer_name: torch's class, ``"AdamW"``; a state dict does not say it.
+        optimizer_name: torch's class, ``"AdamW"``, or another package's, ``"timm.Lion"``; a state
+            dict does not say it.
         param_names: torch's names of the parameters, a list for each group in the order in which
             the optimizer was given them; of one group, one list. Needed where the state dict has no
             ``"param_names"`` (an optimizer that was made with ``module.named_parameters()`` has)
@@ -108,11 +111,12 @@ def optimizer_from_torch(
     if isinstance(optimizer, Mapping):
         torch_dict = by_indices(optimizer)
         check_structure(torch_dict)
-        made = _made_by(factory) or _factory_named(optimizer_name, torch_dict)
+        found = _made_by(factory) or _factory_named(optimizer_name, torch_dict)
+        torch_dict = _of_package(found, torch_dict, None)
     else:
         torchs: Any = _unwrapped(optimizer)
-        made = _made_by(factory) or _factory_of(torchs, optimizer_name)
-        torch_dict = torchs.state_dict()
+        found = _made_by(factory) or _factory_of(torchs, optimizer_name)
+        torch_dict = _of_package(found, torchs.state_dict(), torchs)
         tensors = [p for group in torchs.param_groups for p in group["params"]]
         left_out = {i for i, p in enumerate(tensors) if not p.requires_grad}
         if module is not None and param_names is None:
@@ -126,8 +130,9 @@ def optimizer_from_torch(
     torch_dict = _with_known_names(named(torch_dict, param_names), mapped)
     torch_dict = without(torch_dict, left_out | indices_of(torch_dict, frozen))
     torch_dict = renamed_state(torch_dict, state or {})
+    made = found.optimizer.factory if isinstance(found, Reference) else found
     rule = rule_of(made)
-    elementwise = rule is None or rule.elementwise
+    elementwise = rule is None or (rule.elementwise and not _cautious(torch_dict))
     laid_out = to_jax_layout(torch_dict, mapped, elementwise=elementwise)
     for group in laid_out["param_groups"]:
         # From a time when the run was here; torch has counted on, where it counts.
@@ -180,14 +185,18 @@ def _factory_of(optimizer: Any, name: str | None) -> Any:
             f"expected a torch optimizer or its state_dict(); got {type(optimizer).__name__}"
         )
     cls = type(optimizer)
+    reference = reference_of(cls)
+    if reference is not None and name is None:
+        return reference
     if name is None and getattr(torch.optim, cls.__name__, None) is not cls:
         torchs = [b for b in cls.__mro__[1:] if getattr(torch.optim, b.__name__, None) is b]
         bases = [base.__name__ for base in torchs if base is not torch.optim.Optimizer]
         held = {key for state in optimizer.state.values() for key in state}
         own = ", ".join(f'"{key}": "{key}"' for key in sorted(map(str, held)))
         raise TypeError(
-            f"{cls.__qualname__} is not a class of torch.optim itself, and what it does in step() "
-            "is not known; pass factory=, a rule that does the same (docs/writing-a-rule.md), and "
+            f"{cls.__qualname__} is not a class of torch.optim itself, nor one that "
+            "jaxopt_port.contrib knows, and what it does in step() is not known; pass factory=, a "
+            "rule that does the same (docs/writing-a-rule.md), and "
             f"state={{{own}}}, its names of what a parameter holds"
             + (
                 f'. If its step() is that of {bases[0]}: optimizer_name="{bases[0]}"'
@@ -226,12 +235,26 @@ def _factory_named(name: str | None, like: Mapping[str, Any] | None = None) -> A
             f'optimizer_name="{likely or "AdamW"}"' + (", whose options it has" if likely else "")
         )
     classes = {cls.__name__: cls for cls in OPTIMIZERS}
+    if name not in classes and (reference := reference_named(name)) is not None:
+        return reference
     if name not in classes:
         raise TypeError(
             f"no optimizer is named {name!r}; there are {', '.join(classes)}. Of another, pass "
             "factory=, a rule that does the same"
         )
     return classes[name].factory
+
+
+def _of_package(found: Any, torch_dict: Mapping[str, Any], optimizer: Any) -> dict[str, Any]:
+    """Return a state dict with this side's options and names."""
+    if isinstance(found, Reference):
+        return found.from_torch(torch_dict, optimizer)
+    return dict(torch_dict)
+
+
+def _cautious(torch_dict: Mapping[str, Any]) -> bool:
+    """Whether a share of the whole array enters a step that is elementwise without it."""
+    return any(group.get("caution", False) for group in torch_dict["param_groups"])
 
 
 def optimizer_to_torch(
@@ -254,8 +277,8 @@ def optimizer_to_torch(
         param_map: from `param_map`; made from module and parameters by default.
 
     Returns:
-        A new optimizer of torch's class, with named parameters; ``optimizer.state_dict()`` can be
-        saved or loaded into another one.
+        A new optimizer of torch's class, or of the package whose twin the groups are of, with named
+        parameters; ``optimizer.state_dict()`` can be saved or loaded into another one.
 
     Raises:
         TypeError: groups of different optimizers, or of one that torch has not.
@@ -266,9 +289,10 @@ def optimizer_to_torch(
     mapped = map_of(module, params) if param_map is None else param_map
     port_dict = state_dict(tx, state, params)
     groups = [g for g in find_groups_state(state).table.groups if not g.frozen]
-    name = _torch_name(tx, groups)
+    reference = _reference_for(tx, port_dict)
+    name = reference.name if reference else _torch_name(tx, groups)
     rule = groups[0].rule
-    elementwise = rule is None or rule.elementwise
+    elementwise = rule is None or (rule.elementwise and not _cautious(port_dict))
     if not elementwise and not tx.definition.layouts:
         trained = [
             path
@@ -280,13 +304,22 @@ def optimizer_to_torch(
     order = [n for g in port_dict["param_groups"] for n in g.pop(ORDER, ())]
     converted = to_torch_layout(port_dict, mapped, elementwise=elementwise, order=order or None)
     by_name = dict(unwrapped(module).named_parameters())
-    _check_dtypes(converted, by_name)
+    if reference is None:
+        _check_dtypes(converted, by_name)
+        cls, arguments = getattr(torch.optim, name), {}
+    else:
+        converted = reference.to_torch(converted)
+        cls, arguments = reference.imported(), reference.arguments(converted)
     names = [group["param_names"] for group in converted["param_groups"]]
-    optimizer: Any = getattr(torch.optim, name)(
+    optimizer: Any = cls(
         [
-            {**group, "params": [by_name[n] for n in group.pop("param_names")]}
-            for group in map(dict, converted["param_groups"])
-        ]
+            {
+                **{k: _to_torch_value(v) for k, v in group.items() if k != "param_names"},
+                "params": [by_name[n] for n in group["param_names"]],
+            }
+            for group in converted["param_groups"]
+        ],
+        **arguments,
     )
     # Not given with the parameters: torch takes a group without any for one without names.
     for group, own in zip(optimizer.param_groups, names, strict=True):
@@ -302,6 +335,14 @@ def _to_torch_value(value: Any) -> Any:
     if isinstance(value, list):
         return [tensor_of(v) for v in value]
     return tensor_of(value) if isinstance(value, np.ndarray) else value
+
+
+def _reference_for(tx: Optimizer, port_dict: Mapping[str, Any]) -> Reference | None:
+    """Return the class of another package whose twin all groups are of."""
+    trained = [group for group in port_dict["param_groups"] if not group.get("frozen")]
+    found = [references_of(tx.definition.factory, group) for group in trained]
+    shared = [r for r in found[0] if all(r in own for own in found)] if found else []
+    return shared[0] if shared else None
 
 
 def _torch_name(tx: Optimizer, groups: Sequence[Group]) -> str:

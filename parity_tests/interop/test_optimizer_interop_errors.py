@@ -43,9 +43,9 @@ REFUSED = {
         "does not say which optimizer",
     ),
     "a class that is not there": (
-        lambda p: (p.optimizer.state_dict(), {"optimizer_name": "Lion"}),
+        lambda p: (p.optimizer.state_dict(), {"optimizer_name": "Lyon"}),
         TypeError,
-        "no optimizer is named 'Lion'; there are Adadelta",
+        "no optimizer is named 'Lyon'; there are Adadelta",
     ),
     "a state dict without names": (
         lambda p: ({**p.optimizer.state_dict(), "state": {}}, {"optimizer_name": "AdamW"}),

@@ -21,6 +21,7 @@ LAYERS = [
         "accumulation",
         "swa_utils",
         "checkpoint",
+        "contrib",
         "_spelled",
         "interop",
         "flax",

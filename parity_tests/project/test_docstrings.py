@@ -14,8 +14,11 @@ import jaxopt_port as jp
 MODULES = [
     "jaxopt_port",
     *(
-        f"jaxopt_port.optim.{module.name}"
-        for module in pkgutil.iter_modules(importlib.import_module("jaxopt_port.optim").__path__)
+        f"jaxopt_port.{package}.{module.name}"
+        for package in ("optim", "contrib")
+        for module in pkgutil.iter_modules(
+            importlib.import_module(f"jaxopt_port.{package}").__path__
+        )
     ),
     "jaxopt_port._explain",
     "jaxopt_port.verify.record",

@@ -1,0 +1,153 @@
+"""AdamW without a schedule: the average of the way is what is evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ..engine import (
+    REST,
+    Groups,
+    LeafState,
+    Number,
+    Optimizer,
+    Problem,
+    Rule,
+    Scalars,
+    Shared,
+    Sum,
+    leafwise,
+    of_rule,
+)
+from ..numerics.torch_ops import Scalar, add_scalar, addcmul, div, mul, sqrt
+from ..optim import decay as decays
+from ..optim import ranges
+from . import _schedule_free
+
+
+def _arguments(
+    lr: Scalar = 0.0025,
+    betas: tuple[Scalar, Scalar] = (0.9, 0.999),
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    warmup_steps: int = 0,
+    r: Scalar = 0.0,
+    weight_lr_power: Scalar = 2.0,
+) -> Iterator[Problem]:
+    yield from ranges.learning_rate(lr)
+    yield from ranges.epsilon(eps)
+    yield from ranges.beta_pair(betas)
+
+
+def _init(param: jax.Array, **_: Any) -> LeafState:
+    return {"z": param, "exp_avg_sq": jnp.zeros_like(param)}
+
+
+def _advance(
+    shared: Shared, *, lr: jax.Array, betas: jax.Array, warmup_steps: int, **options: Any
+) -> tuple[Shared, Scalars]:
+    rate = _schedule_free.warmed(shared, lr, warmup_steps)
+    after, scalars = _schedule_free.advanced(shared, rate=rate, beta=betas[0], **options)
+    correction2 = 1 - betas[1] ** (shared["k"] + 1).astype(jnp.float64)
+    moments = {"beta2": betas[1], "weight2": 1 - betas[1], "correction2": correction2}
+    return after, scalars | moments
+
+
+def _update(
+    grad: jax.Array,
+    param: jax.Array,
+    state: LeafState,
+    *,
+    eps: jax.Array,
+    weight_decay: jax.Array,
+    beta2: jax.Array,
+    weight2: jax.Array,
+    correction2: jax.Array,
+    **scalars: Any,
+) -> tuple[Sum, LeafState]:
+    exp_avg_sq = addcmul(mul(state["exp_avg_sq"], beta2), grad, grad, value=weight2)
+    denom = add_scalar(sqrt(div(exp_avg_sq, correction2)), eps)
+    grad = decays.l2(div(grad, denom), param, weight_decay)
+    new, after = _schedule_free.moved(grad, param, state, **scalars)
+    return new, {**after, "exp_avg_sq": exp_avg_sq}
+
+
+RULE = Rule(
+    _arguments,
+    _init,
+    _update,
+    _schedule_free.start,
+    _advance,
+    begins="k",
+    title="adamw_schedule_free",
+)
+
+
+@of_rule(RULE)
+def adamw_schedule_free(
+    lr: Number = 0.0025,
+    betas: tuple[Number, Number] = (0.9, 0.999),
+    eps: Number = 1e-8,
+    weight_decay: Number = 0.0,
+    warmup_steps: int = 0,
+    r: Number = 0.0,
+    weight_lr_power: Number = 2.0,
+) -> optax.GradientTransformationExtraArgs:
+    """AdamW without a schedule: the average of the way is what is evaluated.
+
+    The Optax spelling of :class:`AdamWScheduleFree`, whose description, arguments, errors and
+    example hold for it; a number may be a schedule, a callable of the update count.
+    """
+    return leafwise(RULE, locals())
+
+
+class AdamWScheduleFree(Optimizer):
+    """AdamW without a schedule: the average of the way is what is evaluated.
+
+    The counterpart of ``schedulefree.AdamWScheduleFree``. The parameters are those of training
+    (``y``); `schedule_free_eval_params` has those of evaluation.
+
+    Args:
+        params: parameter groups, as ``jp.Adam`` takes them; all parameters by default.
+        lr: learning rate, >= 0.
+        betas: decay of the moving averages of the gradient and of its square, in [0, 1).
+        eps: added to the denominator, outside the root, >= 0.
+        weight_decay: weight decay, at the parameters of training.
+        warmup_steps: steps over which the rate grows. Static.
+        r: the power of the step that is a weight in the average.
+        weight_lr_power: the power of the largest rate so far that is a weight in the average.
+
+    Raises:
+        ValueError: a number out of its range, beginning with the package's own message.
+
+    References:
+        Defazio et al., 2024, *The Road Less Scheduled*; ``schedulefree``.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxopt_port as jp
+        >>> from jaxopt_port.contrib import AdamWScheduleFree
+        >>> params, grads = {"weight": jnp.ones(2)}, {"weight": jnp.full(2, 3.0)}
+        >>> tx = AdamWScheduleFree(lr=0.5)
+        >>> params, state = jp.step(tx, grads, tx.init(params), params)
+        >>> params["weight"]
+        Array([0.49999994, 0.49999994], dtype=float32)
+    """
+
+    factory = staticmethod(adamw_schedule_free)
+
+    def __new__(
+        cls,
+        params: Groups = REST,
+        lr: Number = 0.0025,
+        betas: tuple[Number, Number] = (0.9, 0.999),
+        eps: Number = 1e-8,
+        weight_decay: Number = 0.0,
+        warmup_steps: int = 0,
+        r: Number = 0.0,
+        weight_lr_power: Number = 2.0,
+    ) -> Self:
+        return cls.with_options(params, locals())

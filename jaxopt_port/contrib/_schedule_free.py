@@ -1,0 +1,132 @@
+"""What the schedule-free optimizers share, and the parameters to evaluate.
+
+A parameter in training is ``y``, between the last step ``z`` and the weighted average ``x`` of all
+steps; ``x`` is what is evaluated, and is not kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..engine import (
+    LeafState,
+    Scalars,
+    Shared,
+    Sum,
+    find_groups_state,
+    get_hyperparams,
+    leaf_paths,
+    leaf_states,
+)
+from ..numerics.torch_ops import add, lerp
+from . import _wide
+
+
+def start(**_: Any) -> Shared:
+    return {"k": 0, **_wide.kept("weight_sum", 0.0), **_wide.kept("lr_max", -1.0)}
+
+
+def warmed(shared: Shared, lr: jax.Array, warmup_steps: int) -> jax.Array:
+    """Return the rate of a step, which grows over the first of them."""
+    if not warmup_steps:
+        return lr
+    k = shared["k"].astype(jnp.float64)
+    return lr * jnp.where(k < warmup_steps, (k + 1) / warmup_steps, 1.0)
+
+
+def advanced(
+    shared: Shared,
+    *,
+    rate: jax.Array,
+    beta: jax.Array,
+    r: jax.Array,
+    weight_lr_power: jax.Array,
+    **_: Any,
+) -> tuple[Shared, Scalars]:
+    """Return what is shared after a step, and what `moved` needs."""
+    k = shared["k"] + 1
+    lr_max = jnp.maximum(rate, _wide.read(shared, "lr_max"))
+    weight = k.astype(jnp.float64) ** r * lr_max**weight_lr_power
+    total = _wide.read(shared, "weight_sum") + weight
+    share = jnp.where(total != 0, weight / jnp.where(total != 0, total, 1.0), 0.0)
+    after = {"k": k, **_wide.kept("weight_sum", total), **_wide.kept("lr_max", lr_max)}
+    return after, {
+        "first": k == 1,
+        "share": share,
+        "y_step": rate * (beta * (1 - share) - 1),
+        "z_step": -rate,
+    }
+
+
+def moved(
+    grad: jax.Array,
+    param: jax.Array,
+    state: LeafState,
+    *,
+    first: jax.Array,
+    share: jax.Array,
+    y_step: jax.Array,
+    z_step: jax.Array,
+    **_: Any,
+) -> tuple[Sum, LeafState]:
+    z = jnp.where(first, param, state["z"])
+    return Sum(lerp(param, z, share), grad, y_step), {"z": add(z, grad, alpha=z_step)}
+
+
+def schedule_free_eval_params(state: Any, params: Any) -> Any:
+    """Return the parameters to evaluate, of those in training.
+
+    The counterpart of ``optimizer.eval()`` of schedulefree, which overwrites the parameters; here
+    those in training are kept, and are what the next step takes.
+
+    Args:
+        state: of one of the schedule-free optimizers with groups; not traced.
+        params: the parameters in training.
+
+    Returns:
+        A tree like ``params``.
+
+    Raises:
+        ValueError: the state of another optimizer.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxopt_port as jp
+        >>> from jaxopt_port.contrib import SGDScheduleFree, schedule_free_eval_params
+        >>> tx, params = SGDScheduleFree(lr=0.5), {"weight": jnp.ones(2)}
+        >>> state = tx.init(params)
+        >>> for _ in range(2):
+        ...     params, state = jp.step(tx, {"weight": jnp.ones(2)}, state, params)
+        >>> schedule_free_eval_params(state, params)["weight"]
+        Array([0.25, 0.25], dtype=float32)
+    """
+    return _between(state, params, lambda beta: 1 - 1 / beta)
+
+
+def schedule_free_train_params(state: Any, params: Any) -> Any:
+    """Return the parameters in training, of those to evaluate: undoes the other.
+
+    The counterpart of ``optimizer.train()`` of schedulefree. The arguments are those of
+    `schedule_free_eval_params`, but for ``params``, which are those to evaluate.
+    """
+    return _between(state, params, lambda beta: 1 - beta)
+
+
+def _between(state: Any, params: Any, weight: Any) -> Any:
+    found = find_groups_state(state)
+    held, options = leaf_states(state), get_hyperparams(state)
+    betas: dict[str, float] = {}
+    for group in found.table.trained:
+        own = options[group]
+        beta = own["momentum"] if "momentum" in own else own["betas"][0]
+        betas |= dict.fromkeys(found.table.paths_of(group), beta)
+    new = []
+    for path, leaf in leaf_paths(params):
+        own = held.get(path, {"k": 0})
+        if path in betas and "z" not in own:
+            raise ValueError(f'"{path}" is not stepped by a schedule-free optimizer')
+        with jax.enable_x64(True):
+            new.append(lerp(leaf, own["z"], weight(betas[path])) if own["k"] else leaf)
+    return jax.tree.unflatten(jax.tree.structure(params), new)

@@ -1,0 +1,285 @@
+"""What timm's schedulers share: a pure function of a count that the caller keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..engine import find_groups_state, read_number
+from ..lr_scheduler import Groups, LRScheduler, Own, SchedulerState, Value, lift, raw, where
+from ._tabled import tabled
+from ._torch_random import normal
+
+State = TypeVar("State")
+NoiseRange = int | tuple[int, int] | list[int] | None
+
+WARMING, MOVING, LOWEST = 0.0, 1.0, 2.0
+# What a schedule makes of a count: which of the three, two numbers of its formula, and noise.
+Parts = tuple[float, float, float, float]
+
+
+class TimmScheduler(LRScheduler):
+    """Base of timm's schedulers.
+
+    A subclass is a frozen dataclass of timm's arguments, with ``_parts`` and ``_formula``. A key
+    ``"lr_scale"`` of a group multiplies its rate, as timm's layer decay asks for.
+    """
+
+    t_in_epochs: bool
+    warmup_t: int
+    warmup_lr_init: float
+    noise_range_t: NoiseRange
+    noise_pct: float
+    noise_std: float
+    noise_seed: int
+
+    def init(
+        self, state: State, param_groups: Sequence[Mapping[str, Any]] | None = None
+    ) -> tuple[State, SchedulerState]:
+        """Begin: the rates are those of the warm-up, or the initial ones.
+
+        Args:
+            state: the state of a grouped optimizer.
+            param_groups: see `jaxopt_port.lr_scheduler.LRScheduler.init`.
+
+        Returns:
+            The optimizer's state and the scheduler's.
+        """
+        state, sched_state = super().init(state, param_groups)
+        begun: tuple[State, SchedulerState] = self._stepped(
+            state, sched_state, None, _scales(state)
+        )
+        return begun
+
+    def step(
+        self, state: State, sched_state: SchedulerState, epoch: Any, metric: Any = None
+    ) -> tuple[State, SchedulerState]:
+        """Set the rates of the next epoch: timm's ``scheduler.step(epoch)``.
+
+        Args:
+            state: the optimizer's state.
+            sched_state: the scheduler's.
+            epoch: which epoch comes next; may be traced.
+            metric: not used, as in timm.
+
+        Returns:
+            Both states, unchanged where the scheduler counts updates.
+        """
+        return self._at(state, sched_state, epoch, self.t_in_epochs)
+
+    def step_update(
+        self, state: State, sched_state: SchedulerState, num_updates: Any, metric: Any = None
+    ) -> tuple[State, SchedulerState]:
+        """Set the rates after a count of updates: timm's ``scheduler.step_update(num_updates)``.
+
+        Both states are unchanged where the scheduler counts epochs.
+        """
+        return self._at(state, sched_state, num_updates, not self.t_in_epochs)
+
+    def _at(
+        self, state: State, sched_state: SchedulerState, t: Any, counts: bool
+    ) -> tuple[State, SchedulerState]:
+        if not counts:
+            self._check_state(sched_state)
+            return state, sched_state
+        t = t if isinstance(t, jax.core.Tracer) else int(t)
+        stepped: tuple[State, SchedulerState] = self._stepped(state, sched_state, t, _scales(state))
+        return stepped
+
+    def as_schedule(
+        self, base_lr: float, steps_per_epoch: int = 1, total_steps: int = 10_000
+    ) -> Any:
+        """Return an Optax schedule: the rate after a count of optimizer steps.
+
+        Args:
+            base_lr: the optimizer's rate.
+            steps_per_epoch: optimizer steps to one count of the scheduler.
+            total_steps: not needed here.
+        """
+
+        def rate(count: Any) -> jax.Array:
+            dtype = jnp.float64 if jax.enable_x64.value else jnp.float32
+            groups = Groups(np.array([base_lr], np.float64))
+            with jax.enable_x64(True):
+                t = jnp.asarray(count) // steps_per_epoch
+                own = self._construct(groups)
+                self._advance(own, groups, _lifted(t), np.ones(1))
+                return jnp.asarray(raw(groups.lr)[0], dtype)
+
+        return rate
+
+    # ── timm's state dict ──────────────────────────────────────────────────────────────────────
+
+    def state_dict(self, sched_state: SchedulerState) -> dict[str, Any]:
+        """Return timm's ``scheduler.state_dict()``: all that its object holds but the optimizer."""
+        self._check_state(sched_state)
+        held = {name: self._listed(sched_state, name) for name in ("base_values", "warmup_steps")}
+        if not self.warmup_t:
+            held["warmup_steps"] = [1] * len(held["base_values"])
+        return {**self._arguments(0), **held, "metric": None}
+
+    def load_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        param_groups: Sequence[Mapping[str, Any]] | None = None,
+    ) -> SchedulerState:
+        """Return the scheduler's state from a state dict of timm's, or one of `state_dict`.
+
+        Args:
+            state_dict: as timm's ``scheduler.state_dict()``.
+            param_groups: not needed.
+
+        Raises:
+            ValueError: it was saved by a scheduler of another kind or other arguments.
+        """
+        mine = self._arguments(0)
+        lacking = [name for name in (*mine, "base_values") if name not in state_dict]
+        if lacking:
+            raise ValueError(
+                f"the state dict is not that of a {self.kind}: it has no {lacking[0]!r}"
+            )
+        for name, value in mine.items():
+            given = state_dict[name]
+            if _plain(given) != _plain(value):
+                raise ValueError(
+                    f"the state dict was saved by a {self.kind} with {name} {given!r}, this one "
+                    f"has {value!r}; make the scheduler with the arguments it was saved with"
+                )
+        groups = Groups(np.array(state_dict["base_values"], np.float64))
+        return self._encoded(self._construct(groups), groups)
+
+    def _listed(self, sched_state: SchedulerState, name: str) -> list[float]:
+        parts = np.asarray(sched_state.values[name], np.float64)
+        listed: list[float] = parts.sum(axis=-1).tolist()
+        return listed
+
+    def _arguments(self, size: int) -> dict[str, Any]:
+        fields = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)  # type: ignore[arg-type]
+        }
+        named = {"param_group_field": "lr", "_initial_param_group_field": "initial_lr"}
+        return {**named, "noise_type": "normal", **fields}
+
+    # ── the arithmetic ─────────────────────────────────────────────────────────────────────────
+
+    def _construct(self, groups: Groups) -> Own:
+        groups.setdefault("initial_lr", groups.lr)
+        base = groups.entry("initial_lr")
+        groups.lr = base * 1.0  # written, so that a rate that cannot be is said to be so
+        own = Own(base_values=base, warmup_steps=base * 0.0, _last_lr=groups.lr)
+        if self.warmup_t:
+            own.warmup_steps = (self._warmed_to(own) - self.warmup_lr_init) / self.warmup_t
+        return own
+
+    def _warmed_to(self, own: Own) -> Value:
+        return own.base_values
+
+    def _advance(  # type: ignore[override]
+        self, own: Own, groups: Groups, t: Value | None, scales: Any
+    ) -> None:
+        if t is None:
+            first = own.base_values * 0.0 + self.warmup_lr_init
+            rates = first if self.warmup_t else own.base_values
+        else:
+            rates = self._rates(own, t)
+        groups.lr = own._last_lr = rates * scales
+
+    def _rates(self, own: Own, t: Value) -> Value:
+        kind, a, b, noise = self._parts_at(t)
+        rates = where(
+            kind == WARMING,
+            lambda: self.warmup_lr_init + t * own.warmup_steps,
+            lambda: where(
+                kind == LOWEST,
+                lambda: own.base_values * 0.0 + self._lowest,
+                lambda: self._formula(own.base_values, a, b),
+            ),
+        )
+        return rates + rates * noise
+
+    @property
+    def _lowest(self) -> float:
+        lowest: float = getattr(self, "lr_min", 0.0)
+        return lowest
+
+    def _parts_at(self, t: Value) -> Sequence[Value]:
+        if isinstance(t, int):
+            return self._with_noise(t)
+        last, constant = self._end()
+        # Noise without an end has no last count.
+        constant = constant and not isinstance(self.noise_range_t, int)
+        found = tabled(self._with_noise, last, constant)(t.value.astype(np.int64))
+        return [lift(found[i]) for i in range(4)]
+
+    def _with_noise(self, t: int) -> Parts:
+        return *self._parts(t), self._noise(t)
+
+    def _noise(self, t: int) -> float:
+        within = self.noise_range_t
+        if within is None or not (
+            t >= within if isinstance(within, int) else within[0] <= t < within[1]
+        ):
+            return 0.0
+        drawn = (noise * self.noise_std for noise in normal(self.noise_seed + t))
+        return next(noise for noise in drawn if abs(noise) < self.noise_pct)
+
+    def _parts(self, t: int) -> tuple[float, float, float]:
+        """Return what is done at a count, and two numbers of the formula."""
+        raise NotImplementedError
+
+    def _formula(self, base: Value, a: Value, b: Value) -> Value:
+        """Return a rate from the initial one."""
+        raise NotImplementedError
+
+    def _end(self) -> tuple[int, bool]:
+        """Return the last count of interest, and whether the rates stay as they are from there."""
+        raise NotImplementedError
+
+
+def cycled(scheduler: Any, t: int) -> tuple[int, float, float]:
+    """Return which cycle a count is in, the count since it began, and its length."""
+    mul, first = scheduler.cycle_mul, scheduler.t_initial
+    if mul == 1:
+        return t // first, t - first * (t // first), first
+    i = math.floor(math.log(1 - t / first * (1 - mul), mul))
+    return i, t - (1 - mul**i) / (1 - mul) * first, mul**i * first
+
+
+def cycles_end(scheduler: Any) -> tuple[int, bool]:
+    """Return the count at which the last cycle is over."""
+    mul, first, cycles = scheduler.cycle_mul, scheduler.t_initial, max(1, scheduler.cycle_limit)
+    length = first * cycles
+    if mul != 1:
+        length = math.floor(-first * (mul**cycles - 1) / (1 - mul))
+    return math.ceil(length) + scheduler.warmup_t + 1, mul >= 1
+
+
+def _scales(state: Any) -> Any:
+    """Return the ``"lr_scale"`` of each group that is trained; 1 where it has none."""
+    found = find_groups_state(state)
+    trained = [i for i, group in enumerate(found.table.groups) if not group.frozen]
+    scales = [
+        read_number(found, [i], "lr_scale")[0]
+        if "lr_scale" in dict(found.table.groups[i].numbers)
+        else 1.0
+        for i in trained
+    ]
+    if any(isinstance(scale, jax.core.Tracer) for scale in scales):
+        with jax.enable_x64(True):
+            return jnp.stack([jnp.asarray(scale, jnp.float64) for scale in scales])
+    return np.array(scales, np.float64)
+
+
+def _lifted(t: Any) -> Value:
+    return lift(t) if isinstance(t, jax.core.Tracer) else int(t)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,324 @@
+"""The optimizers of other packages under test: which class, in which configurations."""
+
+import importlib
+import pathlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from jaxopt_port.contrib import REFERENCES, Reference
+
+RECORDED = pathlib.Path(__file__).parent / "recorded.json"
+RECORDED_SCHEDULES = RECORDED.with_name("recorded_schedules.json")
+# Of the runs whose end is recorded.
+STEPS = 8
+# The least that shows each branch: factored and not, kernels of convolutions, scalars.
+SHAPES = {"bias": (5,), "kernel": (18, 20), "conv": (20, 3, 2, 2), "scalar": ()}
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One optimizer in one configuration.
+
+    Attributes:
+        package: of the reference.
+        name: of the class, there.
+        options: of both sides.
+        own: options of the reference alone, which choose among its implementations.
+        left_out: shapes that the reference does not take.
+        state: whether the state is compared too.
+    """
+
+    package: str
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    own: dict[str, Any] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def reference(self) -> Reference:
+        (found,) = [r for r in REFERENCES if (r.package, r.name) == (self.package, self.name)]
+        return found
+
+    def made(self):
+        """The optimizer here."""
+        options = {**self.options, **self.reference.fixed}
+        # timm takes betas for a decay, and the rate for the flag.
+        if self.package == "timm" and "betas" in options and self.name == "Adafactor":
+            options["beta1"] = options.pop("betas")[0]
+        if self.package == "timm" and self.name == "Adafactor":
+            options["relative_step"] = options.get("lr") is None
+        return self.reference.optimizer(**options)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: shape for name, shape in SHAPES.items() if name not in self.left_out}
+
+    def theirs(self):
+        """The package's class; it has to be installed."""
+        return getattr(importlib.import_module(self.reference.module), self.name)
+
+    def drawn(self, rng, dtype) -> dict[str, np.ndarray]:
+        shapes = self.shapes.items()
+        return {name: np.asarray(rng.standard_normal(shape), dtype) for name, shape in shapes}
+
+    def __repr__(self):
+        shown = ", ".join(f"{k}={v}" for k, v in self.options.items())
+        return f"{self.package} {self.name}({shown})"
+
+
+def fingerprint(array) -> list[float]:
+    """Numbers that tell an array from another: a sum with weights, a norm, the first entry."""
+    flat = np.asarray(array, np.float64).ravel()
+    weights = np.random.default_rng(flat.size).standard_normal(flat.size)
+    return [float(flat @ weights), float(np.linalg.norm(flat)), float(flat[0])]
+
+
+def gradients(case: Case, dtype=np.float64):
+    """The start of a run, and its gradients, one after the other."""
+    rng = np.random.default_rng(20240229)
+    start = case.drawn(rng, dtype)
+    return start, [case.drawn(rng, dtype) for _ in range(STEPS)]
+
+
+def of(package, name, *configurations, **more):
+    return [Case(package, name, options, **more) for options in configurations]
+
+
+LOOP = {"foreach": False}
+CASES = [
+    *of(
+        "timm",
+        "Lion",
+        {},
+        {"lr": 0.01, "weight_decay": 0.1, "betas": (0.8, 0.95)},
+        {"lr": 0.01, "caution": True, "weight_decay": 0.1, "corrected_weight_decay": True},
+        {"lr": 0.01, "maximize": True},
+        own=LOOP,
+    ),
+    *of(
+        "lion-pytorch",
+        "Lion",
+        {},
+        {"lr": 0.01, "weight_decay": 0.1, "betas": (0.8, 0.95)},
+        {"lr": 0.01, "weight_decay": 1e-3, "decoupled_weight_decay": True},
+    ),
+    *of(
+        "timm",
+        "Lars",
+        {"lr": 0.1},
+        {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01},
+        {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01, "trust_clip": True},
+        {"lr": 0.1, "momentum": 0.9, "dampening": 0.5, "always_adapt": True, "trust_coeff": 0.02},
+        own=LOOP,
+    ),
+    *of(
+        "timm",
+        "MADGRAD",
+        {},
+        {"momentum": 0.0, "weight_decay": 0.01},
+        {"lr": 0.1, "weight_decay": 0.1, "decoupled_decay": True},
+        {"lr": 0.05, "eps": 1e-3},
+    ),
+    *of(
+        "timm",
+        "NAdamW",
+        {},
+        {"lr": 0.01, "weight_decay": 0.1, "clipping_threshold": 1.0},
+        {"lr": 0.01, "caution": True, "corrected_weight_decay": True},
+        {"lr": 0.01, "maximize": True, "betas": (0.8, 0.99), "eps": 1e-4},
+        own=LOOP,
+    ),
+    *of(
+        "timm",
+        "RMSpropTF",
+        {},
+        {"momentum": 0.9, "weight_decay": 0.01},
+        {
+            "momentum": 0.9,
+            "centered": True,
+            "eps": 1e-3,
+            "decoupled_decay": True,
+            "weight_decay": 0.1,
+            "corrected_weight_decay": True,
+        },
+        {"momentum": 0.5, "lr_in_momentum": False, "caution": True, "alpha": 0.99},
+        own=LOOP,
+    ),
+    *of(
+        "timm",
+        "SGDW",
+        {},
+        {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01},
+        {"lr": 0.1, "momentum": 0.9, "nesterov": True, "caution": True},
+        {
+            "lr": 0.1,
+            "momentum": 0.9,
+            "dampening": 0.5,
+            "weight_decay": 0.1,
+            "maximize": True,
+            "corrected_weight_decay": True,
+        },
+        own=LOOP,
+    ),
+    *of(
+        "timm",
+        "AdaBelief",
+        {},
+        {"lr": 0.01, "rectify": False, "amsgrad": True, "weight_decay": 0.1},
+        {"lr": 0.01, "decoupled_decay": False, "weight_decay": 0.01, "betas": (0.8, 0.99)},
+        {"lr": 0.01, "degenerated_to_sgd": False, "fixed_decay": True, "weight_decay": 1e-3},
+        own=LOOP,
+    ),
+    *of(
+        "timm",
+        "Adan",
+        {},
+        {"lr": 0.01, "weight_decay": 0.1},
+        {
+            "lr": 0.01,
+            "weight_decay": 0.1,
+            "no_prox": True,
+            "caution": True,
+            "betas": (0.9, 0.8, 0.95),
+        },
+        own=LOOP,
+    ),
+    *of(
+        "timm",
+        "Adopt",
+        {},
+        {"lr": 0.01, "weight_decay": 0.01, "clip_exp": None},
+        {
+            "lr": 0.01,
+            "weight_decay": 0.1,
+            "decoupled": True,
+            "corrected_weight_decay": True,
+            "caution": True,
+        },
+        {"lr": 0.01, "maximize": True, "betas": (0.8, 0.99)},
+        own=LOOP,
+    ),
+    *of(
+        "timm",
+        "LaProp",
+        {},
+        {"lr": 0.01, "weight_decay": 0.1, "betas": (0.8, 0.99)},
+        {"lr": 0.01, "caution": True, "weight_decay": 0.1, "corrected_weight_decay": True},
+        own=LOOP,
+    ),
+    *of(
+        "timm",
+        "Mars",
+        {},
+        {"mars_type": "lion", "weight_decay": 0.1},
+        {"optimize_1d": True, "caution": True, "weight_decay": 0.1, "gamma": 0.1},
+        {"lr_1d_factor": 0.5, "betas_1d": (0.8, 0.95)},
+    ),
+    *of(
+        "timm",
+        "Lamb",
+        {},
+        {"lr": 0.01, "max_grad_norm": None, "trust_clip": True},
+        {
+            "lr": 0.01,
+            "weight_decay": 0.1,
+            "decoupled_decay": True,
+            "caution": True,
+            "corrected_weight_decay": True,
+        },
+        {
+            "lr": 0.01,
+            "weight_decay": 0.0,
+            "always_adapt": True,
+            "grad_averaging": False,
+            "bias_correction": False,
+        },
+        own=LOOP,
+    ),
+    *of(
+        "transformers",
+        "Adafactor",
+        {},
+        {"warmup_init": True, "beta1": 0.9, "weight_decay": 0.1},
+        {"lr": 0.01, "relative_step": False, "scale_parameter": False, "clip_threshold": 0.5},
+        {"lr": 0.1, "relative_step": False, "decay_rate": -0.6},
+    ),
+    *of(
+        "timm",
+        "Adafactor",
+        {},
+        {"lr": 0.01, "weight_decay": 0.1, "min_dim_size_to_factor": 2},
+        {"betas": (0.9, 0.99), "caution": True, "warmup_init": True},
+        {"scale_parameter": False, "clip_threshold": 0.5, "min_dim_size_to_factor": 18},
+    ),
+    *of(
+        "timm",
+        "AdafactorBigVision",
+        {"lr": 0.01},
+        {"lr": 0.01, "momentum": None, "clipping_threshold": 1.0, "weight_decay": 0.1},
+        {
+            "lr": 0.01,
+            "momentum_dtype": "float32",
+            "caution": True,
+            "weight_decay": 1e-3,
+            "unscaled_wd": True,
+            "min_dim_size_to_factor": 2,
+        },
+        {
+            "lr": 0.01,
+            "decay_offset": 5,
+            "beta2_cap": 0.9,
+            "eps": 1e-8,
+            "weight_decay": 0.1,
+            "corrected_weight_decay": True,
+        },
+    ),
+    *of(
+        "muon",
+        "SingleDeviceMuon",
+        {},
+        {"lr": 0.1, "weight_decay": 0.1},
+        {"momentum": 0.6},
+        left_out=("bias", "scalar"),
+    ),
+    *of(
+        "prodigyopt",
+        "Prodigy",
+        {},
+        {"weight_decay": 0.1, "use_bias_correction": True},
+        {
+            "decouple": False,
+            "weight_decay": 0.01,
+            "safeguard_warmup": True,
+            "slice_p": 3,
+            "d_coef": 2.0,
+        },
+        {"betas": (0.0, 0.99), "beta3": 0.9, "growth_rate": 1.02, "d0": 1e-4},
+    ),
+    *of(
+        "schedulefree",
+        "SGDScheduleFree",
+        {"lr": 0.1},
+        {"lr": 0.1, "warmup_steps": 5, "r": 1.0},
+        {"lr": 0.1, "momentum": 0.7, "weight_decay": 0.01, "weight_lr_power": 1.0},
+        own=LOOP,
+    ),
+    *of(
+        "schedulefree",
+        "AdamWScheduleFree",
+        {},
+        {"lr": 0.01, "warmup_steps": 5, "r": 1.0},
+        {"lr": 0.01, "betas": (0.8, 0.99), "weight_decay": 0.1, "eps": 1e-4},
+        own=LOOP,
+    ),
+    *of(
+        "schedulefree",
+        "RAdamScheduleFree",
+        {},
+        {"lr": 0.01, "silent_sgd_phase": False, "r": 1.0},
+        {"lr": 0.01, "betas": (0.8, 0.99), "weight_decay": 0.1},
+        own=LOOP,
+    ),
+]

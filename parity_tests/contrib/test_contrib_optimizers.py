@@ -1,0 +1,221 @@
+"""The optimizers of other packages, against what those packages made of the same gradients.
+
+`recorded.json` is written by ``python -m parity_tests.contrib.matrix --record``, which has the
+packages; ``make matrix`` compares with them step by step.
+"""
+
+import functools
+import inspect
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxopt_port as jp
+from jaxopt_port import contrib
+from jaxopt_port.engine import leaf_states
+from parity_tests.contrib.cases import CASES, RECORDED, fingerprint, gradients
+from parity_tests.oracles.bits import assert_same_bits
+
+EXPECTED = json.loads(RECORDED.read_text())
+# Of each optimizer, the configuration with the most branches; the others in make test-all.
+CHOSEN = {(case.package, case.name): case for case in CASES[::-1] if case.options}
+SAMPLED = [
+    pytest.param(
+        case,
+        id=repr(case),
+        marks=[] if CHOSEN[case.package, case.name] is case else [pytest.mark.exhaustive],
+    )
+    for case in CASES
+]
+NAMES = sorted({reference.optimizer for reference in contrib.REFERENCES}, key=lambda c: c.__name__)
+
+
+@functools.cache
+def run(case):
+    """The port at the end of a run in float64."""
+    start, grads = gradients(case)
+    with jax.enable_x64(True):
+        tx = case.made()
+        params = {name: jnp.asarray(array) for name, array in start.items()}
+        state = tx.init(params)
+        for given in grads:
+            ours = {name: jnp.asarray(array) for name, array in given.items()}
+            params, state = jp.step(tx, ours, state, params)
+        return tx, params, state
+
+
+@pytest.mark.parametrize("case", SAMPLED)
+def test_a_run_ends_where_the_packages_own_does(case):
+    _, params, _ = run(case)
+    assert set(params) == set(EXPECTED[repr(case)])
+    for name, expected in EXPECTED[repr(case)].items():
+        assert fingerprint(params[name]) == pytest.approx(expected, rel=1e-12, abs=1e-12), name
+
+
+@pytest.mark.parametrize("case", SAMPLED)
+def test_a_state_dict_goes_to_the_package_and_back(case):
+    tx, params, state = run(case)
+    with jax.enable_x64(True):
+        ours = jp.state_dict(tx, state, params)
+        theirs = case.reference.to_torch(ours)
+        _as_theirs(theirs, case)
+        again = case.reference.from_torch(theirs, _Attributes(case, ours))
+        for group in again["param_groups"]:
+            group["param_names"] = ours["param_groups"][0]["param_names"]
+        loaded = jp.load_state_dict(case.made(), again, params)
+    for path, held in leaf_states(state).items():
+        found = leaf_states(loaded)[path]
+        numpy = {name: np.asarray(value) for name, value in held.items()}
+        assert_same_bits({k: np.asarray(v) for k, v in found.items()}, numpy, path)
+    assert jp.get_hyperparams(loaded) == jp.get_hyperparams(state)
+
+
+def _as_theirs(state_dict, case):
+    """Check that what the package counts in Python is such, and what is a group's is there."""
+    reference = case.reference
+    (group,) = state_dict["param_groups"]
+    held = [*state_dict["state"].values(), group]
+    for name in reference.counts:
+        assert all(type(entry[name]) is int for entry in held if name in entry)
+    for name in reference.in_groups:
+        assert name in group
+        assert not any(name in entry for entry in state_dict["state"].values())
+    for name in reference.wide:
+        assert all(type(entry[name]) is float for entry in held if name in entry)
+    assert not any("_mid" in name or "_low" in name for entry in held for name in entry)
+    if "train_mode" in reference.without:  # which schedulefree adds itself
+        group["train_mode"] = True
+
+
+class _Attributes:
+    """What a package's optimizer has besides its groups."""
+
+    def __init__(self, case, state_dict):
+        (group,) = state_dict["param_groups"]
+        self.defaults = {}
+        for option, (place, _) in case.reference.attributes.items():
+            name, _, key = place.partition(".")
+            if key:
+                self.defaults[key] = group[option]
+            else:
+                setattr(self, name, group[option])
+
+
+@pytest.mark.parametrize("cls", NAMES, ids=lambda cls: cls.__name__)
+def test_both_spellings_have_one_signature(cls):
+    ours = inspect.signature(cls).parameters
+    lower = inspect.signature(cls.factory).parameters
+    assert next(iter(ours)) == "params"
+    assert {k: p.default for k, p in ours.items() if k != "params"} == {
+        k: p.default for k, p in lower.items()
+    }
+    documented = inspect.getdoc(cls)
+    assert all(f"    {name}: " in documented for name in ours)
+    assert documented.splitlines()[0] == inspect.getdoc(cls.factory).splitlines()[0]
+    assert isinstance(cls(), cls)
+
+
+BAD = [
+    ("Lion", {"lr": -1.0}, r"Invalid learning rate: -1.0 \(group 0, jp.REST\)"),
+    ("Lion", {"betas": (0.9, 1.0)}, "Invalid beta parameter at index 1: 1.0"),
+    ("Lion", {"package": "lion"}, "no package 'lion' has a Lion"),
+    ("Lion", {"lr": 0.0, "corrected_weight_decay": True}, "requires a positive max lr, got 0.0"),
+    ("Lamb", {"max_grad_norm": 0.0}, "Invalid max_grad_norm value: 0.0"),
+    ("Lars", {"nesterov": True}, "Nesterov momentum requires a momentum and zero dampening"),
+    ("SGDW", {"momentum": -0.1}, "Invalid momentum value: -0.1"),
+    ("MADGRAD", {"lr": 0.0}, "Learning rate 0.0 must be positive"),
+    ("MADGRAD", {"momentum": 1.0}, "Momentum 1.0 must be in the range"),
+    ("Mars", {"mars_type": "adam"}, "MARS type not supported"),
+    ("Adafactor", {"lr": 0.1}, "Cannot combine manual `lr` and `relative_step=True` options"),
+    ("Adafactor", {"relative_step": False}, "there is neither a relative step nor a rate"),
+    ("AdafactorBigVision", {"momentum_dtype": "int8"}, "int8 dtype not supported"),
+    ("Muon", {"momentum": 1.0}, "Invalid momentum value: 1.0"),
+    ("Prodigy", {"d0": 0.0}, "Invalid d0 value: 0.0"),
+    ("Prodigy", {"slice_p": 0}, "Invalid slice_p value: 0"),
+    ("SGDScheduleFree", {"momentum": 1.0}, "Momentum must be between 0 and 1 exclusive: 1.0"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "message"), BAD)
+def test_bad_arguments_are_named(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(contrib, name)(**options)
+
+
+def test_a_matrix_is_asked_for():
+    with pytest.raises(ValueError, match=r"Muon steps matrices, .* has the shape \(3,\)"):
+        contrib.Muon().init({"bias": jnp.ones(3)})
+
+
+PARAMS = {"a": jnp.arange(1.0, 4.0), "b": jnp.ones((2, 2))}
+GRADS = {"a": jnp.full(3, 3.0), "b": jnp.full((2, 2), -2.0)}
+
+
+def _stepped(tx, params, steps=3):
+    state = tx.init(params)
+    for _ in range(steps):
+        grads = {name: GRADS[name] for name in params}
+        params, state = jp.step(tx, grads, state, params)
+    return np.asarray(params["b"])
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "static"),
+    [
+        (contrib.Lamb, {"eps": 1.0, "weight_decay": 0.0}, "trust_clip"),
+        (contrib.Prodigy, {"d0": 0.1}, "decouple"),
+    ],
+    ids=["Lamb", "Prodigy"],
+)
+def test_what_is_added_up_is_added_up_over_all_groups(cls, options, static):
+    """Two groups, with their static options in common and without, step as one."""
+    expected = _stepped(cls(**options), PARAMS)
+    groups = [{"params": "a"}, {"params": "b"}]
+    assert np.array_equal(_stepped(cls(groups, **options), PARAMS), expected)
+    other = [{"params": "a", static: not inspect.signature(cls).parameters[static].default}]
+    assert np.array_equal(_stepped(cls([*other, groups[1]], **options), PARAMS), expected)
+    assert np.all(_stepped(cls(**options), {"b": PARAMS["b"]}) != expected)
+
+
+def test_what_is_evaluated_is_the_average_and_can_be_undone():
+    tx = contrib.SGDScheduleFree(lr=0.5)
+    params, state = PARAMS, tx.init(PARAMS)
+    assert_same_bits(*_numpy(contrib.schedule_free_eval_params(state, params), params), "at first")
+    for _ in range(3):
+        params, state = jp.step(tx, GRADS, state, params)
+    held = leaf_states(state)
+    evaluated = contrib.schedule_free_eval_params(state, params)
+    for name in params:  # y = (1 - momentum) z + momentum x
+        between = 0.1 * held[name]["z"] + 0.9 * evaluated[name]
+        np.testing.assert_allclose(between, params[name], rtol=1e-6)
+    again = contrib.schedule_free_train_params(state, evaluated)
+    np.testing.assert_allclose(again["a"], params["a"], rtol=1e-6)
+    with pytest.raises(ValueError, match='"a" is not stepped by a schedule-free optimizer'):
+        contrib.schedule_free_eval_params(jp.Adam().init(PARAMS), PARAMS)
+
+
+def _numpy(*trees):
+    return [{k: np.asarray(v) for k, v in tree.items()} for tree in trees]
+
+
+def test_a_state_in_evaluation_mode_is_refused():
+    (reference,) = [r for r in contrib.REFERENCES if r.name == "AdamWScheduleFree"]
+    group = {"params": [0], "k": 3, "train_mode": False}
+    with pytest.raises(ValueError, match=r"in evaluation mode, .* call optimizer.train\(\)"):
+        reference.from_torch({"state": {0: {"z": np.ones(2)}}, "param_groups": [group]})
+
+
+@pytest.mark.parametrize("name", ["Lion", "Adafactor"])
+def test_a_name_that_several_packages_have_is_not_guessed(name):
+    with pytest.raises(TypeError, match=f"several packages have an optimizer of the name '{name}'"):
+        contrib.reference_named(name)
+    assert contrib.reference_named(f"timm.{name}").package == "timm"
+
+
+def test_what_a_state_dict_does_not_say_is_asked_for():
+    lion = contrib.reference_named("lion-pytorch.Lion")
+    with pytest.raises(ValueError, match="does not say what decoupled_weight_decay, max_lr_snap"):
+        lion.from_torch({"state": {}, "param_groups": [{"params": [0], "lr": 0.1}]})

@@ -1,0 +1,207 @@
+"""The schedules of transformers, beside it, and timm's, beside what it made, to the bit."""
+
+import json
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers.optimization
+
+import jaxopt_port as jp
+from jaxopt_port import contrib
+from parity_tests.contrib.cases import RECORDED_SCHEDULES
+from parity_tests.contrib.schedule_cases import (
+    HUGGING_FACE,
+    LR,
+    SCALES,
+    STEPS,
+    TIMM,
+    digest,
+    shown,
+)
+
+PARAMS = {"a": jnp.ones(2), "b": jnp.ones(2)}
+EXPECTED = json.loads(RECORDED_SCHEDULES.read_text())
+
+
+def optimizer(scales=(1.0, 1.0)):
+    pairs = zip(PARAMS, LR, scales, strict=True)
+    groups = [{"params": name, "lr": lr, "lr_scale": scale} for name, lr, scale in pairs]
+    return jp.SGD(groups, lr=LR[0])
+
+
+def torchs():
+    tensors = [torch.nn.Parameter(torch.ones(1)) for _ in LR]
+    groups = [{"params": [p], "lr": lr} for p, lr in zip(tensors, LR, strict=True)]
+    return torch.optim.SGD(groups, lr=LR[0])
+
+
+def rates_of(scheduler, state, own, steps):
+    """The rates of both groups, by one compiled loop and one step after the other."""
+
+    @jax.jit
+    def looped(state, own):
+        def body(carried, t):
+            state, own = steps(*carried, t)
+            return (state, own), own.values["_last_lr"]
+
+        return jax.lax.scan(body, (state, own), jnp.arange(1, STEPS))
+
+    first = own.values["_last_lr"]
+    _, parts = looped(state, own)
+    compiled = np.concatenate([np.asarray(first)[None], np.asarray(parts)]).astype(np.float64)
+    eager = [scheduler.get_last_lr(own)]
+    for t in range(1, STEPS):
+        state, own = steps(state, own, t)
+        eager.append(scheduler.get_last_lr(own))
+    return compiled.sum(axis=-1), np.array(eager), own
+
+
+def sampled(cases):
+    """All cases, of which make test has the last of each name."""
+    last = {name: arguments for name, arguments, *_ in cases}
+    return [
+        pytest.param(
+            *case,
+            id=shown(*case[:2]),
+            marks=[] if last[case[0]] is case[1] else [pytest.mark.exhaustive],
+        )
+        for case in cases
+    ]
+
+
+@pytest.mark.parametrize(("name", "arguments", "reads"), sampled(HUGGING_FACE))
+def test_hugging_faces_rates(name, arguments, reads):
+    theirs = getattr(transformers.optimization, name)(torchs(), **arguments)
+    expected = [theirs.get_last_lr()]
+    for _ in range(1, STEPS):
+        theirs.optimizer.step()
+        theirs.step()
+        expected.append(theirs.get_last_lr())
+    scheduler = getattr(contrib, name)(**arguments, **reads)
+    state, own = scheduler.init(optimizer().init(PARAMS))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no step of the optimizer is taken here
+        compiled, eager, own = rates_of(
+            scheduler, state, own, lambda state, own, t: scheduler.step(state, own)
+        )
+    np.testing.assert_array_equal(eager, expected)
+    np.testing.assert_array_equal(compiled, expected)
+    saved = theirs.state_dict()
+    assert scheduler.state_dict(own) == saved
+    assert scheduler.get_last_lr(scheduler.load_state_dict(saved)) == expected[-1]
+
+
+NAMED = [
+    ("linear", {}),
+    ("cosine", {}),
+    ("cosine_with_restarts", {"num_cycles": 2}),
+    ("polynomial", {"power": 2.0}),
+    ("constant", {}),
+    ("constant_with_warmup", {}),
+    ("inverse_sqrt", {}),
+    ("cosine_with_min_lr", {"min_lr": 0.01}),
+    ("cosine_warmup_with_min_lr", {"min_lr_rate": 0.1}),
+    ("warmup_stable_decay", {"num_decay_steps": 5}),
+]
+
+
+@pytest.mark.parametrize(("name", "more"), NAMED)
+def test_a_schedule_is_had_by_its_name(name, more):
+    theirs = transformers.get_scheduler(name, torchs(), 4, 20, more)
+    ours = contrib.get_scheduler(name, 4, 20, more, lr_init=LR[0])
+    schedule = ours.as_schedule(LR[0])
+    for count in range(30):
+        with jax.enable_x64(True):
+            assert float(schedule(count)) == theirs.get_last_lr()[0], count
+        theirs.optimizer.step()
+        theirs.step()
+
+
+def test_all_names_are_known_but_one():
+    names = {kind.value for kind in transformers.SchedulerType} - {"greedy"}
+    assert names == {*(name for name, _ in NAMED), "reduce_lr_on_plateau"}
+    made = contrib.get_scheduler("reduce_lr_on_plateau", None, None, {"patience": 3})
+    assert made == jp.lr_scheduler.ReduceLROnPlateau(patience=3)
+
+
+WRONG = [
+    (("greedy",), {}, "'greedy' is not a valid scheduler; there are linear, cosine"),
+    (("linear",), {}, "linear requires `num_warmup_steps`, please provide that argument."),
+    (("cosine", 3), {}, "cosine requires `num_training_steps`, please provide that argument."),
+    (("polynomial", 3, 9), {}, "polynomial requires the optimizer's `lr`"),
+    (("polynomial", 3, 9), {"lr_init": 1e-8}, "lr_end .* must be smaller than initial lr"),
+    (("cosine_with_min_lr", 3, 9), {}, "One of min_lr or min_lr_rate should be set"),
+    (("warmup_stable_decay", 3, 9, {"num_decay_steps": 2, "decay_type": "x"}), {}, "Unknown decay"),
+]
+
+
+@pytest.mark.parametrize(("given", "more", "message"), WRONG)
+def test_what_is_wrong_is_said(given, more, message):
+    with pytest.raises(ValueError, match=message):
+        contrib.get_scheduler(*given, **more)
+
+
+@pytest.mark.parametrize(("name", "arguments"), sampled(TIMM))
+def test_timms_rates(name, arguments):
+    scheduler = getattr(contrib, name)(**arguments)
+    by_epoch = arguments.get("t_in_epochs", True)
+    state, own = scheduler.init(optimizer(SCALES).init(PARAMS))
+    step = scheduler.step if by_epoch else scheduler.step_update
+    compiled, eager, own = rates_of(scheduler, state, own, step)
+    expected = EXPECTED[shown(name, arguments)]
+    assert eager[:12].tolist() == expected["first"]
+    assert digest(eager) == digest(compiled) == expected["digest"]
+    other = scheduler.step_update if by_epoch else scheduler.step
+    assert scheduler.get_last_lr(other(state, own, 3)[1]) == scheduler.get_last_lr(own)
+    saved = json.loads(json.dumps(scheduler.state_dict(own)))
+    assert saved == expected["state_dict"]
+    again = step(state, scheduler.load_state_dict(saved), STEPS - 1)[1]
+    assert scheduler.get_last_lr(again) == scheduler.get_last_lr(own)
+    with pytest.raises(ValueError, match=r"was saved by a .* with warmup_t"):
+        scheduler.load_state_dict({**saved, "warmup_t": 77})
+
+
+@pytest.mark.parametrize("beyond", [1, 3000])
+def test_a_count_beyond_the_table_has_pythons_bits_too(beyond):
+    scheduler = contrib.get_cosine_schedule_with_warmup(3, 20)
+    schedule = scheduler.as_schedule(0.3, total_steps=4)
+    with jax.enable_x64(True):
+        traced = jax.jit(schedule)(jnp.asarray(20 + beyond)) if beyond == 1 else None
+        timm = contrib.StepLRScheduler(2.5, 0.999).as_schedule(0.3)
+        far = 20_000 * beyond
+        expected = 0.3 * 0.999 ** (far // 2.5)
+        assert float(jax.jit(timm)(jnp.asarray(far))) == expected == float(timm(far))
+    if traced is not None:
+        assert float(traced) == 0.3 * scheduler.lr_lambda(21)
+
+
+BAD = [
+    ("CosineLRScheduler", {"t_initial": 0}, "t_initial must be > 0"),
+    ("PolyLRScheduler", {"t_initial": 3, "lr_min": -1.0}, "lr_min >= 0"),
+    ("TanhLRScheduler", {"t_initial": 3, "lb": 4.0}, "lb < ub"),
+    ("WSDLRScheduler", {"t_initial": 3, "decay_t": 4}, r"Invalid decay_t \(4\)"),
+    ("WSDLRScheduler", {"t_initial": 3, "decay_t": 1, "decay_fn": "x"}, r"Invalid decay_fn \(x\)"),
+    (
+        "WSDLRScheduler",
+        {"t_initial": 3, "decay_t": 1, "stable_fn": "rsqrt"},
+        "requires a positive stable_timescale",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "message"), BAD)
+def test_bad_arguments_are_named(name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(contrib, name)(**arguments)
+
+
+def test_another_schedulers_state_dict_is_refused():
+    saved = contrib.StepLRScheduler(3).state_dict(
+        contrib.StepLRScheduler(3).init(optimizer().init(PARAMS))[1]
+    )
+    with pytest.raises(ValueError, match="is not that of a CosineLRScheduler: it has no 't_init"):
+        contrib.CosineLRScheduler(3).load_state_dict(saved)
