@@ -72,6 +72,7 @@ class Results:
         sides: by side, versions and the device.
         measurements: the measurements.
         left_out: contenders that could not be had, with the reason.
+        parts: what the command ``accelerator`` finds beside times, by part.
         schema: the schema's number.
     """
 
@@ -81,6 +82,7 @@ class Results:
     sides: dict[str, dict[str, Any]]
     measurements: list[Measurement] = field(default_factory=list)
     left_out: list[dict[str, str]] = field(default_factory=list)
+    parts: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def find(self, suite: str, case: str, contender: str) -> Measurement | None:
