@@ -313,7 +313,10 @@ def readme(
     write: Annotated[bool, typer.Option("--write", help="Write it into README.md.")] = False,
 ) -> None:
     """Make the README's table of speed from files of results."""
-    table = _tables.readme_table(_loaded(file), _loaded(gpu) if gpu else None)
+    of_gpu = _loaded(gpu) if gpu else None
+    if of_gpu and of_gpu.sides.get("jax", {}).get("platform") == "cpu":
+        raise typer.BadParameter(f"{gpu} was measured on a CPU", param_hint="--gpu")
+    table = _tables.readme_table(_loaded(file), of_gpu)
     typer.echo(table, nl=False)
     if write:
         text = _tables.in_readme(_tables.README.read_text(), table)

@@ -94,13 +94,13 @@ REHEARSAL = Sizes(
     steps=(1, 3),
     step=[("AdamW", "12 small leaves"), ("SGD", "2 leaves of 4096")],
     compiled=0,
-    train=_train((2,), 2),
+    train=_train((), 2)[1:],
     decoder={"vocabulary": 32, "width": 16, "heads": 2, "layers": 1, "length": 8},
     memory=[("AdamW", "12 small leaves")],
     copied=2**22,
     turn=(0.005, 3),
-    tests=(f"{TESTS[0]}::test_a_primitive_converts_to_a_weak_type", TESTS[1]),
-    optimizers=("SGD", "AdamW", "Muon", "SparseAdam", "LBFGS"),
+    tests=TESTS[:1],
+    optimizers=("SGD", "AdamW", "Muon", "SparseAdam"),
 )
 
 

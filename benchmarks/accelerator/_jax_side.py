@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 import jaxopt_port as jp
 from jaxopt_port.numerics import torch_ops
@@ -209,8 +210,6 @@ def _step(name: str, model: str, optimizer: str) -> Timed:
 
 def _by_flax(name: str, optimizer: str, params: Any, grads: Any) -> tuple[Callable[[], Any], Any]:
     """Make a step of Flax's optimizer, or of this library's in its place, as people write it."""
-    from flax import nnx
-
     if name == "nnx.Optimizer, optax":
         kind, tx = nnx.Optimizer, speed._form("optax", optimizer)[1]
     else:

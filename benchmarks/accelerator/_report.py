@@ -15,18 +15,6 @@ def markdown(results: Results) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def device(results: Results) -> str:
-    """Return the device, its driver and the versions, as one sentence's subject."""
-    jax, torch = results.sides.get("jax", {}), results.sides.get("torch", {})
-    drivers = [x.split(",")[1].strip() for x in results.machine["accelerators"] if "," in x]
-    said = [str(jax.get("device") or torch.get("device") or "no device")]
-    said += [f"driver {drivers[0]}"] if drivers else []
-    said += [
-        f"{k} {side[k]}" for side in (jax, torch) for k in ("jax", "torch", "cuda") if k in side
-    ]
-    return ", ".join(said)
-
-
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> Iterator[str]:
     yield "| " + " | ".join(head) + " |"
     yield "|" + "|".join(["---"] * left + ["---:"] * (len(head) - left)) + "|"
@@ -36,7 +24,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) ->
 
 def _device(results: Results) -> Iterator[str]:
     parts = results.parts
-    yield f"{device(results)} ({results.created[:10]})"
+    yield f"{results.device} ({results.created[:10]})"
     if parts.get("rehearsal"):
         yield ""
         yield "No accelerator was found: a rehearsal with small shapes, whose times mean nothing."

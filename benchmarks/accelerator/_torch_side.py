@@ -85,10 +85,11 @@ def _tensor(array: Any, device: torch.device = _DEVICE) -> torch.Tensor:
 
 
 def _array(tensor: torch.Tensor) -> Any:
-    tensor = tensor.detach().cpu()
+    """Return a copy, which later steps leave as it is."""
+    tensor = tensor.detach().cpu().clone()
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy().copy()
+    return tensor.numpy()
 
 
 def primitives() -> dict[str, Any]:

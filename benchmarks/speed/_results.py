@@ -85,6 +85,16 @@ class Results:
     parts: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
+    @property
+    def device(self) -> str:
+        """The device, its driver and the versions on both sides."""
+        jax, torch = self.sides.get("jax", {}), self.sides.get("torch", {})
+        said = [str(jax.get("device") or torch.get("device") or "no device")]
+        drivers = [x.split(",")[1].strip() for x in self.machine["accelerators"] if "," in x]
+        said += [f"driver {drivers[0]}"] if drivers else []
+        names = [(side, k) for side in (torch, jax) for k in ("torch", "cuda", "jax") if k in side]
+        return ", ".join([*said, *(f"{k} {side[k]}" for side, k in names)])
+
     def find(self, suite: str, case: str, contender: str) -> Measurement | None:
         """Return one measurement, or None."""
         return next((m for m in self.measurements if m.key == (suite, case, contender)), None)
