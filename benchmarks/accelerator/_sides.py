@@ -18,6 +18,7 @@ _STRICT_FLAGS = {
     "--xla_gpu_ftz=false --xla_backend_extra_options=-nvptx-prec-divf32=2",
     "cpu": "--xla_allow_excess_precision=false --xla_cpu_enable_fast_min_max=false",
 }
+MODULES = {"torch": f"{__package__}._torch_side"}
 _ELSEWHERE = "--xla_allow_excess_precision=false"
 # Seconds that a call may take beyond its part's time, and those that it has in any case.
 _GRACE, _LEAST = 10.0, 2.0
@@ -42,7 +43,7 @@ class Sides:
         """Start processes that are not there yet, side by side; raises nothing."""
         new = [s for s in sides if s not in self._workers and s not in self.absent]
         for side in new:
-            module = f"{__package__}._{'torch' if side == 'torch' else 'jax'}_side"
+            module = MODULES.get(side, f"{__package__}._jax_side")
             environment = {}
             if side == STRICT:
                 flags = _STRICT_FLAGS.get(self.facts["jax"]["platform"], _ELSEWHERE)

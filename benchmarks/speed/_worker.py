@@ -100,6 +100,7 @@ class Worker:
         try:
             kind, answer = self._pipe.recv()
         except (EOFError, OSError):
+            self._process.join(timeout=5)
             code = self._process.exitcode
             raise WorkerError(
                 f"the process for {self.side} ended, exit code {code}; out of memory?"
