@@ -100,7 +100,7 @@ REHEARSAL = Sizes(
     copied=2**22,
     turn=(0.005, 3),
     tests=TESTS[:1],
-    optimizers=("SGD", "AdamW", "Muon", "SparseAdam"),
+    optimizers=("SGD", "AdamW"),
 )
 
 

@@ -15,7 +15,7 @@ from ..speed._worker import WorkerError
 from ._cases import batches
 from ._data import Batch, Item, start
 from ._primitives import STEPS, found, powers
-from ._sides import STRICT, last_line
+from ._sides import MISSING, STRICT, last_line
 
 if TYPE_CHECKING:
     from ._run import Run
@@ -63,7 +63,7 @@ def primitives(run: Run) -> Iterator[str]:
             rows += [row._asdict() for row in found(side, made)]
         if made := run.attempt("matrix products", side, side, "matrix_products"):
             numbers |= {f"{k}{' (strict)' * (side == STRICT)}": v for k, v in made.items()}
-        if side == "jax" and (made := run.attempt("powers", side, side, "powers")) is not None:
+        if side == "jax" and (made := run.attempt("powers", side, side, "powers")) is not MISSING:
             exact = powers()
             numbers["beta ** step in float64, ulp"] = ulps(made, exact)
             numbers["beta ** step in float64, relative"] = relative(made, exact)
@@ -76,7 +76,7 @@ def parity(run: Run) -> Iterator[str]:
     run.parts["parity"] = rows
     yield "torch's table"
     items = run.attempt("parity", "torch", "torch", "configurations")
-    if items is None:
+    if not items:
         return
     planned = batches(items, run.sizes.optimizers)
     prepared = 0

@@ -14,7 +14,7 @@ from ..speed._results import Measurement, Results, machine, now
 from ..speed._worker import WorkerError
 from . import _parity, _speed, _tests
 from ._cases import REHEARSAL, WHOLE, Sizes
-from ._sides import Sides, last_line
+from ._sides import MISSING, Sides, last_line
 
 Say = Callable[[str], None]
 
@@ -100,13 +100,15 @@ class Run:
         self.results.left_out.append({"case": case, "contender": contender, "why": why})
 
     def attempt(self, case: str, contender: str, *request: Any) -> Any:
-        """Return an answer, or None; then it says why among what was left out."""
+        """Return a side's answer, or MISSING; then why is said among what was left out."""
         side, *rest = request
+        if side in self.sides.absent:  # which is said once, of everything
+            return MISSING
         try:
             return self.sides(side, *rest)
         except (LeftOutError, WorkerError) as error:
             self.leave_out(case, contender, last_line(error))
-            return None
+            return MISSING
 
     def add(
         self, suite: str, case: str, contender: str, unit: str, times: Any, **more: Any
@@ -136,6 +138,8 @@ class Run:
         return _speed.compiled(self)
 
     def _tests(self) -> Iterator[str]:
+        if "torch" in self.sides.absent:
+            return self.leave_out("tests", "pytest", "they compare with torch, which is not there")
         yield f"{len(self.sizes.tests)} files"
         self.sides.end()  # which hold the device's memory
         left = max(5.0, self._end - time.monotonic())

@@ -20,8 +20,18 @@ _STRICT_FLAGS = {
 }
 MODULES = {"torch": f"{__package__}._torch_side"}
 _ELSEWHERE = "--xla_allow_excess_precision=false"
+# Of the device's memory, for each side: JAX keeps what it has once had.
+SHARE = 0.45
 # Seconds that a call may take beyond its part's time, and those that it has in any case.
 _GRACE, _LEAST = 10.0, 2.0
+
+
+class _Missing:
+    def __bool__(self) -> bool:
+        return False
+
+
+MISSING = _Missing()  # an answer that could not be had
 
 
 class Sides:
@@ -44,7 +54,7 @@ class Sides:
         new = [s for s in sides if s not in self._workers and s not in self.absent]
         for side in new:
             module = MODULES.get(side, f"{__package__}._jax_side")
-            environment = {}
+            environment = {"XLA_PYTHON_CLIENT_MEM_FRACTION": str(SHARE)}
             if side == STRICT:
                 flags = _STRICT_FLAGS.get(self.facts["jax"]["platform"], _ELSEWHERE)
                 environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()

@@ -12,12 +12,12 @@ from ..speed._run import _distance
 from ..speed._shapes import elements, shapes_of
 from ..speed._suites import bytes_moved
 from ._cases import COMPILED, CONTENDERS, TRAINED
+from ._sides import MISSING, SHARE
 
 if TYPE_CHECKING:
     from ._run import Run
 
 _BYTES = 24  # of a contender, for each parameter: with its gradient, two moments, and what XLA adds
-_SHARE = 0.7  # of the device's memory, for what is timed in turns
 _HOST_CALLS = 20
 _MOST_CALLS = 200
 
@@ -59,7 +59,9 @@ def _step(run: Run, optimizer: str, model: str, contenders: dict[str, tuple[str,
     fit = _that_fit(run, elements(shapes))
     if not fit:
         why = f"{_BYTES * elements(shapes) / 2**30:.0f} GiB are not free on the device"
-        return [run.leave_out(case, name, why) for _, name in every] and None
+        for _, name in every:
+            run.leave_out(case, name, why)
+        return
     expected = None
     for begin in range(0, len(every), fit):
         expected = _timed(
@@ -68,10 +70,10 @@ def _step(run: Run, optimizer: str, model: str, contenders: dict[str, tuple[str,
 
 
 def _that_fit(run: Run, parameters: int) -> int:
-    """Return how many contenders the device has memory for at a time."""
-    known = (run.sides.facts.get(side, {}).get("memory") for side in ("torch", "jax"))
-    memory = max((m for m in known if m), default=None)
-    return 99 if memory is None else int(memory * _SHARE / (_BYTES * parameters))
+    """Return how many contenders a side has memory for at a time."""
+    of_torch, of_jax = (run.sides.facts.get(side, {}).get("memory") for side in ("torch", "jax"))
+    known = [m for m in (of_torch and of_torch * SHARE, of_jax) if m]
+    return int(min(known) / (_BYTES * parameters)) if known else 99
 
 
 def _timed(
@@ -92,9 +94,8 @@ def _timed(
         run.attempt(case, "jax", "jax", "prepare_contenders", suite, ours, settings)
     for side, name in contenders:
         begun = time.monotonic()
-        left_out = len(run.results.left_out)
         check = run.attempt(case, name, side, "make", name, suite, name, settings)
-        if len(run.results.left_out) == left_out:
+        if check is not MISSING:
             made.append((side, name))
             checks[name], took[name] = check, time.monotonic() - begun
             expected = check if expected is None else expected
@@ -107,7 +108,7 @@ def _timed(
         differs = _distance(checks[name], expected, None)
         run.add(suite, case, name, "s", times[name], differs=differs, **more)
         host = run.attempt(case, f"{name}: host", side, "host", name, _HOST_CALLS)
-        if host is not None:
+        if host:
             run.add("dispatch", case, name, "s", [host], calls=_HOST_CALLS, settings=numbers)
     run.sides.drop()
     return expected
@@ -129,10 +130,10 @@ def _turns(
         for side, name in [*made[shift:], *made[:shift]]:
             if name in calls:
                 took = run.attempt(case, name, side, "time", name, calls[name])
-                if took is None:
-                    del calls[name]
-                else:
+                if took:
                     times[name].append(took)
+                else:
+                    del calls[name]
     return {name: seen for name, seen in times.items() if seen}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 _LEFT_OUT = "not devices and not mesh and not varying and not split"
 _ROOT = Path(__file__).parents[2]
 _LINE = re.compile(r"^(parity_tests/\S+?::.*?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL)", re.MULTILINE)
-_SAID = re.compile(r"^(?:FAILED|ERROR) (parity_tests/\S+?::.*?) - (.*)$", re.MULTILINE)
+_SAID = re.compile(r"^(?:FAILED|ERROR) (parity_tests/.*?\.py(?:::.*?)?)(?: - (.*))?$", re.MULTILINE)
 
 
 def outcomes(tests: Sequence[str], seconds: float) -> dict[str, Any]:
@@ -23,18 +23,8 @@ def outcomes(tests: Sequence[str], seconds: float) -> dict[str, Any]:
 
     A warning of a version that is newer than the tests is no failure here.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-v",
-        "--tb=no",
-        "-rfE",
-        "-W",
-        "default",
-        "-k",
-        _LEFT_OUT,
-    ]
+    command = [sys.executable, "-m", "pytest", "-v", "--tb=no", "-rfE", "-W", "default"]
+    command += ["-k", _LEFT_OUT, "--continue-on-collection-errors"]
     command += ["-p", "no:cacheprovider", "-p", "benchmarks._torch_table", *tests]
     path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {
@@ -57,11 +47,7 @@ def outcomes(tests: Sequence[str], seconds: float) -> dict[str, Any]:
     said = dict(_SAID.findall(text))
     counts = {kind: sum(o == kind for o in ended.values()) for kind in sorted({*ended.values()})}
     found: dict[str, Any] = {"asked": list(tests), "outcomes": counts, "exit": process.returncode}
-    found["not_passed"] = {
-        name: said.get(name, outcome)
-        for name, outcome in ended.items()
-        if outcome in ("FAILED", "ERROR")
-    }
+    found["not_passed"] = {k: o for k, o in ended.items() if o in ("FAILED", "ERROR")} | said
     if not ended:
         found["said"] = text[-2000:]
     return found

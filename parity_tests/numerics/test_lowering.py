@@ -120,6 +120,23 @@ def clipped(norm_type):
     return program, (PARAMS,)
 
 
+def averaged(multi_avg_fn):
+    model = jp.swa_utils.AveragedModel(multi_avg_fn=multi_avg_fn)
+    return model.update_parameters, (model.init(PARAMS), PARAMS)
+
+
+def scaled():
+    """A step by torch's GradScaler, which is not taken where a gradient is infinite."""
+    scaler, tx = jp.GradScaler(), jp.accumulate_grads(jp.AdamW(), 2)
+
+    def program(params, state, scaler_state):
+        grads, found_inf = scaler.unscale(params, scaler_state)
+        params, state = scaler.step(tx, grads, state, params, found_inf)
+        return params, state, scaler.update(scaler_state, found_inf)
+
+    return program, (PARAMS, tx.init(PARAMS), scaler.init())
+
+
 def sharded(name, kind, over=()):
     """A step on eight devices: each holds a part of the parameters, or of the state alone."""
     mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
@@ -143,6 +160,14 @@ PROGRAMS = (
     | {f"tx.update, {name}": lambda n=name: by_update(n) for name in ("SGD", "AdamW")}
     | {f"in scan, {name}": lambda m=make: in_scan(m) for name, make in SCHEDULERS.items()}
     | {f"clipping, norm {p}": lambda p=p: clipped(p) for p in (2.0, 1.0, float("inf"))}
+    | {
+        f"averaging, {name}": lambda f=f: averaged(f)
+        for name, f in (
+            ("SWA", jp.swa_utils.get_swa_multi_avg_fn()),
+            ("EMA", jp.swa_utils.get_ema_multi_avg_fn()),
+        )
+    }
+    | {"GradScaler and accumulation": scaled}
     | {
         f"split, {name}, {kind.name}": lambda n=name, k=kind: sharded(n, k)
         for name in ("AdamW", "Adafactor")
