@@ -105,14 +105,19 @@ REHEARSAL = Sizes(
 
 
 def batches(items: Sequence[Item], optimizers: Sequence[str]) -> list[Batch]:
-    """Return what is compared: the defaults together, then each optimizer's configurations."""
-    kinds = {item.optimizer: [i for i in items if i.optimizer == item.optimizer] for item in items}
-    defaults = tuple(Item(name, {}, {}) for name in optimizers or kinds)
+    """Return what is compared: the defaults together, then each optimizer's configurations.
+
+    L-BFGS's come in their turn: its program takes as long to compile as all the others'.
+    """
+    names = dict.fromkeys([*_OPTIMIZERS, *(item.optimizer for item in items)])
+    kinds = {name: [item for item in items if item.optimizer == name] for name in names}
+    defaults = tuple(Item(n, {}, {}) for n in optimizers or kinds if kinds[n] and n != "LBFGS")
     made = [Batch(defaults, dtype) for dtype in ("float32", "bfloat16")]
     if not optimizers:
         made += [
             Batch(tuple(of_kind), dtype)
             for dtype in ("float32", "bfloat16")
             for of_kind in kinds.values()
+            if of_kind
         ]
     return made

@@ -23,7 +23,7 @@ from ..speed._contender import LeftOutError
 from ..speed._data import OPTIONS, STEPS_BEFORE_CHECK
 from ..speed._networks import TRANSFORMER
 from ..speed._shapes import elements, shapes_of
-from ._data import FACTOR, MIDDLE, SCALE, SHIFT, Batch, gradients, objective
+from ._data import FACTOR, MIDDLE, POOL, SCALE, SHIFT, Batch, gradients, objective
 from ._data import start as first
 from ._primitives import BETAS, STEPS, W_FAR, W_NEAR, A, S, V, inputs
 from ._timed import Timed, checked
@@ -134,7 +134,7 @@ def _gradients(batch: Batch, step: int) -> dict[str, Any]:
     return {name: _of(name, step, batch.dtype) for name in {i.optimizer for i in batch.items}}
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=32 * POOL)
 def _of(optimizer: str, step: int, dtype: str) -> Any:
     if optimizer == "LBFGS":
         return jax.tree_util.Partial(objective)
@@ -146,7 +146,7 @@ def parity(number: int, batch: Batch, steps: tuple[int, ...]) -> tuple[dict[int,
     compiled, (params, states), refused = _PROGRAMS.pop(number).result()
     made: dict[int, dict[int, Any]] = {i: {} for i in params}
     for step in range(max(steps)):
-        params, states = compiled(params, states, _gradients(batch, step % 8))
+        params, states = compiled(params, states, _gradients(batch, step % POOL))
         if step + 1 in steps:
             arrays = jax.device_get((params, {i: _leaves(s) for i, s in states.items()}))
             for i in made:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from ..speed._contender import LeftOutError
 from ..speed._data import OPTIONS, STEPS_BEFORE_CHECK
 from ..speed._networks import TRANSFORMER
 from ..speed._shapes import elements, shapes_of
-from ._data import FACTOR, MIDDLE, SCALE, SHIFT, Item, gradients, objective
+from ._data import FACTOR, MIDDLE, POOL, SCALE, SHIFT, Item, gradients, objective, shapes_for
 from ._data import start as first
 from ._primitives import W_FAR, W_NEAR, A, S, V, inputs
 from ._timed import Timed, checked
@@ -158,8 +159,8 @@ def parity(item: Item, dtype: str, form: str, steps: tuple[int, ...]) -> dict[in
     made = {}
     for step in range(max(steps)):
         if item.optimizer != "LBFGS":
-            for name, grad in gradients(item.optimizer, step, dtype).items():
-                tensors[name].grad = _gradient(grad, tensors[name])
+            for name, grad in _gradients(item.optimizer, step % POOL, dtype).items():
+                tensors[name].grad = grad.clone()
         try:
             optimizer.step(closure if item.optimizer == "LBFGS" else None)
         except (RuntimeError, NotImplementedError) as error:
@@ -172,12 +173,17 @@ def parity(item: Item, dtype: str, form: str, steps: tuple[int, ...]) -> dict[in
     return made
 
 
-def _gradient(grad: Any, param: torch.Tensor) -> torch.Tensor:
-    if not isinstance(grad, tuple):
-        return _tensor(grad)
-    indices, values = grad
-    pair = (_tensor(indices)[None], _tensor(values))
-    return torch.sparse_coo_tensor(*pair, param.shape, check_invariants=True)
+@functools.lru_cache(maxsize=4 * POOL)
+def _gradients(optimizer: str, step: int, dtype: str) -> dict[str, torch.Tensor]:
+    made = {}
+    for name, grad in gradients(optimizer, step, dtype).items():
+        if isinstance(grad, tuple):
+            pair = (_tensor(grad[0])[None], _tensor(grad[1]))
+            shape = shapes_for(optimizer)[name]
+            made[name] = torch.sparse_coo_tensor(*pair, shape, check_invariants=True)
+        else:
+            made[name] = _tensor(grad)
+    return made
 
 
 def _state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:

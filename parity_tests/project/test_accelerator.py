@@ -4,6 +4,7 @@ import functools
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks._commands import app
-from benchmarks.accelerator import _run, main
-from benchmarks.accelerator._cases import REHEARSAL, WHOLE, batches
+from benchmarks.accelerator import _run, _speed, main
+from benchmarks.accelerator._cases import CONTENDERS, REHEARSAL, WHOLE, batches
 from benchmarks.accelerator._data import Item, gradients, start
 from benchmarks.accelerator._parity import _distances
 from benchmarks.accelerator._primitives import PRIMITIVES, found, inputs
@@ -144,6 +145,36 @@ def test_distances_are_of_parameters_and_state():
     assert row["state_relative"] == 1
 
 
+class Recorded:
+    """A run whose device has some memory, which records who is timed together."""
+
+    def __init__(self, gib):
+        memory = {"torch": {"memory": gib * 2**30}, "jax": {"memory": None}}
+        self.sides = types.SimpleNamespace(facts=memory)
+        self.bandwidth, self.left_out, self.together = None, [], []
+
+    def leave_out(self, case, contender, why):
+        self.left_out.append((contender, why))
+
+
+@pytest.mark.parametrize(
+    ("gib", "together"), [(80, [1] * 7), (160, [2, 2, 2, 1]), (1000, [7]), (40, [])]
+)
+def test_contenders_that_do_not_fit_into_memory_follow_each_other(gib, together, monkeypatch):
+    run = Recorded(gib)
+
+    def timed(run, suite, case, contenders, settings, numbers, least, expected):
+        run.together.append(contenders)
+
+    monkeypatch.setattr(_speed, "_timed", timed)
+    _speed._step(run, "Adam", "Llama-like 1 B", CONTENDERS)
+    assert [len(group) for group in run.together] == together
+    every = [(side, name) for side, names in CONTENDERS.items() for name in names]
+    assert [pair for group in run.together for pair in group] == (every if together else [])
+    assert [name for name, _ in run.left_out] == ([] if together else [n for _, n in every])
+    assert all(why == "25 GiB are not free on the device" for _, why in run.left_out)
+
+
 def test_no_gradient_is_zero_and_every_step_has_its_own():
     for name in ("SGD", "Muon"):
         first, second = (gradients(name, step, "bfloat16") for step in (0, 1))
@@ -152,15 +183,13 @@ def test_no_gradient_is_zero_and_every_step_has_its_own():
 
 
 def test_defaults_come_first_and_no_configuration_is_left_out():
-    items = [Item("SGD", {"lr": 0.1}, {}), Item("Adam", {}, {}), Item("SGD", {}, {})]
+    items = [Item("ASGD", {"lr": 0.1}, {}), Item("LBFGS", {}, {}), Item("SGD", {}, {})]
+    items.append(Item("ASGD", {}, {}))
     made = batches(items, ())
-    assert [str(i) for i in made[0].items] == ["SGD()", "Adam()"]
+    assert [str(i) for i in made[0].items] == ["SGD()", "ASGD()"]
     for dtype in ("float32", "bfloat16"):
-        assert [i for b in made[2:] if b.dtype == dtype for i in b.items] == [
-            items[0],
-            items[2],
-            items[1],
-        ]
+        configured = [i for b in made[2:] if b.dtype == dtype for i in b.items]
+        assert configured == [items[2], items[0], items[3], items[1]]
     assert len(batches(items, ("SGD",))) == 2
 
 
