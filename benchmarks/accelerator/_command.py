@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -53,9 +52,8 @@ def main(arguments: Sequence[str]) -> int:
     def say(text: str) -> None:
         print(f"{time.monotonic() - begun:6.1f} s  {text}", file=sys.stderr, flush=True)
 
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     command = " ".join(["python -m benchmarks accelerator", *arguments])
-    results = Run(given.budget, given.out, threads, command, say).measure()
+    results = Run(given.budget, given.out, command, say).measure()
     print(markdown(results), end="")
     say(f"written: {given.out}")
     return 0

@@ -14,13 +14,14 @@ from ..speed._results import Measurement, Results, machine, now
 from ..speed._worker import WorkerError
 from . import _parity, _speed, _tests
 from ._cases import REHEARSAL, WHOLE, Sizes
-from ._sides import MISSING, Sides, last_line
+from ._sides import MISSING, THREADS, Sides, last_line
 
 Say = Callable[[str], None]
 
 # The parts, and what each may take of the time that is left, beside those after it.
 PARTS = {"primitives": 6, "parity": 32, "speed": 34, "train": 12, "memory": 4, "compiled": 8}
 PARTS |= {"tests": 8}
+_START = 0.4  # of the budget, for both sides to start
 _SAVE_EVERY = 15.0  # seconds
 
 
@@ -30,19 +31,18 @@ class Run:
     Args:
         budget: seconds that it should take at most.
         out: the file that the results are written to after each part.
-        threads: for torch, on a CPU.
         command: what was asked for.
         say: is told what is being measured.
     """
 
-    def __init__(self, budget: float, out: Path, threads: int, command: str, say: Say) -> None:
+    def __init__(self, budget: float, out: Path, command: str, say: Say) -> None:
         self._out, self._say = out, say
         self._begun = time.monotonic()
         self._end = self._begun + budget
-        self.sides = Sides(threads, self._end)
+        self.sides = Sides(self._end)
         self.sizes: Sizes = WHOLE
         self.bandwidth: float | None = None  # bytes a second, once it is measured
-        self.results = Results(now(), command, machine(threads), self.sides.facts)
+        self.results = Results(now(), command, machine(THREADS), self.sides.facts)
         self.parts = self.results.parts
         self.parts["budget"] = {"asked": budget, "used": {}, "cut": {}}
 
@@ -68,6 +68,7 @@ class Run:
         """Start both sides, which say what they are; without an accelerator, rehearse."""
         self._say("starting")
         begun = time.monotonic()
+        self.sides.until = begun + _START * (self._end - begun)
         self.sides.begin("torch", "jax")
         platform = self.sides.facts.get("jax", {}).get("platform")
         self.parts["rehearsal"] = platform in (None, "cpu")

@@ -20,6 +20,7 @@ _STRICT_FLAGS = {
 }
 MODULES = {"torch": f"{__package__}._torch_side"}
 _ELSEWHERE = "--xla_allow_excess_precision=false"
+THREADS = 1  # of torch, on a CPU: what it does there is a rehearsal
 # Of the device's memory, for each side: JAX keeps what it has once had.
 SHARE = 0.45
 # Seconds that a call may take beyond its part's time, and those that it has in any case.
@@ -38,12 +39,11 @@ class Sides:
     """The processes of torch and of JAX.
 
     Args:
-        threads: for torch, on a CPU.
         end: the time, of `time.monotonic`, at which everything should be done.
     """
 
-    def __init__(self, threads: int, end: float) -> None:
-        self._threads, self._end = threads, end
+    def __init__(self, end: float) -> None:
+        self._end = end
         self._workers: dict[str, Worker] = {}
         self.facts: dict[str, dict[str, Any]] = {}
         self.absent: dict[str, str] = {}
@@ -59,7 +59,7 @@ class Sides:
                 flags = _STRICT_FLAGS.get(self.facts["jax"]["platform"], _ELSEWHERE)
                 environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
             self._workers[side] = Worker(side, module, environment)
-            self._workers[side].ask("start", self._threads)
+            self._workers[side].ask("start", THREADS)
         for side in new:
             try:
                 self.facts[side] = self._answered(side)

@@ -59,7 +59,7 @@ def run(tmp_path, monkeypatch):
         for name, times in parts.items():
             steps = functools.partial(clock.steps, times)
             monkeypatch.setattr(_run.Run, f"_{name}", lambda self, s=steps: s(), raising=False)
-        return _run.Run(budget, tmp_path / "out.json", 1, "", lambda text: None)
+        return _run.Run(budget, tmp_path / "out.json", "", lambda text: None)
 
     return of
 
@@ -95,7 +95,7 @@ def sides(monkeypatch):
     monkeypatch.setattr(
         "benchmarks.accelerator._sides.MODULES", {"torch": "parity_tests.project.slow_side"}
     )
-    made = Sides(1, time.monotonic() + 60)
+    made = Sides(time.monotonic() + 60)
     yield made
     made.end()
 
@@ -113,7 +113,7 @@ def test_a_call_is_bounded_and_a_process_that_ended_is_made_anew(sides):
 
 def test_a_side_that_cannot_be_had_is_named(monkeypatch):
     monkeypatch.setattr("benchmarks.accelerator._sides.MODULES", {"torch": "no_such_module"})
-    made = Sides(1, time.monotonic() + 60)
+    made = Sides(time.monotonic() + 60)
     assert not made.has("torch")
     with pytest.raises(LeftOutError, match="torch is not there: ModuleNotFoundError"):
         made("torch", "primitives")
@@ -283,6 +283,8 @@ def test_all_of_it_is_rehearsed_on_the_cpu(tmp_path, capsys):
     }
     same = [row for row in parity if row["optimizer"] == "SGD" and "jp" in row["contender"]]
     assert all(row["differ"] == 0 for row in same if row["dtype"] == "float32")
+    low = [row for row in parity if row["dtype"] == "bfloat16" and "jp" in row["contender"]]
+    assert max(row["differ"] for row in low) < 0.01
     suites = {m.suite for m in results.measurements}
     assert suites == {"bandwidth", "step", "dispatch", "train", "memory"}
     differs = [m.differs for m in results.measurements if m.suite == "step" and "jp" in m.contender]
