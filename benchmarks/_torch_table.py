@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+import types
+import unittest
 from typing import Any, NamedTuple
 
 import torch
+
+try:
+    import expecttest  # noqa: F401
+except ModuleNotFoundError:
+    # torch's table stands beside its test cases, whose base class is all that they take from it.
+    sys.modules["expecttest"] = types.ModuleType("expecttest")
+    sys.modules["expecttest"].TestCase = unittest.TestCase  # type: ignore[attr-defined]
+
 from torch.testing._internal.common_optimizers import optim_db
 
 
@@ -14,7 +25,7 @@ class Configuration(NamedTuple):
     Attributes:
         optimizer: torch's name of the class.
         options: torch's keyword arguments.
-        implementations: torch's implementations on the CPU beside the default one.
+        implementations: torch's implementations on the device beside the for-loop.
     """
 
     optimizer: str
@@ -46,14 +57,14 @@ def defaults(optimizer: str) -> dict[str, Any]:
     return getattr(torch.optim, optimizer)([torch.zeros(1, 1)]).defaults
 
 
-def configurations() -> list[Configuration]:
-    """Return all of torch's, by optimizer in alphabetical order."""
+def configurations(device: str = "cpu") -> list[Configuration]:
+    """Return all of torch's for a device, by optimizer in alphabetical order."""
     found = []
     for info in sorted(optim_db, key=lambda info: info.optim_cls.__name__.lower()):
         others = [name for name in ("foreach",) if name in info.supported_impls]
-        others += ["fused"] if "cpu" in info.supports_fused_on else []
+        others += ["fused"] if device in info.supports_fused_on else []
         found += [
             Configuration(info.optim_cls.__name__, dict(each.kwargs), tuple(others))
-            for each in info.optim_inputs_func(device="cpu")
+            for each in info.optim_inputs_func(device=device)
         ]
     return found

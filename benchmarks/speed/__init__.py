@@ -1,1 +1,1 @@
-"""Optimizer steps and training steps, here and in the peers: measured, kept, drawn, compared."""
+"""Times of steps and of training steps beside torch's and Optax's, and what they are held to."""

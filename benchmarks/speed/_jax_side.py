@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import time
@@ -20,6 +21,7 @@ from ._contender import Contender, LeftOutError
 from ._data import OPTIONS, STEPS_BEFORE_CHECK, arrays, sample
 from ._flax_side import loop
 from ._networks import lenet_batch, lenet_torch, transformer_nnx, transformer_torch, words
+from ._shapes import shapes_of
 
 # Options that make of Optax's optimizers what torch's do, as nearly as they can.
 _OPTAX: dict[str, Callable[[], optax.GradientTransformation]] = {
@@ -187,10 +189,19 @@ def _groups(name: str, leaves: int, groups: int) -> Contender:
     return Contender([call], check, wait=jax.block_until_ready, kept=held)
 
 
-def _train(name: str, network: str, batch: int) -> Contender:
+def _torchs(make: Callable[[], Any], params: Any) -> Any:
+    """Return the parameters that torch begins with, where there is torch."""
+    if importlib.util.find_spec("torch") is None:
+        return params
+    from jaxopt_port import interop
+
+    return interop.params_from_torch(make(), params)
+
+
+def _train(name: str, network: str, batch: int, low: bool = False) -> Contender:
+    """Make a training step; if ``low``, in bfloat16, with parameters and updates in float32."""
     from flax import nnx
 
-    from jaxopt_port import interop
     from jaxopt_port.models import lenet
 
     if network == "LeNet":
@@ -202,7 +213,7 @@ def _train(name: str, network: str, batch: int) -> Contender:
         else:
             graph, params = nnx.split(lenet.LeNet(rngs=nnx.Rngs(0)))
             apply = lambda params, x: nnx.merge(graph, params)(x)  # noqa: E731
-        params = interop.params_from_torch(lenet_torch(), params)
+        params = _torchs(lenet_torch, params)
         tx: Any = _OPTAX["SGD"]() if name.endswith("optax") else jp.SGD(**OPTIONS["SGD"])
 
         def loss(params: Any) -> Any:
@@ -212,7 +223,7 @@ def _train(name: str, network: str, batch: int) -> Contender:
     else:
         tokens = jnp.asarray(words(batch))
         graph, params = nnx.split(transformer_nnx())
-        params = interop.params_from_torch(transformer_torch(), params)
+        params = _torchs(transformer_torch, params)
         tx = _OPTAX["AdamW"]() if name.endswith("optax") else jp.AdamW(**OPTIONS["AdamW"])
 
         def loss(params: Any) -> Any:
@@ -222,8 +233,11 @@ def _train(name: str, network: str, batch: int) -> Contender:
 
     update = (_by_update if name.endswith("optax") else _by_step)(tx)
 
+    def lowered(params: Any) -> Any:
+        return loss(jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)).astype(jnp.float32)
+
     def step(params: Any, state: Any) -> Any:
-        value, grads = jax.value_and_grad(loss)(params)
+        value, grads = jax.value_and_grad(lowered if low else loss)(params)
         return (*update(params, state, grads), value)
 
     compiled, held = jax.jit(step, donate_argnums=(0, 1)), [params, tx.init(params)]
@@ -263,7 +277,7 @@ def compile_seconds(name: str, leaves: int) -> float:
 def memory(settings: dict[str, Any]) -> dict[str, float]:
     """Return bytes of parameters, of state, and what a donated step needs beyond its arguments."""
     tx = getattr(jp, settings["optimizer"])(**OPTIONS[settings["optimizer"]])
-    params = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arrays(**settings, seed=0)]
+    params = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes_of(**settings)]
     state = jax.eval_shape(tx.init, params)
     step = jax.jit(_by_step(tx), donate_argnums=(0, 1))
     found = step.lower(params, state, params).compile().memory_analysis()

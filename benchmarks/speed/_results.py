@@ -72,6 +72,7 @@ class Results:
         sides: by side, versions and the device.
         measurements: the measurements.
         left_out: contenders that could not be had, with the reason.
+        parts: what the command ``accelerator`` finds beside times, by part.
         schema: the schema's number.
     """
 
@@ -81,7 +82,18 @@ class Results:
     sides: dict[str, dict[str, Any]]
     measurements: list[Measurement] = field(default_factory=list)
     left_out: list[dict[str, str]] = field(default_factory=list)
+    parts: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
+
+    @property
+    def device(self) -> str:
+        """The device, its driver and the versions on both sides."""
+        jax, torch = self.sides.get("jax", {}), self.sides.get("torch", {})
+        said = [str(jax.get("device") or torch.get("device") or "no device")]
+        drivers = [x.split(",")[1].strip() for x in self.machine["accelerators"] if "," in x]
+        said += [f"driver {drivers[0]}"] if drivers else []
+        names = [(side, k) for side in (torch, jax) for k in ("torch", "cuda", "jax") if k in side]
+        return ", ".join([*said, *(f"{k} {side[k]}" for side, k in names)])
 
     def find(self, suite: str, case: str, contender: str) -> Measurement | None:
         """Return one measurement, or None."""

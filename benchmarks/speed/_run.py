@@ -68,8 +68,8 @@ class Run:
         try:
             for side in SIDES:
                 self._say(f"starting {side}")
-                self._workers[side] = Worker(side, self._threads)
-                self.results.sides[side] = self._workers[side].facts
+                self._workers[side] = Worker(side)
+                self.results.sides[side] = self._workers[side].started(self._threads)
             cases = [case for s in self._suites if s in TIMED for case in TIMED[s](self._quick)]
             for i, case in enumerate(cases):
                 self._say(f"{case.suite} {i + 1}/{len(cases)}: {case.name}")

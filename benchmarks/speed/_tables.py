@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from ._results import Measurement, Results
-from ._targets import targets
+from ._targets import Found, targets
 
 README = Path(__file__).parents[2] / "README.md"
 _BEGIN, _END = "<!-- speed: begin -->", "<!-- speed: end -->"
@@ -109,26 +109,41 @@ def changes_table(found: list[Change], every: bool) -> Table:
 
 
 def readme_table(cpu: Results, gpu: Results | None = None) -> str:
-    """Return the README's table of speed as Markdown."""
+    """Return the README's table of speed as Markdown; where there is a GPU, its column too."""
     machine = cpu.machine
-    on_gpu = {found.what: found for found in targets(gpu)} if gpu else {}
     lines = [
         f"{machine['processor']}, {machine['threads']} threads, "
         f"torch {cpu.sides['torch']['torch']}, jax {cpu.sides['jax']['jax']}; "
         f"medians, both sides of a ratio from one run ({cpu.created[:10]}).",
-        "",
-        "| ratio | CPU | target | | GPU |",
-        "|---|---:|---:|---|---|",
     ]
-    for found in targets(cpu):
-        unit = found.unit and " " + found.unit
-        other = on_gpu.get(found.what)
-        lines.append(
-            f"| {found.what} | {found.ratio:.2f}{unit} | ≤ {found.bound:.2f}{unit} | "
-            f"{'met' if found.met else '**not met**'} | "
-            + (f"{other.ratio:.2f}{unit} |" if other else "not measured yet |")
-        )
+    if gpu is not None:
+        lines.append(f"GPU: {gpu.device} ({gpu.created[:10]}).")
+    lines += ["", "| ratio | CPU | target | | GPU |", "|---|---:|---:|---|---|"]
+    on_cpu = {found.what: found for found in targets(cpu)}
+    on_gpu = {found.what: found for found in targets(gpu)} if gpu else {}
+    for what in [*on_cpu, *(w for w in on_gpu if w not in on_cpu)]:
+        here, there = on_cpu.get(what), on_gpu.get(what)
+        of_cpu = ["", "", ""] if here is None else [amounts(here), bounds(here), verdict(here)]
+        of_gpu = "not measured yet"
+        if there is not None:
+            of_gpu = f"{amounts(there)} ({bounds(there)}: {verdict(there)})"
+        lines.append("| " + " | ".join([what, *of_cpu, of_gpu]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def amounts(found: Found) -> str:
+    """Return a ratio, or seconds, as text."""
+    return f"{found.ratio:.2f}{found.unit and ' ' + found.unit}"
+
+
+def bounds(found: Found) -> str:
+    """Return what it should not exceed."""
+    return f"≤ {found.bound:.2f}{found.unit and ' ' + found.unit}"
+
+
+def verdict(found: Found) -> str:
+    """Return whether it does not."""
+    return "met" if found.met else "**not met**"
 
 
 def in_readme(text: str, table: str) -> str:

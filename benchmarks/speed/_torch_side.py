@@ -102,7 +102,8 @@ def _limit(name: str, size: int) -> Contender:
     return Contender([lambda: target.copy_(x)], wait=_wait, kept=(x, target))
 
 
-def _train(name: str, network: str, batch: int) -> Contender:
+def _train(name: str, network: str, batch: int, low: bool = False) -> Contender:
+    """Make a training step; if ``low``, in bfloat16, with parameters and updates in float32."""
     if network == "LeNet":
         module, criterion = lenet_torch(), nn.CrossEntropyLoss()
         images, labels = map(torch.from_numpy, lenet_batch(batch))
@@ -117,6 +118,8 @@ def _train(name: str, network: str, batch: int) -> Contender:
         data = (tokens,)
         optimizer = torch.optim.AdamW(module.parameters(), **OPTIONS["AdamW"])
         loss_of = functools.partial(_word_loss, module)
+    if low:
+        loss_of = functools.partial(loss_of.func, _Lowered(module), *loss_of.args[1:])
     if name == "torch.compile":
         loss_of = _compiled(loss_of)
 
@@ -129,6 +132,17 @@ def _train(name: str, network: str, batch: int) -> Contender:
 
     losses = [float(call().detach()) for _ in range(STEPS_BEFORE_CHECK)]
     return Contender([call], np.array(losses), wait=_wait, kept=(module, optimizer))
+
+
+class _Lowered:
+    """A module whose parameters are rounded to bfloat16 each time that it is called."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+
+    def __call__(self, *args: Any) -> Any:
+        low = {name: p.bfloat16() for name, p in self._module.named_parameters()}
+        return torch.func.functional_call(self._module, low, args)
 
 
 def _image_loss(module: nn.Module, criterion: nn.Module, images: Any, labels: Any) -> Any:

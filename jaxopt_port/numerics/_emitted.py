@@ -76,6 +76,21 @@ def contracted(ctx: Any, a: Any, y: Any, x: Any) -> Any:
     return [hlo.add(kept, hlo.multiply(y, _spread(x.type, a)))]
 
 
+def uncontracted_on_tpu(ctx: Any, x: Any) -> Any:
+    """A float64 is two float32 there: it has no bits to take, and nothing to be contracted with."""
+    (aval,) = ctx.avals_out
+    return [x] if aval.dtype == np.float64 else uncontracted(ctx, x)
+
+
+def fma_on_tpu(ctx: Any, a: Any, y: Any, x: Any) -> Any:
+    from jax.extend.mlir.dialects import stablehlo as hlo
+
+    (aval,) = ctx.avals_out
+    if aval.dtype != np.float64:
+        return contracted(ctx, a, y, x)
+    return [hlo.add(x, hlo.multiply(y, _Shape(aval.shape).spread(a, aval.dtype)))]
+
+
 def _two_sum(x: Any, y: Any) -> tuple[Any, Any]:
     """Return a sum and its rounding error, exactly; neither may be a product that is rounded."""
     from jax.extend.mlir.dialects import stablehlo as hlo

@@ -78,6 +78,8 @@ def _primitives() -> tuple[Any, Any]:
     fused = primitive("jaxopt_port_fma", _fma_tangent)
     mlir.register_lowering(fused, _emitted.contracted)
     mlir.register_lowering(fused, _emitted.fma_on_cpu, platform="cpu")
+    mlir.register_lowering(fused, _emitted.fma_on_tpu, platform="tpu")
     kept = primitive("jaxopt_port_uncontracted", lambda _, tangents: tangents[0])
     mlir.register_lowering(kept, _emitted.uncontracted)
+    mlir.register_lowering(kept, _emitted.uncontracted_on_tpu, platform="tpu")
     return fused, kept

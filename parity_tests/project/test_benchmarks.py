@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.__main__ import app
+from benchmarks._commands import app
 from benchmarks.speed import _figures, _tables
 from benchmarks.speed._contender import Case, Contender
 from benchmarks.speed._data import arrays

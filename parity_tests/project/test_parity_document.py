@@ -8,12 +8,20 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks._optax_differences import SPELLINGS
-from benchmarks._optax_spellings import lbfgs_iteration
-from benchmarks._parity_document import DOCUMENT, document, label, reason, sources
 from benchmarks._torch_table import configurations, defaults
-from benchmarks._workloads import Objective, workload
-from benchmarks.parity import CLOSEST, PORT, Measurement, Row, after_all, after_one, measure
+from benchmarks.parity._document import DOCUMENT, document, label, reason, sources
+from benchmarks.parity._measure import (
+    CLOSEST,
+    PORT,
+    Measurement,
+    Row,
+    after_all,
+    after_one,
+    measure,
+)
+from benchmarks.parity._optax_differences import SPELLINGS
+from benchmarks.parity._optax_spellings import lbfgs_iteration
+from benchmarks.parity._workloads import Objective, workload
 
 OPTIMIZERS = list(dict.fromkeys(c.optimizer for c in configurations()))
 TORCH = version("torch").partition("+")[0]

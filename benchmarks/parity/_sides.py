@@ -11,8 +11,8 @@ import torch
 
 import jaxopt_port as jp
 
+from .._torch_table import Configuration
 from ._optax_spellings import lbfgs_iteration
-from ._torch_table import Configuration
 from ._workloads import Arrays, Gradients, Objective
 
 

@@ -13,9 +13,9 @@ import torch
 
 from jaxopt_port.numerics import step_units
 
+from .._torch_table import Configuration, configurations, defaults
 from ._optax_differences import SPELLINGS
 from ._sides import OptaxSide, PortSide, Side, TorchSide
-from ._torch_table import Configuration, configurations, defaults
 from ._workloads import Arrays, Objective, workload
 
 CALLS = 200

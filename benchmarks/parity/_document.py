@@ -12,11 +12,9 @@ from pathlib import Path
 
 import torch
 
+from .._torch_table import Configuration, defaults
 from ._markdown import ANOTHER_ALGORITHM, both, brief, filled, in_parts, table
-from ._optax_differences import SPELLINGS
-from ._optax_spellings import lbfgs_iteration
-from ._torch_table import Configuration, defaults
-from .parity import (
+from ._measure import (
     BY_NAME,
     CLOSEST,
     DTYPES,
@@ -28,8 +26,10 @@ from .parity import (
     Row,
     worst,
 )
+from ._optax_differences import SPELLINGS
+from ._optax_spellings import lbfgs_iteration
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "parity.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "parity.md"
 
 _SUMMARY = (
     "optimizer",

@@ -28,7 +28,7 @@ def _apply(params: Any, batch: Any) -> Any:
 
 def main(kind: str, width: int) -> None:
     """Run, and print seconds, bytes and the number of parameters."""
-    from .verification import _jax_training, _torch_training
+    from ._verification import _jax_training, _torch_training
 
     torch.manual_seed(0)
 

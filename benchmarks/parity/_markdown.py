@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from .parity import Distance
+from ._measure import Distance
 
 ANOTHER_ALGORITHM = 1e-3  # a relative distance that no rounding explains
 

@@ -110,7 +110,7 @@ def _memory(quick: bool) -> dict[str, Spread]:
     width = 1000 if quick else 5000
     found = {}
     for name in ("plain", "compare"):
-        command = [sys.executable, "-m", "benchmarks._large_network", name, str(width)]
+        command = [sys.executable, "-m", "benchmarks.harness._large_network", name, str(width)]
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         seconds, peak, parameters = map(float, out.split())
         title = f"{name}, {parameters / 1e6:.0f} M parameters: {peak / parameters:.0f} bytes each"

@@ -1,0 +1,3 @@
+"""How far this library, torch's other implementations and plain Optax are from torch."""
+
+from ._commands import parity as parity

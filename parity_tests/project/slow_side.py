@@ -1,0 +1,26 @@
+"""A side of a benchmark that does not answer, fails and ends, as asked."""
+
+import os
+import time
+
+from benchmarks.speed._contender import LeftOutError
+
+
+def start(threads):
+    return {"platform": "cpu"}
+
+
+def sleep(seconds):
+    time.sleep(seconds)
+
+
+def leave():
+    os._exit(3)
+
+
+def refuse():
+    raise LeftOutError("no such optimizer")
+
+
+def release():
+    """Nothing is held."""
