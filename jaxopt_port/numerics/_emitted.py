@@ -88,7 +88,7 @@ def fma_on_tpu(ctx: Any, a: Any, y: Any, x: Any) -> Any:
     (aval,) = ctx.avals_out
     if aval.dtype != np.float64:
         return contracted(ctx, a, y, x)
-    return [hlo.add(x, hlo.multiply(y, _Shape(aval.shape).spread(a, aval.dtype)))]
+    return [hlo.add(x, hlo.multiply(y, _spread(x.type, a)))]
 
 
 def _two_sum(x: Any, y: Any) -> tuple[Any, Any]:
