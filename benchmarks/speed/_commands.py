@@ -132,18 +132,19 @@ def compare(
 def readme(
     file: _ResultsFile,
     gpu: Annotated[Path | None, typer.Option(help="Results from a GPU, for its column.")] = None,
-    write: Annotated[bool, typer.Option("--write", help="Write it into README.md.")] = False,
+    write: Annotated[
+        bool, typer.Option("--write", help="Write it into README.md and docs.")
+    ] = False,
 ) -> None:
-    """Make the README's table of speed from files of results."""
+    """Make the table of speed in README.md and docs/speed.md from files of results."""
     of_gpu = _loaded(gpu) if gpu else None
     if of_gpu and of_gpu.sides.get("jax", {}).get("platform") == "cpu":
         raise typer.BadParameter(f"{gpu} was measured on a CPU", param_hint="--gpu")
-    table = _tables.readme_table(_loaded(file), of_gpu)
-    typer.echo(table, nl=False)
-    if write:
-        text = _tables.in_readme(_tables.README.read_text(), table)
-        _tables.README.write_text(text)
-        typer.echo(f"written: {_tables.README}", err=True)
+    results = _loaded(file)
+    typer.echo(_tables.speed_table(results, of_gpu), nl=False)
+    for path, text in _tables.with_tables(results, of_gpu).items() if write else ():
+        path.write_text(text)
+        typer.echo(f"written: {path}", err=True)
 
 
 COMMANDS = (run, report, compare, readme)

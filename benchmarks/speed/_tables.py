@@ -1,8 +1,9 @@
-"""Results as text: tables in the terminal, the README's table, a comparison of two files."""
+"""Results as text: tables in the terminal and in documents, a comparison of two files."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,16 @@ from rich.table import Table
 from ._results import Measurement, Results
 from ._targets import Found, targets
 
-README = Path(__file__).parents[2] / "README.md"
+_ROOT = Path(__file__).parents[2]
+README, SPEED = _ROOT / "README.md", _ROOT / "docs" / "speed.md"
+# Of the targets, those that the README has.
+_HEADLINES = (
+    "step, AdamW, GPT-2 small: jp.step / torch fused",
+    "step, AdamW, GPT-2 small: jp.step / optax",
+    "step, Adam, 300 small leaves: jp.step / torch fused",
+    "train, LeNet, batch 32: NNX, jp / torch eager",
+    "groups: 100 groups / 1 group, 400 leaves",
+)
 _BEGIN, _END = "<!-- speed: begin -->", "<!-- speed: end -->"
 # A change is a regression beyond this part of the old time, and beyond both runs' quartiles.
 _NOISE = 0.1
@@ -108,8 +118,8 @@ def changes_table(found: list[Change], every: bool) -> Table:
     return table
 
 
-def readme_table(cpu: Results, gpu: Results | None = None) -> str:
-    """Return the README's table of speed as Markdown; where there is a GPU, its column too."""
+def speed_table(cpu: Results, gpu: Results | None = None, only: Sequence[str] | None = None) -> str:
+    """Return the table of speed as Markdown; where there is a GPU, its column too."""
     machine = cpu.machine
     lines = [
         f"{machine['processor']}, {machine['threads']} threads, "
@@ -121,7 +131,8 @@ def readme_table(cpu: Results, gpu: Results | None = None) -> str:
     lines += ["", "| ratio | CPU | target | | GPU |", "|---|---:|---:|---|---|"]
     on_cpu = {found.what: found for found in targets(cpu)}
     on_gpu = {found.what: found for found in targets(gpu)} if gpu else {}
-    for what in [*on_cpu, *(w for w in on_gpu if w not in on_cpu)]:
+    every = [*on_cpu, *(w for w in on_gpu if w not in on_cpu)]
+    for what in every if only is None else only:
         here, there = on_cpu.get(what), on_gpu.get(what)
         of_cpu = ["", "", ""] if here is None else [amounts(here), bounds(here), verdict(here)]
         of_gpu = "not measured yet"
@@ -146,9 +157,15 @@ def verdict(found: Found) -> str:
     return "met" if found.met else "**not met**"
 
 
-def in_readme(text: str, table: str) -> str:
-    """Return the README's text with the table in its place."""
+def with_tables(cpu: Results, gpu: Results | None = None) -> dict[Path, str]:
+    """Return the documents that have the table, or the head of it, with it in its place."""
+    tables = {README: speed_table(cpu, gpu, _HEADLINES), SPEED: speed_table(cpu, gpu)}
+    return {path: _in_place(path, table) for path, table in tables.items()}
+
+
+def _in_place(path: Path, table: str) -> str:
+    text = path.read_text()
     pattern = re.compile(f"{re.escape(_BEGIN)}.*?{re.escape(_END)}", re.DOTALL)
     if not pattern.search(text):
-        raise ValueError(f"README.md has no place for the table: {_BEGIN} … {_END}")
+        raise ValueError(f"{path} has no place for the table: {_BEGIN} … {_END}")
     return pattern.sub(lambda _: f"{_BEGIN}\n{table}{_END}", text)

@@ -238,7 +238,7 @@ def on_gpu(**medians):
 
 def test_the_readmes_gpu_column_is_made_from_a_file_of_results(tmp_path):
     cpu, gpu = load(FOLDER / "cpu.json"), on_gpu(**{"jp.step": 1.1, "torch fused": 1.0})
-    table = _tables.readme_table(cpu, gpu)
+    table = _tables.speed_table(cpu, gpu)
     assert "GPU: NVIDIA H100, driver 580.1, torch 2.11.0, cuda 13.0, jax 0.11.2" in table
     rows = {line.split(" | ")[0]: line for line in table.splitlines()}
     row = rows["| step, Adam, GPT-2 small: jp.step / torch fused"]
