@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..engine import find_groups_state, read_number
-from ..lr_scheduler import Groups, LRScheduler, Own, SchedulerState, Value, lift, raw, where
+from ..lr_scheduler import LRScheduler, SchedulerState
+from ..lr_scheduler.arithmetic import Groups, Own, Value, lift, raw, where
 from ._tabled import tabled
 from ._torch_random import normal
 

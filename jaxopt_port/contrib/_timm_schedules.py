@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..lr_scheduler import Own, Value, where
+from ..lr_scheduler.arithmetic import Own, Value, where
 from ._timm_scheduler import (
     LOWEST,
     MOVING,

@@ -5,10 +5,6 @@ optimizer and returns it with the scheduler's own state; ``step`` takes and retu
 under ``jit`` and inside ``scan``.
 """
 
-from ._arithmetic import Value as Value
-from ._arithmetic import lift as lift
-from ._arithmetic import raw as raw
-from ._arithmetic import where as where
 from ._composites import ChainedScheduler as ChainedScheduler
 from ._composites import SequentialLR as SequentialLR
 from ._cosine import CosineAnnealingLR as CosineAnnealingLR
@@ -20,12 +16,10 @@ from ._decays import LinearLR as LinearLR
 from ._decays import MultiStepLR as MultiStepLR
 from ._decays import PolynomialLR as PolynomialLR
 from ._decays import StepLR as StepLR
-from ._groups import Groups as Groups
 from ._lambdas import LambdaLR as LambdaLR
 from ._lambdas import MultiplicativeLR as MultiplicativeLR
 from ._one_cycle import OneCycleLR as OneCycleLR
 from ._plateau import ReduceLROnPlateau as ReduceLROnPlateau
 from ._scheduler import LRScheduler as LRScheduler
-from ._state import Own as Own
 from ._state import SchedulerState as SchedulerState
 from ._swa import SWALR as SWALR

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
-from typing import Self
+from typing import Any, Self
 
+import jax
 import optax
 
 from ..engine import (
     REST,
     Groups,
+    LeafState,
     Number,
     Optimizer,
     Problem,
+    Rows,
     Rule,
+    Sum,
     leafwise,
     of_rule,
 )
@@ -34,7 +37,11 @@ def _arguments(
     yield from ADAM.arguments(lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
 
 
-_update = functools.partial(ADAM.update, decoupled_weight_decay=True)
+def _update(
+    grad: jax.Array, param: jax.Array, state: LeafState, **options: Any
+) -> tuple[jax.Array | Sum | Rows, LeafState]:
+    return ADAM.update(grad, param, state, decoupled_weight_decay=True, **options)
+
 
 RULE = Rule(_arguments, ADAM.init, _update, ADAM.start, ADAM.advance, title="adamw")
 

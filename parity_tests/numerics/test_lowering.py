@@ -17,6 +17,9 @@ from jax.sharding import PartitionSpec as P
 
 import jaxopt_port as jp
 
+# Where the layout is not the point.
+pytestmark = pytest.mark.filterwarnings("ignore::jaxopt_port.engine.LayoutWarning")
+
 PLATFORMS = ["cuda", "rocm", "tpu"]
 # What XLA's errors name: "While rewriting computation to not contain X64 element types, XLA
 # encountered an HLO for which this rewriting is not implemented". A call is of the machine's own.

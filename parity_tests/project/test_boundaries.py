@@ -17,8 +17,8 @@ LAYERS = [
     *(
         "lr_scheduler",
         "clip_grad",
-        "amp",
         "accumulation",
+        "amp",
         "swa_utils",
         "checkpoint",
         "contrib",
@@ -129,4 +129,4 @@ def test_a_step_takes_a_short_way(monkeypatch):
         sys.setprofile(None)
     assert len(calls) <= 660
     assert len(files) <= 25
-    assert max(depths) <= 11
+    assert max(depths) <= 12

@@ -15,6 +15,9 @@ from jax.sharding import PartitionSpec as P
 import jaxopt_port as jp
 from jaxopt_port.optim import _muon
 
+# Where the layout is not the point.
+pytestmark = pytest.mark.filterwarnings("ignore::jaxopt_port.engine.LayoutWarning")
+
 OPTIONS = {
     "SGD": {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
     "Adam": {"lr": 0.1, "amsgrad": True, "weight_decay": 0.01},
