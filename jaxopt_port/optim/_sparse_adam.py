@@ -75,7 +75,10 @@ def _coalesced(grad: Any, param: jax.Array) -> tuple[tuple[jax.Array, ...], jax.
 
     if isinstance(grad, tuple | list):
         indices, values = grad
-        grad = sparse.BCOO((values, indices.reshape(len(values), -1)), shape=param.shape)
+        axes = param.ndim - values.ndim + 1
+        grad = sparse.BCOO((values, indices.reshape(len(values), axes)), shape=param.shape)
+    if not grad.nse:
+        return tuple(grad.indices.T), grad.data
     grad = grad.sum_duplicates(nse=grad.nse)
     return tuple(grad.indices.T), grad.data
 
