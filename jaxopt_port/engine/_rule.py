@@ -87,7 +87,8 @@ class Rule(Generic[P]):
         holds: ``holds(**options)``: the names of the state that these options need, or None for
             all of it. A number that is not known when the optimizer is built is NaN.
         accepts: ``accepts(param)``: the problem with a parameter of this shape and dtype, if any.
-        sparse: whether gradients are row-sparse: a ``BCOO`` or a pair ``(indices, values)``.
+        sparse: whether gradients are row-sparse: a ``BCOO`` or a pair ``(indices, values)``; None
+            for either.
         begins: what is shared and zero until torch's optimizer makes its state, in the first step;
             None where it does so before. A flag (a bool) is not kept by torch itself.
         elementwise: whether the update is the same in any layout of the parameter.
@@ -101,7 +102,7 @@ class Rule(Generic[P]):
     advance: Callable[..., tuple[Shared, Scalars]] = _nothing_shared
     holds: Callable[..., frozenset[str] | None] = _holds_all
     accepts: Callable[[jax.Array], Problem | None] = _accepts_all
-    sparse: bool = False
+    sparse: bool | None = False
     begins: str | None = "step"
     elementwise: bool = True
     title: str = ""

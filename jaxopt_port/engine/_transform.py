@@ -82,7 +82,8 @@ def _leaf_update(program: Program) -> Callable[..., Any]:
     ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
         # They may be products in the caller's program.
         real = uncontracted(as_real(param))
-        grad = as_real(grad) if program.rule.sparse else uncontracted(as_real(grad))
+        grad = as_real(grad)
+        grad = uncontracted(grad) if isinstance(grad, jax.Array) else grad
         result, after = program.rule.update(
             grad, real, as_real(state), **numbers, **dict(program.static)
         )

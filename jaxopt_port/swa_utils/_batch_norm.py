@@ -60,11 +60,12 @@ def update_bn(
     if not norms:
         return None
     modes = [{k: getattr(m, k) for k in _MODES if hasattr(m, k)} for m in modules]
+    calls: Counter[int] = Counter()
     kept = [(norm, type(norm), norm.momentum) for norm in norms]
     for norm, kind, _ in kept:
         norm.mean[...] = jnp.zeros_like(norm.mean[...])
         norm.var[...] = jnp.ones_like(norm.var[...])
-        norm.__class__ = _averaging(kind, unbiased)
+        norm.__class__ = _averaging(kind, unbiased, calls)
     model.train()
     try:
         for batch in loader:
@@ -94,18 +95,18 @@ def _excess(size: int, channels: int, mask: Any) -> float:
     return n / (n - 1)
 
 
-def _averaging(kind: Any, unbiased: bool) -> Any:
+def _averaging(kind: Any, unbiased: bool, calls: Counter[int]) -> Any:
     """Return a class of batch normalisation that takes the mean over all its calls."""
 
     class Averaging(kind):  # type: ignore[misc]
         def __call__(self, x: Any, *args: Any, mask: Any = None, **kwargs: Any) -> Any:
-            calls = vars(self).get("_calls", 0)
-            self.momentum, before = calls / (calls + 1), self.var[...]
+            k = calls[id(self)]
+            calls[id(self)] += 1
+            self.momentum, before = k / (k + 1), self.var[...]
             out = super().__call__(x, *args, mask=mask, **kwargs)
             if unbiased:
                 own = self.var[...] - self.momentum * before
                 self.var[...] += own * (_excess(x.size, self.num_features, mask) - 1)
-            self._calls = calls + 1
             return out
 
     return Averaging
@@ -134,7 +135,9 @@ def _of_linen(
                 f"the BatchNorm at {'/'.join(norm.path) or 'the top'} normalises by its running "
                 "averages; give update_bn what makes the model train, train=True say"
             )
-        before = {name: norm.get_variable("batch_stats", name) for name in ("mean", "var")}
+        before: dict[str, Any] = {
+            name: norm.get_variable("batch_stats", name) for name in ("mean", "var")
+        }
         for name, value in before.items():
             norm.put_variable("batch_stats", name, jnp.zeros_like(value))
         out = next_fun(*args, **kwargs)
