@@ -16,6 +16,7 @@ import optax
 from ._arguments import (
     Arguments,
     as_number,
+    check_alike,
     check_values,
     first_value,
     reject_unknown,
@@ -118,6 +119,7 @@ def make_program(rule: Rule[Any], numbers: Mapping[str, Any], static: Mapping[st
 def _checked(arguments: Arguments, options: dict[str, Any]) -> dict[str, Any]:
     """Check what is concrete and return the options with numbers as floats, arrays or schedules."""
     numbers, static = split(arguments, options)
+    check_alike(numbers, "")
     arguments.check_flags(static, "")
     values: dict[str, Any] = {}
     defaults = arguments.defaults()

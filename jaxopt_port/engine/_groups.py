@@ -43,7 +43,9 @@ class Optimizer(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
         _check_not_injected()
         arguments = arguments_of(cls.factory)
         own = {name: options[name] for name in arguments.names}
-        return cls.of(Definition(cls.factory, arguments, own).extended(as_groups(params)))
+        definition = Definition(cls.factory, arguments, own).extended(as_groups(params))
+        definition.check_defaults()
+        return cls.of(definition)
 
     # `step` compiles once for equal transformations: an optimizer that is rebuilt in mid-run with
     # other numbers, which stand in the state, runs the same program.
@@ -175,4 +177,6 @@ def param_groups(
     )
     arguments.check_names(defaults, "")
     definition = Definition(factory, arguments, {**arguments.defaults(), **defaults})
-    return Optimizer.of(definition.extended(as_groups(params)))
+    definition = definition.extended(as_groups(params))
+    definition.check_defaults()
+    return Optimizer.of(definition)
