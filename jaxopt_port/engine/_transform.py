@@ -175,7 +175,7 @@ def stepped(
                 leaf.grad, leaf.param, leaf.state, numbers_for(leaf.clock, leaf.param.dtype)
             )
         if recording is not None:
-            recording.record(new_update, new_param)
+            recording.record(new_update, new_param, leaf.param)
         made.append((new_update, after))
     return made, after_shared
 
@@ -185,7 +185,7 @@ def rested(param: jax.Array) -> jax.Array:
     update: jax.Array = jnp.full_like(param, -0.0)
     recording = recorder.get()
     if recording is not None:
-        recording.record(update, param)
+        recording.record(update, param, param)
     return update
 
 
