@@ -15,8 +15,8 @@ from jax import lax
 
 from ._compat import AxisName, split_over
 from .accumulation import accumulations, as_after, overflow
+from .clip_grad import scaled
 from .engine import step
-from .numerics.torch_ops import mul
 
 Params = TypeVar("Params")
 State = TypeVar("State")
@@ -87,8 +87,8 @@ class GradScaler:
         """Multiply the loss, or a tree of outputs: torch's ``scaler.scale(loss)``."""
         if not self.enabled:
             return outputs
-        scaled: Outputs = jax.tree.map(lambda x: mul(x, scaler_state.scale), outputs)
-        return scaled
+        made: Outputs = jax.tree.map(lambda x: scaled(x, scaler_state.scale), outputs)
+        return made
 
     def unscale(
         self, grads: Params, scaler_state: GradScalerState, *, axis_name: AxisName = None
@@ -107,10 +107,17 @@ class GradScaler:
         Raises:
             ValueError: float16 gradients; the parameters are to be float32. Gradients that differ
                 between devices, and no ``axis_name``.
+            NotImplementedError: complex gradients, as in torch.
         """
-        leaves = jax.tree.leaves(grads)
+        # The indices of a sparse gradient stay as they are.
+        leaves = [x for x in jax.tree.leaves(grads) if _is_number(x)]
         if not self.enabled or not leaves:
             return grads, jnp.zeros((), bool)
+        if any(map(jnp.iscomplexobj, leaves)):
+            raise NotImplementedError(
+                '"_amp_foreach_non_finite_check_and_unscale_cpu" not implemented for '
+                "'ComplexFloat': scaling is for real gradients; do without the scaler"
+            )
         if any(leaf.dtype == jnp.float16 for leaf in leaves):
             raise ValueError("Attempting to unscale FP16 gradients.")
         with jax.enable_x64(True):
@@ -124,7 +131,9 @@ class GradScaler:
             else jnp.any(jnp.stack(own))
             for axes, own in found.items()
         ]
-        unscaled: Params = jax.tree.map(lambda grad: mul(grad, inverse), grads)
+        unscaled: Params = jax.tree.map(
+            lambda grad: scaled(grad, inverse) if _is_number(grad) else grad, grads
+        )
         return unscaled, jnp.any(jnp.stack(by_axes))
 
     def step(
@@ -252,6 +261,10 @@ class GradScaler:
                 )
         tracker = jnp.asarray(np.int32(state_dict["_growth_tracker"]))
         return GradScalerState(jnp.float32(state_dict["scale"]), tracker)
+
+
+def _is_number(x: Any) -> bool:
+    return bool(jnp.issubdtype(jnp.result_type(x), jnp.inexact))
 
 
 @functools.partial(jax.jit, static_argnums=0)

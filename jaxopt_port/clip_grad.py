@@ -45,9 +45,10 @@ def get_total_norm(
             and all count as split. ``()`` for the norm of each device's own part.
 
     Returns:
-        A scalar in the gradients' dtype.
+        A scalar in the gradients' dtype; of complex ones, in that of their parts.
 
     Raises:
+        NotImplementedError: sparse gradients, as in torch.
         RuntimeError: the norm is not finite.
         ValueError: gradients that differ between devices, and no ``axis_name``.
 
@@ -57,7 +58,7 @@ def get_total_norm(
         5.0
     """
     norm_type = float(norm_type)
-    leaves = jax.tree.leaves(grads)
+    leaves = dense_leaves(grads, "aten::linalg_vector_norm")
     if not leaves:
         return jnp.zeros(())
     norms = [
@@ -69,6 +70,30 @@ def get_total_norm(
     if error_if_nonfinite:
         _check_finite(total_norm, norm_type)
     return total_norm
+
+
+def dense_leaves(grads: Any, operator: str) -> list[jax.Array]:
+    """Return the gradients, or raise torch's error where one of them is sparse.
+
+    Raises:
+        NotImplementedError: a sparse gradient, whose indices are no numbers to reckon with.
+    """
+    leaves = jax.tree.leaves(grads)
+    for leaf in leaves:
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            raise NotImplementedError(
+                f"Could not run '{operator}' with arguments from the 'SparseCPU' backend: among "
+                f"the gradients is an array of {jnp.result_type(leaf)}, as the indices of a sparse "
+                "one are; leave it out of the tree, or clip its values alone"
+            )
+    return leaves
+
+
+def scaled(x: jax.Array, factor: jax.Array) -> jax.Array:
+    """Return an array times a real number, rounded once."""
+    if jnp.iscomplexobj(x):
+        return lax.complex(mul(jnp.real(x), factor), mul(jnp.imag(x), factor))
+    return mul(jnp.asarray(x), factor)
 
 
 class _Kind(NamedTuple):
@@ -139,10 +164,11 @@ def clip_grads_with_norm(grads: Grads, max_norm: float, total_norm: jax.Array) -
         >>> jp.clip_grads_with_norm(jnp.array([3.0, 4.0]), 10.0, jnp.array(5.0))
         Array([3., 4.], dtype=float32)
     """
+    dense_leaves(grads, "aten::mul_")
     # torch's `max_norm / tensor` is the reciprocal times max_norm, rounded twice.
     clip_coef = mul(reciprocal(add_scalar(total_norm, 1e-6)), float(max_norm))
     clip_coef = jnp.minimum(clip_coef, 1.0).astype(total_norm.dtype)
-    clipped: Grads = jax.tree.map(lambda grad: mul(grad, clip_coef), grads)
+    clipped: Grads = jax.tree.map(lambda grad: scaled(grad, clip_coef), grads)
     return clipped
 
 
@@ -173,6 +199,7 @@ def clip_grad_norm(
         The clipped gradients, and the norm that they had.
 
     Raises:
+        NotImplementedError: sparse gradients, as in torch.
         RuntimeError: the norm is not finite.
         ValueError: gradients that differ between devices, and no ``axis_name``.
 
@@ -193,12 +220,21 @@ def clip_grad_value(grads: Grads, clip_value: float) -> Grads:
         grads: a tree of gradients.
         clip_value: the largest absolute value that is allowed.
 
+    Raises:
+        NotImplementedError: complex or sparse gradients, as in torch.
+
     Example:
         >>> import jax.numpy as jnp, jaxopt_port as jp
         >>> jp.clip_grad_value(jnp.array([-3.0, 0.5]), 1.0)
         Array([-1. ,  0.5], dtype=float32)
     """
     value = float(clip_value)
+    for leaf in dense_leaves(grads, "aten::clamp_min_"):
+        if jnp.iscomplexobj(leaf):
+            raise NotImplementedError(
+                "clamp is not supported for complex types: complex numbers have no order. Clip the "
+                "norm, by jp.clip_grad_norm, or the real and imaginary parts by themselves"
+            )
 
     def clipped(grad: jax.Array) -> jax.Array:
         return jnp.minimum(jnp.maximum(grad, jnp.asarray(-value, grad.dtype)), value).astype(

@@ -19,6 +19,7 @@ from ._options import (
     Arguments,
     arguments_of,
     as_number,
+    check_alike,
     check_values,
     first_value,
     is_whole_tree,
@@ -203,6 +204,15 @@ class Definition:
             )
         return replace(self, members=tuple(members))
 
+    def check_defaults(self) -> None:
+        """Raise for bad defaults, as torch does, though each group has another value."""
+        whole = is_whole_tree(self.factory)
+        if whole or self.arguments.rule is not None:
+            numbers, static = _options(self.arguments, self.defaults, " (the default)")
+            if whole:
+                start = {k: first_value(v) if callable(v) else v for k, v in numbers.items()}
+                self.factory(**start, **static)
+
     def _member(
         self, index: int, group: Mapping[str, Any], earlier: Sequence[Member], brought: Resumed
     ) -> Member:
@@ -303,6 +313,7 @@ def _options(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return checked numbers (floats and schedules) and static options."""
     numbers, static = arguments.split(options)
+    check_alike(numbers, where)
     arguments.check_flags(static, where)
     defaults = arguments.defaults() if arguments.rule is not None else {}
     start = {

@@ -21,6 +21,7 @@ from ._options import (
     arguments_of,
     arguments_of_rule,
     as_number,
+    check_alike,
     check_values,
     first_value,
     make_program,
@@ -90,6 +91,7 @@ def leafwise(rule: Rule[Any], options: Mapping[str, Any]) -> optax.GradientTrans
     """
     arguments = arguments_of_rule(rule)
     numbers, static = arguments.split({name: options[name] for name in arguments.names})
+    check_alike(numbers, "")
     arguments.check_flags(static, "")
     first, defaults = {}, arguments.defaults()
     for name, value in numbers.items():
@@ -143,7 +145,9 @@ class Optimizer(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
         _check_not_injected()
         arguments = arguments_of(cls.factory)
         own = {name: options[name] for name in arguments.names}
-        return cls.of(Definition(cls.factory, arguments, own).extended(as_groups(params)))
+        definition = Definition(cls.factory, arguments, own).extended(as_groups(params))
+        definition.check_defaults()
+        return cls.of(definition)
 
     # `step` compiles once for equal transformations: an optimizer that is rebuilt in mid-run with
     # other numbers, which stand in the state, runs the same program.
@@ -249,7 +253,9 @@ def param_groups(
     )
     arguments.check_names(defaults, "")
     definition = Definition(factory, arguments, {**arguments.defaults(), **defaults})
-    return Optimizer.of(definition.extended(as_groups(params)))
+    definition = definition.extended(as_groups(params))
+    definition.check_defaults()
+    return Optimizer.of(definition)
 
 
 def add_param_group(

@@ -88,6 +88,15 @@ def as_number(name: str, value: Any, where: str, like: Any = None) -> Concrete:
     return _as_float(name, value, where)
 
 
+def check_alike(options: Mapping[str, Any], where: str) -> None:
+    """Raise ValueError for a pair of betas of which one is an array, as torch does."""
+    betas = options.get("betas")
+    pair = betas if isinstance(betas, tuple | list) else ()
+    arrays = [hasattr(b, "shape") and not isinstance(b, np.generic) for b in pair]
+    if any(arrays) and not all(arrays):
+        raise ValueError(f"betas must be either both floats or both Tensors{where}; got {betas!r}")
+
+
 def _as_float(name: str, value: Any, where: str) -> float:
     if isinstance(value, jax.core.Tracer):
         raise TypeError(

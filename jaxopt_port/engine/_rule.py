@@ -105,7 +105,8 @@ class Rule(Generic[P]):
             ``advance`` is given their sums, by name, over all leaves that take the step, of all
             groups of the rule; nothing where no leaf steps.
         accepts: ``accepts(param)``: the problem with a parameter of this shape and dtype, if any.
-        sparse: whether gradients are row-sparse: a ``BCOO`` or a pair ``(indices, values)``.
+        sparse: whether gradients are row-sparse: a ``BCOO`` or a pair ``(indices, values)``; None
+            for either.
         begins: what is shared and zero until torch's optimizer makes its state, in the first step;
             None where it does so before. A flag (a bool) is not kept by torch itself.
         elementwise: whether the update is the same in any layout of the parameter.
@@ -122,7 +123,7 @@ class Rule(Generic[P]):
     holds: Callable[..., frozenset[str] | None] = _holds_all
     accepts: Callable[[jax.Array], Problem | None] = _accepts_all
     gathers: Callable[..., Scalars] | None = None
-    sparse: bool = False
+    sparse: bool | None = False
     begins: str | None = "step"
     elementwise: bool = True
     oriented: Callable[..., bool] = _never
@@ -260,7 +261,7 @@ def leaf_update(program: Program) -> Callable[..., Any]:
             grad, param, state = as_real((grad, param, state))
         # They may be products in the caller's program.
         param = uncontracted(param)
-        grad = grad if rule.sparse else uncontracted(grad)
+        grad = uncontracted(grad) if isinstance(grad, jax.Array) else grad
         result, after = rule.update(grad, param, state, **numbers, **static)
         new, delta = _applied(result, param)
         made: tuple[jax.Array, jax.Array, dict[str, Any]] = (new, delta, after)

@@ -16,16 +16,22 @@ class ExactUpdates:
     """The new parameter that stands behind each update of a step, while it is being traced.
 
     ``old + (new - old)`` is not ``new`` where it crosses zero, so `step` takes the new parameter
-    itself. It is found by the identity of the update: where a later transformation has made another
-    update of it, the update counts.
+    itself. It is found by the identity of the update. Where a later transformation has made another
+    array of it, the new parameter counts for those elements whose update is still the same number
+    (all of them after ``optax.scale(1.0)``), and the update for the others.
     """
 
     def __init__(self) -> None:
         self._made: dict[int, tuple[jax.Array, jax.Array]] = {}
+        self._of_param: dict[int, tuple[Any, ...]] = {}
 
-    def record(self, update: jax.Array, new_param: jax.Array) -> None:
+    def record(
+        self, update: jax.Array, new_param: jax.Array, param: jax.Array | None = None
+    ) -> None:
         # The update is kept too, so that its id cannot be given to another array.
         self._made[id(update)] = (update, new_param)
+        if param is not None:
+            self._of_param[id(param)] = (param, update, new_param, _trace())
 
     def follow(
         self, update: jax.Array, moved: jax.Array, move: Callable[[jax.Array], jax.Array]
@@ -39,7 +45,19 @@ class ExactUpdates:
         made = self._made.get(id(update))
         if made is not None:
             return made[1]
-        return jnp.asarray(param + update).astype(jnp.result_type(param))
+        moved = jnp.asarray(param + update).astype(jnp.result_type(param))
+        _, own, new_param, trace = self._of_param.get(id(param), (None, None, None, None))
+        # What was recorded within a branch, as optax.MultiSteps has one, cannot be had outside.
+        if own is None or trace != _trace() or own.shape != jnp.shape(update):
+            return moved
+        return jnp.where(update == own, new_param, moved)
+
+
+def _trace() -> Any:
+    """Return what tells one trace from another."""
+    from jax.extend.core import get_opaque_trace_state  # at need: it brings Pallas along
+
+    return get_opaque_trace_state(convention="nnx")
 
 
 # Not an extra argument of `update`: a transformation between here and the rule may take none.

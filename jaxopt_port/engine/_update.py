@@ -269,7 +269,7 @@ def _stepped(
                 own[key] = _entries(vectors[leaf.param.dtype], leaf.clock)
             new_param, new_update, after = update_leaf(leaf.grad, leaf.param, leaf.state, own[key])
         if recording is not None:
-            recording.record(new_update, new_param)
+            recording.record(new_update, new_param, leaf.param)
         made.append((new_update, after))
     return made, after_shared
 
@@ -299,7 +299,7 @@ def _rested(param: jax.Array) -> jax.Array:
     update: jax.Array = jnp.full_like(param, -0.0)
     recording = recorder.get()
     if recording is not None:
-        recording.record(update, param)
+        recording.record(update, param, param)
     return update
 
 

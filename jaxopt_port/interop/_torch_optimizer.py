@@ -63,6 +63,7 @@ class TorchOptimizer(torch.optim.Optimizer):
             raise TypeError("L-BFGS evaluates the loss in JAX; use torch.optim.LBFGS here")
         self._arguments: Arguments = arguments_of(self._factory)
         defaults = {**self._arguments.defaults(), **self._arguments.bind((), options)}
+        Definition(self._factory, self._arguments, defaults).check_defaults()
         self._running: Any = None
         self._current: Step | None = None
         self._shadow: Shadow | None = None
@@ -94,6 +95,7 @@ class TorchOptimizer(torch.optim.Optimizer):
             raise TypeError(f"{scheduled[0]} must be a number; schedule it by torch's schedulers")
         definition = Definition(self._factory, self._arguments, {})
         definition.extended([{"params": REST, **options}])
+        _check_accepted(self._arguments.rule, param_group)
         self._export()
         super().add_param_group(param_group)
         if self._shadow is not None:
@@ -235,6 +237,22 @@ def _paths(state: Any) -> tuple[str, ...]:
 
 def _scalar(value: Any) -> Any:
     return tensor_of(value) if isinstance(value, np.ndarray) else value
+
+
+def _check_accepted(rule: Any, param_group: dict[str, Any]) -> None:
+    """Raise ValueError for a parameter whose shape or dtype an optimizer does not support."""
+    params = param_group.get("params")
+    if rule is None or isinstance(params, set) or params is None:
+        return
+    listed = [params] if isinstance(params, torch.Tensor) else list(params)
+    param_group["params"] = listed  # which may have been an iterator, and is read again
+    for each in listed:
+        param = each[1] if isinstance(each, tuple) else each
+        if isinstance(param, torch.Tensor):
+            dtype = np.complex64 if param.is_complex() else np.float32
+            problem = rule.accepts(np.broadcast_to(np.zeros((), dtype), tuple(param.shape)))
+            if problem is not None:
+                raise ValueError(f"{problem.message}; {problem.remedy}")
 
 
 def _to_jax(tensor: torch.Tensor) -> jax.Array:

@@ -16,6 +16,7 @@ from ..engine import (
     Number,
     Optimizer,
     Problem,
+    Rows,
     Rule,
     Scalars,
     Shared,
@@ -23,9 +24,10 @@ from ..engine import (
     leafwise,
     of_rule,
 )
-from ..numerics.torch_ops import Scalar, add_scalar, addcmul, quotient, sqrt
+from ..numerics.torch_ops import Scalar, add_scalar, addcmul, div, mul, quotient, sqrt
 from . import _ranges
 from ._decay import l2
+from ._rows import coalesced, is_sparse, undecayed
 
 
 def _arguments(
@@ -61,7 +63,7 @@ def _advance(
 
 
 def _update(
-    grad: jax.Array,
+    grad: Any,
     param: jax.Array,
     state: LeafState,
     *,
@@ -70,7 +72,19 @@ def _update(
     maximize: bool,
     clr: jax.Array,
     **_: Any,
-) -> tuple[Sum, LeafState]:
+) -> tuple[Sum | Rows, LeafState]:
+    if is_sparse(grad):
+        indices, values = coalesced(grad, param)
+        values = undecayed(-values if maximize else values, weight_decay)
+        old = state["sum"].at[indices].get(mode="fill", fill_value=0)
+        rows = addcmul(old, values, values, value=1.0)
+        std = add_scalar(sqrt(rows), eps)
+        after = (
+            state["sum"]
+            .at[indices]
+            .set(rows, mode="drop", indices_are_sorted=True, unique_indices=True)
+        )
+        return Rows(indices, mul(div(values, std), -clr)), {"sum": after}
     if maximize:
         grad = -grad
     grad = l2(grad, param, weight_decay)
@@ -79,7 +93,7 @@ def _update(
     return Sum(param, quotient(grad, std, value=-clr)), {"sum": state_sum}
 
 
-RULE = Rule(_arguments, _init, _update, _start, _advance, begins=None, title="adagrad")
+RULE = Rule(_arguments, _init, _update, _start, _advance, sparse=None, begins=None, title="adagrad")
 
 
 @of_rule(RULE)
@@ -94,8 +108,9 @@ def adagrad(
 ) -> optax.GradientTransformationExtraArgs:
     """Adagrad: each element's rate falls with the sum of its squared gradients.
 
-    The counterpart of ``torch.optim.Adagrad`` for dense gradients: the sum starts at 0, where
-    Optax's starts at 0.1, and eps is added outside the root.
+    The counterpart of ``torch.optim.Adagrad``; a gradient may be row-sparse, a ``BCOO`` or a pair
+    ``(indices, values)``, without weight decay as in torch (with it: NaN). The sum
+    starts at 0, where Optax's starts at 0.1, and eps is added outside the root.
 
     A plain Optax transformation. A number may be a schedule, a callable of the update count.
 
@@ -128,8 +143,9 @@ def adagrad(
 class Adagrad(Optimizer):
     """Adagrad: each element's rate falls with the sum of its squared gradients.
 
-    The counterpart of ``torch.optim.Adagrad`` for dense gradients: the sum starts at 0, where
-    Optax's starts at 0.1, and eps is added outside the root.
+    The counterpart of ``torch.optim.Adagrad``; a gradient may be row-sparse, a ``BCOO`` or a pair
+    ``(indices, values)``, without weight decay as in torch (with it: NaN). The sum
+    starts at 0, where Optax's starts at 0.1, and eps is added outside the root.
 
     With parameter groups; every number can be set between steps, by ``jp.set_hyperparams``, and may
     be a schedule, a callable of the update count.

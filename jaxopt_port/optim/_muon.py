@@ -30,7 +30,7 @@ from ..numerics.torch_ops import Scalar, constant, div, lerp, mul, norm, rounded
 from . import _ranges
 
 _BFLOAT16 = jnp.dtype(jnp.bfloat16)
-_ADJUSTMENTS = (None, "original", "match_rms_adamw")
+_ADJUSTMENTS = (None, "original", "match_rms_adamw", "spectral_unclamped")
 
 
 def _arguments(
@@ -123,6 +123,8 @@ def _adjusted_ratio(adjust_lr_fn: str | None, shape: tuple[int, ...]) -> float:
     rows, columns = shape
     if adjust_lr_fn == "match_rms_adamw":
         return 0.2 * math.sqrt(max(rows, columns))
+    if adjust_lr_fn == "spectral_unclamped":
+        return math.sqrt(rows / columns)
     return math.sqrt(max(1, rows / columns))
 
 
@@ -199,8 +201,9 @@ def muon(
         ns_coefficients: of the iteration's polynomial, ``a x + b x^3 + c x^5``.
         eps: the least norm that the matrix is divided by.
         ns_steps: iterations, below 100.
-        adjust_lr_fn: ``"original"`` (as None) or ``"match_rms_adamw"``, which scales by
-            ``0.2 * sqrt(max(rows, columns))``.
+        adjust_lr_fn: ``"original"`` (as None); ``"match_rms_adamw"``, which scales by
+            ``0.2 * sqrt(max(rows, columns))``; or ``"spectral_unclamped"`` (torch 2.14), by
+            ``sqrt(rows / columns)``.
 
     Raises:
         ValueError: a number out of its range, or a parameter that is complex or has not two axes,
@@ -250,8 +253,9 @@ class Muon(Optimizer):
         ns_coefficients: of the iteration's polynomial, ``a x + b x^3 + c x^5``.
         eps: the least norm that the matrix is divided by.
         ns_steps: iterations, below 100.
-        adjust_lr_fn: ``"original"`` (as None) or ``"match_rms_adamw"``, which scales by
-            ``0.2 * sqrt(max(rows, columns))``.
+        adjust_lr_fn: ``"original"`` (as None); ``"match_rms_adamw"``, which scales by
+            ``0.2 * sqrt(max(rows, columns))``; or ``"spectral_unclamped"`` (torch 2.14), by
+            ``sqrt(rows / columns)``.
 
     Raises:
         ValueError: a number out of its range, or a parameter that is complex or has not two axes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -22,7 +23,7 @@ from ..engine import (
     leafwise,
     of_rule,
 )
-from ..numerics.torch_ops import Scalar, add, constant, mul, sign
+from ..numerics.torch_ops import Scalar, add, constant, mul, sign, widened
 from . import _ranges
 
 
@@ -63,6 +64,17 @@ def _advance(
     }
 
 
+def _sign_of_product(x: jax.Array, y: jax.Array) -> jax.Array:
+    """``x.mul(y).sign()``: 0 where torch's product is, which is no sooner than at a subnormal.
+
+    XLA would flush those to zero on the CPU, so the product is formed a power of two larger.
+    """
+    least = jnp.finfo(x.dtype).smallest_subnormal
+    up = -round(math.log2(float(least))) + 1  # a product of half of it is rounded to zero
+    scaled = widened(jnp.abs(x)) * 2.0 ** (up // 2) * (widened(jnp.abs(y)) * 2.0 ** (up - up // 2))
+    return sign(x) * sign(y) * (scaled > 1).astype(x.dtype)
+
+
 def _update(
     grad: jax.Array,
     param: jax.Array,
@@ -81,7 +93,7 @@ def _update(
         grad = -grad
     # torch makes its state in the first step, of the learning rate that then holds.
     step_size = jnp.where(first, constant(lr, grad), state["step_size"])
-    turn = sign(mul(grad, state["prev"]))
+    turn = _sign_of_product(grad, state["prev"])
     minus, plus = constant(etaminus, grad), constant(etaplus, grad)
     factor = jnp.where(turn > 0, plus, jnp.where(turn < 0, minus, jnp.ones_like(grad)))
     step_size = jnp.clip(mul(step_size, factor), constant(smallest, grad), constant(largest, grad))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from ..engine import (
     Number,
     Optimizer,
     Problem,
+    Rows,
     Rule,
     Scalars,
     Shared,
@@ -26,6 +27,7 @@ from ..engine import (
 from ..numerics.torch_ops import Scalar, add, mul
 from . import _ranges
 from ._decay import l2
+from ._rows import coalesced, dense, is_sparse, undecayed
 
 
 def _arguments(
@@ -67,7 +69,7 @@ def _holds(*, momentum: float, **_: object) -> frozenset[str] | None:
 
 
 def _update(
-    grad: jax.Array,
+    grad: Any,
     param: jax.Array,
     state: LeafState,
     *,
@@ -78,10 +80,15 @@ def _update(
     nesterov: bool,
     maximize: bool,
     begun: jax.Array | None = None,
-) -> tuple[Sum, LeafState]:
-    if maximize:
-        grad = -grad
-    grad = l2(grad, param, weight_decay)
+) -> tuple[Sum | Rows, LeafState]:
+    if is_sparse(grad):
+        indices, values = coalesced(grad, param)
+        values = undecayed(-values if maximize else values, weight_decay)
+        if begun is None:
+            return Rows(indices, mul(values, -lr)), state
+        grad = dense(indices, values, param)
+    else:
+        grad = l2(-grad if maximize else grad, param, weight_decay)
 
     if begun is not None:
         held = state["momentum_buffer"]
@@ -97,7 +104,15 @@ def _update(
 
 
 RULE = Rule(
-    _arguments, _init, _update, _start, _advance, _holds, begins="has_momentum_buffer", title="sgd"
+    _arguments,
+    _init,
+    _update,
+    _start,
+    _advance,
+    _holds,
+    sparse=None,
+    begins="has_momentum_buffer",
+    title="sgd",
 )
 
 
@@ -115,7 +130,9 @@ def sgd(
 
     The counterpart of ``torch.optim.SGD``: the buffer starts as the first gradient (not scaled by
     ``1 - dampening``), weight decay is added to the gradient before momentum, and the learning
-    rate multiplies the buffer when it is applied, so that a change of rate acts at once.
+    rate multiplies the buffer when it is applied, so that a change of rate acts at once. A gradient
+    may be row-sparse, a ``BCOO`` or a pair ``(indices, values)``, without weight decay as in torch
+    (with it: NaN); with momentum each row moves in every step.
 
     A plain Optax transformation. A number may be a schedule, a callable of the update count.
 
@@ -150,7 +167,9 @@ class SGD(Optimizer):
 
     The counterpart of ``torch.optim.SGD``: the buffer starts as the first gradient (not scaled by
     ``1 - dampening``), weight decay is added to the gradient before momentum, and the learning
-    rate multiplies the buffer when it is applied, so that a change of rate acts at once.
+    rate multiplies the buffer when it is applied, so that a change of rate acts at once. A gradient
+    may be row-sparse, a ``BCOO`` or a pair ``(indices, values)``, without weight decay as in torch
+    (with it: NaN); with momentum each row moves in every step.
 
     With parameter groups; every number can be set between steps, by ``jp.set_hyperparams``, and may
     be a schedule, a callable of the update count.

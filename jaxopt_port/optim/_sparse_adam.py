@@ -25,6 +25,7 @@ from ..engine import (
 )
 from ..numerics.torch_ops import Scalar, add, add_scalar, div, mul, sqrt
 from . import _moments, _ranges
+from ._rows import coalesced
 
 
 def _arguments(
@@ -65,21 +66,6 @@ def _advance(
     }
 
 
-def _coalesced(grad: Any, param: jax.Array) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    """Return sorted indices without repetition, one array per indexed axis, and their rows.
-
-    There are as many as in the gradient; those of rows that were summed into others are out of
-    bounds.
-    """
-    from jax.experimental import sparse  # which would double the time of an import at the top
-
-    if isinstance(grad, tuple | list):
-        indices, values = grad
-        grad = sparse.BCOO((values, indices.reshape(len(values), -1)), shape=param.shape)
-    grad = grad.sum_duplicates(nse=grad.nse)
-    return tuple(grad.indices.T), grad.data
-
-
 def _update(
     grad: Any,
     param: jax.Array,
@@ -92,7 +78,7 @@ def _update(
     weight2: jax.Array,
     **_: Any,
 ) -> tuple[Rows, LeafState]:
-    indices, values = _coalesced(grad, param)
+    indices, values = coalesced(grad, param)
     if maximize:
         values = -values
     after, rows = {}, {}

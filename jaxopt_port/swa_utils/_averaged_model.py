@@ -18,24 +18,62 @@ MultiAvgFn: TypeAlias = Callable[
 ]
 
 
-def _check_decay(decay: float) -> None:
-    if decay < 0.0 or decay > 1.0:
+# A number, or a function of how many models have been averaged.
+Decay: TypeAlias = "float | Callable[[Any], Any]"
+
+
+def _check_decay(decay: Decay) -> None:
+    if not callable(decay) and not 0.0 <= decay <= 1.0:
         raise ValueError(
             f"Invalid decay value {decay} provided. Please provide a value in [0,1] range."
         )
+
+
+def _decay_at(decay: Decay, num_averaged: Any) -> tuple[Any, Any]:
+    """Return a decay and what is left of 1, in float64, as Python's numbers are."""
+    if not callable(decay):
+        return decay, 1 - decay
+    with jax.enable_x64(True):
+        try:
+            now = jnp.asarray(decay(jnp.asarray(num_averaged, jnp.int64)), jnp.float64)
+        except TypeError as error:  # as all of JAX's errors about traced values are
+            name = getattr(decay, "__qualname__", type(decay).__qualname__)
+            raise TypeError(
+                f"the decay {name} cannot be traced: it is given a JAX integer, of which Python's "
+                "if, min, max and math can make nothing; write it with jax.numpy (jnp.minimum)"
+            ) from error
+        return now, 1 - now
+
+
+def _by_parts(function: Callable[..., jax.Array]) -> AvgFn:
+    """Let a function of real arrays take complex ones, whose parts it averages by themselves."""
+
+    def of_any(averaged: jax.Array, current: jax.Array, number: Any) -> jax.Array:
+        if not jnp.iscomplexobj(averaged):
+            return function(averaged, current, number)
+        parts = [(jnp.real(averaged), jnp.real(current)), (jnp.imag(averaged), jnp.imag(current))]
+        return jax.lax.complex(*(function(*pair, number) for pair in parts))
+
+    return of_any
 
 
 def _is_float(x: jax.Array) -> bool:
     return bool(jnp.issubdtype(x.dtype, jnp.inexact))
 
 
-def get_ema_avg_fn(decay: float = 0.999) -> AvgFn:
+def get_ema_avg_fn(decay: Decay = 0.999) -> AvgFn:
     """Return the exponential moving average of one parameter: ``decay * avg + (1 - decay) * new``.
 
     The counterpart of ``torch.optim.swa_utils.get_ema_avg_fn``.
 
+    Args:
+        decay: between 0 and 1; or a function, in JAX's operations, of how many models have been
+            averaged, for averages that are quick to begin with: ``lambda n: jnp.minimum(0.999,
+            (1 + n) / (10 + n))``. It is calculated in float64.
+
     Raises:
         ValueError: ``decay`` is not between 0 and 1.
+        TypeError: when it is called, a function that cannot be traced.
 
     Example:
         >>> import jax.numpy as jnp, jaxopt_port as jp
@@ -47,9 +85,10 @@ def get_ema_avg_fn(decay: float = 0.999) -> AvgFn:
     def ema_update(averaged: jax.Array, current: jax.Array, num_averaged: Any) -> jax.Array:
         if not _is_float(averaged):
             averaged, current = averaged.astype(jnp.float32), current.astype(jnp.float32)
-        return add(mul(averaged, decay), mul(current, 1 - decay))
+        now, rest = _decay_at(decay, num_averaged)
+        return add(mul(averaged, now), mul(current, rest))
 
-    return ema_update
+    return _by_parts(ema_update)
 
 
 def get_swa_avg_fn() -> AvgFn:
@@ -71,17 +110,21 @@ def get_swa_avg_fn() -> AvgFn:
             averaged = averaged.astype(jnp.float32)
         return add(averaged, div(difference, num_averaged + 1))
 
-    return swa_update
+    return _by_parts(swa_update)
 
 
-def get_ema_multi_avg_fn(decay: float = 0.999) -> MultiAvgFn:
+def get_ema_multi_avg_fn(decay: Decay = 0.999) -> MultiAvgFn:
     """Return the exponential moving average of a list of parameters of one dtype, by ``lerp``.
 
     The counterpart of ``torch.optim.swa_utils.get_ema_multi_avg_fn``. It returns the new averages,
     where torch's changes them in place.
 
+    Args:
+        decay: as for `get_ema_avg_fn`.
+
     Raises:
         ValueError: ``decay`` is not between 0 and 1.
+        TypeError: when it is called, a function that cannot be traced.
 
     Example:
         >>> import jax.numpy as jnp, jaxopt_port as jp
@@ -94,7 +137,9 @@ def get_ema_multi_avg_fn(decay: float = 0.999) -> MultiAvgFn:
     def ema_update(averaged: Any, current: Any, num_averaged: Any) -> list[jax.Array]:
         pairs = zip(averaged, current, strict=True)
         if _is_float(averaged[0]):
-            return [lerp(a, c, 1 - decay) for a, c in pairs]
+            _, rest = _decay_at(decay, num_averaged)
+            mixed = _by_parts(lerp)
+            return [mixed(a, c, rest) for a, c in pairs]
         return [single(a, c, num_averaged) for a, c in pairs]
 
     return ema_update
@@ -120,7 +165,8 @@ def get_swa_multi_avg_fn() -> MultiAvgFn:
                 "cannot; use get_swa_avg_fn"
             )
         weight = 1 / jnp.asarray(num_averaged + 1).astype(jnp.float32)
-        return [lerp(a, c, weight) for a, c in zip(averaged, current, strict=True)]
+        mixed = _by_parts(lerp)
+        return [mixed(a, c, weight) for a, c in zip(averaged, current, strict=True)]
 
     return swa_update
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,17 +11,37 @@ import jax.numpy as jnp
 _MODES = ("deterministic", "use_running_average")
 
 
-def update_bn(loader: Iterable[Any], model: Any) -> None:
+def update_bn(
+    loader: Iterable[Any],
+    model: Any,
+    variables: Mapping[str, Any] | None = None,
+    *,
+    unbiased: bool = False,
+    **apply_args: Any,
+) -> Any:
     """Estimate the statistics of each batch normalisation anew, from one pass over data.
 
-    The counterpart of ``torch.optim.swa_utils.update_bn``, for a Flax NNX model, which it changes
-    in place: each ``nnx.BatchNorm`` gets the mean over all batches of their mean and variance. As
-    everywhere in Flax these are variances of a batch itself, where torch's running variance is
-    ``n / (n - 1)`` times as large, n being the number of values in a channel of a batch.
+    The counterpart of ``torch.optim.swa_utils.update_bn``: each batch normalisation gets the mean,
+    over all batches, of their means and variances. Everywhere in Flax these are variances of a
+    batch itself, where torch's running variance is ``n / (n - 1)`` times as large, n being the
+    number of values in a channel of a batch.
 
     Args:
         loader: batches; of a tuple or a list, its first element.
-        model: a Flax NNX module that takes one batch. Without batch normalisation it is not called.
+        model: a Flax NNX module that takes one batch, and is changed in place; or a Linen module,
+            with its ``variables``. Without batch normalisation it is not called.
+        variables: of a Linen module: parameters, averaged ones say, and ``"batch_stats"``.
+        unbiased: take torch's running variance, for a model that torch is to run, or that shall
+            give torch's numbers.
+        **apply_args: for ``model.apply`` of a Linen module, such as ``train=True``, so that it
+            normalises by the batch, and ``rngs``.
+
+    Returns:
+        Of a Linen module, the new variables; else None.
+
+    Raises:
+        ValueError: a Linen module that normalises by its running averages; ``unbiased`` with a
+            mask, or with one value in a channel, as torch raises.
 
     Example:
         >>> import jax.numpy as jnp, jaxopt_port as jp
@@ -30,26 +51,111 @@ def update_bn(loader: Iterable[Any], model: Any) -> None:
         >>> model.mean[...], model.var[...]
         (Array([2.5], dtype=float32), Array([0.5], dtype=float32))
     """
+    if variables is not None:
+        return _of_linen(loader, model, variables, unbiased, apply_args)
     from flax import nnx
 
     modules = [module for _, module in nnx.iter_modules(model)]
     norms = [module for module in modules if isinstance(module, nnx.BatchNorm)]
     if not norms:
-        return
+        return None
     modes = [{k: getattr(m, k) for k in _MODES if hasattr(m, k)} for m in modules]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
+    calls: Counter[int] = Counter()
+    kept = [(norm, type(norm), norm.momentum) for norm in norms]
+    for norm, kind, _ in kept:
         norm.mean[...] = jnp.zeros_like(norm.mean[...])
         norm.var[...] = jnp.ones_like(norm.var[...])
+        norm.__class__ = _averaging(kind, unbiased, calls)
     model.train()
     try:
-        for count, batch in enumerate(loader):
-            for norm in norms:
-                norm.momentum = count / (count + 1)
-            model(batch[0] if isinstance(batch, tuple | list) else batch)
+        for batch in loader:
+            model(_first(batch))
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        for norm, kind, momentum in kept:
+            norm.__class__, norm.momentum = kind, momentum
         for module, mode in zip(modules, modes, strict=True):
             for name, value in mode.items():
                 setattr(module, name, value)
+    return None
+
+
+def _first(batch: Any) -> Any:
+    return batch[0] if isinstance(batch, tuple | list) else batch
+
+
+def _excess(size: int, channels: int, mask: Any) -> float:
+    """Return torch's variance over that of a batch itself, from the batch's size."""
+    n = size // channels
+    if mask is not None:
+        raise ValueError("unbiased=True counts the values of a channel; a mask leaves some out")
+    if n < 2:
+        raise ValueError(
+            "Expected more than 1 value per channel when training: one has no unbiased variance"
+        )
+    return n / (n - 1)
+
+
+def _averaging(kind: Any, unbiased: bool, calls: Counter[int]) -> Any:
+    """Return a class of batch normalisation that takes the mean over all its calls."""
+
+    class Averaging(kind):  # type: ignore[misc]
+        def __call__(self, x: Any, *args: Any, mask: Any = None, **kwargs: Any) -> Any:
+            k = calls[id(self)]
+            calls[id(self)] += 1
+            self.momentum, before = k / (k + 1), self.var[...]
+            out = super().__call__(x, *args, mask=mask, **kwargs)
+            if unbiased:
+                own = self.var[...] - self.momentum * before
+                self.var[...] += own * (_excess(x.size, self.num_features, mask) - 1)
+            return out
+
+    return Averaging
+
+
+def _of_linen(
+    loader: Iterable[Any],
+    model: Any,
+    variables: Mapping[str, Any],
+    unbiased: bool,
+    apply_args: Mapping[str, Any],
+) -> Mapping[str, Any]:
+    from flax import linen
+
+    if "batch_stats" not in variables:
+        return variables
+    calls: Counter[tuple[str, ...]] = Counter()
+
+    def averaging(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        norm = context.module
+        if not isinstance(norm, linen.BatchNorm) or context.method_name != "__call__":
+            return next_fun(*args, **kwargs)
+        given = dict(zip(("x", "use_running_average"), args, strict=False)) | kwargs
+        if given.get("use_running_average", norm.use_running_average) is not False:
+            raise ValueError(
+                f"the BatchNorm at {'/'.join(norm.path) or 'the top'} normalises by its running "
+                "averages; give update_bn what makes the model train, train=True say"
+            )
+        before: dict[str, Any] = {
+            name: norm.get_variable("batch_stats", name) for name in ("mean", "var")
+        }
+        for name, value in before.items():
+            norm.put_variable("batch_stats", name, jnp.zeros_like(value))
+        out = next_fun(*args, **kwargs)
+        k = calls[norm.path]
+        for name, value in before.items():
+            # After zeros, what the module holds is this part of the batch's own.
+            own = norm.get_variable("batch_stats", name) / (1 - norm.momentum)
+            if unbiased and name == "var":
+                own = own * _excess(given["x"].size, value.size, given.get("mask"))
+            norm.put_variable(
+                "batch_stats", name, own if k == 0 else value + (own - value) / (k + 1)
+            )
+        calls[norm.path] += 1
+        return out
+
+    new = dict(variables)
+    for batch in loader:
+        with linen.intercept_methods(averaging):
+            _, made = model.apply(new, _first(batch), mutable=["batch_stats"], **apply_args)
+        new["batch_stats"] = made["batch_stats"]
+    return new

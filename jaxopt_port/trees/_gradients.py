@@ -17,7 +17,7 @@ class Taking(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def sparse(self) -> bool: ...
+    def sparse(self) -> bool | None: ...
 
 
 _MISSING_PARAMS = (
@@ -97,7 +97,7 @@ def checked_gradients(
             continue
         rule = None if rules is None else rules.get(path)
         frozen = rules is not None and path not in rules
-        if rule is not None and rule.sparse:
+        if rule is not None and (rule.sparse or (rule.sparse is None and _is_sparse(grad))):
             _check_sparse(path, grad, param)
         elif not (frozen and _is_sparse(grad)):
             _check_dense(path, grad, param, "the optimizer" if rule is None else rule.name)
@@ -144,7 +144,7 @@ def _check_dense(path: str, grad: Any, param: Any, name: str) -> None:
     if _is_sparse(grad):
         raise TypeError(
             f'{name} does not support sparse gradients ("{path}"), please consider '
-            "jp.sparse_adam instead"
+            "jp.sparse_adam instead (jp.sgd and jp.adagrad take both)"
         )
     if jnp.shape(grad) != jnp.shape(param):
         raise ValueError(

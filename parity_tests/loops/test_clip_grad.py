@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 import torch
-from jax.experimental import checkify
+from jax.experimental import checkify, sparse
 
 import jaxopt_port as jp
 from parity_tests.oracles.bits import assert_same_bits, most_ulps
@@ -99,6 +99,62 @@ def test_nonfinite_norms(bad):
         jax.jit(checked)(grads)
     error, _ = checkify.checkify(jax.jit(checked))(grads)
     assert "is non-finite, so it cannot be clipped" in error.get()
+
+
+COMPLEX = np.array([10 + 20j, -3 - 4j, 0.5j], np.complex64)
+
+
+@pytest.mark.parametrize("norm_type", [0.0, 1.0, 2.0, 3.0, math.inf])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_complex_gradients_are_clipped_by_their_norm(norm_type, compiled):
+    grads = {"a": COMPLEX, "b": np.float32([3.0, -1.0])}
+    clip = functools.partial(
+        torch.nn.utils.clip_grad_norm_, max_norm=1.0, norm_type=norm_type, foreach=False
+    )
+    theirs, norm = clipped_by_torch(grads, clip)
+    ours = functools.partial(jp.clip_grad_norm, max_norm=1.0, norm_type=norm_type)
+    clipped, our_norm = (jax.jit(ours) if compiled else ours)(grads)
+    np.testing.assert_allclose(our_norm, norm, rtol=1e-6)
+    for name, expected in theirs.items():
+        assert clipped[name].dtype == expected.dtype
+        np.testing.assert_allclose(clipped[name], expected, rtol=1e-6)
+
+
+def test_complex_gradients_have_no_order():
+    grads = {"a": COMPLEX}
+    clip = functools.partial(torch.nn.utils.clip_grad_value_, clip_value=1.0)
+    with pytest.raises(NotImplementedError) as theirs:
+        clipped_by_torch(grads, clip)
+    own = functools.partial(jp.clip_grad_value, clip_value=1.0)
+    for ours in (own, jax.jit(own)):
+        with pytest.raises(NotImplementedError) as refused:
+            ours(grads)
+        assert str(refused.value).startswith(str(theirs.value))
+    tx = optax.chain(jp.clip_by_grad_value(1.0), jp.SGD(lr=0.1))
+    with pytest.raises(NotImplementedError, match="clamp is not supported"):
+        jp.step(tx, grads, tx.init(grads), grads)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (lambda grads: jp.clip_grad_norm(grads, 1.0), torch.nn.utils.clip_grad_norm_),
+        (lambda grads: jp.clip_grad_value(grads, 1.0), torch.nn.utils.clip_grad_value_),
+        (jp.get_total_norm, lambda params, _: torch.nn.utils.get_total_norm([params[0].grad])),
+    ],
+)
+def test_sparse_gradients_are_refused_by_name(ours, theirs):
+    tensor = torch.nn.Parameter(torch.zeros(4))
+    with torch.sparse.check_sparse_tensor_invariants(True):
+        tensor.grad = torch.sparse_coo_tensor([[1]], [3.0], (4,))
+    with pytest.raises(NotImplementedError) as of_torch:
+        theirs([tensor], 1.0)
+    words = str(of_torch.value).partition(" backend")[0]
+    pair = (jnp.array([1]), jnp.array([3.0]))
+    for grads in (pair, sparse.BCOO((pair[1], pair[0][:, None]), shape=(4,))):
+        with pytest.raises(NotImplementedError) as refused:
+            ours({"table": grads})
+        assert str(refused.value).startswith(words)
 
 
 def test_nothing_to_clip():

@@ -1,18 +1,20 @@
 """Weight averaging against torch.optim.swa_utils."""
 
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax import linen as nn
 from flax import nnx
 from torch.optim import swa_utils as torch_swa
 
 import jaxopt_port as jp
 from jaxopt_port import swa_utils as swa
-from parity_tests.oracles.bits import most_ulps
+from parity_tests.oracles.bits import most_ulps, relative
 from parity_tests.oracles.optimizer import to_numpy, to_torch
 from parity_tests.oracles.tolerances import bound
 
@@ -118,6 +120,145 @@ def test_update_bn_against_torch():
     assert model.norm.momentum == 0.9
     assert model.norm.use_running_average
     assert model.dropout.deterministic
+
+
+class LinenNet(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="one")(x)
+        two = nn.BatchNorm(use_running_average=not train, name="two")
+        return two(two(x) * 3)  # called twice in a batch
+
+
+class TorchNet(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = torch.nn.BatchNorm1d(3), torch.nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        return self.two(self.two(self.one(x)) * 3)
+
+
+class NnxNet(nnx.Module):
+    def __init__(self, rngs):
+        self.one, self.two = nnx.BatchNorm(3, rngs=rngs), nnx.BatchNorm(3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.two(self.two(self.one(x)) * 3)
+
+
+def bn_batches():
+    """Of several sizes, so that no one factor makes an unbiased variance of the other."""
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal((n, 3)).astype(np.float32) * 3 + 1 for n in (8, 5, 2)]
+
+
+def stats_of_torch():
+    net = TorchNet()
+    torch_swa.update_bn([torch.from_numpy(batch) for batch in bn_batches()], net)
+    return {k: (m.running_mean.numpy(), m.running_var.numpy()) for k, m in net.named_children()}
+
+
+def test_update_bn_with_torchs_variance():
+    model = NnxNet(nnx.Rngs(0))
+    swa.update_bn(bn_batches(), model, unbiased=True)
+    for name, (mean, var) in stats_of_torch().items():
+        norm = getattr(model, name)
+        np.testing.assert_allclose(norm.mean[...], mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(norm.var[...], var, rtol=1e-5)
+        assert type(norm) is nnx.BatchNorm
+        assert norm.momentum == 0.99
+
+
+def test_update_bn_of_linen():
+    net = LinenNet()
+    variables = net.init(jax.random.key(0), bn_batches()[0], train=False)
+    made = swa.update_bn(bn_batches(), net, variables, unbiased=True, train=True)
+    assert made["params"] is variables["params"]
+    for name, (mean, var) in stats_of_torch().items():
+        stats = made["batch_stats"][name]
+        np.testing.assert_allclose(stats["mean"], mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(stats["var"], var, rtol=1e-5)
+    own = NnxNet(nnx.Rngs(0))
+    swa.update_bn(bn_batches(), own)
+    made = swa.update_bn([(batch, "label") for batch in bn_batches()], net, variables, train=True)
+    np.testing.assert_allclose(made["batch_stats"]["two"]["var"], own.two.var[...], rtol=1e-5)
+    with pytest.raises(ValueError, match="BatchNorm at one normalises by its running averages"):
+        swa.update_bn(bn_batches(), net, variables, train=False)
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        swa.update_bn([bn_batches()[0][:1]], net, variables, unbiased=True, train=True)
+    dense = nn.Dense(2)
+    plain = dense.init(jax.random.key(0), bn_batches()[0])
+    assert swa.update_bn(iter(()), dense, plain) is plain
+
+
+DECAYS = {
+    "timm": (
+        lambda n: min(0.9, (1 + n) / (10 + n)),
+        lambda n: jnp.minimum(0.9, (1 + n) / (10 + n)),
+    ),
+    "yolo": (lambda n: 0.99 * (1 - math.exp(-n / 8)), lambda n: 0.99 * (1 - jnp.exp(-n / 8))),
+    "steps": (lambda n: 0.5 if n < 3 else 0.9, lambda n: jnp.where(n < 3, 0.5, 0.9)),
+    "constant": (lambda n: 0.9, lambda n: 0.9),
+}
+
+
+@pytest.mark.parametrize("multi", [False, True])
+@pytest.mark.parametrize("name", DECAYS)
+def test_a_decay_that_changes_with_the_step(name, multi):
+    theirs_of, ours_of = DECAYS[name]
+
+    def single(averaged, current, n):
+        return theirs_of(int(n)) * averaged + (1 - theirs_of(int(n))) * current
+
+    def several(averaged, current, n):
+        torch._foreach_lerp_(averaged, current, 1 - theirs_of(int(n)))
+
+    first = model_at(0)
+    if multi:
+        theirs = torch_swa.AveragedModel(Net(first), multi_avg_fn=several)
+        ours = swa.AveragedModel(multi_avg_fn=swa.get_ema_multi_avg_fn(ours_of))
+    else:
+        theirs = torch_swa.AveragedModel(Net(first), avg_fn=single)
+        ours = swa.AveragedModel(swa.get_ema_avg_fn(ours_of))
+    averages = ours.init({"w": first["w"]})
+    for step in range(1, 9):
+        arrays = model_at(step)
+        theirs.update_parameters(Net(arrays))
+        averages = ours.update_parameters(averages, {"w": arrays["w"]})
+        expected = {"w": to_numpy(theirs.module.w)}
+        assert most_ulps(averages.params, expected) <= bound("averaging")
+
+
+def test_a_decay_that_cannot_be_traced_is_named():
+    ours = swa.AveragedModel(swa.get_ema_avg_fn(DECAYS["steps"][0]))
+    averages = ours.init({"w": jnp.ones(2)})
+    with pytest.raises(TypeError, match=r"decay <lambda> cannot be traced.*jnp\.minimum"):
+        ours.update_parameters(averages, {"w": jnp.ones(2)})
+
+
+@pytest.mark.parametrize("make", ["default", "swa", "ema", "multi swa", "multi ema"])
+def test_complex_parameters_are_averaged(make):
+    rng = np.random.default_rng(0)
+
+    def drawn():
+        return (rng.standard_normal(9) + 1j * rng.standard_normal(9)).astype(np.complex64)
+
+    class One(torch.nn.Module):
+        def __init__(self, w):
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.tensor(w))
+
+    w = drawn()
+    theirs = torch_swa.AveragedModel(One(w), **AVERAGES[make](torch_swa))
+    ours = swa.AveragedModel(**AVERAGES[make](swa))
+    averages = ours.init({"w": w})
+    for _ in range(5):
+        w = drawn()
+        theirs.update_parameters(One(w))
+        averages = ours.update_parameters(averages, {"w": w})
+        expected = theirs.module.w.detach().numpy()
+        assert relative(np.asarray(averages.params["w"]), expected) <= bound("complex")
 
 
 def test_update_bn_leaves_other_models_alone():

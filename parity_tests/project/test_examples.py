@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import optax
 import pytest
+import torch
 
 import jaxopt_port as jp
 from jaxopt_port.engine import leaf_states
@@ -30,6 +31,7 @@ PRINTED = {
     "layerwise_lr_decay": "half way, layers/97  lr 1.47e-03",
     "lion": "weight 3.00, bias 0.5",
     "muon_and_adamw": "rates: [0.02, 0.003, 0.003]",
+    "tutorial_in_optax": "rebuilt      momentum kept: False",
 }
 
 
@@ -46,6 +48,68 @@ def test_every_example_is_in_the_table():
 def test_runs(name, capsys):
     load(name).main()
     assert PRINTED[name] in capsys.readouterr().out
+
+
+# Each recipe of the tutorial: what the example makes, the rates of torch's groups, and the change.
+RECIPES = {
+    "basic": (lambda m: m.basic(), {"": 1.0}, 0.0),
+    "per subnetwork": (
+        lambda m: m.per_subnetwork(),
+        {"features": 1e-5, "classifier": 1e-2},
+        0.0,
+    ),
+    "per layer": (lambda m: m.per_layer(), {"classifier/0": 0.01, "": 0.001}, 0.0),
+    "in place": (
+        lambda m: m.per_subnetwork(momentum=0.9),
+        {"features": 1e-5, "classifier": 1e-2},
+        0.9,
+    ),
+    "rebuilt": (
+        lambda m: m.per_subnetwork(momentum=0.9),
+        {"features": 1e-5, "classifier": 1e-2},
+        0.9,
+    ),
+}
+LAYERS = ["features/0", "features/3", "classifier/0", "classifier/2", "classifier/4"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_tutorial_in_optax_has_every_bit_of_torch(name, rng):
+    module, (make, rates, momentum) = load("tutorial_in_optax"), RECIPES[name]
+    arrays = {layer: rng.standard_normal(7).astype(np.float32) for layer in LAYERS}
+    tensors = {k: torch.nn.Parameter(torch.tensor(v)) for k, v in arrays.items()}
+
+    def torch_sgd(rates):
+        left, groups = dict(tensors), []
+        for prefix, lr in rates.items():
+            own = [k for k in left if k.startswith(prefix)]
+            groups.append({"params": [left.pop(k) for k in own], "lr": lr})
+        return torch.optim.SGD(groups, momentum=momentum)
+
+    def tree(flat):
+        nested = {"features": {}, "classifier": {}}
+        for path, value in flat.items():
+            part, index = path.split("/")
+            nested[part][index] = {"kernel": value}
+        return nested
+
+    theirs, tx, params = torch_sgd(rates), make(module), tree(arrays)
+    state = tx.init(params)
+    for i in range(8):
+        if i == 4 and name == "in place":
+            theirs.param_groups[1]["lr"] = 0.1 * 0.1
+            state = module.with_lr(state, "classifier", 0.1 * 0.1)
+        if i == 4 and name == "rebuilt":
+            theirs = torch_sgd({"features": 1e-5, "classifier": 0.1 * 0.1})
+            tx, state = module.rebuilt(params)
+        grads = {k: rng.standard_normal(7).astype(np.float32) for k in LAYERS}
+        for key, tensor in tensors.items():
+            tensor.grad = torch.tensor(grads[key])
+        theirs.step()
+        params, state = jp.step(tx, tree(grads), state, params)
+        for path, tensor in tensors.items():
+            part, index = path.split("/")
+            np.testing.assert_array_equal(params[part][index]["kernel"], tensor.detach())
 
 
 @pytest.fixture(scope="module")
