@@ -332,6 +332,7 @@ KINDS: dict[str, Callable[..., Any]] = {
     "builtins.set": _list,
     "builtins.frozenset": _list,
     "builtins.complex": _complex,
+    "builtins.bytes": _bytes,
     "builtins.bytearray": _bytes,
     "builtins.getattr": _attribute,
     "copyreg._reconstructor": _old_object,

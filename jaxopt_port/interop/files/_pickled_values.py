@@ -20,6 +20,7 @@ import numpy as np
 from ._pickled_kinds import KINDS, ClassName, Deferred, Unread
 
 _DEEPEST = 100
+_DENSEST = 16
 _LEAST_LIMIT = 1 << 26
 _PUSHED = {
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
@@ -318,7 +319,7 @@ def finished(root: Any, size: int) -> Any:
     Raises:
         ValueError: it holds itself, is nested too deep, or unfolds to far more than the file.
     """
-    _check_extent(root, max(8 * size, _LEAST_LIMIT))
+    _check_extent(root, max(_DENSEST * size, _LEAST_LIMIT))
     made: dict[int, Any] = {}
 
     def finish(x: Any) -> Any:
@@ -357,6 +358,8 @@ def _check_extent(root: Any, limit: int) -> None:
         if isinstance(x, dict | list | tuple | Deferred) and id(x) not in extents:
             if id(x) in open_:
                 raise ValueError("a list or dict in it holds itself")
+            if len(todo) > _DEEPEST:
+                raise ValueError(f"it is nested more than {_DEEPEST} deep")
             open_.add(id(x))
             kept.append(x)
             todo.append((x, iter(_children(x))))
