@@ -10,17 +10,8 @@ ROOT = Path(jaxopt_port.__file__).parent
 # Each may import from those before it.
 LAYERS = [
     *("_compat", "numerics", "trees", "kernels", "engine", "optim", "sharding", "models"),
-    *(
-        "lr_scheduler",
-        "clip_grad",
-        "amp",
-        "accumulation",
-        "swa_utils",
-        "checkpoint",
-        "_spelled",
-        "interop",
-    ),
-    *("verify", "_explain", "cli", "_pytest_plugin", "__main__"),
+    *("lr_scheduler", "clip_grad", "amp", "accumulation", "swa_utils", "checkpoint", "_spelled"),
+    *("interop", "verify", "_explain", "cli", "_pytest_plugin", "__main__"),
 ]
 # The parts of the harness still know each other's modules, and so does its command.
 OPEN = "verify"
