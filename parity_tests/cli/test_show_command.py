@@ -99,7 +99,8 @@ BUILT = {
     ),
     "a frozen group": jp.RMSprop([{"params": "a/bias"}, {"params": jp.REST, "frozen": True}]),
     "two optimizers": jp.Muon(
-        [{"params": "a/kernel"}, {"params": jp.REST, "optimizer": jp.AdamW, "lr_scale": 2.0}], lr=0.02
+        [{"params": "a/kernel"}, {"params": jp.REST, "optimizer": jp.AdamW, "lr_scale": 2.0}],
+        lr=0.02,
     ),
     "Optax's own": jp.param_groups(
         optax.adamw,
