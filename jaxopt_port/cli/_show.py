@@ -46,10 +46,10 @@ def show(
     Exit code 0: it was read. 2: it could not be, and why is said.
     """
     from ..interop import load
-    from . import _conversion
+    from . import _conversion, _parsed
 
     try:
-        keys = _conversion.parsed_keys(key) if key else None
+        keys = _parsed.parsed_keys(key) if key else None
         with warnings.catch_warnings(record=True) as caught, _conversion.allowed(allow or []):
             warnings.simplefilter("always")
             found = load(path, keys=keys)

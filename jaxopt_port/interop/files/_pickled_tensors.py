@@ -10,7 +10,8 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from ._pickled_kinds import KINDS, ClassName, Deferred, Unread, is_shape
+from ._pickled_kinds import KINDS, ClassName, Deferred, Unread
+from ._pickled_numpy import is_shape
 
 # torch's name of a dtype.
 DTYPES: dict[str, np.dtype[Any]] = {
