@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 import jaxopt_port as jp
+from jaxopt_port import interop
 
 
 class Network(nnx.Module):
@@ -21,8 +22,8 @@ class Network(nnx.Module):
     def __init__(self, rngs: nnx.Rngs):
         """Make the layers."""
         self.embed = nnx.Linear(8, 32, rngs=rngs)
-        self.hidden = nnx.Linear(32, 32, rngs=rngs)
-        self.head = nnx.Linear(32, 1, rngs=rngs)
+        self.hidden = nnx.Linear(32, 64, rngs=rngs)
+        self.head = nnx.Linear(64, 1, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return one number for each of N × 8 inputs."""
@@ -48,6 +49,8 @@ def main() -> None:
         ],
         lr=0.02,
     )
+    # Muon scales its step by the rows of a matrix, and torch's weights are (out, in).
+    tx = interop.in_torch_layout(tx, params)
     state = tx.init(params)
     print(f"loss before: {loss(params):.3f}")
     for _ in range(200):

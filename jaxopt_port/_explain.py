@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ import numpy as np
 import optax
 from numpy.typing import NDArray
 
-from .engine import leaf_paths
+from .engine import LayoutWarning, leaf_paths
 from .engine import step as take_step
 
 if TYPE_CHECKING:
@@ -161,12 +163,31 @@ def explain(
     ]
     owners = {path: group for path, (group, _) in groups.items()}
     theirs = _in_torch(optimizer, owners, layouts, start, grads)
-    mine = _in_jax(tx, params, start, grads)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", LayoutWarning)
+        mine = _in_jax(tx, params, start, grads)
+    words = [str(w.message) for w in caught if issubclass(w.category, LayoutWarning)]
     found = (
         _difference(optimizer, path, group, start, grads, mine, theirs)
         for path, (group, _) in groups.items()
     )
-    return Explanation(type(optimizer).__name__, steps, tuple(d for d in found if d is not None))
+    differences = (_laid_out(d, words) for d in found if d is not None)
+    return Explanation(type(optimizer).__name__, steps, tuple(differences))
+
+
+def _laid_out(difference: Difference, words: list[str]) -> Difference:
+    """Return a difference with the layout as its cause, where the optimizer has said so."""
+    if not any(f'"{difference.leaf}" (' in each for each in words):
+        return difference
+    from .verify import Cause
+
+    cause = Cause(
+        "transposed",
+        "your side sees the kernel as Flax has it; torch's optimizer, which is not the same in "
+        "every layout, as torch has it",
+        "tx = jaxopt_port.interop.in_torch_layout(tx, params, module)",
+    )
+    return dataclasses.replace(difference, cause=cause)
 
 
 def _leaves(

@@ -99,10 +99,11 @@ def convert(
     """
     from ..interop import save
     from . import _conversion as _convert
+    from . import _parsed
 
     try:
-        size = None if max_shard_size is None else _convert.parsed_size(max_shard_size)
-        whose, layouts = _convert.parsed_layouts(layout or [])
+        size = None if max_shard_size is None else _parsed.parsed_size(max_shard_size)
+        whose, layouts = _parsed.parsed_layouts(layout or [])
         plan = _convert.Plan(
             source,
             target,
@@ -110,8 +111,8 @@ def convert(
             jax,
             whose,
             optimizer,
-            _convert.parsed_keys(key) if key else None,
-            _convert.parsed_rules(rename or []),
+            _parsed.parsed_keys(key) if key else None,
+            _parsed.parsed_rules(rename or []),
             layouts,
             allow or [],
             params_only,

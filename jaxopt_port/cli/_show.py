@@ -46,10 +46,10 @@ def show(
     Exit code 0: it was read. 2: it could not be, and why is said.
     """
     from ..interop import load
-    from . import _conversion
+    from . import _conversion, _parsed
 
     try:
-        keys = _conversion.parsed_keys(key) if key else None
+        keys = _parsed.parsed_keys(key) if key else None
         with warnings.catch_warnings(record=True) as caught, _conversion.allowed(allow or []):
             warnings.simplefilter("always")
             found = load(path, keys=keys)
@@ -58,9 +58,11 @@ def show(
         raise typer.Exit(2) from None
     console = Console(width=None if sys.stdout.isatty() else 100)
     title = f"{path}" + (f": {found.origin}" if found.origin else "")
-    console.print(_conversion.contents(found, _conversion.printable(title)))
+    typer.echo(_conversion.printable(title))
+    console.print(_conversion.contents(found, ""))
     for name, optimizer in found.optimizers.items():
-        console.print(_groups(name, optimizer))
+        console.print(f"{_text(name)}: {_text(_same_in_all(optimizer))}", highlight=False)
+        console.print(_groups(optimizer))
     for name, scheduler in found.schedulers.items():
         console.print(f"{_text(name)}: {_text(_last(scheduler))}", highlight=False)
     console.print(_parameters(found.params, names))
@@ -76,18 +78,24 @@ def _text(value: Any) -> str:
     return escape(printable(str(value)))
 
 
-def _groups(name: str, optimizer: Mapping[str, Any]) -> Table:
-    """Return a table of an optimizer's groups: each option that is not the same in all of them."""
+def _options(optimizer: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the options that are the same in all groups, and the names of the others."""
     groups = optimizer["param_groups"]
-    options = dict.fromkeys(k for g in groups for k in g if k not in ("params", "param_names"))
-    same = {
-        k: groups[0].get(k)
-        for k in options
-        if all(_equal(g.get(k), groups[0].get(k)) for g in groups)
-    }
-    shown = ", ".join(f"{k}={_short(v)}" for k, v in same.items() if v is not None)
-    table = Table(title=f"{_text(name)}: {_text(shown)}", title_justify="left", box=box.SIMPLE_HEAD)
-    differing = [k for k in options if k not in same]
+    names = dict.fromkeys(k for g in groups for k in g if k not in ("params", "param_names"))
+    first = groups[0]
+    same = {k: first.get(k) for k in names if all(_equal(g.get(k), first.get(k)) for g in groups)}
+    return same, [k for k in names if k not in same]
+
+
+def _same_in_all(optimizer: Mapping[str, Any]) -> str:
+    same, _ = _options(optimizer)
+    return ", ".join(f"{k}={_short(v)}" for k, v in same.items() if v is not None)
+
+
+def _groups(optimizer: Mapping[str, Any]) -> Table:
+    """Return a table of an optimizer's groups, with the options in which they differ."""
+    groups, (_, differing) = optimizer["param_groups"], _options(optimizer)
+    table = Table(box=box.SIMPLE_HEAD)
     for column in ("group", "parameters", "steps", *map(_text, differing)):
         table.add_column(column)
     for i, group in enumerate(groups):

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 from ._nnx import nnx_optimizer as nnx_optimizer
 from ._optimizer_layout import in_torch_layout as in_torch_layout
-from ._optimizers import likely_class as likely_class
 from ._optimizers import optimizer_from_torch as optimizer_from_torch
 from ._optimizers import optimizer_to_torch as optimizer_to_torch
 from ._schedulers import scheduler_from_torch as scheduler_from_torch
@@ -12,6 +11,7 @@ from ._schedulers import scheduler_to_torch as scheduler_to_torch
 from ._spelled_here import spelled as spelled
 from ._tensors import array_of as array_of
 from ._tensors import import_torch as import_torch
+from ._torch_classes import likely_class as likely_class
 from .files import Checkpoint as Checkpoint
 from .files import CheckpointWarning as CheckpointWarning
 from .files import Restored as Restored

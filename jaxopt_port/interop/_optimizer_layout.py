@@ -250,6 +250,8 @@ def _leaf(value: Any, name: str, entry: Entry, elementwise: bool, problems: list
     shape = np.shape(value)
     if not shape or not elementwise or value is None:
         return value
+    if shape == (1,) != entry.torch_shape:
+        return np.reshape(value, ())  # torch takes a step of one element, too
     if shape != entry.torch_shape:
         problems.append(
             f"{name} of {entry.torch_name} has shape {shape}; the parameter has {entry.torch_shape}"

@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checkpoint import (
-    IMPLEMENTATION,
-    SCHEDULERS,
     check_structure,
     load_state_dict,
     state_dict,
 )
-from ..contrib import Reference, reference_named, reference_of, references_of
-from ..engine import Group, Optimizer, arguments_of, find_groups_state, rule_of
-from ..optim import OPTIMIZERS, AdamW, lbfgs
+from ..contrib import Reference, references_of
+from ..engine import Optimizer, find_groups_state, rule_of
 from ._names import check_order, names_by_order
 from ._optimizer_layout import rule_layouts, to_jax_layout, to_torch_layout
 from ._tensors import import_torch, tensor_of
+from ._torch_classes import factory_named, factory_of, made_by, torch_name, unwrapped_optimizer
 from ._torch_groups import ORDER, built, with_frozen, with_options_of
 from ._torch_state_dict import in_numpy, indices_of, named, names_in, renamed_state, without
 from ._wrapper_prefixes import HOLDERS, shared_prefix
@@ -111,11 +109,11 @@ def optimizer_from_torch(
     if isinstance(optimizer, Mapping):
         torch_dict = by_indices(optimizer)
         check_structure(torch_dict)
-        found = _made_by(factory) or _factory_named(optimizer_name, torch_dict)
+        found = made_by(factory) or factory_named(optimizer_name, torch_dict)
         torch_dict = _of_package(found, torch_dict, None)
     else:
-        torchs: Any = _unwrapped(optimizer)
-        found = _made_by(factory) or _factory_of(torchs, optimizer_name)
+        torchs: Any = unwrapped_optimizer(optimizer)
+        found = made_by(factory) or factory_of(torchs, optimizer_name)
         torch_dict = _of_package(found, torchs.state_dict(), torchs)
         tensors = [p for group in torchs.param_groups for p in group["params"]]
         left_out = {i for i, p in enumerate(tensors) if not p.requires_grad}
@@ -144,21 +142,6 @@ def optimizer_from_torch(
     return tx, load_state_dict(tx, with_frozen(laid_out, params), params)
 
 
-def _unwrapped(optimizer: Any) -> Any:
-    """Return the optimizer that Accelerate, Lightning or a scaler has wrapped."""
-    torch = import_torch()
-    while not isinstance(optimizer, torch.optim.Optimizer) or _is_wrapper(optimizer):
-        inner = getattr(optimizer, "optimizer", None)
-        if inner is None or inner is optimizer:
-            return optimizer
-        optimizer = inner
-    return optimizer
-
-
-def _is_wrapper(optimizer: Any) -> bool:
-    return type(optimizer).__name__ in ("AcceleratedOptimizer", "LightningOptimizer")
-
-
 def _with_known_names(torch_dict: dict[str, Any], mapped: ParamMap) -> dict[str, Any]:
     """Return a state dict without a wrapper's prefix before all of its names, if the map has none.
 
@@ -172,77 +155,6 @@ def _with_known_names(torch_dict: dict[str, Any], mapped: ParamMap) -> dict[str,
     if prefix and {name.removeprefix(prefix) for name in names} <= known:
         return renamed(torch_dict, prefix)
     return torch_dict
-
-
-def _made_by(factory: Callable[..., Any] | None) -> Any:
-    return getattr(factory, "factory", factory)
-
-
-def _factory_of(optimizer: Any, name: str | None) -> Any:
-    torch = import_torch()
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise TypeError(
-            f"expected a torch optimizer or its state_dict(); got {type(optimizer).__name__}"
-        )
-    cls = type(optimizer)
-    reference = reference_of(cls)
-    if reference is not None and name is None:
-        return reference
-    if name is None and getattr(torch.optim, cls.__name__, None) is not cls:
-        torchs = [b for b in cls.__mro__[1:] if getattr(torch.optim, b.__name__, None) is b]
-        bases = [base.__name__ for base in torchs if base is not torch.optim.Optimizer]
-        held = {key for state in optimizer.state.values() for key in state}
-        own = ", ".join(f'"{key}": "{key}"' for key in sorted(map(str, held)))
-        raise TypeError(
-            f"{cls.__qualname__} is not a class of torch.optim itself, nor one that "
-            "jaxopt_port.contrib knows, and what it does in step() is not known; pass factory=, a "
-            "rule that does the same (docs/writing-a-rule.md), and "
-            f"state={{{own}}}, its names of what a parameter holds"
-            + (
-                f'. If its step() is that of {bases[0]}: optimizer_name="{bases[0]}"'
-                if bases
-                else ""
-            )
-        )
-    return _factory_named(name or cls.__name__)
-
-
-def likely_class(optimizer: Mapping[str, Any]) -> str | None:
-    """Return the class of torch's whose options a state dict has; None where none has them alone.
-
-    A hint for people: other packages have optimizers with the same options.
-    """
-    decoupled = "decoupled_weight_decay"
-    keys = {k for group in optimizer["param_groups"] for k in group}
-    known = {"params", "param_names", "name", *IMPLEMENTATION, *SCHEDULERS} - {decoupled}
-    keys -= known
-    found = []
-    for cls in OPTIMIZERS:
-        names = set(arguments_of(cls.factory).names) | ({decoupled} if cls is AdamW else set())
-        if names - {"maximize", decoupled} <= keys <= names:
-            found.append(cls.__name__)
-    if set(found) == {"Adam", "AdamW"}:
-        said = [group.get(decoupled) for group in optimizer["param_groups"]]
-        found = ["AdamW"] if said[0] is True else ["Adam"] if said[0] is False else []
-    return found[0] if len(found) == 1 else None
-
-
-def _factory_named(name: str | None, like: Mapping[str, Any] | None = None) -> Any:
-    if name is None:
-        likely = None if like is None else likely_class(like)
-        raise TypeError(
-            "a state dict does not say which optimizer it belongs to; pass optimizer_name, such as "
-            f'optimizer_name="{likely or "AdamW"}"' + (", whose options it has" if likely else "")
-        )
-    classes = {cls.__name__: cls for cls in OPTIMIZERS}
-    if name not in classes and (reference := reference_named(name)) is not None:
-        return reference
-    if name not in classes:
-        raise TypeError(
-            f"no optimizer is named {name!r}; there are {', '.join(classes)}. Of another, pass "
-            "factory=, a rule that does the same"
-        )
-    return classes[name].factory
 
 
 def _of_package(found: Any, torch_dict: Mapping[str, Any], optimizer: Any) -> dict[str, Any]:
@@ -290,7 +202,7 @@ def optimizer_to_torch(
     port_dict = state_dict(tx, state, params)
     groups = [g for g in find_groups_state(state).table.groups if not g.frozen]
     reference = _reference_for(tx, port_dict)
-    name = reference.name if reference else _torch_name(tx, groups)
+    name = reference.name if reference else torch_name(tx, groups)
     rule = groups[0].rule
     elementwise = rule is None or (rule.elementwise and not _cautious(port_dict))
     if not elementwise and not tx.definition.layouts:
@@ -343,25 +255,6 @@ def _reference_for(tx: Optimizer, port_dict: Mapping[str, Any]) -> Reference | N
     found = [references_of(tx.definition.factory, group) for group in trained]
     shared = [r for r in found[0] if all(r in own for own in found)] if found else []
     return shared[0] if shared else None
-
-
-def _torch_name(tx: Optimizer, groups: Sequence[Group]) -> str:
-    """Return the class of torch's that does what all groups do."""
-    by_rule = {
-        rule_of(cls.factory): cls.__name__ for cls in OPTIMIZERS if rule_of(cls.factory) is not None
-    }
-    names = {by_rule.get(group.rule) if group.rule is not None else None for group in groups}
-    if names == {None} and tx.definition.factory is lbfgs:
-        return "LBFGS"
-    if len(names) != 1 or None in names:
-        shown = ", ".join(sorted({g.rule.name if g.rule else "a foreign factory" for g in groups}))
-        raise TypeError(
-            f"torch has no one optimizer for these groups ({shown}); a grouped optimizer of one of "
-            "torch's classes can be converted"
-        )
-    (only,) = names
-    assert isinstance(only, str)
-    return only
 
 
 def _check_same_layout(name: str, layouts: Sequence[Any]) -> None:

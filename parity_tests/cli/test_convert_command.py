@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from jaxopt_port import interop
 from jaxopt_port.cli import app
-from jaxopt_port.cli._conversion import parsed_size
+from jaxopt_port.cli._parsed import parsed_size
 from parity_tests.interop.checkpoint_cases import as_torch_saves, same, trained
 
 FACTORIES = """

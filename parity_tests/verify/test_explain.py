@@ -8,6 +8,7 @@ import torch
 from torch import optim
 
 import jaxopt_port as jp
+from jaxopt_port import interop
 from jaxopt_port.verify import CAUSES
 
 
@@ -172,3 +173,27 @@ def test_what_cannot_be_explained_is_an_error():
     with pytest.raises(ValueError, match="features") as error:
         jp.explain(sgd, jp.SGD([{"params": "features"}], lr=0.1))
     assert "give params= and module=" in error.value.__notes__[0]
+
+
+LAYOUTS = {
+    "Muon": (lambda: torch.nn.Linear(8, 16, bias=False), (8, 16)),
+    "Adafactor": (lambda: torch.nn.Conv2d(3, 8, 3, bias=False), (3, 3, 3, 8)),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts_that_change_the_numbers(name):
+    make, shape = LAYOUTS[name]
+    layer = make()
+    params = interop.params_from_torch(layer, {"kernel": jnp.zeros(shape)})
+    optimizer, tx = (
+        getattr(torch.optim, name)(layer.parameters(), lr=0.02),
+        getattr(jp, name)(lr=0.02),
+    )
+    found = jp.explain(optimizer, tx, params, module=layer)
+    assert [cause.name for cause in found.causes] == ["transposed"]
+    assert "in_torch_layout(tx, params, module)" in str(found)
+    as_torchs = interop.in_torch_layout(tx, params, layer)
+    assert jp.explain(optimizer, as_torchs, params, module=layer).ok
+    from_torch, _ = interop.optimizer_from_torch(optimizer, params, layer)
+    assert jp.explain(optimizer, from_torch, params, module=layer).ok

@@ -157,6 +157,14 @@ def check_checkpoint(checkpoint: Checkpoint) -> None:
     """Raise ValueError or TypeError for what no file should hold; nothing is changed."""
     if checkpoint.layout not in ("torch", "jax"):
         raise ValueError(f'the layout is {checkpoint.layout!r}; it is "torch" or "jax"')
+    for part in ("params", "extra", "optimizers", "schedulers", "averages"):
+        held = getattr(checkpoint, part)
+        if not isinstance(held, Mapping):
+            raise TypeError(f"{part} must be a dict; it is {type(held).__name__}")
+    for part in ("schedulers", "averages"):
+        for name, held in getattr(checkpoint, part).items():
+            if not isinstance(held, Mapping):
+                raise TypeError(f"{name!r} of {part} must be a dict; it is {type(held).__name__}")
     odd = [
         f"{n!r} ({type(x).__name__})" for n, x in checkpoint.params.items() if not _is_named(n, x)
     ]

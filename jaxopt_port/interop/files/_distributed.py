@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from ._checkpoint import Checkpoint
-from ._pickled_kinds import Unread, is_shape
-from ._pickled_values import finished, read_pickle
+from ._pickled_kinds import Unread
+from ._pickled_numpy import is_shape
+from ._pickled_values import read_pickle
+from ._plain_values import finished
 from ._pt_files import checkpoint_in
 from ._torch_archives import read_archive_in
 

@@ -145,7 +145,10 @@ def read(path: Path) -> Checkpoint:
     record = record_of(path, metadata[KEY])
     try:
         for name in record.get("complex128", ()):
-            tensors[name] = tensors[name].view(np.complex128)[..., 0]
+            pairs = tensors[name]
+            if pairs.dtype != np.float64 or pairs.shape[-1:] != (2,):
+                raise ValueError(f"{name!r} is said to be complex128, and is no pairs of float64")
+            tensors[name] = pairs.view(np.complex128)[..., 0]
         held = {n[len(_PARAMS) :]: x for n, x in tensors.items() if n.startswith(_PARAMS)}
         params = named_as_saved(held, record)
         several = record.get("optimizers") or {"optimizer": record.get("optimizer")}
@@ -165,8 +168,10 @@ def read(path: Path) -> Checkpoint:
             extra=decoded(record["extra"], tensors),
         )
         check_checkpoint(checkpoint)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise ValueError(f"{path} is damaged: {_reason(error)}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is damaged: its metadata is nested too deep") from error
     return checkpoint
 
 

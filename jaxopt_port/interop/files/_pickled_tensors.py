@@ -10,7 +10,8 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from ._pickled_kinds import KINDS, ClassName, Deferred, Unread, is_shape
+from ._pickled_kinds import KINDS, ClassName, Deferred, Unread
+from ._pickled_numpy import is_shape
 
 # torch's name of a dtype.
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -188,7 +189,9 @@ def _of_type(function: Any, kind: Any, arguments: Any, state: Any = None) -> Any
     """A subclass, or a tensor with attributes: the values are its base's."""
     known = KINDS.get(function.name) if isinstance(function, ClassName) else None
     name = kind.name if isinstance(kind, ClassName) else "a subclass of Tensor"
-    if known is None or not isinstance(arguments, tuple) or "DTensor" in name:
+    if name in KINDS and "DTensor" in name:
+        return KINDS[name]()
+    if known is None or not isinstance(arguments, tuple):
         return Unread(name, ())
     return known(*arguments)
 
@@ -216,6 +219,12 @@ _REBUILT: dict[str, Callable[..., Any]] = {
     "_rebuild_device_tensor_from_numpy": _same,
     "_rebuild_device_tensor_from_cpu_tensor": _same,
 }
+_DTENSOR = _unread(
+    "a DTensor, of which each process has a part; save the whole: get_state_dict(model, optimizer, "
+    "options=StateDictOptions(full_state_dict=True)), or a folder by torch.distributed.checkpoint"
+)
+for _place in ("tensor", "tensor._api", "_tensor", "_tensor.api"):
+    KINDS[f"torch.distributed.{_place}.DTensor"] = _DTENSOR
 KINDS.update({f"torch._utils.{name}": f for name, f in _REBUILT.items()})
 KINDS["torch._tensor._rebuild_from_type_v2"] = _of_type
 KINDS["torch.nn.parameter.Parameter"] = lambda data=None, *_: data

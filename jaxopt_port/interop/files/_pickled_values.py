@@ -11,23 +11,17 @@ from __future__ import annotations
 import enum
 import pickletools
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
-
-import numpy as np
 
 from ._pickled_kinds import KINDS, ClassName, Deferred, Unread
 
-_DEEPEST = 100
-_LEAST_LIMIT = 1 << 26
 _PUSHED = {
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
     *("BYTEARRAY8", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
 }
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_MARK = object()
 
 
 def read_pickle(
@@ -35,7 +29,7 @@ def read_pickle(
     persistent: Callable[[Any], Any] | None = None,
     allowed: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Return the next value in a file, unfinished: `finished` makes arrays of its arrays.
+    """Return the next value in a file, unfinished: `_plain_values.finished` makes its arrays.
 
     Args:
         file: with ``read`` and ``readline``, which give no more than there is, as a memory map.
@@ -303,98 +297,3 @@ def _plain_key(x: Any) -> Any:
     if isinstance(x, bytes):
         return x.decode("latin1")
     return x.value if isinstance(x, Unwrapped) else x
-
-
-# ── what was read, as plain values ─────────────────────────────────────────────────────────────
-
-
-def finished(root: Any, size: int) -> Any:
-    """Return a value with arrays for what stands for arrays; shared ones stay shared.
-
-    Args:
-        root: as `read_pickle` returns it.
-        size: of the file, which says how much it may unfold to.
-
-    Raises:
-        ValueError: it holds itself, is nested too deep, or unfolds to far more than the file.
-    """
-    _check_extent(root, max(8 * size, _LEAST_LIMIT))
-    made: dict[int, Any] = {}
-
-    def finish(x: Any) -> Any:
-        if isinstance(x, bytes | bytearray):
-            return np.frombuffer(bytearray(x), np.uint8)  # no file has a place for bytes
-        if not isinstance(x, dict | list | tuple | Deferred):
-            return x
-        if id(x) not in made:
-            made[id(x)] = x, _finished(x, finish)
-        return made[id(x)][1]
-
-    return finish(root)
-
-
-def _finished(x: Any, finish: Callable[[Any], Any]) -> Any:
-    if isinstance(x, Deferred):
-        return x.finish(finish)
-    if isinstance(x, dict):
-        pairs = {
-            finish(key) if isinstance(key, Unread) else key: finish(value)
-            for key, value in x.items()
-        }
-        return Counter(pairs) if isinstance(x, Counter) else pairs
-    items = [finish(item) for item in x]
-    return tuple(items) if isinstance(x, tuple) else items
-
-
-def _check_extent(root: Any, limit: int) -> None:
-    """Raise ValueError for values that are endless, or longer than the limit if written out."""
-    extents: dict[int, tuple[int, int]] = {}  # bytes and depth
-    open_: set[int] = set()
-    todo: list[tuple[Any, Iterator[Any]]] = []
-    kept = []  # so that no identity is used twice
-
-    def enter(x: Any) -> None:
-        if isinstance(x, dict | list | tuple | Deferred) and id(x) not in extents:
-            if id(x) in open_:
-                raise ValueError("a list or dict in it holds itself")
-            open_.add(id(x))
-            kept.append(x)
-            todo.append((x, iter(_children(x))))
-
-    enter(root)
-    while todo:
-        x, children = todo[-1]
-        child = next(children, _MARK)
-        if child is not _MARK:
-            enter(child)
-            continue
-        todo.pop()
-        open_.discard(id(x))
-        own = [extents.get(id(c), (_bytes(c), 0)) for c in _children(x)]
-        total = _bytes(x) + sum(size for size, _ in own)
-        depth = 1 + max((deep for _, deep in own), default=0)
-        if total > limit:
-            raise ValueError(
-                f"it unfolds to more than {limit} bytes: values in it stand in many places"
-            )
-        if depth > _DEEPEST:
-            raise ValueError(f"it is nested more than {_DEEPEST} deep")
-        extents[id(x)] = total, depth
-
-
-def _children(x: Any) -> list[Any]:
-    if isinstance(x, Deferred):
-        return x.children()
-    if not isinstance(x, dict):
-        return list(x)
-    return [*x.values(), *(key for key in x if isinstance(key, Unread))]
-
-
-def _bytes(x: Any) -> int:
-    if isinstance(x, Deferred):
-        return 64 + x.nbytes
-    if isinstance(x, dict):
-        return 64 + sum(64 + (len(key) if isinstance(key, str) else 0) for key in x)
-    if isinstance(x, int) and not isinstance(x, bool):
-        return 32 + x.bit_length() // 8
-    return 32 + (len(x) if isinstance(x, str | bytes | bytearray) else 0)

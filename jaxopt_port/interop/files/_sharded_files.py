@@ -78,8 +78,10 @@ def read(path: Path) -> Checkpoint:
         raise ValueError(f"{index} is damaged: {KEY!r} in its metadata is no text")
     record = record_of(index, metadata[KEY])
     try:
-        return checkpoint_of(named_as_saved(params, record), record)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        checkpoint = checkpoint_of(named_as_saved(params, record), record)
+        check_checkpoint(checkpoint)
+        return checkpoint
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise ValueError(f"{index} is damaged: {error}") from error
 
 

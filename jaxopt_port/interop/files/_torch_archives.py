@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from ._pickled_tensors import Storage, storage_of
-from ._pickled_values import finished, read_pickle
+from ._pickled_values import read_pickle
+from ._plain_values import finished
 
 # torch.serialization's own marks of the format before 1.6.
 _MAGIC = 0x1950A86A20F9469CFC6C

@@ -1,0 +1,117 @@
+"""Which optimizer of this library is which class of torch's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..checkpoint import IMPLEMENTATION, SCHEDULERS
+from ..contrib import reference_named, reference_of
+from ..engine import Group, Optimizer, arguments_of, rule_of
+from ..optim import OPTIMIZERS, AdamW, lbfgs
+from ._tensors import import_torch
+
+
+def unwrapped_optimizer(optimizer: Any) -> Any:
+    """Return the optimizer that Accelerate, Lightning or a scaler has wrapped."""
+    torch = import_torch()
+    while not isinstance(optimizer, torch.optim.Optimizer) or _is_wrapper(optimizer):
+        inner = getattr(optimizer, "optimizer", None)
+        if inner is None or inner is optimizer:
+            return optimizer
+        optimizer = inner
+    return optimizer
+
+
+def _is_wrapper(optimizer: Any) -> bool:
+    return type(optimizer).__name__ in ("AcceleratedOptimizer", "LightningOptimizer")
+
+
+def made_by(factory: Callable[..., Any] | None) -> Any:
+    return getattr(factory, "factory", factory)
+
+
+def factory_of(optimizer: Any, name: str | None) -> Any:
+    torch = import_torch()
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(
+            f"expected a torch optimizer or its state_dict(); got {type(optimizer).__name__}"
+        )
+    cls = type(optimizer)
+    reference = reference_of(cls)
+    if reference is not None and name is None:
+        return reference
+    if name is None and getattr(torch.optim, cls.__name__, None) is not cls:
+        torchs = [b for b in cls.__mro__[1:] if getattr(torch.optim, b.__name__, None) is b]
+        bases = [base.__name__ for base in torchs if base is not torch.optim.Optimizer]
+        held = {key for state in optimizer.state.values() for key in state}
+        own = ", ".join(f'"{key}": "{key}"' for key in sorted(map(str, held)))
+        raise TypeError(
+            f"{cls.__qualname__} is not a class of torch.optim itself, nor one that "
+            "jaxopt_port.contrib knows, and what it does in step() is not known; pass factory=, a "
+            "rule that does the same (docs/writing-a-rule.md), and "
+            f"state={{{own}}}, its names of what a parameter holds"
+            + (
+                f'. If its step() is that of {bases[0]}: optimizer_name="{bases[0]}"'
+                if bases
+                else ""
+            )
+        )
+    return factory_named(name or cls.__name__)
+
+
+def likely_class(optimizer: Mapping[str, Any]) -> str | None:
+    """Return the class of torch's whose options a state dict has; None where none has them alone.
+
+    A hint for people: other packages have optimizers with the same options.
+    """
+    decoupled = "decoupled_weight_decay"
+    keys = {k for group in optimizer["param_groups"] for k in group}
+    known = {"params", "param_names", "name", *IMPLEMENTATION, *SCHEDULERS} - {decoupled}
+    keys -= known
+    found = []
+    for cls in OPTIMIZERS:
+        names = set(arguments_of(cls.factory).names) | ({decoupled} if cls is AdamW else set())
+        if names - {"maximize", decoupled} <= keys <= names:
+            found.append(cls.__name__)
+    if set(found) == {"Adam", "AdamW"}:
+        said = [group.get(decoupled) for group in optimizer["param_groups"]]
+        found = ["AdamW"] if said[0] is True else ["Adam"] if said[0] is False else []
+    return found[0] if len(found) == 1 else None
+
+
+def factory_named(name: str | None, like: Mapping[str, Any] | None = None) -> Any:
+    if name is None:
+        likely = None if like is None else likely_class(like)
+        raise TypeError(
+            "a state dict does not say which optimizer it belongs to; pass optimizer_name, such as "
+            f'optimizer_name="{likely or "AdamW"}"' + (", whose options it has" if likely else "")
+        )
+    classes = {cls.__name__: cls for cls in OPTIMIZERS}
+    if name not in classes and (reference := reference_named(name)) is not None:
+        return reference
+    if name not in classes:
+        raise TypeError(
+            f"no optimizer is named {name!r}; there are {', '.join(classes)}. Of another, pass "
+            "factory=, a rule that does the same"
+        )
+    return classes[name].factory
+
+
+def torch_name(tx: Optimizer, groups: Sequence[Group]) -> str:
+    """Return the class of torch's that does what all groups do."""
+    by_rule = {
+        rule_of(cls.factory): cls.__name__ for cls in OPTIMIZERS if rule_of(cls.factory) is not None
+    }
+    names = {by_rule.get(group.rule) if group.rule is not None else None for group in groups}
+    if names == {None} and tx.definition.factory is lbfgs:
+        return "LBFGS"
+    if len(names) != 1 or None in names:
+        shown = ", ".join(sorted({g.rule.name if g.rule else "a foreign factory" for g in groups}))
+        raise TypeError(
+            f"torch has no one optimizer for these groups ({shown}); a grouped optimizer of one of "
+            "torch's classes can be converted"
+        )
+    (only,) = names
+    assert isinstance(only, str)
+    return only

@@ -1,0 +1,180 @@
+"""`jaxopt-port show`, the options of `convert` for names, and code that builds what there is."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import jaxopt_port as jp
+from jaxopt_port import interop
+from jaxopt_port.cli import app
+from parity_tests.interop.whole_runs import Run, lightnings, torchvisions, trainers
+
+FACTORIES = """
+import numpy as np, torch
+
+def make_torch():
+    return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+
+def make_jax():
+    shapes = {"first": (3, 4), "last": (4, 2)}
+    return {k: {"kernel": np.zeros(s, np.float32), "bias": np.zeros(s[1], np.float32)}
+            for k, s in shapes.items()}
+"""
+
+
+class Settings:
+    """An object of the user's own."""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.py").write_text(FACTORIES)
+    return lambda *arguments: CliRunner().invoke(app, list(arguments))
+
+
+SHOWN = {
+    trainers: ["Hugging Face's Trainer", "weight_decay", "last_epoch 5", "0.weight",
+               "run.optimizer, params, mapped", "scheduler.load_state_dict(run.scheduler"],
+    lightnings: ["a checkpoint of Lightning", "model.0.weight"],
+    torchvisions: ["averages", "model_ema", "scale 8.0", "args"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("write", SHOWN, ids=lambda write: write.__name__)
+def test_a_run_says_what_it_is(run, tmp_path, write):
+    shown = run("show", str(write(Run(), tmp_path)))
+    assert shown.exit_code == 0, shown.output
+    for words in SHOWN[write]:
+        assert words in shown.output
+
+
+def test_names_with_control_sequences_are_shown_harmlessly(run):
+    torch.save({"a\x1b[2J[bold]": torch.ones(2)}, "a")
+    shown = run("show", "a")
+    assert "\x1b" not in shown.output
+    assert "\\x1b[2J[bold]" in shown.output
+
+
+def test_what_cannot_be_read_is_said(run):
+    refused = run("show", "none")
+    assert (refused.exit_code, "there is no file none" in refused.output) == (2, True)
+    with open("a", "wb") as file:
+        file.write(b"hello")
+    assert run("show", "a").exit_code == 2
+
+
+def test_convert_renames_lays_out_and_allows(run):
+    model = Run().module.state_dict()
+    torch.save({"model": model, "settings": Settings()}, "run.tar")
+    both = ("--torch", "model.py:make_torch", "--jax", "model.py:make_jax")
+    refused = run("convert", "run.tar", "a.safetensors", *both)
+    assert "give a rename rule" in refused.output
+    done = run(
+        "convert", "run.tar", "a.safetensors", *both, "--rename", r"^0\.=first.",
+        "--rename", r"^2\.=last.", "--layout", "2.weight=1,0",
+        "--allow", f"{__name__}.Settings",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "left out: settings is Settings" in done.output
+    found = interop.load("a.safetensors")
+    np.testing.assert_array_equal(found.params["last/kernel"], model["2.weight"].numpy().T)
+    for option, value in (("--rename", "x"), ("--layout", "x"), ("--allow", "no.such")):
+        assert run("convert", "run.tar", "b.safetensors", option, value).exit_code == 2
+
+
+# ── code ───────────────────────────────────────────────────────────────────────────────────────
+
+PARAMS = {"a": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "b": jnp.ones(2)}
+BUILT = {
+    "one group": jp.AdamW(betas=(0.8, 0.9), weight_decay=0.3),
+    "groups": jp.SGD(
+        [{"params": "a", "lr": 0.5, "name": "x"}, {"params": jp.REST}], momentum=0.9, nesterov=True
+    ),
+    "a frozen group": jp.RMSprop([{"params": "a/bias"}, {"params": jp.REST, "frozen": True}]),
+    "two optimizers": jp.Muon(
+        [{"params": "a/kernel"}, {"params": jp.REST, "optimizer": jp.AdamW, "lr_scale": 2.0}],
+        lr=0.02,
+    ),
+    "Optax's own": jp.param_groups(
+        optax.adamw,
+        [{"params": "**/bias", "weight_decay": 0.0}, {"params": jp.REST}],
+        learning_rate=3e-4,
+    ),
+    "all that is told apart by words": jp.Adafactor(eps=(None, 1e-4), d=2.0, maximize=True),
+}  # fmt: skip
+
+
+def run_code(text):
+    made = {}
+    exec(text, made)
+    return made
+
+
+@pytest.mark.parametrize("tx", BUILT.values(), ids=BUILT)
+def test_spelled_code_builds_the_same(tx):
+    made = run_code(jp.spelled(tx))["tx"]
+    assert repr(made) == repr(tx)
+    want, got = tx.init(PARAMS), made.init(PARAMS)
+    assert jp.get_hyperparams(got) == jp.get_hyperparams(want)
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+
+
+def test_numbers_of_now():
+    tx = jp.SGD(lr=0.5)
+    state = jp.set_hyperparams(tx.init(PARAMS), lr=0.25)
+    assert "lr=0.25" in jp.spelled(tx, state)
+
+
+NO_SPELLING = {
+    "a predicate": jp.SGD(lambda path, leaf: True),
+    "a schedule": jp.SGD(lr=lambda count: 0.1),
+}
+
+
+@pytest.mark.parametrize("tx", NO_SPELLING.values(), ids=NO_SPELLING)
+def test_functions_have_no_spelling(tx):
+    with pytest.raises(ValueError, match="has no spelling"):
+        jp.spelled(tx)
+
+
+S = torch.optim.lr_scheduler
+SCHEDULERS = {
+    "StepLR": lambda o: S.StepLR(o, 3, 0.5),
+    "OneCycleLR": lambda o: S.OneCycleLR(o, [1.0, 2.0], total_steps=30, pct_start=0.4),
+    "plateau": lambda o: S.ReduceLROnPlateau(o, patience=3, min_lr=[0.1, 0.2]),
+    "sequence": lambda o: S.SequentialLR(
+        o, [S.LinearLR(o, 0.1, total_iters=5), S.CosineAnnealingLR(o, 20)], [5]
+    ),
+    "none": lambda o: None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", SCHEDULERS.values(), ids=SCHEDULERS)
+def test_spelled_code_of_torchs_builds_the_same(make):
+    module = Run(0).module
+    groups = [{"params": module[0].parameters(), "lr": 0.01}, {"params": [module[2].weight]}]
+    optimizer = torch.optim.AdamW(groups, lr=0.1)
+    scheduler = make(optimizer)
+    like = {
+        "0": {"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(4)},
+        "2": {"kernel": jnp.zeros((4, 2)), "bias": jnp.zeros(2)},
+    }
+    made = run_code(interop.spelled(optimizer, scheduler, params=like, module=module))
+    params = interop.params_from_torch(module, like)
+    _, want = interop.optimizer_from_torch(optimizer, params, module)
+    got = made["tx"].init(params)
+    if scheduler is not None:
+        theirs, _ = interop.scheduler_from_torch(scheduler, want)
+        assert made["scheduler"] == theirs
+        got, _ = made["scheduler"].init(got)
+    with warnings.catch_warnings():
+        assert [g.get("lr") for g in jp.get_hyperparams(got)] == [
+            g.get("lr") for g in jp.get_hyperparams(want)
+        ]
