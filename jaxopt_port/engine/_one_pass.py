@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import kernels
 from .._compat import Forms, alternative, on_explicit_mesh
+from ._program import as_real
 
 # XLA's time to compile a call grows with the square of its operands.
 _LEAVES_PER_CALL = 32
@@ -65,7 +66,11 @@ def _kernel(
 
 
 def _shape(x: Any) -> jax.ShapeDtypeStruct | None:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype) if isinstance(x, jax.Array) else None
+    """Return the shape that a kernel sees: of a complex array, that of its parts side by side."""
+    if not isinstance(x, jax.Array):
+        return None
+    seen: jax.ShapeDtypeStruct = jax.eval_shape(as_real, jax.ShapeDtypeStruct(x.shape, x.dtype))
+    return seen
 
 
 def updated(
