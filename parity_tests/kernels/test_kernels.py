@@ -91,7 +91,6 @@ def leaves(params, state):
     + [(*CASES[1], "bfloat16"), (*CASES[3], "complex64")]
     # Rprop multiplies signs in bfloat16 itself, and has no kernel there.
     + [pytest.param(*case, "bfloat16", marks=pytest.mark.exhaustive) for case in LOW]
-    + [pytest.param(*case, "float16", marks=pytest.mark.exhaustive) for case in LOW]
     + [pytest.param(*case, "complex128", marks=pytest.mark.exhaustive) for case in CASES[2:6:2]],
 )
 def test_a_kernel_has_the_bits_of_the_rule(name, options, dtype, monkeypatch):
