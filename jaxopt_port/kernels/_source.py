@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._formats import FORMATS
+
 
 class UnsupportedError(Exception):
     """The jaxpr is not elementwise, or has an operation whose rounding C does not promise."""
@@ -49,36 +51,6 @@ _INFIX = {
     "le": "<=",
     "gt": ">",
     "ge": ">=",
-}
-
-
-class _Format(NamedTuple):
-    """How arrays of a type are kept, and in which type they are computed."""
-
-    stored: str
-    element: str
-    wide: str
-    suffix: str
-    macros: tuple[str, ...]
-
-
-_AS_IT_IS = ("#define LOAD(x) (x)", "#define STORE(x) (x)")
-# Between operations a value of low precision is a float that has been rounded to it.
-_BFLOAT16 = (
-    "typedef union { float f; uint32_t u; } Bits;",
-    "static inline float LOAD(uint16_t x) { return ((Bits){.u = (uint32_t)x << 16}).f; }",
-    "static inline uint16_t STORE(float x) { return ((Bits){.f = x}).u >> 16; }",
-    "static inline float ROUND(float x) {",
-    "  uint32_t u = ((Bits){.f = x}).u;",
-    "  uint32_t even = (u + 0x7fff + ((u >> 16) & 1)) & 0xffff0000;",
-    "  return ((Bits){.u = x == x ? even : 0x7fc00000}).f;",
-    "}",
-)
-# Not float16: GCC 12 converts one at a time, and plain XLA is more than twice as fast.
-_FORMATS = {
-    "float32": _Format("float", "float", "float32", "f", _AS_IT_IS),
-    "float64": _Format("double", "double", "float64", "", _AS_IT_IS),
-    "bfloat16": _Format("uint16_t", "float", "float32", "f", _BFLOAT16),
 }
 # What is exact in low precision, and so need not be computed in the type above it.
 _EXACT = {"select_n", "copy", "neg", "abs", "max", "min", "is_finite", "convert_element_type"}
@@ -129,7 +101,7 @@ class _Writer:
 
     def __init__(self, dtype: np.dtype[Any], arrays: Sequence[_Value]) -> None:
         self.dtype = dtype
-        self.format = _FORMATS[dtype.name]
+        self.format = FORMATS[dtype.name]
         self.wide = np.dtype(self.format.wide)
         self.lines: list[str] = []
         self.scalars: list[_Value] = []
@@ -241,7 +213,7 @@ def written(update: Callable[..., Any], arrays: Sequence[Any], numbers: Any) -> 
         UnsupportedError: the update is not a loop in which C and XLA round alike.
     """
     shape, dtype = arrays[0].shape, np.dtype(arrays[0].dtype)
-    if dtype.name not in _FORMATS or shape == ():
+    if dtype.name not in FORMATS or shape == ():
         raise UnsupportedError(f"arrays of {dtype} and shape {shape}")
     if any((x.shape, x.dtype) != (shape, dtype) for x in arrays):
         raise UnsupportedError("arrays of several shapes or dtypes")
@@ -286,7 +258,7 @@ def _numbers(
 def _code(
     dtype: np.dtype[Any], inputs: int, outputs: int, scalars: Sequence[_Value], lines: Sequence[str]
 ) -> str:
-    form = _FORMATS[dtype.name]
+    form = FORMATS[dtype.name]
     suffix = form.suffix
     declared = [
         f"  const {'int' if value.dtype == bool else 'element'} s{i} = "
