@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Self, TypeAlias
 
+import jax
 import optax
 
 from ._definition import Definition
@@ -15,6 +16,11 @@ from ._selectors import REST, Selector, is_boolean_tree
 from ._table import GroupsState
 
 Groups: TypeAlias = "Selector | Iterable[Mapping[str, Any]]"
+
+
+def _register(cls: type[Optimizer]) -> None:
+    """Let JAX see an optimizer as static: two functions are not all that it is made of."""
+    jax.tree_util.register_pytree_node(cls, lambda tx: ((), tx), lambda tx, _: tx)
 
 
 class Optimizer(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
@@ -29,6 +35,7 @@ class Optimizer(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     definition: Definition
 
     def __init_subclass__(cls) -> None:
+        _register(cls)
         if "__new__" in vars(cls):
             cls.__new__ = named(cls.__new__)  # type: ignore[method-assign]
 
@@ -84,6 +91,9 @@ class Optimizer(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
         if type(self) is not Optimizer:
             return type(self).__name__
         return getattr(self.definition.factory, "__name__", repr(self.definition.factory))
+
+
+_register(Optimizer)
 
 
 def _check_not_injected() -> None:
