@@ -119,6 +119,11 @@ def leafwise(rule: Rule[Any], options: Mapping[str, Any]) -> optax.GradientTrans
     return optax.GradientTransformationExtraArgs(init, functools.partial(updated, definition))
 
 
+def _register(cls: type[Optimizer]) -> None:
+    """Let JAX see an optimizer as static: two functions are not all that it is made of."""
+    jax.tree_util.register_pytree_node(cls, lambda tx: ((), tx), lambda tx, _: tx)
+
+
 class Optimizer(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     """An optimizer with groups: an Optax transformation that remembers what it was built from.
 
@@ -131,6 +136,7 @@ class Optimizer(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     definition: Definition
 
     def __init_subclass__(cls) -> None:
+        _register(cls)
         if "__new__" in vars(cls):
             cls.__new__ = named(cls.__new__)  # type: ignore[method-assign]
 
@@ -188,6 +194,9 @@ class Optimizer(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
         if type(self) is not Optimizer:
             return type(self).__name__
         return getattr(self.definition.factory, "__name__", repr(self.definition.factory))
+
+
+_register(Optimizer)
 
 
 def _check_not_injected() -> None:

@@ -67,7 +67,12 @@ def _kernel(
 
 
 def _shape(x: Any) -> jax.ShapeDtypeStruct | None:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype) if isinstance(x, jax.Array) else None
+    """Return the shape that a kernel sees: of a complex array, that of its parts side by side."""
+    if not isinstance(x, jax.Array):
+        return None
+    if not jnp.iscomplexobj(x):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype)
+    return jax.ShapeDtypeStruct((*x.shape, 2), jnp.finfo(x.dtype).dtype)
 
 
 def one_pass(

@@ -1,7 +1,7 @@
 /* The part that all kernels share: one pass over any number of leaves, on XLA's own threads.
  *
  * The generated part, which comes before this file, defines
- *   element    the type of the arrays
+ *   stored     the type of the arrays' elements
  *   INPUTS     arrays read for a leaf
  *   OUTPUTS    arrays written for a leaf, each as large as the inputs
  *   SCALARS    numbers for a group
@@ -59,15 +59,17 @@ typedef struct {
   atomic_int owners;     /* threads that may still look at this; the last one frees it */
 } Work;
 
+/* A complex number is two: its rule sees both as reals. */
 static int64_t size_of(const XLA_FFI_Buffer* buffer) {
-  int64_t size = 1;
+  int64_t size = buffer->dtype == XLA_FFI_DataType_C64 || buffer->dtype == XLA_FFI_DataType_C128;
+  size += 1;
   for (int64_t i = 0; i < buffer->rank; ++i) size *= buffer->dims[i];
   return size;
 }
 
 static void leaf_part(const Work* work, int64_t leaf, int64_t begin, int64_t end) {
-  const element* in[INPUTS];
-  element* out[OUTPUTS];
+  const stored* in[INPUTS];
+  stored* out[OUTPUTS];
   void** args = work->frame->args.args + 1 + leaf * INPUTS;
   void** rets = work->frame->rets.rets + leaf * OUTPUTS;
   for (int i = 0; i < INPUTS; ++i) in[i] = ((XLA_FFI_Buffer*)args[i])->data;
@@ -191,10 +193,10 @@ XLA_FFI_Error* KERNEL(XLA_FFI_CallFrame* frame) {
 
 /* Runs the loop over a few elements, to be called in a process that may die of it. */
 int jaxopt_port_trial(void) {
-  static element read[INPUTS][TRIAL], write[OUTPUTS][TRIAL];
+  static stored read[INPUTS][TRIAL], write[OUTPUTS][TRIAL];
   static double numbers[SCALARS];
-  const element* in[INPUTS];
-  element* out[OUTPUTS];
+  const stored* in[INPUTS];
+  stored* out[OUTPUTS];
   for (int i = 0; i < INPUTS; ++i) in[i] = read[i];
   for (int i = 0; i < OUTPUTS; ++i) out[i] = write[i];
   body(in, out, numbers, 0, TRIAL);

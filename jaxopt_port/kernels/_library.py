@@ -23,7 +23,7 @@ _log = logging.getLogger("jaxopt_port.kernels")
 # Seconds that the programs of a process wait in all, in mode auto, for what is not compiled yet. A
 # program stays as it was compiled, for hours maybe; and of many leaves, XLA compiles it sooner by
 # more than that.
-PATIENCE = 2.0
+PATIENCE = 1.0
 
 
 class _Process:

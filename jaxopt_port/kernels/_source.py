@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._formats import FORMATS
+
 
 class UnsupportedError(Exception):
     """The jaxpr is not elementwise, or has an operation whose rounding C does not promise."""
@@ -50,7 +52,9 @@ _INFIX = {
     "gt": ">",
     "ge": ">=",
 }
-_C_TYPES = {"float32": "float", "float64": "double"}
+# What is exact in low precision, and so need not be computed in the type above it.
+_EXACT = {"select_n", "copy", "neg", "abs", "max", "min", "is_finite", "convert_element_type"}
+_EXACT |= {"eq", "ne", "lt", "le", "gt", "ge", "jaxopt_port_uncontracted"}
 # A jaxpr within a jaxpr, by the parameter that holds it.
 _CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr"}
 
@@ -97,6 +101,8 @@ class _Writer:
 
     def __init__(self, dtype: np.dtype[Any], arrays: Sequence[_Value]) -> None:
         self.dtype = dtype
+        self.format = FORMATS[dtype.name]
+        self.wide = np.dtype(self.format.wide)
         self.lines: list[str] = []
         self.scalars: list[_Value] = []
         self._arrays = arrays
@@ -118,10 +124,10 @@ class _Writer:
             return str(int(number))
         if not np.isfinite(number):
             return "NAN" if np.isnan(number) else ("INFINITY" if number > 0 else "-INFINITY")
-        return f"(({_C_TYPES[self.dtype.name]}){float(number).hex()})"
+        return f"(({self.format.element}){float(number).hex()})"
 
     def _scalar(self, value: _Value) -> str:
-        if value.dtype != bool and value.dtype.kind != "f":
+        if value.dtype != bool and not jnp.issubdtype(value.dtype, jnp.floating):
             raise UnsupportedError(f"a scalar of {value.dtype}")
         if self._needs_arrays(value):
             raise UnsupportedError("a scalar that follows from the arrays")
@@ -139,7 +145,7 @@ class _Writer:
         op = value.op
         if op is None or len(op.outputs) != 1:
             raise UnsupportedError("an operation with several results")
-        if value.dtype not in (self.dtype, np.dtype(bool)):
+        if value.dtype not in (self.dtype, self.wide, np.dtype(bool)):
             raise UnsupportedError(f"an array of {value.dtype}")
         if op.name == "broadcast_in_dim":
             (operand,) = op.inputs
@@ -157,6 +163,9 @@ class _Writer:
     def _expression(self, op: _Op) -> str:
         if any(x.shape not in ((), op.outputs[0].shape) for x in op.inputs):
             raise UnsupportedError("arrays of several shapes")
+        types = {x.dtype for x in (*op.inputs, *op.outputs)}
+        if self.wide != self.dtype and self.dtype in types and op.name not in _EXACT:
+            raise UnsupportedError(f"{op.name} in {self.dtype}")
         given = [self.name(x) for x in op.inputs]
         if op.name == "select_n" and len(op.inputs) == 3:
             which, no, yes = given
@@ -182,7 +191,8 @@ class _Writer:
             "not": "!{0}" if boolean else "",
         }.get(op.name, "")
         if op.name == "convert_element_type" and not boolean:
-            simple = "(element){0}"
+            narrows = self.wide != self.dtype and op.outputs[0].dtype == self.dtype
+            simple = "ROUND({0})" if narrows else "(element){0}"
         if op.name == "integer_pow" and op.params["y"] == 2:
             simple = "{0} * {0}"
         if not simple:
@@ -195,15 +205,15 @@ def written(update: Callable[..., Any], arrays: Sequence[Any], numbers: Any) -> 
 
     Args:
         update: ``update(arrays, numbers)``, which returns a list of arrays.
-        arrays: the shapes and dtypes of the leaf's arrays: all the same, float32 or float64, of one
-            dimension or more.
+        arrays: the shapes and dtypes of the leaf's arrays: all the same, float32, float64 or
+            bfloat16, of one dimension or more.
         numbers: a tree of shapes and dtypes of scalars.
 
     Raises:
         UnsupportedError: the update is not a loop in which C and XLA round alike.
     """
     shape, dtype = arrays[0].shape, np.dtype(arrays[0].dtype)
-    if dtype.name not in _C_TYPES or shape == ():
+    if dtype.name not in FORMATS or shape == ():
         raise UnsupportedError(f"arrays of {dtype} and shape {shape}")
     if any((x.shape, x.dtype) != (shape, dtype) for x in arrays):
         raise UnsupportedError("arrays of several shapes or dtypes")
@@ -216,7 +226,7 @@ def written(update: Callable[..., Any], arrays: Sequence[Any], numbers: Any) -> 
 
     writer = _Writer(dtype, inputs[: len(arrays)])
     names = [writer.name(value) for value in results]
-    stores = [f"    out[{i}][i] = {name};" for i, name in enumerate(names)]
+    stores = [f"    out[{i}][i] = STORE({name});" for i, name in enumerate(names)]
     code = _code(dtype, len(arrays), len(results), writer.scalars, writer.lines + stores)
     return Source(code, len(arrays), len(results), _numbers(writer.scalars, inputs[len(arrays) :]))
 
@@ -248,24 +258,28 @@ def _numbers(
 def _code(
     dtype: np.dtype[Any], inputs: int, outputs: int, scalars: Sequence[_Value], lines: Sequence[str]
 ) -> str:
-    suffix = "f" if dtype == np.float32 else ""
+    form = FORMATS[dtype.name]
+    suffix = form.suffix
     declared = [
         f"  const {'int' if value.dtype == bool else 'element'} s{i} = "
         + (f"s[{i}] != 0;" if value.dtype == bool else f"(element)s[{i}];")
         for i, value in enumerate(scalars)
     ]
-    loads = [f"    const element x{i} = in[{i}][i];" for i in range(inputs)]
+    loads = [f"    const element x{i} = LOAD(in[{i}][i]);" for i in range(inputs)]
     return "\n".join(
         [
             "#include <math.h>",
-            f"typedef {_C_TYPES[dtype.name]} element;",
+            "#include <stdint.h>",
+            f"typedef {form.stored} stored;",
+            f"typedef {form.element} element;",
+            *form.macros,
             f"#define INPUTS {inputs}",
             f"#define OUTPUTS {outputs}",
             f"#define SCALARS {max(1, len(scalars))}",
             f"#define FMA(x, y, z) __builtin_fma{suffix}(x, y, z)",
             f"#define SQRT(x) __builtin_sqrt{suffix}(x)",
             f"#define FABS(x) __builtin_fabs{suffix}(x)",
-            "static void body(const element** in, element** out, const double* s, int64_t begin, "
+            "static void body(const stored** in, stored** out, const double* s, int64_t begin, "
             "int64_t end) {",
             *declared,
             # The arrays of a leaf do not overlap, or are the same.

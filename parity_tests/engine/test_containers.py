@@ -154,3 +154,12 @@ def test_nnx_optimizer_takes_an_added_group():
     train_step(model, optimizer, grads)
     assert not np.array_equal(model.stem.kernel[...], before)
     assert [g.get("lr") for g in jp.get_hyperparams(optimizer.opt_state)] == [0.1, None, 0.5]
+
+
+@pytest.mark.parametrize(
+    "tx", [jp.AdamW(lr=0.1), jp.param_groups(jp.adam, [{"params": jp.REST}], lr=0.1)]
+)
+def test_an_optimizer_in_a_tree_is_static(tx):
+    (mapped,) = jax.tree.map(lambda leaf: leaf, [tx])
+    assert mapped is tx
+    assert jax.tree.leaves([tx]) == []

@@ -80,11 +80,11 @@ def cached_partial(tx, grads):
 
     @nnx.jit
     def step(model, optimizer, g):
-        optimizer.update(model, g)
+        optimizer.update(model, nnx.State(g))
 
     step = nnx.cached_partial(step, model, optimizer)
     for g in grads:
-        step(state_of(g))
+        step(g)
     return trained(model)
 
 

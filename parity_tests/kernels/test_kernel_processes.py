@@ -1,6 +1,7 @@
 """Kernels in many threads, many processes, forks, and programs that another process compiled."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -73,6 +74,7 @@ def test_a_fork_makes_its_own_and_waits_for_no_thread_that_it_lacks(fresh, monke
     with _library._process.lock:  # as another thread may hold it
         child = os.fork()
         if not child:
+            signal.alarm(60)
             _library._registered = lambda code: "the child's"
             os._exit(kernels.prepared(fresh.source(402.0)).target() != "the child's")
     go_on.set()

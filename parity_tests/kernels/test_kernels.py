@@ -35,7 +35,7 @@ CASES = [
     ("Rprop", {}),
     ("ASGD", {"t0": 2, "lambd": 0.1}),
 ]
-
+LOW = [case for case in CASES[2:] if case[0] != "Rprop"]
 
 pytestmark = [
     pytest.mark.skipif(not kernels.enabled(), reason="no C compiler: plain XLA is used"),
@@ -47,14 +47,21 @@ def calls_kernel(text):
     return re.search(r'custom_call(_target="| @)jaxopt_port_', text) is not None
 
 
+def drawn(rng, dtype):
+    """Normal numbers by leaf; of a complex type, in both parts."""
+    parts = [2] if jnp.issubdtype(dtype, jnp.complexfloating) else []
+    made = {k: rng.standard_normal([*s, *parts]) for k, s in SHAPES.items()}
+    return {k: jnp.asarray(x @ [1, 1j] if parts else x, dtype) for k, x in made.items()}
+
+
 def run(tx, dtype, rng, monkeypatch, switch, steps=4):
     monkeypatch.setenv("JAXOPT_PORT_KERNELS", switch)
     jax.clear_caches()  # a traced step keeps what it was traced with
-    params = {k: jnp.asarray(rng.standard_normal(s), dtype) for k, s in SHAPES.items()}
+    params = drawn(rng, dtype)
     state = tx.init(params)
     step = jax.jit(lambda params, state, grads: jp.step(tx, grads, state, params))
     for _ in range(steps):
-        grads = {k: jnp.asarray(rng.standard_normal(s), dtype) for k, s in SHAPES.items()}
+        grads = drawn(rng, dtype)
         grads["w"] = grads["w"].at[0, :3].set(jnp.asarray([0.0, jnp.nan, jnp.inf], dtype))
         params, state = step(params, state, grads)
     return params, state, step.lower(params, state, grads).as_text()
@@ -62,15 +69,17 @@ def run(tx, dtype, rng, monkeypatch, switch, steps=4):
 
 def leaves(params, state):
     """By path, the arrays; each NaN the same, since which one an operation makes is undefined."""
-    named = {
-        jax.tree_util.keystr(path): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path((params, state))
-    }
+
+    def plain(leaf):
+        leaf = np.asarray(leaf)
+        if leaf.dtype.kind == "c":
+            leaf = np.stack([leaf.real, leaf.imag])
+        number = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return np.where(leaf != leaf, leaf.dtype.type(np.nan), leaf) if number else leaf
+
     return {
-        path: np.where(np.isnan(leaf), leaf.dtype.type(np.nan), leaf)
-        if leaf.dtype.kind == "f"
-        else leaf
-        for path, leaf in named.items()
+        jax.tree_util.keystr(path): plain(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path((params, state))
     }
 
 
@@ -78,11 +87,15 @@ def leaves(params, state):
     ("name", "options", "dtype"),
     [(*case, "float32") for case in CASES[1:6:2]]
     + [pytest.param(*case, "float32", marks=pytest.mark.slow) for case in CASES[0:6:2] + CASES[6:]]
-    + [pytest.param(*case, "float64", marks=pytest.mark.slow) for case in CASES[2:6:2]],
+    + [pytest.param(*case, "float64", marks=pytest.mark.slow) for case in CASES[2:6:2]]
+    + [(*CASES[1], "bfloat16"), (*CASES[3], "complex64")]
+    # Rprop multiplies signs in bfloat16 itself, and has no kernel there.
+    + [pytest.param(*case, "bfloat16", marks=pytest.mark.exhaustive) for case in LOW]
+    + [pytest.param(*case, "complex128", marks=pytest.mark.exhaustive) for case in CASES[2:6:2]],
 )
 def test_a_kernel_has_the_bits_of_the_rule(name, options, dtype, monkeypatch):
     tx = getattr(jp, name)(GROUPS, **{"lr": 0.01, **options})
-    with jax.enable_x64(dtype == "float64"):
+    with jax.enable_x64(dtype in ("float64", "complex128")):
         *plain, plain_text = run(tx, dtype, np.random.default_rng(3), monkeypatch, "off")
         *quick, quick_text = run(tx, dtype, np.random.default_rng(3), monkeypatch, "on")
     assert calls_kernel(quick_text)
