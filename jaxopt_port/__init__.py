@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .engine import set_hyperparams as set_hyperparams
     from .engine import step as step
     from .engine import transformation as transformation
+    from .numerics import without_float64 as without_float64
     from .optim import ASGD as ASGD
     from .optim import LBFGS as LBFGS
     from .optim import SGD as SGD
@@ -144,6 +145,7 @@ _PLACES = {
     "clip_grads_with_norm": ".clip_grad",
     "get_total_norm": ".clip_grad",
     "state_shardings": ".sharding",
+    "without_float64": ".numerics",
 }
 __all__ = sorted(_PLACES)
 
