@@ -1,9 +1,9 @@
 """Compares `jaxopt_port.contrib` with the packages themselves: ``make matrix``.
 
 Prints a row for each configuration: how far 100 steps in float64 are apart, relative to a leaf's
-largest magnitude; the same for a run that goes over to this side and back; and a step in float32 and
-one in bfloat16 from the package's own state, in units in the last place of the largest number of the
-step, beside the bound. Exits with 1 where a bound is broken.
+largest magnitude; the same for a run that goes over to this side and back; and a step in float32
+and one in bfloat16 from the package's own state, in units in the last place of the largest number
+of the step, beside the bound. Exits with 1 where a bound is broken.
 """
 
 import argparse
@@ -177,6 +177,7 @@ def recorded(cases) -> dict:
 def groups_apart() -> list[str]:
     """Which models' groups are not timm's."""
     import timm
+    import timm.optim
 
     apart = []
     for model_name in MODELS:
@@ -241,13 +242,9 @@ def row_of(case: Case, steps: int) -> tuple[str, bool]:
     units, low_units, _ = case.bounds
     held = max(far64, over) <= FLOAT64 and far32 <= max(units, spread)
     held = held and far16 <= max(low_units, spread16)
-    cells = (
-        f"{far64:.1e}",
-        f"{over:.1e}",
-        f"{far32:.2g} of {units}",
-        f"{far16:.2g} of {low_units}",
-    )
-    return " | ".join([repr(case), *cells]), held
+    distances = (f"{far64:.1e}", f"{over:.1e}")
+    steps_off = (f"{far32:.2g} of {units}", f"{far16:.2g} of {low_units}")
+    return " | ".join([repr(case), *distances, *steps_off]), held
 
 
 def schedules_apart() -> list[str]:
