@@ -13,6 +13,8 @@ import importlib.metadata
 import io
 import json
 import sys
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +38,8 @@ from parity_tests.contrib.schedule_cases import TIMM, digest, shown, theirs_of_t
 from parity_tests.oracles.optimizer import TorchOracle, to_numpy, to_torch
 
 FLOAT64 = 1e-12
+DOCUMENT = Path(__file__).parents[2] / "docs" / "contrib.md"
+MARKS = ("<!-- written by make matrix -->", "<!-- until here -->")
 MODELS = ("vit_tiny_patch16_224", "resnet18", "convnext_atto")
 # PyPI's torchvision, which timm imports, is built for another torch; timm needs none of its
 # operators here, and Python's part of it asks for the names of these two.
@@ -223,6 +227,14 @@ def recorded_schedules() -> dict:
     return found
 
 
+def is_installed(case: Case) -> bool:
+    try:
+        case.theirs()
+    except ImportError:
+        return False
+    return True
+
+
 def versions(cases) -> str:
     packages = dict.fromkeys(["torch", *(case.package for case in cases)])
     found = []
@@ -234,17 +246,60 @@ def versions(cases) -> str:
     return ", ".join(found)
 
 
-def row_of(case: Case, steps: int) -> tuple[str, bool]:
-    """A row of the table, and whether all of its bounds hold."""
-    far64, over = run64(case, steps), resumed(case)
-    far32, spread = steps_apart(case, np.float32, steps)
-    far16, spread16 = steps_apart(case, ml_dtypes.bfloat16, steps // 4)
-    units, low_units, _ = case.bounds
-    held = max(far64, over) <= FLOAT64 and far32 <= max(units, spread)
-    held = held and far16 <= max(low_units, spread16)
-    distances = (f"{far64:.1e}", f"{over:.1e}")
-    steps_off = (f"{far32:.2g} of {units}", f"{far16:.2g} of {low_units}")
-    return " | ".join([repr(case), *distances, *steps_off]), held
+class Distances(NamedTuple):
+    """How far a configuration is: float64 runs, relative, and steps, in units."""
+
+    case: Case
+    run64: float
+    over_and_back: float
+    step32: float
+    foreach32: float
+    step16: float
+    foreach16: float
+
+    @property
+    def held(self) -> bool:
+        units, low_units, _ = self.case.bounds
+        held = max(self.run64, self.over_and_back) <= FLOAT64
+        held = held and self.step32 <= max(units, self.foreach32)
+        return held and self.step16 <= max(low_units, self.foreach16)
+
+    def __str__(self):
+        units, low_units, _ = self.case.bounds
+        far = (f"{self.run64:.1e}", f"{self.over_and_back:.1e}")
+        steps = (f"{self.step32:.2g} of {units}", f"{self.step16:.2g} of {low_units}")
+        return " | ".join([repr(self.case), *far, *steps])
+
+
+def distances(case: Case, steps: int) -> Distances:
+    with contextlib.redirect_stdout(io.StringIO()):  # Prodigy prints
+        of32 = steps_apart(case, np.float32, steps)
+        of16 = steps_apart(case, ml_dtypes.bfloat16, steps // 4)
+        return Distances(case, run64(case, steps), resumed(case), *of32, *of16)
+
+
+def summary(found) -> str:
+    """A table of classes, with the worst of each's configurations."""
+    lines = [
+        "| package | class | here | configurations | float64 run | over and back | float32 step "
+        "| bfloat16 step |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    by_class = {}
+    for row in found:
+        by_class.setdefault((row.case.package, row.case.name), []).append(row)
+    for (package, name), rows in sorted(by_class.items(), key=lambda item: str(item[0]).lower()):
+        here = rows[0].case.reference.optimizer.__name__
+        far = [max(getattr(row, field) for row in rows) for field in Distances._fields[1:]]
+        cells = (f"{far[0]:.0e}", f"{far[1]:.0e}", f"{far[2]:.2g}", f"{far[4]:.2g}")
+        lines.append(" | ".join([f"| {package}", name, f"`{here}`", str(len(rows)), *cells]) + " |")
+    return "\n".join(lines)
+
+
+def written(document: str, table: str, named: str) -> str:
+    """Return the document with another table between its marks."""
+    before, _, rest = document.partition(MARKS[0])
+    return f"{before}{MARKS[0]}\n\n{named}.\n\n{table}\n\n{MARKS[1]}{rest.partition(MARKS[1])[2]}"
 
 
 def schedules_apart() -> list[str]:
@@ -258,26 +313,32 @@ def main() -> int:
     parser.add_argument("--only", default="", help="a part of a case's name")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--record", action="store_true", help="write what the tests compare with")
+    parser.add_argument("--write", action="store_true", help="write the table in docs/contrib.md")
     arguments = parser.parse_args()
-    cases = [case for case in CASES if arguments.only.lower() in repr(case).lower()]
+    chosen = [case for case in CASES if arguments.only.lower() in repr(case).lower()]
+    cases = [case for case in chosen if is_installed(case)]
+    for package in dict.fromkeys(case.package for case in chosen if case not in cases):
+        print(f"{package} is not installed: left out")
     print(versions(cases))
     if arguments.record:
         RECORDED.write_text(json.dumps(recorded(cases), indent=0) + "\n")
         RECORDED_SCHEDULES.write_text(json.dumps(recorded_schedules(), indent=0) + "\n")
         return 0
     print(
-        f"\n| configuration | float64, {arguments.steps} steps | over and back | float32, units "
+        f"| configuration | float64, {arguments.steps} steps | over and back | float32, units "
         "| bfloat16, units |\n|---|---|---|---|---|"
     )
-    broken = []
+    found = []
     for case in cases:
-        with contextlib.redirect_stdout(io.StringIO()):  # Prodigy prints
-            row, held = row_of(case, arguments.steps)
-        broken += [] if held else [repr(case)]
-        print(f"| {row} |", flush=True)
+        found.append(distances(case, arguments.steps))
+        print(f"| {found[-1]} |", flush=True)
+    print(f"\n{summary(found)}")
+    broken = [repr(row.case) for row in found if not row.held]
     if not arguments.only:
         broken += [f"groups of {name}" for name in groups_apart()] + schedules_apart()
         print(f"\ngroups of {', '.join(MODELS)}, and {len(TIMM)} schedules of timm: compared")
+    if arguments.write:
+        DOCUMENT.write_text(written(DOCUMENT.read_text(), summary(found), versions(cases)))
     print("\n".join(["", *(f"beyond its bound: {name}" for name in broken)]))
     return int(bool(broken))
 
