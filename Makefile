@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help verify test test-quick test-all lint format bench docs clean
+.PHONY: help verify test test-quick test-all lint format bench docs matrix clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,5 +45,21 @@ bench: $(STAMP) ## measure; see benchmarks/README.md
 docs: .venv/.docs ## build the site into site/, strictly
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
+MATRIX := .venv-matrix
+PACKAGES := parity_tests/contrib/requirements.txt
+# On top of what .venv has: timm asks for a torchvision that asks for another torch.
+$(MATRIX)/.installed: constraints.txt pyproject.toml $(PACKAGES)
+	$(PYTHON) -m venv --clear $(MATRIX)
+	$(MATRIX)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(MATRIX)/bin/python -m pip install --quiet --no-deps --requirement $(PACKAGES)
+	-$(MATRIX)/bin/python -m pip install --quiet --no-deps $(MUON)
+	@touch $@
+
+# Not on PyPI; where it cannot be had, the matrix says that it is left out.
+MUON := git+https://github.com/KellerJordan/Muon@857d1adc159e098212f828d927460782d3da59e9
+
+matrix: $(MATRIX)/.installed ## compare jaxopt_port.contrib with the packages themselves, step by step
+	$(MATRIX)/bin/python -m parity_tests.contrib.matrix
+
 clean: ## remove what the other targets made
-	rm -rf .venv site .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv $(MATRIX) site .mypy_cache .pytest_cache .ruff_cache

@@ -47,6 +47,9 @@ from ._muon import Muon as Muon
 from ._muon import muon as muon
 from ._nadamw import NAdamW as NAdamW
 from ._nadamw import nadamw as nadamw
+from ._param_groups import param_groups_decay_names as param_groups_decay_names
+from ._param_groups import param_groups_layer_decay as param_groups_layer_decay
+from ._param_groups import param_groups_weight_decay as param_groups_weight_decay
 from ._prodigy import Prodigy as Prodigy
 from ._prodigy import prodigy as prodigy
 from ._radam_schedule_free import RAdamScheduleFree as RAdamScheduleFree

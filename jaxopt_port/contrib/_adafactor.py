@@ -30,14 +30,14 @@ from ..numerics.torch_ops import (
     div,
     lerp,
     mul,
-    norm,
     rounded,
     rsqrt,
     widened,
 )
 from ..optim import ranges
 from ._left_out import LEFT_OUT, without_none
-from ._timm import cautious, mean
+from ._sums import clipped, mean, rms
+from ._timm import cautious
 
 
 def _arguments(
@@ -120,10 +120,6 @@ def _advance(
     return {"step": step}, {"rate": lr, "beta2": beta2, "weight2": 1 - beta2}
 
 
-def _rms(x: jax.Array) -> jax.Array:
-    return div(norm(x), max(x.size, 1) ** 0.5)
-
-
 def _update(
     grad: jax.Array,
     param: jax.Array,
@@ -149,10 +145,11 @@ def _update(
         return add(mul(held, decay), new, alpha=weight)
 
     grad, wide = widened(grad), widened(param)
-    rms = _rms(wide)
-    lr, after = constant(rate, wide), {"RMS": rms}
+    scale = rms(wide)
+    lr, after = constant(rate, wide), {"RMS": scale}
     if scale_parameter and (relative_step or package == "transformers"):
-        lr = jnp.where(rms > constant(eps[1], wide), mul(rms, rate), constant(eps[1] * rate, wide))
+        least = constant(eps[1], wide)
+        lr = jnp.where(scale > least, mul(scale, rate), constant(eps[1] * rate, wide))
     square = add_scalar(mul(grad, grad), eps[0])
     axes = _factored(param.shape, package, min_dim_size_to_factor)
     if axes is None:
@@ -164,13 +161,12 @@ def _update(
         columns = averaged(state["exp_avg_sq_col"], mean(square, column), weight2, beta2)
         of_row = rsqrt(div(rows, mean(rows, column, keepdims=True)))
         of_column = rsqrt(columns)
-        scale = mul(jnp.expand_dims(of_row, row), jnp.expand_dims(of_column, column))
+        factors = mul(jnp.expand_dims(of_row, row), jnp.expand_dims(of_column, column))
         update, after = (
-            mul(scale, grad),
+            mul(factors, grad),
             after | {"exp_avg_sq_row": rows, "exp_avg_sq_col": columns},
         )
-    clip = div(_rms(update), clip_threshold)
-    update = mul(div(update, jnp.maximum(clip, jnp.ones_like(clip))), lr)
+    update = mul(clipped(update, clip_threshold), lr)
     if beta1 is not None:
         update = after["exp_avg"] = averaged(state["exp_avg"], update, 1 - beta1, beta1)
         update = cautious(update, grad) if caution else update

@@ -23,10 +23,11 @@ from ..engine import (
     leafwise,
     of_rule,
 )
-from ..numerics.torch_ops import Scalar, add_scalar, div, lerp, mul, norm, rsqrt, widened
+from ..numerics.torch_ops import Scalar, add_scalar, div, lerp, mul, rsqrt, widened
 from ..optim import ranges
 from ._left_out import LEFT_OUT, without_none
-from ._timm import cautious, largest_rate, mean, with_snapshot
+from ._sums import clipped, mean
+from ._timm import cautious, largest_rate, with_snapshot
 from ._timm import decay_rate as scaled_rate
 
 
@@ -141,8 +142,7 @@ def _update(
         of_row = rsqrt(div(rows, widened(mean(rows, column, keepdims=True))))
         update = mul(mul(grad, widened(of_row)), widened(rsqrt(columns)))
     if clipping_threshold is not None:
-        clip = div(div(norm(update), max(update.size, 1) ** 0.5), clipping_threshold)
-        update = div(update, jnp.maximum(clip, jnp.ones_like(clip)))
+        update = clipped(update, clipping_threshold)
     if "exp_avg" in state:
         held = state["exp_avg"]
         after["exp_avg"] = lerp(held, update.astype(held.dtype), 1 - momentum)

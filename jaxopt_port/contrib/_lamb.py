@@ -32,12 +32,11 @@ from ..numerics.torch_ops import (
     div,
     lerp,
     mul,
-    norm,
     sqrt,
-    widened,
 )
 from ..optim import ranges
 from ._left_out import LEFT_OUT, without_none
+from ._sums import norm
 from ._timm import cautious, decay_rate, largest_rate, with_snapshot
 
 
@@ -74,8 +73,8 @@ def _start(**_: Any) -> Shared:
 
 
 def _gathers(grad: jax.Array, *_: Any, **__: Any) -> Scalars:
-    wide = widened(grad)
-    return {"grad_square": jnp.sum(wide * wide).astype(jnp.float64)}
+    wide = grad.astype(jnp.float64)
+    return {"grad_square": jnp.sum(wide * wide)}
 
 
 def _advance(

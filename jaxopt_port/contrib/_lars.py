@@ -23,9 +23,10 @@ from ..engine import (
     leafwise,
     of_rule,
 )
-from ..numerics.torch_ops import Scalar, add, add_scalar, div, mul, norm
+from ..numerics.torch_ops import Scalar, add, add_scalar, div, mul
 from ..optim import ranges
 from . import _momentum
+from ._sums import norm
 
 
 def _arguments(

@@ -23,9 +23,10 @@ from ..engine import (
     leafwise,
     of_rule,
 )
-from ..numerics.torch_ops import Scalar, add, add_scalar, addcmul, div, mul, norm, sign, sqrt
+from ..numerics.torch_ops import Scalar, add, add_scalar, addcmul, div, mul, sign, sqrt
 from ..optim import ranges
 from ._left_out import LEFT_OUT, without_none
+from ._sums import norm
 from ._timm import cautious
 
 

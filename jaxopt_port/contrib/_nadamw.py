@@ -23,9 +23,10 @@ from ..engine import (
     leafwise,
     of_rule,
 )
-from ..numerics.torch_ops import Scalar, add_scalar, addcmul, div, lerp, mul, norm, quotient, sqrt
+from ..numerics.torch_ops import Scalar, add_scalar, addcmul, div, lerp, mul, quotient, sqrt
 from ..optim import ranges
 from ._left_out import LEFT_OUT
+from ._sums import rms
 from ._timm import cautious, decay_rate, largest_rate, with_snapshot
 
 
@@ -101,8 +102,8 @@ def _update(
     ahead = lerp(exp_avg, grad, weight1)
     denom = add_scalar(div(sqrt(exp_avg_sq), correction2_sqrt), eps)
     if clipping_threshold is not None:
-        rms = div(norm(div(grad, denom)), max(grad.size, 1) ** 0.5)
-        denom = mul(denom, jnp.maximum(div(rms, clipping_threshold), jnp.ones_like(rms)))
+        ratio = div(rms(div(grad, denom)), clipping_threshold)
+        denom = mul(denom, jnp.maximum(ratio, jnp.ones_like(ratio)))
     if caution:
         ahead = cautious(ahead, grad)
     addend = quotient(ahead, denom, value=-step_size)

@@ -38,6 +38,7 @@ from ..optim import decay as decays
 from ..optim import ranges
 from . import _wide
 from ._left_out import LEFT_OUT, without_none
+from ._sums import total
 
 
 def _arguments(
@@ -143,8 +144,8 @@ def _gathers(
     grad = grad if decouple else decays.l2(grad, param, weight_decay)
     part, p0, s = _estimated(grad, param, state, slice_p, scalars)
     away = add(p0, _sliced(param, slice_p), alpha=-1.0)
-    dot = rounded(jnp.sum(widened(part) * widened(away)), grad.dtype).astype(jnp.float64)
-    size = rounded(jnp.sum(jnp.abs(widened(s))), grad.dtype).astype(jnp.float64)
+    dot = rounded(total(widened(part) * widened(away)), grad.dtype).astype(jnp.float64)
+    size = rounded(total(jnp.abs(s)), grad.dtype).astype(jnp.float64)
     return {
         "delta_numerator": scalars["d"] / d0 * scalars["dlr"] * dot,
         "d_denom": jnp.where(scalars["moving"], size, 0.0),
@@ -173,8 +174,9 @@ def _advance(
     d_hat = d_coef * found / jnp.where(known, d_denom, 1.0)
     longest = jnp.maximum(d_max, d_hat)
     estimate = jnp.minimum(longest, jnp.where(d == d0, jnp.maximum(d, d_hat), d) * growth_rate)
+    new = jnp.where(known, estimate, d)
     after = {
-        **_wide.kept("d", jnp.where(known, estimate, d)),
+        **_wide.kept("d", new),
         **_wide.kept("d_max", jnp.where(known, longest, d_max)),
         **_wide.kept("d_numerator", jnp.where(known, found, numerator)),
     }
@@ -185,10 +187,10 @@ def _advance(
         "weight1": d * (1 - betas[0]),
         "beta2": betas[1],
         "weight2": d * d * (1 - betas[1]),
-        "least": jnp.where(known, estimate, d) * eps,
+        "least": new * eps,
         "decay": -weight_decay * scalars["dlr"],
         "step_size": -scalars["dlr"],
-        "plain_step_size": -scalars["dlr"] * d,
+        "plain_step_size": -scalars["dlr"] * new,
         "known": known,
     }
 

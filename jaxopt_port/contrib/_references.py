@@ -37,6 +37,8 @@ from ._rmsprop_tf import RMSpropTF
 from ._sgd_schedule_free import SGDScheduleFree
 from ._sgdw import SGDW
 
+# Numbers that a package lets be None; another's infinity is one (Prodigy's growth_rate).
+_OPTIONAL = ("lr", "momentum", "clip_exp", "max_grad_norm", "beta3", "max_lr_snapshot")
 # What chooses among a package's own implementations.
 _IMPLEMENTATION = ("foreach", "fused", "capturable", "differentiable")
 
@@ -116,7 +118,7 @@ class Reference:
             for name in (*self.without, *_IMPLEMENTATION):
                 own.pop(name, None)
             for name, default in defaults.items():
-                if own[name] is None and isinstance(default, float):
+                if own[name] is None and name in _OPTIONAL and isinstance(default, float):
                     own[name] = LEFT_OUT
             for index in group["params"]:
                 if held := state.get(index):
@@ -148,7 +150,7 @@ class Reference:
                         f"and {shared}"
                     )
                 shared = shared or found
-            own = {k: _given(v) for k, v in group.items() if k not in self.fixed}
+            own = {k: _given(k, v) for k, v in group.items() if k not in self.fixed}
             groups.append(self.write({**own, **shared}))
         return {"state": state, "param_groups": groups}
 
@@ -175,8 +177,8 @@ def _held(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in state.items() if value is not None}
 
 
-def _given(value: Any) -> Any:
-    return None if isinstance(value, float) and value == LEFT_OUT else value
+def _given(name: str, value: Any) -> Any:
+    return None if name in _OPTIONAL and value == LEFT_OUT else value
 
 
 def _equal(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
@@ -200,6 +202,11 @@ def _read_timm_adafactor(group: dict[str, Any]) -> dict[str, Any]:
 def _write_timm_adafactor(group: dict[str, Any]) -> dict[str, Any]:
     eps, eps_scale = group["eps"]
     return {**group, "eps": eps, "eps_scale": eps_scale}
+
+
+def _write_mars(group: dict[str, Any]) -> dict[str, Any]:
+    same = LEFT_OUT in group["betas_1d"]
+    return {**group, "betas_1d": group["betas"]} if same else group
 
 
 def _read_big_vision(group: dict[str, Any]) -> dict[str, Any]:
@@ -283,7 +290,7 @@ REFERENCES = (
         fixed={"package": "lion-pytorch"},
     ),
     Reference("timm", "timm.optim", "MADGRAD", MADGRAD, counts=("step",)),
-    Reference("timm", "timm.optim", "Mars", Mars, counts=("step",)),
+    Reference("timm", "timm.optim", "Mars", Mars, counts=("step",), write=_write_mars),
     Reference("muon", "muon", "SingleDeviceMuon", Muon),
     Reference("muon", "muon", "Muon", Muon),
     Reference("timm", "timm.optim", "NAdamW", NAdamW),

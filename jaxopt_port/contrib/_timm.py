@@ -10,8 +10,9 @@ import jax.numpy as jnp
 
 from .._compat import check_whole
 from ..engine import Problem
-from ..numerics.torch_ops import Scalar, constant, div, mul, rounded, sign, widened
+from ..numerics.torch_ops import Scalar, constant, div, mul, sign
 from ._left_out import LEFT_OUT, without_none
+from ._sums import mean
 
 
 def cautious(update: jax.Array, grad: jax.Array) -> jax.Array:
@@ -24,13 +25,6 @@ def cautious(update: jax.Array, grad: jax.Array) -> jax.Array:
     kept = sign(update) * sign(grad) > 0
     share = jnp.maximum(mean(kept.astype(update.dtype)), constant(1e-3, update))
     return mul(update, div(kept.astype(update.dtype), share))
-
-
-def mean(x: jax.Array, axis: int | None = None, keepdims: bool = False) -> jax.Array:
-    """``x.mean()``, added up and divided in the type computed in."""
-    wide = widened(x)
-    size = x.size if axis is None else x.shape[axis]
-    return rounded(div(jnp.sum(wide, axis=axis, keepdims=keepdims), float(size)), x.dtype)
 
 
 def decay_rate(lr: jax.Array, max_lr_snapshot: jax.Array, corrected: bool) -> jax.Array:

@@ -17,6 +17,25 @@ STEPS = 8
 SHAPES = {"bias": (5,), "kernel": (18, 20), "conv": (20, 3, 2, 2), "scalar": ()}
 
 
+PLAIN = (4, 1, "the contract")
+NORMS = (8, 3, "torch adds up a norm in another order, and it scales the whole step")
+RATIOS = (16, 3, "a quotient of two such norms, of gradients that a third has scaled")
+SIGNS = (8, 8, "the same, and it decides the sign of what is nearly zero")
+QUOTIENTS = (16, 2, "with momentum, the quotient and the buffer may cancel, as in torch's RMSprop")
+FLIPS = (4, 8, "a factor that torch rounds in its vector loop alone decides a sign in bfloat16")
+TAILS = (
+    4,
+    3,
+    "torch rounds a factor to bfloat16 in its vector loop and not in the tail of it, here twice",
+)
+CUBE_ROOT = (
+    64,
+    3,
+    "a cube root of torch's vector library is a unit off, and the sum that it divides, which grows "
+    "with the steps, is added to the first parameter: units of that sum, not of the step",
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """One optimizer in one configuration.
@@ -27,7 +46,7 @@ class Case:
         options: of both sides.
         own: options of the reference alone, which choose among its implementations.
         left_out: shapes that the reference does not take.
-        state: whether the state is compared too.
+        bounds: how many units a step may be off in float32 and in bfloat16, and why.
     """
 
     package: str
@@ -35,6 +54,7 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     own: dict[str, Any] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    bounds: tuple[float, float, str] = PLAIN
 
     @property
     def reference(self) -> Reference:
@@ -66,6 +86,18 @@ class Case:
     def __repr__(self):
         shown = ", ".join(f"{k}={v}" for k, v in self.options.items())
         return f"{self.package} {self.name}({shown})"
+
+
+def tree_of(shapes) -> dict[str, Any]:
+    """Nested dicts of arrays, of shapes by torch's names."""
+    tree: dict[str, Any] = {}
+    for name, shape in shapes.items():
+        *parents, last = name.split(".")
+        inner = tree
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[last] = np.zeros(shape, np.float32)
+    return tree
 
 
 def fingerprint(array) -> list[float]:
@@ -103,6 +135,7 @@ CASES = [
         {},
         {"lr": 0.01, "weight_decay": 0.1, "betas": (0.8, 0.95)},
         {"lr": 0.01, "weight_decay": 1e-3, "decoupled_weight_decay": True},
+        bounds=FLIPS,
     ),
     *of(
         "timm",
@@ -112,6 +145,7 @@ CASES = [
         {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01, "trust_clip": True},
         {"lr": 0.1, "momentum": 0.9, "dampening": 0.5, "always_adapt": True, "trust_coeff": 0.02},
         own=LOOP,
+        bounds=NORMS,
     ),
     *of(
         "timm",
@@ -120,6 +154,7 @@ CASES = [
         {"momentum": 0.0, "weight_decay": 0.01},
         {"lr": 0.1, "weight_decay": 0.1, "decoupled_decay": True},
         {"lr": 0.05, "eps": 1e-3},
+        bounds=CUBE_ROOT,
     ),
     *of(
         "timm",
@@ -145,6 +180,7 @@ CASES = [
         },
         {"momentum": 0.5, "lr_in_momentum": False, "caution": True, "alpha": 0.99},
         own=LOOP,
+        bounds=QUOTIENTS,
     ),
     *of(
         "timm",
@@ -161,6 +197,7 @@ CASES = [
             "corrected_weight_decay": True,
         },
         own=LOOP,
+        bounds=TAILS,
     ),
     *of(
         "timm",
@@ -215,6 +252,7 @@ CASES = [
         {"mars_type": "lion", "weight_decay": 0.1},
         {"optimize_1d": True, "caution": True, "weight_decay": 0.1, "gamma": 0.1},
         {"lr_1d_factor": 0.5, "betas_1d": (0.8, 0.95)},
+        bounds=SIGNS,
     ),
     *of(
         "timm",
@@ -236,6 +274,7 @@ CASES = [
             "bias_correction": False,
         },
         own=LOOP,
+        bounds=RATIOS,
     ),
     *of(
         "transformers",
@@ -244,6 +283,7 @@ CASES = [
         {"warmup_init": True, "beta1": 0.9, "weight_decay": 0.1},
         {"lr": 0.01, "relative_step": False, "scale_parameter": False, "clip_threshold": 0.5},
         {"lr": 0.1, "relative_step": False, "decay_rate": -0.6},
+        bounds=NORMS,
     ),
     *of(
         "timm",
@@ -252,6 +292,7 @@ CASES = [
         {"lr": 0.01, "weight_decay": 0.1, "min_dim_size_to_factor": 2},
         {"betas": (0.9, 0.99), "caution": True, "warmup_init": True},
         {"scale_parameter": False, "clip_threshold": 0.5, "min_dim_size_to_factor": 18},
+        bounds=NORMS,
     ),
     *of(
         "timm",
@@ -274,6 +315,7 @@ CASES = [
             "weight_decay": 0.1,
             "corrected_weight_decay": True,
         },
+        bounds=NORMS,
     ),
     *of(
         "muon",

@@ -1,15 +1,20 @@
 """Compares `jaxopt_port.contrib` with the packages themselves: ``make matrix``.
 
-Prints a row for each configuration: how far 100 steps in float64 are apart, a step in float32 and
-one in bfloat16 from the package's own state, in units in the last place, with the package's
-foreach implementation beside its loop. Exits with 1 where a bound is broken.
+Prints a row for each configuration: how far 100 steps in float64 are apart, relative to a leaf's
+largest magnitude; the same for a run that goes over to this side and back; and a step in float32
+and one in bfloat16 from the package's own state, in units in the last place of the largest number
+of the step, beside the bound. Exits with 1 where a bound is broken.
 """
 
 import argparse
+import contextlib
 import copy
 import importlib.metadata
+import io
 import json
 import sys
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +23,7 @@ import numpy as np
 import torch
 
 import jaxopt_port as jp
-from jaxopt_port import interop
+from jaxopt_port import contrib, interop
 from jaxopt_port.numerics import relative, step_units
 from parity_tests.contrib.cases import (
     CASES,
@@ -27,11 +32,15 @@ from parity_tests.contrib.cases import (
     Case,
     fingerprint,
     gradients,
+    tree_of,
 )
 from parity_tests.contrib.schedule_cases import TIMM, digest, shown, theirs_of_timm
 from parity_tests.oracles.optimizer import TorchOracle, to_numpy, to_torch
 
-FLOAT64, FLOAT32, BFLOAT16 = 1e-12, 4, 1
+FLOAT64 = 1e-12
+DOCUMENT = Path(__file__).parents[2] / "docs" / "contrib.md"
+MARKS = ("<!-- written by make matrix -->", "<!-- until here -->")
+MODELS = ("vit_tiny_patch16_224", "resnet18", "convnext_atto")
 # PyPI's torchvision, which timm imports, is built for another torch; timm needs none of its
 # operators here, and Python's part of it asks for the names of these two.
 _VISION = torch.library.Library("torchvision", "DEF")
@@ -169,6 +178,42 @@ def recorded(cases) -> dict:
     return found
 
 
+def groups_apart() -> list[str]:
+    """Which models' groups are not timm's."""
+    import timm
+    import timm.optim
+
+    apart = []
+    for model_name in MODELS:
+        model = timm.create_model(model_name)
+        shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        tree, kept = tree_of(shapes), list(getattr(model, "no_weight_decay", set)())
+        names = {id(p): name for name, p in model.named_parameters()}
+        matcher = model.group_matcher(coarse=False)
+        pairs = [
+            (
+                timm.optim.param_groups_weight_decay(model, 0.05, no_weight_decay_list=kept),
+                contrib.param_groups_weight_decay(tree, 0.05, no_weight_decay_list=kept),
+            ),
+            (
+                timm.optim.param_groups_layer_decay(model, 0.05, kept, layer_decay=0.7),
+                contrib.param_groups_layer_decay(
+                    tree, 0.05, kept, layer_decay=0.7, group_matcher=matcher
+                ),
+            ),
+        ]
+        for theirs, ours in pairs:
+            expected = {_hashable(g, [names[id(p)] for p in g["params"]]) for g in theirs}
+            found = {_hashable(g, [p.replace("/", ".") for p in g["params"]]) for g in ours}
+            if expected != found:
+                apart.append(model_name)
+    return apart
+
+
+def _hashable(group, names):
+    return (*sorted((k, v) for k, v in group.items() if k != "params"), tuple(sorted(names)))
+
+
 def recorded_schedules() -> dict:
     """By schedule of timm's, what tells its rates from others, and its state dict at the end."""
     found = {}
@@ -182,6 +227,14 @@ def recorded_schedules() -> dict:
     return found
 
 
+def is_installed(case: Case) -> bool:
+    try:
+        case.theirs()
+    except ImportError:
+        return False
+    return True
+
+
 def versions(cases) -> str:
     packages = dict.fromkeys(["torch", *(case.package for case in cases)])
     found = []
@@ -193,37 +246,101 @@ def versions(cases) -> str:
     return ", ".join(found)
 
 
+class Distances(NamedTuple):
+    """How far a configuration is: float64 runs, relative, and steps, in units."""
+
+    case: Case
+    run64: float
+    over_and_back: float
+    step32: float
+    foreach32: float
+    step16: float
+    foreach16: float
+
+    @property
+    def held(self) -> bool:
+        units, low_units, _ = self.case.bounds
+        held = max(self.run64, self.over_and_back) <= FLOAT64
+        held = held and self.step32 <= max(units, self.foreach32)
+        return held and self.step16 <= max(low_units, self.foreach16)
+
+    def __str__(self):
+        units, low_units, _ = self.case.bounds
+        far = (f"{self.run64:.1e}", f"{self.over_and_back:.1e}")
+        steps = (f"{self.step32:.2g} of {units}", f"{self.step16:.2g} of {low_units}")
+        return " | ".join([repr(self.case), *far, *steps])
+
+
+def distances(case: Case, steps: int) -> Distances:
+    with contextlib.redirect_stdout(io.StringIO()):  # Prodigy prints
+        of32 = steps_apart(case, np.float32, steps)
+        of16 = steps_apart(case, ml_dtypes.bfloat16, steps // 4)
+        return Distances(case, run64(case, steps), resumed(case), *of32, *of16)
+
+
+def summary(found) -> str:
+    """A table of classes, with the worst of each's configurations."""
+    lines = [
+        "| package | class | here | configurations | float64 run | over and back | float32 step "
+        "| bfloat16 step |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    by_class = {}
+    for row in found:
+        by_class.setdefault((row.case.package, row.case.name), []).append(row)
+    for (package, name), rows in sorted(by_class.items(), key=lambda item: str(item[0]).lower()):
+        here = rows[0].case.reference.optimizer.__name__
+        far = [max(getattr(row, field) for row in rows) for field in Distances._fields[1:]]
+        cells = (f"{far[0]:.0e}", f"{far[1]:.0e}", f"{far[2]:.2g}", f"{far[4]:.2g}")
+        lines.append(" | ".join([f"| {package}", name, f"`{here}`", str(len(rows)), *cells]) + " |")
+    return "\n".join(lines)
+
+
+def written(document: str, table: str, named: str) -> str:
+    """Return the document with another table between its marks."""
+    before, _, rest = document.partition(MARKS[0])
+    return f"{before}{MARKS[0]}\n\n{named}.\n\n{table}\n\n{MARKS[1]}{rest.partition(MARKS[1])[2]}"
+
+
+def schedules_apart() -> list[str]:
+    """Which of timm's schedules are not, to the bit, those that were recorded."""
+    found, expected = recorded_schedules(), json.loads(RECORDED_SCHEDULES.read_text())
+    return [name for name, of in found.items() if of["digest"] != expected[name]["digest"]]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="a part of a case's name")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--record", action="store_true", help="write what the tests compare with")
+    parser.add_argument("--write", action="store_true", help="write the table in docs/contrib.md")
     arguments = parser.parse_args()
-    cases = [case for case in CASES if arguments.only.lower() in repr(case).lower()]
+    chosen = [case for case in CASES if arguments.only.lower() in repr(case).lower()]
+    cases = [case for case in chosen if is_installed(case)]
+    for package in dict.fromkeys(case.package for case in chosen if case not in cases):
+        print(f"{package} is not installed: left out")
     print(versions(cases))
     if arguments.record:
         RECORDED.write_text(json.dumps(recorded(cases), indent=0) + "\n")
         RECORDED_SCHEDULES.write_text(json.dumps(recorded_schedules(), indent=0) + "\n")
         return 0
     print(
-        f"| configuration | float64, {arguments.steps} steps | over and back | float32 | bfloat16 |"
+        f"| configuration | float64, {arguments.steps} steps | over and back | float32, units "
+        "| bfloat16, units |\n|---|---|---|---|---|"
     )
-    print("|---|---|---|---|---|")
-    broken = 0
+    found = []
     for case in cases:
-        far64 = run64(case, arguments.steps)
-        far32, spread = steps_apart(case, np.float32, arguments.steps)
-        far16, spread16 = steps_apart(case, ml_dtypes.bfloat16, arguments.steps // 4)
-        over = resumed(case)
-        held = max(far64, over) <= FLOAT64 and far32 <= max(FLOAT32, spread)
-        held = held and far16 <= max(BFLOAT16, spread16)
-        broken += not held
-        mark = "" if held else " **broken**"
-        row = (
-            f"{far64:.1e} | {over:.1e} | {far32:.2g} / {spread:.2g} | {far16:.2g} / {spread16:.2g}"
-        )
-        print(f"| {case!r}{mark} | {row} |", flush=True)
-    return int(broken > 0)
+        found.append(distances(case, arguments.steps))
+        print(f"| {found[-1]} |", flush=True)
+    print(f"\n{summary(found)}")
+    broken = [repr(row.case) for row in found if not row.held]
+    if not arguments.only:
+        broken += [f"groups of {name}" for name in groups_apart()] + schedules_apart()
+        print(f"\ngroups of {', '.join(MODELS)}, and {len(TIMM)} schedules of timm: compared")
+    if arguments.write:
+        DOCUMENT.write_text(written(DOCUMENT.read_text(), summary(found), versions(cases)))
+    print("\n".join(["", *(f"beyond its bound: {name}" for name in broken)]))
+    return int(bool(broken))
 
 
 if __name__ == "__main__":
