@@ -9,7 +9,15 @@ import torch
 
 import jaxopt_port as jp
 from jaxopt_port import interop
-from parity_tests.interop.whole_runs import STEPS, WRITERS, Run, distributed, trainers
+from parity_tests.interop.whole_runs import (
+    STEPS,
+    WRITERS,
+    Run,
+    compiled,
+    dinos,
+    distributed,
+    trainers,
+)
 
 LIKE = {
     "0": {"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(4)},
@@ -55,6 +63,14 @@ def test_the_next_steps_are_torchs(write, tmp_path, went_on):
     assert found.step == STEPS
     for name, want in went_on.items():
         assert got[name].tobytes() == want.tobytes(), name
+
+
+@pytest.mark.parametrize("write", [dinos, compiled], ids=lambda write: write.__name__)
+def test_a_wrappers_prefix_is_left_out_and_reported(write, tmp_path):
+    run = Run()
+    with pytest.warns(interop.CheckpointWarning, match="all names begin with '(module|_orig_mod)"):
+        found = interop.load(write(run, tmp_path))
+    assert list(found.params) == list(run.module.state_dict())
 
 
 def test_two_processes_pieces_are_put_together(tmp_path):
