@@ -33,7 +33,7 @@ def params_from_torch(
     leaf ``features/0/kernel``. `param_map` says how names and layouts are found.
 
     Args:
-        module: a ``torch.nn.Module`` or a state dict; its tensors may be on any device and of any
+        module: a ``torch.nn.Module``, a state dict, or what `load` returns; its tensors may be on any device and of any
             strides. Nothing is aliased.
         like: a tree that gives structure and shapes: an ``nnx.Module``, NNX state, pure or with
             Variables, Linen variables or their ``params``, nested dicts; the leaves may be
