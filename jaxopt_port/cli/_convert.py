@@ -82,8 +82,8 @@ def convert(
 
     SRC is looked at, whatever its name: files of torch.save, read without running what is in them,
     .safetensors, folders of a run (jaxopt-port show says what is in one). The name of DST says the
-    format: .pt, .pth, .bin and .ckpt are torch's; .safetensors is one file of parameters, optimizer,
-    scheduler and the rest; a folder is a model in shards with an index, parameters only.
+    format: .pt, .pth, .bin and .ckpt are torch's; .safetensors is one file of parameters,
+    optimizer, scheduler and the rest; a folder is a model in shards with an index, parameters only.
 
     File to file: jaxopt-port convert run.pt run.safetensors
 

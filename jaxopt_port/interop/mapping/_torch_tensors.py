@@ -113,7 +113,7 @@ def unwrapped(module: Any) -> Any:
         module = inner
 
 
-def _given(module: Any) -> Any:
+def tensors_given(module: Any) -> Any:
     """Return the parameters of a checkpoint, as `load` returns it; anything else as it is."""
     is_checkpoint = hasattr(module, "optimizers") and isinstance(module.params, Mapping)
     return module.params if is_checkpoint else module
@@ -126,7 +126,6 @@ def tensors_of(module: Any) -> list[TorchTensor]:
         TypeError: it is neither a torch module nor a mapping from names to tensors.
         ImportError: torch is missing, and something that is no mapping of arrays was given.
     """
-    module = _given(module)
     if isinstance(module, Mapping):
         return _tied(_of_state_dict(module))
     torch = import_torch()
@@ -140,7 +139,6 @@ def tensors_of(module: Any) -> list[TorchTensor]:
 
 def values_of(module: Any) -> dict[str, Any]:
     """Return the tensors of a module or a state dict by name, tied ones under each name."""
-    module = _given(module)
     if isinstance(module, Mapping):
         return dict(module)
     module = unwrapped(module)
