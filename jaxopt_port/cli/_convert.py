@@ -80,9 +80,10 @@ def convert(
 ) -> None:
     """Convert a checkpoint: from file to file, and between torch's layout and JAX's.
 
-    Formats, by name: .pt, .pth, .bin and .ckpt are torch's, read without running what is in them;
-    .safetensors is one file of parameters, optimizer, scheduler and the rest; a folder is a model
-    in shards with an index, as Hugging Face has it, parameters only.
+    SRC is looked at, whatever its name: files of torch.save, read without running what is in them,
+    .safetensors, folders of a run (jaxopt-port show says what is in one). The name of DST says the
+    format: .pt, .pth, .bin and .ckpt are torch's; .safetensors is one file of parameters,
+    optimizer, scheduler and the rest; a folder is a model in shards with an index, parameters only.
 
     File to file: jaxopt-port convert run.pt run.safetensors
 

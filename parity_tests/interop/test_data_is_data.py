@@ -218,12 +218,12 @@ HARM = {
 def test_a_file_made_to_do_harm(tmp_path, data, message):
     (tmp_path / "a").write_bytes(data)
     tracemalloc.start()
-    begun = time.perf_counter()
+    begun = time.process_time()
     with pytest.raises(ValueError, match=message):
         interop.load(tmp_path / "a")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert time.perf_counter() - begun < 5
+    assert time.process_time() - begun < 5
     assert peak < 3 * len(data) + (1 << 23)
 
 
@@ -313,7 +313,7 @@ def size_of(path):
 
 def read_in_bounds(path):
     tracemalloc.start()
-    begun = time.perf_counter()
+    begun = time.process_time()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", interop.CheckpointWarning)
@@ -322,7 +322,7 @@ def read_in_bounds(path):
         pass
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert time.perf_counter() - begun < 5
+    assert time.process_time() - begun < 5
     assert peak < 3 * size_of(path) + (1 << 20)  # what the reader itself takes
 
 

@@ -9,7 +9,15 @@ import torch
 
 import jaxopt_port as jp
 from jaxopt_port import interop
-from parity_tests.interop.whole_runs import STEPS, WRITERS, Run, distributed, trainers
+from parity_tests.interop.whole_runs import (
+    STEPS,
+    WRITERS,
+    Run,
+    compiled,
+    dinos,
+    distributed,
+    trainers,
+)
 
 LIKE = {
     "0": {"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(4)},
@@ -55,6 +63,14 @@ def test_the_next_steps_are_torchs(write, tmp_path, went_on):
     assert found.step == STEPS
     for name, want in went_on.items():
         assert got[name].tobytes() == want.tobytes(), name
+
+
+@pytest.mark.parametrize("write", [dinos, compiled], ids=lambda write: write.__name__)
+def test_a_wrappers_prefix_is_left_out_and_reported(write, tmp_path):
+    run = Run()
+    with pytest.warns(interop.CheckpointWarning, match="all names begin with '(module|_orig_mod)"):
+        found = interop.load(write(run, tmp_path))
+    assert list(found.params) == list(run.module.state_dict())
 
 
 def test_two_processes_pieces_are_put_together(tmp_path):
@@ -123,3 +139,37 @@ def test_a_part_alone_is_a_checkpoint(tmp_path, part):
     found = interop.load(tmp_path / part)
     held = (found.optimizers, found.schedulers, found.scaler, found.extra)
     assert sum(map(bool, held)) == 1
+
+
+def test_a_header_whose_length_looks_like_another_formats_mark(tmp_path):
+    """384 bytes begin with the mark of a pickle, 19280 with that of a zip file."""
+    for i, length in enumerate((384, 19280)):
+        path = tmp_path / f"model{i}"
+        interop.save(tmp_path / "a.safetensors", interop.Checkpoint({"w": np.ones(2)}))
+        data = (tmp_path / "a.safetensors").read_bytes()
+        size = int.from_bytes(data[:8], "little")
+        header = data[8 : 8 + size].rstrip()
+        assert len(header) <= 384, len(header)
+        path.write_bytes(length.to_bytes(8, "little") + header.ljust(length) + data[8 + size :])
+        assert list(interop.load(path).params) == ["w"]
+
+
+LOOSE = {
+    "a step that is a tensor": (lambda m: {"model": m, "step": torch.tensor(3)}, 3, []),
+    "one dict within": (lambda m: {"state": {"model": m, "iteration": 4}}, 4, ["iteration"]),
+    "something beside the tensors": (
+        lambda m: {**m, "_extra_state": {"a": 1}},
+        None,
+        ["_extra_state"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "step", "rest"), LOOSE.values(), ids=LOOSE)
+def test_what_is_what_in_looser_dicts(tmp_path, make, step, rest):
+    module = Run(0).module
+    torch.save(make(module.state_dict()), tmp_path / "a")
+    found = interop.load(tmp_path / "a")
+    assert list(found.params) == list(module.state_dict())
+    assert found.step == step
+    assert set(rest) <= set(found.extra)

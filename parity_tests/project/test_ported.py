@@ -12,7 +12,7 @@ QUICK = ("nanogpt", "yolov5", "trainer_lora")  # groups by shape, by hand, and a
 # Over the largest value of a tensor, after each of the steps; equal bits where nothing is said.
 BOUNDS = {
     # Sums of squares in another order, over the whole network.
-    **dict.fromkeys(("amp_accumulation", "fairseq", "nanogpt", "trainer_lora"), 1e-6),
+    **dict.fromkeys(("amp_accumulation", "ddpm", "fairseq", "nanogpt", "trainer_lora"), 1e-6),
     # The square root of torch's CPU build is not correctly rounded.
     **dict.fromkeys(("dcgan", "dino", "mae", "mnist", "plateau", "soft_actor_critic"), 1e-6),
     # Its products are rounded to bfloat16, now and then to a neighbour.

@@ -115,9 +115,15 @@ def contents_of(found: Mapping[Any, Any], keys: Mapping[str, str] | None) -> Con
         if network is not None:
             made.params = dict(rest.pop(network))
     made.optimizers = {name: by_indices(each) for name, each in made.optimizers.items()}
-    made.step = next((rest[k] for k in _STEPS if type(rest.get(k)) is int), None)
+    made.step = next((int(rest[k]) for k in _STEPS if _is_count(rest.get(k))), None)
     made.extra = rest
+    if not made.params and any(_is_tensor_of_layer(k, v) for k, v in rest.items()):
+        # A state dict with something besides, as _extra_state.
+        made.params = {k: rest.pop(k) for k in list(rest) if isinstance(rest[k], np.ndarray)}
     if not (made.params or made.optimizers or made.schedulers or made.scaler or given):
+        inner = [v for v in rest.values() if isinstance(v, Mapping)]
+        if len(inner) == 1 and _holds_parts(inner[0]):
+            return contents_of(inner[0], None)
         raise ValueError(
             "neither parameters nor an optimizer is recognised; if they are there, name them: "
             f'keys={{"params": …, "optimizer": …}}. {contents(found)}'
@@ -140,6 +146,20 @@ def _alone(found: Mapping[Any, Any]) -> Contents | None:
     if is_scheduler(found) and not any(is_params(v) or is_optimizer(v) for v in found.values()):
         return Contents(schedulers={"scheduler": dict(found)})
     return None
+
+
+def _is_count(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.shape == () and value.dtype.kind in "iu"
+    return type(value) is int
+
+
+def _is_tensor_of_layer(key: str, value: Any) -> bool:
+    return isinstance(value, np.ndarray) and key.rpartition(".")[2] in ("weight", "bias")
+
+
+def _holds_parts(found: Mapping[Any, Any]) -> bool:
+    return any(is_params(v) or is_optimizer(v) for v in found.values())
 
 
 def _take_named(made: Contents, rest: dict[str, Any], keys: Mapping[str, str]) -> None:

@@ -59,14 +59,18 @@ def load(path: str | os.PathLike[str], *, keys: Mapping[str, str] | None = None)
         return _of_folder(file, keys)
     with open(file, "rb") as opened:
         start = opened.read(16)
-    is_torchs = start[:2] == b"PK" or start[:1] == b"\x80" or file.suffix in TORCH_SUFFIXES
+    # First, since the length that it begins with may be spelled as the marks of the others are.
+    length = int.from_bytes(start[:8], "little")
+    is_tensors = start[8:9] == b"{" and length <= file.stat().st_size - 8
+    marked = start[:2] == b"PK" or start[:1] == b"\x80" or file.suffix in TORCH_SUFFIXES
+    is_torchs = marked and not is_tensors
     if keys is not None and not is_torchs:
         raise ValueError(f"{file}: keys are for files of torch's, which need not say what is what")
     if is_torchs:
         return _pt_files.read(file, keys)
     if file.name.endswith(".index.json"):
         return _pt_files.unwrapped(_sharded_files.read(file), str(file))
-    if file.suffix == ".safetensors" or start[8:9] == b"{":
+    if file.suffix == ".safetensors" or is_tensors:
         return _pt_files.unwrapped(_exchange_files.read(file), str(file))
     raise ValueError(
         f"{file}: it does not say what it is, by its contents or by its name; there are files of "

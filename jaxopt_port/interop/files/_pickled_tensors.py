@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import ml_dtypes
 import numpy as np
@@ -55,6 +55,9 @@ _NO_DENSE = (
 )
 
 
+BytesOf: TypeAlias = Callable[[str, int], Any]
+
+
 class Storage(Deferred):
     """The memory of tensors, which is found once all is read.
 
@@ -62,12 +65,10 @@ class Storage(Deferred):
         key: its name in the file.
         dtype: of its elements.
         count: how many it has, as the pickle says.
-        bytes_of: returns its bytes by its key.
+        bytes_of: returns its bytes by its key, of the number that is needed.
     """
 
-    def __init__(
-        self, key: str, dtype: np.dtype[Any], count: int, bytes_of: Callable[[str], Any]
-    ) -> None:
+    def __init__(self, key: str, dtype: np.dtype[Any], count: int, bytes_of: BytesOf) -> None:
         self.key, self.dtype, self.count = key, dtype, count
         self._bytes_of = bytes_of
 
@@ -77,8 +78,8 @@ class Storage(Deferred):
         Raises:
             ValueError: the file has another number of bytes.
         """
-        data: NDArray[np.uint8] = np.frombuffer(self._bytes_of(self.key), np.uint8)
         needed = self.count * self.dtype.itemsize
+        data: NDArray[np.uint8] = np.frombuffer(self._bytes_of(self.key, needed), np.uint8)
         if data.size != needed:
             raise ValueError(
                 f"the storage {self.key!r} has {data.size} bytes, and its tensors are made for "
@@ -90,7 +91,7 @@ class Storage(Deferred):
         return self.bytes().view(self.dtype)
 
 
-def storage_of(identifier: Any, bytes_of: Callable[[str], Any]) -> Storage:
+def storage_of(identifier: Any, bytes_of: BytesOf) -> Storage:
     """Return the storage that torch's persistent identifier names."""
     if not isinstance(identifier, tuple) or len(identifier) < 5 or identifier[0] != "storage":
         raise ValueError("its pickle refers to something that is no storage")

@@ -2,8 +2,8 @@
 
 A pickle is a program for a small machine. This one knows its instructions, and of the functions
 that a program may name only those in `_pickled_kinds.KINDS`, each of which makes a plain value of
-its arguments. Any other is kept as `Unread`, by its name. Time and memory are bounded by the size
-of the pickle: keys must be simple, and a value that stands in many places counts in each.
+its arguments. Any other is kept as `Unread`, by its name. Keys must be simple, so that time is
+bounded by the size of the pickle.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import pickletools
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -40,7 +41,9 @@ def read_pickle(
         ValueError: it is no pickle, or damaged.
     """
     try:
-        return _Machine(persistent, allowed or {}).run(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of escapes in a name
+            return _Machine(persistent, allowed or {}).run(file)
     except ValueError:
         raise
     except (IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:

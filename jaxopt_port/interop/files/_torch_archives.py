@@ -21,6 +21,7 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 # What deflate may unpack to: parameters hardly shrink, moments that are zero do.
 _DENSEST, _LEAST = 16, 1 << 26
+_DEFLATES = 1032  # the most that it can shrink anything
 
 
 def read_archive(path: Path) -> Any:
@@ -103,9 +104,16 @@ class _Archive:
             raise ValueError("it is of a big-endian machine; load and save it on a little-endian")
         return made
 
-    def _bytes(self, key: str) -> Any:
+    def _bytes(self, key: str, needed: int) -> Any:
         if key not in self._storages:
-            self._storages[key] = self._record(f"{self._folder}data/{key}")
+            name = f"{self._folder}data/{key}"
+            info = self._records.get(name)
+            if info is not None and info.file_size != needed:
+                raise ValueError(
+                    f"the storage {key!r} has {info.file_size} bytes, and its tensors are made for "
+                    f"{needed}"
+                )
+            self._storages[key] = self._record(name)
         return self._storages[key]
 
     def _record(self, name: str, default: bytes | None = None) -> Any:
@@ -117,6 +125,8 @@ class _Archive:
             return default
         if info.compress_type == zipfile.ZIP_STORED:
             return self._mapped(info)
+        if not info.file_size <= _DEFLATES * info.compress_size <= _DEFLATES * self._size:
+            raise ValueError(f"{name} cannot have {info.file_size} bytes")
         self._unpacked += info.file_size
         if self._unpacked > max(_LEAST, _DENSEST * self._size):
             raise ValueError(
@@ -151,7 +161,7 @@ def _read_pickles(path: Path, data: mmap.mmap) -> Any:
     held: dict[str, Any] = {}
 
     def storage(identifier: Any) -> Storage:
-        made = storage_of(identifier, lambda key: held.get(key, b""))
+        made = storage_of(identifier, lambda key, _: held.get(key, b""))
         if len(identifier) > 5 and identifier[5] is not None:
             raise ValueError("it has a view of a storage, as torch wrote before 0.4")
         return storages.setdefault(made.key, made)

@@ -10,7 +10,7 @@ from ._layer_differences import flax_parts, warn_of_differences
 from ._matching import Matcher
 from ._param_map import ParamMap
 from ._rules_by_hand import Layouts, LayoutsByHand, Rename, Renaming
-from ._torch_tensors import TorchTensor, tensors_of
+from ._torch_tensors import TorchTensor, tensors_given, tensors_of
 
 
 def param_map(
@@ -35,7 +35,8 @@ def param_map(
     at hand too, a `LayerDifferenceWarning` tells of settings under which they compute otherwise.
 
     Args:
-        module: a ``torch.nn.Module``, or a state dict, a mapping from names to tensors or arrays.
+        module: a ``torch.nn.Module``, a state dict, a mapping from names to tensors or arrays, or
+            what `load` returns.
         like: the JAX side: an ``nnx.Module``, NNX state, pure or with Variables, Linen variables
             (``{"params": …, "batch_stats": …}``) or their ``params``, any pytree; the leaves may be
             ``ShapeDtypeStruct``. Random states in it are passed over.
@@ -69,6 +70,7 @@ def param_map(
         0/bias    (2,)    0.bias      (2,)    as is
         0/kernel  (3, 2)  0.weight    (2, 3)  transposed (1, 0)
     """
+    module = tensors_given(module)
     flax_module = like if flax_module is None and is_nnx_module(like) else flax_module
     parts = flax_parts(flax_module, inputs)
     made, problems, renaming = matched_without_prefix(module, like, rename, layouts, strict, parts)

@@ -15,7 +15,7 @@ from ._mapping import matched_without_prefix, refuse_if
 from ._mapping import param_map as make_map
 from ._param_map import ParamMap
 from ._rules_by_hand import Layouts, Rename
-from ._torch_tensors import tensors_of, values_of
+from ._torch_tensors import tensors_given, tensors_of, values_of
 
 
 def params_from_torch(
@@ -33,8 +33,8 @@ def params_from_torch(
     leaf ``features/0/kernel``. `param_map` says how names and layouts are found.
 
     Args:
-        module: a ``torch.nn.Module`` or a state dict; its tensors may be on any device and of any
-            strides. Nothing is aliased.
+        module: a ``torch.nn.Module``, a state dict, or what `load` returns; its tensors may be on
+            any device and of any strides. Nothing is aliased.
         like: a tree that gives structure and shapes: an ``nnx.Module``, NNX state, pure or with
             Variables, Linen variables or their ``params``, nested dicts; the leaves may be
             ``ShapeDtypeStruct``.
@@ -61,6 +61,7 @@ def params_from_torch(
         >>> params_from_torch(module, like)["0"]["kernel"].shape
         (3, 2)
     """
+    module = tensors_given(module)
     made = param_map or make_map(module, like, rename=rename, layouts=layouts, strict=strict)
     leaves = made.from_torch(_with_known_names(made, _arrays(made, module, strict)), strict=strict)
     tree = state_of(like)

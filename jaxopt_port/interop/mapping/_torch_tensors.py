@@ -113,6 +113,12 @@ def unwrapped(module: Any) -> Any:
         module = inner
 
 
+def tensors_given(module: Any) -> Any:
+    """Return the parameters of a checkpoint, as `load` returns it; anything else as it is."""
+    is_checkpoint = hasattr(module, "optimizers") and isinstance(module.params, Mapping)
+    return module.params if is_checkpoint else module
+
+
 def tensors_of(module: Any) -> list[TorchTensor]:
     """List the parameters of a module, or of a state dict, in their order, then the buffers.
 
