@@ -188,7 +188,8 @@ def _constructed(scheduler: Any, optimizer: Any, of_torch: Mapping[Any, Any]) ->
     arguments = {
         field.name: _listed(getattr(scheduler, field.name))
         for field in dataclasses.fields(scheduler)
-        if field.name not in ("last_epoch", "schedulers")  # begun anew; then the state is loaded
+        # It is begun anew; then the state is loaded.
+        if field.name not in ("last_epoch", "schedulers") and field.metadata.get("torch", True)
     }
     if not hasattr(scheduler, "schedulers"):
         return cls(optimizer, **arguments)

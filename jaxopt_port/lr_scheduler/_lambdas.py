@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ Lambda: TypeAlias = Callable[[Any], Any]
 class _OfLambda(EpochScheduler):
     lr_lambda: Lambda | Sequence[Lambda]
     last_epoch: int = -1
-    total_steps: int | None = None
+    total_steps: int | None = field(default=None, metadata={"torch": False})
 
     def _check(self) -> None:
         steps = self.total_steps

@@ -4,10 +4,17 @@ import itertools
 import random
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
+import jaxopt_port as jp
+from jaxopt_port import lr_scheduler as lrs
+from jaxopt_port.verify.recipes._loops import TorchSchedulers
 from parity_tests.oracles.joining_groups import (
+    PARAMS,
+    STEPS,
     Joining,
     PortSide,
     port_run,
@@ -162,3 +169,67 @@ def test_what_torch_goes_on_with_goes_on_in_a_scan():
             assert saved == theirs.state_dict, name
         else:  # where torch refuses a step, the rates are NaN
             assert np.isnan(rates[len(expected) :]).all(), name
+
+
+SECOND = {
+    "a cosine after a step": (lambda s: s.StepLR(2, 0.5), lambda s: s.CosineAnnealingLR(20)),
+    "swa after a line": (lambda s: s.LinearLR(0.5), lambda s: s.SWALR(0.01, 4)),
+    "a cycle after a cosine": (lambda s: s.CosineAnnealingLR(30), lambda s: s.OneCycleLR(0.1, 20)),
+    "a function after a plain rate": (
+        lambda s: s.ExponentialLR(0.9),
+        lambda s: s.LambdaLR(lambda e: 0.9**e),
+    ),
+}
+
+
+@pytest.mark.parametrize("stepped", [False, True])
+@pytest.mark.parametrize("name", SECOND)
+def test_a_second_scheduler_after_a_group_has_joined(name, stepped):
+    """It takes the entries that the first has left; the group that joined has none."""
+    makes = SECOND[name]
+    tensors = [torch.nn.Parameter(torch.ones(1)) for _ in range(3)]
+    optimizer = torch.optim.SGD([{"params": [p]} for p in tensors[:2]], lr=0.3, momentum=0.9)
+    theirs = [makes[0](TorchSchedulers(optimizer))]
+    params = {k: jnp.ones(1) for k in "abc"}
+    groups = [{"params": "a"}, {"params": "b"}, {"params": "c", "frozen": True}]
+    tx = jp.SGD(groups, lr=0.3, momentum=0.9)
+    ours = [makes[0](lrs)]
+    state, own = ours[0].init(tx.init(params))
+    optimizer.step()
+    _, state = jp.step(tx, params, state, params)
+    theirs[0].step()
+    state, own = ours[0].step(state, own)
+    optimizer.add_param_group({"params": [tensors[2]], "lr": 0.02})
+    tx, state = jp.add_param_group(tx, state, params, {"params": "c", "lr": 0.02})
+    if stepped:
+        theirs[0].step()
+        state, own = ours[0].step(state, own)
+    entries = ours[0].param_groups(own)
+    assert all("initial_lr" in entry for entry in entries[:2])
+    assert entries[2:] == ([{}] if stepped else [])
+    second = makes[1](TorchSchedulers(optimizer))
+    state, own = makes[1](lrs).init(state, entries)
+    for _ in range(5):
+        second.step()
+        state, own = makes[1](lrs).step(state, own)
+        rates = [g["lr"] for g in jp.get_hyperparams(state) if "lr" in g]
+        assert rates == [g["lr"] for g in optimizer.param_groups]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_groups_that_rest_or_are_frozen_between_steps(compiled):
+    """A group that rests keeps its rate, as in torch; one that was built frozen has none."""
+    for name in ("cosine", "onecycle", "three deep", "swa"):
+        theirs = torch_run(CASES[name], ())
+        side = PortSide(CASES[name], ())
+        step = jax.jit(side.scheduler.step) if compiled else None
+        for i in range(6 if compiled else STEPS):
+            if i == 2:
+                side.state = jp.set_hyperparams(side.state, frozen=True, group=1)
+            if i == 4:
+                group = {"params": "d", "frozen": True}
+                side.tx, side.state = jp.add_param_group(side.tx, side.state, PARAMS, group)
+            if i == 5:
+                side.state = jp.set_hyperparams(side.state, frozen=False, group=1)
+            side.step(i, step)
+            np.testing.assert_array_equal(side.read(), theirs.rates[i + 1], err_msg=f"{name} {i}")
