@@ -13,9 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 
 import jaxopt_port as jp
-from jaxopt_port import kernels
+from jaxopt_port import interop, kernels
+from jaxopt_port.models import lenet
 
 from ._contender import Contender, LeftOutError
 from ._data import OPTIONS, STEPS_BEFORE_CHECK, arrays, sample
@@ -193,43 +195,47 @@ def _torchs(make: Callable[[], Any], params: Any) -> Any:
     """Return the parameters that torch begins with, where there is torch."""
     if importlib.util.find_spec("torch") is None:
         return params
-    from jaxopt_port import interop
-
     return interop.params_from_torch(make(), params)
+
+
+def _loss(network: str, batch: int, apply: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Return the loss of a network as a function of its parameters."""
+    if network == "LeNet":
+        inputs, labels = map(jnp.asarray, lenet_batch(batch))
+    else:
+        tokens = jnp.asarray(words(batch))
+        inputs, labels = tokens[:, :-1], tokens[:, 1:]
+
+    def loss(params: Any) -> Any:
+        logits = apply(params, inputs)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    return loss
+
+
+def _in_nnx(module: Any) -> tuple[Callable[..., Any], Any]:
+    """Return a module as a function of its parameters, and them."""
+    graph, params = nnx.split(module)
+    return lambda params, x: nnx.merge(graph, params)(x), params
 
 
 def _train(name: str, network: str, batch: int, low: bool = False) -> Contender:
     """Make a training step; if ``low``, in bfloat16, with parameters and updates in float32."""
-    from flax import nnx
-
-    from jaxopt_port.models import lenet
-
-    if network == "LeNet":
-        images, labels = map(jnp.asarray, lenet_batch(batch))
+    options = "SGD" if network == "LeNet" else "AdamW"
+    if network != "LeNet":
+        apply, params = _in_nnx(transformer_nnx())
+        make = transformer_torch
+    else:
+        make = lenet_torch
         if name.startswith("Linen"):
             linen = lenet.LinenLeNet()
-            params: Any = linen.init(jax.random.key(0), images)
-            apply: Callable[..., Any] = linen.apply
+            params = linen.init(jax.random.key(0), jnp.asarray(lenet_batch(batch)[0]))
+            apply = linen.apply
         else:
-            graph, params = nnx.split(lenet.LeNet(rngs=nnx.Rngs(0)))
-            apply = lambda params, x: nnx.merge(graph, params)(x)  # noqa: E731
-        params = _torchs(lenet_torch, params)
-        tx: Any = _OPTAX["SGD"]() if name.endswith("optax") else jp.SGD(**OPTIONS["SGD"])
-
-        def loss(params: Any) -> Any:
-            logits = apply(params, images)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-    else:
-        tokens = jnp.asarray(words(batch))
-        graph, params = nnx.split(transformer_nnx())
-        params = _torchs(transformer_torch, params)
-        tx = _OPTAX["AdamW"]() if name.endswith("optax") else jp.AdamW(**OPTIONS["AdamW"])
-
-        def loss(params: Any) -> Any:
-            logits = nnx.merge(graph, params)(tokens[:, :-1])
-            each = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
-            return each.mean()
+            apply, params = _in_nnx(lenet.LeNet(rngs=nnx.Rngs(0)))
+    params = _torchs(make, params)
+    tx = _OPTAX[options]() if name.endswith("optax") else getattr(jp, options)(**OPTIONS[options])
+    loss = _loss(network, batch, apply)
 
     update = (_by_update if name.endswith("optax") else _by_step)(tx)
 
@@ -271,6 +277,21 @@ def compile_seconds(name: str, leaves: int) -> float:
     jax.clear_caches()
     begun = time.process_time()
     jax.jit(form(tx), donate_argnums=(0, 1)).lower(params, state, params).compile()
+    return time.process_time() - begun
+
+
+def compile_training_seconds(name: str, network: str) -> float:
+    """Return the processor time of tracing and compiling a whole training step."""
+    is_lenet = network == "LeNet"
+    apply, params = _in_nnx(lenet.LeNet(rngs=nnx.Rngs(0)) if is_lenet else transformer_nnx(12))
+    ours = name == "jp.AdamW"
+    tx = jp.AdamW(**OPTIONS["AdamW"]) if ours else _OPTAX["AdamW"]()
+    update, loss = (_by_step if ours else _by_update)(tx), _loss(network, 8, apply)
+    state = tx.init(params)
+    jax.clear_caches()
+    begun = time.process_time()
+    step = jax.jit(lambda p, s: update(p, s, jax.grad(loss)(p)), donate_argnums=(0, 1))
+    step.lower(params, state).compile()
     return time.process_time() - begun
 
 

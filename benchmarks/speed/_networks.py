@@ -86,7 +86,7 @@ def transformer_torch() -> Any:
     return Decoder()
 
 
-def transformer_nnx() -> Any:
+def transformer_nnx(layers: int = TRANSFORMER["layers"]) -> Any:
     """Return the same decoder in Flax NNX, with weights of its own."""
     import jax
     import jax.numpy as jnp
@@ -116,7 +116,7 @@ def transformer_nnx() -> Any:
         def __init__(self) -> None:
             self.words = nnx.Embed(TRANSFORMER["vocabulary"], width, rngs=rngs)
             self.places = nnx.Embed(TRANSFORMER["length"], width, rngs=rngs)
-            self.blocks = nnx.List([Block() for _ in range(TRANSFORMER["layers"])])
+            self.blocks = nnx.List([Block() for _ in range(layers)])
             self.norm = norm()
             self.head = nnx.Linear(width, TRANSFORMER["vocabulary"], rngs=rngs)
 

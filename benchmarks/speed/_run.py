@@ -216,6 +216,22 @@ class Run:
                     )
                 )
 
+        self._compile_training()
+
+    def _compile_training(self) -> None:
+        names, rounds = ("optax.adamw", "jp.AdamW"), 1 if self._quick else 3
+        for network in ("LeNet",) if self._quick else ("LeNet", "decoder of 12 layers"):
+            times: dict[str, list[float]] = {name: [] for name in names}
+            for _ in range(rounds):
+                for name in names:
+                    worker = self._workers["jax"]
+                    times[name].append(worker("compile_training_seconds", name, network))
+            for name in names:
+                case = f"{network}, training step"
+                self.results.measurements.append(
+                    Measurement("compile", case, name, "s", *_spread(times[name]), turns=rounds)
+                )
+
     def _memory(self) -> None:
         for optimizer in LISTED[:2] if self._quick else OPTIONS:
             case = {"model": SMALL if self._quick else "ResNet-50", "optimizer": optimizer}

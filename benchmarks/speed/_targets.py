@@ -167,6 +167,13 @@ def _groups_and_compile(results: Results, add: Callable[[str, float | None, floa
             _ratio(results, "compile", "1000 leaves", name, "optax.adam"),
             1.0,
         )
+    for network in ("LeNet", "decoder of 12 layers"):
+        case = f"{network}, training step"
+        add(
+            f"compile, {case}: jp.AdamW / optax.adamw",
+            _ratio(results, "compile", case, "jp.AdamW", "optax.adamw"),
+            1.0,
+        )
     growth = _between(results, "compile", "jp.Adam", "1000 leaves", "300 leaves")
     add(
         "compile: jp.Adam's growth from 300 to 1,000 leaves / the leaves'",
