@@ -22,8 +22,8 @@ _CALLS |= {"custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
 # What only moves numbers about is done to both parts alike.
 _MOVES = {
     *("broadcast_in_dim", "concatenate", "copy", "dynamic_slice", "dynamic_update_slice"),
-    *("expand_dims", "gather", "reshape", "scatter", "select_n", "slice", "squeeze", "stack"),
-    *("stop_gradient", "transpose"),
+    *("expand_dims", "gather", "reshape", "reshard", "scatter", "select_n", "slice", "squeeze"),
+    *("stack", "stop_gradient", "transpose"),
 }
 _ARITHMETIC: dict[str, Callable[..., Any]] = {
     "abs": _pairs.absolute,

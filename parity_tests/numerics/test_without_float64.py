@@ -17,9 +17,7 @@ QUICK = [
     *("jp.step, SGD", "jp.step, AdamW", "in scan, LinearLR"),
     *("clipping, norm 2.0", "averaging, EMA"),
 ]
-# A step of parameters that are split is traced in JAX's types of a mesh, which jaxprs lose.
-WHOLE = [name for name in PROGRAMS if not name.startswith("split")]
-NAMES = [pytest.param(n, marks=[] if n in QUICK else pytest.mark.exhaustive) for n in WHOLE]
+NAMES = [pytest.param(n, marks=[] if n in QUICK else pytest.mark.exhaustive) for n in PROGRAMS]
 THIRD_PART = 2.0**-42  # of a number that a scheduler writes: the third float32 part and roundings
 
 
@@ -29,7 +27,7 @@ def drawn(arrays):
 
     def other(x):
         made = rng.standard_normal(x.shape) if x.ndim == 2 and x.size > 50 else x
-        return jnp.asarray(made, x.dtype)
+        return jax.device_put(np.asarray(made, x.dtype), x.sharding)
 
     return jax.tree.map(other, arrays)
 
