@@ -176,7 +176,7 @@ def test_what_is_added_up_is_added_up_over_all_groups(cls, options, static):
     groups = [{"params": "a"}, {"params": "b"}]
     assert np.array_equal(_stepped(cls(groups, **options), PARAMS), expected)
     other = [{"params": "a", static: not inspect.signature(cls).parameters[static].default}]
-    assert np.array_equal(_stepped(cls([*other, groups[1]], **options), PARAMS), expected)
+    assert np.array_equal(_stepped(cls([groups[1], *other], **options), PARAMS), expected)
     assert np.all(_stepped(cls(**options), {"b": PARAMS["b"]}) != expected)
 
 
