@@ -72,4 +72,4 @@ from ._timm_schedules import MultiStepLRScheduler as MultiStepLRScheduler
 from ._timm_schedules import PolyLRScheduler as PolyLRScheduler
 from ._timm_schedules import StepLRScheduler as StepLRScheduler
 from ._timm_schedules import TanhLRScheduler as TanhLRScheduler
-from ._timm_schedules import WSDLRScheduler as WSDLRScheduler
+from ._timm_wsd import WSDLRScheduler as WSDLRScheduler

@@ -23,6 +23,7 @@ RATIOS = (16, 3, "a quotient of two such norms, of gradients that a third has sc
 SIGNS = (8, 8, "the same, and it decides the sign of what is nearly zero")
 QUOTIENTS = (16, 2, "with momentum, the quotient and the buffer may cancel, as in torch's RMSprop")
 FLIPS = (4, 8, "a factor that torch rounds in its vector loop alone decides a sign in bfloat16")
+PRODUCTS = (1 << 20, 8, "products in bfloat16, five rounds of them, as in torch's own Muon")
 TAILS = (
     4,
     3,
@@ -324,6 +325,7 @@ CASES = [
         {"lr": 0.1, "weight_decay": 0.1},
         {"momentum": 0.6},
         left_out=("bias", "scalar"),
+        bounds=PRODUCTS,
     ),
     *of(
         "prodigyopt",

@@ -24,6 +24,12 @@ def test_sessions(document):
     assert doctest.testfile(str(DOCS / document), module_relative=False).failed == 0
 
 
+def test_contrib(capsys):
+    for example in examples("contrib.md"):
+        exec(compile(example, "contrib.md", "exec"), {"__name__": "contrib"})
+    assert capsys.readouterr().out == "[0.0, 0.0]\n"
+
+
 @pytest.mark.slow
 def test_verification(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
