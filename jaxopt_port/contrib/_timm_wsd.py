@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..lr_scheduler import Value, where
+from ..lr_scheduler.arithmetic import Value, where
 from ._timm_scheduler import MOVING, WARMING, NoiseRange, TimmScheduler
 
 _STABLE = ("constant", "rsqrt", "power")
