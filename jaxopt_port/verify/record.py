@@ -236,6 +236,30 @@ class TorchRun:
             _state_of(self._optimizer64, self._params64),
         )
 
+    def forward64(self, checked: Checked, batch: Any, calls: Callable[..., Any]) -> list[Any]:
+        """Return the output in float64 from the parameters of a step that was checked.
+
+        Args:
+            checked: of that step.
+            batch: of its evaluation, or a part of it.
+            calls: ``calls(function, args, kwargs)`` makes each call of a torch function.
+        """
+        named = (*self._params64.items(), *self._module64.named_buffers())
+        held = {name: value.data for name, value in named}
+        given = {**checked.params, **checked.buffers}
+        try:
+            for name, value in named:
+                if name in given:
+                    value.data = _widened(given[name].to(self._device), copies=True)
+                else:
+                    value.data = value.data.clone()
+            with torch.no_grad(), _all_float64(), _Through(calls):
+                made = self._output(self._module64, _mapped(lambda x: _widened(x.to(self._device)), batch))
+            return [x.detach().cpu() for x in _flattened(made)]
+        finally:
+            for name, value in named:
+                value.data = held[name]
+
     def snapshot(self) -> Any:
         """Return all that a step changes: values, both optimizers, scheduler, random numbers."""
         held: dict[str, Any] = {
@@ -517,6 +541,17 @@ class _Float64Mode(TorchFunctionMode):
             return torch.float64 if narrow else value
 
         return function(*map(wide, args), **{k: wide(v) for k, v in (kwargs or {}).items()})
+
+
+class _Through(TorchFunctionMode):
+    """Makes each call of a torch function through another."""
+
+    def __init__(self, calls: Callable[..., Any]) -> None:
+        super().__init__()
+        self._calls = calls
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self._calls(func, args, kwargs or {})
 
 
 @contextlib.contextmanager

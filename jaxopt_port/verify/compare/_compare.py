@@ -128,6 +128,7 @@ def compare(
             **flax_layers(jax_side, first),
         )  # fmt: skip
     notes = [f"{w.category.__name__}: {w.message}" for w in caught]
+    layers = [str(w.message) for w in caught if w.category.__name__ == "LayerDifferenceWarning"]
     names = Names(made, jax_side)
     checks = Checks(every, count)
     reference = TorchRun(torch_side, checks)
@@ -147,6 +148,7 @@ def compare(
         if isinstance(getattr(part, "momentum", None), float)
     }
     evidence = Evidence(jax_side, names, reference.optimizer_name, epoch, momenta)
+    evidence.layers = layers
     context = Context(reference, jax_side, names, evidence)
     stages = Stages(context, free, free_steps, large)
     if free is None:

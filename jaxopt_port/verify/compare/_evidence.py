@@ -18,6 +18,8 @@ from ._names import Array, Names, concrete, numpy_of
 from ._report import Cause
 
 Diagnosis = Callable[[], Cause | None]
+_HALVES = ("bfloat16", "float16")
+_EXAMPLES = 2
 
 
 class Evidence:
@@ -46,6 +48,7 @@ class Evidence:
         self._theirs: list[list[dict[str, float]]] = []
         self._ours: list[dict[str, dict[str, float]]] = []
         self._group_of: dict[str, int] = {}
+        self.layers: list[str] = []  # how layers differ, as the parameter map has found
 
     # ── what is noted in each step ─────────────────────────────────────────────────────────────
 
@@ -89,26 +92,40 @@ class Evidence:
 
     def forward(
         self,
+        context: Any,
+        evaluation: Any,
         given: tuple[Any, Any],
         batch: Any,
-        torchs: Sequence[Array],
-        yours: Array,
-        theirs: Array,
+        outputs: Sequence[Sequence[Array]],
+        which: int,
     ) -> Diagnosis:
-        """Of an output: parameters in other layouts are tried."""
+        """Of an output: other ways of torch's calls are tried, then parameters in other layouts."""
         params, model_state = given
-        exact = Model(self._side, wide=True, x64=True)
-        wanted = [np.array(x, np.float64) for x in torchs]
+        as_written = Model(self._side, wide=True, x64=True)
+        yours, wanted = ([np.array(x, np.float64) for x in outputs[i]] for i in (2, 3))
 
         def evaluate(leaves: Mapping[str, Array]) -> float:
             tree = self._names.tree_of(leaves)
-            output = concrete(exact.evaluate(tree, model_state, batch).output)
+            output = concrete(context.exact.evaluate(tree, model_state, batch).output)
             return max(_relative(a, b) for a, b in zip(output, wanted, strict=True))
 
         def diagnose() -> Cause | None:
-            leaves = _wide(self._names.leaves_of(params))
-            found = diagnosis.explain_output(np.array(yours), np.array(theirs))
-            return found or diagnosis.explain_forward(leaves, evaluate)
+            seen = context.exact.seen
+            plain = yours[which]
+            if set(seen.narrow) & set(_HALVES) and not seen.fixed:
+                plain = np.array(
+                    concrete(as_written.evaluate(params, model_state, batch).output)[which], np.float64
+                )
+            if found := diagnosis.explain_output(plain, wanted[which]):
+                return found
+            if found := _by_calls(context.reference, evaluation, yours, wanted):
+                return found
+            if found := diagnosis.explain_forward(_wide(self._names.leaves_of(params)), evaluate):
+                return found
+            halves = sorted(set(seen.narrow) & set(_HALVES))
+            if halves and _relative(yours[which], wanted[which]) < 1e-9:
+                return diagnosis.narrow_forward(halves[0])
+            return diagnosis.of_layers(self.layers)
 
         return diagnose
 
@@ -196,6 +213,37 @@ class Evidence:
         return lambda: diagnosis.explain_buffers(
             path.rpartition("/")[2], yours, torchs, old, momentum, self._size
         )
+
+
+def _by_calls(
+    reference: Any, evaluation: Any, yours: Sequence[Array], torchs: Sequence[Array]
+) -> Cause | None:
+    """Try torch's forward pass with other calls; on two examples where they are independent."""
+    if not hasattr(reference, "forward64"):
+        return None  # a trace
+    checked, batch = evaluation.checked, evaluation.batch
+    whole = [len(x) for x in yours if x.ndim]
+    part = jax.tree.map(lambda x: x[:_EXAMPLES] if x.ndim else x, batch)
+
+    def run(calls: Any, batch: Any = batch) -> list[Array]:
+        return concrete(reference.forward64(checked, batch, calls))
+
+    def plain(function: Any, args: Any, options: Any) -> Any:
+        return function(*args, **options)
+
+    few = [x[:_EXAMPLES] for x in torchs]
+    try:
+        made = run(plain, part)
+        alike = all(a.shape == b.shape and _relative(a, b) < 1e-12 for a, b in zip(made, few, strict=True))
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        alike = False
+    if alike and len(set(whole)) == 1:
+        mine = [x[:_EXAMPLES] for x in yours]
+        if any(_relative(a, b) > 1e-9 for a, b in zip(mine, few, strict=True)):
+            found = diagnosis.explain_by_calls(lambda calls: run(calls, part), mine, few)
+            return None if found is None else found[0]
+    found = diagnosis.explain_by_calls(run, yours, torchs)
+    return None if found is None else found[0]
 
 
 def _wide(leaves: Mapping[str, Array]) -> dict[str, Array]:

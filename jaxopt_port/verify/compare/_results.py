@@ -35,6 +35,7 @@ class Results:
         self._leaves: dict[tuple[str, str], LeafResult] = {}
         self._steps: dict[str, set[int]] = {stage: set() for stage in STAGES}
         self._suspects: dict[tuple[str, str], list[Found]] = {}
+        self._told: set[tuple[str, str]] = set()
 
     def see(
         self,
@@ -100,6 +101,17 @@ class Results:
                 self._convict(stage, leaf)
         else:
             self._suspects.pop((stage, leaf), None)
+
+    def add(self, divergence: Divergence, cause: Cause | None) -> None:
+        """Take in a divergence that is known already, and its cause."""
+        if (divergence.stage, divergence.leaf) not in self._told:
+            self._told.add((divergence.stage, divergence.leaf))
+            self.found.append(Found(divergence, float("inf"), lambda: cause))
+
+    def forget(self) -> None:
+        """Forget what was found, as the run goes back."""
+        self.found.clear()
+        self._told.clear()
 
     def compared(self, stage: str, step: int) -> None:
         """Note that a stage was compared, though nothing may have been worth a record."""
