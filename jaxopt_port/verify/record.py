@@ -236,13 +236,16 @@ class TorchRun:
             _state_of(self._optimizer64, self._params64),
         )
 
-    def forward64(self, checked: Checked, batch: Any, calls: Callable[..., Any]) -> list[Any]:
+    def forward64(
+        self, checked: Checked, batch: Any, calls: Callable[..., Any], flat: bool = True
+    ) -> Any:
         """Return the output in float64 from the parameters of a step that was checked.
 
         Args:
             checked: of that step.
             batch: of its evaluation, or a part of it.
             calls: ``calls(function, args, kwargs)`` makes each call of a torch function.
+            flat: whether it is returned as a list of CPU tensors.
         """
         named = (*self._params64.items(), *self._module64.named_buffers())
         held = {name: value.data for name, value in named}
@@ -255,10 +258,21 @@ class TorchRun:
                     value.data = value.data.clone()
             with torch.no_grad(), _all_float64(), _Through(calls):
                 made = self._output(self._module64, _mapped(lambda x: _widened(x.to(self._device)), batch))
-            return [x.detach().cpu() for x in _flattened(made)]
+            return [x.detach().cpu() for x in _flattened(made)] if flat else made
         finally:
             for name, value in named:
                 value.data = held[name]
+
+    def loss_gradients64(self, checked: Checked, batch: Any) -> list[Any]:
+        """Return the gradients in float64 of the loss in the outputs, of a step that was checked."""
+        wide = _mapped(lambda x: _widened(x.to(self._device)), batch)
+        made = self.forward64(checked, batch, lambda f, args, options: f(*args, **options), flat=False)
+        leaves = [x.requires_grad_() for x in _flattened(made)]
+        with _all_float64():
+            loss = self._side.loss(made, wide)
+            grads = torch.autograd.grad(loss, leaves, allow_unused=True)
+        zeros = (torch.zeros_like(x) for x in leaves)
+        return [(z if g is None else g).detach().cpu() for g, z in zip(grads, zeros, strict=True)]
 
     def snapshot(self) -> Any:
         """Return all that a step changes: values, both optimizers, scheduler, random numbers."""

@@ -258,6 +258,9 @@ class AfterStep:
             return
         if self._free_exact is None or self._free_torch is None or step >= self._free_steps:
             return
+        if context.results.found:  # what differs already explains where training leads
+            self._free_steps = 0
+            return
         torchs64 = names.by_path(self._free_torch.step(evaluation.batch, evaluation.options))
         self._free_exact.step(own_batch)
         yours64 = names.leaves_of(self._free_exact.stepper.params)

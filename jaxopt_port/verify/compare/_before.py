@@ -157,7 +157,7 @@ class BeforeStep:
             as_array(yours64),
             as_array(float(checked.loss64)),
         )
-        diagnosis = context.evidence.loss(yours64, float(checked.loss64), checked, batch)
+        diagnosis = context.evidence.loss(context, yours64, evaluation, exact, batch)
         self._see("loss", step, "loss", "", values, diagnosis)
 
     def _gradients(

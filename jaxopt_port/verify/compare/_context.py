@@ -37,6 +37,7 @@ class Context:
         narrow: whether that is less than float64.
         x64: whether JAX has float64 at all in this program.
         has_wide: whether your forward pass is to be had in float64.
+        finite: whether all that both sides have so far is.
         floor: what its float64 results may differ by, of their largest magnitude.
         reasons: why a stage is not compared, by stage.
         zero: leaves whose gradient is zero but for rounding; an optimizer may make any step of it.
@@ -52,7 +53,7 @@ class Context:
         self.exact = Model(side, wide=True, x64=True, own=self.dtype)
         self.results, self.curves, self.history = Results(), Curves(), History()
         self.has_wide = True
-        self.floor, self._said = FLOAT64, False
+        self.floor, self._said, self.finite = FLOAT64, False, True
         self.notes: list[str] = []
         self.zero: set[str] = set()
         self.reasons: dict[str, str] = {}
@@ -160,6 +161,7 @@ class Context:
         self, stage: str, step: int, leaf: str, name: str, measured: Measured, torchs: Array
     ) -> None:
         """Take in what is NaN or infinite on both sides: nothing can be compared there."""
+        self.finite = False
         odd = measured.both_nan + measured.both_infinite
         words = f"{odd} of {np.size(torchs)} elements are NaN or infinite on both sides"
         cause = Cause(

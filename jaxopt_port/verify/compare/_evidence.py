@@ -70,6 +70,10 @@ class Evidence:
         self._ours.append(ours)
         self._group_of = dict(group_of)
 
+    def group_of(self, path: str) -> int | None:
+        """Return torch's group of a leaf."""
+        return self._group_of.get(path)
+
     def truncate(self, steps: int) -> None:
         """Forget what came after a step, which will be run again."""
         del self._theirs[steps:], self._ours[steps:]
@@ -129,14 +133,26 @@ class Evidence:
 
         return diagnose
 
-    def loss(self, yours: float, theirs: float, checked: Any, batch: Any) -> Diagnosis:
-        """Of a loss."""
+    def loss(
+        self, context: Any, yours: float, evaluation: Any, output: Any, batch: Any
+    ) -> Diagnosis:
+        """Of a loss; ``output`` is torch's as a tree of your side's."""
+        as_written = Model(self._side, wide=True, x64=True)
 
         def diagnose() -> Cause | None:
+            checked = evaluation.checked
             outputs = [np.array(numpy_of(x), np.float64) for x in checked.output64]
             params = _wide(self._names.by_path(checked.params))
             arrays = [numpy_of(x) for x in jax.tree.leaves(batch)]
-            return diagnosis.explain_loss(yours, theirs, outputs, arrays, params)
+            gradients = None
+            if hasattr(context.reference, "loss_gradients64"):
+                mine = concrete(context.exact.loss_gradients(output, batch))
+                theirs = concrete(context.reference.loss_gradients64(checked, evaluation.batch))
+                gradients = (mine, theirs)
+            return diagnosis.explain_loss(
+                yours, float(checked.loss64), outputs, arrays, params,
+                as_written.loss_of(output, batch), gradients,
+            )  # fmt: skip
 
         return diagnose
 
@@ -180,13 +196,10 @@ class Evidence:
         return diagnose
 
     def update(self, history: History, path: str, step: int) -> Diagnosis:
-        """Of what an optimizer did."""
-
-        def diagnose() -> Cause | None:
-            found = history.of(path, self._optimizer, step, self._size, self._per_epoch)
-            return None if found is None else diagnosis.explain_update(found)
-
-        return diagnose
+        """Of what an optimizer did; it tells of later differences, too."""
+        return _OfUpdate(
+            lambda: history.of(path, self._optimizer, step, self._size, self._per_epoch)
+        )
 
     def state(
         self,
@@ -215,6 +228,26 @@ class Evidence:
         )
 
 
+class _OfUpdate:
+    """Finds the cause of an update, and those of what differs later though that is allowed for.
+
+    Attributes:
+        later: step and cause of each.
+    """
+
+    def __init__(self, history: Callable[[], diagnosis.UpdateHistory | None]) -> None:
+        self._history = history
+        self.later: list[tuple[int, Cause]] = []
+
+    def __call__(self) -> Cause | None:
+        found = self._history()
+        if found is None:
+            return None
+        (first, *later) = diagnosis.explain_updates(found) or [(found.first, None)]
+        self.later = [(step, cause) for step, cause in later if cause is not None]
+        return first[1]
+
+
 def _by_calls(
     reference: Any, evaluation: Any, yours: Sequence[Array], torchs: Sequence[Array]
 ) -> Cause | None:
@@ -240,10 +273,8 @@ def _by_calls(
     if alike and len(set(whole)) == 1:
         mine = [x[:_EXAMPLES] for x in yours]
         if any(_relative(a, b) > 1e-9 for a, b in zip(mine, few, strict=True)):
-            found = diagnosis.explain_by_calls(lambda calls: run(calls, part), mine, few)
-            return None if found is None else found[0]
-    found = diagnosis.explain_by_calls(run, yours, torchs)
-    return None if found is None else found[0]
+            return diagnosis.explain_by_calls(lambda calls: run(calls, part), mine, few)
+    return diagnosis.explain_by_calls(run, yours, torchs)
 
 
 def _wide(leaves: Mapping[str, Array]) -> dict[str, Array]:

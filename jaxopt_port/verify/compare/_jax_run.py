@@ -159,6 +159,14 @@ class Model:
             run = jax.jit(lifted(output, self._dtypes, Seen(), self._own, disturbed=True))
             return jax.tree.leaves(run(*map(in_float64, (params, model_state, batch))))
 
+    def loss_gradients(self, output: Any, batch: Any) -> list[Any]:
+        """Return the gradients of the loss in the output, a tree of arrays, in float64."""
+        with float64(True):
+            program, _ = _lifted_program(
+                "gradient of loss", _gradient_of, self._dtypes, self._own, self._side.loss
+            )
+            return jax.tree.leaves(program(in_float64(output), in_float64(batch)))
+
     def loss_of(self, output: Any, batch: Any) -> float:
         """Return the loss of an output, a tree of arrays."""
         with float64(self._x64):
@@ -171,6 +179,10 @@ class Model:
             else:
                 program = _program("loss", _of_output, self._side.loss)
             return float(program(output, batch))
+
+
+def _gradient_of(loss: Any) -> Callable[..., Any]:
+    return jax.grad(loss)
 
 
 def _of_output(loss: Any) -> Callable[..., Any]:

@@ -24,6 +24,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 MODEL = ("float32", "bfloat16", "float16")
 OPTIMIZER = ("float32",)
 
+# Their programs say how two numbers are combined; they are no calls.
+_WITH_A_RULE = ("reduce", "scatter", "select_and")
 _CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 _DTYPES = ("new_dtype", "dtype", "preferred_element_type", "out_dtype")
 # These read or make bits, or are no arithmetic of JAX: they keep their dtypes.
@@ -247,7 +249,7 @@ class _Lift:
             return [self._wide(x) for x in self._bind(equation, exact, params)]
         if name == "reduce_precision" and self._dtypes == MODEL:
             return given
-        for key in _CALLS:
+        for key in () if name.startswith(_WITH_A_RULE) else _CALLS:
             inner = params.get(key)
             if isinstance(inner, ClosedJaxpr):
                 return self.closed(inner, given)
@@ -257,10 +259,19 @@ class _Lift:
             key: np.dtype(np.float64) if key in _DTYPES and self._replaced(part) else part
             for key, part in params.items()
         }
+        if isinstance(inner := changed.get("update_jaxpr"), Jaxpr):
+            closed = self._retraced(inner, changed["update_consts"])
+            changed |= {"update_jaxpr": closed.jaxpr, "update_consts": tuple(closed.consts)}
         made = self._bind(equation, given, changed)
         if self._disturbed and name in _RANDOM:
             made = [~x if jnp.issubdtype(x.dtype, jnp.unsignedinteger) else x for x in made]
         return made
+
+    def _retraced(self, jaxpr: Any, constants: Sequence[Any]) -> Any:
+        """Return the program by which a scatter adds two numbers, for float64."""
+        wide = [np.float64 if self._replaced(_dtype(v)) else _dtype(v) for v in jaxpr.invars]
+        like = [jax.ShapeDtypeStruct(v.aval.shape, d) for v, d in zip(jaxpr.invars, wide, strict=True)]
+        return jax.make_jaxpr(lambda *given: self.run(jaxpr, constants, given))(*like)
 
     def _bind(self, equation: Any, given: list[Any], params: dict[str, Any]) -> list[Any]:
         made = equation.primitive.bind(*given, **params)

@@ -38,6 +38,16 @@ def clipping_ways(history: UpdateHistory) -> Iterator[ClippingWay]:
             "by the norm + 1e-6",
             remedy,
         )
+        for limit in LIMITS:
+            if abs(limit / most - 1) > 1e-4:
+                for eps in (1e-6, 0.0):
+                    also = "" if eps else ", and divides by the norm without torch's 1e-6"
+                    yield ClippingWay(
+                        "clip-limit",
+                        [min(1.0, limit / (h["total"] + eps)) if h["total"] else 1.0 for h in held],
+                        f"your side clips gradients to a norm of {limit:g}; torch to {most:.6g}{also}",
+                        "give both the same limit",
+                    )
     if any(h["factor"] < 1 - 1e-5 for h in held):
         yield ClippingWay(
             "clip-missing", [1.0] * len(held),

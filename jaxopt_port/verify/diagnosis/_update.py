@@ -12,7 +12,7 @@ from ..compare._report import Cause
 from ._algorithms import ALGORITHMS, Variation
 from ._clipping_ways import LIMITS, clipping_ways, ways_for_values
 from ._fitted_numbers import FittedNumbers, value_of
-from ._known_ways import known_ways
+from ._known_ways import KnownWay, known_ways
 from ._numbers import (
     low_precision,
     narrowed,
@@ -23,10 +23,17 @@ from ._numbers import (
     same,
     schedule_anew,
 )
+from ._other_optimizers import accumulations, another_optimizer
+from ._schedules import another_schedule
 from ._simulation import Hypothesis, Simulation
 from ._update_history import UpdateHistory, Wide
 
 _STARTS = (0.1, 1.0, 0.01, 1e-3, 0.0)
+# Steps that a cause is sought in, from where a difference begins.
+_LOOK = 6
+_MOST_FAULTS = 4
+# Of a step, what more than this part of is not explained is another difference.
+_ANOTHER = 1e-3
 
 
 class _Search:
@@ -40,7 +47,8 @@ class _Search:
     def run(self) -> Cause | None:
         for look in (
             self._rate_decay, self._schedule, self._single, self._options, self._gradients,
-            self._numbers, self._starts, self._one_sided, self._pairs,
+            self._numbers, self._starts, self._one_sided, self._accumulation, self._pairs,
+            self._another_schedule, self._another_optimizer,
         ):  # fmt: skip
             cause = look()
             if cause is not None:
@@ -96,11 +104,42 @@ class _Search:
                 "sign", "your side goes up the gradient; torch down (or the other way round)",
                 "give maximize the same value, and scale by minus the learning rate once", left,
             )  # fmt: skip
-        if found := self._scale(ratio, left):
-            return found
         if len(set(torchs)) > 1 and at > 0:
             return None
-        return number("lr", rates[at], torchs[at], left)
+        return self._factor(ratio, number("lr", rates[at], torchs[at], left), left)
+
+    def _factor(self, ratio: float, rate: Cause, left: float) -> Cause:
+        """Name what a rate that is so many times torch's may be instead, where that is as good."""
+        rivals = []
+        for name, factors, message, remedy in clipping_ways(self._history):
+            if name == "clip-limit":
+                tried = self._simulation.unexplained(Hypothesis(factor=self._relative(factors)))
+                if tried <= self._enough:
+                    rivals.append(Cause(name, message, remedy, tried))
+        same_as = self._simulation.unexplained(Hypothesis(factor=ratio))
+        size = self._history.batch_size
+        if same_as <= self._enough:
+            exactly = size > 1 and (same(ratio, size, 1e-5) or same(ratio, 1 / size, 1e-5))
+            words = "the sum" if ratio > 1 else "a mean of the mean"
+            rivals.append(
+                Cause(
+                    "gradient-scale",
+                    f"your side's gradients are {nice(ratio):.6g} times torch's"
+                    + (f", {words} over the batch of {size}" if exactly else ""),
+                    "take the mean over the batch, and over devices, once, as torch's side does",
+                    same_as,
+                )
+            )
+            if exactly:
+                rivals.append(rate)
+                rate = rivals.pop(-2)
+        if not rivals:
+            return rate
+        told = " or ".join(dict.fromkeys(c.message for c in (rate, *rivals)))
+        remedies = "; or ".join(dict.fromkeys(c.remedy for c in (rate, *rivals)))
+        return Cause(
+            rate.name, f"{told}: these cannot be told apart here", remedies, left, tuple(rivals)
+        )
 
     def _anew(self, rates: list[float], at: int) -> Cause | None:
         """Look for a schedule that begins again; the simulation may have begun after step 0."""
@@ -112,18 +151,9 @@ class _Search:
             return None
         return schedule_anew(first, rates[at], torchs[first])
 
-    def _scale(self, ratio: float, left: float) -> Cause | None:
-        """Return the cause of gradients that are this many times torch's."""
-        size = self._history.batch_size
-        if size > 1 and (same(ratio, size, 1e-5) or same(ratio, 1 / size, 1e-5)):
-            words = "the sum" if ratio > 1 else "a mean of the mean"
-            return Cause(
-                "gradient-scale",
-                f"your side's gradients are {nice(ratio):.6g} times torch's, {words} over the "
-                f"batch of {size}",
-                "take the mean over the batch once, as torch's side does", left,
-            )  # fmt: skip
-        return None
+    def _relative(self, factors: list[float]) -> list[float]:
+        """Return factors on what torch's clipping leaves of gradients."""
+        return [f / c if c else 0.0 for f, c in zip(factors, self._simulation.clip, strict=True)]
 
     def _single(self) -> Cause | None:
         tried = []
@@ -151,8 +181,7 @@ class _Search:
         """Look for gradients that are clipped, scaled or added up otherwise."""
         simulation, history = self._simulation, self._history
         for name, factors, message, remedy in clipping_ways(history):
-            relative = [f / c if c else 0.0 for f, c in zip(factors, simulation.clip, strict=True)]
-            left = simulation.unexplained(Hypothesis(factor=relative))
+            left = simulation.unexplained(Hypothesis(factor=self._relative(factors)))
             if left <= self._enough:
                 return Cause(name, message, remedy, left)
         for name, factors, message, remedy in ways_for_values(history):
@@ -183,10 +212,16 @@ class _Search:
                     "sign", "your side goes up the gradient; torch down",
                     "give maximize the same value on both sides", flipped,
                 )  # fmt: skip
-        for factor in {float(history.batch_size), 1.0 / max(1, history.batch_size)} - {1.0}:
-            left = simulation.unexplained(Hypothesis(factor=factor))
+        size = float(history.batch_size)
+        for factor in dict.fromkeys((size, 1 / max(1.0, size), 128.0, 1 / 128, 2.0, 0.5, 4.0, 0.25)):
+            left = simulation.unexplained(Hypothesis(factor=factor)) if factor != 1 else np.inf
             if left <= self._enough:
-                return self._scale(factor, left)
+                return Cause(
+                    "gradient-scale",
+                    f"your side's gradients are {nice(factor):.6g} times torch's",
+                    "take the mean over the batch, and over devices, once; divide by a loss scale",
+                    left,
+                )
         return None
 
     def _numbers(self) -> Cause | None:
@@ -245,6 +280,37 @@ class _Search:
                     )
         return None
 
+    def _accumulation(self) -> Cause | None:
+        history, simulation = self._history, self._simulation
+        if simulation.begin:
+            return None
+        for steps, words, made in accumulations(history, simulation):
+            left = simulation.left(made)
+            if left <= self._enough:
+                return Cause(
+                    "accumulation",
+                    f"your side takes one step in {steps}, of the {words} of {steps} gradients; "
+                    "torch takes each",
+                    "accumulate on both sides, or on neither: optax.MultiSteps, "
+                    "jp.accumulate_grads", left,
+                )  # fmt: skip
+        return None
+
+    def _another_schedule(self) -> Cause | None:
+        simulation = self._simulation
+        rates = simulation.fitted_rates(Variation())
+        if rates is None:
+            return None
+        left = simulation.unexplained(Hypothesis(rates=rates))
+        if left > self._enough:
+            return None
+        at = self._history.first - simulation.begin
+        found = another_schedule(rates, simulation.torch_rates, at, self._history.first)
+        return None if found is None else replace(found, unexplained=left)
+
+    def _another_optimizer(self) -> Cause | None:
+        return another_optimizer(self._history) if not self._simulation.begin else None
+
     def _pairs(self) -> Cause | None:
         """Look at two variations together, then at one with a number."""
         known = list(known_ways(self._history))
@@ -254,21 +320,33 @@ class _Search:
                 continue
             left = self._simulation.unexplained(Hypothesis(Variation(**a.change, **b.change)))
             if left <= self._enough:
-                both = Cause(
-                    a.name, f"{a.message}; and {b.message}", f"{a.remedy}; {b.remedy}", left
-                )
-                found.append((left, both))
+                second = Cause(b.name, b.message, b.remedy, left)
+                found.append((left, _both_of(a, second, left)))
+        for one in known:
+            for name, factors, message, remedy in clipping_ways(self._history):
+                changed = Hypothesis(Variation(**one.change), factor=self._relative(factors))
+                left = self._simulation.unexplained(changed)
+                if left <= self._enough:
+                    second = Cause(name, message, remedy, left)
+                    found.append((left, _both_of(one, second, left)))
         if found:
             return min(found, key=lambda pair: pair[0])[1]
         for one in known:
+            if cause := self._rates(Variation(**one.change)):
+                return _both_of(one, cause, cause.unexplained)
             for name, value, left in self._fits.all(Variation(**one.change)):
                 if left <= self._enough:
                     also = self._named(name, value, left) if name != "betas" else _SWAPPED
-                    return Cause(
-                        one.name, f"{one.message}; and {also.message}",
-                        f"{one.remedy}; {also.remedy}", left,
-                    )  # fmt: skip
+                    return _both_of(one, also, left)
         return None
+
+
+def _both_of(one: KnownWay, other: Cause, left: float) -> Cause:
+    """Return the cause that is two."""
+    return Cause(
+        one.name, f"{one.message}; and {other.message}", f"{one.remedy}; {other.remedy}", left,
+        (other,),
+    )  # fmt: skip
 
 
 _SWAPPED = Cause(
@@ -282,12 +360,66 @@ def _still(values: Wide, start: Wide) -> bool:
     return bool(np.all(values == start))
 
 
-def explain_update(history: UpdateHistory) -> Cause | None:
+def explain_updates(history: UpdateHistory) -> list[tuple[int, Cause | None]]:
     """Explain what your optimizer does otherwise than torch's, on one leaf.
 
     Returns:
-        The cause that explains all but a thousandth of the difference, or None.
+        Steps and causes, each of which explains all but a thousandth of the difference that begins
+        there once those before it are allowed for; None where no cause was found.
     """
+    found: list[tuple[int, Cause | None]] = []
+    base, now = Hypothesis(), history
+    for _ in range(_MOST_FAULTS):
+        part = now.until(now.first + _LOOK)
+        cause, hypothesis = _explained(part, base)
+        found.append((now.first, cause))
+        if hypothesis is None or hypothesis.rates is not None:
+            break
+        base = base.then(_whole(hypothesis, part, history))
+        following = _next(history, now.first, base)
+        if following is None:
+            break
+        now = following
+    return found
+
+
+def _whole(h: Hypothesis, part: UpdateHistory, history: UpdateHistory) -> Hypothesis:
+    """Return a hypothesis for all steps: its factors are those of a clipping, or one number."""
+    if isinstance(h.factor, (int, float)):
+        return h
+    before = {tuple(round(f, 12) for f in w.factors): w for w in clipping_ways(part)}
+    clip = Simulation(part).clip
+    own = tuple(round(f * c, 12) for f, c in zip(h.factor, clip, strict=True))
+    chosen = before.get(own)
+    for way in clipping_ways(history):
+        if chosen is not None and (way.name, way.message) == (chosen.name, chosen.message):
+            whole = Simulation(history).clip
+            factors = [f / c if c else 0.0 for f, c in zip(way.factors, whole, strict=True)]
+            return replace(h, factor=factors)
+    more = len(history.grads) - len(part.grads)
+    return replace(h, factor=[*h.factor, *[h.factor[-1]] * more])
+
+
+def _next(history: UpdateHistory, after: int, base: Hypothesis) -> UpdateHistory | None:
+    """Return the history from where what is known no longer explains your side."""
+    simulation = Simulation(history)
+    made, mine = simulation.run(base), simulation.yours
+    moved = [np.diff(x, axis=0) for x in (made, mine)]
+    for i in range(max(0, after - simulation.begin), len(mine) - 1):
+        gap = float(np.max(np.abs(moved[0][i] - moved[1][i])))
+        most = max(float(np.max(np.abs(moved[1][i]))), 1e-9 * float(np.max(np.abs(mine))))
+        if gap > _ANOTHER * most:
+            begun = history.torchs[: simulation.begin]
+            return replace(
+                history, torchs=np.concatenate([begun, made]), first=simulation.begin + i + 1
+            )
+    return None
+
+
+def _explained(
+    history: UpdateHistory, base: Hypothesis
+) -> tuple[Cause | None, Hypothesis | None]:
+    """Return the cause of the first difference, and what it is as a hypothesis."""
     mine, theirs = (
         _still(x[history.first :], (x[history.first - 1] if history.first else history.start))
         for x in (history.yours, history.torchs)
@@ -296,17 +428,22 @@ def explain_update(history: UpdateHistory) -> Cause | None:
         who = ("your side does not train this leaf", "torch does")
         if theirs:
             who = ("your side trains this leaf", "torch does not")
-        return Cause(
+        frozen = Cause(
             "frozen-leaf", f"{who[0]}; {who[1]}",
             "check requires_grad and the groups of torch's optimizer, and the selectors, masks or "
             "labels of yours",
         )  # fmt: skip
+        return frozen, None
     if history.optimizer not in ALGORITHMS or not np.all(np.isfinite(history.torchs)):
-        return _without_simulation(history)
-    simulation = Simulation(history)
+        return _without_simulation(history), None
+    simulation = Simulation(history, base)
     if not simulation.agrees:
-        return _without_simulation(history)
-    return _Search(history, simulation).run()
+        return _without_simulation(history), None
+    cause = _Search(history, simulation).run()
+    if cause is None:
+        return None, None
+    own = [h for left, h in simulation.explained if left == cause.unexplained]
+    return cause, own[-1] if own else None
 
 
 def _without_simulation(history: UpdateHistory) -> Cause | None:
@@ -323,7 +460,7 @@ def _without_simulation(history: UpdateHistory) -> Cause | None:
         return None
     ratio = float(np.dot(mine, theirs)) / square
     if float(np.max(np.abs(mine - ratio * theirs))) > 1e-6 * float(np.max(np.abs(mine))):
-        return None
+        return another_optimizer(history) if not history.first else None
     lr = float(history.options[history.first].get("lr", 0.0))
     if dtype := narrowed(ratio * lr, lr):
         return low_precision("lr", dtype, ratio * lr, lr)
