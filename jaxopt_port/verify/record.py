@@ -256,7 +256,7 @@ class TorchRun:
                     value.data = _widened(given[name].to(self._device), copies=True)
                 else:
                     value.data = value.data.clone()
-            with torch.no_grad(), _all_float64(), _Through(calls):
+            with torch.no_grad(), all_float64(), _Through(calls):
                 made = self._output(self._module64, _mapped(lambda x: _widened(x.to(self._device)), batch))
             return [x.detach().cpu() for x in _flattened(made)] if flat else made
         finally:
@@ -268,7 +268,7 @@ class TorchRun:
         wide = _mapped(lambda x: _widened(x.to(self._device)), batch)
         made = self.forward64(checked, batch, lambda f, args, options: f(*args, **options), flat=False)
         leaves = [x.requires_grad_() for x in _flattened(made)]
-        with _all_float64():
+        with all_float64():
             loss = self._side.loss(made, wide)
             grads = torch.autograd.grad(loss, leaves, allow_unused=True)
         zeros = (torch.zeros_like(x) for x in leaves)
@@ -379,7 +379,7 @@ class TorchRun:
             with torch.no_grad():
                 for name, buffer in self._module64.named_buffers():
                     buffer.copy_(before[name])
-            with _all_float64():
+            with all_float64():
                 output, loss = self._losses(self._module64, _mapped(_widened, batch))
                 torch.autograd.backward(loss)
             grads64 = _grads_of(self._params64)
@@ -569,7 +569,8 @@ class _Through(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def _all_float64() -> Iterator[None]:
+def all_float64() -> Iterator[None]:
+    """Turn what torch makes into float64: tensors, constants, casts."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:

@@ -104,6 +104,8 @@ class AfterStep:
     def _clipping(self, step: int, update: Any, grads: Mapping[str, Array]) -> None:
         context, names = self._context, self._context.names
         if context.side.clip is None or not update.clipped64:
+            if update.clipped64:
+                context.reasons["clipping"] = "your clipping is part of tx: see update"
             return
         yours, yours64 = (names.leaves_of(s.clipped) for s in (self._fed, self._fed_exact))
         torchs, torchs64 = (names.by_path(x) for x in (update.clipped, update.clipped64))
@@ -171,6 +173,7 @@ class AfterStep:
             Judgement(excess, bound, why),
             f"{name} is {mine:.9g}, torch's {theirs:.9g}",
             context.evidence.hyperparameter(name, path, step),
+            name,
         )
 
     def _updated(
@@ -189,7 +192,11 @@ class AfterStep:
         context.history.add(grads, clipped, yours64, torchs64, groups, group_of)
         context.results.compared("update", step)
         self._take_slack(torchs64)
-        far = [path for path in torchs64 if not near(yours64[path], torchs64[path])]
+        far = [
+            path
+            for path in torchs64
+            if not context.results.knows("update", path) and not near(yours64[path], torchs64[path])
+        ]
         if not (checks or far):
             return
         torchs, yours = names.by_path(update.params), names.leaves_of(self._fed.params)

@@ -33,6 +33,8 @@ _STARTS = (0.1, 1.0, 0.01, 1e-3, 0.0)
 # is no second fault yet.
 _LOOK = (12, 5)
 _MOST_FAULTS = 4
+# A factor of these on a leaf may come of its axes.
+_BY_MATRIX = ("Muon", "Adafactor")
 # Of a step, what more than this part of is not explained is another difference.
 _ANOTHER = 1e-3
 
@@ -470,7 +472,11 @@ def _without_simulation(history: UpdateHistory) -> Cause | None:
     ratio = float(np.dot(mine, theirs)) / square
     if float(np.max(np.abs(mine - ratio * theirs))) > 1e-6 * float(np.max(np.abs(mine))):
         return another_optimizer(history) if not history.first else None
+    if same(ratio, 1.0, 1e-5):
+        return None
     lr = float(history.options[history.first].get("lr", 0.0))
+    if history.optimizer in _BY_MATRIX and float(f"{ratio:.3g}") != nice(ratio):
+        return None  # the root of a quotient of axes, more likely: another layout
     if dtype := narrowed(ratio * lr, lr):
         return low_precision("lr", dtype, ratio * lr, lr)
     return number("lr", ratio * lr, lr)
