@@ -257,16 +257,20 @@ class TorchRun:
                 else:
                     value.data = value.data.clone()
             with torch.no_grad(), all_float64(), _Through(calls):
-                made = self._output(self._module64, _mapped(lambda x: _widened(x.to(self._device)), batch))
+                made = self._output(
+                    self._module64, _mapped(lambda x: _widened(x.to(self._device)), batch)
+                )
             return [x.detach().cpu() for x in _flattened(made)] if flat else made
         finally:
             for name, value in named:
                 value.data = held[name]
 
     def loss_gradients64(self, checked: Checked, batch: Any) -> list[Any]:
-        """Return the gradients in float64 of the loss in the outputs, of a step that was checked."""
+        """Return the gradients in float64 of the loss in the outputs of a checked step."""
         wide = _mapped(lambda x: _widened(x.to(self._device)), batch)
-        made = self.forward64(checked, batch, lambda f, args, options: f(*args, **options), flat=False)
+        made = self.forward64(
+            checked, batch, lambda f, args, options: f(*args, **options), flat=False
+        )
         leaves = [x.requires_grad_() for x in _flattened(made)]
         with all_float64():
             loss = self._side.loss(made, wide)

@@ -230,5 +230,7 @@ def told(fault: Unseen) -> Told:
     right = [(stage, name) for stage, names in fault.causes for name in names.split("|")]
     wrong = sum(name is not None and (stage, name) not in right for stage, name in said)
     stages = {stage for stage, _ in said}
-    words = "; ".join(f"{d.step} {d.stage}: {n}" for d, (_, n) in zip(made.found, said, strict=True))
+    words = "; ".join(
+        f"{d.step} {d.stage}: {n}" for d, (_, n) in zip(made.found, said, strict=True)
+    )
     return Told(all(stage in stages for stage, _ in fault.causes), named, wrong, words or "nothing")

@@ -157,8 +157,10 @@ class AfterStep:
         rounding = _FLOAT32 * (8 + step / 4) if name == "lr" else _FLOAT32
         lifted = bool(self._fed_exact.seen.narrow) and not self._fed_exact.seen.inexact
         of_exact = _FLOAT64 if lifted else rounding
-        judged = max(((abs(x - theirs), of * scale) for x, of in ((mine, rounding), (exact, of_exact))),
-                     key=lambda pair: pair[0] / pair[1] if pair[1] else float(pair[0] > 0))
+        judged = max(
+            ((abs(x - theirs), of * scale) for x, of in ((mine, rounding), (exact, of_exact))),
+            key=lambda pair: pair[0] / pair[1] if pair[1] else float(pair[0] > 0),
+        )
         far, bound = judged
         excess = 0.0 if far == 0 else far / bound if bound else float("inf")
         if excess <= 1 and theirs and name == "lr":

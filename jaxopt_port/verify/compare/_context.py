@@ -18,7 +18,6 @@ from ._names import Array, Names
 from ._report import Cause, Curves, Divergence
 from ._results import Diagnosis, Results, as_array
 
-
 # What a constant of the model that float32 has rounded may do.
 _ROUNDED = 1e-6
 
@@ -59,7 +58,7 @@ class Context:
         self.reasons: dict[str, str] = {}
 
     def in_float64(self, given: tuple[Any, Any], batch: Any, narrow: Evaluated) -> Evaluated:
-        """Evaluate your side in float64; where that cannot be had, say so, and return ``narrow``."""
+        """Evaluate your side in float64; ``narrow``, with a note, where it cannot be."""
         if self.has_wide:
             try:
                 wide = self.exact.evaluate(*given, batch)
@@ -88,8 +87,8 @@ class Context:
         if seen.inexact:
             self.floor = _ROUNDED
             self.notes.append(
-                "a constant in it was rounded to float32, and what was meant is not known: forward, "
-                f"loss and gradients may differ by {_ROUNDED:g} of their largest"
+                "a constant in it was rounded to float32, and what was meant is not known: "
+                f"forward, loss and gradients may differ by {_ROUNDED:g} of their largest"
             )
 
     def cast(self, batch: Any) -> Any:

@@ -40,8 +40,8 @@ FREE = 1e-9
 RATIO = 8.0
 UNITS = 4.0
 # Optax has bias corrections and injected betas in float32, where torch has float64: in the first
-# steps that is a few 1e-5 of each step (1e-5 of a second moment throughout), and no fault of a port.
-# A number kept in bfloat16 is off by 1e-3.
+# steps that is a few 1e-5 of each step, of a second moment 1e-5 throughout: no fault of a port. A
+# number kept in bfloat16 is off by 1e-3.
 MOVED = 1e-4
 # Beside the largest gradient, in float64: the others' rounding is some 1e-16 of it.
 ZERO = 1e-10
@@ -203,7 +203,9 @@ class Measured:
             return Judgement(math.inf, 0.0, "in float64 too, one side alone is NaN or infinite.")
         gap, scale = self._gap64.largest, self._scale64.largest
         finer = float(np.finfo(np.float64).eps / ml_dtypes.finfo(dtype).eps)
-        bound = extra + floor * scale + (SAFETY * finer * self.spread if dtype != "float64" else 0.0)
+        bound = (
+            extra + floor * scale + (SAFETY * finer * self.spread if dtype != "float64" else 0.0)
+        )
         why = (
             f"with both sides in float64 the difference is still {gap:.3g} of at most "
             f"{scale:.3g}; rounding would leave {bound:.1g}."

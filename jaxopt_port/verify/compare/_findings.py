@@ -32,6 +32,7 @@ _SAME_LEAF = {
 # Stages whose leaves may each have a cause of their own.
 _BY_LEAF = ("parameters", "hyperparameters", "update", "state", "buffers", "data")
 _MOST = 24  # leaves that are diagnosed one by one
+_IN_VAIN = 2
 _ALIKE = 2  # of leaves of one kind, so many are asked first
 
 
@@ -44,10 +45,16 @@ def findings(context: Context) -> tuple[Divergence, ...]:
 
     told: list[Divergence] = []
     seen: set[tuple[str, str]] = set()
+    said: set[tuple[str, tuple[str, str] | None]] = set()
     for _, group in itertools.groupby(sorted(context.results.found, key=place), key=place):
         fresh = [f for f in group if not _explained(f.divergence, seen)]
         seen |= {(f.divergence.stage, _leaf(f.divergence)) for f in fresh}
-        told += _told(context, sorted(fresh, key=lambda f: -f.excess))
+        for one in _told(context, sorted(fresh, key=lambda f: -f.excess)):
+            key = (one.stage, _said(one.cause))
+            # A leaf of zeros, say, shows the same cause some steps later.
+            if one.cause is None or key not in said:
+                told.append(one)
+            said.add(key)
         if any(d.cause and d.cause.name in ("not-finite", "not-repeatable") for d in told):
             break  # nothing after it can be compared
     return tuple(sorted(told, key=lambda d: d.step))
@@ -75,7 +82,11 @@ def _told(context: Context, found: Sequence[Found]) -> Iterator[Divergence]:
         yield dataclasses.replace(found[0].divergence, cause=cause, leaves=leaves)
         yield from _later(found[0])
         return
-    causes = {i: _cause(found[i]) for i in _asked(context, found)}
+    causes: dict[int, Cause | None] = {}
+    for i in _asked(context, found):
+        causes[i] = _cause(found[i])
+        if len(causes) == _IN_VAIN and not any(causes.values()):
+            break  # a search in vain is dear
     if len({_said(cause) for cause in causes.values()}) > 1:
         causes |= {i: _cause(found[i]) for i in range(min(_MOST, len(found))) if i not in causes}
     clusters: dict[tuple[str, str] | None, list[int]] = {}

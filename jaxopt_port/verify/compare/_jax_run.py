@@ -135,7 +135,9 @@ class Model:
         self.seen = Seen()
         made = (_evaluator, side.apply, side.loss, self._has_state)
         if own:
-            self._evaluate, self.seen = _lifted_program("evaluate", made[0], self._dtypes, own, *made[1:])
+            self._evaluate, self.seen = _lifted_program(
+                "evaluate", made[0], self._dtypes, own, *made[1:]
+            )
         else:
             self._evaluate = _program("evaluate", *made)
 
@@ -221,7 +223,9 @@ class Stepper:
             # This library's optimizers have float64 numbers already, in parts of float32.
             lifts = wide and not _has_own_state(self.state)
             if lifts:
-                self._update, self.seen = _lifted_program("update", _updater, OPTIMIZER, "", *objects)
+                self._update, self.seen = _lifted_program(
+                    "update", _updater, OPTIMIZER, "", *objects
+                )
                 self.state = jax.tree.map(lambda x: widened(x, seen=self.seen), self.state)
             else:
                 self._update = _program("update", _updater, *objects, donates=given)

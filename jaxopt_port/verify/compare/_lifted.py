@@ -270,7 +270,9 @@ class _Lift:
     def _retraced(self, jaxpr: Any, constants: Sequence[Any]) -> Any:
         """Return the program by which a scatter adds two numbers, for float64."""
         wide = [np.float64 if self._replaced(_dtype(v)) else _dtype(v) for v in jaxpr.invars]
-        like = [jax.ShapeDtypeStruct(v.aval.shape, d) for v, d in zip(jaxpr.invars, wide, strict=True)]
+        like = [
+            jax.ShapeDtypeStruct(v.aval.shape, d) for v, d in zip(jaxpr.invars, wide, strict=True)
+        ]
         return jax.make_jaxpr(lambda *given: self.run(jaxpr, constants, given))(*like)
 
     def _bind(self, equation: Any, given: list[Any], params: dict[str, Any]) -> list[Any]:

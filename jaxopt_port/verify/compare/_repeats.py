@@ -41,7 +41,9 @@ def not_repeated(context: Context, given: Any, narrow: Evaluated, wide: Evaluate
 
 
 def _same(a: Any, b: Any) -> bool:
-    return all(np.array_equal(x, y, equal_nan=True) for x, y in zip(*map(concrete, (a, b)), strict=True))
+    return all(
+        np.array_equal(x, y, equal_nan=True) for x, y in zip(*map(concrete, (a, b)), strict=True)
+    )
 
 
 def _near(a: Any, b: Any) -> bool:

@@ -118,9 +118,9 @@ def _of_one(mine: Array, theirs: Array) -> Cause | None:
     if theirs.ndim == 1 and whole and (found := _labels(mine, theirs)):
         return found
     for axis in range(1, theirs.ndim):
-        if theirs.ndim > 1 and 1 < theirs.shape[axis] <= _MOST_CHANNELS:
-            if found := _by_channel(mine, theirs, axis):
-                return found
+        few = 1 < theirs.shape[axis] <= _MOST_CHANNELS
+        if few and (found := _by_channel(mine, theirs, axis)):
+            return found
     if theirs.size > 2 and np.ptp(theirs) > 0:
         scale, shift = np.polyfit(theirs.ravel(), mine.ravel(), 1)
         if np.allclose(scale * theirs + shift, mine, rtol=1e-5, atol=1e-6 * np.abs(mine).max()):

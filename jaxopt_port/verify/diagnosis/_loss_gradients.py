@@ -115,7 +115,8 @@ def _weighted(rows: Rows) -> Cause | None:
             else "weighs sequences otherwise than torch's"
         )
         return Cause(
-            "sequence-mean", f"your loss {words}; torch's takes the mean over all labels that count",
+            "sequence-mean",
+            f"your loss {words}; torch's takes the mean over all labels that count",
             "sum the losses of all labels that count, and divide by their number once",
         )  # fmt: skip
     if by := rows.by(labels):
@@ -138,7 +139,8 @@ def _positions(rows: Rows, more: Array, who: tuple[str, str]) -> Cause | None:
         return None
     return Cause(
         "ignored-labels",
-        f"{who[0]} loss counts position {', '.join(map(str, places))} of {length}; {who[1]} does not",
+        f"{who[0]} loss counts position {', '.join(map(str, places))} of {length}; {who[1]} does "
+        "not",
         "take the same positions on both sides",
     )
 
@@ -156,18 +158,21 @@ def _targets(rows: Rows) -> Cause | None:
     chances = rows.chances[valid]
     mine, theirs = rows.mine[valid], rows.theirs[valid]
     away = hot - 1 / classes
-    fits = [_fit(side, [chances - hot, away, rows.log_total[valid][:, None] * chances]) for side in (mine, theirs)]
+    fits = [
+        _fit(side, [chances - hot, away, rows.log_total[valid][:, None] * chances])
+        for side in (mine, theirs)
+    ]
     if fits[0] is None or fits[1] is None:
         return _other_labels(rows, valid, hot, fits[1])
     (a, b, c), (d, e, f) = fits
     smooth, penalty = (b / a, e / d), (c / (2 * a), f / (2 * d))
+    shown = [nice(s) if s > 1e-9 else 0.0 for s in smooth]
     if same(*penalty) or max(map(abs, penalty)) < 1e-12:
         return Cause(
             "label-smoothing",
-            f"your cross entropy has label smoothing {nice(smooth[0]) if smooth[0] > 1e-9 else 0:g}; "
-            f"torch's has {nice(smooth[1]) if smooth[1] > 1e-9 else 0:g}",
-            "optax.smooth_labels(labels, alpha) with torch's label_smoothing as alpha, and the mean "
-            "over the labels that count",
+            f"your cross entropy has label smoothing {shown[0]:g}; torch's has {shown[1]:g}",
+            "optax.smooth_labels(labels, alpha) with torch's label_smoothing as alpha, and the "
+            "mean over the labels that count",
         )  # fmt: skip
     more = penalty[0] - penalty[1]
     return Cause(
@@ -206,7 +211,8 @@ def _other_labels(rows: Rows, valid: Array, hot: Array, torchs: object) -> Cause
             return Cause(
                 "labels-shifted",
                 f"your loss takes each label from the position {which} it",
-                "shift inputs and labels against each other once: logits[:, :-1] with labels[:, 1:]",
+                "shift inputs and labels against each other once: logits[:, :-1] with "
+                "labels[:, 1:]",
             )
     by = {}
     for label, other in zip(labels, towards, strict=True):

@@ -83,18 +83,20 @@ def _not_finite(yours: float, torchs: float) -> Cause | None:
 
 def _of_size(ratio: float, output: Array) -> Cause | None:
     """Explain a sum for a mean, over all or over some axes."""
-    sizes: dict[str, int] = {}
-    for what, size in (
-        ("all elements of the output", output.size),
-        ("the examples of the batch", len(output) if output.ndim else 1),
-        ("all positions", int(np.prod(output.shape[:-1])) if output.ndim > 2 else 1),
-        ("what is in each example", output.size // len(output) if output.ndim > 1 else 1),
-        ("the last axis", output.shape[-1] if output.ndim > 1 else 1),
-        ("the axes between the first and the last",
-         int(np.prod(output.shape[1:-1])) if output.ndim > 2 else 1),
-    ):  # fmt: skip
-        if size > 1 and (same(ratio, size) or same(ratio, 1 / size)):
-            sizes[what] = size
+    n, last = len(output) if output.ndim else 1, output.shape[-1] if output.ndim > 1 else 1
+    known = {
+        "all elements of the output": output.size,
+        "the examples of the batch": n,
+        "all positions": output.size // last if output.ndim > 2 else 1,
+        "what is in each example": output.size // n if output.ndim > 1 else 1,
+        "the last axis": last,
+        "the axes between the first and the last": output.size // n // last,
+    }
+    sizes = {
+        what: size
+        for what, size in known.items()
+        if size > 1 and (same(ratio, size) or same(ratio, 1 / size))
+    }
     if not sizes:
         return None
     more, less = ("sum", "mean") if ratio > 1 else ("mean", "sum")

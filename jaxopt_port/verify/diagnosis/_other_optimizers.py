@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,13 +20,13 @@ from ._update_history import UpdateHistory, Wide
 
 _MOST_STEPS = 8
 _ENOUGH = 1e-4
+_SIZE = 64
 # Rules that go element by element, so that a sample of a leaf tells.
 _OURS = (
     "Adam", "AdamW", "SGD", "RAdam", "NAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "Rprop",
     "ASGD",
 )  # fmt: skip
-_OPTAX = ("lion", "adabelief", "yogi", "sign_sgd", "adan", "novograd", "sm3")
-_NAMES = {"learning_rate": "lr", "b1": "betas[0]", "b2": "betas[1]"}
+_OPTAX = ("lion", "adabelief", "yogi", "sign_sgd", "adan")
 
 
 def another_optimizer(history: UpdateHistory) -> Cause | None:
@@ -33,8 +34,8 @@ def another_optimizer(history: UpdateHistory) -> Cause | None:
     moved = np.diff(np.concatenate([history.start[None], history.yours]), axis=0)
     if not np.all(np.isfinite(moved)) or not np.any(moved):
         return None
-    for name, tx in _candidates(history):
-        made = _moved(tx, history)
+    for name, options in _candidates(history):
+        made = _moved(name, tuple(options.items()), history)
         square = float(np.vdot(made, made))
         if not square or not np.all(np.isfinite(made)):
             continue
@@ -52,21 +53,19 @@ def another_optimizer(history: UpdateHistory) -> Cause | None:
     return None
 
 
-def _candidates(history: UpdateHistory) -> Iterator[tuple[str, Any]]:
-    options = dict(history.options[0])
+def _candidates(history: UpdateHistory) -> Iterator[tuple[str, dict[str, Any]]]:
+    options = {
+        k: v for k, v in history.options[0].items() if isinstance(v, (int, float, tuple, bool))
+    }
     for name in _OURS:
         if name != history.optimizer:
-            yield name, _made(getattr(jp, name), {k: options.get(k) for k in options})
-    betas = options.get("betas", (None, None))
+            yield name, options
+    betas = options.get("betas")
+    decay = options.get("weight_decay") or 0.0
     for name in _OPTAX:
-        factory = getattr(optax, name, None) or getattr(optax.contrib, name, None)
-        if factory is None:
-            continue
-        decay = options.get("weight_decay") or 0.0
-        given = {"learning_rate": options["lr"], "weight_decay": decay}
-        for own in ({}, {"b1": betas[0], "b2": betas[1]}):
-            if None not in own.values():
-                yield name, _made(factory, {**given, **own})
+        for decays in ({"weight_decay": decay}, {}):
+            for own in ({}, {"b1": betas[0], "b2": betas[1]} if betas else {}):
+                yield name, {"learning_rate": options["lr"], **decays, **own}
 
 
 def _made(factory: Callable[..., Any], options: dict[str, Any]) -> Any:
@@ -83,27 +82,42 @@ def _made(factory: Callable[..., Any], options: dict[str, Any]) -> Any:
         return factory(**{rate: options.get("lr", options.get("learning_rate"))})
 
 
-def _moved(tx: Any, history: UpdateHistory) -> Wide:
+def _moved(name: str, options: tuple[tuple[str, Any], ...], history: UpdateHistory) -> Wide:
     """Return the steps that an optimizer makes of the gradients, its rate being torch's first."""
+    n = history.start.size
+
+    def padded(x: Wide) -> Any:  # to one size, so that a program serves all leaves
+        return jax.numpy.asarray(np.pad(x, (0, max(0, _SIZE - n))))
+
     with jax.enable_x64(True):
-        params: Any = jax.numpy.asarray(history.start)
-        state = tx.init(params)
-        step = jax.jit(tx.update)
+        tx, step = _program(name, options)
+        state = tx.init(padded(history.start))
         moved = []
         for i, grads in enumerate(history.grads):
             factor = history.clip[i]["factor"] if history.clip else 1.0
             sign = -1.0 if history.options[i].get("maximize") else 1.0
-            update, state = step(jax.numpy.asarray(sign * factor * grads), state, params)
-            params = params + update
-            moved.append(np.asarray(update))
+            # Decoupled decay goes by the parameters, and those are your side's.
+            params = padded(history.yours[i - 1] if i else history.start)
+            update, state = step(padded(sign * factor * grads), state, params)
+            moved.append(np.asarray(update)[:n])
     return np.array(moved)
+
+
+@functools.lru_cache(maxsize=64)
+def _program(name: str, options: tuple[tuple[str, Any], ...]) -> tuple[Any, Any]:
+    ours = name in _OURS
+    factory = getattr(jp, name) if ours else getattr(optax, name, None)
+    tx = _made(factory or getattr(optax.contrib, name), dict(options))
+    return tx, jax.jit(tx.update)
 
 
 def accumulations(
     history: UpdateHistory, simulation: Simulation
 ) -> Iterator[tuple[int, str, Wide]]:
     """Yield how many gradients are added up, in which words, and the parameters that gives."""
-    moved = np.any(np.diff(np.concatenate([history.start[None], history.yours]), axis=0) != 0, axis=1)
+    moved = np.any(
+        np.diff(np.concatenate([history.start[None], history.yours]), axis=0) != 0, axis=1
+    )
     steps = int(np.argmax(moved)) + 1
     if steps < 2 or not moved.any() or steps > _MOST_STEPS:
         return

@@ -29,7 +29,10 @@ def another_schedule(
     rises = [b > a for a, b in itertools.pairwise(mine) if not same(a, b, _SAME)]
     if sum(a != b for a, b in itertools.pairwise(rises)) > 1:
         return None  # rates that only sum up something else jump about
-    told = f"at step {step} your side's learning rate is {nice(mine[first]):.6g}, torch's {torchs[first]:.6g}"
+    told = (
+        f"at step {step} your side's learning rate is {nice(mine[first]):.6g}, torch's "
+        f"{torchs[first]:.6g}"
+    )
     lengths = [_cosine(rates) for rates in (mine, torchs)]
     if all(lengths):
         return Cause(
@@ -49,8 +52,8 @@ def another_schedule(
     decays = [_decay(rates) for rates in (mine, torchs)]
     if all(d is not None for d in decays):
         return Cause(
-            "schedule", f"your side's rate is multiplied by {nice(decays[0] or 0):.6g} a step, torch's "
-            f"by {nice(decays[1] or 0):.6g}: {told}",
+            "schedule", f"your side's rate is multiplied by {nice(decays[0] or 0):.6g} a step, "
+            f"torch's by {nice(decays[1] or 0):.6g}: {told}",
             "give both the same factor, and the same steps between two of it",
         )  # fmt: skip
     return Cause(
@@ -63,7 +66,12 @@ def _cosine(rates: Sequence[float]) -> int | None:
     """Return the length of a cosine from its peak to 0 of which these are steps."""
     # cos(w) of equal steps: (r[i-1] + r[i+1] - 2 c) / (2 (r[i] - c)), where c is half the peak.
     peak = max(rates)
-    if len(rates) < 3 or not peak or same(rates[0], rates[-1], _SAME) or not same(rates[0], peak, _SAME):
+    if (
+        len(rates) < 3
+        or not peak
+        or same(rates[0], rates[-1], _SAME)
+        or not same(rates[0], peak, _SAME)
+    ):
         return None
     fall = 2 * rates[1] / peak - 1
     if not -1 < fall < 1:

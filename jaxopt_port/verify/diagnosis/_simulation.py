@@ -221,7 +221,11 @@ class Simulation:
                 options = self.options(self._base, step)
                 sign = -1.0 if options.get("maximize") else 1.0
                 factor = self._base.factor
-                grad = sign * self._clipped(step) * (factor if isinstance(factor, (int, float)) else factor[step])
+                grad = (
+                    sign
+                    * self._clipped(step)
+                    * (factor if isinstance(factor, (int, float)) else factor[step])
+                )
                 ends = []
                 for rate in (0.0, 1.0):
                     trial = copy.deepcopy(state)
