@@ -104,13 +104,15 @@ def float64(on: bool = True) -> Iterator[None]:
 _SEEN: dict[tuple[str, _ById], Seen] = {}
 
 
-def _lifted_program(kind: str, make: Callable[..., Any], dtypes: Any, own: str, *objects: Any):  # type: ignore[no-untyped-def]
+def _lifted_program(
+    kind: str, make: Callable[..., Any], dtypes: Any, own: str, *objects: Any, traced: Any = ()
+) -> tuple[Any, Seen]:
     """Return a program that calculates in float64 throughout, and what its trace shows."""
-    key = (f"lifted {kind} {own} {dtypes}", _ById(*objects))
+    key = (f"lifted {kind} {own} {dtypes} {traced}", _ById(*objects))
     seen = _SEEN.setdefault(key, Seen())
 
     def made(*given: Any) -> Any:
-        return lifted(make(*given), dtypes, seen, own)
+        return lifted(make(*given), dtypes, seen, own, traced=traced)
 
     return _program(key[0], made, *objects), seen
 
@@ -223,9 +225,12 @@ class Stepper:
             # This library's optimizers have float64 numbers already, in parts of float32.
             lifts = wide and not _has_own_state(self.state)
             if lifts:
+                # Its state has the dtypes that its code goes by, though the values are float64.
+                leaves = jax.tree.leaves((self.params, self.state, self.params))
                 self._update, self.seen = _lifted_program(
-                    "update", _updater, OPTIMIZER, "", *objects
-                )
+                    "update", _updater, OPTIMIZER, "", *objects,
+                    traced=tuple(str(jnp.result_type(x)) for x in leaves),
+                )  # fmt: skip
                 self.state = jax.tree.map(lambda x: widened(x, seen=self.seen), self.state)
             else:
                 self._update = _program("update", _updater, *objects, donates=given)

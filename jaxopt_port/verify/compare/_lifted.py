@@ -59,6 +59,7 @@ def lifted(
     seen: Seen,
     own: str = "",
     disturbed: bool = False,
+    traced: Sequence[str] = (),
 ) -> Callable[..., Any]:
     """Return a function of float64 trees that calculates in float64 throughout.
 
@@ -68,11 +69,13 @@ def lifted(
         seen: is told what a trace shows.
         own: the dtype to trace it with where it does not take float64 (a carry that is float32).
         disturbed: whether all random bits are turned over.
+        traced: the dtypes of all leaves that it is traced with, where its state has its own.
     """
 
     def run(*arguments: Any) -> Any:
+        given = _like(arguments, traced) if traced else arguments
         try:
-            closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
+            closed, shape = jax.make_jaxpr(function, return_shape=True)(*given)
         except (TypeError, ValueError) as error:
             if not own:
                 raise
@@ -120,20 +123,19 @@ def meant(value: float) -> tuple[float, bool]:
 
 def _constants(value: float) -> Iterator[float]:
     """Yield what is near: roots of whole numbers, multiples of pi, and one over these."""
-    with np.errstate(all="ignore"):
-        for x, back in ((value, lambda y: y), (1 / value, lambda y: 1 / y)):
-            for whole, made in (
-                (round(x), lambda n: float(n)),
-                (round(x * x), lambda n: math.sqrt(n)),
-                (round(x * x * math.pi), lambda n: math.sqrt(n / math.pi)),
-                (round(x * x / math.pi), lambda n: math.sqrt(n * math.pi)),
-                (round(x / math.pi * 4), lambda n: n * math.pi / 4),
-                (round(math.exp(x)) if x < 9 else 0, lambda n: math.log(n)),
-            ):
-                if 0 < whole <= _WHOLE:
-                    exact = made(whole)
-                    if exact:
-                        yield back(exact)
+    for x, turned in ((value, False), (1 / value, True)):
+        kinds: tuple[tuple[float, Callable[[int], float]], ...] = (
+            (x, float),
+            (x * x, math.sqrt),
+            (x * x * math.pi, lambda n: math.sqrt(n / math.pi)),
+            (x * x / math.pi, lambda n: math.sqrt(n * math.pi)),
+            (x / math.pi * 4, lambda n: n * math.pi / 4),
+            (math.exp(min(x, 9.0)), lambda n: math.log(n)),
+        )
+        for near, made in kinds:
+            exact = made(round(near)) if 0.5 < near <= _WHOLE else 0.0
+            if exact:
+                yield 1 / exact if turned else exact
 
 
 def widened(x: Any, dtypes: Sequence[str] = OPTIMIZER, seen: Seen | None = None) -> Any:
@@ -156,6 +158,12 @@ def _as_meant(x: Any, seen: Seen | None) -> Any:
     if seen is not None:
         seen.inexact |= not clear
     return np.reshape(np.array([v for v, _ in found]), np.shape(x))
+
+
+def _like(arguments: Any, dtypes: Sequence[str]) -> Any:
+    leaves, structure = jax.tree.flatten(arguments)
+    shapes = [jax.ShapeDtypeStruct(jnp.shape(x), d) for x, d in zip(leaves, dtypes, strict=True)]
+    return jax.tree.unflatten(structure, shapes)
 
 
 def _cast_shape(x: Any, dtype: str) -> Any:
@@ -255,7 +263,7 @@ class _Lift:
                 return self.closed(inner, given)
             if isinstance(inner, Jaxpr) and not inner.constvars:
                 return self.run(inner, [], given)
-        changed = {
+        changed: dict[str, Any] = {
             key: np.dtype(np.float64) if key in _DTYPES and self._replaced(part) else part
             for key, part in params.items()
         }

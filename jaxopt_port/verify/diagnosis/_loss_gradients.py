@@ -7,6 +7,7 @@ count, how much, and towards what.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -164,7 +165,7 @@ def _targets(rows: Rows) -> Cause | None:
     ]
     if fits[0] is None or fits[1] is None:
         return _other_labels(rows, valid, hot, fits[1])
-    (a, b, c), (d, e, f) = fits
+    (a, b, c), (d, e, f) = fits[0], fits[1]
     smooth, penalty = (b / a, e / d), (c / (2 * a), f / (2 * d))
     shown = [nice(s) if s > 1e-9 else 0.0 for s in smooth]
     if same(*penalty) or max(map(abs, penalty)) < 1e-12:
@@ -214,7 +215,7 @@ def _other_labels(rows: Rows, valid: Array, hot: Array, torchs: object) -> Cause
                 "shift inputs and labels against each other once: logits[:, :-1] with "
                 "labels[:, 1:]",
             )
-    by = {}
+    by: dict[int, int] = {}
     for label, other in zip(labels, towards, strict=True):
         if by.setdefault(int(label), int(other)) != int(other):
             return None
@@ -245,7 +246,7 @@ def _kind(apart: Array, output: Array, target: Array, gradient: Array) -> str | 
             yield "the binary cross entropy of logits", lambda: 1 / (1 + np.exp(-output)) - target
         yield "the logarithm of the hyperbolic cosine", lambda: np.tanh(apart)
         for delta in (1.0, 0.5, 0.1, 2.0, 1 / 9):
-            yield f"Huber's with delta={delta:g}", lambda d=delta: np.clip(apart, -d, d)
+            yield f"Huber's with delta={delta:g}", functools.partial(np.clip, apart, -delta, delta)
 
     for name, made in kinds():
         part = made()

@@ -36,7 +36,7 @@ def argument(place: int, name: str, value: Any) -> Callable[[Call], Any]:
     return change
 
 
-def turned(order: tuple[int, int, int]) -> Callable[[Call], Any]:
+def turned(order: tuple[int, ...]) -> Callable[[Call], Any]:
     """Flatten after the axes were put in another order."""
 
     def change(call: Call) -> Any:

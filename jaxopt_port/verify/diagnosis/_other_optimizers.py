@@ -54,7 +54,7 @@ def another_optimizer(history: UpdateHistory) -> Cause | None:
 
 
 def _candidates(history: UpdateHistory) -> Iterator[tuple[str, dict[str, Any]]]:
-    options = {
+    options: dict[str, Any] = {
         k: v for k, v in history.options[0].items() if isinstance(v, (int, float, tuple, bool))
     }
     for name in _OURS:

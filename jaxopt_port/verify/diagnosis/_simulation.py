@@ -81,8 +81,8 @@ class Simulation:
         self._algorithm = ALGORITHMS[history.optimizer]
         self._clip, self._limits = _factors(history), limits(history)
         self._begin, self._state, self._p = 0, {}, history.start
-        base = self.run(Hypothesis())
-        gap = float(np.max(np.abs(base - history.torchs)))
+        torchs = self.run(Hypothesis())
+        gap = float(np.max(np.abs(torchs - history.torchs)))
         self._apart = float(np.max(np.abs(history.yours - history.torchs)))
         self.agrees = gap <= 1e-4 * self._apart
         # Float64 itself leaves a part of a difference that is small beside the parameter, and
@@ -94,7 +94,7 @@ class Simulation:
             state: dict[str, Any] = {}
             lead = history.first - 1
             self.run(Hypothesis(), state=state, end=lead)
-            self._begin, self._state, self._p = lead, state, base[lead - 1]
+            self._begin, self._state, self._p = lead, state, torchs[lead - 1]
         self.steps = len(history.grads) - self._begin
 
     def run(

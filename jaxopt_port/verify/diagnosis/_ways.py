@@ -14,6 +14,7 @@ _EPS = (1e-3, 1e-5, 1e-6, 1e-8, 1e-12)
 
 def ways() -> Iterator[Way]:
     """Yield what is tried, the likeliest first."""
+    names: tuple[str, ...]
     for kind, names, place in (
         ("LayerNorm", ("layer_norm",), 4),
         ("BatchNorm", ("batch_norm",), 7),
