@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._jax_side import JaxSide
-from ._lifted import MODEL, OPTIMIZER, Seen, lifted, widened
+from ._lifted import lifted
+from ._meant import MODEL, OPTIMIZER, Seen, widened
 
 
 class Evaluated(NamedTuple):
@@ -105,7 +106,13 @@ _SEEN: dict[tuple[str, _ById], Seen] = {}
 
 
 def _lifted_program(
-    kind: str, make: Callable[..., Any], dtypes: Any, own: str, *objects: Any, traced: Any = ()
+    kind: str,
+    make: Callable[..., Any],
+    dtypes: Any,
+    own: str,
+    *objects: Any,
+    traced: Any = (),
+    donates: Any = (),
 ) -> tuple[Any, Seen]:
     """Return a program that calculates in float64 throughout, and what its trace shows."""
     key = (f"lifted {kind} {own} {dtypes} {traced}", _ById(*objects))
@@ -114,7 +121,7 @@ def _lifted_program(
     def made(*given: Any) -> Any:
         return lifted(make(*given), dtypes, seen, own, traced=traced)
 
-    return _program(key[0], made, *objects), seen
+    return _program(key[0], made, *objects, donates=donates), seen
 
 
 class Model:
@@ -229,7 +236,7 @@ class Stepper:
                 leaves = jax.tree.leaves((self.params, self.state, self.params))
                 self._update, self.seen = _lifted_program(
                     "update", _updater, OPTIMIZER, "", *objects,
-                    traced=tuple(str(jnp.result_type(x)) for x in leaves),
+                    traced=tuple(str(jnp.result_type(x)) for x in leaves), donates=given,
                 )  # fmt: skip
                 self.state = jax.tree.map(lambda x: widened(x, seen=self.seen), self.state)
             else:
