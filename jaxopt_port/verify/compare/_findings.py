@@ -78,17 +78,19 @@ def _told(context: Context, found: Sequence[Found]) -> Iterator[Divergence]:
     leaves = tuple(dict.fromkeys(f.divergence.leaf for f in found))
     stage = found[0].divergence.stage
     if stage not in _BY_LEAF:
-        cause = _cause(found[0])
+        cause = _cause(context, found[0])
         yield dataclasses.replace(found[0].divergence, cause=cause, leaves=leaves)
         yield from _later(found[0])
         return
     causes: dict[int, Cause | None] = {}
     for i in _asked(context, found):
-        causes[i] = _cause(found[i])
+        causes[i] = _cause(context, found[i])
         if len(causes) == _IN_VAIN and not any(causes.values()):
             break  # a search in vain is dear
     if len({_said(cause) for cause in causes.values()}) > 1:
-        causes |= {i: _cause(found[i]) for i in range(min(_MOST, len(found))) if i not in causes}
+        causes |= {
+            i: _cause(context, found[i]) for i in range(min(_MOST, len(found))) if i not in causes
+        }
     clusters: dict[tuple[str, str] | None, list[int]] = {}
     for i in range(len(found)):
         key = _said(causes.get(i))
@@ -125,8 +127,20 @@ def _asked(context: Context, found: Sequence[Found]) -> list[int]:
     return asked
 
 
-def _cause(found: Found) -> Cause | None:
-    return None if found.diagnosis is None else found.diagnosis()
+def _cause(context: Context, found: Found) -> Cause | None:
+    """Return what explains it. A search that fails costs the name, not the report."""
+    if found.diagnosis is None:
+        return None
+    try:
+        return found.diagnosis()
+    except Exception as error:
+        at = found.divergence
+        context.notes.append(
+            f"the search for the cause of {at.stage} of {at.leaf} failed, which is a fault of this "
+            f"library ({type(error).__name__}: {(str(error).splitlines() or [''])[0]}); the place "
+            "is right all the same"
+        )
+        return None
 
 
 def _said(cause: Cause | None) -> tuple[str, str] | None:

@@ -84,7 +84,7 @@ class _Tries:
         self.calls.begin(*changed)
         try:
             made = self._forward(self.calls)
-        except (RuntimeError, ValueError, TypeError, IndexError):
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError):
             return math.inf  # it does not fit this network
         if len(changed) > self.calls.changed or len(made) != len(self._yours):
             return math.inf
