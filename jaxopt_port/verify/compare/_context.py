@@ -53,6 +53,7 @@ class Context:
         self.results, self.curves, self.history = Results(), Curves(), History()
         self.has_wide = True
         self.floor, self._said, self.finite = FLOAT64, False, True
+        self._habits: set[str] = set()
         self.notes: list[str] = []
         self.zero: set[str] = set()
         self.reasons: dict[str, str] = {}
@@ -134,6 +135,8 @@ class Context:
         measured = Measured(values, start if self.narrow and in_own_dtype else None)
         surely = measured.in_float64(self.dtype, floor, extra) if in_float64 else None
         likely = measured.in_own_dtype(zero) if self.narrow and in_own_dtype else None
+        if stage == "state" and measured.by_habit:
+            self._say_habit(leaf, measured.distance.relative)
         shown = values[2:] if in_float64 else values[:2]
         infinite = measured.both_infinite if stage != "forward" else 0  # logits may be masked
         if measured.both_nan or infinite:
@@ -149,6 +152,16 @@ class Context:
             likely=likely,
             diagnosis=diagnosis,
         )
+
+    def _say_habit(self, leaf: str, relative: float) -> None:
+        name = leaf.rpartition(" · ")[2]
+        if name not in self._habits:
+            self._habits.add(name)
+            self.notes.append(
+                f"your {name} is calculated less exactly than torch's, by up to {relative:.2g} of "
+                "its largest: numbers that Optax keeps in float32 (injected betas). In "
+                "float64 both are the same: no fault of the port"
+            )
 
     def not_finite_loss(self, step: int, loss: float) -> None:
         """Take in a loss of torch's that is NaN or infinite, whatever yours is at this step."""

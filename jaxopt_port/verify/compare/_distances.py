@@ -127,6 +127,7 @@ class Measured:
     Attributes:
         distance: between the two sides in the run's dtype.
         spread: how far both are from float64 in the run's dtype, together.
+        by_habit: whether only what frameworks keep in float32 lets the second rule pass it.
         both_nan: elements that are NaN on both sides.
         both_infinite: elements that are infinite on both sides.
     """
@@ -166,7 +167,7 @@ class Measured:
                 self._theirs.add(b - wide_t)
                 if began:
                     self._moved.add(wide_t - _wide(began[0]))
-        self.odd = odd
+        self.odd, self.by_habit = odd, False
         self.spread = self._ours.largest + self._theirs.largest
         absolute = math.inf if odd else gap.largest
         sample = np.concatenate(units) if units else np.zeros(1)
@@ -224,7 +225,9 @@ class Measured:
         if zero:
             return Judgement(0.0, ours, "it is zero but for rounding.")
         epsilon = float(ml_dtypes.finfo(self._dtype).eps)
-        bound = RATIO * theirs + UNITS * epsilon * self._scale64.rms + MOVED * self._moved.rms
+        strict = RATIO * theirs + UNITS * epsilon * self._scale64.rms
+        bound = strict + MOVED * self._moved.rms
+        self.by_habit = strict < ours <= bound
         why = (
             f"your side is {_quotient(ours, theirs):.3g} times as far from the float64 result as "
             f"torch's (root mean squares {ours:.3g} and {theirs:.3g}): it calculates less exactly."
