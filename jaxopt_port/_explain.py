@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +20,11 @@ from .engine import LayoutWarning, leaf_paths
 from .engine import step as take_step
 
 if TYPE_CHECKING:
-    from .interop import Entry, ParamMap
+    from .interop import ParamMap
     from .verify import Cause
 
 _ELEMENTS = 16  # of a leaf, where no parameters are given
+_MATRIX = (4, 6)  # likewise, of a group of matrices: Muon takes nothing else
 # The library's promise in float64 over 200 steps.
 _SAME = 1e-12
 
@@ -152,53 +152,58 @@ def explain(
             f"expected an optax.GradientTransformation, or a function that makes one, got "
             f"{type(tx).__name__}"
         )
-    groups, layouts = _leaves(optimizer, params, module, param_map)
+    leaves = _leaves(optimizer, params, module, param_map)
     rng = np.random.default_rng(seed)
-    start = {path: rng.normal(size=shape) for path, (_, shape) in groups.items()}
+    start = {path: rng.normal(size=leaf.shape) for path, leaf in leaves.items()}
     # Elements of many magnitudes: eps shows in small ones, clipping in large ones.
-    scales = {path: 10.0 ** rng.uniform(-7, 0.5, shape) for path, (_, shape) in groups.items()}
+    scales = {path: 10.0 ** rng.uniform(-7, 0.5, leaf.shape) for path, leaf in leaves.items()}
     grads = [
         {path: rng.normal(size=x.shape) * scales[path] for path, x in start.items()}
         for _ in range(steps)
     ]
-    owners = {path: group for path, (group, _) in groups.items()}
-    theirs = _in_torch(optimizer, owners, layouts, start, grads)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", LayoutWarning)
+    theirs = _in_torch(optimizer, leaves, start, grads)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LayoutWarning)  # said below, where it is the cause
         mine = _in_jax(tx, params, start, grads)
-    words = [str(w.message) for w in caught if issubclass(w.category, LayoutWarning)]
+    if any(leaf.entry is not None for leaf in leaves.values()):
+        as_here = {path: leaf._replace(entry=None) for path, leaf in leaves.items()}
+        other = _in_torch(optimizer, as_here, start, grads)
+    else:
+        other = theirs
     found = (
-        _difference(optimizer, path, group, start, grads, mine, theirs)
-        for path, (group, _) in groups.items()
+        _of_layout(optimizer, path, leaf, mine, theirs, other)
+        or _difference(optimizer, path, leaf.group, start, grads, mine, theirs)
+        for path, leaf in leaves.items()
     )
-    differences = (_laid_out(d, words) for d in found if d is not None)
-    return Explanation(type(optimizer).__name__, steps, tuple(differences))
+    return Explanation(type(optimizer).__name__, steps, tuple(d for d in found if d is not None))
 
 
-def _laid_out(difference: Difference, words: list[str]) -> Difference:
-    """Return a difference with the layout as its cause, where the optimizer has said so."""
-    if not any(f'"{difference.leaf}" (' in each for each in words):
-        return difference
-    from .verify import Cause
+class _Leaf(NamedTuple):
+    """torch's group of a leaf, its shape here, and its entry in the map of layouts."""
 
-    cause = Cause(
-        "transposed",
-        "your side sees the kernel as Flax has it; torch's optimizer, which is not the same in "
-        "every layout, as torch has it",
-        "tx = jaxopt_port.interop.in_torch_layout(tx, params, module)",
-    )
-    return dataclasses.replace(difference, cause=cause)
+    group: int
+    shape: tuple[int, ...]
+    entry: Any = None
+
+    def to_torch(self, array: NDArray[Any]) -> Any:
+        """Return a tensor of an array, in torch's layout: some rules go by rows and columns."""
+        import torch
+
+        own = array if self.entry is None else self.entry.to_torch(array)
+        return torch.from_numpy(np.array(own, order="C"))
+
+    def to_jax(self, tensor: Any) -> NDArray[Any]:
+        """Return an array of a tensor."""
+        own = tensor.detach().numpy()
+        return np.array(own if self.entry is None else self.entry.to_jax(own))
 
 
 def _leaves(
     optimizer: Any, params: Any, module: Any, param_map: ParamMap | None
-) -> tuple[dict[str, tuple[int, tuple[int, ...]]], dict[str, Entry]]:
-    """Return torch's group and the shape of each leaf, by path, and the tensors that they are.
-
-    Leaves of no group are left out.
-    """
+) -> dict[str, _Leaf]:
+    """Return torch's group and the shape of each leaf, by path; those of no group are left out."""
     if params is None:
-        return {str(i): (i, (_ELEMENTS,)) for i in range(len(optimizer.param_groups))}, {}
+        return {str(i): _Leaf(i, _of_one(g)) for i, g in enumerate(optimizer.param_groups)}
     if module is None:
         raise ValueError(
             "with params, give module= too, the optimizer's torch module: leaves are found by name"
@@ -212,49 +217,43 @@ def _leaves(
     owners = {
         entry.path: group_of.get(id(parameters.get(entry.torch_name))) for entry in made.entries
     }
-    found = {
-        path: (owner, shapes[path])
+    entries = {entry.path: entry for entry in made.entries}
+    return {
+        # A part of a tensor stands for itself.
+        path: _Leaf(owner, shapes[path], entries[path] if entries[path].rows is None else None)
         for path, owner in owners.items()
         if owner is not None and path in shapes
     }
-    # A part of a tensor stands for itself.
-    return found, {e.path: e for e in made.entries if e.path in found and e.rows is None}
+
+
+def _of_one(group: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the shape of the one leaf for a group: a matrix where all that it has are matrices."""
+    matrices = all(p.ndim == 2 for p in group["params"]) and group["params"]
+    return _MATRIX if matrices else (_ELEMENTS,)
 
 
 Series = list[dict[str, NDArray[np.float64]]]
 
 
 def _in_torch(
-    optimizer: Any,
-    group_of: dict[str, int],
-    layouts: Mapping[str, Entry],
-    start: dict[str, Any],
-    grads: Series,
+    optimizer: Any, leaves: Mapping[str, _Leaf], start: dict[str, Any], grads: Series
 ) -> Series:
     import torch
 
-    def there(path: str, leaf: NDArray[Any]) -> Any:
-        array = layouts[path].to_torch(leaf) if path in layouts else leaf
-        return torch.from_numpy(np.array(array, order="C"))
-
-    def back(path: str, tensor: Any) -> NDArray[Any]:
-        array = tensor.detach().numpy().copy()
-        return np.asarray(layouts[path].to_jax(array) if path in layouts else array)
-
-    tensors = {path: torch.nn.Parameter(there(path, x)) for path, x in start.items()}
+    tensors = {path: torch.nn.Parameter(leaves[path].to_torch(x)) for path, x in start.items()}
     groups = []
     for i, group in enumerate(optimizer.param_groups):
         options = {k: copy.deepcopy(v) for k, v in group.items() if k not in _OF_THE_GROUP}
-        held = [tensors[path] for path in tensors if group_of[path] == i]
+        held = [tensors[path] for path in tensors if leaves[path].group == i]
         if held:
             groups.append({**options, "params": held})
     copied = type(optimizer)(groups, **_first_options(optimizer))
     after: Series = []
     for given in grads:
         for path, grad in given.items():
-            tensors[path].grad = there(path, grad)
+            tensors[path].grad = leaves[path].to_torch(grad)
         copied.step()
-        after.append({path: back(path, p) for path, p in tensors.items()})
+        after.append({path: leaves[path].to_jax(p) for path, p in tensors.items()})
     return after
 
 
@@ -288,21 +287,44 @@ def _in_jax(tx: Any, params: Any, start: dict[str, Any], grads: Series) -> Serie
             return jax.tree.unflatten(structure, [jnp.asarray(full[path]) for path in paths])
 
         tree_of_params = tree(start)
-        try:
-            state = tx.init(tree_of_params)
-        except (ValueError, TypeError, KeyError) as error:
-            if params is None:
-                error.add_note(
-                    "explain made one small leaf for each of torch's groups, named 0, 1 and so on; "
-                    "where tx chooses leaves, give params= and module="
-                )
-            raise
         after: Series = []
+        state: Any = None
         for given in grads:
-            tree_of_params, state = take_step(tx, tree(given), state, tree_of_params)
+            try:
+                state = tx.init(tree_of_params) if state is None else state
+                tree_of_params, state = take_step(tx, tree(given), state, tree_of_params)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                if params is not None:
+                    raise
+                wrong = ValueError(
+                    "tx does not fit one small leaf for each of torch's groups, named 0, 1 and so "
+                    f"on: {str(error).splitlines()[0]}"
+                )
+                wrong.add_note("where tx chooses leaves (a mask, labels), give params= and module=")
+                raise wrong from error
             leaves = map(np.asarray, jax.tree.leaves(tree_of_params))
             after.append(dict(zip(paths, leaves, strict=True)))
     return after
+
+
+def _of_layout(
+    optimizer: Any, path: str, leaf: _Leaf, mine: Series, theirs: Series, other: Series
+) -> Difference | None:
+    """Return a difference that torch's optimizer has too, given the leaf in JAX's layout."""
+    from .verify import Cause
+
+    apart = [_apart(a[path], b[path]) for a, b in zip(mine, theirs, strict=True)]
+    if not any(apart) or any(_apart(a[path], b[path]) for a, b in zip(mine, other, strict=True)):
+        return None
+    name = type(optimizer).__name__
+    cause = Cause(
+        "transposed",
+        f"{name} goes by rows and columns; your side has the leaf in JAX's layout "
+        f"{leaf.shape}, torch in its own {leaf.entry.torch_shape}",
+        "tx = jaxopt_port.interop.in_torch_layout(tx, params, module)",
+    )
+    far = float(np.max(np.abs(mine[-1][path] - theirs[-1][path])))
+    return Difference(path, leaf.group, apart.index(True), far, cause)
 
 
 def _difference(

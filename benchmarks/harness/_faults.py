@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,3 +70,32 @@ def alarm(model: str, optimizer: str, seed: int, dtype: str, steps: int) -> str:
 
     report = unbroken(model, optimizer, seed, dtype, steps)
     return "" if report.ok else str(report)
+
+
+def unseen() -> Iterator[tuple[Any, Any]]:
+    """Yield each fault of the second held-out table, and what was said of it."""
+    from parity_tests.faults.unseen import UNSEEN, told
+
+    for fault in UNSEEN:
+        yield fault, told(fault)
+
+
+def right_ports(most: int) -> Iterator[tuple[tuple[str, str, str, str], str]]:
+    """Yield right ports, a seeded sample of at most so many, and what was found in each, or ""."""
+    from parity_tests.faults.idioms import idioms, right_port
+
+    every = idioms()
+    for case in random.Random(0).sample(every, min(most, len(every))):
+        report = right_port(*case)
+        yield case, "" if report.ok else str(report)
+
+
+def told_of(scored: list[tuple[Any, Any]]) -> str:
+    """Return the score of the second held-out table in words."""
+    causes = sum(len(fault.causes) for fault, _ in scored)
+    found = sum(told.found for _, told in scored)
+    named, wrong = (sum(told[i] for _, told in scored) for i in (1, 2))
+    return (
+        f"{len(scored)} trainings with {causes} faults, held out: {found} with all found where "
+        f"they are; {named} of the {causes} named, {wrong} named wrong"
+    )

@@ -50,6 +50,7 @@ def assert_same_training(
     lines += [f"  {e.index}: torch {e.torch:.9g}, yours {e.yours:.9g}" for e in first.elements]
     if len(first.leaves) > 1:
         lines.append(f"{len(first.leaves)} leaves differ there: {', '.join(first.leaves[:8])}")
+    lines += [f"Also at {other}" for other in result.found[1:]]
     if report is not None:
         target = Path(report)
         target.parent.mkdir(parents=True, exist_ok=True)

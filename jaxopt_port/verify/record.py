@@ -236,6 +236,48 @@ class TorchRun:
             _state_of(self._optimizer64, self._params64),
         )
 
+    def forward64(
+        self, checked: Checked, batch: Any, calls: Callable[..., Any], flat: bool = True
+    ) -> Any:
+        """Return the output in float64 from the parameters of a step that was checked.
+
+        Args:
+            checked: of that step.
+            batch: of its evaluation, or a part of it.
+            calls: ``calls(function, args, kwargs)`` makes each call of a torch function.
+            flat: whether it is returned as a list of CPU tensors.
+        """
+        named = (*self._params64.items(), *self._module64.named_buffers())
+        held = {name: value.data for name, value in named}
+        given = {**checked.params, **checked.buffers}
+        try:
+            for name, value in named:
+                if name in given:
+                    value.data = _widened(given[name].to(self._device), copies=True)
+                else:
+                    value.data = value.data.clone()
+            with torch.no_grad(), all_float64(), _Through(calls):
+                made = self._output(
+                    self._module64, _mapped(lambda x: _widened(x.to(self._device)), batch)
+                )
+            return [x.detach().cpu() for x in _flattened(made)] if flat else made
+        finally:
+            for name, value in named:
+                value.data = held[name]
+
+    def loss_gradients64(self, checked: Checked, batch: Any) -> list[Any]:
+        """Return the gradients in float64 of the loss in the outputs of a checked step."""
+        wide = _mapped(lambda x: _widened(x.to(self._device)), batch)
+        made = self.forward64(
+            checked, batch, lambda f, args, options: f(*args, **options), flat=False
+        )
+        leaves = [x.requires_grad_() for x in _flattened(made)]
+        with all_float64():
+            loss = self._side.loss(made, wide)
+            grads = torch.autograd.grad(loss, leaves, allow_unused=True)
+        zeros = (torch.zeros_like(x) for x in leaves)
+        return [(z if g is None else g).detach().cpu() for g, z in zip(grads, zeros, strict=True)]
+
     def snapshot(self) -> Any:
         """Return all that a step changes: values, both optimizers, scheduler, random numbers."""
         held: dict[str, Any] = {
@@ -341,7 +383,7 @@ class TorchRun:
             with torch.no_grad():
                 for name, buffer in self._module64.named_buffers():
                     buffer.copy_(before[name])
-            with _all_float64():
+            with all_float64():
                 output, loss = self._losses(self._module64, _mapped(_widened, batch))
                 torch.autograd.backward(loss)
             grads64 = _grads_of(self._params64)
@@ -519,8 +561,20 @@ class _Float64Mode(TorchFunctionMode):
         return function(*map(wide, args), **{k: wide(v) for k, v in (kwargs or {}).items()})
 
 
+class _Through(TorchFunctionMode):
+    """Makes each call of a torch function through another."""
+
+    def __init__(self, calls: Callable[..., Any]) -> None:
+        super().__init__()
+        self._calls = calls
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self._calls(func, args, kwargs or {})
+
+
 @contextlib.contextmanager
-def _all_float64() -> Iterator[None]:
+def all_float64() -> Iterator[None]:
+    """Turn what torch makes into float64: tensors, constants, casts."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:

@@ -318,7 +318,9 @@ def sides(model, optimizer, tx, *, seed=0, dtype="float32", theirs=None, mine=No
     own = optimizer(module)
     params, state, like = trees(model, jnp.dtype(dtype))
     more = {} if theirs is None else theirs(module, own)
-    torch_side = verify.TorchSide(module=module, optimizer=own, loss=torch_loss, **more)
+    torch_side = verify.TorchSide(
+        **{"module": module, "optimizer": own, "loss": torch_loss, **more}
+    )
     given = {
         "apply": made.apply, "params": params, "tx": tx, "loss": jax_loss, "model_state": state,
         "like": like, **made.more,

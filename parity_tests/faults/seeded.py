@@ -179,9 +179,9 @@ FAULTS = [
     Fault("a kernel flipped", C, SGD, RIGHT_SGD, 0, "forward", "output", "kernel-flipped", mine={"apply": functools.partial(convolutions_apply, flip=True)}),
     Fault("queries for keys", T, SGD, RIGHT_SGD, 0, "forward", "output", "swapped-leaves", mine={"apply": exchanged}),
     # models
-    Fault("GELU by tanh", T, SGD, RIGHT_SGD, 0, "forward", "output", None, mine={"apply": functools.partial(transformer_apply, approximate=True)}),
-    Fault("LayerNorm's eps", P, SGD, RIGHT_SGD, 0, "forward", "output", None, mine={"apply": functools.partial(perceptron_apply, epsilon=1e-6)}),
-    Fault("attention unscaled", T, SGD, RIGHT_SGD, 0, "forward", "output", None, mine={"apply": functools.partial(transformer_apply, scale=1.0)}),
+    Fault("GELU by tanh", T, SGD, RIGHT_SGD, 0, "forward", "output", "activation", mine={"apply": functools.partial(transformer_apply, approximate=True)}),
+    Fault("LayerNorm's eps", P, SGD, RIGHT_SGD, 0, "forward", "output", "layer-eps", mine={"apply": functools.partial(perceptron_apply, epsilon=1e-6)}),
+    Fault("attention unscaled", T, SGD, RIGHT_SGD, 0, "forward", "output", "attention-scale", mine={"apply": functools.partial(transformer_apply, scale=1.0)}),
     Fault("the biased variance", C, SGD, RIGHT_SGD, 0, "buffers", "batch_stats/bn1/var", "biased-variance", mine={"apply": functools.partial(convolutions_apply, stats={"bn1": {"unbiased": False}})}),
     Fault("the biased variance, second layer", C, ADAM, RIGHT_ADAM, 0, "buffers", "batch_stats/bn2/var", "biased-variance", mine={"apply": functools.partial(convolutions_apply, stats={"bn2": {"unbiased": False}})}),
     Fault("Flax's momentum for torch's", C, SGD, RIGHT_SGD, 0, "buffers", ("batch_stats/bn1/mean", "batch_stats/bn1/var"), "batchnorm-momentum", mine={"apply": functools.partial(convolutions_apply, stats={"bn1": {"momentum": 0.9}})}),

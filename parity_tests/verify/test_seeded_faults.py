@@ -10,8 +10,10 @@ import pytest
 
 from jaxopt_port.verify import CAUSES, STAGES
 from parity_tests.faults.held_out import HELD_OUT
+from parity_tests.faults.idioms import idioms, right_port
 from parity_tests.faults.models import unbroken
 from parity_tests.faults.seeded import FAULTS, score
+from parity_tests.faults.unseen import UNSEEN, told
 
 # One in so many here; the command has all.
 EVERY = 24
@@ -55,6 +57,45 @@ def test_a_fault_is_found_and_named(fault):
     assert result.found
     assert result.place, result.said
     assert result.cause, result.said
+
+
+# A few of each kind; `python -m benchmarks harness` has all.
+UNSEEN_HERE = ["columns in other units", "frozen in torch", "eps, a half loss, coupled decay"]
+RIGHT = [
+    ("perceptron", "adamw", "warm-up and cosine", "injected"),
+    ("perceptron", "adam, L2", "exponential", "as it is"),
+    ("cell", "sgd", "staircase", "as it is"),
+]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(
+            fault,
+            id=fault.name,
+            marks=[] if fault.name in UNSEEN_HERE else [pytest.mark.exhaustive],
+        )
+        for fault in UNSEEN
+    ],
+)
+def test_faults_that_were_held_out_are_found_and_named(fault):
+    said = told(fault)
+    assert said.found, said.said
+    assert said.named == len(fault.causes), said.said
+    assert not said.wrong, said.said
+
+
+def test_the_held_out_tables_know_their_causes():
+    names = {n for fault in UNSEEN for _, names in fault.causes for n in names.split("|")}
+    assert names <= set(CAUSES)
+    assert len(idioms()) >= 600
+
+
+@pytest.mark.parametrize("case", RIGHT, ids=" ".join)
+def test_a_right_port_as_people_write_it_raises_no_alarm(case):
+    report = right_port(*case)
+    assert report.ok, str(report)
 
 
 @pytest.mark.parametrize(

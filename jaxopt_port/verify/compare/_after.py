@@ -17,6 +17,8 @@ from ._results import as_array
 
 # A hyperparameter may be kept in float32.
 _FLOAT32 = 1.2e-7
+# A schedule in float64 multiplies another way than torch's.
+_FLOAT64 = 1e-9
 
 
 class AfterStep:
@@ -47,9 +49,7 @@ class AfterStep:
             model_state = names.model_state({**checked.params, **checked.buffers})
         self._start = names.leaves_of(theirs)
         self._fed = Stepper(side, theirs, wide=False, x64=x64, donates=large)
-        self._fed_exact = self._fed
-        if context.narrow:
-            self._fed_exact = Stepper(side, theirs, wide=True, x64=True, donates=large)
+        self._fed_exact = Stepper(side, theirs, wide=True, x64=True, donates=large)
         params = theirs if side.imports else side.params
         self._free: FreeRun | None = None
         if not large:
@@ -58,13 +58,19 @@ class AfterStep:
         self._free_exact: FreeRun | None = None
         if free_torch is not None:
             self._free_exact = FreeRun(
-                side, context.exact, params, model_state, wide=context.narrow, x64=True
+                side, context.exact, params, model_state, wide=True, x64=True
             )
         self._read = Hyperparameters(self._fed.state, names.paths)
+        self._base = 0.0  # the largest rate so far
+        self._off = 0.0  # how far a rate is from torch's in this step, as rounding lets it be
+        self._slack: dict[str, float] = {}
+        self._last: dict[str, Any] = {}
         grads = names.by_path(evaluation.grads)
         context.history.begin(names.by_path(checked.params), grads)
 
-    def step(self, step: int, evaluation: Any, own_batch: Any, checks: bool) -> None:
+    def step(
+        self, step: int, evaluation: Any, own_batch: Any, checks: bool, own_grads: Any = None
+    ) -> None:
         """Take the step on both sides, and compare.
 
         Args:
@@ -72,18 +78,21 @@ class AfterStep:
             evaluation: torch's.
             own_batch: what the JAX side trains on when it is on its own.
             checks: whether everything is compared, or only what differs at first sight.
+            own_grads: the JAX side's gradients, where they are known: they are what its optimizer
+                is given of leaves that torch has no gradient of.
         """
         names = self._context.names
         groups = {n: i for i, group in enumerate(evaluation.options) for n in group["params"]}
         pairs = zip(names.paths, names.params, strict=True)
         group_of = {p: groups[e.torch_name] for p, e in pairs if e.torch_name in groups}
-        tree = names.params_tree(evaluation.grads)
+        given = evaluation.grads
+        tree = names.params_tree(given, own_grads)
         held = names.leaves_of(tree)
-        grads = {path: held[path] for path in names.by_path(evaluation.grads)}
+        grads = {path: held[path] for path in names.by_path(given)}
         update = self._context.reference.update()
         self._fed.step(tree, float(evaluation.loss))
-        if self._fed_exact is not self._fed:
-            self._fed_exact.step(tree, float(evaluation.loss))
+        self._fed_exact.step(tree, float(evaluation.loss))
+        self._off = _FLOAT32 if self._fed_exact.seen.inexact else 0.0
         self._clipping(step, update, grads)
         self._hyperparameters(step, evaluation.options, group_of, checks)
         if update.params64:
@@ -95,6 +104,8 @@ class AfterStep:
     def _clipping(self, step: int, update: Any, grads: Mapping[str, Array]) -> None:
         context, names = self._context, self._context.names
         if context.side.clip is None or not update.clipped64:
+            if update.clipped64:
+                context.reasons["clipping"] = "your clipping is part of tx: see update"
             return
         yours, yours64 = (names.leaves_of(s.clipped) for s in (self._fed, self._fed_exact))
         torchs, torchs64 = (names.by_path(x) for x in (update.clipped, update.clipped64))
@@ -112,7 +123,7 @@ class AfterStep:
     ) -> None:
         context = self._context
         theirs = [flat(group) for group in groups]
-        ours = self._read.read(self._fed.updated)
+        ours, exact = (self._read.read(s.updated) for s in (self._fed, self._fed_exact))
         context.evidence.note_hyperparameters(theirs, ours, group_of)
         rates, mine = context.curves.lr_torch, context.curves.lr_yours
         if not rates:
@@ -127,16 +138,33 @@ class AfterStep:
             numbers = ours.get(path, {})
             if len(mine[group]) <= step and "lr" in numbers:
                 mine[group].append(numbers["lr"])
+            self._base = max(self._base, abs(theirs[group].get("lr", 0.0)))
             for name in sorted(numbers.keys() & theirs[group].keys()):
-                if checks or numbers[name] != theirs[group][name]:
-                    self._number(step, path, name, numbers[name], theirs[group][name])
+                torchs = theirs[group][name]
+                if checks or numbers[name] != torchs:
+                    pair = (numbers[name], exact.get(path, {}).get(name, numbers[name]))
+                    self._number(step, path, name, pair, torchs)
         context.results.compared("hyperparameters", step)
 
-    def _number(self, step: int, path: str, name: str, mine: float, theirs: float) -> None:
+    def _number(
+        self, step: int, path: str, name: str, both: tuple[float, float], theirs: float
+    ) -> None:
+        """Judge a number as it is and, where float32 was lifted, as it would be in float64."""
         context = self._context
-        far = abs(mine - theirs)
-        bound = _FLOAT32 * abs(theirs)
+        mine, exact = both
+        scale = max(abs(theirs), self._base if name == "lr" else 0.0)
+        # A schedule in float32 multiplies rounded factors, a part of a bit more off with each step.
+        rounding = _FLOAT32 * (8 + step / 4) if name == "lr" else _FLOAT32
+        lifted = bool(self._fed_exact.seen.narrow) and not self._fed_exact.seen.inexact
+        of_exact = _FLOAT64 if lifted else rounding
+        judged = max(
+            ((abs(x - theirs), of * scale) for x, of in ((mine, rounding), (exact, of_exact))),
+            key=lambda pair: pair[0] / pair[1] if pair[1] else float(pair[0] > 0),
+        )
+        far, bound = judged
         excess = 0.0 if far == 0 else far / bound if bound else float("inf")
+        if excess <= 1 and theirs and name == "lr":
+            self._off = max(self._off, abs(exact - theirs) / abs(theirs))
         why = f"a number kept in float32 would be off by {bound:.1g} at most."
         context.results.see_number(
             step,
@@ -147,6 +175,7 @@ class AfterStep:
             Judgement(excess, bound, why),
             f"{name} is {mine:.9g}, torch's {theirs:.9g}",
             context.evidence.hyperparameter(name, path, step),
+            name,
         )
 
     def _updated(
@@ -164,7 +193,12 @@ class AfterStep:
         clipped = names.by_path(update.clipped64 or update.clipped)
         context.history.add(grads, clipped, yours64, torchs64, groups, group_of)
         context.results.compared("update", step)
-        far = [path for path in torchs64 if not near(yours64[path], torchs64[path])]
+        self._take_slack(torchs64)
+        far = [
+            path
+            for path in torchs64
+            if not context.results.knows("update", path) and not near(yours64[path], torchs64[path])
+        ]
         if not (checks or far):
             return
         torchs, yours = names.by_path(update.params), names.leaves_of(self._fed.params)
@@ -176,9 +210,20 @@ class AfterStep:
             diagnosis = context.evidence.update(context.history, path, step)
             name, start = names.torch_name(path), self._start[path]
             context.see(
-                "update", step, path, name, held, diagnosis, start=start, in_own_dtype=narrow
-            )
+                "update", step, path, name, held, diagnosis,
+                start=start, in_own_dtype=narrow, extra=self._slack.get(path, 0.0),
+            )  # fmt: skip
         self._states(step, update)
+
+    def _take_slack(self, torchs64: Mapping[str, Array]) -> None:
+        """Let parameters be apart by what a rate's rounding has done to each step so far."""
+        if self._off:
+            for path, now in torchs64.items():
+                moved = now - self._last.get(path, self._start[path])
+                most = float(np.max(np.abs(moved), initial=0.0))
+                self._slack[path] = self._slack.get(path, 0.0) + 2 * self._off * most
+        if self._off or self._slack:
+            self._last = {path: np.array(now) for path, now in torchs64.items()}
 
     def _states(self, step: int, update: Any) -> None:
         context, names = self._context, self._context.names
@@ -208,8 +253,9 @@ class AfterStep:
                 values = Values(yours, theirs_narrow.astype(yours.dtype), yours64, torchs64)
                 leaf = f"{path} · {name}"
                 context.see(
-                    "state", step, leaf, entry.torch_name, values, diagnosis, in_own_dtype=own
-                )
+                    "state", step, leaf, entry.torch_name, values, diagnosis,
+                    in_own_dtype=own, start=np.zeros_like(torchs64),
+                )  # fmt: skip
 
     def _run_free(self, step: int, evaluation: Any, own_batch: Any, update: Any) -> None:
         context, names = self._context, self._context.names
@@ -220,6 +266,9 @@ class AfterStep:
             context.reasons["trajectory"] = "your forward pass is not to be had in float64"
             return
         if self._free_exact is None or self._free_torch is None or step >= self._free_steps:
+            return
+        if context.results.found:  # what differs already explains where training leads
+            self._free_steps = 0
             return
         torchs64 = names.by_path(self._free_torch.step(evaluation.batch, evaluation.options))
         self._free_exact.step(own_batch)
@@ -232,16 +281,20 @@ class AfterStep:
             values = Values(yours[path], torchs[path], yours64[path], exact)
             name = names.torch_name(path)
             context.see(
-                "trajectory", step, path, name, values, None, in_own_dtype=False, floor=FREE
-            )
+                "trajectory", step, path, name, values, None,
+                in_own_dtype=False, floor=max(FREE, 1e3 * context.floor),
+                extra=1e3 * self._slack.get(path, 0.0),
+            )  # fmt: skip
 
     def snapshot(self) -> Any:
         """Return all that a step changes."""
-        return [part.snapshot() for part in self._parts()]
+        return [part.snapshot() for part in self._parts()], dict(self._slack), self._last
 
     def restore(self, snapshot: Any) -> None:
         """Go back to a snapshot."""
-        for part, held in zip(self._parts(), snapshot, strict=True):
+        parts, slack, self._last = snapshot
+        self._slack = dict(slack)
+        for part, held in zip(self._parts(), parts, strict=True):
             part.restore(held)
 
     def _parts(self) -> list[Any]:

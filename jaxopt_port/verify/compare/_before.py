@@ -9,9 +9,11 @@ import jax
 import numpy as np
 
 from ._context import Context, owner_of
-from ._distances import ZERO, Values
+from ._distances import ZERO, Measured, Values
 from ._jax_run import Evaluated, float64
 from ._names import Array, concrete, numpy_of
+from ._repeats import not_repeated
+from ._report import Cause, Divergence
 from ._results import as_array
 
 
@@ -65,8 +67,8 @@ class BeforeStep:
             diagnosis = self._context.evidence.data(mine, step)
             self._context.see_equal("data", step, leaf, "", own, b, diagnosis)
 
-    def check(self, step: int, evaluation: Any, batch: Any) -> None:
-        """Evaluate the JAX side from torch's parameters, and compare.
+    def check(self, step: int, evaluation: Any, batch: Any) -> Any:
+        """Evaluate the JAX side from torch's parameters, and compare; return its gradients.
 
         Raises:
             ValueError: a loss that is no scalar, or outputs of other shapes.
@@ -75,14 +77,35 @@ class BeforeStep:
         names = context.names
         before = {**checked.params, **checked.buffers}
         given = (names.params_tree(checked.params), names.model_state(before))
-        if self._structure is None:
-            self._look_at_output(*given, context.cast(batch))
-        narrow = context.model.evaluate(*given, context.cast(batch))
-        wide = context.exact.evaluate(*given, batch)
-        self._forward(step, checked, narrow, wide, given, batch)
+        own = context.cast(batch)
+        first = self._structure is None
+        if first:
+            self._look_at_output(*given, own)
+        narrow = context.model.evaluate(*given, own)
+        wide = context.in_float64(given, batch, narrow)
+        if first:
+            self._repeats(step, (*given, own), narrow, wide)
+        self._forward(evaluation, narrow, wide, given, batch)
         self._loss(step, evaluation, batch)
         self._gradients(step, evaluation, narrow, wide, given[0])
         self._buffers(step, checked, narrow, wide, before)
+        return narrow.grads
+
+    def _repeats(self, step: int, given: Any, narrow: Evaluated, wide: Evaluated) -> None:
+        """Look whether your side gives the same twice; torch's does, or it would not be here."""
+        context = self._context
+        words = not_repeated(context, given, narrow, wide)
+        if not words:
+            return
+        cause = Cause(
+            "not-repeatable",
+            f"your forward pass is not deterministic: {words}",
+            "switch dropout off (model.eval(), deterministic=True, rate 0) or give both sides the "
+            "same masks as part of the batch; make no key from the clock, and no NumPy noise",
+        )
+        far = Measured(Values(*[as_array(0.0)] * 4), exact=False).distance
+        found = Divergence(step, "forward", "output", "", words, far, 0.0, "torch's side repeats.")
+        context.results.add(found, cause)
 
     def _look_at_output(self, params: Any, model_state: Any, batch: Any) -> None:
         side = self._context.side
@@ -101,14 +124,13 @@ class BeforeStep:
 
     def _forward(
         self,
-        step: int,
-        checked: Any,
+        evaluation: Any,
         narrow: Evaluated,
         wide: Evaluated,
         given: tuple[Any, Any],
         batch: Any,
     ) -> None:
-        context = self._context
+        context, step, checked = self._context, evaluation.step, evaluation.checked
         sides = (narrow.output, checked.output, wide.output, checked.output64)
         outputs = [concrete(side) for side in sides]
         yours, torchs = ([x.shape for x in side] for side in outputs[:2])
@@ -117,17 +139,9 @@ class BeforeStep:
                 f"your output has shape {_words(yours)}, torch's {_words(torchs)}; `forward` says "
                 "what is compared"
             )
-        kinds = {str(x.dtype) for x in outputs[2] if x.dtype.kind in "fV"}
-        if kinds - {"float64"} and context.has_wide:
-            context.has_wide = False
-            context.notes.append(
-                f"your forward pass calculates in {', '.join(sorted(kinds))} though it is given "
-                "float64 (a layer with a fixed dtype): forward, loss and gradients are judged in "
-                "the run's dtype only, beside torch's float64"
-            )
         for i, of_leaf in enumerate(zip(*outputs, strict=True)):
             leaf = "output" if len(outputs[0]) == 1 else f"output/{i}"
-            diagnosis = context.evidence.forward(given, batch, outputs[3], *of_leaf[2:])
+            diagnosis = context.evidence.forward(context, evaluation, given, batch, outputs, i)
             self._see("forward", step, leaf, "", Values(*of_leaf), diagnosis)
 
     def _loss(self, step: int, evaluation: Any, batch: Any) -> None:
@@ -143,7 +157,7 @@ class BeforeStep:
             as_array(yours64),
             as_array(float(checked.loss64)),
         )
-        diagnosis = context.evidence.loss(yours64, float(checked.loss64), checked, batch)
+        diagnosis = context.evidence.loss(context, yours64, evaluation, exact, batch)
         self._see("loss", step, "loss", "", values, diagnosis)
 
     def _gradients(
@@ -194,7 +208,10 @@ class BeforeStep:
         zero: bool = False,
     ) -> None:
         context, wide = self._context, self._context.has_wide
-        context.see(stage, step, leaf, name, values, diagnosis, in_float64=wide, zero=zero)
+        context.see(
+            stage, step, leaf, name, values, diagnosis,
+            in_float64=wide, zero=zero, floor=context.floor,
+        )  # fmt: skip
 
 
 def _words(shapes: list[tuple[int, ...]]) -> str:

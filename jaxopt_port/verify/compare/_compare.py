@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 import platform
@@ -19,10 +18,11 @@ from ...interop import param_map as make_map
 from ._comparison import Checks, paired, run
 from ._context import Context
 from ._evidence import Evidence
+from ._findings import findings
 from ._free_run import FreeInFloat64
 from ._jax_side import JaxSide
 from ._names import Names, numpy_of
-from ._report import Divergence, Report
+from ._report import Report
 from ._results import skipped
 from ._stages import Stages
 
@@ -128,6 +128,7 @@ def compare(
             **flax_layers(jax_side, first),
         )  # fmt: skip
     notes = [f"{w.category.__name__}: {w.message}" for w in caught]
+    layers = [str(w.message) for w in caught if w.category.__name__ == "LayerDifferenceWarning"]
     names = Names(made, jax_side)
     checks = Checks(every, count)
     reference = TorchRun(torch_side, checks)
@@ -147,6 +148,7 @@ def compare(
         if isinstance(getattr(part, "momentum", None), float)
     }
     evidence = Evidence(jax_side, names, reference.optimizer_name, epoch, momenta)
+    evidence.layers = layers
     context = Context(reference, jax_side, names, evidence)
     stages = Stages(context, free, free_steps, large)
     if free is None:
@@ -173,19 +175,14 @@ def _of_zero(context: Context) -> list[str]:
 
 def finished(context: Context, name: str, done: int, notes: list[str]) -> Report:
     """Return the report of a run, with the cause of its first divergence."""
-    first = context.results.first()
-    divergence: Divergence | None = None
-    if first is not None:
-        cause = None if first.diagnosis is None else first.diagnosis()
-        at = first.divergence
-        leaves = context.results.leaves_at(at.step, at.stage)
-        divergence = dataclasses.replace(at, cause=cause, leaves=leaves)
+    found = findings(context)
     skipped(context.results, context.reasons)
     context.curves.loss_yours[:] = map(float, context.curves.loss_yours)
     return Report(
         name=name,
         steps=done,
-        first=divergence,
+        first=found[0] if found else None,
+        found=found,
         stages=context.results.stages,
         curves=context.curves,
         dtype=context.dtype,

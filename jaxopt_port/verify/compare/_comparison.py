@@ -10,9 +10,8 @@ from ._stages import Stages
 
 # The first steps are where most faults show, and a check is dear.
 _FIRST_CHECKS = 3
-# Steps after the divergence that are run for the diagnosis: what begins there shows its course.
-_BEYOND = 4
-_GO_ON = ("data", "clipping", "hyperparameters", "update", "state")
+# Steps after the first divergence that are run for the diagnosis, and to find others.
+_BEYOND = 40
 _END = object()
 
 
@@ -76,7 +75,8 @@ def run(
                 stages.restore(good)
                 step = last_good + 1
                 continue
-            if stop and (beyond == _BEYOND or found.divergence.stage not in _GO_ON):
+            if stop and (beyond == _BEYOND or not stages.context.finite):
+                stages.context.results.end()
                 return step + 1
             beyond += 1
             waiting, good = [], None

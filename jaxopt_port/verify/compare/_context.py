@@ -12,11 +12,14 @@ import numpy as np
 from ._distances import FLOAT64, Judgement, Measured, Values, furthest
 from ._evidence import Evidence
 from ._history import History
-from ._jax_run import Model
+from ._jax_run import Evaluated, Model
 from ._jax_side import JaxSide
 from ._names import Array, Names
-from ._report import Curves
-from ._results import Diagnosis, Results
+from ._report import Cause, Curves, Divergence
+from ._results import Diagnosis, Results, as_array
+
+# What a constant of the model that float32 has rounded may do.
+_ROUNDED = 1e-6
 
 
 class Context:
@@ -32,7 +35,9 @@ class Context:
         dtype: the run's.
         narrow: whether that is less than float64.
         x64: whether JAX has float64 at all in this program.
-        has_wide: whether your forward pass calculates in float64 when it is given float64.
+        has_wide: whether your forward pass is to be had in float64.
+        finite: whether all that both sides have so far is.
+        floor: what its float64 results may differ by, of their largest magnitude.
         reasons: why a stage is not compared, by stage.
         zero: leaves whose gradient is zero but for rounding; an optimizer may make any step of it.
         notes: what a reader of the report should know.
@@ -44,12 +49,48 @@ class Context:
         self.narrow = self.dtype != "float64"
         self.x64 = not self.narrow or bool(jax.enable_x64.value)
         self.model = Model(side, wide=not self.narrow, x64=self.x64)
-        self.exact = Model(side, wide=True, x64=True)
+        self.exact = Model(side, wide=True, x64=True, own=self.dtype)
         self.results, self.curves, self.history = Results(), Curves(), History()
         self.has_wide = True
+        self.floor, self._said, self.finite = FLOAT64, False, True
+        self._habits: set[str] = set()
         self.notes: list[str] = []
         self.zero: set[str] = set()
         self.reasons: dict[str, str] = {}
+
+    def in_float64(self, given: tuple[Any, Any], batch: Any, narrow: Evaluated) -> Evaluated:
+        """Evaluate your side in float64; ``narrow``, with a note, where it cannot be."""
+        if self.has_wide:
+            try:
+                wide = self.exact.evaluate(*given, batch)
+            except (TypeError, ValueError, NotImplementedError) as error:
+                self.has_wide = False
+                self.notes.append(
+                    "your forward pass cannot be had in float64 "
+                    f"({type(error).__name__}: {str(error).splitlines()[0]}): forward, loss and "
+                    "gradients are judged in the run's dtype only, beside torch's float64"
+                )
+            else:
+                self._say_lifted()
+                return wide
+        return narrow
+
+    def _say_lifted(self) -> None:
+        seen = self.exact.seen
+        if not (seen.narrow or seen.fixed) or self._said:
+            return
+        self._said = True
+        kinds = ", ".join(sorted(seen.narrow)) or self.dtype
+        self.notes.append(
+            f"your forward pass calculates partly in {kinds} though it is given float64 (a layer "
+            "with a fixed dtype, a carry, a constant): for the float64 check it was lifted"
+        )
+        if seen.inexact:
+            self.floor = _ROUNDED
+            self.notes.append(
+                "a constant in it was rounded to float32, and what was meant is not known: "
+                f"forward, loss and gradients may differ by {_ROUNDED:g} of their largest"
+            )
 
     def cast(self, batch: Any) -> Any:
         """Return a batch with its floating numbers in the run's dtype."""
@@ -72,6 +113,7 @@ class Context:
         in_own_dtype: bool = True,
         start: Array | None = None,
         floor: float = FLOAT64,
+        extra: float = 0.0,
         zero: bool = False,
     ) -> None:
         """Judge a leaf at a stage, and take it in.
@@ -87,12 +129,18 @@ class Context:
             in_own_dtype: whether your rounding is held against torch's.
             start: where a parameter began.
             floor: what float64 results may differ by, of their largest magnitude.
+            extra: likewise, absolute.
             zero: whether it is zero but for rounding.
         """
         measured = Measured(values, start if self.narrow and in_own_dtype else None)
-        surely = measured.in_float64(self.dtype, floor) if in_float64 else None
+        surely = measured.in_float64(self.dtype, floor, extra) if in_float64 else None
         likely = measured.in_own_dtype(zero) if self.narrow and in_own_dtype else None
+        if stage == "state" and measured.by_habit:
+            self._say_habit(leaf, measured.distance.relative)
         shown = values[2:] if in_float64 else values[:2]
+        infinite = measured.both_infinite if stage != "forward" else 0  # logits may be masked
+        if measured.both_nan or infinite:
+            self._not_finite(stage, step, leaf, torch_name, measured, values.torchs)
         self.results.see(
             stage,
             step,
@@ -104,6 +152,39 @@ class Context:
             likely=likely,
             diagnosis=diagnosis,
         )
+
+    def _say_habit(self, leaf: str, relative: float) -> None:
+        name = leaf.rpartition(" · ")[2]
+        if name not in self._habits:
+            self._habits.add(name)
+            self.notes.append(
+                f"your {name} is calculated less exactly than torch's, by up to {relative:.2g} of "
+                "its largest: numbers that Optax keeps in float32 (injected betas). In "
+                "float64 both are the same: no fault of the port"
+            )
+
+    def not_finite_loss(self, step: int, loss: float) -> None:
+        """Take in a loss of torch's that is NaN or infinite, whatever yours is at this step."""
+        if not np.isfinite(loss):
+            values = Values(*[as_array(loss)] * 4)
+            self._not_finite("loss", step, "loss", "", Measured(values, exact=False), values[1])
+
+    def _not_finite(
+        self, stage: str, step: int, leaf: str, name: str, measured: Measured, torchs: Array
+    ) -> None:
+        """Take in what is NaN or infinite on both sides: nothing can be compared there."""
+        self.finite = False
+        odd = measured.both_nan + measured.both_infinite
+        words = f"{odd} of {np.size(torchs)} elements are NaN or infinite on both sides"
+        cause = Cause(
+            "not-finite",
+            f"{words}: the training itself breaks down here, and nothing after it can be compared",
+            "find the operation (torch.autograd.set_detect_anomaly, jax.debug_nans): a logarithm "
+            "or a root of 0, a division by 0, a row with all of it masked, a rate too large",
+        )
+        why = "NaN equals nothing, and a comparison of two is none."
+        far = measured.distance
+        self.results.add(Divergence(step, stage, leaf, name, words, far, 0.0, why), cause)
 
     def see_equal(
         self,

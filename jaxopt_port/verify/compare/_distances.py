@@ -39,8 +39,9 @@ FREE = 1e-9
 # Two orders of summation, two roundings of the same formula: their errors are of one size.
 RATIO = 8.0
 UNITS = 4.0
-# Optax has bias corrections in float32, where torch has float64: in the first steps that is a few
-# 1e-5 of each step, and no fault of a port. A number kept in bfloat16 is off by 1e-3.
+# Optax has bias corrections and injected betas in float32, where torch has float64: in the first
+# steps that is a few 1e-5 of each step, of a second moment 1e-5 throughout: no fault of a port. A
+# number kept in bfloat16 is off by 1e-3.
 MOVED = 1e-4
 # Beside the largest gradient, in float64: the others' rounding is some 1e-16 of it.
 ZERO = 1e-10
@@ -126,6 +127,9 @@ class Measured:
     Attributes:
         distance: between the two sides in the run's dtype.
         spread: how far both are from float64 in the run's dtype, together.
+        by_habit: whether only what frameworks keep in float32 lets the second rule pass it.
+        both_nan: elements that are NaN on both sides.
+        both_infinite: elements that are infinite on both sides.
     """
 
     def __init__(self, values: Values, start: Array | None = None, *, exact: bool = True) -> None:
@@ -135,13 +139,17 @@ class Measured:
         self._ours, self._theirs = _Sums(), _Sums()
         self._odd64 = 0
         odd, product, units, worst, summed, count = 0, 0.0, [], 0.0, 0.0, 0
+        self.both_nan = self.both_infinite = 0
         arrays = values if start is None else (*values, start)
         for j, t, wide_j, wide_t, *began in blocks(*arrays):
             a, b = _wide(j), _wide(t)
             good = np.isfinite(a) & np.isfinite(b)
             if not good.all():
-                same = good | (a == b) | (np.isnan(a) & np.isnan(b))
+                nan = np.isnan(a) & np.isnan(b)
+                same = good | (a == b) | nan
                 odd += int(np.sum(~same))
+                self.both_nan += int(np.sum(nan))
+                self.both_infinite += int(np.sum((a == b) & ~good))
                 a, b = np.where(good, a, 0.0), np.where(good, b, 0.0)
             apart.add(a)
             scale.add(b)
@@ -159,7 +167,7 @@ class Measured:
                 self._theirs.add(b - wide_t)
                 if began:
                     self._moved.add(wide_t - _wide(began[0]))
-        self.odd = odd
+        self.odd, self.by_habit = odd, False
         self.spread = self._ours.largest + self._theirs.largest
         absolute = math.inf if odd else gap.largest
         sample = np.concatenate(units) if units else np.zeros(1)
@@ -184,18 +192,21 @@ class Measured:
         self._gap64.add(wide_j - wide_t)
         self._scale64.add(wide_t)
 
-    def in_float64(self, dtype: str, floor: float = FLOAT64) -> Judgement:
+    def in_float64(self, dtype: str, floor: float = FLOAT64, extra: float = 0.0) -> Judgement:
         """Judge ``J`` against ``T``, in a run of this dtype.
 
         Args:
             dtype: the run's.
             floor: what is allowed in any case, of the largest magnitude.
+            extra: likewise, absolute.
         """
         if self._odd64:
             return Judgement(math.inf, 0.0, "in float64 too, one side alone is NaN or infinite.")
         gap, scale = self._gap64.largest, self._scale64.largest
         finer = float(np.finfo(np.float64).eps / ml_dtypes.finfo(dtype).eps)
-        bound = floor * scale + (SAFETY * finer * self.spread if dtype != "float64" else 0.0)
+        bound = (
+            extra + floor * scale + (SAFETY * finer * self.spread if dtype != "float64" else 0.0)
+        )
         why = (
             f"with both sides in float64 the difference is still {gap:.3g} of at most "
             f"{scale:.3g}; rounding would leave {bound:.1g}."
@@ -214,7 +225,9 @@ class Measured:
         if zero:
             return Judgement(0.0, ours, "it is zero but for rounding.")
         epsilon = float(ml_dtypes.finfo(self._dtype).eps)
-        bound = RATIO * theirs + UNITS * epsilon * self._scale64.rms + MOVED * self._moved.rms
+        strict = RATIO * theirs + UNITS * epsilon * self._scale64.rms
+        bound = strict + MOVED * self._moved.rms
+        self.by_habit = strict < ours <= bound
         why = (
             f"your side is {_quotient(ours, theirs):.3g} times as far from the float64 result as "
             f"torch's (root mean squares {ours:.3g} and {theirs:.3g}): it calculates less exactly."

@@ -18,6 +18,8 @@ from ._names import Array, Names, concrete, numpy_of
 from ._report import Cause
 
 Diagnosis = Callable[[], Cause | None]
+_HALVES = ("bfloat16", "float16")
+_EXAMPLES = 2
 
 
 class Evidence:
@@ -46,6 +48,7 @@ class Evidence:
         self._theirs: list[list[dict[str, float]]] = []
         self._ours: list[dict[str, dict[str, float]]] = []
         self._group_of: dict[str, int] = {}
+        self.layers: list[str] = []  # how layers differ, as the parameter map has found
 
     # ── what is noted in each step ─────────────────────────────────────────────────────────────
 
@@ -66,6 +69,10 @@ class Evidence:
         self._theirs.append(theirs)
         self._ours.append(ours)
         self._group_of = dict(group_of)
+
+    def group_of(self, path: str) -> int | None:
+        """Return torch's group of a leaf."""
+        return self._group_of.get(path)
 
     def truncate(self, steps: int) -> None:
         """Forget what came after a step, which will be run again."""
@@ -89,37 +96,65 @@ class Evidence:
 
     def forward(
         self,
+        context: Any,
+        evaluation: Any,
         given: tuple[Any, Any],
         batch: Any,
-        torchs: Sequence[Array],
-        yours: Array,
-        theirs: Array,
+        outputs: Sequence[Sequence[Array]],
+        which: int,
     ) -> Diagnosis:
-        """Of an output: parameters in other layouts are tried."""
+        """Of an output: other ways of torch's calls are tried, then parameters in other layouts."""
         params, model_state = given
-        exact = Model(self._side, wide=True, x64=True)
-        wanted = [np.array(x, np.float64) for x in torchs]
+        as_written = Model(self._side, wide=True, x64=True)
+        yours, wanted = ([np.array(x, np.float64) for x in outputs[i]] for i in (2, 3))
 
         def evaluate(leaves: Mapping[str, Array]) -> float:
             tree = self._names.tree_of(leaves)
-            output = concrete(exact.evaluate(tree, model_state, batch).output)
+            output = concrete(context.exact.evaluate(tree, model_state, batch).output)
             return max(_relative(a, b) for a, b in zip(output, wanted, strict=True))
 
         def diagnose() -> Cause | None:
-            leaves = _wide(self._names.leaves_of(params))
-            found = diagnosis.explain_output(np.array(yours), np.array(theirs))
-            return found or diagnosis.explain_forward(leaves, evaluate)
+            seen = context.exact.seen
+            plain = yours[which]
+            if set(seen.narrow) & set(_HALVES) and not seen.fixed:
+                plain = np.array(
+                    concrete(as_written.evaluate(params, model_state, batch).output)[which],
+                    np.float64,
+                )
+            if found := diagnosis.explain_output(plain, wanted[which]):
+                return found
+            same = all(_relative(a, b) <= 1e-9 for a, b in zip(yours, wanted, strict=True))
+            if same:  # but for what it keeps in fewer bits
+                halves = sorted(set(seen.narrow) & set(_HALVES))
+                return diagnosis.narrow_forward(halves[0]) if halves else None
+            if found := _by_calls(context.reference, evaluation, yours, wanted):
+                return found
+            if found := diagnosis.explain_forward(_wide(self._names.leaves_of(params)), evaluate):
+                return found
+            return diagnosis.of_layers(self.layers)
 
         return diagnose
 
-    def loss(self, yours: float, theirs: float, checked: Any, batch: Any) -> Diagnosis:
-        """Of a loss."""
+    def loss(
+        self, context: Any, yours: float, evaluation: Any, output: Any, batch: Any
+    ) -> Diagnosis:
+        """Of a loss; ``output`` is torch's as a tree of your side's."""
+        as_written = Model(self._side, wide=True, x64=True)
 
         def diagnose() -> Cause | None:
+            checked = evaluation.checked
             outputs = [np.array(numpy_of(x), np.float64) for x in checked.output64]
             params = _wide(self._names.by_path(checked.params))
             arrays = [numpy_of(x) for x in jax.tree.leaves(batch)]
-            return diagnosis.explain_loss(yours, theirs, outputs, arrays, params)
+            gradients = None
+            if hasattr(context.reference, "loss_gradients64"):
+                mine = concrete(context.exact.loss_gradients(output, batch))
+                theirs = concrete(context.reference.loss_gradients64(checked, evaluation.batch))
+                gradients = (mine, theirs)
+            return diagnosis.explain_loss(
+                yours, float(checked.loss64), outputs, arrays, params,
+                as_written.loss_of(output, batch), gradients,
+            )  # fmt: skip
 
         return diagnose
 
@@ -163,13 +198,10 @@ class Evidence:
         return diagnose
 
     def update(self, history: History, path: str, step: int) -> Diagnosis:
-        """Of what an optimizer did."""
-
-        def diagnose() -> Cause | None:
-            found = history.of(path, self._optimizer, step, self._size, self._per_epoch)
-            return None if found is None else diagnosis.explain_update(found)
-
-        return diagnose
+        """Of what an optimizer did; it tells of later differences, too."""
+        return _OfUpdate(
+            lambda: history.of(path, self._optimizer, step, self._size, self._per_epoch)
+        )
 
     def state(
         self,
@@ -196,6 +228,57 @@ class Evidence:
         return lambda: diagnosis.explain_buffers(
             path.rpartition("/")[2], yours, torchs, old, momentum, self._size
         )
+
+
+class _OfUpdate:
+    """Finds the cause of an update, and those of what differs later though that is allowed for.
+
+    Attributes:
+        later: step and cause of each.
+    """
+
+    def __init__(self, history: Callable[[], diagnosis.UpdateHistory | None]) -> None:
+        self._history = history
+        self.later: list[tuple[int, Cause]] = []
+
+    def __call__(self) -> Cause | None:
+        found = self._history()
+        if found is None:
+            return None
+        (first, *later) = diagnosis.explain_updates(found) or [(found.first, None)]
+        self.later = [(step, cause) for step, cause in later if cause is not None]
+        return first[1]
+
+
+def _by_calls(
+    reference: Any, evaluation: Any, yours: Sequence[Array], torchs: Sequence[Array]
+) -> Cause | None:
+    """Try torch's forward pass with other calls; on two examples where they are independent."""
+    if not hasattr(reference, "forward64"):
+        return None  # a trace
+    checked, batch = evaluation.checked, evaluation.batch
+    whole = [len(x) for x in yours if x.ndim]
+    part = jax.tree.map(lambda x: x[:_EXAMPLES] if x.ndim else x, batch)
+
+    def run(calls: Any, batch: Any = batch) -> list[Array]:
+        return concrete(reference.forward64(checked, batch, calls))
+
+    def plain(function: Any, args: Any, options: Any) -> Any:
+        return function(*args, **options)
+
+    few = [x[:_EXAMPLES] for x in torchs]
+    try:
+        made = run(plain, part)
+        alike = all(
+            a.shape == b.shape and _relative(a, b) < 1e-12 for a, b in zip(made, few, strict=True)
+        )
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        alike = False
+    if alike and len(set(whole)) == 1:
+        mine = [x[:_EXAMPLES] for x in yours]
+        if any(_relative(a, b) > 1e-9 for a, b in zip(mine, few, strict=True)):
+            return diagnosis.explain_by_calls(lambda calls: run(calls, part), mine, few)
+    return diagnosis.explain_by_calls(run, yours, torchs)
 
 
 def _wide(leaves: Mapping[str, Array]) -> dict[str, Array]:

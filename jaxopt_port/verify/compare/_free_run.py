@@ -54,7 +54,7 @@ class FreeInFloat64:
     """
 
     def __init__(self, side: Any) -> None:
-        from ..record import TorchRun, TorchSide
+        from ..record import TorchRun, TorchSide, all_float64
 
         module, optimizer = copy.deepcopy((side.module, side.optimizer))
         module.double()
@@ -67,10 +67,12 @@ class FreeInFloat64:
             module=module, optimizer=optimizer, loss=side.loss, forward=side.forward, clip=side.clip
         )
         self._run = TorchRun(own, lambda step: False)
+        self._all_float64 = all_float64
 
     def step(self, batch: Any, groups: list[Mapping[str, Any]]) -> dict[str, Any]:
         """Take a step with these options of each group; return the parameters after it."""
-        self._run.evaluate(batch)
+        with self._all_float64():
+            self._run.evaluate(batch)
         for group, options in zip(self._optimizer.param_groups, groups, strict=True):
             group.update({name: value for name, value in options.items() if name != "params"})
         params: dict[str, Any] = self._run.update().params

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._jax_side import JaxSide
+from ._lifted import lifted
+from ._meant import MODEL, OPTIMIZER, Seen, widened
 
 
 class Evaluated(NamedTuple):
@@ -80,13 +82,13 @@ def _updater(tx: Any, step: Any, clip: Any) -> Callable[..., Any]:
 def in_float64(tree: Any) -> Any:
     """Return a tree with float64 where it has floating numbers of any other precision."""
 
-    def widened(x: Any) -> Any:
+    def wide(x: Any) -> Any:
         floating = jnp.issubdtype(jnp.result_type(x), jnp.floating)
         if isinstance(x, np.ndarray):
             return x.astype(np.float64) if floating else x
         return jnp.asarray(x, jnp.float64) if floating else x
 
-    return jax.tree.map(widened, tree)
+    return jax.tree.map(wide, tree)
 
 
 @contextmanager
@@ -99,6 +101,29 @@ def float64(on: bool = True) -> Iterator[None]:
         yield
 
 
+# What the traces of lifted programs have shown, by their keys.
+_SEEN: dict[tuple[str, _ById], Seen] = {}
+
+
+def _lifted_program(
+    kind: str,
+    make: Callable[..., Any],
+    dtypes: Any,
+    own: str,
+    *objects: Any,
+    traced: Any = (),
+    donates: Any = (),
+) -> tuple[Any, Seen]:
+    """Return a program that calculates in float64 throughout, and what its trace shows."""
+    key = (f"lifted {kind} {own} {dtypes} {traced}", _ById(*objects))
+    seen = _SEEN.setdefault(key, Seen())
+
+    def made(*given: Any) -> Any:
+        return lifted(make(*given), dtypes, seen, own, traced=traced)
+
+    return _program(key[0], made, *objects, donates=donates), seen
+
+
 class Model:
     """The model of a JAX side, in the run's dtype or in float64.
 
@@ -106,12 +131,24 @@ class Model:
         side: the JAX side.
         wide: float64, whatever the run's dtype.
         x64: whether JAX has float64 at all in this program.
+        own: the run's dtype; given, what the code keeps in narrower dtypes is lifted to float64.
+
+    Attributes:
+        seen: what its trace has shown, where it is lifted.
     """
 
-    def __init__(self, side: JaxSide, *, wide: bool, x64: bool) -> None:
+    def __init__(self, side: JaxSide, *, wide: bool, x64: bool, own: str = "") -> None:
         self._side, self._wide, self._x64 = side, wide, x64 or wide
-        has_state = side.model_state is not None
-        self._evaluate = _program("evaluate", _evaluator, side.apply, side.loss, has_state)
+        self._own, self._dtypes = own, OPTIMIZER if own == "float64" else MODEL
+        self._has_state = side.model_state is not None
+        self.seen = Seen()
+        made = (_evaluator, side.apply, side.loss, self._has_state)
+        if own:
+            self._evaluate, self.seen = _lifted_program(
+                "evaluate", made[0], self._dtypes, own, *made[1:]
+            )
+        else:
+            self._evaluate = _program("evaluate", *made)
 
     def evaluate(self, params: Any, model_state: Any, batch: Any) -> Evaluated:
         """Run forward and backward."""
@@ -122,13 +159,45 @@ class Model:
             )
             return done
 
+    def disturbed(self, params: Any, model_state: Any, batch: Any) -> list[Any]:
+        """Return the output with all random bits turned over."""
+        apply, has_state = self._side.apply, self._has_state
+
+        def output(params: Any, model_state: Any, batch: Any) -> Any:
+            return apply(params, model_state, batch)[0] if has_state else apply(params, batch)
+
+        with float64(self._x64):
+            run = jax.jit(lifted(output, self._dtypes, Seen(), self._own, disturbed=True))
+            return jax.tree.leaves(run(*map(in_float64, (params, model_state, batch))))
+
+    def loss_gradients(self, output: Any, batch: Any) -> list[Any]:
+        """Return the gradients of the loss in the output, a tree of arrays, in float64."""
+        with float64(True):
+            program, _ = _lifted_program(
+                "gradient of loss", _gradient_of, self._dtypes, self._own, self._side.loss
+            )
+            return jax.tree.leaves(program(in_float64(output), in_float64(batch)))
+
     def loss_of(self, output: Any, batch: Any) -> float:
         """Return the loss of an output, a tree of arrays."""
         with float64(self._x64):
             if self._wide:
                 output, batch = in_float64(output), in_float64(batch)
-            program = _program("loss", lambda loss: lambda o, b: loss(o, b), self._side.loss)
+            if self._own:
+                program, _ = _lifted_program(
+                    "loss", _of_output, self._dtypes, self._own, self._side.loss
+                )
+            else:
+                program = _program("loss", _of_output, self._side.loss)
             return float(program(output, batch))
+
+
+def _gradient_of(loss: Any) -> Callable[..., Any]:
+    return jax.grad(loss)
+
+
+def _of_output(loss: Any) -> Callable[..., Any]:
+    return lambda output, batch: loss(output, batch)
 
 
 class Stepper:
@@ -137,9 +206,12 @@ class Stepper:
     Args:
         side: the JAX side.
         params: where they start, in the run's dtype.
-        wide: in float64, whatever that dtype is.
+        wide: in float64, whatever that dtype is, and numbers that the optimizer has in float32 too.
         x64: whether JAX has float64 at all in this program.
         donates: whether a step may overwrite what it began with: there is no going back then.
+
+    Attributes:
+        seen: what its trace has shown, where it is lifted.
     """
 
     def __init__(
@@ -148,16 +220,29 @@ class Stepper:
         self._side, self._x64 = side, x64 or wide
         given = (1, 2) if donates else ()
         objects = (side.tx, side.step, side.clip)
-        self._update = _program("update", _updater, *objects, donates=given)
+        self.seen = Seen()
         self._schedule: Any = None
         if side.scheduler is not None:
             self._schedule = side.scheduler
         with float64(self._x64):
             self.params = jax.tree.map(jnp.array, in_float64(params) if wide else params)
-            if side.state is not None:
-                self.state = in_float64(side.state) if wide else side.state
-            else:
+            self.state = side.state
+            if self.state is None:
                 self.state = side.tx.init(self.params)
+            # This library's optimizers have float64 numbers already, in parts of float32.
+            lifts = wide and not _has_own_state(self.state)
+            if lifts:
+                # Its state has the dtypes that its code goes by, though the values are float64.
+                leaves = jax.tree.leaves((self.params, self.state, self.params))
+                self._update, self.seen = _lifted_program(
+                    "update", _updater, OPTIMIZER, "", *objects,
+                    traced=tuple(str(jnp.result_type(x)) for x in leaves), donates=given,
+                )  # fmt: skip
+                self.state = jax.tree.map(lambda x: widened(x, seen=self.seen), self.state)
+            else:
+                self._update = _program("update", _updater, *objects, donates=given)
+            if wide and side.state is not None:
+                self.state = in_float64(self.state)
             self._schedule_state: Any = None
             if self._schedule is not None:
                 self.state, self._schedule_state = self._schedule.init(self.state)
@@ -184,3 +269,10 @@ class Stepper:
     def restore(self, snapshot: Any) -> None:
         """Go back to a snapshot."""
         self.params, self.state, self._schedule_state, self._steps = snapshot
+
+
+def _has_own_state(state: Any) -> bool:
+    def own(node: Any) -> bool:
+        return type(node).__module__.startswith("jaxopt_port.")
+
+    return any(map(own, jax.tree.leaves(state, is_leaf=own)))

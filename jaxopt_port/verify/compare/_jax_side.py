@@ -21,6 +21,9 @@ class JaxSide:
 
     `nnx_side` and `linen_side` make one of a Flax model.
 
+    Raises:
+        TypeError: ``tx`` is no transformation.
+
     Args:
         apply: ``apply(params, batch) -> output``, an array or a tree of arrays; with
             ``model_state``: ``apply(params, model_state, batch) -> (output, new_model_state)``. To
@@ -62,6 +65,15 @@ class JaxSide:
     like: Any = field(default=None, repr=False)
     flax_module: Any = field(default=None, repr=False)
     inputs: Sequence[Any] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        if not (hasattr(self.tx, "init") and hasattr(self.tx, "update")):
+            name = getattr(self.tx, "__name__", "")
+            hint = f"; call it: tx={name}(…)" if callable(self.tx) and name else ""
+            raise TypeError(
+                f"tx must be an optax.GradientTransformation, got {name or type(self.tx).__name__}"
+                f"{hint}"
+            )
 
 
 def nnx_side(

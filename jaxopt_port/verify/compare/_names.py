@@ -76,9 +76,20 @@ class Names:
             if entry.torch_name in tensors
         }
 
-    def params_tree(self, tensors: Mapping[str, Any]) -> Any:
-        """Return a tree like the parameters, of NumPy arrays of their own; zeros where lacking."""
+    def params_tree(self, tensors: Mapping[str, Any], lacking: Any = None) -> Any:
+        """Return a tree like the parameters, of NumPy arrays of their own.
+
+        Args:
+            tensors: by torch's name.
+            lacking: a tree that has what is not among them; zeros without it.
+        """
         leaves = [_leaf(entry, tensors) for entry in self.params]
+        if lacking is not None:
+            own = map(np.asarray, jax.tree.leaves(lacking))
+            leaves = [
+                leaf if entry.torch_name in tensors else given
+                for leaf, given, entry in zip(leaves, own, self.params, strict=True)
+            ]
         return jax.tree.unflatten(self._params_structure, leaves)
 
     def model_state(self, tensors: Mapping[str, Any]) -> Any:

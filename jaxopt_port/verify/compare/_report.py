@@ -73,12 +73,14 @@ class Cause:
         remedy: the setting or the change that would mend it.
         unexplained: the part of the difference that is left when this is taken into account; 0 is
             all explained.
+        also: other causes without which this one does not explain it.
     """
 
     name: str
     message: str
     remedy: str
     unexplained: float = 0.0
+    also: tuple[Cause, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,7 @@ class Report:
         name: of the case.
         steps: how many steps of training were compared.
         first: the first divergence, or None.
+        found: all divergences that no other one explains, in order; the first is ``first``.
         stages: by name, in the order of `STAGES`.
         curves: losses and learning rates.
         dtype: of the run, ``"float32"``.
@@ -208,6 +211,7 @@ class Report:
     environment: dict[str, str]
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    found: tuple[Divergence, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -217,7 +221,8 @@ class Report:
     def __str__(self) -> str:
         if self.first is None:
             return f"{self.name}: the same training, {self.steps} steps compared"
-        return f"{self.name}: differs at {self.first}"
+        others = [f"\nAlso at {other}" for other in self.found[1:]]
+        return f"{self.name}: differs at {self.first}{''.join(others)}"
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values; infinities and NaNs are strings."""
@@ -234,8 +239,9 @@ class Report:
             raise ValueError(
                 f"the report has schema {record.get('schema')!r}; this version reads {SCHEMA}"
             )
-        values = {f.name: _floats(record[f.name]) for f in dataclasses.fields(cls)}
+        values = {f.name: _floats(record.get(f.name, ())) for f in dataclasses.fields(cls)}
         values["first"] = _divergence(values["first"])
+        values["found"] = tuple(map(_divergence, values["found"]))
         values["stages"] = {k: _stage(v) for k, v in values["stages"].items()}
         values["curves"] = Curves(**values["curves"])
         return cls(**values)
@@ -305,7 +311,14 @@ def _divergence(record: Any) -> Divergence | None:
     if record is None:
         return None
     elements = tuple(Element(**{**e, "index": tuple(e["index"])}) for e in record["elements"])
-    cause = None if record["cause"] is None else Cause(**record["cause"])
+    cause = _cause(record["cause"])
     distance = Distance(**record["distance"])
     changed = {"elements": elements, "cause": cause, "distance": distance}
     return Divergence(**{**record, **changed, "leaves": tuple(record["leaves"])})
+
+
+def _cause(record: Any) -> Cause | None:
+    if record is None:
+        return None
+    also = tuple(c for c in map(_cause, record.get("also", ())) if c is not None)
+    return Cause(**{**record, "also": also})

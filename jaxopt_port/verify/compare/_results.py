@@ -35,6 +35,7 @@ class Results:
         self._leaves: dict[tuple[str, str], LeafResult] = {}
         self._steps: dict[str, set[int]] = {stage: set() for stage in STAGES}
         self._suspects: dict[tuple[str, str], list[Found]] = {}
+        self._told: set[tuple[str, str, str]] = set()
 
     def see(
         self,
@@ -48,6 +49,7 @@ class Results:
         surely: Judgement | None = None,
         likely: Judgement | None = None,
         diagnosis: Diagnosis | None = None,
+        number: str = "",
     ) -> None:
         """Take in one comparison of one leaf.
 
@@ -61,6 +63,7 @@ class Results:
             surely: a judgement that counts at once.
             likely: a judgement that counts when it is the same in `ON_END` checks on end.
             diagnosis: what may find the cause.
+            number: of several of a leaf, which.
         """
         known = self._leaves.get((stage, leaf))
         if known is None:
@@ -85,13 +88,15 @@ class Results:
             )  # fmt: skip
             return Found(divergence, judgement.excess, diagnosis)
 
+        if self.knows(stage, leaf, number):
+            return  # its first difference counts
         if surely is not None and not surely.ok:
             known.ok = False
-            self.found.append(found(surely))
+            self._take(found(surely), number)
         elif likely is not None and not likely.ok:
             if likely.excess == float("inf"):
                 known.ok = False
-                self.found.append(found(likely))
+                self._take(found(likely), number)
                 return
             suspects = self._suspects.setdefault((stage, leaf), [])
             if not suspects or suspects[-1].divergence.step < step:
@@ -100,6 +105,24 @@ class Results:
                 self._convict(stage, leaf)
         else:
             self._suspects.pop((stage, leaf), None)
+
+    def add(self, divergence: Divergence, cause: Cause | None) -> None:
+        """Take in a divergence that is known already, and its cause."""
+        if not self.knows(divergence.stage, divergence.leaf):
+            self._take(Found(divergence, float("inf"), lambda: cause))
+
+    def _take(self, found: Found, number: str = "") -> None:
+        self._told.add((found.divergence.stage, found.divergence.leaf, number))
+        self.found.append(found)
+
+    def knows(self, stage: str, leaf: str, number: str = "") -> bool:
+        """Whether a leaf, or a number of it, has been found to differ at a stage."""
+        return (stage, leaf, number) in self._told
+
+    def forget(self) -> None:
+        """Forget what was found, as the run goes back."""
+        self.found.clear()
+        self._told.clear()
 
     def compared(self, stage: str, step: int) -> None:
         """Note that a stage was compared, though nothing may have been worth a record."""
@@ -116,8 +139,9 @@ class Results:
         judgement: Judgement,
         message: str,
         diagnosis: Diagnosis,
+        name: str,
     ) -> None:
-        """Take in a hyperparameter of a leaf; the message names it."""
+        """Take in a hyperparameter of a leaf, by its name."""
         before = len(self.found)
         far = Measured(Values(yours, torchs, yours, torchs), exact=False).distance
         self.see(
@@ -129,6 +153,7 @@ class Results:
             lambda: furthest(yours, torchs),
             surely=judgement,
             diagnosis=diagnosis,
+            number=name,
         )
         for found in self.found[before:]:
             found.divergence = dataclasses.replace(found.divergence, message=message)
@@ -136,7 +161,7 @@ class Results:
     def _convict(self, stage: str, leaf: str) -> None:
         suspects = self._suspects.pop((stage, leaf))
         self._leaves[stage, leaf].ok = False
-        self.found.append(suspects[0])
+        self._take(suspects[0])
 
     def end(self) -> None:
         """Count what was so in all of a run's last checks, though the run was short."""

@@ -47,6 +47,7 @@ class Stages:
         context = self.context
         evaluation = context.reference.evaluate(given)
         context.curves.loss_torch.append(float(evaluation.loss))
+        context.not_finite_loss(step, float(evaluation.loss))
         data = jax.tree.map(numpy_of, evaluation.batch)
         batch = data if context.side.batch is None else context.side.batch(data)
         context.evidence.note_batch(step, batch)
@@ -60,9 +61,10 @@ class Stages:
             if not context.side.imports:
                 self._before.parameters(evaluation.checked)
             self._after = AfterStep(context, evaluation, *self._free)
+        grads = None
         if evaluation.checked is not None:
-            self._before.check(step, evaluation, batch)
-        self._after.step(step, evaluation, batch if own is None else own, checks)
+            grads = self._before.check(step, evaluation, batch)
+        self._after.step(step, evaluation, batch if own is None else own, checks, grads)
 
     def snapshot(self) -> Any:
         """Return all that a step changes."""
@@ -84,4 +86,4 @@ class Stages:
             curves.loss_torch, curves.loss_yours, *curves.lr_torch, *curves.lr_yours
         ):  # fmt: skip
             del values[steps:]
-        context.results.found.clear()
+        context.results.forget()

@@ -9,6 +9,8 @@ from ._numbers import nice
 from ._simulation import limits, max_norm
 from ._update_history import UpdateHistory
 
+# Of torch's limit, what another one often is.
+_MULTIPLES = (0.1, 0.125, 0.2, 0.25, 0.5, 2.0, 4.0, 5.0, 8.0, 10.0)
 LIMITS = (0.01, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
@@ -45,6 +47,17 @@ def clipping_ways(history: UpdateHistory) -> Iterator[ClippingWay]:
             "chain jp.clip_by_grad_norm before the optimizer",
         )  # fmt: skip
     if most is not None:
+        for limit in sorted({*LIMITS, *(nice(most * k) for k in _MULTIPLES)}):
+            if abs(limit / most - 1) > 1e-4:
+                for eps in (1e-6, 0.0):
+                    also = "" if eps else ", and divides by the norm without torch's 1e-6"
+                    yield ClippingWay(
+                        "clip-limit",
+                        [min(1.0, limit / (h["total"] + eps)) if h["total"] else 1.0 for h in held],
+                        f"your side clips gradients to a norm of {limit:g}; torch to "
+                        f"{most:.6g}{also}",
+                        "give both the same limit",
+                    )
         for norm in ("group", "leaf"):
             yield ClippingWay(
                 "clip-per-group",

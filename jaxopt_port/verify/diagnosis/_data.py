@@ -11,6 +11,8 @@ from ..compare._report import Cause
 from ._arrays import Array, rounding
 from ._numbers import nice
 
+_MOST_CHANNELS = 16
+
 
 def explain_data(
     yours: Sequence[Array],
@@ -112,6 +114,13 @@ def _of_one(mine: Array, theirs: Array) -> Cause | None:
         for axis in range(1, mine.ndim):
             if np.array_equal(mine, np.flip(theirs, axis)):
                 return _layout(f"reversed along axis {axis}")
+    whole = np.array_equal(mine, np.round(mine)) and np.array_equal(theirs, np.round(theirs))
+    if theirs.ndim == 1 and whole and (found := _labels(mine, theirs)):
+        return found
+    for axis in range(1, theirs.ndim):
+        few = 1 < theirs.shape[axis] <= _MOST_CHANNELS
+        if few and (found := _by_channel(mine, theirs, axis)):
+            return found
     if theirs.size > 2 and np.ptp(theirs) > 0:
         scale, shift = np.polyfit(theirs.ravel(), mine.ravel(), 1)
         if np.allclose(scale * theirs + shift, mine, rtol=1e-5, atol=1e-6 * np.abs(mine).max()):
@@ -121,6 +130,39 @@ def _of_one(mine: Array, theirs: Array) -> Cause | None:
                 "normalise both alike: ToTensor divides by 255, and mean and std must be the same",
             )
     return None
+
+
+def _labels(mine: Array, theirs: Array) -> Cause | None:
+    pairs = dict(zip(theirs.tolist(), mine.tolist(), strict=True))
+    if [pairs[x] for x in theirs.tolist()] != mine.tolist():
+        return None
+    shown = ", ".join(f"{int(b)} for {int(a)}" for a, b in sorted(pairs.items())[:4] if a != b)
+    return Cause(
+        "labels-shifted", f"your labels are other numbers than torch's: {shown}",
+        "number the classes alike: from 0, in one order (ImageFolder sorts by name)",
+    )  # fmt: skip
+
+
+def _by_channel(mine: Array, theirs: Array, axis: int) -> Cause | None:
+    """Fit a scale and a shift to each channel."""
+    a, b = (np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1) for x in (mine, theirs))
+    mean = b.mean(1, keepdims=True)
+    square = ((b - mean) ** 2).sum(1, keepdims=True)
+    if not square.all() or b.shape[1] < 4:
+        return None
+    scale = ((b - mean) * (a - a.mean(1, keepdims=True))).sum(1, keepdims=True) / square
+    shift = a.mean(1, keepdims=True) - scale * mean
+    if not np.allclose(scale * b + shift, a, rtol=1e-5, atol=1e-6 * np.abs(a).max()):
+        return None
+    if np.ptp(scale) <= 1e-4 * np.abs(scale).max() and np.ptp(shift) <= 1e-4 * np.abs(a).max():
+        return None  # one for all: see below
+    shown = ", ".join(f"{nice(float(x)):.4g}" for x in scale[:4, 0])
+    return Cause(
+        "data-scale",
+        f"your data are torch's with another scale and shift in each channel of axis {axis}: times "
+        f"{shown}",
+        "normalise both alike: the same mean and std, of the channels in the same order",
+    )
 
 
 def _layout(words: str) -> Cause:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..compare._report import Cause
 from ._arrays import Array
+from ._loss_gradients import explain_by_gradient
 from ._numbers import narrow_number, nice, same
 
 
@@ -17,6 +19,8 @@ def explain_loss(
     outputs: Sequence[Array],
     batch: Sequence[Array],
     params: Mapping[str, Array],
+    as_written: float | None = None,
+    gradients: tuple[Sequence[Array], Sequence[Array]] | None = None,
 ) -> Cause | None:
     """Explain a loss that is not torch's.
 
@@ -26,58 +30,83 @@ def explain_loss(
         outputs: torch's, in float64.
         batch: its arrays.
         params: by path.
+        as_written: yours, with what it keeps in fewer bits left so.
+        gradients: of yours and of torch's loss in the outputs, where both are to be had.
     """
+    if not (math.isfinite(yours) and math.isfinite(torchs)):
+        return _not_finite(yours, torchs)
     ratio = yours / torchs if torchs else 0.0
     # No float64 result has so few bits by chance; the rounding of the terms is seen in the sum.
-    dtype = narrow_number(yours)
-    if dtype and same(ratio, 1.0, 0.1) and not narrow_number(torchs):
+    rounded = yours if as_written is None else as_written
+    dtype = narrow_number(rounded)
+    if dtype and torchs and same(rounded / torchs, 1.0, 0.1) and not narrow_number(torchs):
         return Cause(
-            "low-precision", f"your loss is calculated in {dtype}: {yours:.9g}, torch's "
+            "low-precision", f"your loss is calculated in {dtype}: {rounded:.9g}, torch's "
             f"{torchs:.9g}",
             "cast the output to float32 before the loss",
         )  # fmt: skip
-    output = outputs[0]
-    sizes = {
-        "examples": len(output) if output.ndim else 1,
-        "elements": output.size,
-        "positions": int(np.prod(output.shape[:-1])) if output.ndim > 2 else 1,
-        "features": output.shape[-1] if output.ndim > 1 else 1,
-    }
-    for what, size in sizes.items():
-        if size > 1 and (same(ratio, size) or same(ratio, 1 / size)):
-            more = "sum" if ratio > 1 else "mean"
-            return Cause(
-                "loss-scale",
-                f"your loss is {nice(ratio):.6g} times torch's: a {more} over {size} {what}, where "
-                f"torch takes the {'mean' if more == 'sum' else 'sum'}",
-                "reduce the loss as torch's reduction= does",
-            )
-    found = _smoothing(yours, torchs, output, batch)
+    if gradients is not None:
+        for output, mine, theirs in zip(outputs, *gradients, strict=True):
+            if found := explain_by_gradient(output, mine, theirs, batch):
+                return found
+    if found := _of_size(ratio, outputs[0]):
+        return found
+    if gradients is None and (found := _smoothing(yours, torchs, outputs[0], batch)):
+        return found
+    if same(ratio, -1.0):
+        return Cause("sign", "your loss is torch's with the sign turned", "minimize the same loss")
+    found = _penalty(yours - torchs, params)
     if found is not None:
         return found
-    if same(ratio, 0.5) or same(ratio, 2.0) or same(ratio, -1.0):
+    short = nice(ratio)
+    if ratio and float(f"{short:.4g}") == short:
         return Cause(
-            "loss-scale", f"your loss is {nice(ratio):.6g} times torch's",
-            "optax.l2_loss has a factor of 1/2 that torch's mse_loss has not",
+            "loss-scale", f"your loss is {short:.6g} times torch's",
+            "leave the factor out; optax.l2_loss has one of 1/2 that torch's mse_loss has not",
         )  # fmt: skip
-    return _penalty(yours - torchs, params) or _any_factor(ratio, sizes)
-
-
-def _any_factor(ratio: float, sizes: Mapping[str, int]) -> Cause | None:
-    """Take part of a batch counted in the mean: padding, ignored labels."""
-    for what in ("examples", "positions", "elements"):
-        size = sizes[what]
-        counted = [
-            size / n for n in range(1, size) if same(ratio, size / n) or same(ratio, n / size)
-        ]
-        if size > 1 and counted:
-            return Cause(
-                "loss-scale",
-                f"your loss is {ratio:.6g} times torch's: the mean is over {size} {what} on one "
-                f"side and over {round(size / counted[0])} on the other, without ignored ones",
-                "divide by the number of labels that count, as ignore_index does",
-            )
     return None
+
+
+def _not_finite(yours: float, torchs: float) -> Cause | None:
+    if math.isfinite(yours) == math.isfinite(torchs):
+        return None
+    who = ("your loss", yours, "torch's", torchs)
+    if math.isfinite(yours):
+        who = ("torch's loss", torchs, "yours", yours)
+    return Cause(
+        "not-finite",
+        f"{who[0]} is {who[1]} of an output of which {who[2]} is {who[3]:.6g}",
+        "look for the logarithm of a probability that is 0, a label that is out of range or meant "
+        "to be left out, and a mean over nothing",
+    )
+
+
+def _of_size(ratio: float, output: Array) -> Cause | None:
+    """Explain a sum for a mean, over all or over some axes."""
+    n, last = len(output) if output.ndim else 1, output.shape[-1] if output.ndim > 1 else 1
+    known = {
+        "all elements of the output": output.size,
+        "the examples of the batch": n,
+        "all positions": output.size // last if output.ndim > 2 else 1,
+        "what is in each example": output.size // n if output.ndim > 1 else 1,
+        "the last axis": last,
+        "the axes between the first and the last": output.size // n // last,
+    }
+    sizes = {
+        what: size
+        for what, size in known.items()
+        if size > 1 and (same(ratio, size) or same(ratio, 1 / size))
+    }
+    if not sizes:
+        return None
+    more, less = ("sum", "mean") if ratio > 1 else ("mean", "sum")
+    size = next(iter(sizes.values()))
+    return Cause(
+        "loss-scale",
+        f"your loss is {nice(ratio):.6g} times torch's: a {more} over {' or '.join(sizes)} "
+        f"({size}), where torch takes the {less}",
+        f"take the {less} over {' or '.join(sizes)}, as torch's loss does",
+    )
 
 
 def _smoothing(yours: float, torchs: float, logits: Array, batch: Sequence[Array]) -> Cause | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,12 @@ from ._update_history import UpdateHistory, Wide
 # Beyond this many steps that agree, a simulation goes on from torch's state there.
 _LEAD = 20
 _BASE = Variation()
+
+
+def _both(variation: Variation, more: Variation) -> Variation:
+    """Return a variation with what another one changes besides."""
+    changed = {f.name: getattr(more, f.name) for f in fields(more)}
+    return replace(variation, **{k: v for k, v in changed.items() if v != getattr(_BASE, k)})
 
 
 @dataclass(frozen=True)
@@ -38,26 +44,45 @@ class Hypothesis:
     factor: float | Sequence[float] = 1.0
     gradients: Callable[[Wide], Wide] | None = None
 
+    def then(self, more: Hypothesis) -> Hypothesis:
+        """Return this with another one besides."""
+        both = (self.factor, more.factor)
+        steps = min((len(f) for f in both if not isinstance(f, (int, float))), default=0)
+        factors = [f if isinstance(f, (int, float)) else np.asarray(f[:steps]) for f in both]
+        factor = factors[0] * factors[1]
+        return Hypothesis(
+            variation=_both(self.variation, more.variation),
+            numbers={**self.numbers, **more.numbers},
+            options=more.options or self.options,
+            rates=more.rates if more.rates is not None else self.rates,
+            factor=factor if isinstance(factor, (int, float)) else [float(f) for f in factor],
+            gradients=more.gradients or self.gradients,
+        )
+
 
 class Simulation:
     """Simulates hypotheses about one leaf.
 
     Args:
         history: what is known of it; of an optimizer in `ALGORITHMS`.
+        base: what is known already that your side does otherwise.
 
     Attributes:
         history: that.
+        explained: the hypotheses that left no more than ``enough``, with what they left.
         agrees: whether torch's own algorithm, unvaried, has torch's numbers.
         enough: a cause leaves no more than this part of the difference unexplained.
     """
 
-    def __init__(self, history: UpdateHistory) -> None:
+    def __init__(self, history: UpdateHistory, base: Hypothesis | None = None) -> None:
+        self._base = base or Hypothesis()
+        self.explained: list[tuple[float, Hypothesis]] = []
         self.history = self._history = history
         self._algorithm = ALGORITHMS[history.optimizer]
         self._clip, self._limits = _factors(history), limits(history)
         self._begin, self._state, self._p = 0, {}, history.start
-        base = self.run(Hypothesis())
-        gap = float(np.max(np.abs(base - history.torchs)))
+        torchs = self.run(Hypothesis())
+        gap = float(np.max(np.abs(torchs - history.torchs)))
         self._apart = float(np.max(np.abs(history.yours - history.torchs)))
         self.agrees = gap <= 1e-4 * self._apart
         # Float64 itself leaves a part of a difference that is small beside the parameter, and
@@ -69,14 +94,28 @@ class Simulation:
             state: dict[str, Any] = {}
             lead = history.first - 1
             self.run(Hypothesis(), state=state, end=lead)
-            self._begin, self._state, self._p = lead, state, base[lead - 1]
+            self._begin, self._state, self._p = lead, state, torchs[lead - 1]
         self.steps = len(history.grads) - self._begin
 
     def run(
-        self, h: Hypothesis, state: dict[str, Any] | None = None, end: int | None = None
+        self,
+        h: Hypothesis,
+        state: dict[str, Any] | None = None,
+        end: int | None = None,
+        every: int = 1,
+        over: float = 1.0,
     ) -> Wide:
-        """Return the parameters after each step, from the one that the simulation begins at."""
-        history = self._history
+        """Return the parameters after each step, from the one that the simulation begins at.
+
+        Args:
+            h: what is done otherwise.
+            state: to begin with.
+            end: the step before which to stop.
+            every: one step in so many is taken, of the gradients since the last.
+            over: what their sum is multiplied by.
+        """
+        held: Any = 0.0
+        history, h = self._history, self._base.then(h)
         state = copy.deepcopy(self._state) if state is None else state
         p, after = self._p, []
         with np.errstate(all="ignore"):
@@ -86,7 +125,10 @@ class Simulation:
                 sign = -1.0 if options.get("maximize") else 1.0
                 grads = history.grads if h.gradients is None else h.gradients(history.grads)
                 grad = sign * (grads[step] if h.gradients else self._clipped(step))
-                p = self._algorithm(p, grad * factor, options, state, h.variation)
+                held = held + grad * factor
+                if (step + 1) % every == 0:
+                    p = self._algorithm(p, over * held, options, state, h.variation)
+                    held = 0.0
                 after.append(p)
         return np.array(after)
 
@@ -139,7 +181,10 @@ class Simulation:
 
     def unexplained(self, h: Hypothesis) -> float:
         """Return the part of the difference that a hypothesis leaves; infinite for nonsense."""
-        return self.left(self.run(h))
+        left = self.left(self.run(h))
+        if left <= self.enough:
+            self.explained.append((left, h))
+        return left
 
     def left(self, simulated: Wide) -> float:
         """Return the same of what a simulation gave."""
@@ -165,6 +210,7 @@ class Simulation:
 
         None where the rate is not seen, or is part of the state.
         """
+        variation = _both(self._base.variation, variation)
         if variation.lr_inside:
             return None
         history, rates = self._history, []
@@ -172,9 +218,14 @@ class Simulation:
         p = self._p
         with np.errstate(all="ignore"):
             for step in range(self._begin, len(history.grads)):
-                options = self.options(Hypothesis(), step)
+                options = self.options(self._base, step)
                 sign = -1.0 if options.get("maximize") else 1.0
-                grad = sign * self._clipped(step)
+                factor = self._base.factor
+                grad = (
+                    sign
+                    * self._clipped(step)
+                    * (factor if isinstance(factor, (int, float)) else factor[step])
+                )
                 ends = []
                 for rate in (0.0, 1.0):
                     trial = copy.deepcopy(state)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,3 +42,8 @@ class UpdateHistory:
     clip: list[dict[str, float]] | None
     batch_size: int
     steps_per_epoch: int
+
+    def until(self, end: int) -> UpdateHistory:
+        """Return the same without the steps from ``end`` on."""
+        cut = {name: getattr(self, name)[:end] for name in ("options", "grads", "yours", "torchs")}
+        return replace(self, **cut, clip=None if self.clip is None else self.clip[:end])

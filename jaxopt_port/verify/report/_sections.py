@@ -16,6 +16,7 @@ from ._wording import (
     stage_verdict,
     steps,
     subtitle,
+    to_do,
     worst_leaf,
 )
 
@@ -31,6 +32,7 @@ def sections(report: Report) -> str:
     """Return all between the page's ``<main>`` and ``</main>``."""
     parts = [
         _verdict(report),
+        _to_do(report),
         "" if report.first is None else _divergence(report.first),
         _curves(report),
         _maps(report),
@@ -55,6 +57,15 @@ def _verdict(report: Report) -> str:
         f"<h1>{word}</h1><p>{sentence}</p>"
         f'<p class="subtitle">{escape(subtitle(report))}</p></header>'
     )
+
+
+def _to_do(report: Report) -> str:
+    lines = to_do(report)
+    if not lines:
+        return ""
+    listed = "".join(f"<li><b>{_breaking(at)}</b>: {escape(what)}</li>" for at, what in lines)
+    title = f"{len(lines)} faults in this run; mend them in this order"
+    return _section("to-do", title, f"<ol>{listed}</ol>", "card")
 
 
 def _divergence(first: Divergence) -> str:

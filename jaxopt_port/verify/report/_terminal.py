@@ -15,6 +15,7 @@ from ._wording import (
     shortened,
     stage_verdict,
     subtitle,
+    to_do,
     worst_leaf,
 )
 
@@ -36,6 +37,7 @@ def render(report: Report) -> RenderableType:
         PASSED  mlp: the same training...
     """
     parts: list[RenderableType] = [*_verdict(report)]
+    parts += _to_do(report)
     if report.first is not None:
         parts += _divergence(report.first)
     parts += _stages(report)
@@ -56,6 +58,17 @@ def _verdict(report: Report) -> list[RenderableType]:
             (shortened(first.leaf, _PATH_WIDTH), "bold"),
         )
     return [line, Text(subtitle(report), style="dim"), Text()]
+
+
+def _to_do(report: Report) -> list[RenderableType]:
+    lines = to_do(report)
+    if not lines:
+        return []
+    steps = Table.grid(padding=(0, 1, 0, 0))
+    for number_, (place, what) in enumerate(lines, 1):
+        steps.add_row(f"{number_}.", Group(Text(place, style="bold"), Text(what)))
+    title = f"{len(lines)} faults in this run; mend them in this order"
+    return [Text(title, style="bold"), steps, Text()]
 
 
 def _divergence(first: Divergence) -> list[RenderableType]:

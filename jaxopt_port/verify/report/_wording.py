@@ -72,6 +72,19 @@ def where(first: Divergence) -> str:
     return f"step {first.step}, {first.stage} of {first.leaf}"
 
 
+def to_do(report: Report) -> list[tuple[str, str]]:
+    """Return what to do where there is more than one fault, in order: where, and what."""
+    if len(report.found) < 2:
+        return []
+    lines = []
+    for found in report.found:
+        cause = found.cause
+        what = found.message if cause is None else f"{cause.message}: {cause.remedy}".rstrip(": ")
+        more = f" and {len(found.leaves) - 1} more leaves" if len(found.leaves) > 1 else ""
+        lines.append((where(found) + more, what))
+    return lines
+
+
 def subtitle(report: Report) -> str:
     """Return the run in a line: optimizer, dtype, steps, time."""
     return (

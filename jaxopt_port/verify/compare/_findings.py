@@ -1,0 +1,155 @@
+"""Which differences of a run are faults of their own, and what causes each."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+
+from ._context import Context
+from ._report import STAGES, Cause, Divergence
+from ._results import Found
+
+# What is given torch's values is not changed by a fault before it; what is not stands here, with
+# the stages that explain a difference in it: at any leaf, and at the same leaf.
+_ANYWHERE = {
+    "forward": ("forward",),
+    "loss": ("loss",),
+    "gradient": ("forward", "loss", "gradient"),
+    "buffers": ("forward",),
+    "data": ("data",),
+    "clipping": ("clipping",),
+    "update": ("clipping",),
+    "state": ("clipping",),
+    "trajectory": tuple(STAGES),
+}
+_SAME_LEAF = {
+    "hyperparameters": ("hyperparameters",),
+    "update": ("hyperparameters", "update"),
+    "state": ("hyperparameters", "update", "state"),
+    "buffers": ("buffers",),
+}
+# Stages whose leaves may each have a cause of their own.
+_BY_LEAF = ("parameters", "hyperparameters", "update", "state", "buffers", "data")
+_MOST = 24  # leaves that are diagnosed one by one
+_IN_VAIN = 2
+_ALIKE = 2  # of leaves of one kind, so many are asked first
+
+
+def findings(context: Context) -> tuple[Divergence, ...]:
+    """Return the divergences that no earlier one explains, in order, each with its cause."""
+    order = list(STAGES)
+
+    def place(found: Found) -> tuple[int, int]:
+        return found.divergence.step, order.index(found.divergence.stage)
+
+    told: list[Divergence] = []
+    seen: set[tuple[str, str]] = set()
+    said: set[tuple[str, tuple[str, str] | None]] = set()
+    for _, group in itertools.groupby(sorted(context.results.found, key=place), key=place):
+        fresh = [f for f in group if not _explained(f.divergence, seen)]
+        seen |= {(f.divergence.stage, _leaf(f.divergence)) for f in fresh}
+        for one in _told(context, sorted(fresh, key=lambda f: -f.excess)):
+            key = (one.stage, _said(one.cause))
+            # A leaf of zeros, say, shows the same cause some steps later.
+            if one.cause is None or key not in said:
+                told.append(one)
+            said.add(key)
+        if any(d.cause and d.cause.name in ("not-finite", "not-repeatable") for d in told):
+            break  # nothing after it can be compared
+    return tuple(sorted(told, key=lambda d: d.step))
+
+
+def _leaf(divergence: Divergence) -> str:
+    return divergence.leaf.partition(" · ")[0]
+
+
+def _explained(divergence: Divergence, seen: set[tuple[str, str]]) -> bool:
+    stage = divergence.stage
+    anywhere = {stage for stage, _ in seen} & set(_ANYWHERE.get(stage, ()))
+    here = {(other, _leaf(divergence)) for other in _SAME_LEAF.get(stage, ())}
+    return bool(anywhere or here & seen)
+
+
+def _told(context: Context, found: Sequence[Found]) -> Iterator[Divergence]:
+    """Yield what differs at one step and stage, leaves of one cause together."""
+    if not found:
+        return
+    leaves = tuple(dict.fromkeys(f.divergence.leaf for f in found))
+    stage = found[0].divergence.stage
+    if stage not in _BY_LEAF:
+        cause = _cause(context, found[0])
+        yield dataclasses.replace(found[0].divergence, cause=cause, leaves=leaves)
+        yield from _later(found[0])
+        return
+    causes: dict[int, Cause | None] = {}
+    for i in _asked(context, found):
+        causes[i] = _cause(context, found[i])
+        if len(causes) == _IN_VAIN and not any(causes.values()):
+            break  # a search in vain is dear
+    if len({_said(cause) for cause in causes.values()}) > 1:
+        causes |= {
+            i: _cause(context, found[i]) for i in range(min(_MOST, len(found))) if i not in causes
+        }
+    clusters: dict[tuple[str, str] | None, list[int]] = {}
+    for i in range(len(found)):
+        key = _said(causes.get(i))
+        # What has no cause of its own, or was not asked for one, goes with the first.
+        clusters.setdefault(key if key else next(iter(clusters), None), []).append(i)
+    unnamed = clusters.pop(None, [])
+    if not clusters:
+        clusters[None] = unnamed
+    elif unnamed:
+        next(iter(clusters.values())).extend(unnamed)
+    for members in clusters.values():
+        lead = min((i for i in members if causes.get(i)), default=members[0])
+        own = tuple(dict.fromkeys(found[i].divergence.leaf for i in sorted(members)))
+        yield dataclasses.replace(
+            found[min(members) if causes.get(min(members)) else lead].divergence,
+            cause=causes.get(lead), leaves=own,
+        )  # fmt: skip
+        yield from _later(found[lead])
+
+
+def _asked(context: Context, found: Sequence[Found]) -> list[int]:
+    """Return which leaves are asked first: some of each group and of each number of axes."""
+    counts: dict[object, int] = {}
+    asked = []
+    shapes = dict(zip(context.names.paths, context.names.params, strict=True))
+    for i, one in enumerate(found):
+        path = _leaf(one.divergence)
+        axes = len(shapes[path].shape) > 1 if path in shapes else False
+        kind = (context.evidence.group_of(path), axes, one.divergence.message if
+                one.divergence.stage == "hyperparameters" else "")  # fmt: skip
+        counts[kind] = counts.get(kind, 0) + 1
+        if counts[kind] <= _ALIKE:
+            asked.append(i)
+    return asked
+
+
+def _cause(context: Context, found: Found) -> Cause | None:
+    """Return what explains it. A search that fails costs the name, not the report."""
+    if found.diagnosis is None:
+        return None
+    try:
+        return found.diagnosis()
+    except Exception as error:
+        at = found.divergence
+        context.notes.append(
+            f"the search for the cause of {at.stage} of {at.leaf} failed, which is a fault of this "
+            f"library ({type(error).__name__}: {(str(error).splitlines() or [''])[0]}); the place "
+            "is right all the same"
+        )
+        return None
+
+
+def _said(cause: Cause | None) -> tuple[str, str] | None:
+    return None if cause is None else (cause.name, cause.remedy)
+
+
+def _later(found: Found) -> Iterator[Divergence]:
+    """Yield what differs later in the same leaf, once the first cause is allowed for."""
+    later: list[tuple[int, Cause]] = getattr(found.diagnosis, "later", [])
+    for step, cause in later:
+        message = "differs once more, beyond what the cause above explains"
+        yield dataclasses.replace(found.divergence, step=step, message=message, cause=cause)

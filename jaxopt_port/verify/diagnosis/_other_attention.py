@@ -1,0 +1,128 @@
+"""Attention in other ways than torch's call has it: scale, mask, the parts of a projection."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ._calls import Call
+
+ATTENTION = "scaled_dot_product_attention"
+
+
+def scaled(power: float) -> Callable[[Call], Any]:
+    """Multiply scores by a power of the head's size."""
+
+    def change(call: Call) -> Any:
+        if call.name == ATTENTION:
+            d = call.args[0].shape[-1]
+            own = call.options.get("scale") or d**-0.5
+            return call.again(scale=own * d**power)
+        return call.again(call.args[0] * call.inner**power)
+
+    return change
+
+
+def _hidden(call: Call, hide: Any) -> Any:
+    """Hide positions from an attention: before its softmax, or by its mask."""
+    x = call.args[0]
+    if call.name == ATTENTION:
+        size = (x.shape[-2], call.args[1].shape[-2])
+        own = _mask_of(call, size)
+        options = {**call.options, "is_causal": False, "attn_mask": ~hide(own, size)}
+        return call.function(*call.args[:3], **options)
+    if x.ndim < 3 or x.shape[-1] != x.shape[-2]:
+        return None
+    return call.again(x.masked_fill(hide(~x.isfinite(), x.shape[-2:]), -math.inf))
+
+
+def _mask_of(call: Call, size: Any) -> Any:
+    """Return which positions an attention of torch's hides."""
+    import torch
+
+    mask = call.get(3, "attn_mask")
+    if call.get(5, "is_causal", False):
+        return torch.ones(size, dtype=torch.bool).triu(1)
+    if mask is None:
+        return torch.zeros(size, dtype=torch.bool)
+    return ~mask if mask.dtype == torch.bool else ~mask.isfinite()
+
+
+def causal(offset: int) -> Callable[[Call], Any]:
+    """Hide what is later by more than ``offset``."""
+
+    def change(call: Call) -> Any:
+        import torch
+
+        def hide(own: Any, size: Any) -> Any:
+            later = torch.ones(tuple(size), dtype=torch.bool).triu(1)
+            moved = torch.ones(tuple(size), dtype=torch.bool).triu(1 + offset)
+            # What is hidden for another reason, padding, stays hidden.
+            return moved | (own & ~later)
+
+        return _hidden(call, hide)
+
+    return change
+
+
+def shifted_mask(offset: int) -> Callable[[Call], Any]:
+    """Hide one position more or less of a mask that torch fills in itself."""
+
+    def change(call: Call) -> Any:
+        import torch
+
+        x, mask = call.args[:2]
+        if mask.shape[-1] != mask.shape[-2]:
+            return None
+        size = tuple(mask.shape[-2:])
+        later = torch.ones(size, dtype=torch.bool).triu(1)
+        moved = torch.ones(size, dtype=torch.bool).triu(1 + offset)
+        return call.again(x, (mask.bool() & ~later) | moved)
+
+    return change
+
+
+def unmasked(call: Call) -> Any:
+    """Hide nothing."""
+    if call.name != ATTENTION:
+        return call.args[0] + 0
+    return call.function(*call.args[:3], **{k: v for k, v in call.options.items() if k == "scale"})
+
+
+def _packed(call: Call, take: Callable[[Any, int], Any]) -> Any:
+    """Take the parts of a packed projection otherwise."""
+    x = call.args[0]
+    made = call.again(x)
+    parts = len(made)
+    width = x.shape[-1]
+    if parts not in (2, 3) or any(p.shape[-1] * parts != width for p in made):
+        return None
+    return take(x, parts)
+
+
+def by_head(heads: int) -> Callable[[Call], Any]:
+    """Take the parts of a packed projection head by head."""
+
+    def take(x: Any, parts: int) -> Any:
+        if x.shape[-1] % (heads * parts):
+            return None
+        whole = x.unflatten(-1, (heads, parts, -1))
+        return tuple(whole[..., i, :].flatten(-2) for i in range(parts))
+
+    return lambda call: _packed(call, take)
+
+
+def interleaved(call: Call) -> Any:
+    """Take the parts in turns, column by column."""
+    return _packed(call, lambda x, parts: tuple(x[..., i::parts] for i in range(parts)))
+
+
+def ordered(order: tuple[int, ...]) -> Callable[[Call], Any]:
+    """Take the parts in another order."""
+
+    def take(x: Any, parts: int) -> Any:
+        whole = x.chunk(parts, -1)
+        return tuple(whole[i] for i in order) if parts == len(order) else None
+
+    return lambda call: _packed(call, take)

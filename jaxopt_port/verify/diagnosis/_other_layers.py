@@ -1,0 +1,114 @@
+"""Layers in other ways than torch's call has them: activation, flattening, padding, left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ._calls import Call
+
+ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu", "elu", "mish", "softplus")
+PRODUCTS = ("mul", "rmul", "div", "truediv")
+
+
+def _functional() -> Any:
+    from torch.nn import functional
+
+    return functional
+
+
+def activation(other: str) -> Callable[[Call], Any]:
+    """Call another activation."""
+
+    def change(call: Call) -> Any:
+        own = call.name == other
+        return None if own else getattr(_functional(), other)(call.args[0])
+
+    return change
+
+
+def argument(place: int, name: str, value: Any) -> Callable[[Call], Any]:
+    """Give an argument another value."""
+
+    def change(call: Call) -> Any:
+        return None if call.get(place, name) == value else call.put(place, name, value)
+
+    return change
+
+
+def turned(order: tuple[int, ...]) -> Callable[[Call], Any]:
+    """Flatten after the axes were put in another order."""
+
+    def change(call: Call) -> Any:
+        x = call.args[0]
+        flat = call.again(x)
+        if x.ndim != 4 or flat.ndim != 2:
+            return None
+        return x.permute(0, *order).flatten(1)
+
+    return change
+
+
+def same_padding(call: Call) -> Any:
+    """Pad a strided convolution as SAME does, more at the end."""
+    stride, padding = call.get(3, "stride", 1), call.get(4, "padding", 0)
+    x, weight = call.args[:2]
+    n = x.ndim - 2
+    strides = stride if isinstance(stride, (tuple, list)) else (stride,) * n
+    if not padding or max(strides) == 1 or isinstance(padding, str):
+        return None
+    wanted = []
+    for size, k, s in zip(
+        reversed(x.shape[2:]), reversed(weight.shape[2:]), reversed(strides), strict=True
+    ):
+        total = max(0, (-(-size // s) - 1) * s + k - size)
+        wanted += [total // 2, total - total // 2]
+    padded = _functional().pad(x, wanted)
+    rest = {k: v for k, v in call.options.items() if k not in ("stride", "padding")}
+    return call.function(padded, weight, call.get(2, "bias"), stride, 0, *call.args[5:], **rest)
+
+
+def flipped(call: Call) -> Any:
+    """Flip the kernel."""
+    weight = call.args[1]
+    return call.again(call.args[0], weight.flip(tuple(range(2, weight.ndim))))
+
+
+def left_out(call: Call) -> Any:
+    """Leave the second operand out."""
+    import torch
+
+    if len(call.args) < 2 or not isinstance(call.args[0], torch.Tensor):
+        return None
+    other = call.args[1]
+    if call.name in PRODUCTS:
+        number = not isinstance(other, torch.Tensor) or other.ndim == 0
+        return call.args[0] + 0 if number and call.args[0].is_floating_point() else None
+    kept = isinstance(other, torch.Tensor) and call.args[0].is_floating_point()
+    return call.args[0] + 0 if kept and other.ndim else None
+
+
+def as_given(call: Call) -> Any:
+    """Return what the layer was given."""
+    return call.args[0] + 0
+
+
+def without_bias(call: Call) -> Any:
+    """Leave the bias out."""
+    return None if call.get(2, "bias") is None else call.put(2, "bias", None)
+
+
+def rooted(call: Call) -> Any:
+    """Multiply by the root of the last axis."""
+    made = call.again(*call.args)
+    return made * made.shape[-1] ** 0.5
+
+
+def turned_over(place: int, name: str, default: bool = False) -> Callable[[Call], Any]:
+    """Give a flag the other value."""
+    return lambda call: call.put(place, name, not call.get(place, name, default))
+
+
+def pooled(other: str) -> Callable[[Call], Any]:
+    """Pool by another function."""
+    return lambda call: getattr(_functional(), other)(*call.args[:4])

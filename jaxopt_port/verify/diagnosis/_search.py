@@ -1,0 +1,247 @@
+"""Tries hypotheses on what one leaf is known of."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from dataclasses import replace
+
+import numpy as np
+
+from ..compare._report import Cause
+from ._algorithms import Variation
+from ._clipping_ways import LIMITS, clipping_ways, ways_for_values
+from ._fitted_numbers import FittedNumbers, value_of
+from ._known_ways import KnownWay, known_ways
+from ._numbers import low_precision, narrowed, nice, number, same
+from ._other_optimizers import accumulations, another_optimizer
+from ._rates import Rates
+from ._simulation import Hypothesis, Simulation
+from ._update_history import UpdateHistory
+
+_STARTS = (0.1, 1.0, 0.01, 1e-3, 0.0)
+
+
+class Search:
+    """Tries hypotheses on one leaf."""
+
+    def __init__(self, history: UpdateHistory, simulation: Simulation) -> None:
+        self._history, self._simulation = history, simulation
+        self._enough = simulation.enough
+        self._fits, self._rate = FittedNumbers(simulation), Rates(history, simulation)
+
+    def run(self) -> Cause | None:
+        for look in (
+            self._rate_decay, self._schedule, self._single, self._options, self._gradients,
+            self._numbers, self._starts, self._one_sided, self._accumulation,
+            self._another_optimizer, self._pairs, self._rate.another,
+        ):  # fmt: skip
+            cause = look()
+            if cause is not None:
+                return cause
+        return None
+
+    def _rate_decay(self) -> Cause | None:
+        """Look for another decay of the rate, which a rate of each step would explain as well."""
+        options = self._history.options[0]
+        if "lr_decay" not in options:
+            return None
+        value, left = self._fits.fitted(Variation(), "lr_decay", float(options["lr_decay"]))
+        return self._named("lr_decay", value, left) if left <= self._enough else None
+
+    def _schedule(self) -> Cause | None:
+        return self._rate.of(Variation())
+
+    def _one_sided(self) -> Cause | None:
+        """Look for a schedule on one side: last, since any factor of a step is a rate."""
+        return self._rate.of(Variation(), last=True)
+
+    def _single(self) -> Cause | None:
+        tried = []
+        for known in known_ways(self._history):
+            left = self._simulation.unexplained(Hypothesis(Variation(**known.change)))
+            tried.append((left, known))
+        tried.sort(key=lambda pair: pair[0])
+        if tried and tried[0][0] <= self._enough:
+            left, known = tried[0]
+            return Cause(known.name, known.message, known.remedy, left)
+        return None
+
+    def _options(self) -> Cause | None:
+        for other in self._history.other_options:
+            left = self._simulation.unexplained(Hypothesis(options=other))
+            if left <= self._enough:
+                return Cause(
+                    "group-options",
+                    "your side treats this leaf with the options of another of torch's groups",
+                    "check which leaves the selectors or labels of the groups take", left,
+                )  # fmt: skip
+        return None
+
+    def _gradients(self) -> Cause | None:
+        """Look for gradients that are clipped, scaled or added up otherwise."""
+        simulation, history = self._simulation, self._history
+        for name, factors, message, remedy in clipping_ways(history):
+            left = simulation.unexplained(Hypothesis(factor=self._rate.relative(factors)))
+            if left <= self._enough:
+                return Cause(name, message, remedy, left)
+        for name, factors, message, remedy in ways_for_values(history):
+            left = simulation.unexplained(Hypothesis(factor=factors, gradients=lambda g: g))
+            if left <= self._enough:
+                return Cause(name, message, remedy, left)
+        left = simulation.unexplained(Hypothesis(gradients=lambda g: np.cumsum(g, axis=0)))
+        if left <= self._enough and simulation.begin == 0:
+            return Cause(
+                "accumulated-gradient",
+                "your side adds the gradients of earlier steps to each step's",
+                "begin each step with new gradients, as zero_grad does", left,
+            )  # fmt: skip
+        for limit in LIMITS:
+            by_value = functools.partial(np.clip, a_min=-limit, a_max=limit)
+            left = simulation.unexplained(Hypothesis(gradients=by_value))
+            if left <= self._enough:
+                return Cause(
+                    "clip-kind",
+                    f"your side clips each number of the gradients to {limit:g}; torch's does not",
+                    "clip by the norm (jp.clip_by_grad_norm) or not at all, as torch's side does",
+                    left,
+                )
+        if "weight_decay" not in history.options[0] or not history.options[0]["weight_decay"]:
+            flipped = simulation.unexplained(Hypothesis(factor=-1.0))
+            if flipped <= self._enough:
+                return Cause(
+                    "sign", "your side goes up the gradient; torch down",
+                    "give maximize the same value on both sides", flipped,
+                )  # fmt: skip
+        size = float(history.batch_size)
+        for factor in dict.fromkeys(
+            (size, 1 / max(1.0, size), 128.0, 1 / 128, 2.0, 0.5, 4.0, 0.25)
+        ):
+            left = simulation.unexplained(Hypothesis(factor=factor)) if factor != 1 else np.inf
+            if left <= self._enough:
+                return Cause(
+                    "gradient-scale",
+                    f"your side's gradients are {nice(factor):.6g} times torch's",
+                    "take the mean over the batch, and over devices, once; divide by a loss scale",
+                    left,
+                )
+        return None
+
+    def _numbers(self) -> Cause | None:
+        if self._history.options[0].get("weight_decay") == 0:
+            for kind, words in (("decoupled", "parameter"), ("after", "update")):
+                variation = Variation(decay=kind)
+                value, left = self._fits.fitted(variation, "weight_decay", 0.0)
+                if left <= self._enough and self._coupled(value) > self._enough:
+                    return Cause(
+                        "number",
+                        f"your side applies weight_decay={nice(value):.6g} to the {words}; torch "
+                        "has none",
+                        "give weight_decay=0 (optax.adamw has 0.0001), or torch's optimizer the "
+                        "same", left,
+                    )  # fmt: skip
+        for fit in self._fits.all(Variation()):
+            near = fit[0] == "lr" and same(fit[1], self._simulation.torch_rates[0], 1e-5)
+            if fit[2] <= self._enough and not near:
+                return self._named(*fit) if fit[0] != "betas" else replace(
+                    _SWAPPED, unexplained=fit[2]
+                )  # fmt: skip
+        return None
+
+    def _coupled(self, decay: float) -> float:
+        return self._simulation.unexplained(Hypothesis(numbers={"weight_decay": decay}))
+
+    def _named(self, name: str, value: float, left: float) -> Cause:
+        options = self._simulation.options(Hypothesis(), self._history.first)
+        torchs = value_of(options, name)
+        if name == "eps_root":
+            return Cause(
+                "eps-placement",
+                f"your side adds eps_root={nice(value):.6g} inside the root; torch adds nothing "
+                "there",
+                "give eps_root=0", left,
+            )  # fmt: skip
+        if dtype := narrowed(value, torchs):
+            return replace(low_precision(name, dtype, value, torchs), unexplained=left)
+        return number(name, value, torchs, left)
+
+    def _starts(self) -> Cause | None:
+        if self._history.optimizer not in ("Adagrad", "RMSprop", "Adam", "AdamW"):
+            return None
+        torchs = self._history.options[0].get("initial_accumulator_value", 0.0)
+        for start in _STARTS:
+            for eps in ("torch", "inside"):
+                variation = Variation(initial=start, eps=eps)
+                left = self._simulation.unexplained(Hypothesis(variation))
+                if start != torchs and left <= self._enough:
+                    also = "" if eps == "torch" else ", and eps is added inside the root"
+                    return Cause(
+                        "initial-accumulator",
+                        f"your side's squares start at {start:g}; torch's at {torchs:g}{also}",
+                        "set initial_accumulator_value (Adagrad) or initial_scale (RMSprop)",
+                        left,
+                    )
+        return None
+
+    def _accumulation(self) -> Cause | None:
+        history, simulation = self._history, self._simulation
+        if simulation.begin:
+            return None
+        for steps, words, made in accumulations(history, simulation):
+            left = simulation.left(made)
+            if left <= self._enough:
+                return Cause(
+                    "accumulation",
+                    f"your side takes one step in {steps}, of the {words} of {steps} gradients; "
+                    "torch takes each",
+                    "accumulate on both sides, or on neither: optax.MultiSteps, "
+                    "jp.accumulate_grads", left,
+                )  # fmt: skip
+        return None
+
+    def _another_optimizer(self) -> Cause | None:
+        return another_optimizer(self._history) if not self._simulation.begin else None
+
+    def _pairs(self) -> Cause | None:
+        """Look at two variations together, then at one with a number."""
+        known = list(known_ways(self._history))
+        found: list[tuple[float, Cause]] = []
+        for a, b in itertools.combinations(known, 2):
+            if a.change.keys() & b.change.keys():
+                continue
+            left = self._simulation.unexplained(Hypothesis(Variation(**a.change, **b.change)))
+            if left <= self._enough:
+                second = Cause(b.name, b.message, b.remedy, left)
+                found.append((left, _both_of(a, second, left)))
+        for one in known:
+            for name, factors, message, remedy in clipping_ways(self._history):
+                changed = Hypothesis(Variation(**one.change), factor=self._rate.relative(factors))
+                left = self._simulation.unexplained(changed)
+                if left <= self._enough:
+                    second = Cause(name, message, remedy, left)
+                    found.append((left, _both_of(one, second, left)))
+        if found:
+            return min(found, key=lambda pair: pair[0])[1]
+        for one in known:
+            if cause := self._rate.of(Variation(**one.change)):
+                return _both_of(one, cause, cause.unexplained)
+            for name, value, left in self._fits.all(Variation(**one.change)):
+                if left <= self._enough:
+                    also = self._named(name, value, left) if name != "betas" else _SWAPPED
+                    return _both_of(one, also, left)
+        return None
+
+
+def _both_of(one: KnownWay, other: Cause, left: float) -> Cause:
+    """Return the cause that is two."""
+    return Cause(
+        one.name, f"{one.message}; and {other.message}", f"{one.remedy}; {other.remedy}", left,
+        (other,),
+    )  # fmt: skip
+
+
+_SWAPPED = Cause(
+    "betas-swapped",
+    "your side has the two betas in the other order",
+    "give b1=betas[0] and b2=betas[1]",
+)
