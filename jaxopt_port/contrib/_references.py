@@ -222,6 +222,11 @@ def _read_schedule_free(group: dict[str, Any]) -> dict[str, Any]:
     return group
 
 
+def _write_schedule_free(group: dict[str, Any]) -> dict[str, Any]:
+    # The parameters here are those of training; without it, train() would move them again.
+    return {**group, "train_mode": True}
+
+
 def _read_prodigy(held: dict[str, Any]) -> dict[str, Any]:
     """Return a state whose first parameter has its shape: where all of it is zero, it has none."""
     if "p0" in held and not np.shape(held["p0"]):
@@ -235,6 +240,7 @@ _SCHEDULE_FREE: dict[str, Any] = {
     "wide": ("weight_sum", "lr_max"),
     "without": ("train_mode", "scheduled_lr"),
     "read": _read_schedule_free,
+    "write": _write_schedule_free,
 }
 
 REFERENCES = (

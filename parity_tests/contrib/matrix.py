@@ -157,8 +157,6 @@ def resumed(case: Case) -> float:
     assert type(again) is case.theirs()
     if hasattr(again, "train"):
         again.train()
-        for group in again.param_groups:
-            group["train_mode"] = True
     for given in grads[5:]:
         for name, tensor in module.items():
             tensor.grad = to_torch(given[name])
