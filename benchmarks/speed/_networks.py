@@ -86,13 +86,14 @@ def transformer_torch() -> Any:
     return Decoder()
 
 
-def transformer_nnx(layers: int = TRANSFORMER["layers"]) -> Any:
+def transformer_nnx(layers: int | None = None) -> Any:
     """Return the same decoder in Flax NNX, with weights of its own."""
     import jax
     import jax.numpy as jnp
     from flax import nnx
 
     width, heads, rngs = TRANSFORMER["width"], TRANSFORMER["heads"], nnx.Rngs(0)
+    layers = TRANSFORMER["layers"] if layers is None else layers
 
     def norm() -> nnx.LayerNorm:
         return nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)

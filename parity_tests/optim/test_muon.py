@@ -10,6 +10,9 @@ from parity_tests.oracles.configurations import MUON
 from parity_tests.oracles.optimizer import TorchOracle, configurations, to_torch
 from parity_tests.oracles.tolerances import bound
 
+# Where the layout is not the point.
+pytestmark = pytest.mark.filterwarnings("ignore::jaxopt_port.engine.LayoutWarning")
+
 SHAPES = {"square": (48, 48), "tall": (60, 24), "row": (1, 30)}
 GROUPINGS = {"one group": [list(SHAPES)], "three groups": [[name] for name in SHAPES]}
 CONFIGURATIONS = [

@@ -18,6 +18,9 @@ from parity_tests.oracles.configurations import CASES, Case
 from parity_tests.oracles.optimizer import TorchOracle, to_torch
 from parity_tests.oracles.tolerances import bound, step_bounds
 
+# Where the layout is not the point.
+pytestmark = pytest.mark.filterwarnings("ignore::jaxopt_port.engine.LayoutWarning")
+
 ONE, THREE = ["one group", "three groups"]
 CHECKED = (0, 1, 2, 9, 49)
 # The vectors of torch's bfloat16 and float16 kernels; what is left over is rounded twice.
