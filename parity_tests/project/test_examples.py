@@ -35,7 +35,7 @@ PRINTED = {
 }
 
 
-# Has processes of its own: parity_tests/test_processes.py.
+# Has processes of its own: parity_tests/sharding/test_processes.py.
 OF_PROCESSES = {"data_parallel_lenet"}
 
 
@@ -43,8 +43,11 @@ def test_every_example_is_in_the_table():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == PRINTED.keys() | OF_PROCESSES
 
 
+LONG = {"layerwise_lr_decay": pytest.mark.exhaustive}  # a hundred groups
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PRINTED)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=LONG.get(n, ())) for n in PRINTED])
 def test_runs(name, capsys):
     load(name).main()
     assert PRINTED[name] in capsys.readouterr().out

@@ -54,6 +54,7 @@ def test_a_leafwise_step_in_two_processes_has_the_bits_of_one_device():
         worker.join()
 
 
+@pytest.mark.exhaustive  # below, one process is killed again and again
 def test_a_killed_process_of_two_is_made_up_for_also_on_other_devices(two, folder):
     lives = Lives(folder / "two killed", processes=2)
     lives.start()

@@ -33,7 +33,7 @@ def digits():
         # Those whose programs differ; `jaxopt-port verify` runs the others.
         ("nnx", "float32", ["basic", "per-layer", "dynamic-in-place"]),
         ("linen", "float64", ["dynamic-rebuilt", "every-option"]),
-        ("linen", "bfloat16", ["every-option"]),
+        pytest.param("linen", "bfloat16", ["every-option"], marks=pytest.mark.exhaustive),
     ],
     ids=["nnx-float32", "linen-float64", "linen-bfloat16"],
 )
