@@ -26,6 +26,7 @@ from ..engine import (
     leafwise,
     of_rule,
 )
+from ..numerics import fma, uncontracted
 from ..numerics.torch_ops import Scalar, constant, div, lerp, mul, norm, rounded, widened
 from . import _ranges
 
@@ -93,8 +94,10 @@ def _zeropower(
     x = div(x, widened(jnp.maximum(norm(x), constant(eps, x))))
     for _ in range(ns_steps):
         gram = rounded(_matmul(x, x.T), _BFLOAT16)
-        gram_update = rounded(b * widened(gram) + c * _matmul(gram, gram), _BFLOAT16)
-        x = rounded(a * widened(x) + _matmul(gram_update, x), _BFLOAT16)
+        # As oneDNN has addmm: the product of matrices by its factor, then one multiply-add.
+        square = uncontracted(c * _matmul(gram, gram))
+        gram_update = rounded(fma(b, widened(gram), square), _BFLOAT16)
+        x = rounded(fma(a, widened(x), _matmul(gram_update, x)), _BFLOAT16)
     return x.T if tall else x
 
 
