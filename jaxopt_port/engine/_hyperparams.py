@@ -111,7 +111,11 @@ def _indices(state: GroupsState, group: int | str | None) -> list[int]:
             known = [name for name in names if name is not None]
             raise ValueError(
                 f'no group is named "{group}"{nearest(group, known)}; '
-                + (f"the names are {known}" if known else "no group has a name")
+                + (
+                    f"the names are {known}"
+                    if known
+                    else f"no group has a name; give its index, 0 to {len(groups) - 1}"
+                )
             )
         return [names.index(group)]
     if not isinstance(group, int | np.integer) or isinstance(group, bool):

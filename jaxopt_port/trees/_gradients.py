@@ -89,8 +89,13 @@ def checked_gradients(
     except ValueError:  # other containers, or something missing: compared by path
         at_leaves = []
     if len(at_leaves) != len(of_params):
-        of_grads = dict(leaf_paths(grads))
-        _check_paths(of_grads, of_params, _nones(grads))
+        of_grads, nones = dict(leaf_paths(grads)), _nones(grads)
+        if not of_grads and not nones:
+            raise ValueError(
+                f"the gradients hold nothing, not even a None, for {len(of_params)} parameters; was "
+                "something else given in their place?"
+            )
+        _check_paths(of_grads, of_params, nones)
         at_leaves = [of_grads.get(path) for path in of_params]
     for (path, param), grad in zip(of_params.items(), at_leaves, strict=True):
         if grad is None:

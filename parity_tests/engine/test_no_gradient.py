@@ -250,6 +250,8 @@ def test_no_gradients_at_all_are_a_mistake(tx):
     params = {"a": jnp.ones(1)}
     with pytest.raises(ValueError, match="the gradients are None as a whole"):
         jp.step(tx, None, tx.init(params), params)
+    with pytest.raises(ValueError, match="the gradients hold nothing, not even a None, for"):
+        jp.step(tx, {}, tx.init(params), params)
 
 
 def test_lbfgs_takes_no_gradient_for_zeros_in_a_group_too():
