@@ -207,13 +207,15 @@ class Table:
         """
         clocks, origin = list(self.clocks), list(range(len(self.of_clocks)))
         goes_on = [True] * len(origin)
-        for clock in range(len(origin)):
-            members = [i for i, own in enumerate(self.clocks) if own == clock]
-            resting = [i for i in members if not stepping[i]]
-            if resting and len(resting) == len(members):
+        resting: dict[int, list[int]] = {}
+        for i, clock in enumerate(self.clocks):
+            if clock >= 0 and not stepping[i]:
+                resting.setdefault(clock, []).append(i)
+        for clock, members in sorted(resting.items()):
+            if len(members) == self.clocks.count(clock):
                 goes_on[clock] = False
-            elif resting:
-                for i in resting:
+            else:
+                for i in members:
                     clocks[i] = len(origin)
                 origin.append(clock)
                 goes_on.append(False)

@@ -49,7 +49,8 @@ def transformation(rule: Rule[P]) -> Callable[P, optax.GradientTransformationExt
 
     The factory takes the rule's arguments. A number may be a schedule (a callable of the update
     count); under ``optax.inject_hyperparams`` it may be traced. Numbers are float64 in the update
-    whatever the parameters are, except where ``inject_hyperparams`` has rounded them. ``jp.param_groups`` gives the factory groups.
+    whatever the parameters are, except where ``inject_hyperparams`` has rounded them.
+    ``jp.param_groups`` gives the factory groups.
 
     Args:
         rule: a ``jaxopt_port.engine.Rule``; ``examples/lion.py`` writes one.

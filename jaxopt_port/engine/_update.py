@@ -151,14 +151,15 @@ def _own_numbers(member: Member, count: Any) -> dict[str, jax.Array]:
 
 def _scheduled(members: Sequence[Member], state: GroupsState) -> GroupsState:
     """Return the state with the schedules' values among its numbers."""
-    numbers = dict(state.numbers)
-    for i, member in enumerate(members):
-        for name in member.group.scheduled:
-            value = jnp.asarray(value_at(member.numbers[name], state.counts[i]), jnp.float64)
-            parts = parts_of(replace(state, numbers=numbers))[name]
-            at = (i, 0) if parts.ndim == 3 else i
-            numbers[name] = Float64(jnp.asarray(parts).at[at].set(encoded(value)))
-    return replace(state, numbers=numbers)
+    scheduled = [(i, name) for i, m in enumerate(members) for name in sorted(m.group.scheduled)]
+    if not scheduled:
+        return state
+    parts = parts_of(state)
+    for i, name in scheduled:
+        value = jnp.asarray(value_at(members[i].numbers[name], state.counts[i]), jnp.float64)
+        at = (i, 0) if parts[name].ndim == 3 else i
+        parts[name] = jnp.asarray(parts[name]).at[at].set(encoded(value))
+    return replace(state, numbers={name: Float64(own) for name, own in parts.items()})
 
 
 def _rules_stepped(
@@ -177,16 +178,14 @@ def _rules_stepped(
     before = dict(after)
     work = []
     for program, clocks in table.clocks_of_programs.items():
-        members = [i for i, c in enumerate(table.clocks) if c in clocks and stepping[i]]
+        row = {clock: k for k, clock in enumerate(clocks)}
+        members = [i for i, c in enumerate(table.clocks) if c in row and stepping[i]]
         _check_wholes(program, [leaves[i] for i in members])
         at = np.array(clocks, np.int32)
         vectors = of_groups(numbers, table, [table.of_clocks[c] for c in clocks])
         kinds = program.kinds({k: v[0] for k, v in vectors.items()})
         shared = {k: before[k][at].astype(kind) for k, kind in kinds.items()}
-        given = [
-            kernels.Leaf(clocks.index(table.clocks[i]), grads[i], leaves[i], held[i])
-            for i in members
-        ]
+        given = [kernels.Leaf(row[table.clocks[i]], grads[i], leaves[i], held[i]) for i in members]
         work.append((clocks, at, members, (program, given, vectors, shared)))
     parts = [(step[0].rule, part) for *_, step in work for part in _gathered(*step)]
     for clocks, at, members, step in work:
@@ -249,7 +248,7 @@ def _stepped(
     advance = functools.partial(program.advance, sums=sums)
     after_shared, scalars = jax.vmap(advance)(dict(shared), dict(numbers))
     vectors: dict[Any, dict[str, jax.Array]] = {}
-    for dtype in {leaf.param.dtype for leaf in leaves}:
+    for dtype in dict.fromkeys(leaf.param.dtype for leaf in leaves):
         # As they meet arrays of the type, rounded once for all leaves.
         wide = jnp.float64 if dtype in (jnp.float64, jnp.complex128) else jnp.float32
         rounded = {k: v.astype(wide) if v.dtype == jnp.float64 else v for k, v in scalars.items()}

@@ -92,8 +92,8 @@ def checked_gradients(
         of_grads, nones = dict(leaf_paths(grads)), _nones(grads)
         if not of_grads and not nones:
             raise ValueError(
-                f"the gradients hold nothing, not even a None, for {len(of_params)} parameters; was "
-                "something else given in their place?"
+                f"the gradients hold nothing, not even a None, for {len(of_params)} parameters; "
+                "was something else given in their place?"
             )
         _check_paths(of_grads, of_params, nones)
         at_leaves = [of_grads.get(path) for path in of_params]
