@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -149,7 +150,8 @@ def _selector(selector: Any, label: str, imports: set[str]) -> str:
         return _value(selector)
     if isinstance(selector, re.Pattern):
         imports.add("import re")
-        return f"re.compile({_value(selector.pattern)})"
+        flags = int(selector.flags & ~re.UNICODE)
+        return f"re.compile({_value(selector.pattern)}{f', {flags}' if flags else ''})"
     paths = getattr(selector, "paths", None)
     if isinstance(paths, frozenset):
         if not paths:
@@ -177,9 +179,16 @@ def _equal(a: Any, b: Any) -> bool:
     return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
 
 
+def quoted(text: str) -> str:
+    """Return a string as Python's code has it, on one line."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def _value(value: Any) -> str:
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return quoted(value)
+    if getattr(value, "size", 0) == 1 and hasattr(value, "item"):  # of an array, or NumPy's own
+        value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return f'float("{value}")'
     if isinstance(value, tuple):

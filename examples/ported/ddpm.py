@@ -25,7 +25,7 @@ def in_torch(net, grads):
         scheduler.step()
         if step >= BEGIN:
             averages.update_parameters(net)
-        yield rates(optimizer)
+        yield rates(optimizer), dict(averages.module.named_parameters())
 
 
 def in_jax(params, grads):
@@ -40,4 +40,4 @@ def in_jax(params, grads):
         state, sched = scheduler.step(state, sched)
         if step >= BEGIN:
             averages = averaged.update_parameters(averages, params)
-        yield scheduler.get_last_lr(sched), params
+        yield scheduler.get_last_lr(sched), params, averages.params

@@ -19,7 +19,7 @@ def in_torch(net, grads):
         {"params": [p for p in net.parameters() if p.ndim == 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups)
-    teacher = [p.detach().clone() for p in net.parameters()]
+    teacher = {n: p.detach().clone() for n, p in net.named_parameters()}
     for step, grad in enumerate(grads):
         for i, group in enumerate(optimizer.param_groups):
             group["lr"] = LR[step]
@@ -32,9 +32,9 @@ def in_torch(net, grads):
                 p.grad = None
         optimizer.step()
         with torch.no_grad():
-            for old, new in zip(teacher, net.parameters(), strict=True):
+            for old, new in zip(teacher.values(), net.parameters(), strict=True):
                 old.mul_(KEEP[step]).add_((1 - KEEP[step]) * new.detach())
-        yield rates(optimizer)
+        yield rates(optimizer), teacher
 
 
 def in_jax(params, grads):
@@ -49,4 +49,4 @@ def in_jax(params, grads):
         params, state = jp.step(tx, grad, state, params)
         keep = KEEP[step]  # a decay of its own at each step
         teacher = jax.tree.map(lambda a, b, k=keep: a * k + (1 - k) * b, teacher, params)
-        yield [group["lr"] for group in jp.get_hyperparams(state)], params
+        yield [group["lr"] for group in jp.get_hyperparams(state)], params, teacher

@@ -11,7 +11,7 @@ TAU = 0.005
 def in_torch(net, grads):
     critic = torch.optim.Adam([*net.stem.parameters(), *net.blocks.parameters()], lr=1e-3)
     actor = torch.optim.Adam(net.head.parameters(), lr=3e-4)
-    target = [p.detach().clone() for p in net.blocks.parameters()]
+    target = {f"blocks.{n}": p.detach().clone() for n, p in net.blocks.named_parameters()}
     for step, grad in enumerate(grads):
         net.zero_grad()
         give(net, grad)
@@ -19,9 +19,9 @@ def in_torch(net, grads):
         if step % 2 == 0:
             actor.step()
         with torch.no_grad():
-            for old, new in zip(target, net.blocks.parameters(), strict=True):
+            for old, new in zip(target.values(), net.blocks.parameters(), strict=True):
                 old.lerp_(new, TAU)
-        yield rates(critic) + rates(actor)
+        yield rates(critic) + rates(actor), target
 
 
 def in_jax(params, grads):
@@ -34,4 +34,8 @@ def in_jax(params, grads):
         grad = grad if step % 2 == 0 else {**grad, "head": None}
         params, state = jp.step(tx, grad, state, params)
         target = follow.update_parameters(target, params["blocks"])
-        yield [group["lr"] for group in jp.get_hyperparams(state)], params
+        yield (
+            [group["lr"] for group in jp.get_hyperparams(state)],
+            params,
+            {"blocks": target.params},
+        )

@@ -23,7 +23,7 @@ def in_torch(net, grads):
                 averaging.step()
             else:
                 cosine.step()
-        yield rates(optimizer)
+        yield rates(optimizer), dict(averages.module.named_parameters())
 
 
 def in_jax(params, grads):
@@ -42,4 +42,4 @@ def in_jax(params, grads):
                 state, swa_state = averaging.step(state, swa_state)
             else:
                 state, cosine_state = cosine.step(state, cosine_state)
-        yield [group["lr"] for group in jp.get_hyperparams(state)], params
+        yield [group["lr"] for group in jp.get_hyperparams(state)], params, average.params

@@ -28,7 +28,7 @@ def in_torch(net, grads):
         averages.update_parameters(net)
         if (i + 1) % IN_EPOCH == 0:
             scheduler.step()
-        yield rates(optimizer)
+        yield rates(optimizer), dict(averages.module.named_parameters())
 
 
 def in_jax(params, grads):
@@ -48,4 +48,4 @@ def in_jax(params, grads):
         average = averaged.update_parameters(average, params)
         if (i + 1) % IN_EPOCH == 0:
             state, sched = scheduler.step(state, sched)
-        yield scheduler.get_last_lr(sched), params
+        yield scheduler.get_last_lr(sched), params, average.params

@@ -16,9 +16,13 @@ from typing import Any, Literal
 from rich import box
 from rich.table import Table
 
+from ..contrib import reference_named
 from ..interop import Checkpoint, LayerDifferenceWarning, ParamMap, load, param_map, with_layout
 from ..interop.files import CheckpointWarning, arrays_in, check_can_be_written, is_sharded
+from ..optim import OPTIMIZERS
+from ..trees import nearest
 from ._parsed import UNITS
+from ._shown import text
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,10 @@ def prepared(plan: Plan) -> tuple[Checkpoint, Checkpoint, list[str]]:
             f"{missing} is missing: a map between the two sides needs both factories, such as "
             "--torch model.py:make_torch --jax model.py:make_flax"
         )
+    if plan.torch is None and (plan.rename or plan.layouts):
+        raise ValueError("--rename and --layout NAME=AXES need both factories, --torch and --jax")
+    if plan.optimizer is not None:
+        _check_optimizer(plan.optimizer)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         for category in (CheckpointWarning, LayerDifferenceWarning):
@@ -85,6 +93,16 @@ def prepared(plan: Plan) -> tuple[Checkpoint, Checkpoint, list[str]]:
         converted = with_layout(converted, layout, mapped)
     notes = [*(str(each.message) for each in caught), *more]
     return checkpoint, converted, notes
+
+
+def _check_optimizer(name: str) -> None:
+    """Raise ValueError for the name of no class, as it is asked for and not on a later day."""
+    known = [cls.__name__ for cls in OPTIMIZERS]
+    if name not in known and reference_named(name) is None:
+        raise ValueError(
+            f"--optimizer {name!r}: no optimizer has that name{nearest(name, known)}; torch's are "
+            f"{', '.join(known)}"
+        )
 
 
 def _existing(target: Path) -> Path | None:
@@ -158,11 +176,6 @@ def without_objects(checkpoint: Checkpoint) -> tuple[Checkpoint, list[str]]:
     return replace(checkpoint, extra=kept), notes
 
 
-def printable(text: str) -> str:
-    """Return text without the control sequences that a name in a file may carry to a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
-
-
 def made_by(factory: str, option: str) -> Any:
     """Return what a function makes, ``file.py:function`` or ``package.module:function``.
 
@@ -208,7 +221,7 @@ def _from_file(path: Path) -> Any:
 
 def contents(checkpoint: Checkpoint, title: str) -> Table:
     """Return a table of what a checkpoint holds."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=text(title), title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("part", "what", "arrays"):
         table.add_column(column)
     table.add_column("size", justify="right", no_wrap=True)
@@ -220,17 +233,17 @@ def contents(checkpoint: Checkpoint, title: str) -> Table:
         count = sum(len(group["params"]) for group in groups)
         name = checkpoint.optimizer_name or "class unknown"
         what = f"{name}; groups: {len(groups)}, parameters: {count}"
-        rows.append((printable(key), what, optimizer))
+        rows.append((key, what, optimizer))
     for key, scheduler in checkpoint.schedulers.items():
-        rows.append((printable(key), f"last_epoch {scheduler.get('last_epoch')}", scheduler))
+        rows.append((key, f"last_epoch {scheduler.get('last_epoch')}", scheduler))
     if checkpoint.scaler is not None:
         rows.append(("scaler", f"scale {checkpoint.scaler.get('scale')}", {}))
     for key, average in checkpoint.averages.items():
-        rows.append(("averages", printable(key), average))
+        rows.append(("averages", key, average))
     if checkpoint.step is not None:
         rows.append(("step", str(checkpoint.step), {}))
     if checkpoint.extra:
-        rows.append(("extra", printable(", ".join(checkpoint.extra)), checkpoint.extra))
+        rows.append(("extra", ", ".join(checkpoint.extra), checkpoint.extra))
     if checkpoint.param_map is not None:
         leaves = f"{len(checkpoint.param_map.entries)} leaves"
         rows.append(("map", f"torch to JAX, {leaves}", {}))
@@ -239,7 +252,7 @@ def contents(checkpoint: Checkpoint, title: str) -> Table:
         size = sum(array.nbytes for array in arrays)
         kinds = sorted({array.dtype.name for array in arrays})
         shown = f"{len(arrays)} {', '.join(kinds)}" if arrays else "none"
-        table.add_row(part, what, shown, in_words(size))
+        table.add_row(text(part), text(what), text(shown), in_words(size))
     return table
 
 

@@ -99,13 +99,12 @@ def convert(
     is as it was.
     """
     from ..interop import save
-    from . import _conversion as _convert
-    from . import _parsed
+    from . import _conversion, _parsed, _shown
 
     try:
         size = None if max_shard_size is None else _parsed.parsed_size(max_shard_size)
         whose, layouts = _parsed.parsed_layouts(layout or [])
-        plan = _convert.Plan(
+        plan = _conversion.Plan(
             source,
             target,
             torch,
@@ -119,15 +118,15 @@ def convert(
             params_only,
             force,
         )
-        found, converted, notes = _convert.prepared(plan)
+        found, converted, notes = _conversion.prepared(plan)
         console = Console(width=None if sys.stdout.isatty() else 100)
-        console.print(_convert.contents(found, str(source)))
+        console.print(_conversion.contents(found, str(source)))
         for note in notes:
-            typer.echo(f"Note: {_convert.printable(note)}")
+            typer.echo(f"Note: {_shown.printable(note)}")
         if torch is not None:
             typer.echo(f"{converted.param_map}\n")
         if dry_run:
-            console.print(_convert.contents(converted, f"{target} (not written: --dry-run)"))
+            console.print(_conversion.contents(converted, f"{target} (not written: --dry-run)"))
             return
         bar = Progress(
             TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
@@ -137,7 +136,7 @@ def convert(
             task = bar.add_task("writing", total=converted.nbytes)
             save(target, converted, max_shard_size=size, progress=lambda n: bar.advance(task, n))
     except (ValueError, TypeError, OSError, ImportError) as error:
-        typer.echo(f"Error: {_convert.printable(str(error))}", err=True)
+        typer.echo(f"Error: {_shown.printable(str(error))}", err=True)
         raise typer.Exit(2) from None
-    console.print(_convert.contents(converted, str(target)))
+    console.print(_conversion.contents(converted, str(target)))
     typer.echo(f"Written to {target}")

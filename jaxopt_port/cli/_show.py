@@ -12,8 +12,9 @@ import numpy as np
 import typer
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+
+from ._shown import printable, text
 
 _NAMES = 12  # of parameters, unless all are asked for
 
@@ -54,28 +55,22 @@ def show(
             warnings.simplefilter("always")
             found = load(path, keys=keys)
     except (ValueError, TypeError, OSError, ImportError) as error:
-        typer.echo(f"Error: {_conversion.printable(str(error))}", err=True)
+        typer.echo(f"Error: {printable(str(error))}", err=True)
         raise typer.Exit(2) from None
     console = Console(width=None if sys.stdout.isatty() else 100)
     title = f"{path}" + (f": {found.origin}" if found.origin else "")
-    typer.echo(_conversion.printable(title))
+    typer.echo(printable(title))
     console.print(_conversion.contents(found, ""))
     for name, optimizer in found.optimizers.items():
-        console.print(f"{_text(name)}: {_text(_same_in_all(optimizer))}", highlight=False)
+        console.print(f"{text(name)}: {text(_same_in_all(optimizer))}", highlight=False)
         console.print(_groups(optimizer))
     for name, scheduler in found.schedulers.items():
-        console.print(f"{_text(name)}: {_text(_last(scheduler))}", highlight=False)
+        console.print(f"{text(name)}: {text(_last(scheduler))}", highlight=False)
     console.print(_parameters(found.params, names))
     for warning in caught:
-        typer.echo(f"Note: {_conversion.printable(str(warning.message))}")
+        typer.echo(f"Note: {printable(str(warning.message))}")
     typer.echo("\nTo go on in JAX:\n")
     typer.echo("\n".join(f"    {line}" for line in code(path, found)))
-
-
-def _text(value: Any) -> str:
-    from ._conversion import printable
-
-    return escape(printable(str(value)))
 
 
 def _options(optimizer: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -96,14 +91,14 @@ def _groups(optimizer: Mapping[str, Any]) -> Table:
     """Return a table of an optimizer's groups, with the options in which they differ."""
     groups, (_, differing) = optimizer["param_groups"], _options(optimizer)
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("group", "parameters", "steps", *map(_text, differing)):
+    for column in ("group", "parameters", "steps", *map(text, differing)):
         table.add_column(column)
     for i, group in enumerate(groups):
         table.add_row(
             str(i),
             str(len(group["params"])),
             _steps(optimizer, group),
-            *(_text(_short(group.get(k))) for k in differing),
+            *(text(_short(group.get(k))) for k in differing),
         )
     return table
 
@@ -144,7 +139,7 @@ def _parameters(params: Mapping[str, Any], every: bool) -> Table:
         table.add_column(column)
     listed = list(params.items())
     for name, array in listed if every else listed[:_NAMES]:
-        table.add_row(_text(name), str(array.shape), array.dtype.name)
+        table.add_row(text(name), str(array.shape), array.dtype.name)
     if len(listed) > _NAMES and not every:
         table.add_row(f"and {len(listed) - _NAMES} more", "", "")
     return table
@@ -152,41 +147,45 @@ def _parameters(params: Mapping[str, Any], every: bool) -> Table:
 
 def code(path: Path, found: Any) -> Iterator[str]:
     """Yield the lines that go on with a run."""
+    from .._spelled import quoted
     from ..interop import likely_class
-    from ._conversion import printable
 
     yield "import jaxopt_port as jp"
     yield "from jaxopt_port import interop"
     yield ""
-    where = '"' + printable(str(path)).replace("\\", "\\\\").replace('"', '\\"') + '"'
-    yield f"run = interop.load({where})"
+    yield f"run = interop.load({quoted(printable(str(path)))})"
+    several = len(found.optimizers) > 1
+    names = [(f"tx_{i}", f"state_{i}") if several else ("tx", "state") for i in range(99)]
     if found.layout == "jax":
         yield "params = …  # your tree, with the arrays of run.params by path"
-        if found.optimizers:
-            yield f"tx = jp.{found.optimizer_name or '…'}(…)  # with the groups shown above"
-            yield f"state = jp.load_state_dict(tx, {_one(found.optimizers, 'optimizer')}, params)"
-    else:
-        if found.params:
-            yield "mapped = interop.param_map(module, model)  # torch's module, your model or tree"
-            yield "params = interop.params_from_torch(run.params, model, mapped)"
-        for key, optimizer in found.optimizers.items():
-            name = found.optimizer_name or likely_class(optimizer) or "…"
-            yield "tx, state = interop.optimizer_from_torch("
-            yield f"    {_one(found.optimizers, 'optimizer', key)}, params, mapped, module=module,"
-            yield f'    optimizer_name="{name}",  # torch\'s class'
+    elif found.params or found.optimizers:
+        yield "mapped = interop.param_map(module, model)  # torch's module, your model or tree"
+        arrays = "run.params" if found.params else "module"
+        yield f"params = interop.params_from_torch({arrays}, model, mapped)"
+    for (tx, state), (key, optimizer) in zip(names, found.optimizers.items(), strict=False):
+        one, name = _one(found.optimizers, "optimizer", key), found.optimizer_name
+        if found.layout == "jax":
+            known = name if name and name.isidentifier() else "…"
+            yield f"{tx} = jp.{known}(…)  # with the groups shown above"
+            yield f"{state} = jp.load_state_dict({tx}, {one}, params)"
+        else:
+            name = quoted(printable(name or likely_class(optimizer) or "…"))
+            yield f"{tx}, {state} = interop.optimizer_from_torch("
+            yield f"    {one}, params, mapped, module=module,"
+            yield f"    optimizer_name={name},  # torch's class"
             yield ")"
-    if found.schedulers:
+    for key in found.schedulers:
         yield "scheduler = jp.lr_scheduler.…  # of the class and arguments that it had in torch"
         groups = f'{_one(found.optimizers, "optimizer")}["param_groups"]'
         groups = groups if found.optimizers else "…"
-        held = _one(found.schedulers, "scheduler")
+        held = _one(found.schedulers, "scheduler", key)
         yield f"sched_state = scheduler.load_state_dict({held}, {groups})"
-    if found.optimizers:
-        yield "params, state = jp.step(tx, grads, state, params)"
+    for tx, state in names[: len(found.optimizers)]:
+        yield f"params, {state} = jp.step({tx}, grads, {state}, params)"
 
 
 def _one(held: Mapping[str, Any], what: str, key: str | None = None) -> str:
-    from ._conversion import printable
+    from .._spelled import quoted
 
-    name = printable(key or next(iter(held), "…"))
-    return f"run.{what}" if len(held) == 1 else f'run.{what}s["{name}"]'
+    name = quoted(printable(key or next(iter(held), "…")))
+    return f"run.{what}" if len(held) == 1 else f"run.{what}s[{name}]"

@@ -43,7 +43,9 @@ def names_by_order(torch_dict: Mapping[str, Any], module: Any, sure: bool) -> li
             sizes = [shape for _, shape, _ in candidates]
             owners = _only_division(sizes, shapes)
             if owners is None:
-                return None
+                # Of one group there is one division: the shapes are another network's, and what
+                # compares them by name says which.
+                return [name for name, _, _ in candidates] if len(shapes) == 1 else None
             names: list[list[str]] = [[] for _ in shapes]
             for (name, _, _), owner in zip(candidates, owners, strict=True):
                 names[owner].append(name)

@@ -95,6 +95,12 @@ def factory_named(name: str | None, like: Mapping[str, Any] | None = None) -> An
             f"no optimizer is named {name!r}; there are {', '.join(classes)}. Of another, pass "
             "factory=, a rule that does the same"
         )
+    groups = () if like is None else like["param_groups"]
+    if name == "AdamW" and any(g.get("decoupled_weight_decay") is False for g in groups):
+        raise ValueError(
+            "the state dict is that of Adam, whose weight decay is added to the gradient "
+            '(decoupled_weight_decay is False), and not of AdamW; pass optimizer_name="Adam"'
+        )
     return classes[name].factory
 
 

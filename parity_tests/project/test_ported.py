@@ -8,7 +8,8 @@ import pytest
 from parity_tests.project.test_examples import EXAMPLES
 
 FOLDER = EXAMPLES / "ported"
-QUICK = ("nanogpt", "yolov5", "trainer_lora")  # groups by shape, by hand, and a frozen base
+# Groups by shape, by hand, a frozen base; an average.
+QUICK = ("nanogpt", "yolov5", "trainer_lora", "swa")
 # Over the largest value of a tensor, after each of the steps; equal bits where nothing is said.
 BOUNDS = {
     # Sums of squares in another order, over the whole network.
@@ -20,6 +21,9 @@ BOUNDS = {
     # Each step searches along a line, and magnifies what the last one rounded.
     "lbfgs": 1e-3,
 }
+
+
+AVERAGED = {"ddpm", "dino", "soft_actor_critic", "swa", "torchvision_references"}
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +49,8 @@ def test_every_step_is_torchs(measure, name):
     assert found.steps == 30
     assert found.rates == 0
     assert found.params <= BOUNDS.get(name, 0)
+    assert (found.averages is not None) == (name in AVERAGED)
+    assert (found.averages or 0) <= BOUNDS.get(name, 0)
 
 
 def test_the_page_lists_every_script():

@@ -126,7 +126,8 @@ def contents_of(found: Mapping[Any, Any], keys: Mapping[str, str] | None) -> Con
             return contents_of(inner[0], None)
         raise ValueError(
             "neither parameters nor an optimizer is recognised; if they are there, name them: "
-            f'keys={{"params": …, "optimizer": …}}. {contents(found)}'
+            f'keys={{"params": …, "optimizer": …}} (--key params=… on the command line); '
+            f"{contents(found)}"
         )
     return made
 
@@ -248,10 +249,13 @@ def _take_several(
         elif single(value) or is_flattened(value) or not all(map(single, value.values())):
             found.append((key, value))
         else:
-            found += list(value.items())
+            found += [(f"{key}.{k}" if k in held else str(k), each) for k, each in value.items()]
         del rest[key]
     for name, value in found:
-        target[role if len(found) == 1 else str(name)] = value
+        own = role if len(found) == 1 else name
+        if own in target:
+            raise ValueError(f"two {role}s are called {own!r}; rename one in the file")
+        target[own] = value
 
 
 def _one_network(networks: Mapping[str, Any], found: Mapping[Any, Any]) -> str | None:
@@ -262,7 +266,8 @@ def _one_network(networks: Mapping[str, Any], found: Mapping[Any, Any]) -> str |
         names = " and ".join(repr(key) for key in candidates)
         raise ValueError(
             f"{names} could each be the params; say which: "
-            f"keys={{'params': {candidates[0]!r}}}. {contents(found)}"
+            f"keys={{'params': {candidates[0]!r}}} (--key params={candidates[0]} on the command "
+            f"line); {contents(found)}"
         )
     return candidates[0] if candidates else None
 

@@ -39,9 +39,12 @@ def read(folder: Path, keys: Mapping[str, str] | None) -> Checkpoint:
     try:
         root = _of(finished(read_pickle(io.BytesIO(data)), len(data)), "metadata.Metadata")
         tree = _Folder(folder, root).tree()
-        made = checkpoint_in(tree, keys, str(folder))
     except (ValueError, RecursionError, MemoryError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{folder} is damaged, or holds no checkpoint: {error}") from error
+    try:
+        made = checkpoint_in(tree, keys, str(folder))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{folder}: {error}") from error
     made.origin = _ORIGIN
     return made
 
@@ -90,7 +93,7 @@ class _Folder:
             whole = self._piece(name, tuple(pieces[0]["offsets"]))
             return self._checked(name, whole, shape)
         made: Any = None
-        covered = 0
+        done = np.zeros(0, bool)
         for piece in pieces:
             offsets, sizes = tuple(piece["offsets"]), tuple(piece["sizes"])
             if not is_shape(offsets) or not is_shape(sizes) or len(offsets) != len(shape):
@@ -100,11 +103,11 @@ class _Folder:
             part = self._checked(name, self._piece(name, offsets), sizes)
             if made is None:
                 self._spend(name, math.prod(shape) * part.dtype.itemsize)
-                made = np.empty(shape, part.dtype)
-            made[tuple(slice(o, o + n) for o, n in zip(offsets, sizes, strict=True))] = part
-            covered += part.size
-        if covered != math.prod(shape):
-            raise ValueError(f"{name} has pieces for {covered} of {math.prod(shape)} elements")
+                made, done = np.empty(shape, part.dtype), np.zeros(shape, bool)
+            place = tuple(slice(o, o + n) for o, n in zip(offsets, sizes, strict=True))
+            made[place], done[place] = part, True  # pieces may overlap
+        if not done.all():
+            raise ValueError(f"{name} has pieces for {int(done.sum())} of {done.size} elements")
         return made
 
     def _spend(self, name: str, size: int) -> None:

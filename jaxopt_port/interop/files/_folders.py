@@ -94,7 +94,7 @@ def _accelerate(folder: Path, keys: Mapping[str, str] | None) -> Checkpoint:
             f"{' and '.join(map(repr, models))} could each be the params; say which: "
             f'keys={{"params": "model"}}'
         )
-    chosen = models.get(wanted or "model")
+    chosen = models.get(wanted) if wanted else next(iter(models.values()), None)
     made = Checkpoint({} if chosen is None else _model(folder / chosen), origin=_ACCELERATE)
     for role, target in (("optimizer", made.optimizers), ("scheduler", made.schedulers)):
         files = [name for name in names if name.startswith(role) and _is_part(name)]
@@ -111,7 +111,7 @@ def _accelerate(folder: Path, keys: Mapping[str, str] | None) -> Checkpoint:
     for role, key in wanted_one.items():
         held = getattr(made, f"{role}s", None)
         if not isinstance(held, dict) or key not in held:
-            known = ", ".join(held or {})
+            known = ", ".join(held or {}) or f"no {role} to choose from"
             raise ValueError(f"keys says that {role} is {key!r}; {folder} has {known}")
         setattr(made, role, held[key])
     again = replace(made, step=None)
