@@ -8,9 +8,11 @@ from ._axes import check_whole as check_whole
 from ._axes import split_over as split_over
 from ._axes import varying_alike as varying_alike
 from ._axes import varying_axes as varying_axes
+from ._constants import current_trace as current_trace
 from ._constants import known_number as known_number
 from ._explicit import as_laid_out as as_laid_out
 from ._explicit import laid_out_as as laid_out_as
 from ._explicit import on_explicit_mesh as on_explicit_mesh
 from ._forms import Forms as Forms
 from ._forms import alternative as alternative
+from ._forms import devices_of as devices_of

@@ -1,4 +1,4 @@
-"""What is known of a number while a function is traced."""
+"""What is known while a function is traced: of a number, and of the trace itself."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import math
 from typing import Any
 
 import jax
+
+
+def current_trace() -> Any:
+    """Return what tells one trace from another: equal where values of the one may be used."""
+    from jax.extend.core import get_opaque_trace_state  # at need: it brings Pallas along
+
+    return get_opaque_trace_state(convention="nnx")
 
 
 def known_number(x: Any) -> Any:

@@ -11,6 +11,20 @@ import jax
 Form: TypeAlias = Callable[..., Sequence[Any]]
 
 
+def devices_of(ctx: Any) -> int | None:
+    """Return on how many devices a program that is being lowered will run; None if it is exported.
+
+    0 where one device has only its own part, as within ``shard_map``.
+    """
+    from jax.interpreters import mlir
+
+    # What is not said counts as exported.
+    if getattr(ctx.module_context.lowering_parameters, "for_export", True):
+        return None
+    context = ctx.module_context.axis_context
+    return int(context.num_devices) if isinstance(context, mlir.ShardingContext) else 0
+
+
 class Forms:
     """The forms of an operation, each a function of flat arrays; compared by identity.
 
@@ -28,13 +42,9 @@ class Forms:
 
     def chosen(self, ctx: Any, platform: str | None) -> Form:
         """Return the form for a program that is being lowered."""
-        from jax.interpreters import mlir
-
-        context = ctx.module_context.axis_context
-        # What is not said counts as exported, or as none of the two.
-        if getattr(ctx.module_context.lowering_parameters, "for_export", True):
+        devices = devices_of(ctx)
+        if devices is None:
             return self.plain
-        devices = context.num_devices if isinstance(context, mlir.ShardingContext) else 0
         if devices > 1 and self.several is not None:
             return functools.partial(self.several, devices)
         return self.one_cpu if devices == 1 and platform == "cpu" and self.one_cpu else self.plain
@@ -79,7 +89,7 @@ def alternative(forms: Forms, args: Sequence[jax.Array], results: Sequence[Any])
     """Apply the operation.
 
     Args:
-        forms: its two forms.
+        forms: its forms.
         args: arrays.
         results: abstract values of the results.
     """

@@ -227,7 +227,10 @@ class Definition:
         if name is not None and name in [member.group.name for member in earlier]:
             raise ValueError(f'two parameter groups are named "{name}"')
         own = {k: v for k, v in group.items() if k not in _RESERVED}
-        if group.get("frozen", False):
+        frozen = group.get("frozen", False)
+        if not isinstance(frozen, bool | np.bool_):
+            raise TypeError(f"frozen{where} must be True or False; got {frozen!r}")
+        if frozen:
             self.arguments.check_names(own, where)
             if own or "optimizer" in group:
                 odd = next(iter(own), "optimizer")
@@ -292,8 +295,9 @@ def _own_keys(keys: Mapping[str, Any], where: str) -> tuple[dict[str, float], di
     numbers: dict[str, float] = {}
     kept: dict[str, Hashable] = {}
     for name, value in keys.items():
-        if isinstance(value, float | int | np.number) and not isinstance(value, bool):
-            numbers[name] = float(value)
+        exact = not isinstance(value, int | np.integer) or abs(int(value)) <= 2**53
+        if isinstance(value, float | int | np.number) and not isinstance(value, bool) and exact:
+            numbers[name] = float(as_number(name, value, where))  # type: ignore[arg-type]
         elif isinstance(value, Hashable):
             kept[name] = value
         else:

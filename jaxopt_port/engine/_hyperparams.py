@@ -14,7 +14,7 @@ import numpy as np
 from ..numerics import decoded, own_value
 from ..trees import nearest
 from ._groups import Group
-from ._options import arguments_of_rule, as_number, check_values, reject_unknown
+from ._options import arguments_of_rule, as_number, reject_unknown
 from ._state import (
     GroupsState,
     check_no_batch,
@@ -142,6 +142,11 @@ def check_names(state: GroupsState, index: int, names: Iterable[str]) -> None:
                 f"{name} is static{where}: it decides which program runs. Build another "
                 "optimizer to change it"
             )
+        if name in dict(group.kept):
+            raise ValueError(
+                f"{name}{where} is no number and is kept as it was given; build another optimizer "
+                "to change it"
+            )
         if name not in dict(group.numbers):
             reject_unknown(name, dict(group.numbers), where)
 
@@ -159,12 +164,26 @@ def _check(
     }
     others = {"name", "frozen", *group.own, *dict(group.kept)}
     options = {k: v for k, v in {**current, **values}.items() if k not in others}
-    if not any(map(is_traced, options.values())):
-        check_values(group.rule, options, where)
-        if group.check is not None:
-            group.check(**options)
+    _check_known(group, options, set(new), where)
+    if group.check is not None and not any(map(is_traced, options.values())):
+        group.check(**options)
     check_held(group, options, set(new), where)
     return values
+
+
+def _check_known(group: Group, options: dict[str, Any], new: set[str], where: str) -> None:
+    """Raise for what is out of range, as far as it is known; the rest counts as the defaults."""
+    if group.rule is None:
+        return
+    likes = arguments_of_rule(group.rule).defaults()
+    known = {k: likes[k] if is_traced(v) else v for k, v in options.items()}
+    old: list[Any] = []
+    if any(map(is_traced, options.values())):
+        # The defaults may be at odds with what was set before.
+        old = list(group.rule.arguments(**{**known, **{k: likes[k] for k in new if k in likes}}))
+    for problem in group.rule.arguments(**known):
+        if problem not in old:
+            raise ValueError(f"{problem.message}{where}; {problem.remedy}.")
 
 
 def check_held(group: Group, options: dict[str, Any], new: set[str], where: str) -> None:

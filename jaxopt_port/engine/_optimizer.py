@@ -221,9 +221,9 @@ def param_groups(
 ) -> Optimizer:
     """Give any factory torch's parameter groups, with every number settable between steps.
 
-    The counterpart of torch's ``params`` argument. A factory of this library gets one injection for
-    all groups that differ in numbers alone; another one gets one ``optax.inject_hyperparams`` per
-    group under ``optax.multi_transform``.
+    The counterpart of torch's ``params`` argument. Groups of a factory of this library that differ
+    in numbers alone take their steps together; another factory is called for each group, with the
+    numbers from the state.
 
     Args:
         factory: ``jp.sgd``, ``optax.adamw``, or a function of the user's that takes numbers and

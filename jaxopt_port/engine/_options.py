@@ -28,12 +28,21 @@ _IMPLEMENTATIONS = ("foreach", "fused", "capturable", "differentiable")
 
 # Options of optimizers here and in Optax: where one has no such option, it is a mistake.
 _OPTIONS_ELSEWHERE = frozenset({
-    "lr", "learning_rate", "lr_decay", "momentum", "dampening", "weight_decay", "nesterov",
-    "maximize", "betas", "beta", "beta1", "beta2", "b1", "b2", "eps", "eps_root", "eps_in_sqrt",
-    "alpha", "rho", "lambd", "t0", "etas", "step_sizes", "centered", "amsgrad", "decay",
-    "decay_rate", "momentum_decay", "decoupled_weight_decay", "initial_accumulator_value",
-    "beta2_decay", "d", "ns_coefficients", "ns_steps", "adjust_lr_fn", "mask", "mu_dtype",
-    "accumulator_dtype", "wd"
+    "accumulator_dtype", "adjust_lr_fn", "alpha", "always_adapt", "amsgrad", "b1", "b2", "beta",
+    "beta1", "beta2", "beta2_cap", "beta2_decay", "beta3", "betas", "betas_1d", "bias_correction",
+    "caution", "centered", "clip_exp", "clip_threshold", "clipping_threshold",
+    "corrected_weight_decay", "d", "d0", "d_coef", "dampening", "decay", "decay_offset",
+    "decay_rate", "decouple", "decoupled", "decoupled_decay", "decoupled_weight_decay",
+    "degenerated_to_sgd", "eps", "eps_in_sqrt", "eps_root", "etas", "fixed_decay",
+    "grad_averaging", "growth_rate", "history_size", "initial_accumulator_value", "lambd",
+    "learning_rate", "line_search_fn", "lr", "lr_1d_factor", "lr_decay", "lr_in_momentum",
+    "mars_type", "mask", "max_eval", "max_grad_norm", "max_iter", "max_lr_snapshot", "maximize",
+    "min_dim_size_to_factor", "momentum", "momentum_decay", "momentum_dtype", "mu_dtype",
+    "nesterov", "no_prox", "ns_coefficients", "ns_steps", "optimize_1d", "rectify",
+    "relative_step", "rho", "safeguard_warmup", "scale_parameter", "silent_sgd_phase", "slice_p",
+    "step_sizes", "t0", "tolerance_change", "tolerance_grad", "trust_clip", "trust_coeff",
+    "unscaled_wd", "use_bias_correction", "warmup_init", "warmup_steps", "wd", "weight_decay",
+    "weight_lr_power"
 })  # fmt: skip
 
 _LARGEST = float(np.finfo(np.float32).max)

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from .._compat import current_trace
+
 Params = TypeVar("Params")
 State = TypeVar("State")
 
@@ -31,7 +33,7 @@ class ExactUpdates:
         # The update is kept too, so that its id cannot be given to another array.
         self._made[id(update)] = (update, new_param)
         if param is not None:
-            self._of_param[id(param)] = (param, update, new_param, _trace())
+            self._of_param[id(param)] = (param, update, new_param, current_trace())
 
     def follow(
         self, update: jax.Array, moved: jax.Array, move: Callable[[jax.Array], jax.Array]
@@ -48,16 +50,9 @@ class ExactUpdates:
         moved = jnp.asarray(param + update).astype(jnp.result_type(param))
         _, own, new_param, trace = self._of_param.get(id(param), (None, None, None, None))
         # What was recorded within a branch, as optax.MultiSteps has one, cannot be had outside.
-        if own is None or trace != _trace() or own.shape != jnp.shape(update):
+        if own is None or trace != current_trace() or own.shape != jnp.shape(update):
             return moved
         return jnp.where(update == own, new_param, moved)
-
-
-def _trace() -> Any:
-    """Return what tells one trace from another."""
-    from jax.extend.core import get_opaque_trace_state  # at need: it brings Pallas along
-
-    return get_opaque_trace_state(convention="nnx")
 
 
 # Not an extra argument of `update`: a transformation between here and the rule may take none.

@@ -183,7 +183,9 @@ def _rules_stepped(
         _check_wholes(program, [leaves[i] for i in members])
         at = np.array(clocks, np.int32)
         vectors = of_groups(numbers, table, [table.of_clocks[c] for c in clocks])
-        kinds = program.kinds({k: v[0] for k, v in vectors.items()})
+        first = {k: v[0] for k, v in vectors.items()}
+        _check_shapes(program, first, [(table.paths[i], leaves[i], held[i]) for i in members])
+        kinds = program.kinds(first)
         shared = {k: before[k][at].astype(kind) for k, kind in kinds.items()}
         given = [kernels.Leaf(row[table.clocks[i]], grads[i], leaves[i], held[i]) for i in members]
         work.append((clocks, at, members, (program, given, vectors, shared)))
@@ -291,6 +293,23 @@ def _check_wholes(program: Program, leaves: Sequence[Any]) -> None:
     if program.rule.sparse or not program.rule.elementwise:
         for leaf in leaves:
             check_whole(leaf, program.rule.name, "a parameter")
+
+
+def _check_shapes(
+    program: Program, numbers: Mapping[str, Any], members: Iterable[tuple[str, Any, Any]]
+) -> None:
+    """Raise ValueError for a state that was made for parameters of other shapes."""
+    known: dict[Any, dict[str, Any]] = {}
+    for path, leaf, held in members:
+        key = leaf.shape, leaf.dtype
+        if key not in known:
+            known[key] = jax.eval_shape(program.init_leaf, jax.ShapeDtypeStruct(*key), numbers)
+        for name, array in known[key].items():
+            if name in held and held[name].shape != array.shape:
+                raise ValueError(
+                    f'{name} of "{path}" has shape {held[name].shape} in the state, {array.shape} '
+                    "by the parameters"
+                )
 
 
 def _rested(param: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ from flax import nnx
 from flax.nnx import filterlib
 
 from ..engine import step
+from ..trees import is_nnx_variable
 
 M = TypeVar("M")
 
@@ -15,10 +16,6 @@ M = TypeVar("M")
 def _bare(tree: Any) -> Any:
     """Return the values of a tree's variables."""
     return (nnx.as_pure if hasattr(nnx, "as_pure") else nnx.pure)(tree)
-
-
-def _is_variable(x: Any) -> bool:
-    return isinstance(x, nnx.Variable)
 
 
 class Optimizer(nnx.Optimizer[M]):
@@ -109,7 +106,7 @@ class Optimizer(nnx.Optimizer[M]):
             TypeError: gradients whose dtypes are not the parameters'.
         """
         params, found = _bare(self._state_of(model)), self._state_of(grads)
-        if not jax.tree.leaves(found, is_leaf=_is_variable):
+        if not jax.tree.leaves(found, is_leaf=is_nnx_variable):
             found = grads  # of bare arrays, which no filter finds
             if not jax.tree.leaves(grads):
                 raise ValueError(
@@ -133,10 +130,10 @@ class Optimizer(nnx.Optimizer[M]):
             nnx.update(self.opt_state, nnx.state(after))
             return
         # Something static is another: who counts steps with whom, since some gradients were None.
-        held = jax.tree.leaves(self.opt_state, is_leaf=_is_variable)
+        held = jax.tree.leaves(self.opt_state, is_leaf=is_nnx_variable)
         leaves = jax.tree.leaves(after)
         for i, (variable, value) in enumerate(zip(held, leaves, strict=True)):
-            if _is_variable(variable):
+            if is_nnx_variable(variable):
                 variable.set_value(value)
                 leaves[i] = variable
         self.opt_state = nnx.data(jax.tree.unflatten(structure, leaves))

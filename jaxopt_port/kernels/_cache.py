@@ -22,7 +22,7 @@ FOLDER = "JAXOPT_PORT_CACHE"
 MOST = 128  # kernels that are kept
 _LARGEST = 1 << 24
 _DIGEST = hashlib.sha256().digest_size
-_OURS = re.compile(r"jaxopt_port_[0-9a-f]{24,32}\.(so|c)")
+_OURS = re.compile(r"jaxopt_port_[0-9a-f]{32}\.so")
 _UNFINISHED = re.compile(r"jaxopt_port_[0-9a-f]{32}\.so\.[0-9a-f]{16}")
 _HOUR = 3600.0
 
@@ -80,7 +80,7 @@ def opened() -> Iterator[int]:
 
 def names(kept: int) -> list[str]:
     """Return the names of what the folder has."""
-    return [n.removesuffix(".so") for n in os.listdir(kept) if _OURS.fullmatch(n) and n[-1] == "o"]
+    return [n.removesuffix(".so") for n in os.listdir(kept) if _OURS.fullmatch(n)]
 
 
 def read(kept: int, name: str) -> bytes | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-import fcntl
 import logging
 import os
 import threading
@@ -148,6 +147,8 @@ def _register(name: str, data: bytes) -> None:
 
 def _loaded(name: str, data: bytes) -> ctypes.CDLL:
     """Load a library from memory that nobody can change: a file that is cut kills who runs it."""
+    import fcntl  # Linux alone has kernels
+
     memory = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with open(memory, "wb", closefd=False) as file:
         file.write(data)
@@ -201,5 +202,6 @@ def _ends() -> None:
         kernel.wait(1.0)
 
 
-os.register_at_fork(after_in_child=_forked)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forked)
 atexit.register(_ends)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .._compat import devices_of
 from . import _contraction
 
 # Larger arrays, whose loops run along an axis at least this long, are left to LLVM's contraction
@@ -169,13 +170,11 @@ def fma_on_cpu(ctx: Any, a: Any, y: Any, x: Any) -> Any:
 
 
 def _is_exact(ctx: Any) -> bool:
-    from jax.interpreters import mlir
-
     (aval,) = ctx.avals_out
-    if getattr(ctx.module_context.lowering_parameters, "for_export", True):
+    devices = devices_of(ctx)
+    if devices is None:
         return True  # it is not known on which processor it will run
-    context = ctx.module_context.axis_context
     # A shape is that of the whole; a device may have a part along any axis.
-    devices = context.num_devices if isinstance(context, mlir.ShardingContext) else 1
+    devices = max(devices, 1)
     small = math.prod(aval.shape) <= SMALL * devices or aval.shape[-1] < WIDE * devices
     return small or not _contraction.holds()

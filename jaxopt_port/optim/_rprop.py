@@ -122,7 +122,7 @@ def rprop(
     A plain Optax transformation. A number may be a schedule, a callable of the update count.
 
     Args:
-        lr: the size that each element's step starts with, >= 0; read by ``init`` alone.
+        lr: the size that each element's step starts with, >= 0; read in the first step alone.
         etas: factors of the step size where the sign turns and where it stays, ``0 < eta- < 1 <
             eta+``.
         step_sizes: the least and the greatest step size.
@@ -160,7 +160,7 @@ class Rprop(Optimizer):
             (a path prefix, a glob, a compiled regex, a predicate ``(path, leaf) -> bool``, a
             boolean tree, a list of these, or ``jp.REST``), and options. A selector alone is one
             group; the default is all parameters.
-        lr: the size that each element's step starts with, >= 0; read by ``init`` alone.
+        lr: the size that each element's step starts with, >= 0; read in the first step alone.
         etas: factors of the step size where the sign turns and where it stays, ``0 < eta- < 1 <
             eta+``.
         step_sizes: the least and the greatest step size.

@@ -103,7 +103,7 @@ def checked_gradients(
         rule = None if rules is None else rules.get(path)
         frozen = rules is not None and path not in rules
         if rule is not None and (rule.sparse or (rule.sparse is None and _is_sparse(grad))):
-            _check_sparse(path, grad, param)
+            _check_sparse(path, grad, param, rule.name)
         elif not (frozen and _is_sparse(grad)):
             _check_dense(path, grad, param, "the optimizer" if rule is None else rule.name)
     return at_leaves
@@ -167,11 +167,14 @@ def _check_dtype(path: str, grad: Any, param: Any) -> None:
         )
 
 
-def _check_sparse(path: str, grad: Any, param: Any) -> None:
+def _check_sparse(path: str, grad: Any, param: Any, name: str) -> None:
     sparse = hasattr(grad, "todense")
     if not _is_sparse(grad):
+        spelled = "".join(
+            part.capitalize() for part in name.split("_")
+        )  # SparseAdam, as torch says
         raise TypeError(
-            "SparseAdam does not support dense gradients, please consider Adam instead "
+            f"{spelled} does not support dense gradients, please consider Adam instead "
             f'("{path}"); a sparse one is a BCOO or a pair (indices, values)'
         )
     indices, values = (grad.indices, grad.data) if sparse else grad

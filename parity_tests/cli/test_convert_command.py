@@ -117,8 +117,16 @@ REFUSED = {
     ),
     "no class": (["run.pt", "a.safetensors", *BOTH], "Set optimizer_name (--optimizer on"),
     "an unknown class": (
+        ["run.pt", "a.safetensors", "--optimizer", "Adamm", *BOTH],
+        'no optimizer has that name; did you mean "Adam"',
+    ),
+    "a class of several packages": (
         ["run.pt", "a.safetensors", "--optimizer", "Lion", *BOTH],
-        "it is 'Lion'",
+        "say timm.Lion, lion-pytorch.Lion",
+    ),
+    "names without a map": (
+        ["run.pt", "a.safetensors", "--rename", "a=b"],
+        "need both factories",
     ),
     "a layout without a map": (
         ["run.pt", "a.safetensors", "--layout", "jax"],

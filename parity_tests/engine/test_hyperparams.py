@@ -1,5 +1,6 @@
 """Reading and writing numbers between steps."""
 
+import inspect
 import math
 
 import jax
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxopt_port as jp
+from jaxopt_port.engine._options import _OPTIONS_ELSEWHERE
 from jaxopt_port.numerics import decoded, encoded
+from jaxopt_port.optim import OPTIMIZERS
 
 PARAMS = {"stem": jnp.ones(2), "body": jnp.ones(3), "head": jnp.ones(1)}
 SCHEDULE = optax.linear_schedule(0.1, 0.0, 10)
@@ -286,3 +289,47 @@ def test_numbers_of_a_wrong_length_are_named():
     for use in (lambda: jp.get_hyperparams(state), lambda: tx.update(params, state, params)):
         with pytest.raises(ValueError, match=r"set to an array of shape \(3,\); .* 2 groups"):
             use()
+
+
+WITHIN_JIT = {
+    "a rate": (jp.SGD(lr=0.1), {"lr": -1.0}, "Invalid learning rate: -1.0"),
+    "a pair": (jp.Adam(), {"betas": (1.5, 0.9)}, "Invalid beta parameter at index 0: 1.5"),
+}
+
+
+@pytest.mark.parametrize("case", WITHIN_JIT)
+def test_a_known_bad_number_is_refused_within_jit(case):
+    tx, bad, message = WITHIN_JIT[case]
+    state = tx.init({"a": jnp.ones(2)})
+    with pytest.raises(ValueError, match=message):
+        jax.jit(lambda s: jp.set_hyperparams(s, **bad))(state)
+    nesterov = jp.SGD(lr=0.1, momentum=0.9, nesterov=True).init({"a": jnp.ones(2)})
+    after = jax.jit(lambda s: jp.set_hyperparams(s, lr=0.5, dampening=0.0))(nesterov)
+    assert jp.get_hyperparams(after)[0]["lr"] == 0.5
+
+
+KEYS = {
+    "beyond float32": ({"tokens": 1e39}, ValueError, "tokens .group 0, jp.REST. is 1e.39"),
+    "frozen by a word": ({"frozen": "no"}, TypeError, "frozen .group 0, jp.REST. must be True or"),
+    "L-BFGS's": ({"max_iter": 5}, TypeError, "unknown option 'max_iter'"),
+}
+
+
+@pytest.mark.parametrize("case", KEYS)
+def test_keys_that_are_none_of_ones_own(case):
+    keys, error, message = KEYS[case]
+    with pytest.raises(error, match=message):
+        jp.SGD([{"params": jp.REST, **keys}], lr=0.1)
+
+
+def test_a_key_that_float64_cannot_hold_is_kept_and_not_set():
+    groups = [{"params": jp.REST, "seed": 2**60 + 1, "tag": "x"}]
+    state = jp.SGD(groups, lr=0.1).init({"a": jnp.ones(2)})
+    assert jp.get_hyperparams(state)[0]["seed"] == 2**60 + 1
+    with pytest.raises(ValueError, match=r"tag .* is no number and is kept as it was given"):
+        jp.set_hyperparams(state, tag="y")
+
+
+@pytest.mark.parametrize("cls", OPTIMIZERS)
+def test_every_option_is_known_as_one_of_another_optimizer(cls):
+    assert set(inspect.signature(cls.factory).parameters) <= _OPTIONS_ELSEWHERE

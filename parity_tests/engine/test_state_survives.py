@@ -134,3 +134,15 @@ def test_what_jit_would_make_float32_is_float32(kind, make):
     for after in (eager, jitted):
         kinds = jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), (state, after))
         assert kinds[0] == kinds[1]
+
+
+SHAPES = {"wider": ((3, 4), (1, 4)), "a scalar": ((), (3,)), "narrower": ((1, 4), (3, 4))}
+
+
+@pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("tx", [jp.Rprop(lr=0.1), jp.ASGD(), jp.adam(), jp.SGD(momentum=0.9)])
+def test_a_state_of_other_shapes_is_refused(tx, shapes):
+    """Broadcasting would make another training of it, or another parameter."""
+    before, now = ({"w": jnp.ones(shape)} for shape in shapes)
+    with pytest.raises(ValueError, match=r'of "w" has shape .* in the state, .* by the parameters'):
+        jp.step(tx, now, tx.init(before), now)

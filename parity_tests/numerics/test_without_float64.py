@@ -14,7 +14,7 @@ from parity_tests.numerics.test_lowering import PROGRAMS, exported
 
 # One of each kind of number: none but a rounding, a power, powers and roots, a cosine, a choice.
 QUICK = [
-    *("jp.step, SGD", "jp.step, AdamW", "in scan, LinearLR"),
+    *("jp.step, SGD", "jp.step, AdamW", "in scan, CosineAnnealingLR"),
     *("clipping, norm 2.0", "averaging, EMA"),
 ]
 NAMES = [pytest.param(n, marks=[] if n in QUICK else pytest.mark.exhaustive) for n in PROGRAMS]

@@ -10,7 +10,14 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxopt_port._compat import Forms, alternative, known_number, on_explicit_mesh, varying_axes
+from jaxopt_port._compat import (
+    Forms,
+    alternative,
+    current_trace,
+    known_number,
+    on_explicit_mesh,
+    varying_axes,
+)
 from jaxopt_port.numerics import fma
 
 
@@ -118,3 +125,20 @@ def test_a_constant_is_known_while_it_is_traced():
     assert known_number(jnp.float32(2)) == 2
     jax.vmap(lambda x: seen.append(known_number(x)))(jnp.ones(3))
     assert np.isnan(seen[-1])
+
+
+def test_a_trace_is_told_from_that_of_a_branch():
+    """What was recorded within a branch is not used outside of it, and within one trace it is."""
+    outer = []
+
+    def branch(x):
+        outer.append(current_trace() == outer[0])
+        return x
+
+    def step(x):
+        outer.append(current_trace())
+        outer.append(current_trace() == outer[0])
+        return jax.lax.cond(x > 0, branch, lambda x: -x, x)
+
+    jax.jit(step)(1.0)
+    assert outer[1:] == [True, False]

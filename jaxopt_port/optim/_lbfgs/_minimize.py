@@ -20,7 +20,7 @@ Objective: TypeAlias = Callable[[Leaves], tuple[jax.Array, jax.Array]]
 class LBFGSState(NamedTuple):
     """The state of `lbfgs`, by torch's names; n is the number of real parameters.
 
-    Vectors are flat, as ``quasi_newton._flat`` lays them out. Until the first iteration (``n_iter``
+    Vectors are flat, as `_flat` lays them out. Until the first iteration (``n_iter``
     is 0) torch has none of what follows `n_iter`, and here it has no meaning.
 
     Attributes:
