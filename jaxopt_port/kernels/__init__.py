@@ -7,8 +7,8 @@ until it is made, plain XLA takes its place.
 
 ``JAXOPT_PORT_KERNELS``: ``auto`` uses kernels in steps of a million elements, or of 64 leaves, or
 more; ``on`` in all, and waits for the compiler; ``off`` in none. ``JAXOPT_PORT_CACHE`` is the
-folder where they are kept, instead of ``~/.cache/jaxopt_port``: the user's own, and nobody else's to
-write. The logger ``jaxopt_port.kernels`` warns once where one cannot be had or kept.
+folder where they are kept, instead of ``~/.cache/jaxopt_port``: the user's own, and nobody else's
+to write. The logger ``jaxopt_port.kernels`` warns once where one cannot be had or kept.
 """
 
 from ._calls import Leaf as Leaf

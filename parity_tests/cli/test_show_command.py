@@ -1,5 +1,8 @@
 """`jaxopt-port show`, the options of `convert` for names, and code that builds what there is."""
 
+import ast
+import re
+import textwrap
 import warnings
 
 import jax
@@ -62,6 +65,31 @@ def test_names_with_control_sequences_are_shown_harmlessly(run):
     assert "\\x1b[2J[bold]" in shown.output
 
 
+def test_markup_and_code_in_a_file_are_text(run):
+    model, optimizer = torch.nn.Linear(2, 2), {"state": {}, "param_groups": [{"params": [0, 1]}]}
+    torch.save({"model": model.state_dict(), "[/b]": 1, 'x"); boom("': optimizer}, "a")
+    shown = run("show", "a")
+    assert shown.exit_code == 0, shown.output
+    assert "[/b]" in shown.output
+    lines = shown.output.partition("To go on in JAX:\n")[2]
+    names = [node.id for node in ast.walk(ast.parse(textwrap.dedent(lines))) if hasattr(node, "id")]
+    assert "boom" not in names
+
+
+def test_the_code_of_two_optimizers_steps_each(run):
+    net = torch.nn.Linear(2, 2)
+    states = [torch.optim.SGD(net.parameters()).state_dict() for _ in range(2)]
+    torch.save({"model": net.state_dict(), "optimizer_g": states[0], "optimizer_d": states[1]}, "a")
+    lines = run("show", "a").output.partition("To go on in JAX:\n")[2]
+    tree = ast.parse(textwrap.dedent(lines))
+    stored = {
+        n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+    }
+    used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    assert used - stored == {"interop", "jp", "module", "model", "grads"}
+    assert {"state_0", "state_1"} <= stored
+
+
 def test_what_cannot_be_read_is_said(run):
     refused = run("show", "none")
     assert (refused.exit_code, "there is no file none" in refused.output) == (2, True)
@@ -106,6 +134,10 @@ BUILT = {
         optax.adamw,
         [{"params": "**/bias", "weight_decay": 0.0}, {"params": jp.REST}],
         learning_rate=3e-4,
+    ),
+    "words and numbers of other kinds": jp.SGD(
+        [{"params": re.compile("A/KERNEL", re.IGNORECASE), "name": "a\nb"}, {"params": jp.REST}],
+        lr=np.float32(0.5), momentum=jnp.float32(0.25),
     ),
     "all that is told apart by words": jp.Adafactor(eps=(None, 1e-4), d=2.0, maximize=True),
 }  # fmt: skip

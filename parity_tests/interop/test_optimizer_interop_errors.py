@@ -88,6 +88,14 @@ REFUSED = {
         ValueError,
         "has no 'momentum'",
     ),
+    "Adam's state as AdamW's": (
+        lambda p: (
+            torch.optim.Adam(p.module.named_parameters(), weight_decay=0.1).state_dict(),
+            {"optimizer_name": "AdamW"},
+        ),
+        ValueError,
+        'the state dict is that of Adam, .* pass optimizer_name="Adam"',
+    ),
     "another module's optimizer": (
         lambda p: (torch.optim.SGD(Bare().parameters()), {}),
         ValueError,

@@ -84,8 +84,8 @@ def test_two_processes_pieces_are_put_together(tmp_path):
         np.testing.assert_array_equal(pieces.params[name], value)
 
 
-def split_first_tensor(folder):
-    """Write the rows of a tensor into two files, as two processes would."""
+def split_first_tensor(folder, second=3):
+    """Write the rows of a tensor into two files, as two processes would, the others from there."""
     import io
     import pickle
 
@@ -104,12 +104,27 @@ def split_first_tensor(folder):
         packed = io.BytesIO()
         torch.save(part.clone(), packed)
         (folder / f"__{i + 1}_0.distcp").write_bytes(packed.getvalue())
-        offset = torch.Size((3 * i, 0))
+        offset = torch.Size((second * i, 0))
         entry.chunks.append(ChunkStorageMetadata(offset, part.shape))
         place = _StorageInfo(f"__{i + 1}_0.distcp", 0, len(packed.getvalue()))
         held.storage_data[MetadataIndex(name, offset)] = place
     with open(folder / ".metadata", "wb") as file:
         pickle.dump(held, file)
+
+
+def test_pieces_that_overlap_leave_nothing_that_nobody_wrote(tmp_path):
+    folder = distributed(Run(), tmp_path)
+    split_first_tensor(folder, second=2)
+    with pytest.raises(ValueError, match=r"model.0.weight has pieces for \d+ of \d+ elements"):
+        interop.load(folder)
+
+
+def test_an_optimizer_is_not_lost_to_another_of_its_name(tmp_path):
+    run = Run()
+    first, second = (run.optimizer.state_dict() for _ in range(2))
+    held = {"model": run.module.state_dict(), "optimizers": {"a": first, "b": first}, "a": second}
+    torch.save(held, tmp_path / "three")
+    assert set(interop.load(tmp_path / "three").optimizers) == {"optimizers.a", "b", "a"}
 
 
 def test_several_optimizers_have_names(tmp_path):
