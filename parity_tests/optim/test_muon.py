@@ -1,5 +1,6 @@
 """Muon against torch's. Both run its iteration in bfloat16, whose matrix products round at will."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -112,3 +113,26 @@ def test_others_go_to_another_optimizer_in_one_call():
         np.testing.assert_array_equal(stepped["dense"][path], expected[path])
     assert [group["lr"] for group in jp.get_hyperparams(state)] == [0.02, 3e-4]
     assert "momentum" not in jp.get_hyperparams(state)[1]
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (8, 2), (2, 8), (3, 7)])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_muon_by_the_ratio_of_the_sides(shape, compiled):
+    """spectral_unclamped is sqrt(rows / columns), also below 1: original, scaled."""
+    grad = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    rows, columns = shape
+    tensor = torch.nn.Parameter(torch.zeros(shape))
+    of_original = (max(1, rows / columns)) ** 0.5
+    theirs = torch.optim.Muon([tensor], lr=0.1 * (rows / columns) ** 0.5 / of_original)
+    theirs.param_groups[0]["weight_decay"] = 0.0
+    tx = jp.Muon(lr=0.1, weight_decay=0.0, adjust_lr_fn="spectral_unclamped")
+    params = jnp.zeros(shape)
+    step = jax.jit(lambda g, s, p: jp.step(tx, g, s, p)) if compiled else None
+    state = tx.init(params)
+    for _ in range(3):
+        tensor.grad = torch.tensor(grad)
+        theirs.step()
+        grads = jnp.asarray(grad)
+        made = step(grads, state, params) if compiled else jp.step(tx, grads, state, params)
+        params, state = made
+    np.testing.assert_array_equal(params, tensor.detach().numpy())

@@ -2,7 +2,6 @@
 
 import itertools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -144,30 +143,3 @@ def test_a_parameter_that_is_not_supported_is_refused_at_once(case):
     with pytest.raises(ValueError, match=r"only supports|does not support") as ours:
         getattr(jp, name)().init({"w": jnp.asarray(UNACCEPTED[case].numpy())})
     assert str(ours.value).startswith(words)
-
-
-# ── torch 2.14 ─────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("shape", [(4, 4), (8, 2), (2, 8), (3, 7)])
-@pytest.mark.parametrize("compiled", [False, True])
-def test_muon_by_the_ratio_of_the_sides(shape, compiled):
-    """spectral_unclamped is sqrt(rows / columns), also below 1: original, scaled."""
-    grad = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    rows, columns = shape
-    tensor = torch.nn.Parameter(torch.zeros(shape))
-    of_original = (max(1, rows / columns)) ** 0.5
-    theirs = torch.optim.Muon([tensor], lr=0.1 * (rows / columns) ** 0.5 / of_original)
-    theirs.param_groups[0]["weight_decay"] = 0.0
-    tx = jp.Muon(lr=0.1, weight_decay=0.0, adjust_lr_fn="spectral_unclamped")
-    params = jnp.zeros(shape)
-    step = jax.jit(lambda g, s, p: jp.step(tx, g, s, p)) if compiled else None
-    state = tx.init(params)
-    for _ in range(3):
-        tensor.grad = torch.tensor(grad)
-        theirs.step()
-        grads = jnp.asarray(grad)
-        made = step(grads, state, params) if compiled else jp.step(tx, grads, state, params)
-        params, state = made
-    expected = tensor.detach().numpy()
-    assert np.linalg.norm(params - expected) <= 1e-2 * np.linalg.norm(expected)
