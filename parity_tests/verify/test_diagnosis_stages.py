@@ -283,6 +283,12 @@ def test_labels_are_renumbered_where_one_number_stands_for_another(labels, wante
     assert (None if cause is None else cause.name) == wanted, cause
 
 
+def test_half_a_loss_may_be_optaxs_and_no_other_factor_is():
+    half, third = loss(entropy() / 2), loss(entropy() * 3)
+    assert (half.name, "optax.l2_loss" in half.remedy) == ("loss-scale", True)
+    assert (third.name, third.remedy) == ("loss-scale", "leave the factor out")
+
+
 @pytest.mark.parametrize(("stage", "name"), CASES)
 def test_a_fault_is_named(stage, name):
     cause = STAGES[stage][name]
