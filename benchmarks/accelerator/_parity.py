@@ -86,18 +86,19 @@ def parity(run: Run) -> Iterator[str]:
             return
         if number >= prepared:
             ahead = planned[number : number + _AHEAD]
-            run.sides("jax", "prepare", ahead, number)
-            prepared = number + len(ahead)
-        if not _compare(run, batch, number, "jax", "jp.step", rows):
+            case = f"parity, {batch.items[0]} …, {batch.dtype}"
+            begun = run.attempt(case, "jp.step", "jax", "prepare", ahead, number)
+            prepared = number + (0 if begun is MISSING else len(ahead))
+        if number < prepared and not _compare(run, batch, number, "jax", "jp.step", rows):
             prepared = number + 1  # what was compiled ahead may have gone with the process
             if len(batch.items) > 1:
                 planned += [Batch((item,), batch.dtype) for item in batch.items]
         if number == 1:
             yield "the defaults, XLA's liberties taken back"
-            if run.sides.has(STRICT):
-                run.sides(STRICT, "prepare", planned[:1], 0)
-                _compare(run, planned[0], 0, STRICT, "jp.step, strict", rows, torchs=())
-                run.sides.end(STRICT)
+            name = "jp.step, strict"
+            if run.attempt("parity", name, STRICT, "prepare", planned[:1], 0) is not MISSING:
+                _compare(run, planned[0], 0, STRICT, name, rows, torchs=())
+            run.sides.end(STRICT)
 
 
 def _compare(

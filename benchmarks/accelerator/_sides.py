@@ -56,7 +56,8 @@ class Sides:
             module = MODULES.get(side, f"{__package__}._jax_side")
             environment = {"XLA_PYTHON_CLIENT_MEM_FRACTION": str(SHARE)}
             if side == STRICT:
-                flags = _STRICT_FLAGS.get(self.facts["jax"]["platform"], _ELSEWHERE)
+                platform = self.facts.get("jax", {}).get("platform")
+                flags = _STRICT_FLAGS.get(platform, _ELSEWHERE)
                 environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
             self._workers[side] = Worker(side, module, environment)
             self._workers[side].ask("start", THREADS)

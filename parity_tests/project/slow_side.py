@@ -3,6 +3,7 @@
 import os
 import time
 
+from benchmarks.accelerator._data import Item
 from benchmarks.speed._contender import LeftOutError
 
 
@@ -24,3 +25,11 @@ def refuse():
 
 def release():
     """Nothing is held."""
+
+
+def configurations():
+    return [Item("SGD", {}, {}), Item("SGD", {"lr": 0.1}, {})]
+
+
+def prepare(batches, first_number):
+    leave()

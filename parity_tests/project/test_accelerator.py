@@ -18,7 +18,7 @@ from benchmarks.accelerator._data import Item, gradients, start
 from benchmarks.accelerator._parity import _distances
 from benchmarks.accelerator._primitives import PRIMITIVES, found, inputs
 from benchmarks.accelerator._report import markdown
-from benchmarks.accelerator._sides import Sides
+from benchmarks.accelerator._sides import STRICT, Sides
 from benchmarks.speed import _tables
 from benchmarks.speed._contender import LeftOutError
 from benchmarks.speed._data import OPTIONS
@@ -30,6 +30,9 @@ from jaxopt_port import _compat
 ROOT = Path(_compat.__file__).parents[2]
 # What a machine has that has jax, torch, flax, optax and pytest, and nothing else.
 WITHOUT = "typer, plotly, matplotlib, sklearn, equinox, expecttest, hypothesis, transformers"
+
+
+SLOW = "parity_tests.project.slow_side"
 
 
 class Clock:
@@ -92,9 +95,7 @@ def test_results_are_written_after_each_part(run):
 def sides(monkeypatch):
     """Sides whose only process is `slow_side`'s."""
     monkeypatch.setattr("benchmarks.accelerator._sides._LEAST", 0.3)
-    monkeypatch.setattr(
-        "benchmarks.accelerator._sides.MODULES", {"torch": "parity_tests.project.slow_side"}
-    )
+    monkeypatch.setattr("benchmarks.accelerator._sides.MODULES", {"torch": SLOW})
     made = Sides(time.monotonic() + 60)
     yield made
     made.end()
@@ -117,6 +118,29 @@ def test_a_side_that_cannot_be_had_is_named(monkeypatch):
     assert not made.has("torch")
     with pytest.raises(LeftOutError, match="torch is not there: ModuleNotFoundError"):
         made("torch", "primitives")
+
+
+def test_a_side_that_dies_as_it_prepares_costs_its_rows_only(monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        "benchmarks.accelerator._sides.MODULES", dict.fromkeys(("torch", "jax", STRICT), SLOW)
+    )
+    monkeypatch.setattr(_run, "PARTS", {"parity": 1})
+    results = _run.Run(60, tmp_path / "out.json", "", lambda text: None).measure()
+    assert results.parts["parity"] == []
+    why = {(left["contender"], left["why"].partition(";")[0]) for left in results.left_out}
+    ended = "the process for {} ended, exit code 3"
+    assert why == {
+        ("jp.step", ended.format("jax")), ("jp.step, strict", ended.format(STRICT))
+    }  # fmt: skip
+
+
+def test_a_jax_that_cannot_start_leaves_torch_to_run(monkeypatch, tmp_path):
+    sides = {"torch": SLOW, "jax": "no_such_module", STRICT: "no_such_module"}
+    monkeypatch.setattr("benchmarks.accelerator._sides.MODULES", sides)
+    monkeypatch.setattr(_run, "PARTS", {"primitives": 1, "parity": 1})
+    results = _run.Run(60, tmp_path / "out.json", "", lambda text: None).measure()
+    assert {"primitives", "parity"} <= results.parts["budget"]["used"].keys()
+    assert ("everything", "jax") in {(x["case"], x["contender"]) for x in results.left_out}
 
 
 @pytest.mark.parametrize("name", PRIMITIVES)

@@ -147,6 +147,46 @@ def test_low_precision_is_found_and_a_fixed_dtype_is_said():
     assert "float32 though it is given float64" in report.notes[0]
 
 
+def _by_std(params, batch):
+    made = apply(params, batch)
+    return made / jnp.std(made)  # whose program has NaN for no elements at all
+
+
+def _without_infinities(params, batch):
+    made = apply(params, batch)
+    return jnp.where(jnp.isinf(made), jnp.nan, made)
+
+
+class ByStd(torch.nn.Sequential):
+    def forward(self, x):
+        made = super().forward(x)
+        return made / made.std(correction=0)
+
+
+_DRAWN = np.random.default_rng(5)
+
+
+def _drawn_anew(params, batch):
+    made = _without_infinities(params, batch)
+    return made + jnp.where(made > 9, _DRAWN.normal(), 0.0)  # which no output shows
+
+
+@pytest.mark.parametrize(
+    ("port", "module", "found"),
+    [
+        (_by_std, ByStd, None),
+        (_without_infinities, torch.nn.Sequential, None),
+        (_drawn_anew, torch.nn.Sequential, "not-repeatable"),
+    ],
+)
+def test_a_nan_in_a_program_is_the_same_in_the_next_trace(port, module, found):
+    report = verify.compare(
+        theirs(module=module(*torch_net())), mine(apply=port), batches(), steps=3
+    )
+    causes = [divergence.cause.name for divergence in report.found]
+    assert causes == ([] if found is None else [found]), str(report)
+
+
 class Net(nnx.Module):
     def __init__(self, rngs):
         self.layers = nnx.List([nnx.Linear(5, 6, rngs=rngs), jnp.tanh, nnx.Linear(6, 3, rngs=rngs)])

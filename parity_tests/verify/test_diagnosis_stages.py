@@ -7,6 +7,7 @@ import pytest
 from jaxopt_port.verify import diagnosis
 from jaxopt_port.verify.compare._batches import Batches
 from jaxopt_port.verify.diagnosis import CAUSES
+from jaxopt_port.verify.diagnosis._loss_gradients import explain_by_gradient
 
 RNG = np.random.default_rng(11)
 LOGITS, LABELS = RNG.normal(size=(8, 5)), RNG.integers(0, 5, 8)
@@ -84,6 +85,68 @@ LOSSES = {
     "low-precision": loss(float(ml_dtypes.bfloat16(entropy()))),
     None: loss(entropy() * 1.2345678901),
 }
+
+
+DISTINCT = np.arange(5)  # a label of each row's own
+WEIGHTS = RNG.uniform(0.5, 2, 8)
+BY_CLASS = np.array([1.0, 2.0, 0.5, 1.0, 3.0])
+
+
+def pulled(labels, weights=1.0, towards=None, penalty=0.0, focal=0.0):
+    """Return the gradient of a cross entropy in its logits."""
+    logits = LOGITS[: len(labels)]
+    chances, hot = softmax(logits), np.eye(5)[labels if towards is None else towards]
+    total = np.log(np.exp(logits).sum(-1, keepdims=True))
+    right = (chances * hot).sum(-1, keepdims=True)
+    # The derivative of (1 - p) ** focal * -log(p), over that of -log(p).
+    factor = (1 - right) ** focal - focal * right * (1 - right) ** max(focal - 1, 0) * np.log(right)
+    made = (chances - hot) * factor + 2 * penalty * total * chances
+    return made * np.broadcast_to(weights, len(labels))[:, None] / len(labels)
+
+
+def by_gradient(mine, theirs=None, labels=LABELS):
+    theirs = pulled(labels) if theirs is None else theirs
+    return explain_by_gradient(LOGITS[: len(labels)], mine, theirs, [labels])
+
+
+BY_GRADIENT = {
+    "class weights": (by_gradient(pulled(LABELS, BY_CLASS[LABELS])), "class-weights"),
+    "a weight of each example's own": (by_gradient(pulled(LABELS, WEIGHTS)), None),
+    "a weight of each example's own, labels distinct": (
+        by_gradient(pulled(DISTINCT, WEIGHTS[:5]), labels=DISTINCT), None
+    ),
+    "a focal loss": (by_gradient(pulled(LABELS, focal=2.0)), None),
+    "a focal loss, labels distinct": (
+        by_gradient(pulled(DISTINCT, focal=2.0), labels=DISTINCT), None
+    ),
+    "classes numbered otherwise": (
+        by_gradient(pulled(LABELS, towards=(2 * LABELS + 1) % 5)), "labels-shifted"
+    ),
+    "unrelated targets, labels distinct": (
+        by_gradient(pulled(DISTINCT, towards=[2, 2, 0, 1, 0]), labels=DISTINCT), None
+    ),
+    "torch's gradient is not finite": (by_gradient(pulled(LABELS), np.full((8, 5), np.nan)), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BY_GRADIENT)
+def test_a_table_with_a_row_of_each_examples_own_explains_nothing(name):
+    cause, wanted = BY_GRADIENT[name]
+    assert (None if cause is None else cause.name) == wanted, cause
+
+
+@pytest.mark.parametrize(
+    ("mine", "torchs", "words"),
+    [
+        (1e-3, 0.0, "your loss has 0.001 of it; torch's has none of it"),
+        (0.0, 1e-3, "your loss has none of it; torch's has 0.001 of it"),
+        (1e-3, 3e-3, "your loss has 0.001 of it; torch's has 0.003 of it"),
+    ],
+)
+def test_a_term_is_told_of_the_side_that_has_it(mine, torchs, words):
+    cause = by_gradient(pulled(LABELS, penalty=mine), pulled(LABELS, penalty=torchs))
+    assert cause.name == "additional-term"
+    assert words in cause.message
 
 
 def data(yours, later=()):
@@ -208,6 +271,22 @@ def test_each_leaf_clipped_by_its_own_norm_is_told_from_each_group():
     yours = {path: g / (NORMS[path] + 1e-6) for path, g in CLIPPED_OF.items()}
     cause = diagnosis.explain_clipping(yours, torchs, CLIPPED_OF, {"a": 0, "b": 0})
     assert (cause.name, "each leaf" in cause.message) == ("clip-per-group", True)
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted"), [([0, 1, 1, 2, 0], "labels-shifted"), ([3, 1, 4, 2, 0], None)]
+)
+def test_labels_are_renumbered_where_one_number_stands_for_another(labels, wanted):
+    """Where each example has a label of its own, any others would be that."""
+    torchs = np.array(labels)
+    cause = diagnosis.explain_data([torchs**2 + 5], {0: [torchs]}, 0)
+    assert (None if cause is None else cause.name) == wanted, cause
+
+
+def test_half_a_loss_may_be_optaxs_and_no_other_factor_is():
+    half, third = loss(entropy() / 2), loss(entropy() * 3)
+    assert (half.name, "optax.l2_loss" in half.remedy) == ("loss-scale", True)
+    assert (third.name, third.remedy) == ("loss-scale", "leave the factor out")
 
 
 @pytest.mark.parametrize(("stage", "name"), CASES)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import jaxopt_port as jp
-from jaxopt_port.verify.diagnosis import CAUSES, UpdateHistory, explain_update
+from jaxopt_port.verify.diagnosis import CAUSES, UpdateHistory, _other_optimizers, explain_update
 
 STEPS, SIZE, BATCH, EPOCH = 12, 8, 16, 4
 chain, decayed, scaled = optax.chain, optax.add_decayed_weights, optax.scale_by_learning_rate
@@ -184,6 +184,24 @@ def test_an_update_is_explained(at: int) -> None:
         assert cause.name in CAUSES
         assert cause.remedy
         assert cause.unexplained <= 1e-3
+
+
+@pytest.mark.parametrize(
+    ("torchs", "tx", "remedy"),
+    [
+        ("SGD", optax.lion(1e-2), "use jp.SGD; torch.optim has no lion"),
+        ("Adam", jp.RAdam(lr=1e-2), "use jp.Adam, or torch.optim.RAdam"),
+    ],
+)
+def test_no_optimizer_of_torchs_is_named_that_it_has_not(torchs: str, tx: Any, remedy: str) -> None:
+    cause = explain_update(history_of(Run(torchs, {"lr": 1e-2}), tx))
+    assert cause is not None
+    assert (cause.name, cause.remedy) == ("another-optimizer", remedy)
+
+
+def test_torchs_optimizers_are_what_they_are_taken_for() -> None:
+    assert all(hasattr(torch.optim, name) for name in _other_optimizers._OURS)
+    assert not [name for name in _other_optimizers._OPTAX if hasattr(torch.optim, name)]
 
 
 def test_a_group_is_recognized() -> None:

@@ -11,9 +11,9 @@ from jaxopt_port.verify.compare._results import Found
 FAR = Distance(1.0, 1.0, 1.0, 1.0, 1.0, 0, 1.0)
 
 
-def found(step, stage, leaf, cause=None):
+def found(step, stage, leaf, cause=None, words=""):
     divergence = Divergence(step, stage, leaf, "", "differs", FAR, 0.0, "")
-    named = None if cause is None else Cause(cause, cause, f"mend {cause}")
+    named = None if cause is None else Cause(cause, words or cause, f"mend {cause}")
     return Found(divergence, 2.0, lambda: named)
 
 
@@ -46,6 +46,25 @@ CASES = {
     "leaves of two causes are two": (
         [found(0, "update", "a", "sign"), found(0, "update", "b", "frozen-leaf")],
         [(0, "update", "sign", ("a",)), (0, "update", "frozen-leaf", ("b",))],
+    ),
+    "opposite faults of one name are two": (
+        [
+            found(0, "update", "a", "frozen-leaf", "your side does not train it"),
+            found(0, "update", "b", "frozen-leaf", "torch does not train it"),
+        ],
+        [(0, "update", "frozen-leaf", ("a",)), (0, "update", "frozen-leaf", ("b",))],
+    ),
+    "other numbers are other faults, at once and later": (
+        [
+            found(0, "update", "a", "number", "your side behaves as with lr=0.1"),
+            found(0, "update", "b", "number", "your side behaves as with lr=0.5"),
+            found(2, "update", "c", "number", "your side behaves as with lr=0.2"),
+        ],
+        [
+            (0, "update", "number", ("a",)),
+            (0, "update", "number", ("b",)),
+            (2, "update", "number", ("c",)),
+        ],
     ),
     "the same cause later is the same": (
         [found(0, "update", "a", "sign"), found(2, "update", "b", "sign")],

@@ -144,7 +144,7 @@ def _cause(context: Context, found: Found) -> Cause | None:
 
 
 def _said(cause: Cause | None) -> tuple[str, str] | None:
-    return None if cause is None else (cause.name, cause.remedy)
+    return None if cause is None else (cause.name, cause.message)
 
 
 def _later(found: Found) -> Iterator[Divergence]:

@@ -34,7 +34,9 @@ def not_repeated(context: Context, given: Any, narrow: Evaluated, wide: Evaluate
             "Dropout left on? torch's side has none"
         )
     programs = [_constants(context, given) for _ in range(2)]
-    if not all(map(np.array_equal, *programs)) or len(programs[0]) != len(programs[1]):
+    if len(programs[0]) != len(programs[1]) or not all(
+        np.array_equal(a, b, equal_nan=True) for a, b in zip(*programs, strict=True)
+    ):
         return (
             "traced twice, it is two programs: a constant in it is drawn anew by each trace "
             "(NumPy's random numbers, a key made from the clock)"

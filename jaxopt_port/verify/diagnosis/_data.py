@@ -134,7 +134,8 @@ def _of_one(mine: Array, theirs: Array) -> Cause | None:
 
 def _labels(mine: Array, theirs: Array) -> Cause | None:
     pairs = dict(zip(theirs.tolist(), mine.tolist(), strict=True))
-    if [pairs[x] for x in theirs.tolist()] != mine.tolist():
+    # Where each example has a label of its own, any others would be a renumbering of them.
+    if len(pairs) == len(theirs) or [pairs[x] for x in theirs.tolist()] != mine.tolist():
         return None
     shown = ", ".join(f"{int(b)} for {int(a)}" for a, b in sorted(pairs.items())[:4] if a != b)
     return Cause(

@@ -49,14 +49,17 @@ class Rows:
         self.parallel = bool(np.all(gap[self.counts] <= _SAME * scale))
 
     def by(self, key: Array) -> dict[int, float] | None:
-        """Return the ratio of rows by a key that decides it, if it does."""
+        """Return the ratio of rows by a key that decides it, if it does.
+
+        A key of which each row has its own would decide anything.
+        """
         found = {}
         for value in np.unique(key[self.counts]):
             here = self.ratio[(key == value) & self.counts]
             if np.ptp(here) > _SAME * max(1e-30, np.abs(self.ratio).max()):
                 return None
             found[int(value)] = float(here[0])
-        return found
+        return found if len(found) < self.counts.sum() else None
 
 
 def explain_by_gradient(
@@ -70,7 +73,7 @@ def explain_by_gradient(
         torchs: the same.
         batch: its arrays.
     """
-    if output.ndim < 1 or not np.any(torchs) or not np.all(np.isfinite(yours)):
+    if output.ndim < 1 or not np.any(torchs) or not np.all(np.isfinite([yours, torchs])):
         return None
     for labels in batch:
         whole = np.issubdtype(labels.dtype, np.integer) and output.ndim > 1
@@ -175,12 +178,14 @@ def _targets(rows: Rows) -> Cause | None:
             "optax.smooth_labels(labels, alpha) with torch's label_smoothing as alpha, and the "
             "mean over the labels that count",
         )  # fmt: skip
-    more = penalty[0] - penalty[1]
+    mine_has, torch_has = (
+        f"{nice(p):.3g} of it" if abs(p) > 1e-12 else "none of it" for p in penalty
+    )
     return Cause(
         "additional-term",
-        f"your loss has an additional term of {nice(more):.3g} of the squared logarithm of the "
-        "softmax's sum (a z-loss); torch's has none",
-        "take it out, or give torch's loss the same: logsumexp(logits) ** 2",
+        "an additional term of the squared logarithm of the softmax's sum (a z-loss): your loss "
+        f"has {mine_has}; torch's has {torch_has}",
+        "give both losses the same: logsumexp(logits) ** 2, or nothing of it",
     )
 
 
@@ -219,6 +224,8 @@ def _other_labels(rows: Rows, valid: Array, hot: Array, torchs: object) -> Cause
     for label, other in zip(labels, towards, strict=True):
         if by.setdefault(int(label), int(other)) != int(other):
             return None
+    if len(by) == len(labels):  # a label of each row's own may become any other
+        return None
     shown = ", ".join(f"{a} for {b}" for b, a in list(by.items())[:4] if a != b)
     return Cause(
         "labels-shifted", f"your loss takes another label for each class: {shown}",

@@ -60,9 +60,10 @@ def explain_loss(
         return found
     short = nice(ratio)
     if ratio and float(f"{short:.4g}") == short:
+        half = "; optax.l2_loss has one of 1/2 that torch's mse_loss has not"
         return Cause(
             "loss-scale", f"your loss is {short:.6g} times torch's",
-            "leave the factor out; optax.l2_loss has one of 1/2 that torch's mse_loss has not",
+            f"leave the factor out{half if short == 0.5 else ''}",
         )  # fmt: skip
     return None
 

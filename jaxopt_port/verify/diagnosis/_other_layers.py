@@ -110,5 +110,13 @@ def turned_over(place: int, name: str, default: bool = False) -> Callable[[Call]
 
 
 def pooled(other: str) -> Callable[[Call], Any]:
-    """Pool by another function."""
-    return lambda call: getattr(_functional(), other)(*call.args[:4])
+    """Pool by another function; torch gives some arguments by place and some by name."""
+
+    def change(call: Call) -> Any:
+        ceil = call.get(5 if call.name == "max_pool2d" else 4, "ceil_mode", False)
+        kernel, stride, padding = (
+            call.get(1, "kernel_size"), call.get(2, "stride"), call.get(3, "padding", 0)
+        )  # fmt: skip
+        return getattr(_functional(), other)(call.args[0], kernel, stride, padding, ceil_mode=ceil)
+
+    return change

@@ -44,10 +44,12 @@ def another_optimizer(history: UpdateHistory) -> Cause | None:
             continue
         rate = ratio * float(history.options[0]["lr"])
         at = "" if same(ratio, 1.0, 1e-5) else f" with lr={nice(rate):.6g}"
+        # All of this library's are torch's, and none of Optax's own.
+        other = f", or torch.optim.{name}" if name in _OURS else f"; torch.optim has no {name}"
         return Cause(
             "another-optimizer",
             f"your side's optimizer is {name}{at}; torch's is {history.optimizer}",
-            f"use jp.{history.optimizer}, or torch's optimizer of the other name",
+            f"use jp.{history.optimizer}{other}",
             float(np.max(np.abs(moved - ratio * made)) / np.max(np.abs(moved))),
         )
     return None

@@ -59,8 +59,10 @@ class Calls:
                     self.changed += made is not None
                     result = made if result is None else result
                 self.at[i] += 1
-        if name in ("matmul", "bmm", "einsum") and hasattr(args[0], "shape") and args[0].ndim:
-            self.inner = int(args[0].shape[-1])
+        if name in ("matmul", "bmm", "einsum"):
+            first = args[1 if name == "einsum" else 0]  # which begins with its equation
+            if getattr(first, "ndim", 0):
+                self.inner = int(first.shape[-1])
         return function(*args, **options) if result is None else result
 
 
