@@ -195,10 +195,10 @@ def _checked(grads: Any, state: AccumulationState) -> list[Any]:
 
 
 def _untrained(state: Any) -> set[str]:
-    """Return the paths of the parameters that an optimizer with groups leaves alone."""
-    return {
-        path
-        for table in (found.table for found in _grouped(state)[:1])
+    """Return the paths of the parameters that all optimizers with groups leave alone."""
+    owned = [
+        (path, table.groups[owner].frozen or owner in table.resting)
+        for table in (found.table for found in _grouped(state))
         for path, owner in zip(table.paths, table.assignment, strict=True)
-        if table.groups[owner].frozen or owner in table.resting
-    }
+    ]
+    return {path for path, rests in owned if rests} - {path for path, rests in owned if not rests}

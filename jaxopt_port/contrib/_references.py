@@ -214,7 +214,7 @@ def _read_big_vision(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_schedule_free(group: dict[str, Any]) -> dict[str, Any]:
-    if group["k"] and not group["train_mode"]:
+    if group["k"] and not group.get("train_mode", True):
         raise ValueError(
             "the optimizer is in evaluation mode, and its parameters are not those of training: "
             "call optimizer.train(), and take over both"

@@ -80,17 +80,18 @@ def schedule_free_eval_params(state: Any, params: Any) -> Any:
     """Return the parameters to evaluate, of those in training.
 
     The counterpart of ``optimizer.eval()`` of schedulefree, which overwrites the parameters; here
-    those in training are kept, and are what the next step takes.
+    those in training are kept, and are what the next step takes. What another optimizer steps, in
+    a group of its own, is left as it is.
 
     Args:
-        state: of one of the schedule-free optimizers with groups; not traced.
+        state: of an optimizer with groups; not traced.
         params: the parameters in training.
 
     Returns:
         A tree like ``params``.
 
     Raises:
-        ValueError: the state of another optimizer.
+        ValueError: no group is stepped by a schedule-free optimizer.
 
     Example:
         >>> import jax.numpy as jnp, jaxopt_port as jp
@@ -120,13 +121,15 @@ def _between(state: Any, params: Any, weight: Any) -> Any:
     betas: dict[str, float] = {}
     for group in found.table.trained:
         own = options[group]
-        beta = own["momentum"] if "momentum" in own else own["betas"][0]
-        betas |= dict.fromkeys(found.table.paths_of(group), beta)
+        stepped = [p for p in found.table.paths_of(group) if "weight_sum" in held.get(p, ())]
+        if stepped:
+            beta = own["momentum"] if "momentum" in own else own["betas"][0]
+            betas |= dict.fromkeys(stepped, beta)
+    if not betas:
+        raise ValueError("no parameter is stepped by a schedule-free optimizer")
     new = []
     for path, leaf in leaf_paths(params):
-        own = held.get(path, {"k": 0})
-        if path in betas and "z" not in own:
-            raise ValueError(f'"{path}" is not stepped by a schedule-free optimizer')
+        own = held[path] if path in betas else {"k": 0}
         with jax.enable_x64(True):
             new.append(lerp(leaf, own["z"], weight(betas[path])) if own["k"] else leaf)
     return jax.tree.unflatten(jax.tree.structure(params), new)

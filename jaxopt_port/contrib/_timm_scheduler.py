@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from ..engine import find_groups_state, read_number
 from ..lr_scheduler import LRScheduler, SchedulerState
-from ..lr_scheduler.arithmetic import Groups, Own, Value, lift, raw, where
+from ..lr_scheduler.arithmetic import Groups, Own, Value, check_lengths, lift, raw, where, whole
 from ._tabled import tabled
 from ._torch_random import normal
 
@@ -28,13 +27,14 @@ Parts = tuple[float, float, float, float]
 class TimmScheduler(LRScheduler):
     """Base of timm's schedulers.
 
-    A subclass is a frozen dataclass of timm's arguments, with ``_parts`` and ``_formula``. A key
+    A subclass is a frozen dataclass of timm's arguments, with ``_moving`` and ``_formula``. A key
     ``"lr_scale"`` of a group multiplies its rate, as timm's layer decay asks for.
     """
 
     t_in_epochs: bool
     warmup_t: int
     warmup_lr_init: float
+    warmup_prefix = True
     noise_range_t: NoiseRange
     noise_pct: float
     noise_std: float
@@ -58,6 +58,14 @@ class TimmScheduler(LRScheduler):
         )
         return begun
 
+    def _check(self) -> None:
+        self._at_least_zero("warmup_t", "warmup_lr_init")
+
+    def _at_least_zero(self, *names: str) -> None:
+        for name in names:
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"Invalid {name} ({getattr(self, name)}), must be >= 0.")
+
     def step(
         self, state: State, sched_state: SchedulerState, epoch: Any, metric: Any = None
     ) -> tuple[State, SchedulerState]:
@@ -66,11 +74,15 @@ class TimmScheduler(LRScheduler):
         Args:
             state: the optimizer's state.
             sched_state: the scheduler's.
-            epoch: which epoch comes next; may be traced.
+            epoch: which epoch comes next, from 0 on; may be traced.
             metric: not used, as in timm.
 
         Returns:
             Both states, unchanged where the scheduler counts updates.
+
+        Raises:
+            TypeError: an epoch that is not whole.
+            ValueError: one below 0.
         """
         return self._at(state, sched_state, epoch, self.t_in_epochs)
 
@@ -89,7 +101,9 @@ class TimmScheduler(LRScheduler):
         if not counts:
             self._check_state(sched_state)
             return state, sched_state
-        t = t if isinstance(t, jax.core.Tracer) else int(t)
+        t = whole(t)
+        if t is None or (isinstance(t, int) and t < 0):
+            raise ValueError(f"the count of {self.kind} must be >= 0; got {t}")
         stepped: tuple[State, SchedulerState] = self._stepped(state, sched_state, t, _scales(state))
         return stepped
 
@@ -102,7 +116,11 @@ class TimmScheduler(LRScheduler):
             base_lr: the optimizer's rate.
             steps_per_epoch: optimizer steps to one count of the scheduler.
             total_steps: not needed here.
+
+        Raises:
+            ValueError: lengths that are no positive whole numbers.
         """
+        check_lengths(steps_per_epoch=steps_per_epoch, total_steps=total_steps)
 
         def rate(count: Any) -> jax.Array:
             dtype = jnp.float64 if jax.enable_x64.value else jnp.float32
@@ -233,6 +251,12 @@ class TimmScheduler(LRScheduler):
 
     def _parts(self, t: int) -> tuple[float, float, float]:
         """Return what is done at a count, and two numbers of the formula."""
+        if t < self.warmup_t:
+            return WARMING, 0.0, 0.0
+        return self._moving(t - self.warmup_t if self.warmup_prefix else t)
+
+    def _moving(self, t: int) -> tuple[float, float, float]:
+        """Return the same for a count of the schedule itself."""
         raise NotImplementedError
 
     def _formula(self, base: Value, a: Value, b: Value) -> Value:
@@ -242,24 +266,6 @@ class TimmScheduler(LRScheduler):
     def _end(self) -> tuple[int, bool]:
         """Return the last count of interest, and whether the rates stay as they are from there."""
         raise NotImplementedError
-
-
-def cycled(scheduler: Any, t: int) -> tuple[int, float, float]:
-    """Return which cycle a count is in, the count since it began, and its length."""
-    mul, first = scheduler.cycle_mul, scheduler.t_initial
-    if mul == 1:
-        return t // first, t - first * (t // first), first
-    i = math.floor(math.log(1 - t / first * (1 - mul), mul))
-    return i, t - (1 - mul**i) / (1 - mul) * first, mul**i * first
-
-
-def cycles_end(scheduler: Any) -> tuple[int, bool]:
-    """Return the count at which the last cycle is over."""
-    mul, first, cycles = scheduler.cycle_mul, scheduler.t_initial, max(1, scheduler.cycle_limit)
-    length = first * cycles
-    if mul != 1:
-        length = math.floor(-first * (mul**cycles - 1) / (1 - mul))
-    return math.ceil(length) + scheduler.warmup_t + 1, mul >= 1
 
 
 def _scales(state: Any) -> Any:

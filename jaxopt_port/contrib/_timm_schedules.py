@@ -8,19 +8,55 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..lr_scheduler.arithmetic import Own, Value
-from ._timm_scheduler import (
-    LOWEST,
-    MOVING,
-    WARMING,
-    NoiseRange,
-    TimmScheduler,
-    cycled,
-    cycles_end,
-)
+from ._timm_scheduler import LOWEST, MOVING, NoiseRange, TimmScheduler
+
+
+class _Cycles(TimmScheduler):
+    """What falls in cycles, one after the other, as a subclass's ``_falling`` says."""
+
+    t_initial: int
+    lr_min: float
+    cycle_mul: float
+    cycle_decay: float
+    cycle_limit: int
+
+    def _check(self) -> None:
+        super()._check()
+        if not self.t_initial > 0:
+            raise ValueError(f"Invalid t_initial ({self.t_initial}), must be > 0.")
+        self._at_least_zero("lr_min", "cycle_limit")
+
+    def _moving(self, t: int) -> tuple[float, float, float]:
+        i, since, length = self._cycled(t)
+        if i >= self.cycle_limit:
+            return LOWEST, 0.0, 0.0
+        return MOVING, self.cycle_decay**i, self._falling(since, length)
+
+    def _falling(self, since: float, length: float) -> float:
+        """Return what part of a cycle's height is left, from the count since it began."""
+        raise NotImplementedError
+
+    def _formula(self, base: Value, a: Value, b: Value) -> Value:
+        return self.lr_min + (base * a - self.lr_min) * b
+
+    def _cycled(self, t: int) -> tuple[int, float, float]:
+        """Return which cycle a count is in, the count since it began, and its length."""
+        mul, first = self.cycle_mul, self.t_initial
+        if mul == 1:
+            return t // first, t - first * (t // first), first
+        i = math.floor(math.log(1 - t / first * (1 - mul), mul))
+        return i, t - (1 - mul**i) / (1 - mul) * first, mul**i * first
+
+    def _end(self) -> tuple[int, bool]:
+        mul, first, cycles = self.cycle_mul, self.t_initial, max(1, self.cycle_limit)
+        length: float = first * cycles
+        if mul != 1:
+            length = math.floor(-first * (mul**cycles - 1) / (1 - mul))
+        return math.ceil(length) + self.warmup_t + 1, mul >= 1
 
 
 @dataclass(frozen=True)
-class CosineLRScheduler(TimmScheduler):
+class CosineLRScheduler(_Cycles):
     """Fall along a cosine, in cycles, after a warm-up.
 
     The counterpart of ``timm.scheduler.CosineLRScheduler``.
@@ -42,7 +78,7 @@ class CosineLRScheduler(TimmScheduler):
         k_decay: the power of the part of a cycle that is over.
 
     Raises:
-        ValueError: a length that is not positive, or a lowest rate below 0.
+        ValueError: an argument out of its range.
 
     Example:
         >>> import jax.numpy as jnp, jaxopt_port as jp
@@ -72,30 +108,13 @@ class CosineLRScheduler(TimmScheduler):
     noise_seed: int = 42
     k_decay: float = 1.0
 
-    def _check(self) -> None:
-        if not self.t_initial > 0 or not self.lr_min >= 0:
-            raise ValueError(
-                f"t_initial must be > 0 and lr_min >= 0; got {self.t_initial} and {self.lr_min}"
-            )
-
-    def _parts(self, t: int) -> tuple[float, float, float]:
-        if t < self.warmup_t:
-            return WARMING, 0.0, 0.0
-        i, since, length = cycled(self, t - self.warmup_t if self.warmup_prefix else t)
-        if i >= self.cycle_limit:
-            return LOWEST, 0.0, 0.0
+    def _falling(self, since: float, length: float) -> float:
         k = self.k_decay
-        return MOVING, self.cycle_decay**i, 1 + math.cos(math.pi * since**k / length**k)
-
-    def _formula(self, base: Value, a: Value, b: Value) -> Value:
-        return self.lr_min + 0.5 * (base * a - self.lr_min) * b
-
-    def _end(self) -> tuple[int, bool]:
-        return cycles_end(self)
+        return 0.5 * (1 + math.cos(math.pi * since**k / length**k))
 
 
 @dataclass(frozen=True)
-class TanhLRScheduler(TimmScheduler):
+class TanhLRScheduler(_Cycles):
     """Fall along a hyperbolic tangent, in cycles, after a warm-up.
 
     The counterpart of ``timm.scheduler.TanhLRScheduler``.
@@ -138,11 +157,9 @@ class TanhLRScheduler(TimmScheduler):
     noise_seed: int = 42
 
     def _check(self) -> None:
-        if not (self.t_initial > 0 and self.lr_min >= 0 and self.lb < self.ub):
-            raise ValueError(
-                "t_initial must be > 0, lr_min >= 0, lb < ub, cycle_limit >= 0 and warmup_t >= 0; "
-                f"got {self.t_initial}, {self.lr_min}, {self.lb}, {self.ub}"
-            )
+        super()._check()
+        if not self.lb < self.ub:
+            raise ValueError(f"Invalid lb ({self.lb}), must be < ub w/ ub={self.ub}.")
 
     def _warmed_to(self, own: Own) -> Value:
         # Without a prefix the warm-up leads to the rate of its last count.
@@ -156,24 +173,13 @@ class TanhLRScheduler(TimmScheduler):
             else self._formula(own.base_values, a, b)
         )
 
-    def _parts(self, t: int) -> tuple[float, float, float]:
-        if t < self.warmup_t:
-            return WARMING, 0.0, 0.0
-        i, since, length = cycled(self, t - self.warmup_t if self.warmup_prefix else t)
-        if i >= self.cycle_limit:
-            return LOWEST, 0.0, 0.0
+    def _falling(self, since: float, length: float) -> float:
         part = since / length
-        return MOVING, self.cycle_decay**i, 1 - math.tanh(self.lb * (1.0 - part) + self.ub * part)
-
-    def _formula(self, base: Value, a: Value, b: Value) -> Value:
-        return self.lr_min + 0.5 * (base * a - self.lr_min) * b
-
-    def _end(self) -> tuple[int, bool]:
-        return cycles_end(self)
+        return 0.5 * (1 - math.tanh(self.lb * (1.0 - part) + self.ub * part))
 
 
 @dataclass(frozen=True)
-class PolyLRScheduler(TimmScheduler):
+class PolyLRScheduler(_Cycles):
     """Fall by a power of what remains, in cycles, after a warm-up.
 
     The counterpart of ``timm.scheduler.PolyLRScheduler``.
@@ -196,7 +202,7 @@ class PolyLRScheduler(TimmScheduler):
         k_decay: the power of the part of a cycle that is over.
 
     Raises:
-        ValueError: a length that is not positive, or a lowest rate below 0.
+        ValueError: an argument out of its range.
     """
 
     t_initial: int
@@ -215,26 +221,9 @@ class PolyLRScheduler(TimmScheduler):
     noise_seed: int = 42
     k_decay: float = 1.0
 
-    def _check(self) -> None:
-        if not self.t_initial > 0 or not self.lr_min >= 0:
-            raise ValueError(
-                f"t_initial must be > 0 and lr_min >= 0; got {self.t_initial} and {self.lr_min}"
-            )
-
-    def _parts(self, t: int) -> tuple[float, float, float]:
-        if t < self.warmup_t:
-            return WARMING, 0.0, 0.0
-        i, since, length = cycled(self, t - self.warmup_t if self.warmup_prefix else t)
-        if i >= self.cycle_limit:
-            return LOWEST, 0.0, 0.0
+    def _falling(self, since: float, length: float) -> float:
         k = self.k_decay
-        return MOVING, self.cycle_decay**i, (1 - since**k / length**k) ** self.power
-
-    def _formula(self, base: Value, a: Value, b: Value) -> Value:
-        return self.lr_min + (base * a - self.lr_min) * b
-
-    def _end(self) -> tuple[int, bool]:
-        return cycles_end(self)
+        return float((1 - since**k / length**k) ** self.power)
 
 
 @dataclass(frozen=True)
@@ -254,6 +243,9 @@ class StepLRScheduler(TimmScheduler):
         noise_pct: the most that noise adds or takes, as a part of the rate.
         noise_std: its standard deviation.
         noise_seed: the seed of torch's generator, to which the count is added.
+
+    Raises:
+        ValueError: an argument out of its range.
     """
 
     decay_t: float
@@ -267,10 +259,12 @@ class StepLRScheduler(TimmScheduler):
     noise_std: float = 1.0
     noise_seed: int = 42
 
-    def _parts(self, t: int) -> tuple[float, float, float]:
-        if t < self.warmup_t:
-            return WARMING, 0.0, 0.0
-        t = t - self.warmup_t if self.warmup_prefix else t
+    def _check(self) -> None:
+        super()._check()
+        if not self.decay_t > 0:
+            raise ValueError(f"Invalid decay_t ({self.decay_t}), must be > 0.")
+
+    def _moving(self, t: int) -> tuple[float, float, float]:
         return MOVING, self.decay_rate ** (t // self.decay_t), 0.0
 
     def _formula(self, base: Value, a: Value, b: Value) -> Value:
@@ -297,6 +291,9 @@ class MultiStepLRScheduler(TimmScheduler):
         noise_pct: the most that noise adds or takes, as a part of the rate.
         noise_std: its standard deviation.
         noise_seed: the seed of torch's generator, to which the count is added.
+
+    Raises:
+        ValueError: an argument out of its range.
     """
 
     decay_t: Sequence[int]
@@ -310,10 +307,7 @@ class MultiStepLRScheduler(TimmScheduler):
     noise_std: float = 1.0
     noise_seed: int = 42
 
-    def _parts(self, t: int) -> tuple[float, float, float]:
-        if t < self.warmup_t:
-            return WARMING, 0.0, 0.0
-        t = t - self.warmup_t if self.warmup_prefix else t
+    def _moving(self, t: int) -> tuple[float, float, float]:
         return MOVING, self.decay_rate ** bisect.bisect_right(self.decay_t, t + 1), 0.0
 
     def _formula(self, base: Value, a: Value, b: Value) -> Value:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..lr_scheduler.arithmetic import Value, where
-from ._timm_scheduler import MOVING, WARMING, NoiseRange, TimmScheduler
+from ._timm_scheduler import MOVING, NoiseRange, TimmScheduler
 
 _STABLE = ("constant", "rsqrt", "power")
 _DECAY = ("linear", "1-sqrt", "cosine", "power", "exp")
@@ -65,6 +65,7 @@ class WSDLRScheduler(TimmScheduler):
         super().__post_init__()
 
     def _check(self) -> None:
+        super()._check()
         known = (("stable_fn", _STABLE, ""), ("decay_fn", _DECAY, " or a callable"))
         for name, names, more in known:
             given = getattr(self, name)
@@ -77,8 +78,7 @@ class WSDLRScheduler(TimmScheduler):
                 f"Invalid decay_t ({self.decay_t}), must be in (0, t_initial] w/ "
                 f"t_initial={self.t_initial}."
             )
-        if self.lr_min < 0:
-            raise ValueError(f"Invalid lr_min ({self.lr_min}), must be >= 0.")
+        self._at_least_zero("lr_min")
         if not 0.0 < self.decay_ratio < 1.0:
             raise ValueError(f"Invalid decay_ratio ({self.decay_ratio}), must be in (0, 1).")
         for name in ("decay_power", "stable_power"):
@@ -111,14 +111,11 @@ class WSDLRScheduler(TimmScheduler):
         ratio = self.decay_ratio
         return float((ratio**part - ratio) / (1.0 - ratio))
 
-    def _parts(self, t: int) -> tuple[float, float, float]:
-        if t < self.warmup_t:
-            return WARMING, 0.0, 0.0
-        since = t - self.warmup_t
-        falling = since - (self.t_initial - self.decay_t)
+    def _moving(self, t: int) -> tuple[float, float, float]:
+        falling = t - (self.t_initial - self.decay_t)
         if falling <= 0:
-            return MOVING, self._stable(since), math.nan
-        return MOVING, self._stable(since), self._decay(min(falling / self.decay_t, 1.0))
+            return MOVING, self._stable(t), math.nan
+        return MOVING, self._stable(t), self._decay(min(falling / self.decay_t, 1.0))
 
     def _formula(self, base: Value, a: Value, b: Value) -> Value:
         stable = base * a

@@ -19,13 +19,17 @@ if TYPE_CHECKING:
     from ._scheduler import LRScheduler
 
 
+def check_lengths(**lengths: int) -> None:
+    for name, steps in lengths.items():
+        if not isinstance(steps, int) or steps < 1:
+            raise ValueError(f"Expected positive integer {name}, but got {steps}")
+
+
 def as_schedule(
     scheduler: LRScheduler, base_lr: float, steps_per_epoch: int, total_steps: int
 ) -> Callable[[Any], jax.Array]:
     """Tabulate a run of one group, and go on from its end where a count is beyond."""
-    for name, steps in (("steps_per_epoch", steps_per_epoch), ("total_steps", total_steps)):
-        if not isinstance(steps, int) or steps < 1:
-            raise ValueError(f"Expected positive integer {name}, but got {steps}")
+    check_lengths(steps_per_epoch=steps_per_epoch, total_steps=total_steps)
     groups = Groups(np.array([base_lr], np.float64), np.zeros(1))
     with jax.enable_x64(True), np.errstate(all="ignore"):
         own = scheduler._construct(groups)

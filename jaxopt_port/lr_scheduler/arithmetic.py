@@ -5,4 +5,6 @@ from ._arithmetic import lift as lift
 from ._arithmetic import raw as raw
 from ._arithmetic import where as where
 from ._groups import Groups as Groups
+from ._schedule import check_lengths as check_lengths
+from ._scheduler import whole as whole
 from ._state import Own as Own

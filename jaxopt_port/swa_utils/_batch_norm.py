@@ -56,16 +56,18 @@ def update_bn(
     from flax import nnx
 
     modules = [module for _, module in nnx.iter_modules(model)]
-    norms = [module for module in modules if isinstance(module, nnx.BatchNorm)]
+    norms: list[Any] = [module for module in modules if isinstance(module, nnx.BatchNorm)]
     if not norms:
         return None
     modes = [{k: getattr(m, k) for k in _MODES if hasattr(m, k)} for m in modules]
-    calls: Counter[int] = Counter()
     kept = [(norm, type(norm), norm.momentum) for norm in norms]
     for norm, kind, _ in kept:
         norm.mean[...] = jnp.zeros_like(norm.mean[...])
         norm.var[...] = jnp.ones_like(norm.var[...])
-        norm.__class__ = _averaging(kind, unbiased, calls)
+        # In the state, where a compiled call counts too; of the axes of the mean, in layers that
+        # are scanned.
+        norm.calls = nnx.BatchStat(jnp.zeros_like(norm.mean[...]))
+        norm.momentum, norm.__class__ = 0.0, _averaging(kind, unbiased)
     model.train()
     try:
         for batch in loader:
@@ -73,6 +75,7 @@ def update_bn(
     finally:
         for norm, kind, momentum in kept:
             norm.__class__, norm.momentum = kind, momentum
+            del norm.calls
         for module, mode in zip(modules, modes, strict=True):
             for name, value in mode.items():
                 setattr(module, name, value)
@@ -95,18 +98,18 @@ def _excess(size: int, channels: int, mask: Any) -> float:
     return n / (n - 1)
 
 
-def _averaging(kind: Any, unbiased: bool, calls: Counter[int]) -> Any:
+def _averaging(kind: Any, unbiased: bool) -> Any:
     """Return a class of batch normalisation that takes the mean over all its calls."""
 
     class Averaging(kind):  # type: ignore[misc]
         def __call__(self, x: Any, *args: Any, mask: Any = None, **kwargs: Any) -> Any:
-            k = calls[id(self)]
-            calls[id(self)] += 1
-            self.momentum, before = k / (k + 1), self.var[...]
+            mean, var = self.mean[...], self.var[...]
+            # Without momentum, what the module then holds is the batch's own.
             out = super().__call__(x, *args, mask=mask, **kwargs)
-            if unbiased:
-                own = self.var[...] - self.momentum * before
-                self.var[...] += own * (_excess(x.size, self.num_features, mask) - 1)
+            excess = _excess(x.size, self.num_features, mask) if unbiased else 1.0
+            self.calls[...] += 1
+            self.mean[...] = mean + (self.mean[...] - mean) / self.calls[...]
+            self.var[...] = var + (self.var[...] * excess - var) / self.calls[...]
             return out
 
     return Averaging

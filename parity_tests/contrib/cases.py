@@ -1,4 +1,9 @@
-"""The optimizers of other packages under test: which class, in which configurations."""
+"""The optimizers of other packages under test: which class, in which configurations.
+
+Not all bounds follow from the arithmetic: CUBE_ROOT, TAILS, PRODUCTS, and what FLIPS and SIGNS
+allow in bfloat16, were set after a first measurement, above what it found. They say that a
+configuration is not much farther than it was then, and not that it is as near as can be.
+"""
 
 import importlib
 import pathlib
@@ -19,11 +24,15 @@ SHAPES = {"bias": (5,), "kernel": (18, 20), "conv": (20, 3, 2, 2), "scalar": ()}
 
 PLAIN = (4, 1, "the contract")
 NORMS = (8, 3, "torch adds up a norm in another order, and it scales the whole step")
-RATIOS = (16, 3, "a quotient of two such norms, of gradients that a third has scaled")
 SIGNS = (8, 8, "the same, and it decides the sign of what is nearly zero")
 QUOTIENTS = (16, 2, "with momentum, the quotient and the buffer may cancel, as in torch's RMSprop")
 FLIPS = (4, 8, "a factor that torch rounds in its vector loop alone decides a sign in bfloat16")
-PRODUCTS = (1 << 20, 8, "products in bfloat16, five rounds of them, as in torch's own Muon")
+PRODUCTS = (
+    1 << 20,
+    8,
+    "five rounds of products in bfloat16, where a sum in another order may round the other way: a "
+    "step that it happens to may be 6e-2 of itself off, and `rare` says how many such there may be",
+)
 TAILS = (
     4,
     3,
@@ -48,6 +57,7 @@ class Case:
         own: options of the reference alone, which choose among its implementations.
         left_out: shapes that the reference does not take.
         bounds: how many units a step may be off in float32 and in bfloat16, and why.
+        rare: the part of the steps in float32 that may be off by more than PLAIN's units.
     """
 
     package: str
@@ -56,6 +66,7 @@ class Case:
     own: dict[str, Any] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     bounds: tuple[float, float, str] = PLAIN
+    rare: float = 1.0
 
     @property
     def reference(self) -> Reference:
@@ -275,7 +286,7 @@ CASES = [
             "bias_correction": False,
         },
         own=LOOP,
-        bounds=RATIOS,
+        bounds=NORMS,
     ),
     *of(
         "transformers",
@@ -293,7 +304,6 @@ CASES = [
         {"lr": 0.01, "weight_decay": 0.1, "min_dim_size_to_factor": 2},
         {"betas": (0.9, 0.99), "caution": True, "warmup_init": True},
         {"scale_parameter": False, "clip_threshold": 0.5, "min_dim_size_to_factor": 18},
-        bounds=NORMS,
     ),
     *of(
         "timm",
@@ -326,6 +336,7 @@ CASES = [
         {"momentum": 0.6},
         left_out=("bias", "scalar"),
         bounds=PRODUCTS,
+        rare=0.05,
     ),
     *of(
         "prodigyopt",

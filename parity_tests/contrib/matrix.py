@@ -8,7 +8,6 @@ of the step, beside the bound. Exits with 1 where a bound is broken.
 
 import argparse
 import contextlib
-import copy
 import importlib.metadata
 import io
 import json
@@ -27,6 +26,7 @@ from jaxopt_port import contrib, interop
 from jaxopt_port.numerics import relative, step_units
 from parity_tests.contrib.cases import (
     CASES,
+    PLAIN,
     RECORDED,
     RECORDED_SCHEDULES,
     Case,
@@ -51,9 +51,8 @@ for _schema in (
     _VISION.define(_schema)
 
 
-def oracle(case: Case, start, **own):
-    options = {**case.options, **case.own, **own}
-    made = TorchOracle(case.theirs(), start, [list(start)], options)
+def oracle(case: Case, start):
+    made = TorchOracle(case.theirs(), start, [list(start)], {**case.options, **case.own})
     if hasattr(made.optimizer, "train"):
         made.optimizer.train()
     return made
@@ -98,35 +97,24 @@ def run64(case: Case, steps: int) -> float:
     return far
 
 
-def steps_apart(case: Case, dtype, steps: int) -> tuple[float, float]:
-    """How far a step is from the reference's, and its foreach from its loop, in units."""
+def steps_apart(case: Case, dtype, steps: int) -> list[float]:
+    """How far each of the steps is from the reference's, in units."""
     rng = np.random.default_rng(11)
     start = case.drawn(rng, dtype)
-    theirs, tx, far, spread = oracle(case, start), case.made(), 0.0, 0.0
-    other = oracle(case, start, foreach=True) if "foreach" in case.own else None
+    theirs, tx, far = oracle(case, start), case.made(), []
     for _ in range(steps):
         grads = case.drawn(rng, dtype)
         params, state = taken_over(case, theirs, tx)
         before = theirs.params()
-        if other is not None:
-            other.optimizer.load_state_dict(copy.deepcopy(theirs.optimizer.state_dict()))
-            for name, tensor in other.tensors.items():
-                tensor.data.copy_(theirs.tensors[name].data)
-            if hasattr(other.optimizer, "train"):
-                other.optimizer.train()
-            other.step({k: to_torch(v) for k, v in grads.items()})
         theirs.step({k: to_torch(v) for k, v in grads.items()})
         ours = {k: jnp.asarray(v) for k, v in grads.items()}
         params, state = jp.step(tx, ours, state, params)
-        after = theirs.params()
-        for name, expected in after.items():
-            units = step_units(np.asarray(params[name]), expected, before[name])
-            far = max(far, float(np.max(units, initial=0.0)))
-        if other is not None:
-            for name, array in other.params().items():
-                units = step_units(array, after[name], before[name])
-                spread = max(spread, float(np.max(units, initial=0.0)))
-    return far, spread
+        units = [
+            np.max(step_units(np.asarray(params[name]), expected, before[name]), initial=0.0)
+            for name, expected in theirs.params().items()
+        ]
+        far.append(float(max(units)))
+    return far
 
 
 def resumed(case: Case) -> float:
@@ -245,22 +233,28 @@ def versions(cases) -> str:
 
 
 class Distances(NamedTuple):
-    """How far a configuration is: float64 runs, relative, and steps, in units."""
+    """How far a configuration is: float64 runs, relative, and steps, in units.
+
+    ``rare`` is the part of the steps in float32 that are farther than the contract's units.
+    """
 
     case: Case
     run64: float
     over_and_back: float
     step32: float
-    foreach32: float
     step16: float
-    foreach16: float
+    rare: float
 
     @property
     def held(self) -> bool:
         units, low_units, _ = self.case.bounds
         held = max(self.run64, self.over_and_back) <= FLOAT64
-        held = held and self.step32 <= max(units, self.foreach32)
-        return held and self.step16 <= max(low_units, self.foreach16)
+        return (
+            held
+            and self.step32 <= units
+            and self.step16 <= low_units
+            and self.rare <= self.case.rare
+        )
 
     def __str__(self):
         units, low_units, _ = self.case.bounds
@@ -273,7 +267,8 @@ def distances(case: Case, steps: int) -> Distances:
     with contextlib.redirect_stdout(io.StringIO()):  # Prodigy prints
         of32 = steps_apart(case, np.float32, steps)
         of16 = steps_apart(case, ml_dtypes.bfloat16, steps // 4)
-        return Distances(case, run64(case, steps), resumed(case), *of32, *of16)
+        rare = float(np.mean([units > PLAIN[0] for units in of32]))
+        return Distances(case, run64(case, steps), resumed(case), max(of32), max(of16), rare)
 
 
 def summary(found) -> str:
@@ -289,7 +284,7 @@ def summary(found) -> str:
     for (package, name), rows in sorted(by_class.items(), key=lambda item: str(item[0]).lower()):
         here = rows[0].case.reference.optimizer.__name__
         far = [max(getattr(row, field) for row in rows) for field in Distances._fields[1:]]
-        cells = (f"{far[0]:.0e}", f"{far[1]:.0e}", f"{far[2]:.2g}", f"{far[4]:.2g}")
+        cells = (f"{far[0]:.0e}", f"{far[1]:.0e}", f"{far[2]:.2g}", f"{far[3]:.2g}")
         lines.append(" | ".join([f"| {package}", name, f"`{here}`", str(len(rows)), *cells]) + " |")
     return "\n".join(lines)
 
@@ -315,6 +310,8 @@ def main() -> int:
     arguments = parser.parse_args()
     chosen = [case for case in CASES if arguments.only.lower() in repr(case).lower()]
     cases = [case for case in chosen if is_installed(case)]
+    if (arguments.write or arguments.record) and cases != CASES:
+        parser.error("what is written is of all cases, and needs all packages; see `make matrix`")
     for package in dict.fromkeys(case.package for case in chosen if case not in cases):
         print(f"{package} is not installed: left out")
     print(versions(cases))

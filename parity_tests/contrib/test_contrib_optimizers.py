@@ -191,8 +191,27 @@ def test_what_is_evaluated_is_the_average_and_can_be_undone():
         np.testing.assert_allclose(between, params[name], rtol=1e-6)
     again = contrib.schedule_free_train_params(state, evaluated)
     np.testing.assert_allclose(again["a"], params["a"], rtol=1e-6)
-    with pytest.raises(ValueError, match='"a" is not stepped by a schedule-free optimizer'):
+    with pytest.raises(ValueError, match="no parameter is stepped by a schedule-free optimizer"):
         contrib.schedule_free_eval_params(jp.Adam().init(PARAMS), PARAMS)
+
+
+OTHERS = [jp.SGD, jp.Adam, jp.Rprop, contrib.MADGRAD, contrib.Lion]
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", [contrib.SGDScheduleFree, contrib.AdamWScheduleFree])
+def test_what_another_optimizer_steps_is_evaluated_as_it_is(cls, other):
+    alone = cls(lr=0.5)
+    mixed = cls([{"params": "a"}, {"params": "b", "optimizer": other}], lr=0.5)
+    ends = []
+    for tx, params in ((alone, {"a": PARAMS["a"]}), (mixed, PARAMS)):
+        state = tx.init(params)
+        for _ in range(2):
+            params, state = jp.step(tx, {name: GRADS[name] for name in params}, state, params)
+        ends.append((params, contrib.schedule_free_eval_params(state, params)))
+    (_, expected), (params, found) = ends
+    assert_same_bits(*_numpy({"a": found["a"]}, expected), "the average")
+    assert found["b"] is params["b"]
 
 
 def _numpy(*trees):
@@ -204,6 +223,13 @@ def test_a_state_in_evaluation_mode_is_refused():
     group = {"params": [0], "k": 3, "train_mode": False}
     with pytest.raises(ValueError, match=r"in evaluation mode, .* call optimizer.train\(\)"):
         reference.from_torch({"state": {0: {"z": np.ones(2)}}, "param_groups": [group]})
+
+
+def test_a_state_that_does_not_say_its_mode_is_of_training():
+    (reference,) = [r for r in contrib.REFERENCES if r.name == "AdamWScheduleFree"]
+    group = {"params": [0], "k": 3, "weight_sum": 1.0, "lr_max": 0.1}
+    saved = {"state": {0: {"z": np.ones(2)}}, "param_groups": [group]}
+    assert reference.from_torch(saved)["state"][0]["k"] == 3
 
 
 @pytest.mark.parametrize("name", ["Lion", "Adafactor"])

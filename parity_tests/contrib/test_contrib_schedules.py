@@ -180,9 +180,13 @@ def test_a_count_beyond_the_table_has_pythons_bits_too(beyond):
 
 
 BAD = [
-    ("CosineLRScheduler", {"t_initial": 0}, "t_initial must be > 0"),
-    ("PolyLRScheduler", {"t_initial": 3, "lr_min": -1.0}, "lr_min >= 0"),
-    ("TanhLRScheduler", {"t_initial": 3, "lb": 4.0}, "lb < ub"),
+    ("CosineLRScheduler", {"t_initial": 0}, r"Invalid t_initial \(0\), must be > 0"),
+    ("CosineLRScheduler", {"t_initial": 3, "cycle_limit": -1}, r"Invalid cycle_limit \(-1\)"),
+    ("PolyLRScheduler", {"t_initial": 3, "lr_min": -1.0}, r"lr_min \(-1.0\), must be >= 0"),
+    ("TanhLRScheduler", {"t_initial": 3, "lb": 4.0}, r"lb \(4.0\), must be < ub w/ ub=3.0"),
+    ("TanhLRScheduler", {"t_initial": 3, "warmup_t": -1}, r"warmup_t \(-1\), must be >= 0"),
+    ("StepLRScheduler", {"decay_t": 0}, r"Invalid decay_t \(0\), must be > 0"),
+    ("MultiStepLRScheduler", {"decay_t": [3], "warmup_lr_init": -1.0}, r"warmup_lr_init \(-1.0\)"),
     ("WSDLRScheduler", {"t_initial": 3, "decay_t": 4}, r"Invalid decay_t \(4\)"),
     ("WSDLRScheduler", {"t_initial": 3, "decay_t": 1, "decay_fn": "x"}, r"Invalid decay_fn \(x\)"),
     (
@@ -197,6 +201,29 @@ BAD = [
 def test_bad_arguments_are_named(name, arguments, message):
     with pytest.raises(ValueError, match=message):
         getattr(contrib, name)(**arguments)
+
+
+COUNTS = [
+    (0.5, TypeError, "epoch must be a whole number; got 0.5"),
+    (-1, ValueError, "the count of StepLRScheduler must be >= 0; got -1"),
+    (None, ValueError, "the count of StepLRScheduler must be >= 0; got None"),
+]
+
+
+@pytest.mark.parametrize(("count", "error", "message"), COUNTS)
+def test_a_count_that_is_none_is_refused(count, error, message):
+    scheduler = contrib.StepLRScheduler(3)
+    state, own = scheduler.init(optimizer().init(PARAMS))
+    with pytest.raises(error, match=message):
+        scheduler.step(state, own, count)
+
+
+@pytest.mark.parametrize("lengths", [{"steps_per_epoch": 0}, {"total_steps": 0}])
+def test_lengths_of_a_schedule_are_checked_as_everywhere(lengths):
+    message = f"Expected positive integer {next(iter(lengths))}, but got 0"
+    for scheduler in (contrib.StepLRScheduler(3), jp.lr_scheduler.StepLR(3)):
+        with pytest.raises(ValueError, match=message):
+            scheduler.as_schedule(0.1, **lengths)
 
 
 def test_another_schedulers_state_dict_is_refused():

@@ -159,15 +159,43 @@ def stats_of_torch():
     return {k: (m.running_mean.numpy(), m.running_var.numpy()) for k, m in net.named_children()}
 
 
-def test_update_bn_with_torchs_variance():
-    model = NnxNet(nnx.Rngs(0))
-    swa.update_bn(bn_batches(), model, unbiased=True)
+class CompiledNet(NnxNet):
+    __call__ = nnx.jit(NnxNet.__call__)
+
+
+@pytest.mark.parametrize("kind", [NnxNet, CompiledNet])
+def test_update_bn_with_torchs_variance(kind):
+    model = kind(nnx.Rngs(0))
+    before = jax.tree.structure(nnx.state(model))
+    # Twice each, so that a compiled call is not always a traced one.
+    swa.update_bn([batch for batch in bn_batches() for _ in range(2)], model, unbiased=True)
+    assert jax.tree.structure(nnx.state(model)) == before
     for name, (mean, var) in stats_of_torch().items():
         norm = getattr(model, name)
         np.testing.assert_allclose(norm.mean[...], mean, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(norm.var[...], var, rtol=1e-5)
         assert type(norm) is nnx.BatchNorm
         assert norm.momentum == 0.99
+
+
+def test_update_bn_counts_the_calls_of_a_compiled_model():
+    batches = [np.float32([[10 * i], [10 * i + 4]]) for i in range(4)]
+    theirs = torch.nn.BatchNorm1d(1)
+    torch_swa.update_bn([torch.from_numpy(batch) for batch in batches], theirs)
+    model = nnx.BatchNorm(1, rngs=nnx.Rngs(0))
+    compiled = nnx.jit(lambda module, x: module(x))
+
+    class Compiled(nnx.Module):
+        def __init__(self):
+            self.norm = model
+
+        def __call__(self, x):
+            return compiled(self.norm, x)
+
+    swa.update_bn(batches, Compiled())
+    np.testing.assert_allclose(model.mean[...], theirs.running_mean, rtol=1e-6)
+    np.testing.assert_allclose(model.var[...] * 2, theirs.running_var, rtol=1e-6)
+    assert not hasattr(model, "calls")
 
 
 def test_update_bn_of_linen():
