@@ -14,7 +14,7 @@ import optax
 
 from .. import kernels
 from .._compat import check_whole
-from ..numerics import Float64, decoded, encoded, entry, own_value
+from ..numerics import Float64, decoded, encoded, entry, later, own_value
 from ..trees import check_given, check_params, checked_gradients, leaves_up_to, to_array
 from ._definition import Definition, Member
 from ._groups import Table
@@ -30,6 +30,8 @@ from ._state import (
     parts_of,
 )
 from ._step import recorder
+
+_LARGE = 1 << 16  # numbers of a leaf whose scratch is worth an order
 
 
 def initial_state(definition: Definition, table: Table, params: Any) -> GroupsState:
@@ -259,7 +261,8 @@ def _stepped(
     if recording is not None and kernels.enabled():
         by_kernel = kernels.one_pass(update_leaf, leaves, vectors.__getitem__, _entries)
     own: dict[Any, dict[str, jax.Array]] = {}
-    made = []
+    made: list[tuple[jax.Array, dict[str, Any]]] = []
+    before: jax.Array | None = None
     for i, leaf in enumerate(leaves):
         key = leaf.clock, leaf.param.dtype
         if i in by_kernel:
@@ -268,7 +271,13 @@ def _stepped(
         else:
             if key not in own:
                 own[key] = _entries(vectors[leaf.param.dtype], leaf.clock)
-            new_param, new_update, after = update_leaf(leaf.grad, leaf.param, leaf.state, own[key])
+            grad, param = leaf.grad, leaf.param
+            if before is not None and param.size >= _LARGE:
+                # The scratch of what needs a whole leaf is as large as it: one after the other.
+                grad, param = later((grad, param), before)
+            new_param, new_update, after = update_leaf(grad, param, leaf.state, own[key])
+            if not program.rule.elementwise and new_param.size >= _LARGE:
+                before = new_param
         if recording is not None:
             recording.record(new_update, new_param, leaf.param)
         made.append((new_update, after))

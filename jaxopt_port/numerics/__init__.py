@@ -11,6 +11,7 @@ from ._float64 import decoded as decoded
 from ._float64 import encoded as encoded
 from ._float64 import entry as entry
 from ._float64 import own_value as own_value
+from ._order import later as later
 from ._rounding import fma as fma
 from ._rounding import uncontracted as uncontracted
 from ._without_float64 import without_float64 as without_float64

@@ -1,0 +1,48 @@
+"""Leaves one after the other: the scratch of one at a time, and no bit changed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxopt_port as jp
+from jaxopt_port import contrib
+from jaxopt_port.numerics import later
+from parity_tests.oracles.bits import assert_same_bits
+
+SIDE = 256  # the smallest square that is worth an order
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("than", [np.float32(-np.nan), np.full((2, 3), -0.0), np.zeros(0)])
+def test_all_bits_are_kept(dtype, than, rng):
+    with jax.enable_x64(True):
+        x = jnp.asarray(rng.integers(0, 256, 4096, np.uint8)).view(dtype)
+        made = jax.jit(lambda x, than: later([x, x[:3]], than))(x, jnp.asarray(than))
+        for mine, given in zip(made, (x, x[:3]), strict=True):
+            np.testing.assert_array_equal(mine.view(jnp.uint8), given.view(jnp.uint8))
+
+
+@pytest.mark.parametrize(
+    ("factory", "most"),
+    [
+        (jp.Muon, 4),
+        (jp.Adafactor, 3),
+        pytest.param(contrib.AdafactorBigVision, 3, marks=pytest.mark.exhaustive),
+    ],
+    ids=lambda x: getattr(x, "__name__", None),
+)
+def test_the_scratch_is_that_of_one_leaf(factory, most, rng):
+    tx = factory()
+    params = {str(i): jnp.asarray(rng.standard_normal((SIDE, SIDE)), jnp.float32) for i in range(4)}
+    grads = jax.tree.map(lambda x: x[::-1], params)
+    state = tx.init(params)
+    step = jax.jit(lambda p, s, g: jp.step(tx, g, s, p), donate_argnums=(0, 1))
+    compiled = step.lower(params, state, grads).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes <= most * 4 * SIDE**2
+    alone = {}
+    for name in params:
+        only = {name: params[name]}
+        alone |= jp.step(tx, {name: grads[name]}, tx.init(only), only)[0]
+    after, _ = compiled(params, state, grads)
+    assert_same_bits(*(jax.tree.map(np.asarray, x) for x in (after, alone)), "in one step")
