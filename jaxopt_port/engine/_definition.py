@@ -26,7 +26,15 @@ from ._options import (
     make_program,
 )
 from ._rule import Layouts, LeafLayout, Static
-from ._selectors import Selector, check_selector, describe, is_boolean_tree, resolve
+from ._selectors import (
+    REST,
+    Selector,
+    check_selector,
+    describe,
+    in_no_group,
+    is_boolean_tree,
+    resolve,
+)
 
 Groups: TypeAlias = "Selector | Iterable[Mapping[str, Any]]"
 Factory: TypeAlias = Callable[..., optax.GradientTransformation]
@@ -62,13 +70,17 @@ def as_groups(params: Groups) -> list[Mapping[str, Any]]:
 
 @dataclass(frozen=True)
 class Member:
-    """A group with what it was built from: a selector, numbers (and schedules), the rest."""
+    """A group with what it was built from: a selector, numbers (and schedules), the rest.
+
+    One that has ``joined`` in mid-run may have taken what an earlier one had frozen.
+    """
 
     group: Group
     selector: Selector
     numbers: Mapping[str, Any]
     static: Mapping[str, Any]
     factory: Factory
+    joined: bool = False
 
     def shown(self) -> str:
         """Return the group as torch shows its own."""
@@ -117,11 +129,31 @@ class Definition:
     def table(self, params: Any) -> Table:
         """Return who is in which group; raises for selectors that do not fit ``params``."""
         paths = check_params(params)
-        selectors = [member.selector for member in self.members]
-        labels = [group.label for group in self.groups]
-        table = Table.new(self.groups, paths, resolve(selectors, labels, params))
+        table = Table.new(self.groups, paths, self._owners(paths, params))
         warn_of_kernels(table, params, self.layout_of)
         return table
+
+    def _owners(self, paths: Sequence[str], params: Any) -> tuple[int, ...]:
+        """Return the group of each leaf. One that has joined takes it from those before it."""
+        labels = [group.label for group in self.groups]
+        selectors = [member.selector for member in self.members if not member.joined]
+        begun = len(selectors)
+        if begun == len(self.members):
+            return resolve(selectors, labels, params)
+        has_rest = any(selector is REST for selector in selectors)
+        first = resolve([*selectors, *([] if has_rest else [REST])], labels, params)
+        owners = [-1 if owner == begun and not has_rest else owner for owner in first]
+        for index, member in enumerate(self.members[begun:], begun):
+            is_rest = member.selector is REST
+            chosen = resolve(
+                [member.selector, *([] if is_rest else [REST])], labels[index:], params
+            )
+            for leaf, (pick, owner) in enumerate(zip(chosen, owners, strict=True)):
+                if pick == 0 and not (is_rest and owner >= 0 and not self.groups[owner].frozen):
+                    owners[leaf] = index
+        if -1 in owners:
+            raise ValueError(in_no_group([p for p, o in zip(paths, owners, strict=True) if o < 0]))
+        return tuple(owners)
 
     def check_state(self, state: Any) -> None:
         """Raise ValueError for a state of other groups."""
@@ -177,13 +209,18 @@ class Definition:
         return dict(self.layouts)
 
     def extended(
-        self, groups: Iterable[Mapping[str, Any]], resumed: Mapping[int, Resumed] | None = None
+        self,
+        groups: Iterable[Mapping[str, Any]],
+        resumed: Mapping[int, Resumed] | None = None,
+        *,
+        joined: bool = False,
     ) -> Definition:
         """Return the definition with more groups at its end.
 
         Args:
             groups: the groups.
             resumed: by index, what groups from torch bring along.
+            joined: whether they come in mid-run.
 
         Raises:
             TypeError: an unknown option, a value that is no number, or no selector.
@@ -194,7 +231,8 @@ class Definition:
         for group in groups:
             index = len(members)
             brought = (resumed or {}).get(index, Resumed())
-            members.append(self._member(index, group, members, brought))
+            member = self._member(index, group, members, brought)
+            members.append(replace(member, joined=joined))
         trained = [member for member in members if not member.group.frozen]
         whole = [member.factory for member in trained if is_whole_tree(member.factory)]
         if whole and len(trained) > 1:

@@ -305,7 +305,7 @@ def add_param_group(
         )
     old = find_groups_state(state)
     tx.definition.check_state(old)
-    definition = tx.definition.extended([group])
+    definition = tx.definition.extended([group], joined=True)
     paths = check_params(params)
     assignment = _assignment(definition, old.table, paths, params)
     # The old ones may have come to hold more than they were built with.

@@ -189,11 +189,7 @@ class _Selection:
         owners = zip(self.paths, self.owner, strict=True)
         missing = [path for path, owner in owners if owner is None]
         if missing:
-            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-            raise ValueError(
-                f'"{missing[0]}"{more} is in no parameter group; add {{"params": jp.REST}} to '
-                'train the rest, or {"params": jp.REST, "frozen": True} to leave it untouched'
-            )
+            raise ValueError(in_no_group(missing))
         return tuple(owner for owner in self.owner if owner is not None)
 
     def _hint(self, selector: Selector) -> str:
@@ -209,6 +205,15 @@ class _Selection:
             for n in range(1, path.count("/") + 2)
         }
         return nearest(selector, sorted(prefixes)) or "; the paths are " + _listed(self.paths)
+
+
+def in_no_group(paths: Sequence[str]) -> str:
+    """Say that some parameters are in no group, and what to do."""
+    more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
+    return (
+        f'"{paths[0]}"{more} is in no parameter group; add {{"params": jp.REST}} to train the '
+        'rest, or {"params": jp.REST, "frozen": True} to leave it untouched'
+    )
 
 
 def _listed(paths: Sequence[str], limit: int = 8) -> str:

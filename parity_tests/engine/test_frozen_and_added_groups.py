@@ -123,6 +123,51 @@ def test_new_parameters_are_taken_and_the_others_stay_frozen():
     np.testing.assert_array_equal(after["tail"], grown["tail"])
 
 
+# How the stem was frozen, and what joined then, one after the other.
+JOINED = {
+    "by name": (
+        [HEAD, {"params": ["stem", "body"], "frozen": True}],
+        [{"params": "stem", "lr": 0.01}],
+    ),
+    "rest": (
+        [HEAD, {"params": ["stem", "body"], "frozen": True}],
+        [{"params": jp.REST, "lr": 0.01}],
+    ),
+    "rest of the rest": ([HEAD, FROZEN_REST], [{"params": jp.REST, "lr": 0.01}]),
+    "new": ([HEAD, FROZEN_REST], [{"params": "neck"}, {"params": "stem", "lr": 0.01}]),
+    "new, of a glob": ([{"params": "*"}], [{"params": "neck", "lr": 0.01}]),
+    "new, of nobody before": (
+        [{"params": ["head", "stem", "body"]}],
+        [{"params": "neck"}, {"params": "tail"}],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", JOINED)
+def test_a_run_with_groups_that_joined_is_resumed(case):
+    first, later = JOINED[case]
+    tx = jp.SGD(first, **OPTIONS)
+    params, state = run(tx, tx.init(PARAMS), PARAMS)
+    grads = {**GRADS, "neck": jnp.ones(4), "tail": jnp.ones(2)}
+    for group in later:
+        if group["params"] in ("neck", "tail"):
+            params = {**params, group["params"]: grads[group["params"]]}
+        tx, state = jp.add_param_group(tx, state, params, group)
+    own = {name: grads[name] for name in params}
+    params, state = jp.step(tx, own, state, params)
+    assert jax.tree.structure(tx.init(params)) == jax.tree.structure(state)
+    again = jp.load_state_dict(tx, jp.state_dict(tx, state, params), params)
+    expected, got = (jp.step(tx, own, x, params)[0] for x in (state, again))
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+def test_what_neither_it_nor_another_selects_is_named():
+    tx = jp.SGD([HEAD, {"params": ["stem", "body"], "frozen": True}], **OPTIONS)
+    tx, _ = jp.add_param_group(tx, tx.init(PARAMS), PARAMS, {"params": "stem"})
+    with pytest.raises(ValueError, match=r'"neck" \(and 1 more\) is in no parameter group; add'):
+        tx.init({**PARAMS, "neck": jnp.ones(2), "tail": jnp.ones(2)})
+
+
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_an_added_group_may_be_donated(factory):
     tx = FACTORIES[factory]([{"params": "head"}, FROZEN_REST])
