@@ -80,7 +80,7 @@ def to_torch_layout(
     param_map: ParamMap,
     *,
     elementwise: bool = True,
-    order: Iterable[str] | None = None,
+    order: Iterable[str] = (),
 ) -> StateDict:
     """Return a state dict with torch's names and layouts: undoes `to_jax_layout`.
 
@@ -90,8 +90,7 @@ def to_torch_layout(
         state_dict: as `jp.state_dict` returns it.
         param_map: which leaf is which tensor.
         elementwise: see `to_jax_layout`.
-        order: torch's names in the order that the parameters of a group are to have; the module's
-            by default.
+        order: torch's names, of groups that have not the module's order, in theirs.
 
     Raises:
         ValueError: no state dict, paths that the map does not have, or a tensor of torch whose
@@ -100,7 +99,8 @@ def to_torch_layout(
     check_structure(state_dict)
     entries, problems = _by_name(param_map), list[str]()
     owner = {entry.path: entry.torch_name for entry in param_map.entries}
-    rank = {name: i for i, name in enumerate(order or param_map.torch_names)}
+    rank = {name: i for i, name in enumerate(param_map.torch_names)}
+    rank |= {name: i for i, name in enumerate(order)}
     state: dict[int, dict[str, Any]] = {}
     groups, count = [], 0
     for group in state_dict["param_groups"]:

@@ -214,7 +214,7 @@ def optimizer_to_torch(
         ]
         _check_same_layout(name, rule_layouts(mapped, trained))
     order = [n for g in port_dict["param_groups"] for n in g.pop(ORDER, ())]
-    converted = to_torch_layout(port_dict, mapped, elementwise=elementwise, order=order or None)
+    converted = to_torch_layout(port_dict, mapped, elementwise=elementwise, order=order)
     by_name = dict(unwrapped(module).named_parameters())
     if reference is None:
         _check_dtypes(converted, by_name)

@@ -100,7 +100,7 @@ def _carried(optimizer: StateDict, name: str | None, layout: str, mapped: ParamM
     groups = [dict(group) for group in optimizer["param_groups"]]
     order = [name for group in groups for name in group.pop(ORDER, ())]
     own = {**optimizer, "param_groups": groups}
-    return to_torch_layout(own, mapped, elementwise=elementwise, order=order or None)
+    return to_torch_layout(own, mapped, elementwise=elementwise, order=order)
 
 
 def _is_elementwise(name: str | None) -> bool:
