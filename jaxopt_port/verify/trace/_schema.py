@@ -144,6 +144,18 @@ def disagreements(facts: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"a group has {name!r}, no parameter" for name in listed if name not in owned)
 
 
+def _places(structure: Any) -> Iterator[int]:
+    """Yield the numbers of a batch's arrays."""
+    if structure is None:
+        return
+    if "array" in structure:
+        yield structure["array"]
+        return
+    ((kind, parts),) = structure.items()
+    for part in parts:
+        yield from _places(part[1] if kind == "dict" else part)
+
+
 # The kinds of a step's tensors whose names and shapes are a parameter's, a buffer's.
 _OF_PARAMETERS = ("grad", "clipped", "clipped64", "param", "param64", "checked/param",
                   "checked64/grad")  # fmt: skip
@@ -152,15 +164,21 @@ _NUMBERED = ("checked/output", "checked64/output")
 
 
 def misfits(
-    tensors: Mapping[str, Array], described: Sequence[Mapping[str, Any]], checked: bool
+    tensors: Mapping[str, Array], described: Sequence[Mapping[str, Any]], line: Mapping[str, Any]
 ) -> Iterator[str]:
     """Yield what of a step's file is of no tensor that the trace describes, or of another shape.
 
     Args:
         tensors: of the file.
         described: ``"tensors"`` of ``trace.json``.
-        checked: whether the step was recorded in full.
+        line: of the step's scalars.
     """
+    listed = sorted(_places(line["batch"]))
+    if listed != list(range(len(listed))):
+        yield f"the arrays of the batch are {listed[:12]}"
+    stored = {place for place in tensors if place.startswith("batch/")}
+    if stored and stored != {f"batch/{i}" for i in listed}:
+        yield f"of {len(listed)} arrays of the batch it has {sorted(stored)[:12]}"
     shapes = {t["name"]: tuple(t["shape"]) for t in described}
     buffers = {t["name"] for t in described if t["buffer"]}
     counted: dict[str, set[str]] = {kind: set() for kind in _NUMBERED}
@@ -179,7 +197,7 @@ def misfits(
             yield f"{place} is of nothing that the trace describes"
         elif array.shape != shapes[name]:
             yield f"{place} has shape {array.shape}; {name} has {shapes[name]}"
-    if checked:
+    if line["checked"]:
         wanted = {
             f"checked/{'buffer' if t['buffer'] else 'param'}/{t['name']}"
             for t in described

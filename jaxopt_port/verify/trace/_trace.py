@@ -135,7 +135,7 @@ class Trace:
             raise IndexError(f"{self.folder} has steps 0 to {self.steps - 1}, not {step}")
         file, line = _step_file(self.folder, step), self._lines[step]
         tensors = read_tensors(file)[0]
-        _raise_if(file, misfits(tensors, self.facts["tensors"], line["checked"]))
+        _raise_if(file, misfits(tensors, self.facts["tensors"], line))
         return line, tensors
 
 
