@@ -46,20 +46,21 @@ docs: .venv/.docs ## build the site into site/, strictly
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 MATRIX := .venv-matrix
-PACKAGES := parity_tests/contrib/requirements.txt
+PACKAGES := parity_tests/contrib/requirements.txt parity_tests/interop/requirements.txt
 # On top of what .venv has: timm asks for a torchvision that asks for another torch.
 $(MATRIX)/.installed: constraints.txt pyproject.toml $(PACKAGES)
 	$(PYTHON) -m venv --clear $(MATRIX)
 	$(MATRIX)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(MATRIX)/bin/python -m pip install --quiet --no-deps --requirement $(PACKAGES)
+	$(MATRIX)/bin/python -m pip install --quiet --no-deps $(PACKAGES:%=--requirement %)
 	-$(MATRIX)/bin/python -m pip install --quiet --no-deps $(MUON)
 	@touch $@
 
 # Not on PyPI; where it cannot be had, the matrix says that it is left out.
 MUON := git+https://github.com/KellerJordan/Muon@857d1adc159e098212f828d927460782d3da59e9
 
-matrix: $(MATRIX)/.installed ## compare jaxopt_port.contrib with the packages themselves, step by step
+matrix: $(MATRIX)/.installed ## compare jaxopt_port.contrib with the packages, and go on with what they save
 	$(MATRIX)/bin/python -m parity_tests.contrib.matrix
+	$(MATRIX)/bin/python -m parity_tests.interop.real_libraries
 
 clean: ## remove what the other targets made
 	rm -rf .venv $(MATRIX) site .mypy_cache .pytest_cache .ruff_cache

@@ -11,9 +11,11 @@ def main() -> None:
         from .accelerator import main as accelerator
 
         raise SystemExit(accelerator(sys.argv[2:]))
+    from jaxopt_port.cli import run
+
     from ._commands import app
 
-    app(prog_name="python -m benchmarks")
+    run(lambda: app(prog_name="python -m benchmarks"))
 
 
 if __name__ == "__main__":

@@ -100,7 +100,8 @@ def _options_of(i: int, definition: Definition, state: Any) -> dict[str, Any]:
         options = {**member.numbers, **member.static, **dict(member.group.kept)}
     else:
         options = get_hyperparams(state)[i]
-        frozen = i in find_groups_state(state).table.resting
+        table = find_groups_state(state).table
+        frozen = any(table.rests[leaf] for leaf in table.members(i))
         options = {k: v for k, v in options.items() if k not in ("name", "frozen")}
         if frozen:
             raise ValueError(f"{member.group.label} is frozen for now, which no code builds")

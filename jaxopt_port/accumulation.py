@@ -197,8 +197,8 @@ def _checked(grads: Any, state: AccumulationState) -> list[Any]:
 def _untrained(state: Any) -> set[str]:
     """Return the paths of the parameters that all optimizers with groups leave alone."""
     owned = [
-        (path, table.groups[owner].frozen or owner in table.resting)
+        (path, rests)
         for table in (found.table for found in _grouped(state))
-        for path, owner in zip(table.paths, table.assignment, strict=True)
+        for path, rests in zip(table.paths, table.rests, strict=True)
     ]
     return {path for path, rests in owned if rests} - {path for path, rests in owned if not rests}

@@ -79,7 +79,7 @@ def run(
         _speed(asked, quick, _loaded(kept) if add else None, kept, console())
     except WorkerError as error:
         typer.echo(f"{error}", err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(3) from None
 
 
 def _loaded(file: Path) -> Results:

@@ -11,6 +11,7 @@ import optax
 
 from ..engine import (
     GroupsState,
+    Table,
     get_hyperparams,
     replace_groups_state,
     set_hyperparams,
@@ -86,9 +87,32 @@ def load_state_dict(
             problems.append(f'{info.label} is frozen, and "{held[0]}" has state')
     raise_if(problems, "the state dict does not fit the optimizer")
     new = _with_counts(new, groups, states)
-    resting = frozenset(i for i, group in enumerate(groups) if group.get("resting", False))
-    new = replace(new, table=replace(new.table, resting=resting))
+    resting = frozenset(i for i, group in enumerate(groups) if group.get("resting") is True)
+    leaves = frozenset(_resting_leaves(new.table, groups))
+    new = replace(new, table=replace(new.table, resting=resting, resting_leaves=leaves))
     return replace_groups_state(fresh, lambda _: new)
+
+
+def _resting_leaves(table: Table, groups: list[Mapping[str, Any]]) -> Iterator[int]:
+    """Yield the places of leaves that rest in a group that goes on.
+
+    Raises:
+        ValueError: the group's optimizer steps as a whole only.
+    """
+    place = {path: i for i, path in enumerate(table.paths)}
+    for info, group in zip(table.groups, groups, strict=True):
+        named = group.get("resting", ())
+        for path in named if isinstance(named, list | tuple) else ():
+            if info.rule is None:
+                raise ValueError(
+                    f'{info.label}: "{path}" rests, and the others of its group do not; an '
+                    "optimizer that steps as a whole cannot do that: give it a group of its own"
+                )
+            if table.groups[table.assignment[place[path]]] is not info:
+                raise ValueError(
+                    f'{info.label}: "{path}", which rests, is not among its parameters'
+                )
+            yield place[path]
 
 
 def _filled(found: GroupsState, groups: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -29,8 +29,8 @@ def state_dict(tx: optax.GradientTransformation, state: Any, params: Any) -> Sta
         "param_names": [path, …]}, …]}``. Indices count the leaves of group 0 first, in the order of
         ``jax.tree.leaves``. A parameter has no entry in ``state`` before torch would have made one.
         A frozen group has ``"frozen": True`` and no state; one that was frozen in mid-run has
-        ``"resting": True`` and keeps it. ``"update_count"`` is how many updates
-        the group has taken, for Optax schedules.
+        ``"resting": True`` and keeps it, or the paths of those of its parameters that rest.
+        ``"update_count"`` is how many updates the group has taken, for Optax schedules.
 
     Raises:
         ValueError: no state of one grouped optimizer, other parameters, or other transformations
@@ -58,6 +58,9 @@ def state_dict(tx: optax.GradientTransformation, state: Any, params: Any) -> Sta
         if i in found.table.resting:
             group_options["resting"] = group_options.pop("frozen")
         paths = paths_of(found.table, i)
+        rest = [found.table.paths[k] for k in sorted(found.table.resting_leaves)]
+        if i not in found.table.resting and set(rest) & set(paths):
+            group_options["resting"] = [path for path in rest if path in set(paths)]
         groups.append(
             {
                 **group_options,

@@ -34,7 +34,7 @@ def verify_case(
     file: Path, *, steps: int | None, html: Path | None, json: Path | None, to_end: bool
 ) -> None:
     """Compare both sides of a case file, show the report, and exit."""
-    with _usage_errors():
+    with _usage_errors(file):
         from ..verify import compare
         from ..verify._case import load_case
 
@@ -65,7 +65,7 @@ def record(
 
     Exit code 0: the trace is whole. 2: bad usage.
     """
-    with _usage_errors():
+    with _usage_errors(case):
         from ..verify import record as recorder
         from ..verify._case import load_case
 
@@ -93,7 +93,7 @@ def replay(
 
     Exit code 0: the same training. 1: they differ, and the first place is named. 2: bad usage.
     """
-    with _usage_errors():
+    with _usage_errors(case):
         from ..verify import replay as run
         from ..verify._case import load_case
 
@@ -190,7 +190,7 @@ def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def _usage_errors() -> Iterator[None]:
+def _usage_errors(case: Path) -> Iterator[None]:
     """Turn errors of what was given into exit code 2, with what they say."""
     try:
         yield
@@ -202,6 +202,12 @@ def _usage_errors() -> Iterator[None]:
             traceback.print_exception(error)  # of the case's own code: where it is, matters
         else:
             typer.echo("\n".join([str(error), *getattr(error, "__notes__", [])]), err=True)
+        raise typer.Exit(2) from None
+    except Exception as error:
+        places = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+        if not any(Path(place).resolve() == case.resolve() for place in places):
+            raise
+        traceback.print_exception(error)
         raise typer.Exit(2) from None
 
 

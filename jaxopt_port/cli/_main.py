@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +31,8 @@ try:
     from ._convert import convert
     from ._show import show
 except ImportError as error:
-    sys.exit(f"{_NEEDS} (missing: {error.name})")
+    print(f"{_NEEDS} (missing: {error.name})", file=sys.stderr)
+    sys.exit(2)
 
 app = typer.Typer(
     help="torch.optim for JAX: verify that a port trains as the original does.",
@@ -255,6 +258,21 @@ for command in (new_case, record, recorder, replay, convert, show):
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench)
 
 
+def run(command: Callable[[], object]) -> None:
+    """Run a command line and exit: 0; 1, they differ; 2, bad usage; 3, a fault of its own."""
+    try:
+        command()
+    except Exception:
+        traceback.print_exc()
+        print("\nThis is a fault of jaxopt-port; nothing was compared.", file=sys.stderr)
+        raise SystemExit(3) from None
+    except SystemExit as end:
+        # Typer has 1, too, for a pipe that was closed and for an input that has ended.
+        if end.code == 1 and not isinstance(end.__context__, typer.Exit):
+            raise SystemExit(2) from None
+        raise
+
+
 def main() -> None:
     """Run the command line."""
-    app()
+    run(app)

@@ -87,6 +87,7 @@ class Table:
             taken their steps together; a gradient that is None parts them.
         of_clocks: the group of each clock.
         resting: groups that are frozen for now, with all that they hold.
+        resting_leaves: likewise, places of leaves whose group goes on without them.
     """
 
     groups: tuple[Group, ...]
@@ -95,6 +96,7 @@ class Table:
     clocks: tuple[int, ...] = field(repr=False)
     of_clocks: tuple[int, ...] = field(repr=False)
     resting: frozenset[int] = frozenset()
+    resting_leaves: frozenset[int] = frozenset()
 
     @classmethod
     def new(
@@ -126,6 +128,12 @@ class Table:
     def still(self) -> frozenset[int]:
         """The groups that take no steps."""
         return self.resting | {i for i, group in enumerate(self.groups) if group.frozen}
+
+    @functools.cached_property
+    def rests(self) -> list[bool]:
+        """Whether each leaf takes no steps."""
+        still = enumerate(self.assignment)
+        return [group in self.still or i in self.resting_leaves for i, group in still]
 
     @functools.cached_property
     def clocks_of_programs(self) -> dict[Program, list[int]]:
@@ -226,7 +234,7 @@ class Table:
 
     @functools.cached_property
     def _key(self) -> tuple[Any, ...]:
-        return self.groups, self.of_clocks, self.resting
+        return self.groups, self.of_clocks, self.resting, self.resting_leaves
 
     @functools.cached_property
     def _hash(self) -> int:
@@ -238,7 +246,7 @@ class Table:
     def __reduce__(self) -> tuple[Any, ...]:
         # Without the kept hash, which is another in each process.
         fields = (self.groups, self.paths, self.assignment, self.clocks, self.of_clocks)
-        return Table, (*fields, self.resting)
+        return Table, (*fields, self.resting, self.resting_leaves)
 
     def __eq__(self, other: object) -> bool:
         if self is other:

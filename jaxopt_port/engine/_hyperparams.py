@@ -289,8 +289,11 @@ def _frozen(state: GroupsState, indices: Sequence[int], frozen: Any) -> GroupsSt
                 f"{state.table.groups[i].label} was built frozen and holds no state; give its "
                 "parameters to a new group by jp.add_param_group"
             )
-    resting = state.table.resting | set(indices) if frozen else state.table.resting - set(indices)
-    return replace(state, table=replace(state.table, resting=resting))
+    table, chosen = state.table, set(indices)
+    leaves = {i for i in table.resting_leaves if frozen or table.assignment[i] not in chosen}
+    resting = table.resting | chosen if frozen else table.resting - chosen
+    table = replace(table, resting=resting, resting_leaves=frozenset(leaves))
+    return replace(state, table=table)
 
 
 def read_number(state: GroupsState, groups: Sequence[int], name: str) -> Any:

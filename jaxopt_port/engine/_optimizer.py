@@ -336,7 +336,8 @@ def _carry(old: GroupsState, fresh: GroupsState) -> GroupsState:
     leaves = _carried_leaves(bare, fresh)
     others = {**fresh.others, **bare.others}
     resting = table.resting | old.table.resting
-    state = GroupsState(leaves, scalars, numbers, counts, others, replace(table, resting=resting))
+    table = replace(table, resting=resting, resting_leaves=old.table.resting_leaves)
+    state = GroupsState(leaves, scalars, numbers, counts, others, table)
     if wrapped:  # the state of an nnx.Optimizer, which wraps each leaf
         made: GroupsState = sys.modules["flax.nnx.training.optimizer"].to_opt_state(state)
         return made

@@ -172,8 +172,8 @@ def _rules_stepped(
 ) -> tuple[dict[int, jax.Array], GroupsState]:
     """Take the steps of this library's rules, those of one program together."""
     table = state.table
-    owners = zip(grads, table.assignment, strict=True)
-    stepping = [grad is not None and owner not in table.still for grad, owner in owners]
+    pairs = zip(grads, table.rests, strict=True)
+    stepping = [grad is not None and not rests for grad, rests in pairs]
     held, structures = held_by(state.leaves, len(leaves))
     updates: dict[int, jax.Array] = {}
     after = {name: jnp.asarray(own_value(vector)) for name, vector in state.scalars.items()}

@@ -93,6 +93,8 @@ def _shape_of(held: Mapping[str, Any]) -> Shape | None:
     if "row_var" in held and "col_var" in held:
         row, col = np.shape(held["row_var"]), np.shape(held["col_var"])
         return (*row[:-1], *col[-1:])
+    if "exp_avg_sq_row" in held and "exp_avg_sq_col" in held:  # of other Adafactors
+        return (*np.shape(held["exp_avg_sq_row"]), *np.shape(held["exp_avg_sq_col"])[-1:])
     shapes = {np.shape(value) for name, value in held.items() if name not in ("step", "al")}
     shapes -= {()}
     return shapes.pop() if len(shapes) == 1 else None

@@ -67,9 +67,11 @@ def to_jax_layout(
             leaves = [entry for entry in param_map.entries if entry.path in paths]
             # In the order of the leaves, whose first has them.
             state[count + paths.index(leaves[0].path)] = flat_vectors.to_jax(vectors, names, leaves)
-        groups.append(
-            {**group, "params": list(range(count, count + len(paths))), "param_names": paths}
-        )
+        group = {**group, "params": list(range(count, count + len(paths))), "param_names": paths}
+        if isinstance(group.get("resting"), list):
+            rest = {param_map.aliases.get(name, name) for name in group["resting"]}
+            group["resting"] = [entry.path for entry in own if entry.torch_name in rest]
+        groups.append(group)
         count += len(paths)
     _raise_if(problems)
     return {"state": state, "param_groups": groups}

@@ -20,7 +20,7 @@ from ._tensors import import_torch, tensor_of
 from ._torch_classes import factory_named, factory_of, made_by, torch_name, unwrapped_optimizer
 from ._torch_groups import ORDER, built, with_frozen, with_options_of
 from ._torch_state_dict import in_numpy, indices_of, named, names_in, renamed_state, without
-from ._wrapper_prefixes import HOLDERS, shared_prefix
+from ._wrapper_prefixes import known_names
 from .files import Checkpoint, by_indices, names_of, renamed
 from .mapping import ParamMap, unwrapped
 from .mapping import param_map as map_of
@@ -143,18 +143,12 @@ def optimizer_from_torch(
 
 
 def _with_known_names(torch_dict: dict[str, Any], mapped: ParamMap) -> dict[str, Any]:
-    """Return a state dict without a wrapper's prefix before all of its names, if the map has none.
-
-    Or with the map's: the file may be of the module, and the map of what wraps it.
-    """
+    """Return a state dict with the names that the map has, whatever a wrapper put there."""
     known = {entry.torch_name for entry in mapped.entries} | set(mapped.aliases)
     names = list(names_of(torch_dict))
-    if not names or set(names) <= known:
+    if set(names) <= known:
         return torch_dict
-    prefix = shared_prefix(names, HOLDERS)
-    if prefix and {name.removeprefix(prefix) for name in names} <= known:
-        return renamed(torch_dict, prefix)
-    return torch_dict
+    return renamed(torch_dict, known_names(names, known))
 
 
 def _of_package(found: Any, torch_dict: Mapping[str, Any], optimizer: Any) -> dict[str, Any]:

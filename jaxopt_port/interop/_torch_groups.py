@@ -44,7 +44,7 @@ def built(
                 f"group {i} of torch's optimizer has no {', '.join(map(repr, lacking))}; it is "
                 f"not that of {factory.__name__}"
             )
-        known = (*arguments.names, "params", "param_names", "name", "update_count")
+        known = (*arguments.names, "params", "param_names", "name", "update_count", "resting")
         extras = {k: v for k, v in group.items() if k not in known}
         kept = (*IMPLEMENTATION, *SCHEDULERS, UNTRAINED)
         own = {k: _as_key(extras.pop(k)) for k in list(extras) if k not in kept}
@@ -86,7 +86,16 @@ def with_options_of(factory: Any, laid_out: Mapping[str, Any]) -> dict[str, Any]
     """Return a state dict with the options of a factory of the user's, and a word of the rest."""
     names = arguments_of(factory).names
     defaults = arguments_of(factory).defaults()
-    known = {*names, "params", "param_names", "name", *IMPLEMENTATION, *SCHEDULERS, UNTRAINED}
+    known = {
+        *names,
+        "params",
+        "param_names",
+        "name",
+        "resting",
+        *IMPLEMENTATION,
+        *SCHEDULERS,
+        UNTRAINED,
+    }
     odd = {k: v for group in laid_out["param_groups"] for k, v in group.items() if k not in known}
     if odd:
         warnings.warn(

@@ -116,44 +116,31 @@ def indices_of(torch_dict: TorchDict, names: Iterable[str]) -> set[int]:
 
 
 def without(torch_dict: TorchDict, frozen: set[int]) -> TorchDict:
-    """Return a state dict without the parameters that are frozen.
+    """Return a state dict without the parameters that are frozen, but for those with state.
 
-    A group all of whose parameters have taken steps before they were frozen rests instead, with
-    what they hold.
-
-    Raises:
-        ValueError: some parameters of a group have taken steps: there is no place for their state.
+    Those have taken steps, and rest with what they hold: the group, if it is all of them.
     """
-    groups, begun = [], []
-    frozen = set(frozen)
+    groups, left_out = [], set()
     for group in torch_dict["param_groups"]:
-        held = [torch_dict["state"].get(index) for index in group["params"]]
-        if held and set(group["params"]) <= frozen and not set(map(_steps, held)) & _NOT_BEGUN:
-            frozen -= set(group["params"])
+        names = group.get("param_names", group["params"])
+        pairs = list(zip(group["params"], names, strict=True))
+        still = [pair for pair in pairs if pair[0] in frozen]
+        begun = [
+            pair for pair in still if _steps(torch_dict["state"].get(pair[0])) not in _NOT_BEGUN
+        ]
+        if begun and len(begun) == len(pairs):
             groups.append({**group, "resting": True})
             continue
-        kept = [k for k, index in enumerate(group["params"]) if index not in frozen]
-        names = group.get("param_names", group["params"])
-        begun += [
-            str(name)
-            for name, index in zip(names, group["params"], strict=True)
-            if index in frozen and _steps(torch_dict["state"].get(index)) not in _NOT_BEGUN
-        ]
+        out = {index for index, _ in still} - {index for index, _ in begun}
+        left_out |= out
+        kept = [k for k, (index, _) in enumerate(pairs) if index not in out]
         lists = {n: [group[n][k] for k in kept] for n in ("params", "param_names") if n in group}
-        left = [
-            name
-            for name, index in zip(names, group["params"], strict=True)
-            if index in frozen and isinstance(name, str)
-        ]
-        groups.append({**group, **lists, **({"untrained": tuple(left)} if left else {})})
-    if begun:
-        raise ValueError(
-            f"{', '.join(begun)} require no gradient, and have optimizer state, which a frozen "
-            "group does not hold: call requires_grad_() on what goes on training, and delete "
-            "optimizer.state[p] of what does not"
-        )
-    kept_state = {i: state for i, state in torch_dict["state"].items() if i not in frozen}
-    return _renumbered({"state": kept_state, "param_groups": groups})
+        left = tuple(name for index, name in still if index in out and isinstance(name, str))
+        own = {"untrained": left} if left else {}
+        rest = {"resting": [name for _, name in begun]} if begun else {}
+        groups.append({**group, **lists, **own, **rest})
+    state = {i: held for i, held in torch_dict["state"].items() if i not in left_out}
+    return _renumbered({"state": state, "param_groups": groups})
 
 
 def _renumbered(torch_dict: dict[str, Any]) -> dict[str, Any]:

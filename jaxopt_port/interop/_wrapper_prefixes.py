@@ -28,3 +28,22 @@ def without_inner(name: str) -> str:
     for inner in ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod."):
         name = name.replace(f".{inner}", ".")
     return name
+
+
+def known_names(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Return the names that a map knows, where wrappers before or within them are the difference.
+
+    The wrappers may be in either: a file of the module, and a map of what wraps it. Where some name
+    is not known in any of these ways, all are returned as they are.
+    """
+    listed, own = list(names), list(known)
+    plain = {without_inner(name): name for name in own}
+    before, above = shared_prefix(listed, HOLDERS), shared_prefix(own, HOLDERS)
+    for start, prefix in (("", ""), (before, ""), ("", above), (before, above)):
+        made = {
+            name: plain.get(prefix + without_inner(name.removeprefix(start))) for name in listed
+        }
+        found = {name: there for name, there in made.items() if there is not None}
+        if len(set(found.values())) == len(listed):
+            return found
+    return {name: name for name in listed}

@@ -1,5 +1,7 @@
 """The commands around case files, and the pytest plugin."""
 
+import errno
+import io
 import json
 import re
 import subprocess
@@ -8,7 +10,9 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from jaxopt_port import verify
 from jaxopt_port.cli import _main as _cli
+from jaxopt_port.cli import main
 from jaxopt_port.verify._case import CaseError, load_case
 
 RUNNER = CliRunner()
@@ -110,6 +114,58 @@ def test_an_error_in_a_case_shows_where(tmp_path):
     file.rename(tmp_path / "case.txt")
     with pytest.raises(CaseError, match=r"must end in \.py"):
         load_case(tmp_path / "case.txt")
+
+
+CASE = """
+import numpy as np
+def batches(): return [np.zeros((2, 3), np.float32)]
+def jax_side(): {}
+def torch_side(): {}
+"""
+FAULTS = {
+    # what fails, and the exit code of the whole process
+    "an error in the case": (CASE.format("return 1", "return {}['lr']"), "pass", 2, "KeyError"),
+    "a case that asks": (CASE.format("return 1", "return input()"), "pass", 2, ""),
+    "one that ends itself": (CASE.format("return 1", "raise SystemExit(1)"), "pass", 2, ""),
+    "a fault of ours": (
+        CASE.format("return 1", "return 1"),
+        "import jaxopt_port.verify as v; v.compare = lambda *_, **__: {}['x']",
+        3,
+        "This is a fault of jaxopt-port",
+    ),
+    "memory": (
+        CASE.format("return 1", "return 1"),
+        "import jaxopt_port.verify as v\ndef full(*_, **__): raise MemoryError\nv.compare = full",
+        3,
+        "This is a fault of jaxopt-port",
+    ),
+}
+
+
+@pytest.mark.parametrize(("case", "broken", "code", "said"), FAULTS.values(), ids=FAULTS)
+def test_an_error_is_no_difference(case, broken, code, said, tmp_path, monkeypatch, capsys):
+    (tmp_path / "case.py").write_text(case)
+    monkeypatch.setattr(verify, "compare", verify.compare)
+    monkeypatch.setattr(sys, "argv", ["jaxopt-port", "verify", str(tmp_path / "case.py")])
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    exec(broken, {})
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == code
+    assert said in capsys.readouterr().err
+
+
+class Closed(io.StringIO):
+    def write(self, text):
+        raise BrokenPipeError(errno.EPIPE, "the reader has gone")
+
+
+def test_a_closed_pipe_is_no_difference(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["jaxopt-port", "--version"])
+    monkeypatch.setattr(sys, "stdout", Closed())
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
 
 
 TESTS = """

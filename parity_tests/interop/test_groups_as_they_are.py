@@ -2,8 +2,11 @@
 
 import copy
 import functools
+import pickle
 import warnings
 
+import flax
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -239,6 +242,86 @@ def test_a_group_that_was_trained_and_then_frozen_rests():
     assert first["frozen"]
     assert "frozen" not in second
     assert float(state.leaves["exp_avg"]["0"]["bias"][0]) != 0
+
+
+PART = {
+    "AdamW": lambda o: torch.optim.lr_scheduler.OneCycleLR(
+        o, [0.1, 0.2], total_steps=30, cycle_momentum=False
+    ),
+    "SGD": lambda o: torch.optim.lr_scheduler.StepLR(o, 2),
+    "Adafactor": lambda o: torch.optim.lr_scheduler.StepLR(o, 2),
+}
+
+
+@pytest.mark.parametrize(("name", "schedule"), PART.items(), ids=PART)
+def test_a_part_of_a_group_that_was_trained_and_then_frozen_rests(name, schedule):
+    """As with torch, whose gradient is None: state, count and value stay, in the next steps too."""
+    module = network()
+    options = {"momentum": 0.9} if name == "SGD" else {}
+    groups = [{"params": list(layer.parameters())} for layer in module]
+    optimizer = getattr(torch.optim, name)(groups, lr=0.1, **options)
+    scheduler = schedule(optimizer)
+    stepped(module, optimizer)
+    module[0].weight.requires_grad_(False)
+    module[0].weight.grad = None
+    params = interop.params_from_torch(module, LIKE)
+    tx, state = interop.optimizer_from_torch(optimizer, params, module)
+    ours, sched = interop.scheduler_from_torch(scheduler, state)
+    step = jax.jit(lambda grads, state, params: jp.step(tx, grads, state, params))
+    grads = {k: {n: jnp.full(x.shape, 0.3) for n, x in layer.items()} for k, layer in LIKE.items()}
+    for turn in range(6):
+        if turn == 3:  # there and back
+            back = interop.optimizer_to_torch(tx, state, params, module)
+            interop.scheduler_to_torch(ours, sched, back)
+            assert back.state_dict()["state"].keys() == optimizer.state_dict()["state"].keys()
+            module[0].weight.grad = torch.ones(4, 3)
+            optimizer.load_state_dict(back.state_dict())
+            saved = jp.state_dict(tx, state, params)
+            assert saved["param_groups"][0]["resting"] == ["0/kernel"]
+            state = jp.load_state_dict(tx, saved, params)
+            module[0].weight.grad = None
+        if turn == 5:
+            module[0].weight.requires_grad_(True)
+            state = jp.set_hyperparams(state, frozen=False, group=0)
+        for p in module.parameters():
+            p.grad = torch.full_like(p, 0.3) if p.requires_grad else None
+        optimizer.step()
+        scheduler.step()
+        params, state = step(grads, state, params)
+        state, sched = ours.step(state, sched)
+    want = {n: p.detach().numpy() for n, p in module.named_parameters()}
+    mapped = interop.param_map(module, LIKE)
+    leaves = {path: np.asarray(x) for path, x in jp.engine.leaf_paths(params)}
+    for key, got in mapped.to_torch(leaves).items():
+        np.testing.assert_allclose(got, want[key], rtol=1e-6, atol=1e-7)
+    held = optimizer.state_dict()["state"][0]
+    own = interop.optimizer_to_torch(tx, state, params, module).state_dict()["state"][0]
+    assert float(own.get("step", 0)) == float(held.get("step", 0))
+
+
+def test_a_part_that_rests_survives_flaxs_bytes_and_new_groups():
+    params = {"a": jnp.ones(2), "b": jnp.ones(2), "c": jnp.ones(2)}
+    tx = jp.AdamW([{"params": ["a", "b"]}, {"params": "c", "frozen": True}], lr=0.1)
+    _, state = jp.step(tx, params, tx.init(params), params)
+    saved = jp.state_dict(tx, state, params)
+    saved["param_groups"][0]["resting"] = ["b"]
+    state = jp.load_state_dict(tx, saved, params)
+    again = flax.serialization.from_bytes(state, flax.serialization.to_bytes(state))
+    again = pickle.loads(pickle.dumps(again))
+    tx, again = jp.add_param_group(tx, again, params, {"params": "c"})
+    after, again = jp.step(tx, params, again, params)
+    assert [float(x[0]) == 1.0 for x in after.values()] == [False, True, False]
+    assert jp.state_dict(tx, again, params)["param_groups"][0]["resting"] == ["b"]
+    saved["param_groups"][0]["resting"] = ["c"]
+    with pytest.raises(ValueError, match='"c", which rests, is not among its parameters'):
+        jp.load_state_dict(jp.AdamW(saved_groups(saved), lr=0.1), saved, params)
+
+
+def saved_groups(saved):
+    return [
+        {"params": group["param_names"], **({"frozen": True} if group.get("frozen") else {})}
+        for group in saved["param_groups"]
+    ]
 
 
 # ── names ──────────────────────────────────────────────────────────────────────────────────────

@@ -154,12 +154,6 @@ def test_a_state_dict_does_not_say_what_is_frozen():
     assert jp.get_hyperparams(state)[-1] == {"frozen": True}
 
 
-def test_what_is_frozen_with_state_is_refused(pair):
-    pair.module.gain.requires_grad_(False)
-    with pytest.raises(ValueError, match="gain require no gradient, and have optimizer state"):
-        pair.from_torch()
-
-
 def test_a_leaf_that_the_optimizer_has_not_is_frozen(pair):
     params, tx, state = pair.from_torch()
     assert jp.get_hyperparams(state)[-1] == {"frozen": True}

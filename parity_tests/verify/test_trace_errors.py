@@ -1,15 +1,24 @@
 """Traces that cannot be read, or be written, and what is said about it."""
 
+import contextlib
 import json
+import random
 import shutil
 import sys
+import time
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import jaxopt_port as jp
+from jaxopt_port import verify
 from jaxopt_port.verify.record import main, record
 from jaxopt_port.verify.trace import Trace
+from parity_tests.interop.mutants import mutated
 from parity_tests.verify.recorded_runs import CASES, batches, side
 
 
@@ -60,7 +69,7 @@ DAMAGES = {
         edited(version=9, environment={"jaxopt_port": "7.1"}),
         r"has version 9 of the format, and this jaxopt_port reads version 1.*recorded it \(7.1\)",
     ),
-    "lacks a fact": (edited(groups=None), "it lacks groups"),
+    "lacks a fact": (edited(groups=None), "it lacks 'groups'"),
     "incomplete": (edited(complete=False), "4 of 4 steps are whole. allow_partial=True"),
     "missing step": (removed(STEP), "00000002.safetensors or its line in scalars.jsonl is missing"),
     "short step": (cut(STEP, 700), "00000002.safetensors or its line"),
@@ -78,6 +87,105 @@ def test_a_damaged_trace(name, recorded, tmp_path):
     assert Trace.open(tmp_path / "t").steps == 4
     edit(tmp_path / "t")
     with pytest.raises(ValueError, match=message):
+        Trace.open(tmp_path / "t")
+
+
+# ── mutants ────────────────────────────────────────────────────────────────────────────────────
+
+
+def jax_side():
+    """The JAX side of the case: with batch normalisation, whose buffers a trace has."""
+    params = {
+        "0": {"kernel": jnp.zeros((5, 4)), "bias": jnp.zeros(4)},
+        "1": {"scale": jnp.zeros(4), "bias": jnp.zeros(4)},
+        "3": {"kernel": jnp.zeros((4, 3)), "bias": jnp.zeros(3)},
+    }
+
+    def apply(params, batch):
+        x = batch[0] @ params["0"]["kernel"] + params["0"]["bias"]
+        x = (x - x.mean(0)) / jnp.sqrt(x.var(0) + 1e-5) * params["1"]["scale"] + params["1"]["bias"]
+        return jax.nn.relu(x) @ params["3"]["kernel"] + params["3"]["bias"]
+
+    def loss(output, batch):
+        weight = jnp.array([1.0, 2.0, 0.5], output.dtype)[batch[1]]
+        each = optax.softmax_cross_entropy_with_integer_labels(output, batch[1])
+        return (each * weight).sum() / weight.sum()
+
+    return verify.JaxSide(apply=apply, params=params, tx=jp.SGD(lr=0.01), loss=loss)
+
+
+def read(folder):
+    """All that is read of a trace, but for what a comparison makes of it."""
+    trace = Trace.open(folder, allow_partial=True)
+    for step in range(trace.steps):
+        trace.evaluation(step)
+        trace.update(step)
+
+
+def replayed(folder):
+    verify.replay(folder, jax_side(), allow_partial=True)
+
+
+def text_mutated(data, rng):
+    """A value of the JSON (of the first line's) replaced, a key renamed, or a part left out."""
+    lines = [data] if data.startswith(b"{\n") else data.splitlines(keepends=True)
+    record = json.loads(lines[0])
+    places = []
+
+    def walk(value):
+        for key in list(value) if isinstance(value, dict) else range(len(value)):
+            places.append((value, key))
+            if isinstance(value[key], dict | list):
+                walk(value[key])
+
+    walk(record)
+    holder, key = rng.choice(places)
+    others = [None, -1, 2**70, "x", "nan", [], {}, [[]], {"a": []}, 1.5, True, [1] * 9]
+    how = rng.randrange(3)
+    if how == 0:
+        holder[key] = rng.choice(others)
+    elif how == 1 or not isinstance(holder, dict):
+        del holder[key]
+    else:
+        holder[f"{key}_"] = holder.pop(key)
+    return b"".join([json.dumps(record).encode() + b"\n", *lines[1:]])
+
+
+def mutants_of(recorded, count, target):
+    files = sorted(each for each in recorded.rglob("*") if each.is_file())
+    for seed in range(count):
+        rng = random.Random(f"trace {seed}")
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(recorded, target)
+        file = target / rng.choice(files).relative_to(recorded)
+        structured = file.suffix != ".safetensors" and rng.random() < 0.7
+        file.write_bytes((text_mutated if structured else mutated)(file.read_bytes(), rng))
+        yield target
+
+
+def within_bounds(action, mutants):
+    for path in mutants:
+        begun = time.process_time()
+        with contextlib.suppress(ValueError, OSError, ImportError):
+            action(path)
+        assert time.process_time() - begun < 5
+
+
+def test_mutants_are_read_or_refused(recorded, tmp_path):
+    within_bounds(read, mutants_of(recorded, 150, tmp_path / "t"))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("action", [read, replayed], ids=lambda action: action.__name__)
+def test_five_hundred_mutants(action, recorded, tmp_path):
+    within_bounds(action, mutants_of(recorded, 500, tmp_path / "t"))
+
+
+@pytest.mark.parametrize("text", ["[" * 2000, '{"a":' * 2000], ids=["lists", "dicts"])
+def test_deep_nesting(recorded, tmp_path, text):
+    shutil.copytree(recorded, tmp_path / "t")
+    (tmp_path / "t" / "trace.json").write_text(text)
+    with pytest.raises(ValueError, match="damaged"):
         Trace.open(tmp_path / "t")
 
 
@@ -180,6 +288,7 @@ def test_a_file_in_the_place_of_the_trace(tmp_path):
 
 
 CASE = """
+from parity_tests.interop.mutants import mutated
 from parity_tests.verify.recorded_runs import CASES, batches, side
 STEPS = 3
 def torch_side():

@@ -33,6 +33,7 @@ def _groups_to_dict(state: GroupsState) -> dict[str, Any]:
         "clocks": state.table.clocks,
         "of_clocks": state.table.of_clocks,
         "resting": sorted(state.table.resting),
+        "resting_leaves": sorted(state.table.resting_leaves),
     }
     return {**held, "description": json.dumps(described(state)), "table": json.dumps(table)}
 
@@ -67,6 +68,7 @@ def _table(table: Table, saved: str | None) -> Table:
         clocks=tuple(found["clocks"]),
         of_clocks=tuple(found["of_clocks"]),
         resting=frozenset(found["resting"]),
+        resting_leaves=frozenset(found["resting_leaves"]),
     )
 
 

@@ -97,10 +97,10 @@ def _same_options(group: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
     return others.keys() == own.keys() and all(np.array_equal(others[k], own[k]) for k in own)
 
 
-def renamed(optimizer: Mapping[str, Any], prefix: str) -> StateDict:
-    """Return a state dict whose names have lost a prefix, where all of them have it."""
+def renamed(optimizer: Mapping[str, Any], names: Mapping[str, str]) -> StateDict:
+    """Return a state dict whose parameters have other names, where they have any."""
     groups = [
-        {**g, "param_names": [n.removeprefix(prefix) for n in g["param_names"]]}
+        {**g, "param_names": [names.get(n, n) for n in g["param_names"]]}
         if isinstance(g.get("param_names"), list | tuple)
         else g
         for g in optimizer["param_groups"]

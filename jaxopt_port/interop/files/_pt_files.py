@@ -154,8 +154,10 @@ def unwrapped(checkpoint: Checkpoint, source: str) -> Checkpoint:
         averages[key] = {without_inner(n.removeprefix(inner)): x for n, x in own.items()}
     optimizers = {}
     for key, optimizer in checkpoint.optimizers.items():
-        inner = shared_prefix(names_of(optimizer))
-        optimizers[key] = renamed(optimizer, inner)
+        names = list(names_of(optimizer))
+        inner = shared_prefix(names)
+        plain = {name: without_inner(name.removeprefix(inner)) for name in names}
+        optimizers[key] = renamed(optimizer, plain)
     return replace(checkpoint, params=params, averages=averages, optimizers=optimizers)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ...trees import leaf_paths, nearest
 from .._tensors import array_of, dtype_name, import_torch, tensor_of, to_jax
-from .._wrapper_prefixes import HOLDERS, shared_prefix
+from .._wrapper_prefixes import known_names
 from ._jax_leaves import random_paths, state_of
 from ._mapping import matched_without_prefix, refuse_if
 from ._mapping import param_map as make_map
@@ -152,11 +152,11 @@ def _arrays(made: ParamMap, module: Any, strict: bool) -> dict[str, NDArray[Any]
 
 
 def _with_known_names(made: ParamMap, arrays: dict[str, Any]) -> dict[str, Any]:
-    """Return arrays without what a wrapper put before all names, where the map has them so."""
+    """Return arrays by the names that the map has, whatever a wrapper put there."""
     known = {entry.torch_name for entry in made.entries} | set(made.aliases)
-    prefix = "" if known & arrays.keys() else shared_prefix(arrays, HOLDERS)
-    stripped = {name.removeprefix(prefix): array for name, array in arrays.items()}
-    return stripped if stripped.keys() <= known else arrays
+    if known & arrays.keys():
+        return arrays
+    return {name: arrays[given] for given, name in known_names(arrays, known).items()}
 
 
 def _unlike(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...trees import nearest
+from .._wrapper_prefixes import without_inner
 from ._layout import Layout
 
 Rename = Mapping[str, str] | Sequence[tuple[str, str]] | Callable[[str], str | None]
@@ -37,7 +38,7 @@ class Renaming:
         Raises:
             TypeError: the user's function gave neither a path nor None.
         """
-        torch_name = torch_name.removeprefix(self._prefix)
+        torch_name = without_inner(torch_name.removeprefix(self._prefix))
         name: str | None = torch_name
         if self._function is not None:
             name = self._function(torch_name)
@@ -51,7 +52,7 @@ class Renaming:
 
     def of_layer(self, torch_name: str) -> str:
         """Return where a layer without parameters is looked for; a function knows only tensors."""
-        torch_name = torch_name.removeprefix(self._prefix)
+        torch_name = without_inner(torch_name.removeprefix(self._prefix))
         for pattern, replacement in self._rules:
             torch_name = pattern.sub(replacement, torch_name)
         return torch_name.replace(".", "/").strip("/")

@@ -115,8 +115,8 @@ def unwrapped(module: Any) -> Any:
 
 def tensors_given(module: Any) -> Any:
     """Return the parameters of a checkpoint, as `load` returns it; anything else as it is."""
-    is_checkpoint = hasattr(module, "optimizers") and isinstance(module.params, Mapping)
-    return module.params if is_checkpoint else module
+    params = getattr(module, "params", None)  # a module of Lightning's has optimizers, too
+    return params if hasattr(module, "optimizers") and isinstance(params, Mapping) else module
 
 
 def tensors_of(module: Any) -> list[TorchTensor]:

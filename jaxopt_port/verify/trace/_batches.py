@@ -14,11 +14,18 @@ Array = NDArray[Any]
 
 
 def built(structure: Any, tensors: Mapping[str, Array]) -> Any:
-    """Return a batch of stored arrays."""
+    """Return a batch of stored arrays.
+
+    Raises:
+        ValueError: one is missing.
+    """
     if structure is None:
         return None
     if "array" in structure:
-        return tensors[f"batch/{structure['array']}"]
+        place = f"batch/{structure['array']}"
+        if place not in tensors or list(tensors[place].shape) != structure["shape"]:
+            raise ValueError(f"the trace is damaged: a step has no {place} of its shape")
+        return tensors[place]
     if "dict" in structure:
         return {key: built(part, tensors) for key, part in structure["dict"]}
     parts = [built(part, tensors) for part in structure.get("tuple", structure.get("list"))]
@@ -71,7 +78,7 @@ def _array(structure: Mapping[str, Any], given: Any, where: str) -> Array:
             "batches in another order, or of another size?"
         )
     cast = array.astype(np.dtype(structure["dtype"]))
-    if hashlib.sha256(cast.tobytes()).hexdigest() != structure["sha256"]:
+    if hashlib.sha256(cast.tobytes()).hexdigest() != structure.get("sha256"):
         raise ValueError(
             f"{where} has other values than those that were recorded (its SHA-256 differs): are "
             "seed, order and preprocessing of the batches the same?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -12,15 +13,13 @@ from typing import Any
 from ...interop.files import read_tensors
 from ...interop.mapping import TorchTensor
 from ._batches import built, checked
+from ._schema import FACTS, FREE, LINE, STATES, disagreements, faults, misfits
 from ._steps import Array, Evaluation, Update, evaluation_of, update_of
 from ._tensors import tensors_of_trace
 
 FORMAT = "jaxopt_port trace"
 VERSION = 1
 _NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
-_NEEDED = (
-    "dtype", "optimizer", "steps", "groups", "tensors", "layers", "batches", "budget", "complete",
-)  # fmt: skip
 
 
 class Trace:
@@ -134,7 +133,10 @@ class Trace:
     def _read(self, step: int) -> tuple[dict[str, Any], dict[str, Array]]:
         if not 0 <= step < self.steps:
             raise IndexError(f"{self.folder} has steps 0 to {self.steps - 1}, not {step}")
-        return self._lines[step], read_tensors(_step_file(self.folder, step))[0]
+        file, line = _step_file(self.folder, step), self._lines[step]
+        tensors = read_tensors(file)[0]
+        _raise_if(file, misfits(tensors, self.facts["tensors"], line))
+        return line, tensors
 
 
 def _step_file(folder: Path, step: int) -> Path:
@@ -145,23 +147,38 @@ def _facts(folder: Path) -> dict[str, Any]:
     file = folder / "trace.json"
     if not file.is_file():
         raise ValueError(f"{folder} is no trace: a folder with trace.json, as verify.record writes")
-    try:
-        facts = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
+    facts = _parsed(file.read_bytes(), f"{file} is damaged")
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise ValueError(f'{folder} is no trace: trace.json has no "format": "{FORMAT}"')
     if facts.get("version") != VERSION:
-        writer = facts.get("environment", {}).get("jaxopt_port", "unknown")
+        there = facts.get("environment")
+        writer = there.get("jaxopt_port", "unknown") if isinstance(there, dict) else "unknown"
         raise ValueError(
             f"{folder} has version {facts.get('version')} of the format, and this jaxopt_port "
             f"reads version {VERSION}: record it again with its verify/record.py, or replay it "
             f"with the jaxopt_port that recorded it ({writer})"
         )
-    lacking = [name for name in _NEEDED if name not in facts]
-    if lacking:
-        raise ValueError(f"{file} is damaged: it lacks {', '.join(lacking)}")
-    return {name: _floats(value) for name, value in facts.items()}
+    schema = FACTS | {name: inner for name, inner in FREE.items() if name in facts}
+    _raise_if(file, faults(facts, schema, "it"))
+    _raise_if(file, disagreements(facts))
+    return facts
+
+
+def _parsed(text: bytes, trouble: str) -> Any:
+    """Return what is in JSON, with the numbers that JSON has not; names in a batch are as given."""
+    try:
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            return found
+        return {name: x if name == "batch" else _floats(x) for name, x in found.items()}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{trouble}: {error}") from error
+
+
+def _raise_if(file: Path, found: Iterator[str]) -> None:
+    problems = list(itertools.islice(found, 12))
+    if problems:
+        raise ValueError(f"{file} is damaged: {'; '.join(problems)}")
 
 
 def _whole_steps(folder: Path, groups: list[list[str]]) -> Iterator[dict[str, Any]]:
@@ -179,24 +196,25 @@ def _whole_steps(folder: Path, groups: list[list[str]]) -> Iterator[dict[str, An
             if file.stat().st_size != line["bytes"]:
                 return
             last = {name: line[name] for name in ("options", "batch")}
-            yield line
+            options = zip(groups, line["options"], strict=True)
+            yield {**line, "options": [{"params": names, **own} for names, own in options]}
 
 
 def _line(
     scalars: Path, step: int, text: bytes, groups: list[list[str]], last: Mapping[str, Any]
 ) -> dict[str, Any]:
-    try:
-        line = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{scalars} is damaged in line {step + 1}: {error}") from error
+    line = _parsed(text, f"{scalars} is damaged in line {step + 1}")
     if not isinstance(line, dict) or line.get("step") != step or "bytes" not in line:
         raise ValueError(f"{scalars} is damaged: line {step + 1} is not that of step {step}")
-    numbers = ("loss", "loss64", "options", "state", "state64")
-    line = {k: _floats(v) if k in numbers else v for k, v in line.items()}
-    if "options" in line:
-        pairs = zip(groups, line["options"], strict=True)
-        line["options"] = [{"params": names, **options} for names, options in pairs]
-    return {**last, **line}
+    line = {**last, **line}
+    states = {name: STATES for name in ("state", "state64") if name in line}
+    _raise_if(scalars, faults(line, LINE | states, f"line {step + 1}"))
+    if len(line["options"]) != len(groups):
+        raise ValueError(
+            f"{scalars} is damaged: line {step + 1} has {len(line['options'])} groups, and "
+            f"trace.json {len(groups)}"
+        )
+    return line
 
 
 def _floats(value: Any) -> Any:
