@@ -1,12 +1,16 @@
+import importlib.util
 import os
 
 import jax
 import numpy as np
 import pytest
-import torch
 
-# Two workers on two cores, each with torch's and XLA's threads, run ten times slower.
-torch.set_num_threads(1)
+# There is none for some of the environments of `make matrix`.
+if importlib.util.find_spec("torch"):
+    import torch
+
+    # Two workers on two cores, each with torch's and XLA's threads, run ten times slower.
+    torch.set_num_threads(1)
 
 # The arrays of tests are small: without it they would all have plain XLA.
 os.environ.setdefault("JAXOPT_PORT_KERNELS", "on")

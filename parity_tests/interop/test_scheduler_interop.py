@@ -13,9 +13,10 @@ import torch
 import jaxopt_port as jp
 from jaxopt_port import lr_scheduler as lrs
 from jaxopt_port.interop import scheduler_from_torch, scheduler_to_torch
+from parity_tests.oracles.port_scheduler import OPTIONS, PortSide, run
+from parity_tests.oracles.port_scheduler import stepped_state as state_of
 from parity_tests.oracles.scheduled_groups import stepped_optimizer, stepped_state
-from parity_tests.oracles.scheduler import OPTIONS, PortSide, TorchSide, run
-from parity_tests.oracles.scheduler import stepped_state as state_of
+from parity_tests.oracles.scheduler import TorchSide
 from parity_tests.oracles.scheduler_cases import CASES
 
 pytestmark = pytest.mark.slow

@@ -5,7 +5,8 @@ import copy
 import numpy as np
 import pytest
 
-from parity_tests.oracles.scheduler import PortSide, TorchSide, jitted, run, scanned, torch_run
+from parity_tests.oracles.port_scheduler import PortSide, run
+from parity_tests.oracles.scheduler import TorchSide, jitted, scanned, torch_run
 from parity_tests.oracles.scheduler_cases import CASES
 from parity_tests.oracles.tolerances import bound
 
