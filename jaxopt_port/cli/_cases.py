@@ -152,10 +152,6 @@ def _batches(case: Case, steps: int | None) -> tuple[Iterable[Any], int | None]:
 
 
 def _check_targets(html: Path | None, json: Path | None) -> None:
-    if html is not None:
-        from ..verify.report._html import plotly_script
-
-        plotly_script()  # what it needs is known to be there before a long run
     for file in (html, json):
         if file is not None and not file.parent.is_dir():
             raise typer.BadParameter(f"the folder {file.parent} does not exist")
