@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxopt_port.verify.record import main, record
+from jaxopt_port.verify.recorder import main, record
 from jaxopt_port.verify.trace import Trace
 from parity_tests.verify.recorded_runs import CASES, batches, side
 

@@ -24,7 +24,7 @@ _NEEDED = (
 
 
 class Trace:
-    """A trace that `verify.record` wrote. `Trace.open` makes one; it needs no torch.
+    """A trace that `verify.recorder.record` wrote. `Trace.open` makes one; it needs no torch.
 
     Attributes:
         folder: where it is.
@@ -144,7 +144,9 @@ def _step_file(folder: Path, step: int) -> Path:
 def _facts(folder: Path) -> dict[str, Any]:
     file = folder / "trace.json"
     if not file.is_file():
-        raise ValueError(f"{folder} is no trace: a folder with trace.json, as verify.record writes")
+        raise ValueError(
+            f"{folder} is no trace: a folder with trace.json, as jaxopt-port record writes"
+        )
     try:
         facts = json.loads(file.read_bytes())
     except ValueError as error:
@@ -155,7 +157,7 @@ def _facts(folder: Path) -> dict[str, Any]:
         writer = facts.get("environment", {}).get("jaxopt_port", "unknown")
         raise ValueError(
             f"{folder} has version {facts.get('version')} of the format, and this jaxopt_port "
-            f"reads version {VERSION}: record it again with its verify/record.py, or replay it "
+            f"reads version {VERSION}: record it again with its recorder, or replay it "
             f"with the jaxopt_port that recorded it ({writer})"
         )
     lacking = [name for name in _NEEDED if name not in facts]
