@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import traceback
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,7 +66,7 @@ def record(
     Exit code 0: the trace is whole. 2: bad usage.
     """
     with _usage_errors(case):
-        from ..verify import record as recorder
+        from ..verify import recorder
         from ..verify._case import load_case
 
         loaded = load_case(case)
@@ -126,17 +126,20 @@ def new_case(
 
 
 def recorder(
-    file: Annotated[Path, typer.Argument(metavar="FILE.py", help="The file to write.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.pyz", help="The file to write.")],
 ) -> None:
     """Write the recorder as one file, for an environment that has torch alone.
 
-    There, `python FILE.py CASE.py TRACE` does what `jaxopt-port record` does.
+    There, `python FILE.pyz CASE.py TRACE` does what `jaxopt-port record` does.
     """
     if file.exists():
         raise typer.BadParameter(f"{file} is there already; name another file")
     if not file.parent.is_dir():
         raise typer.BadParameter(f"the folder {file.parent} does not exist")
-    shutil.copyfile(Path(__file__).parents[1] / "verify" / "record.py", file)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("__main__.py", "from recorder import main\n\nmain()\n")
+        for part in sorted((Path(__file__).parents[1] / "verify" / "recorder").glob("*.py")):
+            archive.write(part, f"recorder/{part.name}")
     typer.echo(f"Written to {file}. Next, where torch is: python {file} CASE.py run.trace")
 
 
@@ -152,10 +155,6 @@ def _batches(case: Case, steps: int | None) -> tuple[Iterable[Any], int | None]:
 
 
 def _check_targets(html: Path | None, json: Path | None) -> None:
-    if html is not None:
-        from ..verify.report._html import plotly_script
-
-        plotly_script()  # what it needs is known to be there before a long run
     for file in (html, json):
         if file is not None and not file.parent.is_dir():
             raise typer.BadParameter(f"the folder {file.parent} does not exist")

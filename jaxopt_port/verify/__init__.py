@@ -1,6 +1,6 @@
 """The verification harness: finds the first place where a port goes wrong.
 
-`compare` runs torch and JAX side by side; ``verify.record`` writes a trace where there is no JAX,
+`compare` runs torch and JAX side by side; `verify.recorder` writes a trace where there is no JAX,
 and `replay` compares with it where there is no torch. ``verify.recipes`` has the tutorial's LeNet.
 """
 
@@ -23,13 +23,13 @@ from .compare._report import StageResult as StageResult
 from .diagnosis import CAUSES as CAUSES
 
 if TYPE_CHECKING:
-    from .record import TorchSide as TorchSide
+    from .recorder import TorchSide as TorchSide
 
 
 def __getattr__(name: str) -> Any:
     # A class that needs torch to be made.
     if name == "TorchSide":
-        from .record import TorchSide
+        from .recorder import TorchSide
 
         return TorchSide
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

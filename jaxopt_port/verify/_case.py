@@ -52,7 +52,7 @@ class Case:
 
     def made_torch_side(self) -> Any:
         """Return the `TorchSide`, which the case may give as a dict of its arguments."""
-        from .record import TorchSide
+        from .recorder import TorchSide
 
         self.need("torch_side")
         assert self.torch_side is not None
@@ -135,8 +135,8 @@ Both frameworks in two environments instead:
     jaxopt-port replay run.trace {file}      # where JAX is
 
 Import torch in torch_side() and JAX in jax_side() only, and each works without the other. Where
-there is no JAX, `jaxopt-port recorder record.py` has written a recorder that needs torch only:
-python record.py {file} run.trace
+there is no JAX, `jaxopt-port recorder record.pyz` has written a recorder that needs torch only:
+python record.pyz {file} run.trace
 """
 
 import numpy as np

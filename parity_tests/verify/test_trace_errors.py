@@ -16,7 +16,7 @@ import pytest
 
 import jaxopt_port as jp
 from jaxopt_port import verify
-from jaxopt_port.verify.record import main, record
+from jaxopt_port.verify.recorder import main, record
 from jaxopt_port.verify.trace import Trace
 from parity_tests.interop.mutants import mutated
 from parity_tests.verify.recorded_runs import CASES, batches, side

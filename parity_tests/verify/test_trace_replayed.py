@@ -8,7 +8,7 @@ import torch
 
 import jaxopt_port as jp
 from jaxopt_port import verify
-from jaxopt_port.verify.record import record
+from jaxopt_port.verify.recorder import record
 from jaxopt_port.verify.trace import Trace
 from parity_tests.verify.recorded_runs import Case, batches, side, wide
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ._averages import Averages
 from ._context import Context
-from ._distances import FREE, Judgement, Values, near
+from ._distances import FLOAT64, FREE, Judgement, Values, near
 from ._free_run import FreeInFloat64, FreeRun
 from ._jax_run import Stepper
 from ._names import Array, numpy_of
@@ -17,6 +18,8 @@ from ._results import as_array
 
 # A hyperparameter may be kept in float32.
 _FLOAT32 = 1.2e-7
+# What a state is apart by that is made of sums in float32.
+_ROUNDED = 1e-6
 # A schedule in float64 multiplies another way than torch's.
 _FLOAT64 = 1e-9
 
@@ -51,11 +54,11 @@ class AfterStep:
         self._fed = Stepper(side, theirs, wide=False, x64=x64, donates=large)
         self._fed_exact = Stepper(side, theirs, wide=True, x64=True, donates=large)
         params = theirs if side.imports else side.params
+        self._free_torch, self._free_steps, self._large = free_torch, free_steps, large
         self._free: FreeRun | None = None
-        if not large:
-            self._free = FreeRun(side, context.model, params, model_state, wide=False, x64=x64)
-        self._free_torch, self._free_steps = free_torch, free_steps
         self._free_exact: FreeRun | None = None
+        if not large or free_torch is not None:
+            self._free = FreeRun(side, context.model, params, model_state, wide=False, x64=x64)
         if free_torch is not None:
             self._free_exact = FreeRun(
                 side, context.exact, params, model_state, wide=True, x64=True
@@ -65,6 +68,7 @@ class AfterStep:
         self._off = 0.0  # how far a rate is from torch's in this step, as rounding lets it be
         self._slack: dict[str, float] = {}
         self._last: dict[str, Any] = {}
+        self._averages = Averages(context)
         grads = names.by_path(evaluation.grads)
         context.history.begin(names.by_path(checked.params), grads)
 
@@ -85,18 +89,20 @@ class AfterStep:
         groups = {n: i for i, group in enumerate(evaluation.options) for n in group["params"]}
         pairs = zip(names.paths, names.params, strict=True)
         group_of = {p: groups[e.torch_name] for p, e in pairs if e.torch_name in groups}
-        given = evaluation.grads
+        given = evaluation.grads if evaluation.fed is None else evaluation.fed
         tree = names.params_tree(given, own_grads)
         held = names.leaves_of(tree)
         grads = {path: held[path] for path in names.by_path(given)}
         update = self._context.reference.update()
-        self._fed.step(tree, float(evaluation.loss))
-        self._fed_exact.step(tree, float(evaluation.loss))
-        self._off = _FLOAT32 if self._fed_exact.seen.inexact else 0.0
+        for fed in (self._fed, self._fed_exact):
+            fed.step(tree, float(evaluation.loss), update.stepped)
+        rounded = self._fed_exact.seen.inexact or self._fed_exact.rounded
+        self._off = _FLOAT32 if rounded else 0.0
         self._clipping(step, update, grads)
         self._hyperparameters(step, evaluation.options, group_of, checks)
         if update.params64:
             self._updated(step, update, grads, evaluation.options, group_of, checks)
+            self._averages.see(step, update, self._fed, self._fed_exact)
         else:
             self._context.reasons["update"] = "the trace does not hold it"
         self._run_free(step, evaluation, own_batch, update)
@@ -191,7 +197,9 @@ class AfterStep:
         torchs64 = names.by_path(update.params64)
         yours64 = names.leaves_of(self._fed_exact.params)
         clipped = names.by_path(update.clipped64 or update.clipped)
-        context.history.add(grads, clipped, yours64, torchs64, groups, group_of)
+        if update.stepped:
+            own = names.by_path(update.grads) or grads
+            context.history.add(own, clipped, yours64, torchs64, groups, group_of)
         context.results.compared("update", step)
         self._take_slack(torchs64)
         far = [
@@ -207,7 +215,7 @@ class AfterStep:
             narrow = path in torchs and getattr(update, "own_dtype", True)
             theirs = torchs[path] if narrow else torchs64[path].astype(yours[path].dtype)
             held = Values(yours[path], theirs, yours64[path], torchs64[path])
-            diagnosis = context.evidence.update(context.history, path, step)
+            diagnosis = context.evidence.update(context.history, path, step, update.stepped)
             name, start = names.torch_name(path), self._start[path]
             context.see(
                 "update", step, path, name, held, diagnosis,
@@ -255,13 +263,16 @@ class AfterStep:
                 context.see(
                     "state", step, leaf, entry.torch_name, values, diagnosis,
                     in_own_dtype=own, start=np.zeros_like(torchs64),
+                    floor=_ROUNDED if self._fed_exact.rounded else FLOAT64,
                 )  # fmt: skip
 
     def _run_free(self, step: int, evaluation: Any, own_batch: Any, update: Any) -> None:
         context, names = self._context, self._context.names
+        if self._large and step >= self._free_steps:
+            self._free = self._free_exact = self._free_torch = None
         if self._free is None:
             return
-        context.curves.loss_yours.append(self._free.step(context.cast(own_batch)))
+        context.curves.loss_yours.append(self._free.step(context.cast(own_batch), update.stepped))
         if not context.has_wide:
             context.reasons["trajectory"] = "your forward pass is not to be had in float64"
             return
@@ -271,7 +282,7 @@ class AfterStep:
             self._free_steps = 0
             return
         torchs64 = names.by_path(self._free_torch.step(evaluation.batch, evaluation.options))
-        self._free_exact.step(own_batch)
+        self._free_exact.step(own_batch, update.stepped)
         yours64 = names.leaves_of(self._free_exact.stepper.params)
         torchs = names.by_path(update.params)
         yours = names.leaves_of(self._free.stepper.params)
@@ -288,11 +299,12 @@ class AfterStep:
 
     def snapshot(self) -> Any:
         """Return all that a step changes."""
-        return [part.snapshot() for part in self._parts()], dict(self._slack), self._last
+        parts = [part.snapshot() for part in self._parts()]
+        return parts, dict(self._slack), self._last, self._averages.before
 
     def restore(self, snapshot: Any) -> None:
         """Go back to a snapshot."""
-        parts, slack, self._last = snapshot
+        parts, slack, self._last, self._averages.before = snapshot
         self._slack = dict(slack)
         for part, held in zip(self._parts(), parts, strict=True):
             part.restore(held)

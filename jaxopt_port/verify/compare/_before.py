@@ -171,6 +171,8 @@ class BeforeStep:
         largest = max(sizes.values(), default=0.0)
         context.zero = {path for path, size in sizes.items() if 0 < size < ZERO * largest}
         for path, theirs in torchs.items():  # of what is frozen in torch there is none
+            if path in context.apart:
+                continue
             values = Values(yours[path], theirs, yours64[path], torchs64[path])
             diagnosis = context.evidence.gradient(yours64, torchs64, params, path)
             name = names.torch_name(path)

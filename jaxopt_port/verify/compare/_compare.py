@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import platform
@@ -25,12 +26,13 @@ from ._names import Names, numpy_of
 from ._report import Report
 from ._results import skipped
 from ._stages import Stages
+from ._ties import mapped
 
 if TYPE_CHECKING:
-    from ..record import TorchSide
+    from ..recorder import TorchSide
 
 Progress = Callable[[int, int], None]
-_FREE_STEPS = 20
+_FREE_STEPS = (20, 3)  # of small models and of large ones
 _LARGE = 10_000_000
 _PACKAGES = ("jax", "jaxlib", "optax", "flax", "torch", "numpy")
 
@@ -68,7 +70,8 @@ def compare(
         torch_side: module, optimizer, loss, scheduler, clipping; all are left as they were.
         jax_side: the same in JAX; `nnx_side` and `linen_side` make one of a Flax model.
         batches: of each step: a tuple, list or dict of arrays, NumPy's or torch's, given to both
-            sides. Arrays of floating numbers are cast to the dtype of each evaluation.
+            sides. Arrays of floating numbers are cast to the dtype of each evaluation. A
+            `torch.utils.data.DataLoader` is begun again at its end, where there are more steps.
         steps: how many; all batches by default, which must then have a length.
         name: of the case, for the report.
         rename: how leaves are named here: see `interop.param_map`.
@@ -76,9 +79,9 @@ def compare(
         param_map: instead, a map made before.
         every: the first three steps, each ``every``-th and the last are checked in all stages;
             optimizers and learning rates are compared at every step.
-        free_steps: how many steps both sides also train on their own in float64; 20 by default,
-            none of a model of more than 10 million parameters: of such, no snapshots are kept to go
-            back to either, and your side does not train on its own.
+        free_steps: how many steps both sides also train on their own in float64; 20 by default, 3
+            of a model of more than 10 million parameters, of which no snapshots are kept to go back
+            to.
         steps_per_epoch: for the diagnosis of schedules; those of ``scheduler_every`` by default.
         stop: False goes on to the end after a divergence.
         progress: called with the steps done and the number of steps.
@@ -114,33 +117,37 @@ def compare(
         >>> report.first.step, report.first.stage, report.first.cause.name
         (0, 'update', 'number')
     """
-    from ..record import TorchRun
+    from ..recorder import TorchRun, cycled
 
     _check_kinds(torch_side, jax_side)
     _check_state(torch_side, jax_side)
     count = _count(batches, steps, every)
     began = time.perf_counter()
+    batches, per_epoch = cycled(batches)
     first, batches = _peeked(batches)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        made = param_map or make_map(
-            torch_side.module, like_of(jax_side), rename=rename, layouts=layouts,
+        make = functools.partial(
+            make_map, like=like_of(jax_side), rename=rename, layouts=layouts,
             **flax_layers(jax_side, first),
         )  # fmt: skip
+        made, ties = (param_map, []) if param_map else mapped(torch_side.module, make)
     notes = [f"{w.category.__name__}: {w.message}" for w in caught]
     layers = [str(w.message) for w in caught if w.category.__name__ == "LayerDifferenceWarning"]
     names = Names(made, jax_side)
     checks = Checks(every, count)
     reference = TorchRun(torch_side, checks)
     before = reference.snapshot()
-    epoch = steps_per_epoch or max(torch_side.scheduler_every, jax_side.scheduler_every)
+    every_steps = max(torch_side.scheduler_every, jax_side.scheduler_every)
+    epoch = steps_per_epoch or (per_epoch if every_steps == 1 else every_steps)
     large = sum(p.numel() for p in torch_side.module.parameters()) > _LARGE
-    free_steps = (0 if large else _FREE_STEPS) if free_steps is None else free_steps
+    free_steps = _FREE_STEPS[large] if free_steps is None else free_steps
     free = FreeInFloat64(torch_side) if free_steps and jax_side.imports else None
     if large:
         notes.append(
             f"more than {_LARGE // 10**6} million parameters: no snapshots were kept, so that a "
-            "divergence before the optimizer may have begun after the check before it"
+            "divergence before the optimizer may have begun after the check before it; both sides "
+            f"were on their own for {free_steps} steps"
         )
     momenta = {
         layer: part.momentum
@@ -150,6 +157,7 @@ def compare(
     evidence = Evidence(jax_side, names, reference.optimizer_name, epoch, momenta)
     evidence.layers = layers
     context = Context(reference, jax_side, names, evidence)
+    context.see_ties(ties)
     stages = Stages(context, free, free_steps, large)
     if free is None:
         context.reasons["trajectory"] = "not asked for"
@@ -235,7 +243,7 @@ def flax_layers(side: JaxSide, batch: Any) -> dict[str, Any]:
 
 
 def _check_kinds(torch_side: Any, jax_side: Any) -> None:
-    from ..record import TorchSide
+    from ..recorder import TorchSide
 
     if not isinstance(torch_side, TorchSide):
         raise TypeError(f"the first argument must be a TorchSide, got {type(torch_side).__name__}")
@@ -244,7 +252,9 @@ def _check_kinds(torch_side: Any, jax_side: Any) -> None:
 
 
 def _check_state(torch_side: Any, jax_side: JaxSide) -> None:
-    held = torch_side.optimizer.state.values()
+    from ..recorder import listed
+
+    held = [state for one in listed(torch_side.optimizer) for state in one.state.values()]
     if any(float(state.get("step", 1)) > 0 for state in held) and jax_side.state is None:
         raise ValueError(
             "torch's optimizer has taken steps already and yours has not: give the JAX side "

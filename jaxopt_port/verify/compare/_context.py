@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from ._jax_side import JaxSide
 from ._names import Array, Names
 from ._report import Cause, Curves, Divergence
 from ._results import Diagnosis, Results, as_array
+from ._ties import Tie, finding
 
 # What a constant of the model that float32 has rounded may do.
 _ROUNDED = 1e-6
@@ -40,6 +41,8 @@ class Context:
         floor: what its float64 results may differ by, of their largest magnitude.
         reasons: why a stage is not compared, by stage.
         zero: leaves whose gradient is zero but for rounding; an optimizer may make any step of it.
+        apart: leaves that are one tensor in torch, whose gradient is the sum of theirs.
+        lacking: whether torch has tensors that have no leaf.
         notes: what a reader of the report should know.
     """
 
@@ -50,12 +53,15 @@ class Context:
         self.x64 = not self.narrow or bool(jax.enable_x64.value)
         self.model = Model(side, wide=not self.narrow, x64=self.x64)
         self.exact = Model(side, wide=True, x64=True, own=self.dtype)
-        self.results, self.curves, self.history = Results(), Curves(), History()
+        self.results, self.curves = Results(), Curves()
+        self.history = History(reference.accumulation_steps)
         self.has_wide = True
         self.floor, self._said, self.finite = FLOAT64, False, True
         self._habits: set[str] = set()
         self.notes: list[str] = []
         self.zero: set[str] = set()
+        self.apart: set[str] = set()
+        self.lacking = False
         self.reasons: dict[str, str] = {}
 
     def in_float64(self, given: tuple[Any, Any], batch: Any, narrow: Evaluated) -> Evaluated:
@@ -91,6 +97,13 @@ class Context:
                 "a constant in it was rounded to float32, and what was meant is not known: "
                 f"forward, loss and gradients may differ by {_ROUNDED:g} of their largest"
             )
+
+    def see_ties(self, ties: Sequence[Tie]) -> None:
+        """Take in what only one side ties."""
+        for tie in ties:
+            self.results.add(*finding(tie))
+            self.apart |= set(tie.paths) if tie.by_torch else set()
+            self.lacking |= not tie.by_torch
 
     def cast(self, batch: Any) -> Any:
         """Return a batch with its floating numbers in the run's dtype."""

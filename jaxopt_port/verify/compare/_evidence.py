@@ -197,11 +197,20 @@ class Evidence:
 
         return diagnose
 
-    def update(self, history: History, path: str, step: int) -> Diagnosis:
+    def update(self, history: History, path: str, step: int, stepped: bool = True) -> Diagnosis:
         """Of what an optimizer did; it tells of later differences, too."""
+        if not stepped:
+            return lambda: diagnosis.step_too_early(history.every)
         return _OfUpdate(
-            lambda: history.of(path, self._optimizer, step, self._size, self._per_epoch)
+            lambda: history.of(path, self._optimizer, step, self._size, self._per_epoch),
+            history.every,
         )
+
+    def averages(self, values: Any, before: Array | None, params: Array) -> Diagnosis:
+        """Of a running average."""
+        yours, torchs = np.array(values.yours64), np.array(values.torchs64)
+        now = np.array(params, np.float64)
+        return lambda: diagnosis.explain_averages(yours, torchs, now, before)
 
     def state(
         self,
@@ -233,12 +242,18 @@ class Evidence:
 class _OfUpdate:
     """Finds the cause of an update, and those of what differs later though that is allowed for.
 
+    Args:
+        history: gives what is known of the leaf.
+        every: how many batches make one step.
+
     Attributes:
         later: step and cause of each.
     """
 
-    def __init__(self, history: Callable[[], diagnosis.UpdateHistory | None]) -> None:
-        self._history = history
+    def __init__(
+        self, history: Callable[[], diagnosis.UpdateHistory | None], every: int = 1
+    ) -> None:
+        self._history, self._every = history, every
         self.later: list[tuple[int, Cause]] = []
 
     def __call__(self) -> Cause | None:
@@ -246,7 +261,8 @@ class _OfUpdate:
         if found is None:
             return None
         (first, *later) = diagnosis.explain_updates(found) or [(found.first, None)]
-        self.later = [(step, cause) for step, cause in later if cause is not None]
+        every = self._every
+        self.later = [(every * (s + 1) - 1, cause) for s, cause in later if cause is not None]
         return first[1]
 
 

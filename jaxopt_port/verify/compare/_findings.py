@@ -21,16 +21,20 @@ _ANYWHERE = {
     "clipping": ("clipping",),
     "update": ("clipping",),
     "state": ("clipping",),
+    "averages": ("clipping",),
     "trajectory": tuple(STAGES),
 }
 _SAME_LEAF = {
     "hyperparameters": ("hyperparameters",),
     "update": ("hyperparameters", "update"),
     "state": ("hyperparameters", "update", "state"),
+    "averages": ("hyperparameters", "update", "averages"),
     "buffers": ("buffers",),
 }
 # Stages whose leaves may each have a cause of their own.
-_BY_LEAF = ("parameters", "hyperparameters", "update", "state", "buffers", "data")
+_BY_LEAF = ("parameters", "hyperparameters", "update", "state", "averages", "buffers", "data")
+# Causes after which nothing can be compared.
+_LAST = ("not-finite", "not-repeatable")
 _MOST = 24  # leaves that are diagnosed one by one
 _IN_VAIN = 2
 _ALIKE = 2  # of leaves of one kind, so many are asked first
@@ -55,7 +59,7 @@ def findings(context: Context) -> tuple[Divergence, ...]:
             if one.cause is None or key not in said:
                 told.append(one)
             said.add(key)
-        if any(d.cause and d.cause.name in ("not-finite", "not-repeatable") for d in told):
+        if context.lacking or any(d.cause and d.cause.name in _LAST for d in told):
             break  # nothing after it can be compared
     return tuple(sorted(told, key=lambda d: d.step))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,11 +28,11 @@ class FreeRun:
         self.stepper = Stepper(side, params, wide=wide, x64=x64)
         self._model_state = in_float64(model_state) if wide else model_state
 
-    def step(self, batch: Any) -> Any:
+    def step(self, batch: Any, stepped: bool) -> Any:
         """Take a step and return the loss before it, which may not have been calculated yet."""
         done = self._model.evaluate(self.stepper.params, self._model_state, batch)
         self._model_state = done.model_state
-        self.stepper.step(done.grads, done.loss)
+        self.stepper.step(done.grads, done.loss, stepped)
         return done.loss
 
     def snapshot(self) -> Any:
@@ -54,18 +53,14 @@ class FreeInFloat64:
     """
 
     def __init__(self, side: Any) -> None:
-        from ..record import TorchRun, TorchSide, all_float64
+        from ..recorder import TorchRun, TorchSide, all_float64, in_float64
 
-        module, optimizer = copy.deepcopy((side.module, side.optimizer))
-        module.double()
-        for held in optimizer.state.values():
-            for name, value in held.items():
-                if getattr(value, "is_floating_point", bool)():
-                    held[name] = value.double()
+        module, optimizer, _ = in_float64(side.module, side.optimizer)
         self._optimizer = optimizer
         own = TorchSide(
-            module=module, optimizer=optimizer, loss=side.loss, forward=side.forward, clip=side.clip
-        )
+            module=module, optimizer=optimizer, loss=side.loss, forward=side.forward,
+            clip=side.clip, accumulation_steps=side.accumulation_steps,
+        )  # fmt: skip
         self._run = TorchRun(own, lambda step: False)
         self._all_float64 = all_float64
 

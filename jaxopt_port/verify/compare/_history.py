@@ -24,10 +24,12 @@ class History:
     """Elements of gradients and of both sides' parameters, by step.
 
     Args:
+        every: how many batches make one step of the optimizer.
         seed: which elements.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, every: int = 1, seed: int = 0) -> None:
+        self.every = every
         self._rng = np.random.default_rng(seed)
         self._chosen: dict[str, NDArray[np.intp]] = {}
         self._start: dict[str, NDArray[np.float64]] = {}
@@ -85,31 +87,33 @@ class History:
         self._norms.append(_norms(grads, clipped, group))
 
     def truncate(self, steps: int) -> None:
-        """Forget what came after a step, which will be run again."""
+        """Forget what came after so many batches, which will be run again."""
+        steps //= self.every
         for held in (self._grads, self._yours, self._torchs):
             for values in held.values():
                 del values[steps:]
         del self._options[steps:], self._norms[steps:]
 
     def first_difference(self, path: str) -> int | None:
-        """Return the first step after which the sides' parameters differ, if one is held."""
+        """Return the first batch after which the sides' parameters differ, if one is held."""
         pairs = zip(self._yours.get(path, []), self._torchs.get(path, []), strict=True)
         for step, (yours, torchs) in enumerate(pairs):
             if not near(yours, torchs):
-                return step
+                return step * self.every
         return None
 
     def of(
         self, path: str, optimizer: str, first: int, batch_size: int, steps_per_epoch: int
     ) -> UpdateHistory | None:
         """Return what a diagnosis needs of one leaf, or None where it is not held."""
+        first //= self.every
         if path not in self._chosen or first >= self.steps:
             return None
         own = self._group.get(path)
         options = [groups[own] if own is not None else {} for groups in self._options]
         others = [g for i, g in enumerate(self._options[0]) if i != own]
         return UpdateHistory(
-            optimizer=optimizer,
+            optimizer=str(options[0].get("optimizer", optimizer)),
             options=options,
             other_options=others,
             grads=np.array(self._grads[path]),

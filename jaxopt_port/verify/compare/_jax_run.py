@@ -68,12 +68,20 @@ def _evaluator(apply: Any, loss: Any, has_state: bool) -> Callable[..., Any]:
     return evaluate
 
 
-def _updater(tx: Any, step: Any, clip: Any) -> Callable[..., Any]:
+def _updater(
+    tx: Any, step: Any, clip: Any, scaler: Any, accumulation_steps: int
+) -> Callable[..., Any]:
     def update(grads: Any, state: Any, params: Any) -> Any:
         # torch's gradients come in the run's dtype; the float64 optimizer has them in float64.
-        grads = jax.tree.map(lambda g, p: jnp.asarray(g).astype(p.dtype), grads, params)
+        grads = jax.tree.map(
+            lambda g, p: jnp.asarray(g).astype(p.dtype) / accumulation_steps, grads, params
+        )
         clipped = grads if clip is None else clip(grads)
-        params, state = step(tx, clipped, state, params)
+        if scaler is None:
+            params, state = step(tx, clipped, state, params)
+        else:
+            found_inf = ~jnp.all(jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(grads)]))
+            params, state = scaler.step(tx, clipped, state, params, found_inf)
         return params, state, clipped
 
     return update
@@ -212,6 +220,8 @@ class Stepper:
 
     Attributes:
         seen: what its trace has shown, where it is lifted.
+        rounded: whether it has arrays in float32 that are not lifted: those of a wrapper around one
+            of this library's optimizers (`optax.MultiSteps`).
     """
 
     def __init__(
@@ -219,7 +229,7 @@ class Stepper:
     ) -> None:
         self._side, self._x64 = side, x64 or wide
         given = (1, 2) if donates else ()
-        objects = (side.tx, side.step, side.clip)
+        objects = (side.tx, side.step, side.clip, side.scaler, side.accumulation_steps)
         self.seen = Seen()
         self._schedule: Any = None
         if side.scheduler is not None:
@@ -241,21 +251,34 @@ class Stepper:
                 self.state = jax.tree.map(lambda x: widened(x, seen=self.seen), self.state)
             else:
                 self._update = _program("update", _updater, *objects, donates=given)
+            self.rounded = wide and not lifts and any(map(_is_narrow, _foreign(self.state)))
             if wide and side.state is not None:
                 self.state = in_float64(self.state)
             self._schedule_state: Any = None
             if self._schedule is not None:
                 self.state, self._schedule_state = self._schedule.init(self.state)
+            self.averages = None if side.averaged is None else side.averaged.init(self.params)
         self.clipped: Any = None
         self.updated: Any = self.state  # as the last update left it, before the scheduler
         self._steps = 0
 
-    def step(self, grads: Any, loss: Any) -> None:
-        """Take a step, and the scheduler's where it is due."""
+    def step(self, grads: Any, loss: Any, stepped: bool = True) -> None:
+        """Take a step, and the scheduler's and the average's where they are due.
+
+        Args:
+            grads: of the parameters.
+            loss: of the batch.
+            stepped: whether torch's optimizer has, or has added gradients up.
+        """
         with float64(self._x64):
             self.params, self.state, self.clipped = self._update(grads, self.state, self.params)
             self.updated = self.state
+            if not stepped:
+                return
             self._steps += 1
+            if self.averages is not None:
+                update = self._side.averaged.update_parameters
+                self.averages = update(self.averages, self.params)
             if self._schedule is not None and self._steps % self._side.scheduler_every == 0:
                 told = [float(loss)] if self._side.metric else []
                 self.state, self._schedule_state = self._schedule.step(
@@ -264,15 +287,24 @@ class Stepper:
 
     def snapshot(self) -> Any:
         """Return all that a step changes; JAX's arrays stay as they are."""
-        return self.params, self.state, self._schedule_state, self._steps
+        return self.params, self.state, self._schedule_state, self._steps, self.averages
 
     def restore(self, snapshot: Any) -> None:
         """Go back to a snapshot."""
-        self.params, self.state, self._schedule_state, self._steps = snapshot
+        self.params, self.state, self._schedule_state, self._steps, self.averages = snapshot
+
+
+def _is_own(node: Any) -> bool:
+    return type(node).__module__.startswith("jaxopt_port.")
 
 
 def _has_own_state(state: Any) -> bool:
-    def own(node: Any) -> bool:
-        return type(node).__module__.startswith("jaxopt_port.")
+    return any(map(_is_own, jax.tree.leaves(state, is_leaf=_is_own)))
 
-    return any(map(own, jax.tree.leaves(state, is_leaf=own)))
+
+def _foreign(state: Any) -> list[Any]:
+    return [x for x in jax.tree.leaves(state, is_leaf=_is_own) if not _is_own(x)]
+
+
+def _is_narrow(leaf: Any) -> bool:
+    return jnp.result_type(leaf) == jnp.float32 and jnp.ndim(leaf) > 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,10 @@ class JaxSide:
         metric: whether the scheduler is told the loss.
         batch: makes this side's batch of torch's, both trees of NumPy arrays: NHWC of NCHW, say.
         batches: this side's own data pipeline, to be compared with torch's; None takes torch's.
+        accumulation_steps: where your loop divides the loss by so many, and `jp.accumulate_grads`
+            adds the gradients up. `optax.MultiSteps` takes their mean, and needs nothing here.
+        scaler: a `jp.GradScaler`, whose ``step`` then takes the step.
+        averaged: a `jp.swa_utils.AveragedModel`, which is told each step.
         step: ``step(tx, grads, state, params) -> (params, state)``; `jp.step`, which is `tx.update`
             and `optax.apply_updates`, by default.
         imports: False compares ``params`` with torch's, where the user has imported them.
@@ -60,6 +64,9 @@ class JaxSide:
     metric: bool = False
     batch: Callable[[Any], Any] | None = None
     batches: Iterable[Any] | None = None
+    accumulation_steps: int = 1
+    scaler: jp.GradScaler | None = None
+    averaged: Any = None
     step: Callable[..., Any] = jp.step
     imports: bool = True
     like: Any = field(default=None, repr=False)
@@ -79,7 +86,7 @@ class JaxSide:
 def nnx_side(
     model: nnx.Module,
     *,
-    tx: optax.GradientTransformation,
+    tx: optax.GradientTransformation | nnx.Optimizer[Any],
     loss: Callable[[Any, Any], jax.Array],
     forward: Callable[[Any, Any], Any] | None = None,
     wrt: Any = None,
@@ -90,7 +97,8 @@ def nnx_side(
     Args:
         model: the model; it is left as it is. What its forward pass changes (running statistics,
             counts of random streams) is its state.
-        tx: the optimizer.
+        tx: the optimizer; or an ``nnx.Optimizer``, Flax's or `jaxopt_port.flax.Optimizer`, of the
+            model, whose transformation, state and ``wrt`` are taken.
         loss: ``loss(output, batch) -> scalar``.
         forward: ``forward(model, batch) -> output``; ``model(batch[0])`` by default.
         wrt: which variables are trained; ``nnx.Param`` by default.
@@ -108,6 +116,16 @@ def nnx_side(
     """
     from flax import nnx
 
+    from ...flax import Optimizer
+
+    if isinstance(tx, nnx.Optimizer):
+        wrt = tx.wrt if wrt is None else wrt
+        kinds = [nnx.Optimizer, Optimizer, getattr(nnx, "ModelAndOptimizer", nnx.Optimizer)]
+        if "step" not in rest:
+            _refuse_own(tx, "update", kinds)
+        steps, held = int(tx.step[...]), nnx.as_pure(tx.opt_state)
+        rest = {**_optimizer(tx.tx, steps, held, isinstance(tx, Optimizer)), **rest}
+        tx = rest.pop("tx")
     wrt = nnx.Param if wrt is None else wrt
     graph, params, *rest_of = nnx.split(model, wrt, ...)
     (others,) = rest_of
@@ -121,6 +139,33 @@ def nnx_side(
         model_state=nnx.as_pure(others) if changes else None,
         **{"like": model, **rest},
     )
+
+
+def _refuse_own(held: Any, name: str, kinds: Sequence[type]) -> None:
+    """Refuse an object whose step is none of these classes'."""
+    if getattr(type(held), name) not in [getattr(kind, name) for kind in kinds]:
+        raise TypeError(
+            f"{type(held).__name__} has {name} of its own; say what it does by step=, a function "
+            "of (tx, grads, state, params) that returns (params, state)"
+        )
+
+
+def _optimizer(tx: Any, steps: int, state: Any, ours: bool) -> dict[str, Any]:
+    """Return arguments of `JaxSide` for an optimizer within one of Flax's objects.
+
+    Args:
+        tx: its transformation.
+        steps: how many it has taken.
+        state: its state.
+        ours: whether its step is `jp.step`.
+    """
+    step = jp.step if ours else _applied
+    return {"tx": tx, "state": state if steps else None, "step": step}
+
+
+def _applied(tx: Any, grads: Any, state: Any, params: Any) -> Any:
+    updates, state = tx.update(grads, state, params)
+    return optax.apply_updates(params, updates), state
 
 
 # A program is compiled once for each `apply`: models of the same graph share one.
@@ -155,9 +200,9 @@ def _nnx_apply(graph: Any, forward: Any, wrt: Any) -> Callable[..., Any]:
 
 def linen_side(
     module: linen.Module,
-    variables: Mapping[str, Any],
+    variables: Any,
     *,
-    tx: optax.GradientTransformation,
+    tx: optax.GradientTransformation | None = None,
     loss: Callable[[Any, Any], jax.Array],
     forward: Callable[..., Any] | None = None,
     inputs: Sequence[Any] = (),
@@ -167,7 +212,8 @@ def linen_side(
 
     Args:
         module: the module.
-        variables: from ``module.init``; collections besides ``"params"`` are its state.
+        variables: from ``module.init``; collections besides ``"params"`` are its state. Or a
+            ``TrainState``, Flax's or `jaxopt_port.flax.TrainState`, and no ``tx``.
         tx: the optimizer.
         loss: ``loss(output, batch) -> scalar``.
         forward: ``forward(variables, batch)``, which returns what ``module.apply`` does, with
@@ -177,6 +223,7 @@ def linen_side(
 
     Raises:
         ValueError: ``variables`` has no ``"params"``.
+        TypeError: there is no ``tx``, or one beside a ``TrainState``.
 
     Example:
         >>> from flax import linen
@@ -191,6 +238,22 @@ def linen_side(
         >>> sorted(side.params)
         ['bias', 'kernel']
     """
+    from flax.training import train_state
+
+    from ...flax import TrainState
+
+    if hasattr(variables, "apply_gradients"):
+        if tx is not None:
+            raise TypeError("a TrainState has its optimizer: give no tx beside it")
+        made, ours = variables, type(variables).apply_gradients is TrainState.apply_gradients
+        if not ours and "step" not in rest:
+            _refuse_own(made, "apply_gradients", [train_state.TrainState])
+        rest = {**_optimizer(made.tx, int(made.step), made.opt_state, ours), **rest}
+        tx = rest.pop("tx")
+        others = {"batch_stats": made.batch_stats} if hasattr(made, "batch_stats") else {}
+        variables = {"params": made.params, **others}
+    if tx is None:
+        raise TypeError("linen_side() needs tx, or a TrainState that has one")
     if "params" not in variables:
         raise ValueError(
             f'variables has no "params", only {sorted(variables)}; give what module.init returned'

@@ -35,7 +35,7 @@ def replay(
     stop: bool = True,
     progress: Progress | None = None,
 ) -> Report:
-    """Compare the JAX side with a trace of torch's, which `verify.record` wrote; without torch.
+    """Compare the JAX side with a trace of torch's, which `recorder.record` wrote; without torch.
 
     Args:
         trace: its folder.

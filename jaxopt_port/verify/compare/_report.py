@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ STAGES: dict[str, str] = {
     "hyperparameters": "learning rates and the other numbers of the groups",
     "update": "parameters after the optimizer's step, both fed with torch's gradients",
     "state": "optimizer state after that step",
+    "averages": "running averages of the parameters after that step",
     "buffers": "running statistics after the step",
     "trajectory": "parameters of both sides on their own",
 }
@@ -226,7 +226,9 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values; infinities and NaNs are strings."""
-        return {"schema": SCHEMA, "ok": self.ok, **_plain(dataclasses.asdict(self))}
+        from ._json import plain
+
+        return {"schema": SCHEMA, "ok": self.ok, **plain(dataclasses.asdict(self))}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Report:
@@ -235,14 +237,16 @@ class Report:
         Raises:
             ValueError: another schema.
         """
+        from ._json import divergence_of, floats_of, stage_of
+
         if record.get("schema") != SCHEMA:
             raise ValueError(
                 f"the report has schema {record.get('schema')!r}; this version reads {SCHEMA}"
             )
-        values = {f.name: _floats(record.get(f.name, ())) for f in dataclasses.fields(cls)}
-        values["first"] = _divergence(values["first"])
-        values["found"] = tuple(map(_divergence, values["found"]))
-        values["stages"] = {k: _stage(v) for k, v in values["stages"].items()}
+        values = {f.name: floats_of(record.get(f.name, ())) for f in dataclasses.fields(cls)}
+        values["first"] = divergence_of(values["first"])
+        values["found"] = tuple(map(divergence_of, values["found"]))
+        values["stages"] = {k: stage_of(v) for k, v in values["stages"].items()}
         values["curves"] = Curves(**values["curves"])
         return cls(**values)
 
@@ -268,57 +272,3 @@ class Report:
             except BaseException:
                 os.unlink(beside.name)
                 raise
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(v) for key, v in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(v) for v in value]
-    return value
-
-
-_NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
-
-
-def _floats(value: Any) -> Any:
-    if isinstance(value, str):
-        return _NOT_FINITE.get(value, value)
-    if isinstance(value, Mapping):
-        return {key: _floats(v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [_floats(v) for v in value]
-    return value
-
-
-def _stage(record: Any) -> StageResult:
-    leaves = [
-        LeafResult(
-            **{
-                **leaf,
-                "worst": Distance(**leaf["worst"]),
-                "ulps": {int(step): ulps for step, ulps in leaf["ulps"].items()},
-            }
-        )
-        for leaf in record["leaves"]
-    ]
-    return StageResult(**{**record, "leaves": leaves})
-
-
-def _divergence(record: Any) -> Divergence | None:
-    if record is None:
-        return None
-    elements = tuple(Element(**{**e, "index": tuple(e["index"])}) for e in record["elements"])
-    cause = _cause(record["cause"])
-    distance = Distance(**record["distance"])
-    changed = {"elements": elements, "cause": cause, "distance": distance}
-    return Divergence(**{**record, **changed, "leaves": tuple(record["leaves"])})
-
-
-def _cause(record: Any) -> Cause | None:
-    if record is None:
-        return None
-    also = tuple(c for c in map(_cause, record.get("also", ())) if c is not None)
-    return Cause(**{**record, "also": also})

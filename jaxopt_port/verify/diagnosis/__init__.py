@@ -4,6 +4,8 @@ from ._arrays import explain_buffers as explain_buffers
 from ._arrays import explain_gradient as explain_gradient
 from ._arrays import explain_output as explain_output
 from ._arrays import explain_parameters as explain_parameters
+from ._averages import explain_averages as explain_averages
+from ._averages import step_too_early as step_too_early
 from ._causes import CAUSES as CAUSES
 from ._clipping import explain_clipping as explain_clipping
 from ._data import explain_data as explain_data

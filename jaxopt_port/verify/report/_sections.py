@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from html import escape
 
 from ..compare._report import STAGES, Distance, Divergence, LeafResult, Report, StageResult
-from ._figures import MOST_LEAVES, thinned_curves
+from ._svg import LEVELS, MOST_GROUPS, MOST_LEAVES, curves, heat_map
 from ._wording import (
     by_severity,
     exact,
@@ -20,8 +20,8 @@ from ._wording import (
     worst_leaf,
 )
 
-# (shown, what sorts: a number, or None where the text does)
-_Cell = tuple[str, float | None]
+# What is shown, and whether it is a figure.
+_Cell = tuple[str, bool]
 
 _DISTANCES = ("ulps max", "99%", "mean", "relative", "absolute", "bound")
 _STAGE_COLUMNS = ("stage", "verdict", "leaves", "steps", "worst leaf", *_DISTANCES)
@@ -115,10 +115,10 @@ def _elements(first: Divergence) -> str:
         return ""
     rows: list[list[_Cell]] = [
         [
-            (f"[{', '.join(map(str, e.index))}]", None),
-            (exact(e.torch), e.torch),
-            (exact(e.yours), e.yours),
-            (number(e.yours - e.torch), abs(e.yours - e.torch)),
+            (f"[{', '.join(map(str, e.index))}]", False),
+            (exact(e.torch), True),
+            (exact(e.yours), True),
+            (number(e.yours - e.torch), True),
         ]
         for e in first.elements
     ]
@@ -127,21 +127,35 @@ def _elements(first: Divergence) -> str:
 
 
 def _curves(report: Report) -> str:
-    curves = report.curves
-    every = thinned_curves(curves)
-    said = f'<p class="note">Every {every}th step is drawn.</p>' if every > 1 else ""
-    parts = []
-    if curves.loss_torch or curves.loss_yours:
+    held, parts = report.curves, []
+    drawn = curves([("torch", held.loss_torch), ("yours", held.loss_yours)], "Loss, by step")
+    if drawn:
         broken = "".join(
             _first_not_finite(side, values)
-            for side, values in (("torch", curves.loss_torch), ("yours", curves.loss_yours))
+            for side, values in (("torch", held.loss_torch), ("yours", held.loss_yours))
         )
-        parts.append(_section("loss", "Loss", f"{_plot('loss-plot', 'Loss')}{broken}{said}"))
-    if any(curves.lr_torch):
-        parts.append(
-            _section("lr", "Learning rate", _plot("lr-plot", "Learning rate, by group") + said)
-        )
-    return f'<div class="curves">{"".join(parts)}</div>' if parts else ""
+        parts.append(_section("loss", "Loss", f"{drawn}{_KEY}{broken}"))
+    lines = [
+        (f"{side} g{group % 4}", values)
+        for side, groups in (("torch", held.lr_torch), ("yours", held.lr_yours))
+        for group, values in enumerate(groups[:MOST_GROUPS])
+    ]
+    drawn = curves(lines, "Learning rates, by step", zero=True)
+    if drawn:
+        more = len(held.lr_torch) - MOST_GROUPS
+        said = f'<p class="note">{more} more groups are not drawn.</p>' if more > 0 else ""
+        parts.append(_section("lr", "Learning rate, by group", f"{drawn}{_KEY}{said}"))
+    return "".join(parts)
+
+
+def _key(kind: str, words: str) -> str:
+    shape = '<path d="M0 0h16v16h-16z"' if kind.startswith("u") else '<circle cx="8" cy="8"'
+    return f'<svg viewBox="0 0 16 16" aria-hidden="true">{shape} class="{kind}"/></svg> {words}'
+
+
+_KEY = (
+    f'<p class="note key">{_key("torch", "torch, the broad line")} · {_key("yours", "yours")}</p>'
+)
 
 
 def _first_not_finite(side: str, values: list[float]) -> str:
@@ -154,37 +168,34 @@ def _first_not_finite(side: str, values: list[float]) -> str:
     return ""
 
 
-def _plot(name: str, label: str) -> str:
-    return f'<div class="plot" id="{name}" role="img" aria-label="{label}, torch and yours"></div>'
-
-
 def _maps(report: Report) -> str:
-    stages = [
-        name
-        for name in STAGES
-        if (s := report.stages.get(name)) and any(leaf.ulps for leaf in s.leaves)
-    ]
-    if not stages:
+    first, parts = report.first, []
+    for name in STAGES:
+        stage = report.stages.get(name)
+        if stage is None or not any(leaf.ulps for leaf in stage.leaves):
+            continue
+        here = first is not None and first.stage == name
+        drawn, said = heat_map(stage, first.step if first is not None and here else None)
+        parts.append(
+            f"<details{' open' if here else ''}><summary><b>{name}</b>{_marked(stage)}</summary>"
+            f'{drawn}<p class="note">{said}</p></details>'
+        )
+    if not parts:
         return ""
-    chosen = report.first.stage if report.first else ""
-    if chosen not in stages:
-        chosen = "update" if "update" in stages else stages[0]
-    options = "".join(
-        f'<option value="{name}"{" selected" if name == chosen else ""}>{name}'
-        f"{'' if report.stages[name].ok else ' ✗'}</option>"
-        for name in stages
-    )
+    bounds = [f"up to {number(bound)}" for bound in LEVELS[1:]]
+    words = ["0", *bounds, "more", "NaN or infinity on one side only"]
+    key = " · ".join(_key(f"u{level}", text) for level, text in enumerate(words))
     body = (
-        '<p class="controls"><label for="stage">Stage</label> '
-        f'<select id="stage">{options}</select></p>'
-        '<div class="plot" id="map-plot" role="img" '
-        'aria-label="Units in the last place, by leaf and step"></div>'
-        '<p class="note">Units in the last place of the run\'s dtype, the largest of each leaf. '
-        "✗ marks a leaf that differs by more than rounding, the dashed line the first such step. "
-        '<span class="infinite">■</span> is NaN or infinity on one side only. '
-        '<span id="map-caption"></span></p>'
+        '<p class="note key">Units in the last place of the run\'s dtype, the largest of each '
+        f"leaf: {key}. ✗ marks a leaf that differs by more than rounding, the dashed line the "
+        f"first such step.</p>{''.join(parts)}"
     )
     return _section("map", "Every leaf, every step", body)
+
+
+def _marked(stage: StageResult) -> str:
+    verdict = stage_verdict(stage)
+    return f' <span class="{verdict}">{verdict}</span>'
 
 
 def _stages(report: Report) -> str:
@@ -202,13 +213,12 @@ def _stages(report: Report) -> str:
 
 
 def _stage_row(stage: StageResult, worst: LeafResult) -> list[_Cell]:
-    order = float(list(STAGES).index(stage.stage))
     return [
-        (stage.stage, order),
-        (stage_verdict(stage), None),
-        (str(len(stage.leaves)), len(stage.leaves)),
-        (str(stage.steps), stage.steps),
-        (worst.leaf, None),
+        (stage.stage, False),
+        (stage_verdict(stage), False),
+        (str(len(stage.leaves)), True),
+        (str(stage.steps), True),
+        (worst.leaf, False),
         *_distance_cells(worst),
     ]
 
@@ -217,21 +227,20 @@ def _leaf_table(stage: StageResult) -> str:
     shown = by_severity(stage.leaves)[:MOST_LEAVES]
     rows: list[list[_Cell]] = [
         [
-            (leaf.leaf, None),
-            (leaf.torch_name, None),
-            ("same" if leaf.ok else "differs", None),
+            (leaf.leaf, False),
+            (leaf.torch_name, False),
+            ("same" if leaf.ok else "differs", False),
             *_distance_cells(leaf),
-            (str(leaf.worst_step), leaf.worst_step),
+            (str(leaf.worst_step), True),
         ]
         for leaf in shown
     ]
     count = f"{len(stage.leaves)} {'leaf' if len(stage.leaves) == 1 else 'leaves'}"
     if len(shown) < len(stage.leaves):
         count += f", the worst {len(shown)} shown"
-    verdict = stage_verdict(stage)
     return (
-        f"<details{'' if stage.ok else ' open'}><summary><b>{escape(stage.stage)}</b> "
-        f'<span class="{verdict}">{verdict}</span> <span class="note">'
+        f"<details{'' if stage.ok else ' open'}><summary><b>{escape(stage.stage)}</b>"
+        f'{_marked(stage)} <span class="note">'
         f"{escape(STAGES[stage.stage])} · {count} · {steps(stage.steps)}</span></summary>"
         f"{_table(f'{stage.stage}, leaf by leaf', _LEAF_COLUMNS, rows)}</details>"
     )
@@ -240,7 +249,7 @@ def _leaf_table(stage: StageResult) -> str:
 def _distance_cells(leaf: LeafResult) -> list[_Cell]:
     d = leaf.worst
     figures = (d.ulps_max, d.ulps_p99, d.ulps_mean, d.relative, d.absolute, leaf.bound)
-    return [(number(figure), figure) for figure in figures]
+    return [(number(figure), True) for figure in figures]
 
 
 def _notes(report: Report) -> str:
@@ -267,12 +276,12 @@ def _list(items: Iterable[str]) -> str:
 
 
 def _table(caption: str, columns: tuple[str, ...], rows: list[list[_Cell]]) -> str:
-    numeric = [bool(rows) and rows[0][i][1] is not None and i > 0 for i in range(len(columns))]
+    numeric = [figure for _, figure in rows[0]] if rows else [False] * len(columns)
     head = "".join(
-        f'<th scope="col"{_numeric(n)}><button type="button">{column}</button></th>'
+        f'<th scope="col"{_numeric(n)}>{column}</th>'
         for column, n in zip(columns, numeric, strict=True)
     )
-    body = "".join("<tr>" + "".join(map(_cell, row, numeric)) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
     return (
         f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(caption)}"><table>'
         f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>"
@@ -280,23 +289,14 @@ def _table(caption: str, columns: tuple[str, ...], rows: list[list[_Cell]]) -> s
     )
 
 
-def _cell(cell: _Cell, numeric: bool) -> str:
-    text, value = cell
-    sorts = "" if value is None else f' data-value="{_javascript(value)}"'
+def _cell(cell: _Cell) -> str:
+    text, figure = cell
     verdict = f' class="{text}"' if text in ("same", "differs") else ""
-    return f"<td{_numeric(numeric) or verdict}{sorts}>{escape(text)}</td>"
+    return f"<td{_numeric(figure) or verdict}>{escape(text)}</td>"
 
 
-def _numeric(numeric: bool) -> str:
-    return ' class="number"' if numeric else ""
-
-
-def _javascript(value: float) -> str:
-    if math.isnan(value):
-        return "NaN"
-    if math.isinf(value):
-        return "Infinity" if value > 0 else "-Infinity"
-    return repr(value)
+def _numeric(figure: bool) -> str:
+    return ' class="n"' if figure else ""
 
 
 def _breaking(path: str) -> str:

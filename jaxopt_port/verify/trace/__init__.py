@@ -1,4 +1,4 @@
-"""Reads what `verify.record` wrote, without torch."""
+"""Reads what `verify.recorder.record` wrote, without torch."""
 
 from ._reference import TraceReference as TraceReference
 from ._trace import Trace as Trace

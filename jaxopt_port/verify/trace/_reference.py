@@ -9,7 +9,7 @@ from ._trace import Trace
 
 
 class TraceReference:
-    """Gives the steps of a trace one by one, as `verify.record.TorchRun` gives those of torch.
+    """Gives the steps of a trace one by one, as `verify.recorder.TorchRun` gives those of torch.
 
     Args:
         trace: what was recorded.
@@ -18,6 +18,7 @@ class TraceReference:
         names: of the parameters, tied ones once.
         optimizer_name: torch's class.
         dtype: of the run.
+        accumulation_steps: how many batches make one step of the optimizer.
     """
 
     def __init__(self, trace: Trace) -> None:
@@ -25,6 +26,7 @@ class TraceReference:
         self.names = trace.names
         self.optimizer_name = trace.optimizer_name
         self.dtype = trace.dtype
+        self.accumulation_steps: int = trace.facts.get("accumulation_steps", 1)
 
     def evaluate(self, batch: Any = None) -> Evaluation:
         """Return the next step before the optimizer made it.

@@ -1,9 +1,9 @@
-"""What a trace holds of a step; the names are those of ``verify.record``, which needs torch."""
+"""What a trace holds of a step; the names are those of `verify.recorder`, which needs torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ Array = NDArray[Any]
 
 @dataclass
 class Checked:
-    """See ``verify.record.Checked``."""
+    """See ``verify.recorder.Checked``."""
 
     params: dict[str, Array]
     buffers: dict[str, Array]
@@ -28,7 +28,7 @@ class Checked:
 
 @dataclass
 class Evaluation:
-    """See ``verify.record.Evaluation``."""
+    """See ``verify.recorder.Evaluation``."""
 
     step: int
     batch: Any
@@ -36,11 +36,12 @@ class Evaluation:
     grads: dict[str, Array]
     options: list[dict[str, Any]]
     checked: Checked | None
+    fed: dict[str, Array] | None = None
 
 
 @dataclass
 class Update:
-    """See ``verify.record.Update``; empty where the trace holds none.
+    """See ``verify.recorder.Update``; empty where the trace holds none.
 
     Attributes:
         own_dtype: whether ``params`` were recorded; otherwise they are ``params64``, rounded.
@@ -52,6 +53,10 @@ class Update:
     state: dict[str, dict[str, Any]]
     params64: dict[str, Array]
     state64: dict[str, dict[str, Any]]
+    stepped: bool = True
+    grads: dict[str, Array] = field(default_factory=dict)
+    averages: dict[str, Array] = field(default_factory=dict)
+    averages64: dict[str, Array] = field(default_factory=dict)
     own_dtype: bool = True
 
 
@@ -76,7 +81,8 @@ def evaluation_of(line: Mapping[str, Any], tensors: Mapping[str, Array], batch: 
             buffers_after64=_under(tensors, "checked64/buffer_after/"),
         )
     grads, options = _under(tensors, "grad/"), [_options(group) for group in line["options"]]
-    return Evaluation(line["step"], batch, line["loss"], grads, options, checked)
+    fed = _under(tensors, "fed/") or None
+    return Evaluation(line["step"], batch, line["loss"], grads, options, checked, fed)
 
 
 def update_of(
@@ -101,6 +107,10 @@ def update_of(
         params64=params64,
         state64=_states(line.get("state64", {}), _under(tensors, "state64/")),
         own_dtype=recorded,
+        stepped=line.get("stepped", True),
+        grads=_under(tensors, "given/"),
+        averages=_under(tensors, "average/"),
+        averages64=_under(tensors, "average64/"),
     )
 
 

@@ -23,7 +23,7 @@ _NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
 class Trace:
-    """A trace that `verify.record` wrote. `Trace.open` makes one; it needs no torch.
+    """A trace that `verify.recorder.record` wrote. `Trace.open` makes one; it needs no torch.
 
     Attributes:
         folder: where it is.
@@ -146,7 +146,9 @@ def _step_file(folder: Path, step: int) -> Path:
 def _facts(folder: Path) -> dict[str, Any]:
     file = folder / "trace.json"
     if not file.is_file():
-        raise ValueError(f"{folder} is no trace: a folder with trace.json, as verify.record writes")
+        raise ValueError(
+            f"{folder} is no trace: a folder with trace.json, as jaxopt-port record writes"
+        )
     facts = _parsed(file.read_bytes(), f"{file} is damaged")
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise ValueError(f'{folder} is no trace: trace.json has no "format": "{FORMAT}"')
@@ -155,7 +157,7 @@ def _facts(folder: Path) -> dict[str, Any]:
         writer = there.get("jaxopt_port", "unknown") if isinstance(there, dict) else "unknown"
         raise ValueError(
             f"{folder} has version {facts.get('version')} of the format, and this jaxopt_port "
-            f"reads version {VERSION}: record it again with its verify/record.py, or replay it "
+            f"reads version {VERSION}: record it again with its recorder, or replay it "
             f"with the jaxopt_port that recorded it ({writer})"
         )
     schema = FACTS | {name: inner for name, inner in FREE.items() if name in facts}

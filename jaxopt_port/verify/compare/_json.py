@@ -1,0 +1,63 @@
+"""A report as JSON values, and back: infinities and NaNs are texts there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ._report import Cause, Distance, Divergence, Element, LeafResult, StageResult
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(v) for key, v in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(v) for v in value]
+    return value
+
+
+_NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+
+
+def floats_of(value: Any) -> Any:
+    if isinstance(value, str):
+        return _NOT_FINITE.get(value, value)
+    if isinstance(value, Mapping):
+        return {key: floats_of(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [floats_of(v) for v in value]
+    return value
+
+
+def stage_of(record: Any) -> StageResult:
+    leaves = [
+        LeafResult(
+            **{
+                **leaf,
+                "worst": Distance(**leaf["worst"]),
+                "ulps": {int(step): ulps for step, ulps in leaf["ulps"].items()},
+            }
+        )
+        for leaf in record["leaves"]
+    ]
+    return StageResult(**{**record, "leaves": leaves})
+
+
+def divergence_of(record: Any) -> Divergence | None:
+    if record is None:
+        return None
+    elements = tuple(Element(**{**e, "index": tuple(e["index"])}) for e in record["elements"])
+    cause = _cause(record["cause"])
+    distance = Distance(**record["distance"])
+    changed = {"elements": elements, "cause": cause, "distance": distance}
+    return Divergence(**{**record, **changed, "leaves": tuple(record["leaves"])})
+
+
+def _cause(record: Any) -> Cause | None:
+    if record is None:
+        return None
+    also = tuple(c for c in map(_cause, record.get("also", ())) if c is not None)
+    return Cause(**{**record, "also": also})

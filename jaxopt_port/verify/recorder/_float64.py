@@ -1,0 +1,108 @@
+"""torch's side in float64, whatever its code has fixed."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from ._together import listed, together
+
+_NARROW = (torch.float32, torch.float16, torch.bfloat16)
+
+_CASTS = (torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16)
+
+# Numbers that torch's optimizers keep in float32 whatever the parameters are.
+_SCALARS = ("step", "eta", "mu", "mu_product")
+
+
+def widened(value: torch.Tensor, copies: bool = False) -> torch.Tensor:
+    return value.to(torch.float64, copy=copies) if value.is_floating_point() else value
+
+
+class _Float64Mode(TorchFunctionMode):
+    """Turns casts to narrower dtypes, and constants of such, into float64."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        function = torch.Tensor.double if func in _CASTS else func
+        in_place = name.endswith("_") and not name.endswith("__")
+        if in_place or name.startswith(("__get__", "__set", "__i")):  # of that very tensor
+            return function(*args, **(kwargs or {}))
+
+        def wide(value: Any) -> Any:
+            if isinstance(value, torch.Tensor):
+                constant = value.dtype in _NARROW and not value.requires_grad
+                return value.double() if constant else value
+            if type(value) in (tuple, list):
+                return type(value)(map(wide, value))
+            narrow = isinstance(value, torch.dtype) and value in _NARROW
+            return torch.float64 if narrow else value
+
+        return function(*map(wide, args), **{k: wide(v) for k, v in (kwargs or {}).items()})
+
+
+class Through(TorchFunctionMode):
+    """Makes each call of a torch function through another."""
+
+    def __init__(self, calls: Callable[..., Any]) -> None:
+        super().__init__()
+        self._calls = calls
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self._calls(func, args, kwargs or {})
+
+
+@contextlib.contextmanager
+def all_float64() -> Iterator[None]:
+    """Turn what torch makes into float64: tensors, constants, casts."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with _Float64Mode():
+            yield
+    except (RuntimeError, TypeError, ValueError) as error:
+        error.add_note(
+            "This came up as the step was evaluated again in float64. forward and loss must use "
+            "the module, the output and the batch that they are given."
+        )
+        raise
+    finally:
+        torch.set_default_dtype(before)
+
+
+def in_float64(
+    module: torch.nn.Module, optimizer: Any, averaged: Any = None
+) -> tuple[torch.nn.Module, Any, Any]:
+    """Return copies in float64 of a module, its optimizers and the average of it."""
+    memo: dict[int, Any] = {}
+    module64, averaged64 = copy.deepcopy((module, averaged), memo)
+    copies = []
+    for one in listed(optimizer):
+        copies.append(copy.deepcopy(one, memo))
+        # torch copies state and groups only. `step` is there where a scheduler put it.
+        for name in vars(one).keys() - vars(copies[-1]).keys() - {"step"}:
+            memo[id(one)] = copies[-1]
+            setattr(copies[-1], name, copy.deepcopy(getattr(one, name), memo))
+    optimizer64 = together(copies)
+    module64.double()
+    if averaged64 is not None:
+        averaged64.double()
+    for state in optimizer64.state.values():
+        for key, value in state.items():
+            if isinstance(value, torch.Tensor) and not (key in _SCALARS and value.ndim == 0):
+                state[key] = widened(value)
+    return module64, optimizer64, averaged64
+
+
+def follow(optimizer64: Any, optimizer: Any) -> None:
+    """Give an optimizer in float64 the options of the run's own."""
+    for group64, group in zip(optimizer64.param_groups, optimizer.param_groups, strict=True):
+        for key, value in group.items():
+            if key != "params":
+                tensor = isinstance(value, torch.Tensor)
+                group64[key] = widened(value, copies=True) if tensor else copy.deepcopy(value)

@@ -1,0 +1,322 @@
+"""Trains with torch, and beside it an optimizer in float64."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from ._batches import cast_batch, flattened, mapped
+from ._float64 import Through, all_float64, follow, in_float64, widened
+from ._forward import added64, backward, losses_of, output_of, refuse_randomness
+from ._held import (
+    all_finite,
+    copied,
+    copied_optimizer,
+    floating,
+    grads_of,
+    parameters_of,
+    random_state,
+    restore_optimizer,
+    set_random_state,
+    state_of,
+    values_of,
+    window_of,
+)
+from ._side import TorchSide, refuse
+from ._steps import Checked, Evaluation, Update
+from ._together import listed, options_of, together
+
+
+class TorchRun:
+    """Trains with torch, step by step, and beside it an optimizer in float64.
+
+    It works on the objects of the side in place; `snapshot` and `restore` bring them back. What it
+    returns are CPU tensors, which hold until the next call.
+
+    Args:
+        side: what is trained.
+        check: whether a step, counted from 0, is one at which everything is evaluated.
+
+    Attributes:
+        names: of the parameters, in the order of ``named_parameters()``, tied ones once.
+        optimizer_name: the class, ``"Adam"``.
+        dtype: of the first floating parameter, ``"float32"``.
+        accumulation_steps: the side's.
+
+    Raises:
+        TypeError: the optimizer needs a closure.
+        ValueError: a parameter is NaN or infinite, the optimizer has parameters that are not the
+            module's, or the scheduler is another optimizer's.
+    """
+
+    def __init__(self, side: TorchSide, check: Callable[[int], bool]) -> None:
+        refuse(side)
+        self._side, self._check = side, check
+        self._params = dict(side.module.named_parameters())
+        self._name_of = {id(p): name for name, p in self._params.items()}
+        self.names = tuple(self._params)
+        self._optimizer = together(side.optimizer)
+        self._schedulers = listed(side.scheduler)
+        self._kinds = [type(one).__name__ for one in listed(side.optimizer)]
+        self.optimizer_name = " and ".join(dict.fromkeys(self._kinds))
+        main = next(p for p in self._params.values() if p.is_floating_point())
+        self._main, self._device = main.dtype, main.device
+        self.dtype = str(main.dtype).removeprefix("torch.")
+        self._step, self._loss, self._waiting, self._fresh = 0, 0.0, False, True
+        self.accumulation_steps = side.accumulation_steps
+        self._window64: dict[str, torch.Tensor] = {}
+        self._plain = side.accumulation_steps == 1 and side.scaler is None
+        self._given_grads = {n: p.grad for n, p in self._params.items() if p.grad is not None}
+        self._clear_grads()
+        copies = in_float64(side.module, side.optimizer, side.averaged)
+        self._module64, self._optimizer64, averaged64 = copies
+        self._averaged = (side.averaged, averaged64)
+        self._params64 = dict(self._module64.named_parameters())
+        self._put_grads(self._given_grads)
+
+    def evaluate(self, batch: Any) -> Evaluation:
+        """Return loss and gradients of a batch.
+
+        Args:
+            batch: NumPy arrays or tensors in nested tuples, lists and dicts.
+
+        Raises:
+            TypeError: the batch or the output has something else; the loss is no tensor.
+            ValueError: the loss is no scalar or does not depend on the parameters, the forward
+                pass differs from one call to the next, or a gradient is sparse.
+        """
+        if self._waiting:
+            raise RuntimeError("evaluate() was called twice; update() comes between two calls")
+        given = cast_batch(batch, self._main, self._device, "the batch")
+        if self._fresh:
+            refuse_randomness(self._side, given)
+        before = {n: b.detach().clone() for n, b in self._side.module.named_buffers()}
+        checking = bool(self._check(self._step))
+        held = {n: p.detach().clone().cpu() for n, p in self._params.items()} if checking else {}
+        output, loss = losses_of(self._side, self._side.module, given)
+        window = self._window()
+        self._clear_grads()
+        grads, fed = backward(self._side, self._params, window, loss)
+        if not self._plain:
+            self._window64 = added64(self._window64, fed or grads, self._side.accumulation_steps)
+        checked = None
+        if checking:
+            drawn = random_state()
+            exact = self._evaluate64(given, before, grads)
+            set_random_state(drawn)
+            after = floating(self._side.module.named_buffers())
+            flat = [x.detach().cpu() for x in flattened(output)]
+            buffers = {n: b.cpu() for n, b in before.items() if b.is_floating_point()}
+            checked = Checked(held, buffers, flat, after, *exact)
+        self._loss, self._waiting, self._fresh = float(loss.detach()), True, False
+        shown = mapped(lambda x: x.cpu(), given)
+        return Evaluation(
+            self._step,
+            shown,
+            self._loss,
+            grads,
+            options_of(self._side.optimizer, self._name_of),
+            checked,
+            fed,
+        )
+
+    def update(self) -> Update:
+        """Clip, let the optimizer and the scheduler step, and return what they left."""
+        if not self._waiting:
+            raise RuntimeError("update() was called without a gradient; call evaluate() first")
+        side, self._step, self._waiting = self._side, self._step + 1, False
+        clipped, clipped64, given = (dict[str, Any]() for _ in range(3))
+        stepped = self._step % side.accumulation_steps == 0
+        if stepped:
+            if side.scaler is not None:
+                for optimizer in listed(side.optimizer):
+                    side.scaler.unscale_(optimizer)
+            given, self._window64 = self._window64, {}
+            clipped64 = self._update64(given)
+            if side.clip is not None:
+                side.clip(list(self._params.values()))
+                clipped = grads_of(self._params)
+            self._take_step()
+        return Update(
+            clipped,
+            clipped64,
+            parameters_of(side.module),
+            state_of(self._optimizer, self._params),
+            parameters_of(self._module64),
+            state_of(self._optimizer64, self._params64),
+            stepped,
+            given,
+            *(parameters_of(averaged) for averaged in self._averaged),
+        )
+
+    def _take_step(self) -> None:
+        side, scaler = self._side, self._side.scaler
+        for one in listed(side.optimizer):
+            one.step() if scaler is None else scaler.step(one)
+        if scaler is not None:
+            scaler.update()
+        if side.averaged is not None:
+            side.averaged.update_parameters(side.module)
+            self._averaged[1].update_parameters(self._module64)
+        if self._step // side.accumulation_steps % side.scheduler_every == 0:
+            with warnings.catch_warnings():
+                # Of torch's own making: SequentialLR calls its parts so.
+                warnings.filterwarnings("ignore", message="The epoch parameter in")
+                for scheduler in self._schedulers:
+                    scheduler.step(*([self._loss] if side.metric else []))
+
+    def _window(self) -> dict[str, torch.Tensor]:
+        return window_of(self._side, self._params, self._step)
+
+    def forward64(
+        self, checked: Checked, batch: Any, calls: Callable[..., Any], flat: bool = True
+    ) -> Any:
+        """Return the output in float64 from the parameters of a step that was checked.
+
+        Args:
+            checked: of that step.
+            batch: of its evaluation, or a part of it.
+            calls: ``calls(function, args, kwargs)`` makes each call of a torch function.
+            flat: whether it is returned as a list of CPU tensors.
+        """
+        named = (*self._params64.items(), *self._module64.named_buffers())
+        held = {name: value.data for name, value in named}
+        given = {**checked.params, **checked.buffers}
+        try:
+            for name, value in named:
+                if name in given:
+                    value.data = widened(given[name].to(self._device), copies=True)
+                else:
+                    value.data = value.data.clone()
+            with torch.no_grad(), all_float64(), Through(calls):
+                made = output_of(
+                    self._side, self._module64, mapped(lambda x: widened(x.to(self._device)), batch)
+                )
+            return [x.detach().cpu() for x in flattened(made)] if flat else made
+        finally:
+            for name, value in named:
+                value.data = held[name]
+
+    def loss_gradients64(self, checked: Checked, batch: Any) -> list[Any]:
+        """Return the gradients in float64 of the loss in the outputs of a checked step."""
+        wide = mapped(lambda x: widened(x.to(self._device)), batch)
+        made = self.forward64(
+            checked, batch, lambda f, args, options: f(*args, **options), flat=False
+        )
+        leaves = [x.requires_grad_() for x in flattened(made)]
+        with all_float64():
+            loss = self._side.loss(made, wide)
+            grads = torch.autograd.grad(loss, leaves, allow_unused=True)
+        zeros = (torch.zeros_like(x) for x in leaves)
+        return [(z if g is None else g).detach().cpu() for g, z in zip(grads, zeros, strict=True)]
+
+    def snapshot(self) -> Any:
+        """Return all that a step changes: values, both optimizers, scheduler, random numbers."""
+        held: dict[str, Any] = {
+            "step": (self._step, self._loss, self._fresh),
+            "grads": self._given_grads
+            if self._fresh
+            else window_of(self._side, self._params, self._step),
+            "window": self._window64,
+            "random": random_state(),
+            "schedulers": [copied(s, s.state_dict()) for s in self._schedulers],
+            "scaler": None if self._side.scaler is None else self._side.scaler.state_dict(),
+            "averaged": [a and copy.deepcopy(a.state_dict()) for a in self._averaged],
+        }
+        for key, module, optimizer in self._both():
+            held[f"values{key}"] = {n: v.detach().clone() for n, v in values_of(module)}
+            held[f"optimizer{key}"] = copied_optimizer(optimizer, dict(module.named_parameters()))
+        return held
+
+    def restore(self, snapshot: Any) -> None:
+        """Go back to where `snapshot` was called; it can be used again."""
+        self._step, self._loss, self._fresh = snapshot["step"]
+        self._window64 = snapshot["window"]
+        self._waiting = False
+        with torch.no_grad():
+            for key, module, optimizer in self._both():
+                for name, value in values_of(module):
+                    value.copy_(snapshot[f"values{key}"][name])
+                parameters = dict(module.named_parameters())
+                restore_optimizer(optimizer, parameters, *snapshot[f"optimizer{key}"])
+        for scheduler, held in zip(self._schedulers, snapshot["schedulers"], strict=True):
+            # Some take the dict that they are given apart.
+            scheduler.load_state_dict(copied(scheduler, held))
+        if self._side.scaler is not None and snapshot["scaler"]:
+            self._side.scaler.load_state_dict(snapshot["scaler"])
+        for averaged, held in zip(self._averaged, snapshot["averaged"], strict=True):
+            if averaged is not None:
+                averaged.load_state_dict(held)
+        self._clear_grads()
+        self._put_grads({n: g if self._fresh else g.clone() for n, g in snapshot["grads"].items()})
+        set_random_state(snapshot["random"])
+
+    def _both(self) -> list[tuple[str, torch.nn.Module, Any]]:
+        main = ("", self._side.module, self._optimizer)
+        return [main, ("64", self._module64, self._optimizer64)]
+
+    def _clear_grads(self) -> None:
+        for p in self._params.values():
+            p.grad = None
+
+    def _put_grads(self, grads: Mapping[str, torch.Tensor]) -> None:
+        for name, grad in grads.items():
+            self._params[name].grad = grad
+
+    def _evaluate64(
+        self, batch: Any, before: Mapping[str, torch.Tensor], grads: Mapping[str, Any]
+    ) -> tuple[list[Any], float, dict[str, Any], dict[str, Any]]:
+        """Evaluate in float64 from the run's own parameters."""
+        trajectory = {name: p.data for name, p in self._params64.items()}
+        try:
+            for name, p in self._params64.items():
+                p.data = widened(self._params[name].detach())
+            with torch.no_grad():
+                for name, buffer in self._module64.named_buffers():
+                    buffer.copy_(before[name])
+            with all_float64():
+                output, loss = losses_of(self._side, self._module64, mapped(widened, batch))
+                torch.autograd.backward(loss)
+            grads64 = grads_of(self._params64)
+        finally:
+            for name, p in self._params64.items():
+                p.data, p.grad = trajectory[name], None
+        if grads64.keys() != grads.keys():
+            odd = ", ".join(sorted(grads64.keys() ^ grads.keys()))
+            raise ValueError(
+                f"the same step evaluated in float64 gives no gradient of, or only then one of: "
+                f"{odd}. forward must use the module that it is given, which then is a copy"
+            )
+        flat = [x.detach().cpu() for x in flattened(output)]
+        after = floating(self._module64.named_buffers())
+        return flat, float(loss.detach()), grads64, after
+
+    def _update64(self, given: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+        """Feed the optimizer in float64 with the run's gradients; return them as it clips them.
+
+        Args:
+            given: what it is fed, where gradients are added up or scaled.
+        """
+        skipped = self._side.scaler is not None and not all(map(all_finite, given.values()))
+        follow(self._optimizer64, self._optimizer)
+        for name, p in self._params.items():
+            grad = given.get(name, p.grad)
+            self._params64[name].grad = None if grad is None else widened(grad, copies=True)
+        if self._side.clip is not None:
+            versions = [p.grad._version for p in self._params.values() if p.grad is not None]
+            self._side.clip(list(self._params64.values()))
+            if versions != [p.grad._version for p in self._params.values() if p.grad is not None]:
+                raise ValueError(
+                    "clip changed other gradients than those of the parameters that it was given; "
+                    "write it as clip=lambda parameters: clip_grad_norm_(parameters, …)"
+                )
+        if not skipped:
+            self._optimizer64.step()
+        clipped = {} if self._side.clip is None else grads_of(self._params64)
+        for p in self._params64.values():
+            p.grad = None
+        return clipped

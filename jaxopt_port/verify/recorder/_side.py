@@ -1,0 +1,99 @@
+"""What a user says of torch's side, and what cannot be compared."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ._together import listed
+
+
+@dataclass(kw_only=True)
+class TorchSide:
+    """What is trained with torch.
+
+    Args:
+        module: in the mode (``train()``, ``eval()``) in which it is to be compared.
+        optimizer: of the module's parameters, without a closure; or a list of several, which step
+            after one another.
+        loss: ``loss(output, batch)``, a scalar tensor.
+        forward: ``forward(module, batch)``, a tensor or a tuple, list or dict of tensors; None is
+            ``module(batch[0])``.
+        scheduler: of the optimizer, a list of several, or None.
+        scheduler_every: steps between two calls of ``scheduler.step()``: the batches of an epoch,
+            where it is called once an epoch.
+        metric: whether it is called with the loss, as `ReduceLROnPlateau` is.
+        clip: called with the list of the module's parameters after ``backward``; changes their
+            gradients.
+        accumulation_steps: how many batches make one step of the optimizer:
+            ``(loss / accumulation_steps).backward()`` of each. ``loss`` gives the undivided one.
+        scaler: a `torch.amp.GradScaler`: its ``scale``, ``unscale_``, ``step`` and ``update``
+            stand around the backward pass, the clipping and the step, as in torch's loop.
+        averaged: a `torch.optim.swa_utils.AveragedModel` of the module, which is told each step.
+
+    Example:
+        >>> module = torch.nn.Linear(3, 1)
+        >>> side = TorchSide(
+        ...     module=module,
+        ...     optimizer=torch.optim.SGD(module.parameters(), lr=0.1),
+        ...     loss=lambda output, batch: torch.nn.functional.mse_loss(output, batch[1]),
+        ... )
+    """
+
+    module: torch.nn.Module
+    optimizer: Any
+    loss: Callable[[Any, Any], torch.Tensor]
+    forward: Callable[[torch.nn.Module, Any], Any] | None = None
+    scheduler: Any = None
+    scheduler_every: int = 1
+    metric: bool = False
+    clip: Callable[[list[torch.nn.Parameter]], Any] | None = None
+    accumulation_steps: int = 1
+    scaler: torch.amp.GradScaler | None = None
+    averaged: torch.optim.swa_utils.AveragedModel | None = None
+
+
+def refuse(side: TorchSide) -> None:
+    """Raise an error for what cannot be compared."""
+    optimizers, schedulers = listed(side.optimizer), listed(side.scheduler)
+    for optimizer in optimizers:
+        closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+        if closure is not None and closure.default is inspect.Parameter.empty:
+            raise TypeError(
+                f"{type(optimizer).__name__} evaluates the loss itself, through a closure; only "
+                "optimizers whose step() takes the gradients that are there can be compared"
+            )
+    own = {id(p) for p in side.module.parameters()}
+    if not any(p.is_floating_point() for p in side.module.parameters()):
+        raise ValueError(f"{type(side.module).__name__} has no parameters to train")
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    for g, group in enumerate(groups):
+        foreign = [tuple(p.shape) for p in group["params"] if id(p) not in own]
+        if foreign:
+            raise ValueError(
+                f"the optimizer has parameters that are not the module's: shapes {foreign} in "
+                f"group {g}. Was the module moved or rebuilt after the optimizer was made?"
+            )
+    odd = [n for n, p in side.module.named_parameters() if not bool(torch.isfinite(p).all())]
+    if odd:
+        raise ValueError(f"NaN or infinity in the initial parameters: {', '.join(odd)}")
+    held = [id(p) for group in groups for p in group["params"]]
+    if len(held) > len(set(held)):
+        raise ValueError("two optimizers have the same parameter: it would be stepped twice")
+    for scheduler in schedulers:
+        if not any(getattr(scheduler, "optimizer", one) is one for one in optimizers):
+            raise ValueError("the scheduler is of another optimizer than the one that is given")
+        plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+        if plateau and not side.metric:
+            raise ValueError("ReduceLROnPlateau steps with the loss: give metric=True")
+    for name in ("scheduler_every", "accumulation_steps"):
+        if getattr(side, name) < 1:
+            raise ValueError(f"{name} is {getattr(side, name)}; it must be 1 or more")
+    if side.averaged is not None:
+        averaged = dict(side.averaged.module.named_parameters())
+        if averaged.keys() != dict(side.module.named_parameters()).keys():
+            raise ValueError("averaged is of another module: its parameters have other names")

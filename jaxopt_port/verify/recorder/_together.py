@@ -1,0 +1,100 @@
+"""Several optimizers of one module as one, and several schedulers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from typing import Any
+
+import torch
+
+from ._batches import plain_number
+
+State = dict[str, Any]
+
+
+def listed(given: Any) -> list[Any]:
+    """Return one or several optimizers or schedulers as a list; none for None."""
+    if given is None:
+        return []
+    if isinstance(given, Together):
+        return given.optimizers
+    return list(given) if isinstance(given, (tuple, list)) else [given]
+
+
+def together(given: Any) -> Any:
+    """Return an optimizer as it is, several as one."""
+    optimizers = listed(given)
+    return optimizers[0] if len(optimizers) == 1 else Together(optimizers)
+
+
+class Together:
+    """Optimizers that step after one another, each with parameters of its own.
+
+    Attributes:
+        optimizers: in order.
+        param_groups: of all.
+        state: of all, by parameter.
+    """
+
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        self.optimizers = list(optimizers)
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [group for one in self.optimizers for group in one.param_groups]
+
+    @property
+    def state(self) -> MutableMapping[torch.Tensor, State]:
+        return _States(self.optimizers)
+
+    def step(self) -> None:
+        for one in self.optimizers:
+            one.step()
+
+
+class _States(MutableMapping[torch.Tensor, State]):
+    """The states of several optimizers, each under its own parameters."""
+
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        self._all = [one.state for one in optimizers]
+        self._of = {
+            id(p): one.state for one in optimizers for g in one.param_groups for p in g["params"]
+        }
+
+    def __getitem__(self, p: torch.Tensor) -> State:
+        held = self._of.get(id(p))
+        if held is None or p not in held:
+            raise KeyError(p)
+        state: State = held[p]
+        return state
+
+    def __setitem__(self, p: torch.Tensor, state: State) -> None:
+        self._of[id(p)][p] = state
+
+    def __delitem__(self, p: torch.Tensor) -> None:
+        del self._of[id(p)][p]
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return (p for held in self._all for p in held)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._all))
+
+
+def options_of(optimizer: Any, names: Mapping[int, str]) -> list[dict[str, Any]]:
+    """Return the options of all groups, parameters by name; of several optimizers, also which.
+
+    Args:
+        optimizer: one, or several.
+        names: of parameters, by their ids.
+    """
+    several = len(listed(optimizer)) > 1
+    return [
+        {
+            k: [names[id(p)] for p in v] if k == "params" else plain_number(v)
+            for k, v in group.items()
+        }
+        | ({"optimizer": type(one).__name__} if several else {})
+        for one in listed(optimizer)
+        for group in one.param_groups
+    ]
