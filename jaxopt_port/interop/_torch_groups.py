@@ -15,8 +15,8 @@ from ._optimizer_layout import rule_layouts
 from ._warnings import CheckpointWarning
 from .mapping import ParamMap
 
-# Kept among a group's entries: torch's names where they are not in the module's order, and those
-# that it was given and does not train.
+# Kept among a group's entries: torch's names where they are not in the module's order, and which of
+# them it was given and does not train.
 ORDER = "param_order"
 UNTRAINED = "untrained"
 
@@ -46,12 +46,13 @@ def built(
             )
         known = (*arguments.names, "params", "param_names", "name", "update_count", "resting")
         extras = {k: v for k, v in group.items() if k not in known}
-        kept = (*IMPLEMENTATION, *SCHEDULERS, UNTRAINED)
+        kept = (*IMPLEMENTATION, *SCHEDULERS, UNTRAINED, ORDER)
         own = {k: _as_key(extras.pop(k)) for k in list(extras) if k not in kept}
-        untrained = extras.get(UNTRAINED, ())
-        names = [param_map.aliases.get(name, name) for name in torch_group["param_names"]]
-        if names != sorted(names, key=lambda name: rank.get(name, len(rank))):
-            extras[ORDER] = (*names, *untrained)
+        given = extras.get(ORDER, torch_group["param_names"])
+        names = tuple(param_map.aliases.get(name, name) for name in given)
+        in_order = tuple(sorted(names, key=lambda name: rank.get(name, len(rank))))
+        if ORDER in extras or names != in_order:
+            extras[ORDER] = names
         held = {name for p in group["params"] for name in laid_out["state"].get(p, {})}
         resumed[i] = Resumed(tuple(extras.items()), holds_more(arguments, options, held))
         named = {"name": group["name"]} if isinstance(group.get("name"), str) else {}
@@ -95,6 +96,7 @@ def with_options_of(factory: Any, laid_out: Mapping[str, Any]) -> dict[str, Any]
         *IMPLEMENTATION,
         *SCHEDULERS,
         UNTRAINED,
+        ORDER,
     }
     odd = {k: v for group in laid_out["param_groups"] for k, v in group.items() if k not in known}
     if odd:

@@ -179,6 +179,17 @@ def of_nobody(module):
     return [{"params": [module[1].weight], "lr": 1e-3}, {"params": [module[0].bias]}]
 
 
+def one_in_another_order(module):
+    (weight, bias), (weight1, bias1) = (list(layer.parameters()) for layer in module)
+    return [{"params": [weight1, weight]}, {"params": [bias, bias1]}]
+
+
+def frozen_before_others(module):
+    (weight, bias), (weight1, bias1) = (list(layer.parameters()) for layer in module)
+    bias.requires_grad_(False)
+    return [{"params": [bias1, bias, weight]}, {"params": [weight1]}]
+
+
 def with_keys(module):
     return [
         {"params": list(module[0].parameters()), "lr_scale": 0.25, "tag": "stem", "depths": [1, 2]},
@@ -188,7 +199,15 @@ def with_keys(module):
 
 @pytest.mark.parametrize(
     "divide",
-    [empty, frozen_whole, frozen_in_part, of_nobody, with_keys],
+    [
+        empty,
+        frozen_whole,
+        frozen_in_part,
+        of_nobody,
+        one_in_another_order,
+        frozen_before_others,
+        with_keys,
+    ],
     ids=lambda divide: divide.__name__,
 )
 def test_groups_there_and_back(divide):
@@ -208,6 +227,8 @@ def test_groups_there_and_back(divide):
     want, got = optimizer.state_dict(), back.state_dict()
     for theirs, own in zip(want["param_groups"], got["param_groups"], strict=True):
         assert own["params"] == theirs["params"]
+        held = [{i: x["state"][i] for i in own["params"] if i in x["state"]} for x in (got, want)]
+        torch.testing.assert_close(*held, rtol=1e-6, atol=1e-7, check_dtype=False)
         for key in ("lr", "weight_decay", "lr_scale", "tag"):
             assert own.get(key) == theirs.get(key), key
     optimizer.load_state_dict(got)
