@@ -25,6 +25,7 @@ import torch
 import jaxopt_port as jp
 from jaxopt_port import contrib, interop
 from parity_tests.interop.going_on import Distance, distance, trained
+from parity_tests.oracles.tolerances import GONE_ON
 
 # PyPI's torchvision, which timm and others import, is built for another torch; nothing here needs
 # its kernels, whose operators it describes as it is imported.
@@ -33,7 +34,6 @@ for _name in ("nms", "qnms"):
     _VISION.define(f"{_name}(Tensor a, Tensor b, float c) -> Tensor")
 
 STEPS = 20
-_NEAR = STEPS * 2 * 2.0**-23
 
 
 class Saved(NamedTuple):
@@ -351,7 +351,7 @@ def main(names: list[str]) -> int:
                 continue
             apart, saved = compared(make)
             exact = type(saved.optimizer).__name__ in ("Adamax", "SGD")
-            good = apart.rates and (apart.bits if exact else apart.relative <= _NEAR)
+            good = apart.rates and (apart.bits if exact else apart.relative <= GONE_ON)
             broken += not good
             shown = "equal bits" if apart.bits else f"{apart.relative:.1e} relative"
             rates = "equal bits" if apart.rates else "**differ**"
