@@ -1,7 +1,10 @@
-"""A run of one process or several, saved in all of torch's ways: ``distributed_run.py RANK WORLD FOLDER``.
+"""A run of one process or several, saved in all of torch's ways.
 
-The processes meet over a file. Each layout is a folder or a file in FOLDER, and ``went_on.npz`` has
-the parameters after the steps that torch goes on with, from gradients that `gradient` gives.
+``python -m parity_tests.interop.distributed_run RANK WORLD FOLDER``.
+
+The processes meet over a file. Each layout is a folder or a file in FOLDER, and an .npz for each
+optimizer has the parameters after the steps that torch goes on with, from the gradients that
+`gradient` gives.
 """
 
 from __future__ import annotations

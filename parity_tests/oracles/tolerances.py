@@ -211,7 +211,7 @@ def bound(name: str) -> float:
     return TOLERANCES[name].bound
 
 
-# Twenty steps of an optimizer with a square root after a checkpoint, relative to a tensor's largest:
+# Twenty steps of an optimizer with a root after a checkpoint, relative to a tensor's largest:
 # two units in the last place for each step, since MKL's root is a unit off.
 GONE_ON = 20 * 2 * 2.0**-23
 
