@@ -272,7 +272,7 @@ def lightning_compiled(folder: Path) -> Saved:
 
 
 def timm(folder: Path) -> Saved:
-    """timm's CheckpointSaver: layer decay, its cosine schedule, an average."""
+    """timm's CheckpointSaver: layer decay, an average, settings."""
     import timm
     from timm.optim import create_optimizer_v2
     from timm.utils import CheckpointSaver, ModelEmaV3
@@ -292,7 +292,7 @@ def timm(folder: Path) -> Saved:
 
 
 def torchvision(folder: Path) -> Saved:
-    """torchvision's classification reference: its dict, around a network of its own."""
+    """the dict of torchvision's references, of its SqueezeNet: warm-up, cosine, settings."""
     import argparse
 
     import torchvision
