@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .engine import REST, Definition, Optimizer, arguments_of, find_groups_state, get_hyperparams
-from .optim import OPTIMIZERS
+from .optim import class_of
 
 
 def spelled(tx: Optimizer, state: Any = None) -> str:
@@ -49,8 +49,8 @@ def spelled(tx: Optimizer, state: Any = None) -> str:
         raise TypeError(f"spelled takes an optimizer with groups; got {type(tx).__name__}")
     definition = tx.definition
     imports = {"import jaxopt_port as jp"}
-    made = _class_of(definition.factory)
-    call = f"jp.{made}" if made else "jp.param_groups"
+    made = class_of(definition.factory)
+    call = f"jp.{made.__name__}" if made else "jp.param_groups"
     first = [] if made else [_factory(definition.factory, imports)]
     options = [_options_of(i, definition, state) for i in range(len(definition.members))]
     shared = _shared(definition, options)
@@ -74,14 +74,10 @@ def spelled(tx: Optimizer, state: Any = None) -> str:
     return "\n".join([*sorted(imports, reverse=True), "", text])
 
 
-def _class_of(factory: Any) -> str | None:
-    return next((cls.__name__ for cls in OPTIMIZERS if cls.factory is factory), None)
-
-
 def _factory(factory: Any, imports: set[str]) -> str:
-    made = _class_of(factory)
+    made = class_of(factory)
     if made is not None:
-        return f"jp.{made}"
+        return f"jp.{made.__name__}"
     module, name = getattr(factory, "__module__", ""), getattr(factory, "__qualname__", "")
     if not name or "<" in name:
         raise ValueError(f"{factory!r} is a function of the user's without a name to import it by")

@@ -97,7 +97,7 @@ def prepared(plan: Plan) -> tuple[Checkpoint, Checkpoint, list[str]]:
 
 def _check_optimizer(name: str) -> None:
     """Raise ValueError for the name of no class, as it is asked for and not on a later day."""
-    known = [cls.__name__ for cls in OPTIMIZERS]
+    known = list(OPTIMIZERS)
     if name not in known and reference_named(name) is None:
         raise ValueError(
             f"--optimizer {name!r}: no optimizer has that name{nearest(name, known)}; torch's are "

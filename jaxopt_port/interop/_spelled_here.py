@@ -82,7 +82,7 @@ def _built(optimizer: Any, params: Any, param_map: ParamMap | None, module: Any)
             "parameters are in which"
         )
     name = type(optimizer).__name__
-    cls = next((cls for cls in OPTIMIZERS if cls.__name__ == name), None)
+    cls = OPTIMIZERS.get(name)
     if cls is None or type(optimizer).__module__.partition(".")[0] != "torch":
         raise TypeError(f"{type(optimizer).__qualname__} is not a class of torch.optim itself")
     names = arguments_of(cls.factory).names

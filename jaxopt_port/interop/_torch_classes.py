@@ -70,10 +70,10 @@ def likely_class(optimizer: Mapping[str, Any]) -> str | None:
     known = {"params", "param_names", "name", *IMPLEMENTATION, *SCHEDULERS} - {decoupled}
     keys -= known
     found = []
-    for cls in OPTIMIZERS:
+    for name, cls in OPTIMIZERS.items():
         names = set(arguments_of(cls.factory).names) | ({decoupled} if cls is AdamW else set())
         if names - {"maximize", decoupled} <= keys <= names:
-            found.append(cls.__name__)
+            found.append(name)
     if set(found) == {"Adam", "AdamW"}:
         said = [group.get(decoupled) for group in optimizer["param_groups"]]
         found = ["AdamW"] if said[0] is True else ["Adam"] if said[0] is False else []
@@ -87,12 +87,11 @@ def factory_named(name: str | None, like: Mapping[str, Any] | None = None) -> An
             "a state dict does not say which optimizer it belongs to; pass optimizer_name, such as "
             f'optimizer_name="{likely or "AdamW"}"' + (", whose options it has" if likely else "")
         )
-    classes = {cls.__name__: cls for cls in OPTIMIZERS}
-    if name not in classes and (reference := reference_named(name)) is not None:
+    if name not in OPTIMIZERS and (reference := reference_named(name)) is not None:
         return reference
-    if name not in classes:
+    if name not in OPTIMIZERS:
         raise TypeError(
-            f"no optimizer is named {name!r}; there are {', '.join(classes)}. Of another, pass "
+            f"no optimizer is named {name!r}; there are {', '.join(OPTIMIZERS)}. Of another, pass "
             "factory=, a rule that does the same"
         )
     groups = () if like is None else like["param_groups"]
@@ -101,14 +100,12 @@ def factory_named(name: str | None, like: Mapping[str, Any] | None = None) -> An
             "the state dict is that of Adam, whose weight decay is added to the gradient "
             '(decoupled_weight_decay is False), and not of AdamW; pass optimizer_name="Adam"'
         )
-    return classes[name].factory
+    return OPTIMIZERS[name].factory
 
 
 def torch_name(tx: Optimizer, groups: Sequence[Group]) -> str:
     """Return the class of torch's that does what all groups do."""
-    by_rule = {
-        rule_of(cls.factory): cls.__name__ for cls in OPTIMIZERS if rule_of(cls.factory) is not None
-    }
+    by_rule = {rule_of(cls.factory): name for name, cls in OPTIMIZERS.items()}
     names = {by_rule.get(group.rule) if group.rule is not None else None for group in groups}
     if names == {None} and tx.definition.factory is lbfgs:
         return "LBFGS"

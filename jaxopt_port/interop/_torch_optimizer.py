@@ -9,7 +9,7 @@ import torch
 
 from ..checkpoint import LATE, SCHEDULERS, state_dict
 from ..engine import REST, Arguments, Definition, Factory, arguments_of, is_whole_tree, step
-from ..optim import OPTIMIZERS
+from ..optim import class_of
 from ._shadow import Distance, Shadow
 from ._tensors import tensor_of
 from ._torch_running import Step, imported, number, with_numbers
@@ -135,12 +135,17 @@ class TorchOptimizer(torch.optim.Optimizer):
             self._factory = state.pop("_factory")
             self._arguments = arguments_of(self._factory)
             self._running = None
+        # Options that the torch which saved the groups did not know, as torch's own fill them in.
+        for i, group in enumerate(state["param_groups"]):
+            for name in self._arguments.names:
+                if name not in group and name not in LATE:
+                    raise ValueError(
+                        f"group {i} of the state dict has no {name!r}: it is not one of "
+                        f"{self._factory.__name__}, of no version of torch"
+                    )
+                group.setdefault(name, LATE.get(name))
         self.state = state.pop("state")
         super().__setstate__(state)
-        # Options that the torch which saved the groups did not know, as torch's own fill them in.
-        for group in self.param_groups:
-            for name in self._arguments.names:
-                group.setdefault(name, LATE.get(name, self.defaults.get(name)))
 
     # ── JAX's side ─────────────────────────────────────────────────────────────────────────────
 
@@ -219,10 +224,10 @@ class TorchOptimizer(torch.optim.Optimizer):
         return [f"parameter {i}" if name is None else name for i, name in enumerate(names)]
 
     def _torch_class(self) -> type[torch.optim.Optimizer]:
-        name = next((cls.__name__ for cls in OPTIMIZERS if cls.factory is self._factory), None)
-        if name is None:
+        cls = class_of(self._factory)
+        if cls is None:
             raise TypeError("shadow=True needs an optimizer that torch has too")
-        found: type[torch.optim.Optimizer] = getattr(torch.optim, name)
+        found: type[torch.optim.Optimizer] = getattr(torch.optim, cls.__name__)
         return found
 
 

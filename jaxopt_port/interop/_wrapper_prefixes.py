@@ -36,9 +36,8 @@ def known_names(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     The wrappers may be in either: a file of the module, and a map of what wraps it. Where some name
     is not known in any of these ways, all are returned as they are.
     """
-    listed, own = list(names), list(known)
-    plain = {without_inner(name): name for name in own}
-    before, above = shared_prefix(listed, HOLDERS), shared_prefix(own, HOLDERS)
+    listed, plain = list(names), {without_inner(name): name for name in known}
+    before, above = shared_prefix(listed, HOLDERS), shared_prefix(plain, HOLDERS)
     for start, prefix in (("", ""), (before, ""), ("", above), (before, above)):
         made = {
             name: plain.get(prefix + without_inner(name.removeprefix(start))) for name in listed

@@ -1,5 +1,10 @@
 """torch's optimizers, one file each: the arithmetic, the function, the class."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from ..engine import Optimizer
+
 # For jaxopt_port.contrib, whose rules decay and check as torch's do.
 from . import _decay as decay  # noqa: F401
 from . import _ranges as ranges  # noqa: F401
@@ -37,21 +42,14 @@ from ._sgd import sgd as sgd
 from ._sparse_adam import SparseAdam as SparseAdam
 from ._sparse_adam import sparse_adam as sparse_adam
 
+_CLASSES: tuple[type[Optimizer], ...] = (
+    Adadelta, Adafactor, Adagrad, Adam, Adamax, AdamW, ASGD, LBFGS, Muon, NAdam, RAdam, RMSprop,
+    Rprop, SGD, SparseAdam,
+)  # fmt: skip
 # By torch's name.
-OPTIMIZERS = (
-    Adadelta,
-    Adafactor,
-    Adagrad,
-    Adam,
-    Adamax,
-    AdamW,
-    ASGD,
-    LBFGS,
-    Muon,
-    NAdam,
-    RAdam,
-    RMSprop,
-    Rprop,
-    SGD,
-    SparseAdam,
-)
+OPTIMIZERS: Mapping[str, type[Optimizer]] = {cls.__name__: cls for cls in _CLASSES}
+
+
+def class_of(factory: Any) -> type[Optimizer] | None:
+    """Return the class whose groups a factory makes; None for one that is none of torch's."""
+    return next((cls for cls in _CLASSES if cls.factory is factory), None)

@@ -68,7 +68,7 @@ SAFETENSORS = {
     "a byte more": (lambda data: data + b"\0", "the file's data at"),
     "a huge length": (lambda data: b"\xff" * 8 + data[8:], "announce a header of 1844674407"),
     "a length of none": (lambda data: b"\0" * 8 + data[8:], "its header is not JSON"),
-    "another format": (lambda data: b"\x89HDF\r\n\x1a\n" + data, "announce a header"),
+    "another format": (lambda data: b"\x89HDF\r\n\x1a\n" + data, "it is of HDF5"),
     "a flip in the length": (flipped(1), "announce a header|not JSON"),
     "a flip at the header's start": (flipped(8), "not JSON"),
     "a flip within the header": (flipped(300), "not JSON"),

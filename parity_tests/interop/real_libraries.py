@@ -25,6 +25,7 @@ import torch
 import jaxopt_port as jp
 from jaxopt_port import contrib, interop
 from parity_tests.interop.going_on import Distance, distance, trained
+from parity_tests.oracles.tolerances import GONE_ON
 
 # PyPI's torchvision, which timm and others import, is built for another torch; nothing here needs
 # its kernels, whose operators it describes as it is imported.
@@ -33,7 +34,6 @@ for _name in ("nms", "qnms"):
     _VISION.define(f"{_name}(Tensor a, Tensor b, float c) -> Tensor")
 
 STEPS = 20
-_NEAR = STEPS * 2 * 2.0**-23
 
 
 class Saved(NamedTuple):
@@ -272,7 +272,7 @@ def lightning_compiled(folder: Path) -> Saved:
 
 
 def timm(folder: Path) -> Saved:
-    """timm's CheckpointSaver: layer decay, its cosine schedule, an average."""
+    """timm's CheckpointSaver: layer decay, an average, settings."""
     import timm
     from timm.optim import create_optimizer_v2
     from timm.utils import CheckpointSaver, ModelEmaV3
@@ -292,7 +292,7 @@ def timm(folder: Path) -> Saved:
 
 
 def torchvision(folder: Path) -> Saved:
-    """torchvision's classification reference: its dict, around a network of its own."""
+    """the dict of torchvision's references, of its SqueezeNet: warm-up, cosine, settings."""
     import argparse
 
     import torchvision
@@ -351,7 +351,7 @@ def main(names: list[str]) -> int:
                 continue
             apart, saved = compared(make)
             exact = type(saved.optimizer).__name__ in ("Adamax", "SGD")
-            good = apart.rates and (apart.bits if exact else apart.relative <= _NEAR)
+            good = apart.rates and (apart.bits if exact else apart.relative <= GONE_ON)
             broken += not good
             shown = "equal bits" if apart.bits else f"{apart.relative:.1e} relative"
             rates = "equal bits" if apart.rates else "**differ**"

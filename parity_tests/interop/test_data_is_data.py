@@ -9,11 +9,9 @@ import os
 import pathlib
 import pickle
 import random
-import shutil
 import time
 import tracemalloc
 import types
-import warnings
 import zipfile
 
 import numpy as np
@@ -26,9 +24,6 @@ from parity_tests.interop.whole_runs import (
     Phase,
     Run,
     distributed,
-    rezipped,
-    torchvisions,
-    trainers,
 )
 
 Pair = collections.namedtuple("Pair", "a b")
@@ -249,91 +244,3 @@ def test_pieces_elsewhere_are_refused(tmp_path):
     (folder / ".metadata").write_bytes(pickle.dumps(held))
     with pytest.raises(ValueError, match="which is no file of the folder"):
         interop.load(folder)
-
-
-# ── mutants ────────────────────────────────────────────────────────────────────────────────────
-
-
-def old_torchs(run, folder):
-    module, optimizer, scheduler = run.parts()
-    held = {"model": module, "optimizer": optimizer, "sched": scheduler}
-    torch.save(held, folder / "a", _use_new_zipfile_serialization=False)
-    return folder / "a"
-
-
-def exchanged(run, folder):
-    torchvisions(run, folder)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", interop.CheckpointWarning)
-        interop.save(folder / "a.safetensors", interop.load(folder / "model_3.pth"))
-    return folder / "a.safetensors"
-
-
-FORMATS = {
-    each.__name__: each
-    for each in (torchvisions, old_torchs, rezipped, exchanged, trainers, distributed)
-}
-
-
-def mutated(data, rng):
-    made, how = bytearray(data), rng.randrange(3)
-    at = rng.randrange(len(made))
-    if how == 0:
-        for _ in range(rng.randrange(1, 8)):
-            made[rng.randrange(len(made))] = rng.randrange(256)
-    elif how == 1:
-        del made[at : at + rng.randrange(1, 64)]
-    else:
-        source = rng.randrange(len(made))
-        made[at:at] = made[source : source + rng.randrange(1, 64)]
-    return bytes(made)
-
-
-def mutants_of(name, count, tmp_path):
-    where = tmp_path / "whole"
-    where.mkdir()
-    path = FORMATS[name](Run(), where)
-    target = tmp_path / f"mutant{path.suffix}"
-    for seed in range(count):
-        rng = random.Random(f"{name} {seed}")
-        if path.is_dir():
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(path, target)
-            file = rng.choice(sorted(each for each in target.iterdir() if each.is_file()))
-        else:
-            shutil.copy(path, target)
-            file = target
-        file.write_bytes(mutated(file.read_bytes(), rng))
-        yield target
-
-
-def size_of(path):
-    return sum(f.stat().st_size for f in (path.iterdir() if path.is_dir() else [path]))
-
-
-def read_in_bounds(path):
-    tracemalloc.start()
-    begun = time.process_time()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", interop.CheckpointWarning)
-            interop.load(path)
-    except (ValueError, OSError):
-        pass
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert time.process_time() - begun < 5
-    assert peak < 3 * size_of(path) + (1 << 20)  # what the reader itself takes
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_mutants(name, tmp_path):
-    for path in mutants_of(name, 12, tmp_path):
-        read_in_bounds(path)
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("name", FORMATS)
-def test_five_hundred_mutants(name, tmp_path):
-    for path in mutants_of(name, 500, tmp_path):
-        read_in_bounds(path)

@@ -101,6 +101,45 @@ def test_older_torch_in_torch_optimizer(name):
     assert optimizer.param_groups[0]["lr_scale"] == 0.5
 
 
+COUNTS = {
+    "beyond int32": lambda: torch.tensor(2.0**31),
+    "of one element": lambda: torch.ones(1),
+    "of one integer": lambda: torch.ones(1, dtype=torch.int64),
+    "of Python": lambda: 1,
+}
+
+
+@pytest.mark.parametrize("name", ["AdamW", "NAdam", "ASGD", "Adafactor"])
+def test_steps_of_any_kind_in_torch_optimizer(name):
+    """The same step as torch's own, from the same state dict."""
+    ours, theirs = (torch.nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+    optimizer = TorchOptimizer([ours], getattr(jp, name), lr=0.1)
+    reference = getattr(torch.optim, name)([theirs], lr=0.1)
+    for each, p in ((optimizer, ours), (reference, theirs)):
+        p.grad = torch.eye(2)
+        each.step()
+    for made in COUNTS.values():
+        for each in (optimizer, reference):
+            saved = copy.deepcopy(each.state_dict())
+            saved["state"][0]["step"] = made()
+            each.load_state_dict(saved)
+            each.step()
+        torch.testing.assert_close(ours, theirs, rtol=3e-6, atol=0)
+        own = optimizer.state_dict()["state"][0]["step"]
+        assert float(own) == float(reference.state_dict()["state"][0]["step"])
+
+
+def test_what_no_torch_leaves_out_is_missed_before_anything_changes():
+    p = torch.nn.Parameter(torch.ones(2))
+    optimizer = TorchOptimizer([p], jp.SGD, lr=0.1, momentum=0.9)
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["param_groups"][0] |= {"lr": 5.0}
+    del saved["param_groups"][0]["momentum"]
+    with pytest.raises(ValueError, match="group 0 of the state dict has no 'momentum'"):
+        optimizer.load_state_dict(saved)
+    assert optimizer.param_groups[0]["lr"] == 0.1
+
+
 def test_jps_own_dicts_of_an_older_torch():
     params = {"a": jnp.ones(2)}
     tx = jp.Adam(lr=0.5)

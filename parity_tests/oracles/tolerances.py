@@ -211,6 +211,10 @@ def bound(name: str) -> float:
     return TOLERANCES[name].bound
 
 
+# Twenty steps of an optimizer with a root after a checkpoint, relative to a tensor's largest:
+# two units in the last place for each step, since MKL's root is a unit off.
+GONE_ON = 20 * 2 * 2.0**-23
+
 # A run that crosses half way, against one that does not, relative to the leaf's largest: at most
 # the distance of the two sides' unbroken runs, or this, where that happens to be small.
 RESUMED = {

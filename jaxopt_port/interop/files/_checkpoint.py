@@ -204,8 +204,10 @@ def _faults(state_dict: Mapping[str, Any]) -> Iterator[str]:
 def _count_faults(what: str, value: Any) -> Iterator[str]:
     if np.size(value) != 1 or np.asarray(value).dtype.kind not in "iuf" + "V":
         yield f"{what} is {_short(value)}; it must be one number"
-    elif not math.isfinite(float(value)) or float(value) < 0 or float(value) % 1:
-        yield f"{what} is {float(value)}; it must be a whole number, not below 0"
+        return
+    count = float(np.asarray(value).item())
+    if not math.isfinite(count) or count < 0 or count % 1:
+        yield f"{what} is {count}; it must be a whole number, not below 0"
 
 
 def _short(value: Any) -> str:

@@ -40,7 +40,7 @@ def read(folder: Path, keys: Mapping[str, str] | None) -> Checkpoint:
         root = _of(finished(read_pickle(io.BytesIO(data)), len(data)), "metadata.Metadata")
         tree = _Folder(folder, root).tree()
     except (ValueError, RecursionError, MemoryError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{folder} is damaged, or holds no checkpoint: {error}") from error
+        raise ValueError(f"{folder} is damaged, or of a kind that is not read: {error}") from error
     try:
         made = checkpoint_in(tree, keys, str(folder))
     except (ValueError, TypeError) as error:
@@ -125,7 +125,10 @@ class _Folder:
         own = _of(place, "filesystem._StorageInfo")
         file, start, length = own["relative_path"], own["offset"], own["length"]
         if own.get("transform_descriptors"):
-            raise ValueError(f"{name} is compressed; save it without extensions")
+            raise ValueError(
+                f"{name} has gone through {own['transform_descriptors']!r}, which is not undone "
+                "here; load the run in torch, and save it without extensions"
+            )
         if not isinstance(file, str) or Path(file).name != file or file in ("", ".", ".."):
             raise ValueError(f"{name} is in {file!r}, which is no file of the folder")
         if type(start) is not int or type(length) is not int or start < 0 or length < 0:
@@ -135,7 +138,13 @@ class _Folder:
             raise ValueError(f"{file} is cut off: {name} ends at {start + length}")
         with open(path, "rb") as opened:
             opened.seek(start)
-            return read_archive_in(opened.read(length), f"{name} in {file}")
+            data = opened.read(length)
+        if not data.startswith(b"PK"):
+            raise ValueError(
+                f"{name} in {file} is no file of torch.save; save with FileSystemWriter's usual "
+                "serialization_format"
+            )
+        return read_archive_in(data, f"{name} in {file}")
 
 
 def _put(tree: dict[Any, Any], path: tuple[Any, ...], value: Any) -> None:

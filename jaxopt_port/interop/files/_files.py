@@ -64,6 +64,9 @@ def load(path: str | os.PathLike[str], *, keys: Mapping[str, str] | None = None)
     is_tensors = start[8:9] == b"{" and length <= file.stat().st_size - 8
     marked = start[:2] == b"PK" or start[:1] == b"\x80" or file.suffix in TORCH_SUFFIXES
     is_torchs = marked and not is_tensors
+    foreign = _foreign(start)
+    if foreign is not None:
+        raise ValueError(f"{file}: {foreign}")
     if keys is not None and not is_torchs:
         raise ValueError(f"{file}: keys are for files of torch's, which need not say what is what")
     if is_torchs:
@@ -72,9 +75,10 @@ def load(path: str | os.PathLike[str], *, keys: Mapping[str, str] | None = None)
         return _pt_files.unwrapped(_sharded_files.read(file), str(file))
     if file.suffix == ".safetensors" or is_tensors:
         return _pt_files.unwrapped(_exchange_files.read(file), str(file))
+    empty = "" if start else "it is empty; "
     raise ValueError(
-        f"{file}: it does not say what it is, by its contents or by its name; there are files of "
-        "torch.save, .safetensors, and folders of a run"
+        f"{file}: {empty}it does not say what it is, by its contents or by its name; there are "
+        "files of torch.save, .safetensors, and folders of a run"
     )
 
 
@@ -86,7 +90,22 @@ def _of_folder(folder: Path, keys: Mapping[str, str] | None) -> Checkpoint:
     reader = _folders.reader_of(folder)
     if reader is not None:
         return reader(folder, keys)
-    return _sharded_files.read(folder)  # which says what it has instead
+    raise FileNotFoundError(_folders.without_a_run(folder))
+
+
+# What others begin with, and what is to be done; torch's own loader says less.
+_FOREIGN = (
+    (b"version https://", "it is a pointer of Git LFS, not the file itself: git lfs pull"),
+    (b"<!DOCTYPE", "it is a web page, not the file itself: download the file, not its page"),
+    (b"<html", "it is a web page, not the file itself: download the file, not its page"),
+    (b"\x1f\x8b", "it is packed by gzip: unpack it first (gunzip, tar -xzf)"),
+    (b"\x89HDF", "it is of HDF5, as Keras writes; torch's files are read here"),
+)
+
+
+def _foreign(start: bytes) -> str | None:
+    """Say what a file is that is of neither torch nor safetensors, where it is known."""
+    return next((words for mark, words in _FOREIGN if start.startswith(mark)), None)
 
 
 def _has_more(folder: Path) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...checkpoint import StateDict
+from .._callers import users_level
 from . import _sharded_files
-from ._checkpoint import Checkpoint
+from ._checkpoint import Checkpoint, CheckpointWarning
 from ._json_values import no_key_twice, without_unread
 from ._optimizer_dicts import by_indices
 from ._pickled_kinds import Unread
@@ -42,6 +45,40 @@ def reader_of(folder: Path) -> Callable[[Path, Mapping[str, str] | None], Checkp
     return None
 
 
+def without_a_run(folder: Path) -> str:
+    """Say that a folder is none of a run, and which of what is in it may be meant."""
+    names = sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
+    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    words = f"{folder} is a folder without {_sharded_files.INDEX}; it has {shown or 'nothing'}. "
+    if any(folder.rglob("*_optim_states.pt")):
+        return words + (
+            "DeepSpeed has parts of the run in it: put them together by its ds_to_universal.py, "
+            "and load that"
+        )
+    if any(name.startswith("shard-") and name.endswith(".safetensors") for name in names):
+        return words + (
+            "torch's consolidate_safetensors_files (torch.distributed.checkpoint) puts shards of "
+            "several processes together"
+        )
+    inside = [name for name in _by_number(names) if _may_be_read(folder / name)]
+    if inside:
+        return words + f"Name the one that is meant, as {folder / inside[-1]}"
+    return words + "Name one of its files, or the folder of a sharded model"
+
+
+def _by_number(names: Iterable[str]) -> list[str]:
+    """Return names in the order of the last numbers in them, as checkpoint-500 before -1000."""
+    numbers = {name: re.findall(r"\d+", name) for name in names}
+    return sorted(numbers, key=lambda name: (int(numbers[name][-1]) if numbers[name] else -1, name))
+
+
+def _may_be_read(path: Path) -> bool:
+    if not path.is_dir():
+        return path.suffix in (".pt", ".pth", ".ckpt", ".bin", ".tar", ".safetensors")
+    known = (path / ".metadata").is_file() or reader_of(path) is not None
+    return known or any(map(_may_be_read, (each for each in path.iterdir() if each.is_file())))
+
+
 def _is_part(name: str) -> bool:
     stem = name.partition(".")[0].rstrip("0123456789").rstrip("_")
     return stem in ("optimizer", "scheduler", "scaler", "random_states") and name.endswith(
@@ -56,6 +93,13 @@ def _model_files(names: set[str]) -> list[str]:
 def _trainer(folder: Path, keys: Mapping[str, str] | None) -> Checkpoint:
     """``Trainer._save_checkpoint``: model, optimizer.pt, scheduler.pt, trainer_state.json, …."""
     made = replace(_accelerate(folder, keys), origin=_TRAINER)
+    later = _by_number(each.name for each in folder.glob("checkpoint-*") if each.is_dir())
+    if later and not made.optimizers:
+        warnings.warn(
+            f"{folder} has a model and no optimizer: the run can go on from {folder / later[-1]}",
+            CheckpointWarning,
+            stacklevel=users_level(),
+        )
     state = folder / "trainer_state.json"
     if state.is_file():
         record = json_of(state)
@@ -102,7 +146,7 @@ def _accelerate(folder: Path, keys: Mapping[str, str] | None) -> Checkpoint:
             target[role if len(files) == 1 else name.partition(".")[0]] = _only(folder / name, role)
     for name in names:
         if name.startswith("scaler") and _is_part(name):
-            made.scaler = checkpoint_in(dict(_plain(folder / name)), None, name).scaler
+            made.scaler = _contents(folder / name, "of a scaler").scaler
         if name.startswith(("rng_state", "random_states")):
             made.extra[name.partition(".")[0]] = _plain(folder / name)
         if name.startswith("custom_checkpoint"):
@@ -123,8 +167,14 @@ def _model(path: Path) -> dict[str, Any]:
         return _sharded_files.read(path).params
     if path.suffix == ".safetensors":
         return read_tensors(path)[0]
-    found = _plain(path)
-    return checkpoint_in(dict(found), None, str(path)).params
+    return _contents(path, "of a model").params
+
+
+def _contents(path: Path, what: str) -> Checkpoint:
+    found = read_archive(path)
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{path} holds {type(found).__name__}, nothing {what}")
+    return checkpoint_in(dict(found), None, str(path))
 
 
 def _plain(path: Path) -> Any:
@@ -136,10 +186,7 @@ def _plain(path: Path) -> Any:
 
 
 def _only(path: Path, role: str) -> Any:
-    found = read_archive(path)
-    if not isinstance(found, Mapping):
-        raise ValueError(f"{path} holds {type(found).__name__}, not the state of a {role}")
-    held = checkpoint_in(dict(found), None, str(path))
+    held = _contents(path, f"of the state of a {role}")
     state = held.optimizer if role == "optimizer" else held.scheduler
     if state is None:
         raise ValueError(f"{path} holds no state of a {role}")
@@ -172,6 +219,8 @@ def _deepspeed(folder: Path, keys: Mapping[str, str] | None) -> Checkpoint:
     ``zero/optimizer_state.pt`` has the groups; which parameter is in which is said by
     ``param_slice_mappings`` in the files of the ranks, so one group is needed.
     """
+    if keys:
+        raise ValueError(f"{folder}: a universal checkpoint says what is what; leave out keys")
     zero = folder / "zero"
     params: dict[str, Any] = {}
     state: dict[str, dict[str, Any]] = {}

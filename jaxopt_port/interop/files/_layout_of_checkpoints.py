@@ -104,14 +104,13 @@ def _carried(optimizer: StateDict, name: str | None, layout: str, mapped: ParamM
 
 
 def _is_elementwise(name: str | None) -> bool:
-    known = {cls.__name__: cls.factory for cls in OPTIMIZERS}
-    if name not in known:
+    if name is None or name not in OPTIMIZERS:
         raise ValueError(
             f"the optimizer's state can only be laid out anew where its class is known; it is "
             f"{name!r}. Set optimizer_name (--optimizer on the command line) to one of "
-            + ", ".join(known)
+            + ", ".join(OPTIMIZERS)
         )
-    rule = rule_of(known[name])
+    rule = rule_of(OPTIMIZERS[name].factory)
     return rule is None or rule.elementwise
 
 

@@ -34,6 +34,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "float8_e4m3fnuz": np.dtype(ml_dtypes.float8_e4m3fnuz),
     "float8_e5m2": np.dtype(ml_dtypes.float8_e5m2),
     "float8_e5m2fnuz": np.dtype(ml_dtypes.float8_e5m2fnuz),
+    "float8_e8m0fnu": np.dtype(ml_dtypes.float8_e8m0fnu),
 }
 _STORAGES = {
     "FloatStorage": "float32",
@@ -97,8 +98,10 @@ def storage_of(identifier: Any, bytes_of: BytesOf) -> Storage:
         raise ValueError("its pickle refers to something that is no storage")
     kind, key, count = identifier[1], identifier[2], identifier[4]
     name = kind.name.rpartition(".")[2] if isinstance(kind, ClassName) else ""
+    if name.startswith("Q"):
+        raise ValueError(_NO_DENSE.format("quantized"))
     if name not in _STORAGES:
-        raise ValueError(f"there is no storage {name or kind!r} here, quantized ones for one")
+        raise ValueError(f"there is no storage {name or kind!r} here")
     if not isinstance(key, str) or type(count) is not int or not 0 <= count < 1 << 48:
         raise ValueError("its pickle has a storage of no name or no size")
     return Storage(key, DTYPES[_STORAGES[name]], count, bytes_of)
@@ -178,7 +181,7 @@ def _tensor_of_dtype(
     if not isinstance(storage, Storage):
         raise ValueError("its pickle has a tensor without a storage")
     if name not in DTYPES:
-        return Unread(f"a tensor of dtype {name}, which NumPy has not", ())
+        return Unread(f"a tensor of dtype {name}, which NumPy has not; cast it first", ())
     return Tensor(storage, DTYPES[name], offset, shape, strides)
 
 

@@ -50,6 +50,8 @@ def read(path: Path, keys: Mapping[str, str] | None = None) -> Checkpoint:
             if arrays is None:
                 raise ValueError(needs_code([found.name]))
             found = arrays
+        if isinstance(found, list | tuple):
+            found = {str(i): value for i, value in enumerate(found)}
         if not isinstance(found, Mapping):
             raise ValueError(f"it holds {type(found).__name__}, not a dict")
         return checkpoint_in(dict(found), keys, str(path))
@@ -70,6 +72,11 @@ def checkpoint_in(found: dict[Any, Any], keys: Mapping[str, str] | None, source:
             arrays = arrays_of_module(value)
             if key in PARAMS and arrays is None:
                 raise ValueError(needs_code([value.name]))
+            if {"param_groups", "last_epoch"} & value.attributes.keys() and not keys:
+                raise ValueError(
+                    f"{key!r} is a pickled {value.name}, which is somebody's state: save its "
+                    f"state_dict() instead; or read what else there is, by keys={{'params': …}}"
+                )
             found[key] = arrays or value
     held = contents_of(found, keys)
     held.extra, lost = without_unread(held.extra, "the entry")

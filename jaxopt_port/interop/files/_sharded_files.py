@@ -44,13 +44,6 @@ def read(path: Path) -> Checkpoint:
         OSError: a file cannot be read.
     """
     index = index_of(path)
-    if not index.exists():
-        held = sorted(each.name for each in index.parent.glob("*") if not each.name.startswith("."))
-        shown = ", ".join(held[:6]) or "nothing"
-        raise FileNotFoundError(
-            f"{path} is a folder without {INDEX}; it has {shown}. Name one of its files, or the "
-            "folder of a sharded model"
-        )
     weight_map, metadata = _parsed(index)
     problems: list[str] = []
     tensors: dict[str, NDArray[Any]] = {}

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from ._pickled_tensors import Storage, storage_of
 from ._pickled_values import read_pickle
 from ._plain_values import finished
@@ -71,6 +73,13 @@ def _read_zip(name: str, file: IO[bytes], data: Any) -> Any:
         raise ValueError(f"{name} is damaged: its zip directory is none ({error})") from error
 
 
+# What is in other zip files.
+_OTHERS = (
+    (".npy", "; it is NumPy's, for numpy.load"),
+    ("/archive_format", "; it is an exported program: save its state_dict instead"),
+)
+
+
 class _Archive:
     """A zip file: ``<name>/data.pkl``, and ``<name>/data/<key>`` for each storage."""
 
@@ -88,7 +97,10 @@ class _Archive:
         found = [name for name in self._records if name.endswith("/data.pkl")]
         found = [name for name in found if name.count("/") == 1]
         if len(found) != 1:
-            raise ValueError("it is a zip file without one data.pkl, as torch.save writes it")
+            raise ValueError(
+                "it is a zip file without one data.pkl, as torch.save writes it"
+                + next((words for end, words in _OTHERS if self._has(end)), "")
+            )
         self._folder = found[0].removesuffix("data.pkl")
         if f"{self._folder}constants.pkl" in self._records:
             raise ValueError("it is a TorchScript archive; save the module's state_dict() instead")
@@ -97,6 +109,9 @@ class _Archive:
         pickled = io.BytesIO(self._record(found[0]))
         value = read_pickle(pickled, self._storage, allowed_globals())
         return finished(value, self._size)
+
+    def _has(self, end: str) -> bool:
+        return any(name.endswith(end) for name in self._records)
 
     def _storage(self, identifier: Any) -> Storage:
         made = storage_of(identifier, self._bytes)
@@ -148,7 +163,16 @@ class _Archive:
         start = info.header_offset + 30 + sum(struct.unpack("<HH", head[26:30]))
         if start + info.file_size > self._size:
             raise ValueError(f"{info.filename} goes beyond the end of the file")
-        return memoryview(self._data)[start : start + info.file_size]
+        return _aligned(memoryview(self._data)[start : start + info.file_size])
+
+
+def _aligned(data: memoryview) -> Any:
+    """Return the bytes of a storage where its tensors can lie over them and share them.
+
+    torch aligns the records of its zip files; files of before 1.6, and other writers, do not.
+    """
+    placed = np.frombuffer(data, np.uint8)
+    return data if placed.ctypes.data % 16 == 0 else placed.copy()
 
 
 def _read_pickles(path: Path, data: mmap.mmap) -> Any:
@@ -160,7 +184,9 @@ def _read_pickles(path: Path, data: mmap.mmap) -> Any:
     storages: dict[str, Storage] = {}
     held: dict[str, Any] = {}
 
-    def storage(identifier: Any) -> Storage:
+    def storage(identifier: Any) -> Any:
+        if isinstance(identifier, tuple) and identifier[:1] == ("module",):
+            return identifier[1] if len(identifier) > 1 else None  # a class, with its source
         made = storage_of(identifier, lambda key, _: held.get(key, b""))
         if len(identifier) > 5 and identifier[5] is not None:
             raise ValueError("it has a view of a storage, as torch wrote before 0.4")
@@ -193,7 +219,7 @@ def _read_pickles(path: Path, data: mmap.mmap) -> Any:
             start, size = data.tell(), count * known.dtype.itemsize
             if start + size > len(data):
                 raise ValueError("it is cut off")
-            held[key] = memoryview(data)[start : start + size]
+            held[key] = _aligned(memoryview(data)[start : start + size])
             data.seek(start + size)
         return finished(value, len(data))
     except (ValueError, RecursionError, MemoryError) as error:
