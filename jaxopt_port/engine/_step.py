@@ -134,33 +134,40 @@ def _is_loss(grads: Any, params: Any) -> bool:
     return not (arrays and structures[0] == structures[1])
 
 
-def _stepped(tx: Any, params: Any, state: Any, grads: Any, extra_args: dict[str, Any]) -> Any:
+def _stepped(
+    tx: Any, params: Any, state: Any, grads: Any, extra_args: dict[str, Any], inner: bool = False
+) -> Any:
+    """Return new parameters and state; of an inner call: updates, new leaves, state."""
     if _is_loss(grads, params):
         value_fn = grads
         value, grads = jax.value_and_grad(value_fn)(params)
         extra_args = {"value": value, "grad": grads, "value_fn": value_fn, **extra_args}
+    leaves, treedef = jax.tree.flatten(params)
+    if not inner and not _is_alone(tx):
 
-    def update(leaves: Any) -> tuple[Any, Any, Any]:
-        own = jax.tree.unflatten(jax.tree.structure(params), leaves)
-        exact = ExactUpdates()
-        before = recorder.set(exact)
-        try:
-            updates, after = optax.with_extra_args_support(tx).update(
-                grads, state, own, **extra_args
-            )
-        finally:
-            recorder.reset(before)
-        made = jax.tree.leaves(updates)
-        new = [exact.apply(*pair) for pair in zip(leaves, made, strict=True)]
-        return made, new, after
+        def call(leaves: Any) -> Any:
+            own = jax.tree.unflatten(treedef, leaves)
+            return _stepped(tx, own, state, grads, extra_args, inner=True)
 
-    leaves = jax.tree.leaves(params)
-    own = getattr(tx.update, "args", ())
-    if own and isinstance(own[0], Definition):  # nothing is around the optimizer
-        _, new, after = update(leaves)
-    else:
-        new, after = through_branches(update, leaves)
-    return jax.tree.unflatten(jax.tree.structure(params), new), after
+        new, after = through_branches(call, leaves)
+        return jax.tree.unflatten(treedef, new), after
+    exact = ExactUpdates()
+    before = recorder.set(exact)
+    try:
+        updates, after = optax.with_extra_args_support(tx).update(
+            grads, state, params, **extra_args
+        )
+    finally:
+        recorder.reset(before)
+    made = jax.tree.leaves(updates)
+    new = [exact.apply(*pair) for pair in zip(leaves, made, strict=True)]
+    return (made, new, after) if inner else (jax.tree.unflatten(treedef, new), after)
+
+
+def _is_alone(tx: Any) -> bool:
+    """Whether nothing is around an optimizer of this library that could hide its updates."""
+    own: Any = getattr(tx.update, "args", ())
+    return bool(own) and isinstance(own[0], Definition)
 
 
 # JAX pairs donated arguments with results of their shape in the order in which both come: here,
