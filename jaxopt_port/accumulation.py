@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .engine import GroupsState, recorder
+from .engine import GroupsState
 from .trees import checked_gradients, leaf_paths
 
 # Whether `GradScaler.step`, around the transformation, has found an infinity in the gradients.
@@ -110,32 +110,23 @@ def accumulate_grads(
         seen = [None if grad is None else new for grad, new in zip(given, added, strict=True)]
         found = jnp.asarray(False if overflow.get() is None else overflow.get())
         found = found | (state.found_inf & (state.taken > 0))
-        exact = recorder.get()
 
         def stay(grads: Sequence[jax.Array]) -> Any:
-            new = None if exact is None else jax.tree.leaves(params)
             zeros = jax.tree.unflatten(treedef, [jnp.zeros_like(x) for x in sums])
-            return zeros, new, inner_state, list(grads)
+            return zeros, inner_state, list(grads)
 
         def step() -> Any:
             updates, inner = tx.update(
                 jax.tree.unflatten(treedef, seen), state.inner_state, params, **extra_args
             )
-            pairs = zip(jax.tree.leaves(params), jax.tree.leaves(updates), strict=True)
-            new = None if exact is None else [exact.apply(*pair) for pair in pairs]
-            return updates, new, inner, none
+            return updates, inner, none
 
         none = [jnp.zeros_like(x) for x in sums]
-        inner_state = as_after(state.inner_state, jax.eval_shape(lambda: step()[2]))
+        inner_state = as_after(state.inner_state, jax.eval_shape(lambda: step()[1]))
         length = steps(state.total) if callable(steps) else steps
         due = (state.taken + 1 >= length) | jnp.asarray(take_step)
         case = jnp.where(due, jnp.where(found, 1, 2), 0)
-        updates, new, inner, held = jax.lax.switch(
-            case, [lambda: stay(added), lambda: stay(none), step]
-        )
-        if exact is not None:  # so that jp.step takes the new parameters themselves
-            for each in zip(jax.tree.leaves(updates), new, strict=True):
-                exact.record(*each)
+        updates, inner, held = jax.lax.switch(case, [lambda: stay(added), lambda: stay(none), step])
         return updates, AccumulationState(
             jnp.where(due, 0, state.taken + 1).astype(jnp.int32),
             jax.tree.unflatten(treedef, held),

@@ -8,6 +8,9 @@ from ._axes import check_whole as check_whole
 from ._axes import split_over as split_over
 from ._axes import varying_alike as varying_alike
 from ._axes import varying_axes as varying_axes
+from ._branches import moved as moved
+from ._branches import tagged as tagged
+from ._branches import through_branches as through_branches
 from ._constants import current_trace as current_trace
 from ._constants import known_number as known_number
 from ._explicit import as_laid_out as as_laid_out

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .._compat import current_trace
+from .._compat import current_trace, moved, tagged, through_branches
+from ._definition import Definition
 
 Params = TypeVar("Params")
 State = TypeVar("State")
@@ -20,39 +21,46 @@ class ExactUpdates:
     ``old + (new - old)`` is not ``new`` where it crosses zero, so `step` takes the new parameter
     itself. It is found by the identity of the update. Where a later transformation has made another
     array of it, the new parameter counts for those elements whose update is still the same number
-    (all of them after ``optax.scale(1.0)``), and the update for the others.
+    (all of them after ``optax.scale(1.0)``), and the update for the others. One that comes out of a
+    branch is found by its tag: `through_branches`.
     """
 
     def __init__(self) -> None:
         self._made: dict[int, tuple[jax.Array, jax.Array]] = {}
-        self._of_param: dict[int, tuple[Any, ...]] = {}
+        self._of_param: dict[int, tuple[jax.Array, jax.Array, jax.Array]] = {}
+        self._trace = current_trace()
 
     def record(
         self, update: jax.Array, new_param: jax.Array, param: jax.Array | None = None
-    ) -> None:
+    ) -> jax.Array:
+        """Return the update, which is known from now on."""
+        if param is not None and current_trace() != self._trace:
+            update = tagged(update, new_param, param)
+        elif param is not None:
+            self._of_param[id(param)] = (param, update, new_param)
         # The update is kept too, so that its id cannot be given to another array.
         self._made[id(update)] = (update, new_param)
-        if param is not None:
-            self._of_param[id(param)] = (param, update, new_param, current_trace())
+        return update
 
     def follow(
-        self, update: jax.Array, moved: jax.Array, move: Callable[[jax.Array], jax.Array]
-    ) -> None:
+        self,
+        update: jax.Array,
+        laid_out: jax.Array,
+        move: Callable[[jax.Array], jax.Array],
+        param: jax.Array,
+    ) -> jax.Array:
         """Record what ``move`` has made of an update; the new parameter goes through it too."""
         made = self._made.get(id(update))
-        if made is not None:
-            self.record(moved, move(made[1]))
+        return laid_out if made is None else self.record(laid_out, move(made[1]), param)
 
     def apply(self, param: jax.Array, update: jax.Array) -> jax.Array:
         made = self._made.get(id(update))
         if made is not None:
             return made[1]
-        moved = jnp.asarray(param + update).astype(jnp.result_type(param))
-        _, own, new_param, trace = self._of_param.get(id(param), (None, None, None, None))
-        # What was recorded within a branch, as optax.MultiSteps has one, cannot be had outside.
-        if own is None or trace != current_trace() or own.shape != jnp.shape(update):
-            return moved
-        return jnp.where(update == own, new_param, moved)
+        _, own, new_param = self._of_param.get(id(param), (None, None, None))
+        if own is None or own.shape != jnp.shape(update):
+            return moved(param, update)
+        return moved(param, update, own, new_param)
 
 
 # Not an extra argument of `update`: a transformation between here and the rule may take none.
@@ -126,22 +134,40 @@ def _is_loss(grads: Any, params: Any) -> bool:
     return not (arrays and structures[0] == structures[1])
 
 
-def _stepped(tx: Any, params: Any, state: Any, grads: Any, extra_args: dict[str, Any]) -> Any:
+def _stepped(
+    tx: Any, params: Any, state: Any, grads: Any, extra_args: dict[str, Any], inner: bool = False
+) -> Any:
+    """Return new parameters and state; of an inner call: updates, new leaves, state."""
     if _is_loss(grads, params):
         value_fn = grads
         value, grads = jax.value_and_grad(value_fn)(params)
         extra_args = {"value": value, "grad": grads, "value_fn": value_fn, **extra_args}
+    leaves, treedef = jax.tree.flatten(params)
+    if not inner and not _is_alone(tx):
+
+        def call(leaves: Any) -> Any:
+            own = jax.tree.unflatten(treedef, leaves)
+            return _stepped(tx, own, state, grads, extra_args, inner=True)
+
+        new, after = through_branches(call, leaves)
+        return jax.tree.unflatten(treedef, new), after
     exact = ExactUpdates()
     before = recorder.set(exact)
     try:
-        updates, state = optax.with_extra_args_support(tx).update(
+        updates, after = optax.with_extra_args_support(tx).update(
             grads, state, params, **extra_args
         )
     finally:
         recorder.reset(before)
-    pairs = zip(jax.tree.leaves(params), jax.tree.leaves(updates), strict=True)
-    new = [exact.apply(*pair) for pair in pairs]
-    return jax.tree.unflatten(jax.tree.structure(params), new), state
+    made = jax.tree.leaves(updates)
+    new = [exact.apply(*pair) for pair in zip(leaves, made, strict=True)]
+    return (made, new, after) if inner else (jax.tree.unflatten(treedef, new), after)
+
+
+def _is_alone(tx: Any) -> bool:
+    """Whether nothing is around an optimizer of this library that could hide its updates."""
+    own: Any = getattr(tx.update, "args", ())
+    return bool(own) and isinstance(own[0], Definition)
 
 
 # JAX pairs donated arguments with results of their shape in the order in which both come: here,

@@ -92,7 +92,8 @@ def updated(
     if not table.bare and table.groups != definition.groups:
         state = _all_made(definition, state, params)
     grads: list[Any] = checked_gradients(updates, params, table.rules)
-    leaves, treedef = jax.tree.flatten(to_array(params))
+    whole, treedef = jax.tree.flatten(to_array(params))
+    leaves = list(whole)
     grads = [grad if grad is None else to_array(grad) for grad in grads]
     layouts = definition.layout_of
     seen_otherwise = [i for i, path in enumerate(table.paths) if path in layouts]
@@ -123,7 +124,7 @@ def updated(
         move = layouts[table.paths[i]].from_rule
         seen, final[i] = final[i], move(final[i])
         if recording is not None:
-            recording.follow(seen, final[i], move)
+            final[i] = recording.follow(seen, final[i], move, whole[i])
     trained = np.array([not group.frozen for group in table.groups], np.int32)
     state = replace(state, others=others, counts=state.counts + trained)
     return jax.tree.unflatten(treedef, final), state
@@ -279,7 +280,7 @@ def _stepped(
             if not program.rule.elementwise and new_param.size >= _LARGE:
                 before = new_param
         if recording is not None:
-            recording.record(new_update, new_param, leaf.param)
+            new_update = recording.record(new_update, new_param, leaf.param)
         made.append((new_update, after))
     return made, after_shared
 
@@ -326,7 +327,7 @@ def _rested(param: jax.Array) -> jax.Array:
     update: jax.Array = jnp.full_like(param, -0.0)
     recording = recorder.get()
     if recording is not None:
-        recording.record(update, param, param)
+        update = recording.record(update, param, param)
     return update
 
 

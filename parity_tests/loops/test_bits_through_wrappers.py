@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import torch
 
 import jaxopt_port as jp
 from parity_tests.oracles.bits import as_integers, assert_same_bits
@@ -31,6 +32,27 @@ KEEPS = {
     "masked": lambda tx: optax.chain(tx, optax.masked(optax.scale(1.0), {"w": True, "b": False})),
     "keep_params_nonnegative, not": lambda tx: optax.with_extra_args_support(tx),
     "accumulate_grads": lambda tx: jp.accumulate_grads(tx, 1),
+    "MultiSteps": lambda tx: optax.MultiSteps(tx, 1),
+    "MultiSteps around clipping": lambda tx: optax.MultiSteps(
+        optax.chain(optax.clip_by_global_norm(1e9), tx, optax.scale(1.0)), lambda count: 1
+    ),
+    "MultiSteps that may skip": lambda tx: optax.MultiSteps(
+        tx, 1, should_skip_update_fn=optax.skip_not_finite
+    ),
+    "apply_if_finite": lambda tx: optax.apply_if_finite(tx, 3),
+    "apply_if_finite of MultiSteps, scaled": lambda tx: optax.chain(
+        optax.apply_if_finite(optax.MultiSteps(tx, 1).gradient_transformation(), 3),
+        optax.scale(1.0),
+    ),
+    "conditionally_transform": lambda tx: optax.conditionally_transform(tx, lambda count: True),
+    "a branch of one's own": lambda tx: optax.GradientTransformation(
+        tx.init,
+        lambda grads, state, params: jax.lax.cond(
+            jnp.isfinite(optax.tree.norm(grads)),
+            lambda: tx.update(grads, state, params),
+            lambda: (jax.tree.map(jnp.zeros_like, grads), state),
+        ),
+    ),
     "partition": lambda tx: optax.partition({"all": tx}, {"w": "all", "b": "all"}),
 }
 OPTIMIZERS = {
@@ -93,18 +115,77 @@ def test_a_step_that_is_rejected_leaves_the_parameters():
     np.testing.assert_array_equal(after["w"], 1.0)
 
 
-LOSES = {
-    "MultiSteps": lambda tx: optax.MultiSteps(tx, 1),  # jp.accumulate_grads keeps them
-    "apply_if_finite": lambda tx: optax.apply_if_finite(tx, 3),  # jp.GradScaler.step does
+# Optax's wrappers in torch's loop: which gradients it steps with, and where.
+INF = {"w": np.full((40, 25), np.inf, np.float32), "b": np.full(1000, np.nan, np.float32)}
+
+
+def handed_on(wrap, grads):
+    """What Optax hands to the optimizer; None where it does not call it. A mean is its own."""
+    tx, made = wrap(optax.identity()), []
+    state = tx.init(START)
+    for each in grads:
+        given, after = jax.jit(tx.update)(each, state, START)
+        stepped = int(after.gradient_step) > int(state.gradient_step)
+        made.append({k: np.asarray(v) for k, v in given.items()} if stepped else None)
+        state = after
+    return made
+
+
+SIX = [GRADS[i % 4] for i in (0, 1, 2, 3, 1, 0)]
+WINDOWS = {
+    "MultiSteps 1": lambda tx: optax.MultiSteps(tx, 1),
+    "MultiSteps 2": lambda tx: optax.MultiSteps(tx, 2),
+    "MultiSteps 3": lambda tx: optax.MultiSteps(tx, 3),
+    "MultiSteps 4, of sums": lambda tx: optax.MultiSteps(tx, 4, use_grad_mean=False),
+    "MultiSteps, longer and longer": lambda tx: optax.MultiSteps(tx, lambda step: step + 1),
+    "MultiSteps that skips": lambda tx: optax.MultiSteps(
+        tx, 2, should_skip_update_fn=optax.skip_not_finite
+    ),
 }
+BESIDE_TORCH = {
+    name: (wrap, given, handed_on(wrap, given))
+    for name, wrap in WINDOWS.items()
+    for given in [[SIX[0], INF, *SIX[1:]] if "skips" in name else SIX]
+} | {
+    "apply_if_finite": (
+        lambda tx: optax.apply_if_finite(tx, 3), [SIX[0], INF, SIX[1]], [SIX[0], None, SIX[1]]
+    ),
+    "apply_if_finite, scaled": (
+        lambda tx: optax.chain(optax.apply_if_finite(tx, 3), optax.scale(1.0)),
+        [INF, SIX[0], SIX[1]],
+        [None, SIX[0], SIX[1]],
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("wrapper", LOSES)
-def test_what_updates_within_a_branch_is_exact_to_an_update(wrapper, bare):
-    """Optax's branch hides the new parameter; what is left is the rounding of Optax's own sum."""
-    params = run(LOSES[wrapper](OPTIMIZERS["AdamW"]()))
-    for key, expected in bare["AdamW"].items():
-        distance = np.abs(params[key] - expected)
-        largest = max(np.abs(START[key]).max(), np.float32(0.04))  # or four steps
-        assert distance.max() <= 4 * np.spacing(largest)
-        assert (distance > 0).any(), "it keeps them now: move it into the other table"
+@pytest.mark.parametrize("mode", ["eager", "jit", "scan"])
+@pytest.mark.parametrize("name", BESIDE_TORCH)
+def test_a_wrapper_beside_torchs_loop(name, mode):
+    wrap, given, taken = BESIDE_TORCH[name]
+    tx = wrap(jp.SGD(lr=0.1, momentum=0.9, weight_decay=0.01))
+    tensors = {k: torch.nn.Parameter(torch.tensor(v)) for k, v in START.items()}
+    optimizer = torch.optim.SGD(tensors.values(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    expected = []
+    for grads in taken:
+        for k, tensor in tensors.items() if grads is not None else ():
+            tensor.grad = torch.tensor(grads[k])
+        if grads is not None:
+            optimizer.step()
+        expected.append({k: t.detach().numpy().copy() for k, t in tensors.items()})
+
+    def step(carried, grads):
+        params, state = jp.step(tx, grads, *carried)
+        return (state, params), params
+
+    carried = (tx.init(START), START)
+    if mode == "scan":
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *given)
+        _, made = jax.jit(lambda c, g: jax.lax.scan(step, c, g))(carried, stacked)
+        made = [{k: v[i] for k, v in made.items()} for i in range(len(given))]
+    else:
+        step, made = jax.jit(step) if mode == "jit" else step, []
+        for grads in given:
+            carried, params = step(carried, grads)
+            made.append(params)
+    for i, (ours, theirs) in enumerate(zip(made, expected, strict=True)):
+        assert_same_bits(ours, theirs, f"after gradient {i}")

@@ -24,6 +24,7 @@ from jaxopt_port.verify.recipes._torch_lenet import Net
 from parity_tests.oracles.lbfgs import (
     COUNTS,
     PROBLEMS,
+    STATIC,
     assert_alike,
     compiled_call,
     defaults,
@@ -162,7 +163,7 @@ def test_lenet_trains_as_torchs_does(name, x64):
         return loss
 
     numbers = defaults(options)
-    static = {key: numbers.pop(key) for key in ("history_size", "line_search_fn")}
+    static = {key: numbers.pop(key) for key in STATIC}
     call = compiled_call(in_jax, **static)
     numbers = {key: np.asarray(value) for key, value in numbers.items()}
     params = params_from_torch(net, like)

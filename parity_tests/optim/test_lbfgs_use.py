@@ -188,6 +188,7 @@ BAD_OPTIONS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no max_iter": ({"max_iter": None}, TypeError, "max_iter must be an integer; got None"),
     "a bool": ({"max_eval": True}, TypeError, "max_eval must be an integer; got True"),
     "no history": ({"history_size": 0}, ValueError, "Invalid history_size: 0"),
+    "maximize that is no flag": ({"maximize": 1}, TypeError, "maximize must be True or False"),
     "half a history": ({"history_size": 1.5}, TypeError, "history_size must be an integer"),
 }
 
@@ -245,10 +246,33 @@ def test_bad_calls(given, error, message):
         tx.update(**{"updates": START, "state": tx.init(START), "params": START, **given})
 
 
-@pytest.mark.parametrize("params", [{}, {"x": jnp.zeros((0, 3))}], ids=["no leaf", "no entry"])
-def test_nothing_to_minimize(params):
+def test_parameters_without_an_element():
     with pytest.raises(ValueError, match="optimizer got an empty parameter list"):
-        lbfgs().init(params)
+        lbfgs().init({"x": jnp.zeros((0, 3))})
+
+
+@pytest.mark.parametrize(
+    ("tx", "params"),
+    [
+        (lbfgs(), {}),
+        (jp.LBFGS(), {}),
+        (jp.LBFGS([{"params": jp.REST, "frozen": True}]), START),
+    ],
+    ids=["lower case", "groups", "all frozen"],
+)
+def test_nothing_to_optimize(tx, params):
+    """torch 2.14 evaluates the closure and returns; an earlier one has an IndexError."""
+    seen = []
+
+    def value_fn(params):
+        seen.append(params)
+        return jnp.ones(())
+
+    after, state = jp.step(tx, value_fn, tx.init(params), params)
+    assert len(seen) == 1
+    assert jax.tree.all(jax.tree.map(np.array_equal, after, params))
+    again, _ = jp.step(tx, value_fn, state, params)
+    assert jax.tree.structure(again) == jax.tree.structure(params)
 
 
 @pytest.mark.slow

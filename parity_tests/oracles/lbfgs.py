@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ from jaxopt_port.optim._lbfgs import lbfgs, oldest_first
 from parity_tests.oracles.optimizer import to_numpy
 
 COUNTS = ("func_evals", "n_iter")
+STATIC = ("history_size", "line_search_fn", "maximize")
+KNOWN = set(inspect.signature(torch.optim.LBFGS).parameters)
 
 
 class Problem(NamedTuple):
@@ -78,6 +81,10 @@ def _explosive(exp: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda p: (exp(p["x"] ** 2) + p["x"]).sum()
 
 
+def _upside_down(problem: Problem) -> Problem:
+    return Problem(problem.start, lambda p: -problem.in_torch(p), lambda p: -problem.in_jax(p))
+
+
 def _at(function: Callable[[Any], Any], *start: float) -> Problem:
     return Problem({"x": np.asarray(start)}, function, function)
 
@@ -109,6 +116,9 @@ PROBLEMS = {
     "explosive": Problem({"x": np.array([1.5, -2.0])}, _explosive(torch.exp), _explosive(jnp.exp)),
 }
 
+for _name in ("rosenbrock, zero", "quadratic"):
+    PROBLEMS[f"{_name}, upside down"] = _upside_down(PROBLEMS[_name])
+
 
 class Outcome(NamedTuple):
     """What is left after one call."""
@@ -133,9 +143,14 @@ def _cast(start: Mapping[str, np.ndarray], dtype: str | None) -> dict[str, np.nd
 
 
 def defaults(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a torch optimizer that is given ``options``."""
-    group = torch.optim.LBFGS([torch.zeros(1)], **options).param_groups[0]
-    return {name: value for name, value in group.items() if name != "params"}
+    """The options of a torch optimizer that is given ``options``, with what a later one has."""
+    group = torch.optim.LBFGS([torch.zeros(1)], **_known(options)).param_groups[0]
+    own = {name: value for name, value in group.items() if name != "params"}
+    return {"maximize": options.get("maximize", False), **own}
+
+
+def _known(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name in KNOWN}
 
 
 def torch_run(
@@ -147,11 +162,13 @@ def torch_run(
         eps = ulps * torch.finfo(tensor.dtype).eps
         tensor.copy_(torch.where(tensor == 0, eps, tensor * (1 + eps)))
     params = [tensor.requires_grad_() for tensor in tensors.values()]
-    optimizer = torch.optim.LBFGS(params, **per_call[0])
+    optimizer = torch.optim.LBFGS(params, **_known(per_call[0]))
+    # To go up is to go down what is upside down; a torch before 2.14 has no word for it.
+    ascends = per_call[0].get("maximize", False) and "maximize" not in KNOWN
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        loss = problem.in_torch(tensors)
+        loss = -problem.in_torch(tensors) if ascends else problem.in_torch(tensors)
         loss.backward()
         return loss
 
@@ -178,12 +195,12 @@ def _copied(value: Any) -> Any:
 
 
 @functools.cache
-def compiled_call(in_jax: Callable[[Any], Any], history_size: int, line_search_fn: Any) -> Any:
+def compiled_call(in_jax: Callable[[Any], Any], **static: Any) -> Any:
     """One call with every number traced: a program for all cases of a problem."""
 
     @jax.jit
     def call(params: Any, state: Any, numbers: dict[str, Any]) -> Any:
-        tx = lbfgs(**numbers, history_size=history_size, line_search_fn=line_search_fn)
+        tx = lbfgs(**numbers, **static)
         value, grads = jax.value_and_grad(in_jax)(params)
         updates, state = tx.update(grads, state, params, value=value, value_fn=in_jax)
         return optax.apply_updates(params, updates), state
@@ -196,7 +213,7 @@ def port_states(
 ) -> Iterator[tuple[Any, Any]]:
     """Parameters and state after each call."""
     every = [defaults(options) for options in per_call]
-    static = {name: every[0].pop(name) for name in ("history_size", "line_search_fn")}
+    static = {name: every[0].pop(name) for name in STATIC}
     call = compiled_call(problem.in_jax, **static)
     params = {k: jnp.asarray(a) for k, a in _cast(problem.start, dtype).items()}
     state = lbfgs(**static).init(params)

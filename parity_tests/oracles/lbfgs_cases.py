@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from parity_tests.oracles.optimizer import configurations
+from parity_tests.oracles.optimizer import LATER, configurations
 
 CALLS = 20
 WOLFE = {"line_search_fn": "strong_wolfe"}
 
-TABLE = dict(configurations(torch.optim.LBFGS))
+TABLE = {**dict(configurations(torch.optim.LBFGS)), **LATER["LBFGS"]}
 VARIANTS: dict[str, dict[str, Any]] = {
     **TABLE,
     "wolfe, wraps": {**WOLFE, "history_size": 3, "max_iter": 4},
@@ -80,6 +80,7 @@ FLOAT64 = {
         "wolfe, max_eval 3": CALLS,
         "fixed, tolerance_change": CALLS,
     },
+    "quadratic, upside down": {"maximize": CALLS, "maximize_strong_wolfe": CALLS},
 }
 FLOAT32 = {
     "rosenbrock": {
@@ -95,6 +96,8 @@ FLOAT32 = {
         "wolfe, lr 10": CALLS,
         "wolfe, max_iter 1": CALLS,
     },
+    "quadratic, upside down": {"maximize": 1},
+    "rosenbrock, zero, upside down": {"maximize_strong_wolfe": CALLS},
 }
 
 

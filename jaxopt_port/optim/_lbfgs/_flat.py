@@ -23,7 +23,7 @@ Leaves = Sequence[jax.Array]
 def flat_dtype(leaves: Leaves) -> jnp.dtype:
     """Return the real dtype to which ``torch.cat`` promotes the leaves."""
     reals = [jnp.finfo(leaf.dtype).dtype for leaf in leaves]
-    return jnp.dtype(functools.reduce(jnp.promote_types, reals))
+    return jnp.dtype(functools.reduce(jnp.promote_types, reals or [jnp.dtype(jnp.float32)]))
 
 
 def scalar_dtype(leaves: Leaves) -> jnp.dtype:

@@ -6,6 +6,7 @@ from typing import Any, Self, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ..._compat import check_whole
@@ -41,6 +42,8 @@ def lbfgs(
     tolerance_change: Number = 1e-9,
     history_size: int = 100,
     line_search_fn: str | None = None,
+    *,
+    maximize: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """L-BFGS as torch has it: up to ``max_iter`` iterations in each update.
 
@@ -66,10 +69,13 @@ def lbfgs(
             the slope is not below minus this.
         history_size: pairs of steps and gradient differences to remember, >= 1; static.
         line_search_fn: ``"strong_wolfe"`` or None; static.
+        maximize: go up the objective, not down (torch 2.14 and later); static.
+
+    With no parameters, as with all of them frozen, nothing moves, and no state is held.
 
     Raises:
         ValueError: a bad argument, beginning with torch's own message; ``value`` or ``value_fn``
-            left out; no parameters.
+            left out; parameters without an element.
         TypeError: an argument of a wrong type, or parameters that are no floating arrays.
 
     References:
@@ -109,14 +115,19 @@ def lbfgs(
             f"only 'strong_wolfe' is supported; got line_search_fn={line_search_fn!r}, which must "
             "be that or None."
         )
+    if not isinstance(maximize, bool | np.bool_):
+        raise TypeError(f"maximize must be True or False; got {maximize!r}")
     rows = _history_rows(history_size)
     counts = {"max_iter": _count("max_iter", max_iter), **_given(max_eval=max_eval)}
 
     def init(params: Any) -> LBFGSState:
         check_params(params)
         leaves = jax.tree.leaves(to_array(params))
-        if not leaves or flat_size(leaves) == 0:
-            raise ValueError("optimizer got an empty parameter list; there is nothing to minimize.")
+        if leaves and flat_size(leaves) == 0:
+            raise ValueError(
+                "optimizer got an empty parameter list; there is nothing to minimize: no parameter "
+                "has an element."
+            )
         return initial_state(rows, flat_size(leaves), flat_dtype(leaves), scalar_dtype(leaves))
 
     def update(
@@ -137,6 +148,8 @@ def lbfgs(
             raise ValueError(f"value has shape {jnp.shape(value)}; it must be a scalar.")
         grads = checked_gradients(updates, params)
         leaves, treedef = jax.tree.flatten(to_array(params))
+        if not leaves:
+            return updates, state
         for leaf in leaves:
             check_whole(leaf, "lbfgs", "every parameter")
         dtype = scalar_dtype(leaves)
@@ -147,17 +160,19 @@ def lbfgs(
 
         def evaluate(leaves: Any) -> tuple[jax.Array, jax.Array]:
             value, grads = jax.value_and_grad(value_fn)(jax.tree.unflatten(treedef, leaves))
-            return value.astype(dtype), gathered(jax.tree.leaves(grads))
+            return downhill(value.astype(dtype)), downhill(gathered(jax.tree.leaves(grads)))
+
+        def downhill(array: jax.Array) -> jax.Array:
+            return -array if maximize else array
 
         # torch, too, takes a gradient that is None for zeros here.
         pairs = zip(leaves, grads, strict=True)
         given = [jnp.zeros_like(x) if grad is None else to_array(grad) for x, grad in pairs]
-        flat_grad = gathered(given)
         new, state = minimize(
             evaluate,
             leaves,
-            jnp.asarray(value, dtype),
-            flat_grad,
+            downhill(jnp.asarray(value, dtype)),
+            downhill(gathered(given)),
             state,
             limits,
             line_search_fn is not None,
@@ -184,6 +199,7 @@ class LBFGS(Optimizer):
         tolerance_change: it ends where neither the objective nor any parameter changes by more.
         history_size: pairs of steps and gradient differences to remember, >= 1; static.
         line_search_fn: ``"strong_wolfe"`` or None; static.
+        maximize: go up the objective, not down (torch 2.14 and later); static.
 
     Raises:
         ValueError: a bad argument, beginning with torch's own message, or several trained groups.
@@ -214,6 +230,8 @@ class LBFGS(Optimizer):
         tolerance_change: Any = 1e-9,
         history_size: int = 100,
         line_search_fn: str | None = None,
+        *,
+        maximize: bool = False,
     ) -> Self:
         return cls.with_options(params, locals())
 
