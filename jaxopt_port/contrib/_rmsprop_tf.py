@@ -23,6 +23,7 @@ from ..engine import (
     leafwise,
     of_rule,
 )
+from ..numerics import uncontracted
 from ..numerics.torch_ops import Scalar, add, add_scalar, addcdiv, addcmul, mul, quotient, sqrt
 from ..optim import decay as decays
 from ..optim import ranges
@@ -106,7 +107,8 @@ def _update(
         grad_avg = state["grad_avg"]
         grad_avg = add(grad_avg, add(grad, grad_avg, alpha=-1.0), alpha=weight)
         after["grad_avg"], avg = grad_avg, addcmul(avg, grad_avg, grad_avg, value=-1.0)
-    avg = sqrt(add_scalar(avg, eps))
+    # XLA would make a product of a division by a root.
+    avg = uncontracted(sqrt(add_scalar(avg, eps)))
     plain = quotient(grad, avg, value=-lr)
     if "momentum_buffer" not in state:
         return Sum(param, plain), after
