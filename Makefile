@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help verify test test-quick test-all lint format bench docs matrix clean
+.PHONY: help verify test test-quick test-all lint format bench docs faults matrix matrix-packages clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,7 +45,10 @@ bench: $(STAMP) ## measure; see benchmarks/README.md
 docs: .venv/.docs ## build the site into site/, strictly
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-MATRIX := .venv-matrix
+faults: $(STAMP) ## break the package, in one fact at a time: test-quick must see each
+	$(BIN)/python -m parity_tests.faults
+
+MATRIX := .venv-matrix/contrib
 PACKAGES := parity_tests/contrib/requirements.txt parity_tests/interop/requirements.txt
 # On top of what .venv has: timm asks for a torchvision that asks for another torch.
 $(MATRIX)/.installed: constraints.txt pyproject.toml $(PACKAGES)
@@ -58,9 +61,12 @@ $(MATRIX)/.installed: constraints.txt pyproject.toml $(PACKAGES)
 # Not on PyPI; where it cannot be had, the matrix says that it is left out.
 MUON := git+https://github.com/KellerJordan/Muon@857d1adc159e098212f828d927460782d3da59e9
 
-matrix: $(MATRIX)/.installed ## compare jaxopt_port.contrib with the packages, and go on with what they save
+matrix: $(STAMP) matrix-packages ## the lowest and the newest versions; contrib and interop beside the packages themselves
+	$(BIN)/python -m parity_tests.environments
+
+matrix-packages: $(MATRIX)/.installed
 	$(MATRIX)/bin/python -m parity_tests.contrib.matrix
 	$(MATRIX)/bin/python -m parity_tests.interop.real_libraries
 
 clean: ## remove what the other targets made
-	rm -rf .venv $(MATRIX) site .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-matrix site .mypy_cache .pytest_cache .ruff_cache

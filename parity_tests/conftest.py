@@ -1,3 +1,4 @@
+import builtins
 import importlib.util
 import os
 
@@ -22,6 +23,19 @@ jax.config.update("jax_num_cpu_devices", 8)
 @pytest.fixture
 def rng():
     return np.random.default_rng(20240229)
+
+
+@pytest.fixture
+def no_torch(monkeypatch):
+    """torch cannot be imported."""
+    real_import = builtins.__import__
+
+    def importing(name, *args, **kwargs):
+        if name == "torch":
+            raise ImportError("No module named 'torch'", name="torch")
+        return real_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", importing)
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def false_alarms(
 
 
 def harness(quick: _Quick = False) -> None:
-    """Print what the harness finds of all seeded and held-out faults, and in 2665 right ports.
+    """Print what the harness finds of all seeded and held-out faults, and in all right ports.
 
     An hour and more; ``--quick`` takes the held-out faults, and 60 right ports.
     """

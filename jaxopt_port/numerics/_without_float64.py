@@ -76,10 +76,10 @@ def without_float64(function: Function) -> Function:
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxopt_port as jp
-        >>> params = {"weight": jnp.ones(2)}
+        >>> params, grads = {"weight": jnp.ones(2)}, {"weight": jnp.full(2, 3.0)}
         >>> tx = jp.Adam(lr=0.5)
         >>> step = jp.without_float64(lambda p, s, g: jp.step(tx, g, s, p))
-        >>> params, state = jax.jit(step)(params, tx.init(params), params)
+        >>> params, state = jax.jit(step)(params, tx.init(params), grads)
         >>> params["weight"]
         Array([0.5, 0.5], dtype=float32)
     """

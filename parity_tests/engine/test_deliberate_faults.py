@@ -11,8 +11,7 @@ import jaxopt_port as jp
 from jaxopt_port.engine import transformation
 from jaxopt_port.numerics.torch_ops import add, mul
 from parity_tests.faults.patched import FAULTS as FAULTS_OF_RECIPES
-from parity_tests.oracles.bits import assert_same_bits
-from parity_tests.oracles.optimizer import TorchOracle, to_torch
+from parity_tests.oracles.optimizer import TorchOracle, check_bits
 
 
 def _maximize_ignored(grad, param, state, *, maximize, **options):
@@ -51,12 +50,7 @@ def check_parity(factory, options, steps=5):
     start, *gradients = ({"w": rng.standard_normal(257).astype(np.float32)} for _ in range(steps))
     options = {"lr": 0.01, **options}
     oracle = TorchOracle(torch.optim.SGD, start, [["w"]], options)
-    tx = jp.param_groups(factory, **options)
-    params, state = start, tx.init(start)
-    for step, grads in enumerate(gradients):
-        params, state = jp.step(tx, grads, state, params)
-        oracle.step({"w": to_torch(grads["w"])})
-        assert_same_bits(params, oracle.params(), f"after step {step}")
+    check_bits(oracle, jp.param_groups(factory, **options), start, gradients)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -38,7 +38,7 @@ def expected(data):
     params, gradients = data
     oracle = TorchOracle(torch.optim.SGD, params, [["w"], ["b"]], OPTIONS, [{}, {"lr": 0.02}])
     for grads in gradients:
-        oracle.step({name: to_torch(x) for name, x in grads.items()})
+        oracle.step(grads)
     return oracle.params()
 
 

@@ -35,7 +35,7 @@ def write(folder):
     import torch
 
     from parity_tests.oracles.configurations import LEAFWISE, MUON
-    from parity_tests.oracles.optimizer import TorchOracle, configurations, to_torch
+    from parity_tests.oracles.optimizer import TorchOracle, configurations
     from parity_tests.oracles.scheduler import torch_run
 
     def root(tensor):
@@ -50,7 +50,7 @@ def write(folder):
         for _, options in configurations(optimizer.torch):
             oracle = TorchOracle(optimizer.torch, start, [list(SHAPES)], options)
             for grads in gradients:
-                oracle.step({name: to_torch(grad) for name, grad in grads.items()})
+                oracle.step(grads)
             arrays |= {f"{len(cases)}/{name}": array for name, array in oracle.params().items()}
             plain = {k: v.item() if torch.is_tensor(v) else v for k, v in options.items()}
             cases.append((optimizer.name, plain))

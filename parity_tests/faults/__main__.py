@@ -58,6 +58,7 @@ def main(words):
     caught = {}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
+        copy.chmod(0o755)  # some tests read it as another user
         copied(copy)
         for breakage in chosen:
             file = copy / "jaxopt_port" / breakage.file

@@ -13,6 +13,7 @@ from flax import linen, nnx
 import jaxopt_port as jp
 from jaxopt_port.flax import Optimizer, TrainState
 from parity_tests.oracles.bits import assert_same_bits
+from parity_tests.oracles.tolerances import bound
 
 STEPS = 4
 
@@ -193,7 +194,8 @@ def test_any_transformation_will_do(loop, tx):
     ours = loop(tx, grads)
     theirs = by_step(tx, grads)
     for name, expected in theirs.items():
-        np.testing.assert_allclose(ours[name], expected, rtol=1e-5, atol=1e-7)
+        rtol = bound("Optax's own in Flax's loops")
+        np.testing.assert_allclose(ours[name], expected, rtol=rtol, atol=1e-7)
 
 
 def test_the_numbers_change_between_steps_with_no_retrace():

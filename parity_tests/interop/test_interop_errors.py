@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import subprocess
 import sys
 from collections.abc import Callable
@@ -137,16 +136,7 @@ def test_importing_interop_does_not_import_torch() -> None:
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_missing_torch_is_said_to_be_missing(
-    direction: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real_import = builtins.__import__
-
-    def no_torch(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "torch":
-            raise ImportError("No module named 'torch'", name="torch")
-        return real_import(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", no_torch)
+@pytest.mark.usefixtures("no_torch")
+def test_missing_torch_is_said_to_be_missing(direction: str) -> None:
     with pytest.raises(ImportError, match=r"pip install 'jaxopt-port\[torch\]'"):
         DIRECTIONS[direction](plain(), object())

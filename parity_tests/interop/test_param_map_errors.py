@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -264,15 +263,8 @@ def test_nothing_is_written_where_anything_is_wrong() -> None:
     assert [tensor_bytes(param) for param in module.parameters()] == before
 
 
-def test_arrays_need_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    real_import = builtins.__import__
-
-    def no_torch(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "torch":
-            raise ImportError("No module named 'torch'", name="torch")
-        return real_import(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", no_torch)
+@pytest.mark.usefixtures("no_torch")
+def test_arrays_need_no_torch() -> None:
     arrays = {"weight": np.ones((2, 3), np.float32), "bias": np.zeros(2, np.float32)}
     assert params_from_torch(arrays, LIKE)["kernel"].shape == (3, 2)
     assert params_from_torch(arrays, LIKE, MAP)["kernel"].shape == (3, 2)

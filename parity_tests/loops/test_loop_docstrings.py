@@ -1,33 +1,12 @@
-"""The examples of what stands around the step run: those in docstrings, and the docs' first."""
+"""What stands around the step has examples, and the docs' first runs."""
 
-import doctest
-import importlib
 import inspect
 import re
 from pathlib import Path
 
-import pytest
-
 import jaxopt_port as jp
 
-QUICK = ["amp", "lr_scheduler._plateau"]
-SLOW = [
-    "accumulation",
-    "clip_grad",
-    "swa_utils._averaged_model",
-    "swa_utils._batch_norm",
-    *(f"lr_scheduler._{name}" for name in ("composites", "cosine", "cyclic", "decays")),
-    *(f"lr_scheduler._{name}" for name in ("lambdas", "one_cycle", "swa")),
-]
 DOCS = Path(__file__).parents[2] / "docs" / "schedulers.md"
-
-
-@pytest.mark.parametrize(
-    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
-)
-def test_examples(name):
-    module = importlib.import_module(f"jaxopt_port.{name}")
-    assert doctest.testmod(module, optionflags=doctest.ELLIPSIS).failed == 0
 
 
 def test_what_is_public_has_an_example():

@@ -17,7 +17,7 @@ import torch
 from jaxopt_port.numerics import _contraction, _emitted
 from parity_tests.numerics.drawn_steps import drawn, named
 from parity_tests.oracles.bits import assert_same_bits
-from parity_tests.oracles.optimizer import TorchOracle, to_torch
+from parity_tests.oracles.optimizer import TorchOracle
 
 ROOT = Path(__file__).parents[2]
 STEPS = "parity_tests.numerics.steps_on_processor"
@@ -69,7 +69,7 @@ def torchs(case):
     optimizer = getattr(torch.optim, case["optimizer"])
     oracle = TorchOracle(optimizer, params, [list(params)], {**case["options"], "foreach": False})
     for grad in grads:
-        oracle.step({k: to_torch(v) for k, v in grad.items()})
+        oracle.step(grad)
     return oracle.params()
 
 

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import jaxopt_port as jp
 from parity_tests.oracles.bits import assert_same_bits, relative
 from parity_tests.oracles.configurations import LEAFWISE
-from parity_tests.oracles.optimizer import TorchOracle, to_torch
+from parity_tests.oracles.optimizer import TorchOracle, beside
 from parity_tests.oracles.tolerances import bound
 
 RATE = st.floats(1e-4, 1.0)
@@ -92,12 +91,9 @@ def test_any_options_and_gradients(optimizer, data, correct_root):
     shape = data.draw(st.sampled_from(SHAPES))
     start = {"w": data.draw(arrays(shape, [0.0]))}
     oracle = TorchOracle(optimizer.torch, start, [["w"]], options)
-    tx = optimizer.port(**options)
-    params, state = start, tx.init(start)
-    for step in range(3):
-        grads = {"w": data.draw(arrays(shape, SPECIAL))}
-        params, state = jp.step(tx, grads, state, params)
-        oracle.step({"w": to_torch(grads["w"])})
+    gradients = ({"w": data.draw(arrays(shape, SPECIAL))} for _ in range(3))
+    stepped = beside(oracle, optimizer.port(**options), start, gradients)
+    for step, (params, _) in enumerate(stepped):
         ours, theirs = np.asarray(params["w"]), oracle.params()["w"]
         assert np.array_equal(np.isnan(ours), np.isnan(theirs))
         infinite = np.isinf(theirs)

@@ -19,8 +19,7 @@ from jaxopt_port.numerics.torch_ops import (
     quotient,
     sqrt,
 )
-from parity_tests.oracles.bits import assert_same_bits
-from parity_tests.oracles.optimizer import TorchOracle, to_torch
+from parity_tests.oracles.optimizer import TorchOracle, check_bits
 
 pytestmark = [pytest.mark.usefixtures("correct_root"), pytest.mark.slow]
 
@@ -189,12 +188,7 @@ def check_parity(optimizer, factory, options, steps=8):
     rng = np.random.default_rng(7)
     start, *gradients = ({"w": rng.standard_normal(257).astype(np.float32)} for _ in range(steps))
     oracle = TorchOracle(getattr(torch.optim, optimizer), start, [["w"]], options)
-    tx = jp.param_groups(factory, **options)
-    params, state = start, tx.init(start)
-    for step, grads in enumerate(gradients):
-        params, state = jp.step(tx, grads, state, params)
-        oracle.step({"w": to_torch(grads["w"])})
-        assert_same_bits(params, oracle.params(), f"after step {step}")
+    check_bits(oracle, jp.param_groups(factory, **options), start, gradients)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -15,7 +15,7 @@ import jaxopt_port as jp
 from jaxopt_port.engine import leaf_states, with_leaf_states
 from parity_tests.oracles.bits import assert_same_bits, relative, step_units
 from parity_tests.oracles.configurations import CASES, Case
-from parity_tests.oracles.optimizer import TorchOracle, to_torch
+from parity_tests.oracles.optimizer import TorchOracle, beside, to_torch
 from parity_tests.oracles.tolerances import bound, step_bounds
 
 # Where the layout is not the point.
@@ -219,7 +219,7 @@ def test_a_learning_rate_that_is_changed_before_the_first_step(name, rng):
     for _ in range(3):
         grads = {"w": rng.standard_normal(5).astype(np.float32)}
         params, state = jp.step(tx, grads, state, params)
-        oracle.step({"w": to_torch(grads["w"])})
+        oracle.step(grads)
     np.testing.assert_allclose(params["w"], oracle.params()["w"], rtol=3e-7)
 
 
@@ -233,12 +233,8 @@ def complex_arrays(rng, shape=(9, 7)):
 def test_complex_parameters(case, rng, correct_root):
     start = {"weight": complex_arrays(rng)}
     oracle = TorchOracle(case.optimizer.torch, start, [["weight"]], case.options)
-    tx = case.optimizer.port(**case.options)
-    params, state = start, tx.init(start)
-    for _ in range(5):
-        grads = {"weight": complex_arrays(rng)}
-        params, state = jp.step(tx, grads, state, params)
-        oracle.step({"weight": to_torch(grads["weight"])})
+    gradients = ({"weight": complex_arrays(rng)} for _ in range(5))
+    *_, (params, state) = beside(oracle, case.optimizer.port(**case.options), start, gradients)
     held = leaf_states(state)["weight"]
     pairs = {"parameter": (params["weight"], oracle.params()["weight"])} | {
         name: (held[name], theirs) for name, theirs in oracle.held("weight").items()
@@ -260,7 +256,7 @@ def test_sums_are_nearer_to_float64_than_torchs(case, rng, x64):
         eps = (float(np.finfo(np.float32).eps), 1e-3)
         options = {"eps": eps, **case.options}
         oracle = TorchOracle(case.optimizer.torch, {"w": start.astype(dtype)}, [["w"]], options)
-        oracle.step({"w": to_torch(grad.astype(dtype))})
+        oracle.step({"w": grad.astype(dtype)})
         return oracle.params()["w"].astype(np.float64)
 
     tx = case.optimizer.port(**case.options)

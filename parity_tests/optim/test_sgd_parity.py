@@ -11,7 +11,7 @@ import torch
 import jaxopt_port as jp
 from jaxopt_port.engine import leaf_states
 from parity_tests.oracles.bits import as_integers, assert_same_bits, most_ulps, units
-from parity_tests.oracles.optimizer import TorchOracle, configurations, to_torch
+from parity_tests.oracles.optimizer import TorchOracle, beside, check_bits, configurations, to_torch
 from parity_tests.oracles.tolerances import bound
 
 CONFIGURATIONS = configurations(torch.optim.SGD)
@@ -187,7 +187,7 @@ def test_low_precision_takes_each_step_within_one_unit(options, dtype, rng):
     params, state = start, tx.init(start)
     for grads in gradients:
         stepped, state = jp.step(tx, grads, state, params)
-        oracle.step({name: to_torch(x) for name, x in grads.items()})
+        oracle.step(grads)
         for name, expected in oracle.params().items():
             far = units(stepped[name], expected, params[name])
             assert far <= bound("sgd low precision"), name
@@ -199,14 +199,9 @@ def test_low_precision_takes_each_step_within_one_unit(options, dtype, rng):
 def test_low_precision_is_bit_equal_in_torchs_vector_loop(options, dtype, rng):
     """A size that is a multiple of any vector's, with values that are subnormal in float16."""
     start = {"w": (1e-3 * rng.standard_normal(2048)).astype(dtype)}
+    gradients = ({"w": (1e-3 * rng.standard_normal(2048)).astype(dtype)} for _ in range(30))
     oracle = TorchOracle(torch.optim.SGD, start, [["w"]], options)
-    tx = jp.SGD(**options)
-    params, state = start, tx.init(start)
-    for step in range(30):
-        grad = {"w": (1e-3 * rng.standard_normal(2048)).astype(dtype)}
-        params, state = jp.step(tx, grad, state, params)
-        oracle.step({"w": to_torch(grad["w"])})
-        assert_same_bits(params, oracle.params(), f"after step {step}")
+    check_bits(oracle, jp.SGD(**options), start, gradients)
 
 
 @LOW_PRECISION
@@ -228,11 +223,7 @@ def test_complex_parameters(options, rng):
         for _ in range(2)
     )
     oracle = TorchOracle(torch.optim.SGD, start, [["weight"]], options)
-    tx = jp.SGD(**options)
-    params, state = dict(start), tx.init(start)
-    for _ in range(3):
-        params, state = jp.step(tx, grad, state, params)
-        oracle.step({"weight": to_torch(grad["weight"])})
+    *_, (params, _) = beside(oracle, jp.SGD(**options), start, 3 * [grad])
     parts = [
         {"re": np.real(p["weight"]).copy(), "im": np.imag(p["weight"]).copy()}
         for p in (params, oracle.params())
@@ -252,30 +243,23 @@ def test_first_step_buffer_is_the_gradient_whatever_the_dampening():
     ]
 
 
-def test_negative_zero_gradients_and_parameters_keep_torchs_signs():
-    values = {"w": np.array([0.0, -0.0, 1.0, -0.0], np.float32)}
-    grads = {"w": np.array([0.0, 0.0, -0.0, -0.0], np.float32)}
-    options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}
-    oracle = TorchOracle(torch.optim.SGD, values, [["w"]], options)
-    tx = jp.SGD(**options)
-    params, state = values, tx.init(values)
-    for step in range(3):
-        params, state = jp.step(tx, grads, state, params)
-        oracle.step({"w": to_torch(grads["w"])})
-        assert_same_bits(params, oracle.params(), f"after step {step}")
+ZEROS = np.array([[0.0, -0.0, 1.0, -0.0], [0.0, 0.0, -0.0, -0.0]], np.float32)
+NOT_FINITE = np.array([[1, np.nan, np.inf, -np.inf, 0], [np.inf, 1, 1, np.inf, np.nan]], np.float32)
 
 
-def test_nan_and_infinity_go_where_torchs_go():
-    values = {"w": np.array([1.0, np.nan, np.inf, -np.inf, 0.0], np.float32)}
-    grads = {"w": np.array([np.inf, 1.0, 1.0, np.inf, np.nan], np.float32)}
-    options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}
-    oracle = TorchOracle(torch.optim.SGD, values, [["w"]], options)
-    tx = jp.SGD(**options)
-    params, state = values, tx.init(values)
-    for _ in range(2):
-        params, state = jp.step(tx, grads, state, params)
-        oracle.step({"w": to_torch(grads["w"])})
-    np.testing.assert_array_equal(params["w"], oracle.params()["w"])
+@pytest.mark.parametrize(
+    ("arrays", "weight_decay"),
+    [pytest.param(ZEROS, 0.1, id="zeros"), pytest.param(NOT_FINITE, 0.0, id="not finite")],
+)
+def test_signs_of_zeros_nan_and_infinity_are_torchs(arrays, weight_decay):
+    start, grads = ({"w": array} for array in arrays)
+    options = {"lr": 0.1, "momentum": 0.9, "weight_decay": weight_decay}
+    oracle = TorchOracle(torch.optim.SGD, start, [["w"]], options)
+    for params, _ in beside(oracle, jp.SGD(**options), start, 3 * [grads]):
+        ours, theirs = np.asarray(params["w"]), oracle.params()["w"]
+        np.testing.assert_array_equal(ours, theirs)
+        number = ~np.isnan(theirs)
+        np.testing.assert_array_equal(np.signbit(ours[number]), np.signbit(theirs[number]))
 
 
 @pytest.mark.skipif(
@@ -293,7 +277,7 @@ def test_subnormals_are_flushed_by_xla_and_by_torch_only_when_told_to():
         torch.set_flush_denormal(flush)
         try:
             oracle = TorchOracle(torch.optim.SGD, values, [["w"]], {"lr": 1.0})
-            oracle.step({"w": to_torch(grads["w"])})
+            oracle.step(grads)
             return int(oracle.params()["w"].view(np.uint32).max())
         finally:
             torch.set_flush_denormal(False)

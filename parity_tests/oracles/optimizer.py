@@ -1,12 +1,15 @@
 """torch.optim on NumPy arrays by path: what the port is compared with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import torch
 from torch.testing._internal.common_optimizers import optim_db
+
+import jaxopt_port as jp
+from parity_tests.oracles.bits import assert_same_bits
 
 # What torch 2.14 has added to its table of configurations, for those who have an earlier one.
 LATER: dict[str, dict[str, dict[str, Any]]] = {
@@ -60,9 +63,11 @@ class TorchOracle:
             **options,
         )
 
-    def step(self, grads: Mapping[str, torch.Tensor]):
+    def step(self, grads: Mapping[str, Any]):
+        """Take a step with torch's gradients, or with arrays."""
         for name, tensor in self.tensors.items():
-            tensor.grad = grads[name]
+            grad = grads[name]
+            tensor.grad = grad if isinstance(grad, torch.Tensor) else to_torch(grad)
         self.optimizer.step()
 
     def change(self, group: int | None, values: Mapping[str, Any]):
@@ -82,6 +87,23 @@ class TorchOracle:
         """By path, one entry of torch's state; parameters that have none are left out."""
         held = {path: self.optimizer.state[tensor] for path, tensor in self.tensors.items()}
         return {path: to_numpy(s[name]) for path, s in held.items() if s.get(name) is not None}
+
+
+def beside(
+    oracle: TorchOracle, tx: Any, start: Arrays, gradients: Iterable[Arrays]
+) -> Iterator[tuple[Any, Any]]:
+    """Step this library and torch with the same gradients; yield parameters and state here."""
+    params, state = start, tx.init(start)
+    for grads in gradients:
+        params, state = jp.step(tx, grads, state, params)
+        oracle.step(grads)
+        yield params, state
+
+
+def check_bits(oracle: TorchOracle, tx: Any, start: Arrays, gradients: Iterable[Arrays]) -> None:
+    """Compare the parameters after each step, to the bit."""
+    for step, (params, _) in enumerate(beside(oracle, tx, start, gradients)):
+        assert_same_bits(params, oracle.params(), f"after step {step}")
 
 
 def configurations(optimizer: type[torch.optim.Optimizer]) -> list[tuple[str, dict[str, Any]]]:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import jax.numpy as jnp
+import pytest
 
 import jaxopt_port
 import jaxopt_port as jp
@@ -37,10 +38,16 @@ def imports(path, everywhere=True):
     package = path.relative_to(ROOT).parent.parts
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree) if everywhere else tree.body:
-        if not isinstance(node, ast.ImportFrom) or not node.level:
+        if isinstance(node, ast.Import):
+            absolute = [alias.name.split(".") for alias in node.names]
+            yield from (tuple(rest) for first, *rest in absolute if first == ROOT.name)
+        if not isinstance(node, ast.ImportFrom):
             continue
-        base = package[: len(package) - node.level + 1]
-        target = (*base, *(node.module.split(".") if node.module else ()))
+        own = node.module.split(".") if node.module else []
+        if not node.level and own[0] != ROOT.name:
+            continue
+        base = package[: len(package) - node.level + 1] if node.level else ()
+        target = (*base, *(own if node.level else own[1:]))
         for alias in node.names:
             inner = ROOT.joinpath(*target, alias.name)
             is_module = inner.with_suffix(".py").exists() or (inner / "__init__.py").exists()
@@ -48,6 +55,26 @@ def imports(path, everywhere=True):
 
 
 MODULES = {path: path.relative_to(ROOT).with_suffix("").parts for path in ROOT.rglob("*.py")}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("from ..engine import Rule", ("engine",)),
+        ("from ..engine._rule import Rule", ("engine", "_rule")),
+        ("from ..engine import _rule", ("engine", "_rule")),
+        ("from jaxopt_port.engine._rule import Rule", ("engine", "_rule")),
+        ("from jaxopt_port.engine import _rule", ("engine", "_rule")),
+        ("import jaxopt_port.engine._rule", ("engine", "_rule")),
+        ("import jaxopt_port as jp", ()),
+        ("import numpy.engine", None),
+        ("from numpy.engine import _rule", None),
+    ],
+)
+def test_all_ways_of_importing_are_seen(line, expected, monkeypatch):
+    monkeypatch.setattr(Path, "read_text", lambda path: line)
+    found = list(imports(ROOT / "optim" / "_sgd.py"))
+    assert found == ([] if expected is None else [expected])
 
 
 def test_private_modules_are_their_packages_own():
