@@ -1,4 +1,4 @@
-"""What a diagnosis is given: made only when the first divergence is known."""
+"""What the diagnoses of a run are given: kept as it runs, looked at when it has ended."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ _MOST_STEPS = 8
 _ENOUGH = 1e-4
 _SIZE = 64
 _SCALARS = (int, float, tuple, bool)
+_FEW = 2  # sets of numbers for rules that are dear
 # Rules that go element by element, so that a sample of a leaf tells.
 _OURS = (
     "Adam", "AdamW", "SGD", "RAdam", "NAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "Rprop",
@@ -90,7 +91,7 @@ def _of_whole(history: UpdateHistory) -> Cause | None:
     moved = np.diff(np.stack([whole.start, *whole.after]), axis=0)
     for home, names in _WHOLE.items():
         for name in names:
-            for options in _numbers(history, home):
+            for options in _numbers(history, home)[:_FEW]:
                 made = _moved(home, name, tuple(options.items()), whole, history)
                 if (home, name) != ("jp", history.optimizer) and (
                     found := _cause(name, made, moved, history)
@@ -134,7 +135,7 @@ def _numbers(history: UpdateHistory, home: str) -> list[_Options]:
         own = {"b1": betas[0], "b2": betas[1]} if home == "optax" else {"betas": betas}
     if home == "contrib":  # a program each is dear; where its state shows, its class is known
         return [{**rate, **decay}]
-    sets = [{**rate, **decay}, {**rate, **decay, **own}, rate, {**rate, **own}]
+    sets = [{**rate, **decay}, rate, {**rate, **decay, **own}, {**rate, **own}]
     return [x for i, x in enumerate(sets) if x not in sets[:i]]
 
 
