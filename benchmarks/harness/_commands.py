@@ -1,4 +1,4 @@
-"""The commands ``faults``, ``false-alarms``, ``verification`` and ``convert``."""
+"""The commands ``harness``, ``faults``, ``false-alarms``, ``verification`` and ``convert``."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -17,12 +18,26 @@ if TYPE_CHECKING:
     from ..verify import Report
     from ..verify._case import Case
 
+
+def target_of(file: Path | None) -> Path | None:
+    """Return a file that can be written; it is known before a long run."""
+    if file is not None and not file.parent.is_dir():
+        raise typer.BadParameter(f"the folder {file.parent} does not exist")
+    if file is not None and file.is_dir():
+        raise typer.BadParameter(f"{file} is a folder; name a file")
+    if file is not None and not os.access(file.parent, os.W_OK):
+        raise typer.BadParameter(f"the folder {file.parent} cannot be written to")
+    return file
+
+
 CaseFile = Annotated[Path, typer.Argument(metavar="CASE.py", help="The case file.")]
 HtmlFile = Annotated[
-    Path | None, typer.Option("--html", metavar="FILE", help="Write the report as one HTML file.")
+    Path | None,
+    typer.Option("--html", metavar="FILE", callback=target_of, help="Write the report as HTML."),
 ]
 JsonFile = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write all that was measured.")
+    Path | None,
+    typer.Option("--json", metavar="FILE", callback=target_of, help="Write all that was measured."),
 ]
 Steps = Annotated[
     int | None,
@@ -38,7 +53,6 @@ def verify_case(
         from ..verify import compare
         from ..verify._case import load_case
 
-        _check_targets(html, json)
         case = load_case(file)
         case.need("torch_side", "jax_side", "batches")
         assert case.jax_side is not None
@@ -97,7 +111,6 @@ def replay(
         from ..verify import replay as run
         from ..verify._case import load_case
 
-        _check_targets(html, json)
         loaded = load_case(case)
         loaded.need("jax_side")
         assert loaded.jax_side is not None
@@ -152,14 +165,6 @@ def _batches(case: Case, steps: int | None) -> tuple[Iterable[Any], int | None]:
 
         raise CaseError(f"{case.path} says nothing of how many steps: set STEPS, or use --steps")
     return batches, count
-
-
-def _check_targets(html: Path | None, json: Path | None) -> None:
-    for file in (html, json):
-        if file is not None and not file.parent.is_dir():
-            raise typer.BadParameter(f"the folder {file.parent} does not exist")
-        if file is not None and file.is_dir():
-            raise typer.BadParameter(f"{file} is a folder; name a file")
 
 
 def _show(report: Report, html: Path | None, json: Path | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -22,10 +21,12 @@ try:
     from ._bench import bench
     from ._cases import (
         HtmlFile,
+        JsonFile,
         new_case,
         record,
         recorder,
         replay,
+        target_of,
         verify_case,
     )
     from ._convert import convert
@@ -74,16 +75,6 @@ def _main(
     pass
 
 
-def _json_target(file: Path | None) -> Path | None:
-    if file is not None and not file.parent.is_dir():
-        raise typer.BadParameter(f"the folder {file.parent} does not exist")
-    if file is not None and file.is_dir():
-        raise typer.BadParameter(f"{file} is a folder; name a file")
-    if file is not None and not os.access(file.parent, os.W_OK):
-        raise typer.BadParameter(f"the folder {file.parent} cannot be written to")
-    return file
-
-
 def _recipes(names: list[str] | None, every: bool) -> list[str]:
     from ..verify.recipes import ALL_RECIPES, RECIPES
 
@@ -130,10 +121,7 @@ def verify(
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and batches.")] = 0,
     flax: Annotated[Flax, typer.Option(help="Which of Flax's APIs the model is in.")] = Flax.NNX,
     dtype: Annotated[Dtype, typer.Option(help="Of parameters and data.")] = Dtype.FLOAT32,
-    json: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", callback=_json_target, help="Write all that was measured."),
-    ] = None,
+    json: JsonFile = None,
     html: HtmlFile = None,
     to_end: Annotated[
         bool, typer.Option("--to-end", help="Of a case: go on after the first divergence.")
@@ -198,7 +186,7 @@ def verify(
 def _png_target(file: Path) -> Path:
     if file.suffix.lower() != ".png":
         raise typer.BadParameter(f"{file} is not a PNG: name a file that ends in .png")
-    target = _json_target(file)
+    target = target_of(file)
     assert target is not None
     return target
 

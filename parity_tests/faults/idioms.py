@@ -350,5 +350,5 @@ def right_port(network: str, name: str, schedule: str, wrap: str, seed: int = 0)
 
 
 def of_part(first: str) -> Callable[[Any], Any]:
-    """Label leaves by whether their path begins so."""
+    """Return what labels a tree's leaves: "first" where their path begins so, else "rest"."""
     return labels(lambda path: "first" if path.startswith(first) else "rest")

@@ -30,7 +30,7 @@ class Joining:
     Attributes:
         make: the scheduler, as in `parity_tests.oracles.scheduler_case.Case`.
         optimizer: "SGD" (momentum) or "Adam" (beta1).
-        metrics: whether a step is told a metric, or "epoch".
+        told: what a step is told: "metric", "epoch", or nothing.
     """
 
     make: Callable[[Any], Any]

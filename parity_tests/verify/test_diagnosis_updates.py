@@ -202,6 +202,8 @@ def test_no_optimizer_of_torchs_is_named_that_it_has_not(torchs: str, tx: Any, r
 def test_torchs_optimizers_are_what_they_are_taken_for() -> None:
     assert all(hasattr(torch.optim, name) for name in _other_optimizers._OURS)
     assert not [name for name in _other_optimizers._OPTAX if hasattr(torch.optim, name)]
+    assert all(hasattr(torch.optim, name) for name in _other_optimizers._WHOLE["jp"])
+    assert all(hasattr(jp.contrib, name) for name in _other_optimizers._CONTRIB)
 
 
 def test_a_group_is_recognized() -> None:

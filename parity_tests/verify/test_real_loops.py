@@ -367,3 +367,31 @@ def test_a_large_model_is_judged_by_the_same_stages(monkeypatch):
     skipped = {name for name, stage in small.stages.items() if stage.skipped}
     assert {name for name, stage in report.stages.items() if stage.skipped} == skipped
     assert report.stages["trajectory"].steps == 3
+
+
+# ── other optimizers, by name ──────────────────────────────────────────────────────────────────
+
+OTHERS = {
+    "lamb": (optax.lamb(0.01, weight_decay=0.01), "lamb"),
+    "lars": (optax.lars(0.1, weight_decay=0.01), "lars"),
+    "Optax's Muon": (optax.contrib.muon(0.01), "muon"),
+    "Optax's Adafactor": (optax.adafactor(0.01), "adafactor"),
+    "Adafactor": (jp.Adafactor(lr=0.01), "Adafactor"),
+    "Lamb": (jp.contrib.Lamb(lr=0.01, weight_decay=0.1, max_grad_norm=None), "contrib.Lamb"),
+    "LaProp": (jp.contrib.LaProp(lr=0.003), "contrib.LaProp"),
+    "MADGRAD": (jp.contrib.MADGRAD(lr=0.01), "contrib.MADGRAD"),
+    "schedule-free": (jp.contrib.AdamWScheduleFree(lr=0.01), "contrib.AdamWScheduleFree"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::jaxopt_port.engine._groups.LayoutWarning")
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_optimizer_is_named(name):
+    tx, said = OTHERS[name]
+    report = compare(torch_side(), jax_side(tx), batches())
+    first = report.first
+    assert (first.step, first.stage) in [(0, "update"), (0, "hyperparameters")], str(report)
+    causes = [f.cause for f in report.found if f.cause and f.cause.name == "another-optimizer"]
+    assert causes, str(report)
+    assert f"optimizer is {said}" in causes[0].message

@@ -13,7 +13,7 @@ from ._distances import FLOAT64, FREE, Judgement, Values, near
 from ._free_run import FreeInFloat64, FreeRun
 from ._jax_run import Stepper
 from ._names import Array, numpy_of
-from ._optimizer_state import Hyperparameters, comparable, flat, moments
+from ._optimizer_state import Hyperparameters, classes, comparable, flat, moments
 from ._results import as_array
 
 # A hyperparameter may be kept in float32.
@@ -64,6 +64,7 @@ class AfterStep:
                 side, context.exact, params, model_state, wide=True, x64=True
             )
         self._read = Hyperparameters(self._fed.state, names.paths)
+        context.evidence.classes = classes(self._fed.state)
         self._base = 0.0  # the largest rate so far
         self._off = 0.0  # how far a rate is from torch's in this step, as rounding lets it be
         self._slack: dict[str, float] = {}

@@ -182,7 +182,7 @@ def _of_zero(context: Context) -> list[str]:
 
 
 def finished(context: Context, name: str, done: int, notes: list[str]) -> Report:
-    """Return the report of a run, with the cause of its first divergence."""
+    """Return the report of a run: what no other divergence explains, each with its cause."""
     found = findings(context)
     skipped(context.results, context.reasons)
     context.curves.loss_yours[:] = map(float, context.curves.loss_yours)

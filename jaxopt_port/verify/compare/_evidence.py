@@ -1,4 +1,4 @@
-"""What a diagnosis is given: made only when the first divergence is known."""
+"""What the diagnoses of a run are given: kept as it runs, looked at when it has ended."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ class Evidence:
         self._theirs: list[list[dict[str, float]]] = []
         self._ours: list[dict[str, dict[str, float]]] = []
         self._group_of: dict[str, int] = {}
+        self.classes: dict[str, str] = {}  # of this library, by path
         self.layers: list[str] = []  # how layers differ, as the parameter map has found
 
     # ── what is noted in each step ─────────────────────────────────────────────────────────────
@@ -183,6 +184,9 @@ class Evidence:
 
         def diagnose() -> Cause | None:
             group = self._group_of[path]
+            told = diagnosis.of_another_class(self.classes.get(path, ""), self._optimizer)
+            if told is not None:
+                return told
             ours = [numbers.get(path, {}).get(name, float("nan")) for numbers in self._ours]
             all_theirs = [[g.get(name, float("nan")) for g in groups] for groups in self._theirs]
             theirs = [numbers[group] for numbers in all_theirs]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..diagnosis import UpdateHistory
+from ..diagnosis import Steps, UpdateHistory
 from ._distances import blocks, near, sum_of_squares
 from ._names import Array
 
@@ -17,6 +17,8 @@ _ELEMENTS = 32  # of a leaf; rules are elementwise, so a few tell
 _POOL = 4096  # of a large leaf, from which they are taken
 _MOST_LEAVES = 256
 _MOST_STEPS = 5000
+# Matrices that are held as a whole, for rules that go by their norms, rows or singular values.
+_MATRICES, _MATRIX, _WHOLE_STEPS = 4, 2**16, 4
 _NO_NORMS = {"factor": 0.0, "limit": math.inf, "total": 0.0, "group": 0.0, "leaf": 0.0}
 
 
@@ -39,6 +41,7 @@ class History:
         self._options: list[list[dict[str, Any]]] = []
         self._norms: list[dict[str, dict[str, float]]] = []
         self._group: dict[str, int] = {}
+        self._whole: dict[str, Steps] = {}
 
     def begin(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Choose elements: half those of the largest gradients, half at random."""
@@ -53,6 +56,11 @@ class History:
             drawn = self._rng.choice(order[n // 2 :], n - n // 2, replace=False)
             self._chosen[path] = pool[np.concatenate([order[: n // 2], drawn])]
             self._start[path] = self._of(path, param)
+        matrices = [
+            p for p in self._chosen if params[p].ndim > 1 and 16 <= params[p].size <= _MATRIX
+        ]
+        for path in sorted(matrices, key=lambda p: params[p].size)[:_MATRICES]:
+            self._whole[path] = Steps(np.array(params[path], np.float64), [], [])
 
     def _of(self, path: str, leaf: Array) -> NDArray[np.float64]:
         return np.asarray(_at(leaf, self._chosen[path]), np.float64)
@@ -82,6 +90,10 @@ class History:
             self._grads.setdefault(path, []).append(grad)
             self._yours.setdefault(path, []).append(self._of(path, yours[path]))
             self._torchs.setdefault(path, []).append(self._of(path, torchs[path]))
+        for path, whole in self._whole.items():
+            if len(whole.after) == self.steps < _WHOLE_STEPS and path in grads and path in yours:
+                whole.grads.append(np.array(grads[path], np.float64))
+                whole.after.append(np.array(yours[path], np.float64))
         self._options.append([dict(options) for options in groups])
         self._group = dict(group)
         self._norms.append(_norms(grads, clipped, group))
@@ -92,6 +104,8 @@ class History:
         for held in (self._grads, self._yours, self._torchs):
             for values in held.values():
                 del values[steps:]
+        for whole in self._whole.values():
+            del whole.grads[steps:], whole.after[steps:]
         del self._options[steps:], self._norms[steps:]
 
     def first_difference(self, path: str) -> int | None:
@@ -124,6 +138,7 @@ class History:
             clip=[norms.get(path, _NO_NORMS) for norms in self._norms],
             batch_size=batch_size,
             steps_per_epoch=steps_per_epoch,
+            whole=next((w for p, w in self._whole.items() if self._group.get(p) == own), None),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -80,6 +81,25 @@ class Hyperparameters:
             if name in held and np.size(held[name]) == 1
         }
         return dict.fromkeys(self._paths, numbers)
+
+
+@functools.cache
+def _names_of_rules() -> dict[int, str]:
+    """Return the class of each of this library's rules, by the id of its arithmetic."""
+    contrib = jp.contrib  # imported at need: it adds a name to jp
+    named = [*vars(jp).items(), *((f"contrib.{n}", kind) for n, kind in vars(contrib).items())]
+    rules = [(name, getattr(getattr(kind, "factory", None), "rule", None)) for name, kind in named]
+    return {id(rule.update): name for name, rule in rules if rule is not None}
+
+
+def classes(state: Any) -> dict[str, str]:
+    """Return the class of this library that steps each leaf, by path, where one does."""
+    if not _has_groups(state):
+        return {}
+    table = find_groups_state(state).table
+    rules = [getattr(table.groups[g].rule, "update", None) for g in table.assignment]
+    named = {p: _names_of_rules().get(id(r)) for p, r in zip(table.paths, rules, strict=True)}
+    return {path: name for path, name in named.items() if name is not None}
 
 
 def moments(state: Any, paths: Sequence[str], optimizer: str) -> dict[str, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,19 +15,32 @@ import optax
 import jaxopt_port as jp
 
 from ..compare._report import Cause
+from ._algorithms import ALGORITHMS
 from ._numbers import nice, same
 from ._simulation import Hypothesis, Simulation
-from ._update_history import UpdateHistory, Wide
+from ._update_history import Steps, UpdateHistory, Wide
 
 _MOST_STEPS = 8
 _ENOUGH = 1e-4
 _SIZE = 64
+_SCALARS = (int, float, tuple, bool)
+_FEW = 2  # sets of numbers for rules that are dear
 # Rules that go element by element, so that a sample of a leaf tells.
 _OURS = (
     "Adam", "AdamW", "SGD", "RAdam", "NAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "Rprop",
     "ASGD",
 )  # fmt: skip
 _OPTAX = ("lion", "adabelief", "yogi", "sign_sgd", "adan")
+_CONTRIB = (
+    "Lion", "NAdamW", "LaProp", "Adopt", "MADGRAD", "AdaBelief", "RMSpropTF", "Adan", "SGDW",
+    "AdamWScheduleFree", "RAdamScheduleFree", "SGDScheduleFree",
+)  # fmt: skip
+# Those that go by the norm, the rows or the singular values of a leaf.
+_WHOLE = {
+    "jp": ("Muon", "Adafactor"),
+    "optax": ("lamb", "lars", "adafactor", "novograd", "muon", "fromage"),
+}
+_Options = dict[str, Any]
 
 
 def another_optimizer(history: UpdateHistory) -> Cause | None:
@@ -34,43 +48,98 @@ def another_optimizer(history: UpdateHistory) -> Cause | None:
     moved = np.diff(np.concatenate([history.start[None], history.yours]), axis=0)
     if not np.all(np.isfinite(moved)) or not np.any(moved):
         return None
-    for name, options in _candidates(history):
-        made = _moved(name, tuple(options.items()), history)
-        square = float(np.vdot(made, made))
-        if not square or not np.all(np.isfinite(made)):
-            continue
-        ratio = float(np.vdot(moved, made)) / square
-        if ratio <= 0 or np.max(np.abs(moved - ratio * made)) > _ENOUGH * np.max(np.abs(moved)):
-            continue
-        rate = ratio * float(history.options[0]["lr"])
-        at = "" if same(ratio, 1.0, 1e-5) else f" with lr={nice(rate):.6g}"
-        # All of this library's are torch's, and none of Optax's own.
-        other = f", or torch.optim.{name}" if name in _OURS else f"; torch.optim has no {name}"
-        return Cause(
-            "another-optimizer",
-            f"your side's optimizer is {name}{at}; torch's is {history.optimizer}",
-            f"use jp.{history.optimizer}{other}",
-            float(np.max(np.abs(moved - ratio * made)) / np.max(np.abs(moved))),
-        )
+    n = history.start.size
+
+    def padded(x: Wide) -> Wide:  # to one size, so that a program serves all leaves
+        return np.pad(x, (0, max(0, _SIZE - n)))
+
+    sample = Steps(padded(history.start), list(map(padded, history.grads)), [])
+    sample.after.extend(map(padded, history.yours))
+    for home, name, options in _elementwise(history):
+        made = _moved(home, name, tuple(options.items()), sample, history)[:, :n]
+        if found := _cause(name, made, moved, history):
+            return found
+    return _of_whole(history)
+
+
+def of_another_class(yours: str, torchs: str) -> Cause | None:
+    """Return the cause of other numbers where the optimizer is another one, as its class says.
+
+    Those that are simulated are told apart by what they do: Adam may be what AdamW is elsewhere.
+
+    Args:
+        yours: the class of this library, or "".
+        torchs: torch's class.
+    """
+    if yours in ("", torchs) or (yours in ALGORITHMS and torchs in ALGORITHMS):
+        return None
+    return _said(yours, "", torchs, 0.0)
+
+
+def _said(name: str, at: str, torchs: str, left: float) -> Cause:
+    of_torch = name in (*_OURS, *_WHOLE["jp"])
+    other = f", or torch.optim.{name}" if of_torch else f"; torch.optim has no {name}"
+    words = f"your side's optimizer is {name}{at}; torch's is {torchs}"
+    return Cause("another-optimizer", words, f"use jp.{torchs}{other}", left)
+
+
+def _of_whole(history: UpdateHistory) -> Cause | None:
+    """Look among the rules that do not go element by element, where a leaf is held as a whole."""
+    whole = history.whole
+    if whole is None:
+        return None
+    moved = np.diff(np.stack([whole.start, *whole.after]), axis=0)
+    for home, names in _WHOLE.items():
+        for name in names:
+            for options in _numbers(history, home)[:_FEW]:
+                made = _moved(home, name, tuple(options.items()), whole, history)
+                if (home, name) != ("jp", history.optimizer) and (
+                    found := _cause(name, made, moved, history)
+                ):
+                    return found
     return None
 
 
-def _candidates(history: UpdateHistory) -> Iterator[tuple[str, dict[str, Any]]]:
-    options: dict[str, Any] = {
-        k: v for k, v in history.options[0].items() if isinstance(v, (int, float, tuple, bool))
-    }
+def _cause(name: str, made: Wide, moved: Wide, history: UpdateHistory) -> Cause | None:
+    """Return the cause, if an optimizer's steps are a multiple of yours."""
+    square = float(np.vdot(made, made))
+    if not square or not np.all(np.isfinite(made)):
+        return None
+    ratio = float(np.vdot(moved, made)) / square
+    left = float(np.max(np.abs(moved - ratio * made)) / np.max(np.abs(moved)))
+    if ratio <= 0 or left > _ENOUGH:
+        return None
+    rate = ratio * float(history.options[0]["lr"])
+    at = "" if same(ratio, 1.0, 1e-5) else f" with lr={nice(rate):.6g}"
+    return _said(name, at, history.optimizer, left)
+
+
+def _elementwise(history: UpdateHistory) -> Iterator[tuple[str, str, _Options]]:
+    known = {k: v for k, v in history.options[0].items() if isinstance(v, _SCALARS)}
     for name in _OURS:
         if name != history.optimizer:
-            yield name, options
-    betas = options.get("betas")
-    decay = options.get("weight_decay") or 0.0
-    for name in _OPTAX:
-        for decays in ({"weight_decay": decay}, {}):
-            for own in ({}, {"b1": betas[0], "b2": betas[1]} if betas else {}):
-                yield name, {"learning_rate": options["lr"], **decays, **own}
+            yield "jp", name, known
+    for home, names in (("optax", _OPTAX), ("contrib", _CONTRIB)):
+        for name in names:
+            for options in _numbers(history, home):
+                yield home, name, options
 
 
-def _made(factory: Callable[..., Any], options: dict[str, Any]) -> Any:
+def _numbers(history: UpdateHistory, home: str) -> list[_Options]:
+    """Return torch's numbers as another optimizer may have been given them: more, and fewer."""
+    options: _Options = {k: v for k, v in history.options[0].items() if isinstance(v, _SCALARS)}
+    rate = {"learning_rate" if home == "optax" else "lr": options["lr"]}
+    betas, decay = options.get("betas"), {"weight_decay": options.get("weight_decay") or 0.0}
+    own = {"momentum": options["momentum"]} if "momentum" in options else {}
+    if betas:
+        own = {"b1": betas[0], "b2": betas[1]} if home == "optax" else {"betas": betas}
+    if home == "contrib":  # a program each is dear; where its state shows, its class is known
+        return [{**rate, **decay}]
+    sets = [{**rate, **decay}, rate, {**rate, **decay, **own}, {**rate, **own}]
+    return [x for i, x in enumerate(sets) if x not in sets[:i]]
+
+
+def _made(factory: Callable[..., Any], options: _Options) -> Any:
     """Build an optimizer with those of the options that it knows and takes."""
     known = inspect.signature(factory).parameters
     given = {
@@ -84,32 +153,34 @@ def _made(factory: Callable[..., Any], options: dict[str, Any]) -> Any:
         return factory(**{rate: options.get("lr", options.get("learning_rate"))})
 
 
-def _moved(name: str, options: tuple[tuple[str, Any], ...], history: UpdateHistory) -> Wide:
+def _moved(
+    home: str, name: str, options: tuple[tuple[str, Any], ...], steps: Steps, history: UpdateHistory
+) -> Wide:
     """Return the steps that an optimizer makes of the gradients, its rate being torch's first."""
-    n = history.start.size
-
-    def padded(x: Wide) -> Any:  # to one size, so that a program serves all leaves
-        return jax.numpy.asarray(np.pad(x, (0, max(0, _SIZE - n))))
-
-    with jax.enable_x64(True):
-        tx, step = _program(name, options)
-        state = tx.init(padded(history.start))
+    begun = float(history.options[0]["lr"])
+    with jax.enable_x64(True), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of layouts: it runs on what it was given
+        tx, update = _program(home, name, options)
+        state = tx.init(jax.numpy.asarray(steps.start))
         moved = []
-        for i, grads in enumerate(history.grads):
+        for i, grads in enumerate(steps.grads):
             factor = history.clip[i]["factor"] if history.clip else 1.0
             sign = -1.0 if history.options[i].get("maximize") else 1.0
             # Decoupled decay goes by the parameters, and those are your side's.
-            params = padded(history.yours[i - 1] if i else history.start)
-            update, state = step(padded(sign * factor * grads), state, params)
-            moved.append(np.asarray(update)[:n])
+            params = jax.numpy.asarray(steps.after[i - 1] if i else steps.start)
+            made, state = update(jax.numpy.asarray(sign * factor * grads), state, params)
+            rate = float(history.options[i].get("lr", begun))
+            moved.append(np.asarray(made) * (rate / begun if begun else 1.0))
     return np.array(moved)
 
 
-@functools.lru_cache(maxsize=64)
-def _program(name: str, options: tuple[tuple[str, Any], ...]) -> tuple[Any, Any]:
-    ours = name in _OURS
-    factory = getattr(jp, name) if ours else getattr(optax, name, None)
-    tx = _made(factory or getattr(optax.contrib, name), dict(options))
+@functools.lru_cache(maxsize=256)
+def _program(home: str, name: str, options: tuple[tuple[str, Any], ...]) -> tuple[Any, Any]:
+    if home == "optax":
+        factory = getattr(optax, name, None) or getattr(optax.contrib, name)
+    else:
+        factory = getattr(jp if home == "jp" else jp.contrib, name)
+    tx = _made(factory, dict(options))
     return tx, jax.jit(tx.update)
 
 

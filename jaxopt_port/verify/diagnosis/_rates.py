@@ -28,7 +28,12 @@ class Rates:
         self._enough = simulation.enough
 
     def of(self, variation: Variation, last: bool = False) -> Cause | None:
-        """Look for a learning rate of each step."""
+        """Look for a learning rate of each step under which torch's rule makes yours, and name it.
+
+        Args:
+            variation: of the rule.
+            last: whether only rates are left that one side alone schedules.
+        """
         simulation, history = self._simulation, self._history
         rates = simulation.fitted_rates(variation)
         if rates is None:
@@ -113,6 +118,7 @@ class Rates:
         return [f / c if c else 0.0 for f, c in zip(factors, self._simulation.clip, strict=True)]
 
     def another(self) -> Cause | None:
+        """Say, when nothing else is found, that the rates follow another schedule."""
         simulation = self._simulation
         rates = simulation.fitted_rates(Variation())
         if rates is None:

@@ -12,6 +12,21 @@ Wide = NDArray[np.float64]
 
 
 @dataclass
+class Steps:
+    """A leaf as a whole, in the first steps.
+
+    Attributes:
+        start: before step 0.
+        grads: of each step, before clipping.
+        after: your side's parameters after each.
+    """
+
+    start: Wide
+    grads: list[Wide]
+    after: list[Wide]
+
+
+@dataclass
 class UpdateHistory:
     """Elements of one leaf, by step; both optimizers in float64, fed with the same gradients.
 
@@ -29,6 +44,7 @@ class UpdateHistory:
             number to, ``limit``, infinite where it does not.
         batch_size: examples in a batch.
         steps_per_epoch: 1 where that is not known.
+        whole: a matrix of the same group, for rules that do not go element by element.
     """
 
     optimizer: str
@@ -42,6 +58,7 @@ class UpdateHistory:
     clip: list[dict[str, float]] | None
     batch_size: int
     steps_per_epoch: int
+    whole: Steps | None = None
 
     def until(self, end: int) -> UpdateHistory:
         """Return the same without the steps from ``end`` on."""
