@@ -72,11 +72,11 @@ _NORM = Forms(_norm_in_float64, one_cpu=_norm_in_lanes)
 
 def norm(x: jax.Array) -> jax.Array:
     """``x.norm(2)``."""
+    found: jax.Array
     if x.dtype != jnp.float32:
         (found,) = _norm_in_float64(widened(x))
         return rounded(found, x.dtype)
     # Flat only there: a reshaped array that is split over devices would be gathered.
-    found: jax.Array
     (found,) = alternative(_NORM, [x], [jax.typeof(x).update(shape=())])
     return found
 
