@@ -17,13 +17,13 @@ $(STAMP): constraints.txt pyproject.toml
 verify: $(STAMP) ## train the LeNet recipes in both frameworks and report parity
 	$(BIN)/jaxopt-port verify
 
-test: lint ## lint, types and the tests
+test: lint docs ## lint, types, the site and the tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m 'not exhaustive'
 
-test-quick: lint ## the same without the slow ones
+test-quick: lint ## the same without the site and the slow tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m 'not slow and not exhaustive'
 
-test-all: lint ## the same with whole grids where the others have samples
+test-all: lint docs ## the same with whole grids where the others have samples
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 lint: $(STAMP) ## ruff and mypy
@@ -38,12 +38,8 @@ format: $(STAMP) ## rewrite the sources in the project's format
 bench: $(STAMP) ## measure; see benchmarks/README.md
 	$(BIN)/python -m benchmarks
 
-.venv/.docs: $(STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
-	@touch $@
-
-docs: .venv/.docs ## build the site into site/, strictly
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+docs: $(STAMP) ## build the site into site/; a broken link or a name without documents fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 MATRIX := .venv-matrix
 PACKAGES := parity_tests/contrib/requirements.txt

@@ -4,53 +4,21 @@ import doctest
 import importlib
 import inspect
 import pickle
-import pkgutil
+from pathlib import Path
 
 import pytest
 from torch.testing._internal.common_optimizers import optim_db
 
 import jaxopt_port as jp
 
-MODULES = [
-    "jaxopt_port",
-    *(
-        f"jaxopt_port.{package}.{module.name}"
-        for package in ("optim", "contrib")
-        for module in pkgutil.iter_modules(
-            importlib.import_module(f"jaxopt_port.{package}").__path__
-        )
-    ),
-    "jaxopt_port._explain",
-    "jaxopt_port.verify.record",
-    "jaxopt_port.verify.compare._compare",
-    "jaxopt_port.verify.compare._jax_side",
-    "jaxopt_port.checkpoint._loading",
-    "jaxopt_port.checkpoint._state_dict",
-    "jaxopt_port.optim._lbfgs._optimizer",
-    "jaxopt_port.engine._hyperparams",
-    "jaxopt_port.engine._optimizer",
-    "jaxopt_port.engine._step",
-    "jaxopt_port.flax._linen",
-    "jaxopt_port.flax._nnx",
-    "jaxopt_port.kernels._library",
-    *(
-        f"jaxopt_port.interop.{name}"
-        for name in (
-            "_nnx",
-            "_optimizers",
-            "_schedulers",
-            "_torch_optimizer",
-            "files._checkpoint",
-            "files._files",
-            "files._layout_of_checkpoints",
-            "files._orbax",
-            "mapping._layout",
-            "mapping._mapping",
-            "mapping._param_map",
-            "mapping._params",
-        )
-    ),
-]
+PACKAGE = Path(jp.__file__).parent
+FILES = [path.relative_to(PACKAGE.parent).with_suffix("") for path in PACKAGE.rglob("*.py")]
+MODULES = sorted(
+    ".".join(path.parts).removesuffix(".__init__")
+    for path in FILES
+    if ">>> " in (PACKAGE.parent / path.with_suffix(".py")).read_text()
+)
+LONG = {"jaxopt_port.models.lenet"}  # a whole network, compiled operation by operation
 PUBLIC_FUNCTIONS = [
     "add_param_group",
     "get_hyperparams",
@@ -65,7 +33,10 @@ PUBLIC_FUNCTIONS = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.exhaustive] if n in LONG else []) for n in MODULES],
+)
 def test_examples(name):
     outcome = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert outcome.failed == 0
