@@ -1,6 +1,7 @@
 """The site's pages that are made of files of the repository, and links to those files."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -17,6 +18,7 @@ def on_files(files, config):
         "changelog.md": (ROOT / "CHANGELOG.md").read_text(),
         "examples.md": "# Examples\n\nEach runs as it stands, and is run by a test.\n"
         + "".join(f"\n## {path.name}\n\n{_docstring(path)}\n{_source(path)}" for path in examples),
+        "lenet.md": _notebook(ROOT / "examples/lenet_in_both.ipynb"),
         "gallery.md": re.sub(r"\[(\w+)\.py\]\(\w+\.py\)", r"[\1.py](#\1py)", table)
         + "".join(f"\n## {path.name}\n{_source(path)}" for path in ported),
     }
@@ -34,6 +36,23 @@ def on_page_markdown(markdown, page, **_):
         )
     outside = r"\[`?([^\]`]+)`?\]\((?:\.\./)+(?!api|\w+\.md)[\w/]+\.(?:py|md)(?:#[\w-]*)?\)"
     return re.sub(outside, r"`\1`", markdown)
+
+
+def _notebook(path):
+    """Return a notebook's cells, and what came out of them, as a page."""
+    parts = []
+    for cell in json.loads(path.read_text())["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(text.replace("](../docs/", "]("))
+            continue
+        parts.append(f"```python\n{text}\n```")
+        for output in cell["outputs"]:
+            if "text" in output:
+                parts.append(f"```text\n{''.join(output['text'])}```")
+            else:
+                parts.append(f"![A plot](data:image/png;base64,{output['data']['image/png']})")
+    return "\n\n".join(parts)
 
 
 def _docstring(path):
