@@ -6,10 +6,14 @@ import inspect
 import pickle
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 from torch.testing._internal.common_optimizers import optim_db
 
 import jaxopt_port as jp
+from jaxopt_port import contrib
+from jaxopt_port.engine import Optimizer
 
 PACKAGE = Path(jp.__file__).parent
 FILES = [path.relative_to(PACKAGE.parent).with_suffix("") for path in PACKAGE.rglob("*.py")]
@@ -19,6 +23,12 @@ MODULES = sorted(
     if ">>> " in (PACKAGE.parent / path.with_suffix(".py")).read_text()
 )
 LONG = {"jaxopt_port.models.lenet"}  # a whole network, compiled operation by operation
+OPTIMIZERS = [
+    value
+    for package in (jp, contrib)
+    for value in (getattr(package, name) for name in dir(package))
+    if isinstance(value, type) and issubclass(value, Optimizer) and value is not Optimizer
+]
 PUBLIC_FUNCTIONS = [
     "add_param_group",
     "get_hyperparams",
@@ -87,6 +97,16 @@ def test_an_optimizer_shows_its_groups_and_their_numbers():
         "    frozen: True",
         ")",
     ]
+
+
+@pytest.mark.parametrize("cls", OPTIMIZERS, ids=lambda c: c.__name__)
+def test_both_spellings_can_be_pickled(cls):
+    params = {"w": np.ones((2, 3), np.float32)}
+    for tx in (cls(), cls.factory()):
+        again = pickle.loads(pickle.dumps(tx))
+        assert type(again) is type(tx)
+        made, expected = (jax.tree.leaves(t.init(params)) for t in (again, tx))
+        assert [x.shape for x in made] == [x.shape for x in expected]
 
 
 def test_an_optimizer_can_be_subclassed_and_pickled():
