@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,16 +12,17 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from .._printable import printable
+from ._frame import HtmlFile, JsonFile, new, usage_errors, waiting, write_json
+from ._shown import say, show
+
 if TYPE_CHECKING:
     from ..verify import Report
     from ..verify._case import Case
 
 CaseFile = Annotated[Path, typer.Argument(metavar="CASE.py", help="The case file.")]
-HtmlFile = Annotated[
-    Path | None, typer.Option("--html", metavar="FILE", help="Write the report as one HTML file.")
-]
-JsonFile = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write all that was measured.")
+NewFile = Annotated[
+    Path, typer.Argument(metavar="FILE.py", callback=new, help="The file to write.")
 ]
 Steps = Annotated[
     int | None,
@@ -34,22 +34,23 @@ def verify_case(
     file: Path, *, steps: int | None, html: Path | None, json: Path | None, to_end: bool
 ) -> None:
     """Compare both sides of a case file, show the report, and exit."""
-    with _usage_errors():
+    with usage_errors():
         from ..verify import compare
         from ..verify._case import load_case
 
-        _check_targets(html, json)
-        case = load_case(file)
-        case.need("torch_side", "jax_side", "batches")
-        assert case.jax_side is not None
-        torch_side, jax_side = case.made_torch_side(), case.jax_side()
-        batches, count = _batches(case, steps)
+        _check_html(html)
+        with waiting(f"reading {file.name}"):
+            case = load_case(file)
+            case.need("torch_side", "jax_side", "batches")
+            assert case.jax_side is not None
+            torch_side, jax_side = case.made_torch_side(), case.jax_side()
+            batches, count = _batches(case, steps)
         with _progress(file.stem) as progress:
             report = compare(
                 torch_side, jax_side, batches, steps=count, name=file.stem, stop=not to_end,
                 progress=progress, **case.options, **case.compared,
             )  # fmt: skip
-    _show(report, html, json)
+        _show(report, html, json)
 
 
 def record(
@@ -59,13 +60,18 @@ def record(
     budget: Annotated[
         str, typer.Option(help="What the trace may take: 500 MB, 2 GB; what does not fit is left.")
     ] = "2 GB",
-    overwrite: Annotated[bool, typer.Option(help="Replace a trace that is there.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a trace that is there.")
+    ] = False,
+    json: JsonFile = None,
 ) -> None:
     """Record torch's side of a case, to be compared with JAX where torch is not installed.
 
+    Example: jaxopt-port record case.py run.trace --budget "500 MB"
+
     Exit code 0: the trace is whole. 2: bad usage.
     """
-    with _usage_errors():
+    with usage_errors():
         from ..verify import record as recorder
         from ..verify._case import load_case
 
@@ -77,7 +83,10 @@ def record(
                 trace, loaded.made_torch_side(), batches, steps=count, budget=budget,
                 name=case.stem, overwrite=overwrite, progress=progress,
             )  # fmt: skip
-    typer.echo(f"Written to {trace}. Next: jaxopt-port replay {trace} {case}")
+    files = [file for file in trace.rglob("*") if file.is_file()]
+    size = sum(file.stat().st_size for file in files)
+    write_json(json, {"trace": trace, "files": len(files), "bytes": size})
+    say(f"Written to {trace}. Next: jaxopt-port replay {trace} {case}")
 
 
 def replay(
@@ -91,13 +100,15 @@ def replay(
 ) -> None:
     """Compare the JAX side of a case with a trace of torch's; torch is not needed.
 
+    Example: jaxopt-port replay run.trace case.py --html report.html
+
     Exit code 0: the same training. 1: they differ, and the first place is named. 2: bad usage.
     """
-    with _usage_errors():
+    with usage_errors():
         from ..verify import replay as run
         from ..verify._case import load_case
 
-        _check_targets(html, json)
+        _check_html(html)
         loaded = load_case(case)
         loaded.need("jax_side")
         assert loaded.jax_side is not None
@@ -106,38 +117,39 @@ def replay(
                 trace, loaded.jax_side(), batches=loaded.batches and loaded.batches(),
                 name=case.stem, allow_partial=partial, progress=progress, **loaded.options,
             )  # fmt: skip
-    _show(report, html, json)
+        _show(report, html, json)
 
 
-def new_case(
-    file: Annotated[Path, typer.Argument(metavar="FILE.py", help="The file to write.")],
-) -> None:
-    """Write a case file to begin with: a small network that passes, to be replaced by yours."""
+def new_case(file: NewFile, json: JsonFile = None) -> None:
+    """Write a case file to begin with: a small network that passes, to be replaced by yours.
+
+    Example: jaxopt-port new-case case.py
+
+    Exit code 0: it is written. 2: bad usage; a file that is there is left as it is.
+    """
     from ..verify._case import TEMPLATE
 
     if file.suffix != ".py":
         raise typer.BadParameter(f"{file} is no Python file: name a file that ends in .py")
-    if file.exists():
-        raise typer.BadParameter(f"{file} is there already; name another file")
-    if not file.parent.is_dir():
-        raise typer.BadParameter(f"the folder {file.parent} does not exist")
-    file.write_text(TEMPLATE.format(file=file), encoding="utf-8")
-    typer.echo(f"Written to {file}. Next: jaxopt-port verify {file}")
+    with usage_errors():
+        file.write_text(TEMPLATE.format(file=file), encoding="utf-8")
+    write_json(json, {"file": file})
+    say(f"Written to {file}. Next: jaxopt-port verify {file}")
 
 
-def recorder(
-    file: Annotated[Path, typer.Argument(metavar="FILE.py", help="The file to write.")],
-) -> None:
+def recorder(file: NewFile, json: JsonFile = None) -> None:
     """Write the recorder as one file, for an environment that has torch alone.
 
-    There, `python FILE.py CASE.py TRACE` does what `jaxopt-port record` does.
+    Example: jaxopt-port recorder record.py
+
+    There, `python record.py case.py run.trace` does what `jaxopt-port record` does.
+
+    Exit code 0: it is written. 2: bad usage; a file that is there is left as it is.
     """
-    if file.exists():
-        raise typer.BadParameter(f"{file} is there already; name another file")
-    if not file.parent.is_dir():
-        raise typer.BadParameter(f"the folder {file.parent} does not exist")
-    shutil.copyfile(Path(__file__).parents[1] / "verify" / "record.py", file)
-    typer.echo(f"Written to {file}. Next, where torch is: python {file} CASE.py run.trace")
+    with usage_errors():
+        shutil.copyfile(Path(__file__).parents[1] / "verify" / "record.py", file)
+    write_json(json, {"file": file})
+    say(f"Written to {file}. Next, where torch is: python {file} CASE.py run.trace")
 
 
 def _batches(case: Case, steps: int | None) -> tuple[Iterable[Any], int | None]:
@@ -151,29 +163,21 @@ def _batches(case: Case, steps: int | None) -> tuple[Iterable[Any], int | None]:
     return batches, count
 
 
-def _check_targets(html: Path | None, json: Path | None) -> None:
+def _check_html(html: Path | None) -> None:
     if html is not None:
         from ..verify.report._html import plotly_script
 
         plotly_script()  # what it needs is known to be there before a long run
-    for file in (html, json):
-        if file is not None and not file.parent.is_dir():
-            raise typer.BadParameter(f"the folder {file.parent} does not exist")
-        if file is not None and file.is_dir():
-            raise typer.BadParameter(f"{file} is a folder; name a file")
 
 
 def _show(report: Report, html: Path | None, json: Path | None) -> None:
-    import sys
-
     from ..verify.report._terminal import render
 
-    console = Console(width=None if sys.stdout.isatty() else 100)
-    console.print(render(report))
-    for file in (html, json):
-        if file is not None:
-            report.write(file)
-            console.print(f"Written to {file}")
+    show(render(report))
+    if html is not None:
+        report.write(html)
+        say(f"Written to {html}")
+    write_json(json, report.to_json())
     if not report.ok:
         raise typer.Exit(1)
 
@@ -185,26 +189,5 @@ def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
         console=Console(stderr=True), transient=True,
     )  # fmt: skip
     with bar:
-        task = bar.add_task(name, total=None)
+        task = bar.add_task(printable(name), total=None)
         yield lambda done, steps: bar.update(task, completed=done, total=steps)
-
-
-@contextmanager
-def _usage_errors() -> Iterator[None]:
-    """Turn errors of what was given into exit code 2, with what they say."""
-    try:
-        yield
-    except ImportError as error:
-        typer.echo(f"{error}; this command needs: pip install 'jaxopt-port[verify]'", err=True)
-        raise typer.Exit(2) from None
-    except (ValueError, TypeError, OSError) as error:
-        if not _is_ours(error):
-            traceback.print_exception(error)  # of the case's own code: where it is, matters
-        else:
-            typer.echo("\n".join([str(error), *getattr(error, "__notes__", [])]), err=True)
-        raise typer.Exit(2) from None
-
-
-def _is_ours(error: BaseException) -> bool:
-    last = traceback.extract_tb(error.__traceback__)[-1].filename
-    return Path(last).is_relative_to(Path(__file__).parents[1])
