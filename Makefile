@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help verify test test-quick test-all lint format bench docs matrix clean
+.PHONY: help verify test test-quick test-all lint format bench docs matrix release-check package types clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -57,5 +57,25 @@ MUON := git+https://github.com/KellerJordan/Muon@857d1adc159e098212f828d92746078
 matrix: $(MATRIX)/.installed ## compare jaxopt_port.contrib with the packages themselves, step by step
 	$(MATRIX)/bin/python -m parity_tests.contrib.matrix
 
+RELEASE := .venv-release
+$(RELEASE)/.installed: constraints.txt
+	$(PYTHON) -m venv --clear $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet --constraint constraints.txt build twine basedpyright
+	@touch $@
+
+release-check: test package types ## all of a release but the upload
+
+package: $(RELEASE)/.installed ## build sdist and wheel, check them, and use the wheel where there is no torch
+	rm -rf dist
+	$(RELEASE)/bin/python -m build --quiet
+	$(RELEASE)/bin/twine check --strict dist/*
+	$(PYTHON) -m venv --clear $(RELEASE)/bare
+	$(RELEASE)/bare/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	$(RELEASE)/bare/bin/python -I parity_tests/project/smoke.py
+
+types: $(STAMP) $(RELEASE)/.installed ## pyright, strictly, on the code of the documents
+	$(BIN)/python -m parity_tests.project.typed_documents $(RELEASE)/documents
+	$(RELEASE)/bin/basedpyright --pythonpath $(BIN)/python --project $(RELEASE)/documents
+
 clean: ## remove what the other targets made
-	rm -rf .venv $(MATRIX) site .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv $(MATRIX) $(RELEASE) dist site .mypy_cache .pytest_cache .ruff_cache

@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -140,6 +140,10 @@ class Optimizer(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
 
     factory: ClassVar[Callable[..., optax.GradientTransformation]]
     definition: Definition
+
+    if TYPE_CHECKING:
+        # Optax's own type says of a state only that it is a tree.
+        def init(self, params: Any) -> GroupsState: ...
 
     def __init_subclass__(cls) -> None:
         _register(cls)

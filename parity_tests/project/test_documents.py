@@ -26,6 +26,14 @@ def blocks(document):
     return [(found[2], textwrap.dedent(found[3])) for found in FENCE.finditer(document.read_text())]
 
 
+def sides(document):
+    """Every block of a page with tabs, and whose it is: torch's, here, or (None) both."""
+    text = document.read_text()
+    for found in FENCE.finditer(text):
+        tabs = re.findall(r'^=== "(\w+)"$', text[: found.start()], re.MULTILINE)
+        yield tabs[-1] if found[1] else None, textwrap.dedent(found[3])
+
+
 def python(name):
     return [code for language, code in blocks(DOCS / name) if language == "python"]
 
