@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help verify test test-quick test-all lint format bench docs faults matrix matrix-packages clean
+.PHONY: help verify test test-quick test-all lint format bench docs faults matrix matrix-packages release-check package types clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -17,13 +17,13 @@ $(STAMP): constraints.txt pyproject.toml
 verify: $(STAMP) ## train the LeNet recipes in both frameworks and report parity
 	$(BIN)/jaxopt-port verify
 
-test: lint ## lint, types and the tests
+test: lint docs ## lint, types, the site and the tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m 'not exhaustive'
 
-test-quick: lint ## the same without the slow ones
+test-quick: lint ## the same without the site and the slow tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m 'not slow and not exhaustive'
 
-test-all: lint ## the same with whole grids where the others have samples
+test-all: lint docs ## the same with whole grids where the others have samples
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 lint: $(STAMP) ## ruff and mypy
@@ -38,12 +38,8 @@ format: $(STAMP) ## rewrite the sources in the project's format
 bench: $(STAMP) ## measure; see benchmarks/README.md
 	$(BIN)/python -m benchmarks
 
-.venv/.docs: $(STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
-	@touch $@
-
-docs: .venv/.docs ## build the site into site/, strictly
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+docs: $(STAMP) ## build the site into site/; a broken link or a name without documents fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 faults: $(STAMP) ## break the package, in one fact at a time: test-quick must see each
 	$(BIN)/python -m parity_tests.faults
@@ -68,5 +64,25 @@ matrix-packages: $(MATRIX)/.installed
 	$(MATRIX)/bin/python -m parity_tests.contrib.matrix
 	$(MATRIX)/bin/python -m parity_tests.interop.real_libraries
 
+RELEASE := .venv-release
+$(RELEASE)/.installed: constraints.txt
+	$(PYTHON) -m venv --clear $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet --constraint constraints.txt build twine basedpyright
+	@touch $@
+
+release-check: test package types ## all of a release but the upload
+
+package: $(RELEASE)/.installed ## build sdist and wheel, check them, and use the wheel where there is no torch
+	rm -rf dist
+	$(RELEASE)/bin/python -m build --quiet
+	$(RELEASE)/bin/twine check --strict dist/*
+	$(PYTHON) -m venv --clear $(RELEASE)/bare
+	$(RELEASE)/bare/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	$(RELEASE)/bare/bin/python -I parity_tests/project/smoke.py
+
+types: $(STAMP) $(RELEASE)/.installed ## pyright, strictly, on the code of the documents
+	$(BIN)/python -m parity_tests.project.typed_documents $(RELEASE)/documents
+	$(RELEASE)/bin/basedpyright --pythonpath $(BIN)/python --project $(RELEASE)/documents
+
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-matrix site .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-matrix $(RELEASE) dist site .mypy_cache .pytest_cache .ruff_cache

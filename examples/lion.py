@@ -20,7 +20,7 @@ from jaxopt_port.engine import LeafState, Problem, Rule, Sum
 from jaxopt_port.numerics.torch_ops import lerp, mul, sign
 
 
-def lion(
+def arguments(
     lr: float = 1e-4,
     betas: tuple[float, float] = (0.9, 0.99),
     weight_decay: float = 0.0,
@@ -63,7 +63,7 @@ def update(
     return new, {"exp_avg": lerp(state["exp_avg"], grad, 1 - beta2)}
 
 
-lion = jp.transformation(Rule(lion, init, update))
+lion = jp.transformation(Rule(arguments, init, update, title="lion"))
 
 
 def main() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import traceback
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,30 +12,17 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from .._printable import printable
+from ._frame import HtmlFile, JsonFile, new, usage_errors, waiting, write_json
+from ._shown import say, show
+
 if TYPE_CHECKING:
     from ..verify import Report
     from ..verify._case import Case
 
-
-def target_of(file: Path | None) -> Path | None:
-    """Return a file that can be written; it is known before a long run."""
-    if file is not None and not file.parent.is_dir():
-        raise typer.BadParameter(f"the folder {file.parent} does not exist")
-    if file is not None and file.is_dir():
-        raise typer.BadParameter(f"{file} is a folder; name a file")
-    if file is not None and not os.access(file.parent, os.W_OK):
-        raise typer.BadParameter(f"the folder {file.parent} cannot be written to")
-    return file
-
-
 CaseFile = Annotated[Path, typer.Argument(metavar="CASE.py", help="The case file.")]
-HtmlFile = Annotated[
-    Path | None,
-    typer.Option("--html", metavar="FILE", callback=target_of, help="Write the report as HTML."),
-]
-JsonFile = Annotated[
-    Path | None,
-    typer.Option("--json", metavar="FILE", callback=target_of, help="Write all that was measured."),
+NewFile = Annotated[
+    Path, typer.Argument(metavar="FILE.py", callback=new, help="The file to write.")
 ]
 Steps = Annotated[
     int | None,
@@ -49,21 +34,22 @@ def verify_case(
     file: Path, *, steps: int | None, html: Path | None, json: Path | None, to_end: bool
 ) -> None:
     """Compare both sides of a case file, show the report, and exit."""
-    with _usage_errors(file):
+    with usage_errors():
         from ..verify import compare
         from ..verify._case import load_case
 
-        case = load_case(file)
-        case.need("torch_side", "jax_side", "batches")
-        assert case.jax_side is not None
-        torch_side, jax_side = case.made_torch_side(), case.jax_side()
-        batches, count = _batches(case, steps)
+        with waiting(f"reading {file.name}"):
+            case = load_case(file)
+            case.need("torch_side", "jax_side", "batches")
+            assert case.jax_side is not None
+            torch_side, jax_side = case.made_torch_side(), case.jax_side()
+            batches, count = _batches(case, steps)
         with _progress(file.stem) as progress:
             report = compare(
                 torch_side, jax_side, batches, steps=count, name=file.stem, stop=not to_end,
                 progress=progress, **case.options, **case.compared,
             )  # fmt: skip
-    _show(report, html, json)
+        _show(report, html, json)
 
 
 def record(
@@ -73,13 +59,18 @@ def record(
     budget: Annotated[
         str, typer.Option(help="What the trace may take: 500 MB, 2 GB; what does not fit is left.")
     ] = "2 GB",
-    overwrite: Annotated[bool, typer.Option(help="Replace a trace that is there.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a trace that is there.")
+    ] = False,
+    json: JsonFile = None,
 ) -> None:
     """Record torch's side of a case, to be compared with JAX where torch is not installed.
 
+    Example: jaxopt-port record case.py run.trace --budget "500 MB"
+
     Exit code 0: the trace is whole. 2: bad usage.
     """
-    with _usage_errors(case):
+    with usage_errors():
         from ..verify import recorder
         from ..verify._case import load_case
 
@@ -91,7 +82,10 @@ def record(
                 trace, loaded.made_torch_side(), batches, steps=count, budget=budget,
                 name=case.stem, overwrite=overwrite, progress=progress,
             )  # fmt: skip
-    typer.echo(f"Written to {trace}. Next: jaxopt-port replay {trace} {case}")
+    files = [file for file in trace.rglob("*") if file.is_file()]
+    size = sum(file.stat().st_size for file in files)
+    write_json(json, {"trace": trace, "files": len(files), "bytes": size})
+    say(f"Written to {trace}. Next: jaxopt-port replay {trace} {case}")
 
 
 def replay(
@@ -105,9 +99,11 @@ def replay(
 ) -> None:
     """Compare the JAX side of a case with a trace of torch's; torch is not needed.
 
+    Example: jaxopt-port replay run.trace case.py --html report.html
+
     Exit code 0: the same training. 1: they differ, and the first place is named. 2: bad usage.
     """
-    with _usage_errors(case):
+    with usage_errors():
         from ..verify import replay as run
         from ..verify._case import load_case
 
@@ -119,41 +115,41 @@ def replay(
                 trace, loaded.jax_side(), batches=loaded.batches and loaded.batches(),
                 name=case.stem, allow_partial=partial, progress=progress, **loaded.options,
             )  # fmt: skip
-    _show(report, html, json)
+        _show(report, html, json)
 
 
-def new_case(
-    file: Annotated[Path, typer.Argument(metavar="FILE.py", help="The file to write.")],
-) -> None:
-    """Write a case file to begin with: a small network that passes, to be replaced by yours."""
+def new_case(file: NewFile, json: JsonFile = None) -> None:
+    """Write a case file to begin with: a small network that passes, to be replaced by yours.
+
+    Example: jaxopt-port new-case case.py
+
+    Exit code 0: it is written. 2: bad usage; a file that is there is left as it is.
+    """
     from ..verify._case import TEMPLATE
 
     if file.suffix != ".py":
         raise typer.BadParameter(f"{file} is no Python file: name a file that ends in .py")
-    if file.exists():
-        raise typer.BadParameter(f"{file} is there already; name another file")
-    if not file.parent.is_dir():
-        raise typer.BadParameter(f"the folder {file.parent} does not exist")
-    file.write_text(TEMPLATE.format(file=file), encoding="utf-8")
-    typer.echo(f"Written to {file}. Next: jaxopt-port verify {file}")
+    with usage_errors():
+        file.write_text(TEMPLATE.format(file=file), encoding="utf-8")
+    write_json(json, {"file": file})
+    say(f"Written to {file}. Next: jaxopt-port verify {file}")
 
 
-def recorder(
-    file: Annotated[Path, typer.Argument(metavar="FILE.pyz", help="The file to write.")],
-) -> None:
+def recorder(file: NewFile, json: JsonFile = None) -> None:
     """Write the recorder as one file, for an environment that has torch alone.
 
-    There, `python FILE.pyz CASE.py TRACE` does what `jaxopt-port record` does.
+    Example: jaxopt-port recorder record.pyz
+
+    There, `python record.pyz case.py run.trace` does what `jaxopt-port record` does.
+
+    Exit code 0: it is written. 2: bad usage; a file that is there is left as it is.
     """
-    if file.exists():
-        raise typer.BadParameter(f"{file} is there already; name another file")
-    if not file.parent.is_dir():
-        raise typer.BadParameter(f"the folder {file.parent} does not exist")
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with usage_errors(), zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("__main__.py", "from recorder import main\n\nmain()\n")
         for part in sorted((Path(__file__).parents[1] / "verify" / "recorder").glob("*.py")):
             archive.write(part, f"recorder/{part.name}")
-    typer.echo(f"Written to {file}. Next, where torch is: python {file} CASE.py run.trace")
+    write_json(json, {"file": file})
+    say(f"Written to {file}. Next, where torch is: python {file} CASE.py run.trace")
 
 
 def _batches(case: Case, steps: int | None) -> tuple[Iterable[Any], int | None]:
@@ -168,16 +164,13 @@ def _batches(case: Case, steps: int | None) -> tuple[Iterable[Any], int | None]:
 
 
 def _show(report: Report, html: Path | None, json: Path | None) -> None:
-    import sys
-
     from ..verify.report._terminal import render
 
-    console = Console(width=None if sys.stdout.isatty() else 100)
-    console.print(render(report))
-    for file in (html, json):
-        if file is not None:
-            report.write(file)
-            console.print(f"Written to {file}")
+    show(render(report))
+    if html is not None:
+        report.write(html)
+        say(f"Written to {html}")
+    write_json(json, report.to_json())
     if not report.ok:
         raise typer.Exit(1)
 
@@ -189,32 +182,5 @@ def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
         console=Console(stderr=True), transient=True,
     )  # fmt: skip
     with bar:
-        task = bar.add_task(name, total=None)
+        task = bar.add_task(printable(name), total=None)
         yield lambda done, steps: bar.update(task, completed=done, total=steps)
-
-
-@contextmanager
-def _usage_errors(case: Path) -> Iterator[None]:
-    """Turn errors of what was given into exit code 2, with what they say."""
-    try:
-        yield
-    except ImportError as error:
-        typer.echo(f"{error}; this command needs: pip install 'jaxopt-port[verify]'", err=True)
-        raise typer.Exit(2) from None
-    except (ValueError, TypeError, OSError) as error:
-        if not _is_ours(error):
-            traceback.print_exception(error)  # of the case's own code: where it is, matters
-        else:
-            typer.echo("\n".join([str(error), *getattr(error, "__notes__", [])]), err=True)
-        raise typer.Exit(2) from None
-    except Exception as error:
-        places = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-        if not any(Path(place).resolve() == case.resolve() for place in places):
-            raise
-        traceback.print_exception(error)
-        raise typer.Exit(2) from None
-
-
-def _is_ours(error: BaseException) -> bool:
-    last = traceback.extract_tb(error.__traceback__)[-1].filename
-    return Path(last).is_relative_to(Path(__file__).parents[1])

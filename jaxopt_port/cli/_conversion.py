@@ -256,6 +256,22 @@ def contents(checkpoint: Checkpoint, title: str) -> Table:
     return table
 
 
+def facts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what a checkpoint holds, without its arrays."""
+    return {
+        "origin": checkpoint.origin,
+        "layout": checkpoint.layout,
+        "step": checkpoint.step,
+        "bytes": checkpoint.nbytes,
+        "params": {k: [v.dtype.name, list(v.shape)] for k, v in checkpoint.params.items()},
+        "optimizer_class": checkpoint.optimizer_name,
+        "optimizers": {k: v["param_groups"] for k, v in checkpoint.optimizers.items()},
+        "schedulers": dict(checkpoint.schedulers),
+        "averages": list(checkpoint.averages),
+        "extra": list(checkpoint.extra),
+    }
+
+
 def in_words(size: int) -> str:
     """Say a number of bytes."""
     for unit in ("GB", "MB", "KB"):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from ._frame import JsonFile, usage_errors, waiting, write_json
+from ._shown import say, show
 
 
 def convert(
@@ -77,6 +79,7 @@ def convert(
         bool, typer.Option("--dry-run", help="Show what would be written; write nothing.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace DST if it is there.")] = False,
+    json: JsonFile = None,
 ) -> None:
     """Convert a checkpoint: from file to file, and between torch's layout and JAX's.
 
@@ -85,7 +88,7 @@ def convert(
     format: .pt, .pth, .bin and .ckpt are torch's; .safetensors is one file of parameters,
     optimizer, scheduler and the rest; a folder is a model in shards with an index, parameters only.
 
-    File to file: jaxopt-port convert run.pt run.safetensors
+    Example, file to file: jaxopt-port convert run.pt run.safetensors
 
     To JAX's names and layouts: jaxopt-port convert run.pt run.safetensors --optimizer AdamW
     --torch model.py:make_torch --jax model.py:make_flax
@@ -99,9 +102,9 @@ def convert(
     is as it was.
     """
     from ..interop import save
-    from . import _conversion, _parsed, _shown
+    from . import _conversion, _parsed
 
-    try:
+    with usage_errors():
         size = None if max_shard_size is None else _parsed.parsed_size(max_shard_size)
         whose, layouts = _parsed.parsed_layouts(layout or [])
         plan = _conversion.Plan(
@@ -118,25 +121,29 @@ def convert(
             params_only,
             force,
         )
-        found, converted, notes = _conversion.prepared(plan)
-        console = Console(width=None if sys.stdout.isatty() else 100)
-        console.print(_conversion.contents(found, str(source)))
+        with waiting(f"reading {source}"):
+            found, converted, notes = _conversion.prepared(plan)
+        show(_conversion.contents(found, str(source)))
         for note in notes:
-            typer.echo(f"Note: {_shown.printable(note)}")
+            say(f"Note: {note}")
         if torch is not None:
-            typer.echo(f"{converted.param_map}\n")
-        if dry_run:
-            console.print(_conversion.contents(converted, f"{target} (not written: --dry-run)"))
-            return
-        bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
-            TransferSpeedColumn(), console=Console(stderr=True), transient=True,
-        )  # fmt: skip
-        with bar:
-            task = bar.add_task("writing", total=converted.nbytes)
-            save(target, converted, max_shard_size=size, progress=lambda n: bar.advance(task, n))
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        typer.echo(f"Error: {_shown.printable(str(error))}", err=True)
-        raise typer.Exit(2) from None
-    console.print(_conversion.contents(converted, str(target)))
-    typer.echo(f"Written to {target}")
+            say(f"{converted.param_map}\n")
+        if not dry_run:
+            bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
+                TransferSpeedColumn(), console=Console(stderr=True), transient=True,
+            )  # fmt: skip
+            with bar:
+                task = bar.add_task("writing", total=converted.nbytes)
+                save(
+                    target,
+                    converted,
+                    max_shard_size=size,
+                    progress=lambda n: bar.advance(task, n),
+                )
+        title = f"{target} (not written: --dry-run)" if dry_run else str(target)
+        show(_conversion.contents(converted, title))
+        facts = _conversion.facts(converted)
+        write_json(json, {"target": target, "written": not dry_run, **facts, "notes": notes})
+        if not dry_run:
+            say(f"Written to {target}")

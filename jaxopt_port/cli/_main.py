@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
 from .. import __version__
-
-_NEEDS = "jaxopt-port needs its extras for commands: pip install 'jaxopt-port[verify]'"
-
-try:
-    import typer
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    from ._bench import bench
-    from ._cases import (
-        HtmlFile,
-        JsonFile,
-        new_case,
-        record,
-        recorder,
-        replay,
-        target_of,
-        verify_case,
-    )
-    from ._convert import convert
-    from ._show import show
-except ImportError as error:
-    print(f"{_NEEDS} (missing: {error.name})", file=sys.stderr)
-    sys.exit(2)
+from ._bench import bench
+from ._cases import new_case, record, recorder, replay, verify_case
+from ._convert import convert
+from ._frame import Commands, HtmlFile, JsonFile, target, usage_errors, waiting, write_json
+from ._show import show as show_checkpoint
+from ._shown import say, show
 
 app = typer.Typer(
+    cls=Commands,
     help="torch.optim for JAX: verify that a port trains as the original does.",
     no_args_is_help=True,
     add_completion=False,
@@ -129,6 +114,8 @@ def verify(
 ) -> None:
     """Compare the training of a case file in torch and in JAX; or the tutorial's LeNet recipes.
 
+    Example: jaxopt-port verify case.py --html report.html
+
     Of a case: finds the first place (step, stage, leaf) where the two differ by more than rounding,
     and names the likely cause.
 
@@ -150,45 +137,40 @@ def verify(
         raise typer.BadParameter("--html and --to-end are for a case file")
     if steps == 1:
         raise typer.BadParameter("a recipe takes 2 steps at least", param_hint="--steps")
-    try:
-        from ..verify.recipes import load_digits, render, run
+    with usage_errors():
+        with waiting("reading the digits"):
+            from ..verify.recipes import load_digits, render, run
 
-        digits = load_digits()
-    except ImportError as error:
-        typer.echo(f"{_NEEDS} ({error})", err=True)
-        raise typer.Exit(2) from None
-    names = _recipes(recipe, every)
-    # A pipe or a log has no width of its own; the tables want 92 columns.
-    console = Console(width=None if sys.stdout.isatty() else 100)
-    bar = Progress(
-        TextColumn("{task.description:17}"), BarColumn(), MofNCompleteColumn(),
-        console=Console(stderr=True), transient=True,
-    )  # fmt: skip
-    with bar:
-        tasks = {name: bar.add_task(name, total=steps or 100) for name in names}
-        report = run(
-            names,
-            digits=digits,
-            steps=steps or 100,
-            seed=seed,
-            flax=flax.value,
-            dtype=dtype.value,
-            progress=lambda name, step: bar.update(tasks[name], completed=step),
-        )
-    console.print(render(report))
-    if json is not None:
-        report.write(json)
-        console.print(f"Written to {json}")
-    if report.failures:
-        raise typer.Exit(1)
+            digits = load_digits()
+            names = _recipes(recipe, every)
+        bar = Progress(
+            TextColumn("{task.description:17}"), BarColumn(), MofNCompleteColumn(),
+            console=Console(stderr=True), transient=True,
+        )  # fmt: skip
+        with bar:
+            tasks = {name: bar.add_task(name, total=steps or 100) for name in names}
+            report = run(
+                names,
+                digits=digits,
+                steps=steps or 100,
+                seed=seed,
+                flax=flax.value,
+                dtype=dtype.value,
+                progress=lambda name, step: bar.update(tasks[name], completed=step),
+            )
+        show(render(report))
+        if json is not None:
+            report.write(json)
+            say(f"Written to {json}")
+        if report.failures:
+            raise typer.Exit(1)
 
 
 def _png_target(file: Path) -> Path:
     if file.suffix.lower() != ".png":
         raise typer.BadParameter(f"{file} is not a PNG: name a file that ends in .png")
-    target = target_of(file)
-    assert target is not None
-    return target
+    target(file)
+    return file
 
 
 @app.command()
@@ -215,8 +197,11 @@ def lr(
     output: Annotated[
         Path, typer.Option(metavar="FILE", callback=_png_target, help="The PNG to write.")
     ] = Path("lr.png"),
+    json: JsonFile = None,
 ) -> None:
     """Draw a learning-rate schedule beside torch's: learning rate and momentum over steps.
+
+    Example: jaxopt-port lr "OneCycleLR(0.1, total_steps=100)" --output lr.png
 
     The optimizer is SGD with momentum 0.9. ReduceLROnPlateau is told a loss that falls for 24 steps
     and then stays. Functions are Python's: 'LambdaLR(lambda epoch: 0.95**epoch)'.
@@ -227,40 +212,26 @@ def lr(
     if (plan is None) != every:
         raise typer.BadParameter("give a scheduler, or --all for an example of each")
     try:
-        from ..verify.recipes._lr_figure import EXAMPLES, draw, parsed
+        with waiting("drawing"):
+            from ..verify.recipes._lr_figure import EXAMPLES, draw, parsed
 
-        plans = EXAMPLES if plan is None else {plan: parsed(plan)}
-        difference = draw(plans, rate or [0.1], steps, output)
+            plans = EXAMPLES if plan is None else {plan: parsed(plan)}
+            difference = draw(plans, rate or [0.1], steps, output)
     except ImportError as error:
-        typer.echo(f"jaxopt-port lr needs: pip install 'jaxopt-port[plot]' ({error})", err=True)
+        say(f"jaxopt-port lr needs: pip install 'jaxopt-port[plot]' ({error})", err=True)
         raise typer.Exit(2) from None
-    except (ValueError, TypeError, KeyError, NameError) as error:
+    except Exception as error:
+        written = any(f.filename == "PLAN" for f in traceback.extract_tb(error.__traceback__))
+        if not written and not isinstance(error, (ValueError, TypeError)):
+            raise
         raise typer.BadParameter(f"{type(error).__name__}: {error}") from None
-    typer.echo(f"Largest difference from torch: {difference:.3g}. Written to {output}")
+    write_json(json, {"schedules": list(plans), "difference": difference, "figure": output})
+    say(f"Largest difference from torch: {difference:.3g}. Written to {output}")
     if difference != 0:
         raise typer.Exit(1)
 
 
-for command in (new_case, record, recorder, replay, convert, show):
+for command in (new_case, record, recorder, replay, convert):
     app.command()(command)
+app.command("show")(show_checkpoint)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench)
-
-
-def run(command: Callable[[], object]) -> None:
-    """Run a command line and exit: 0; 1, they differ; 2, bad usage; 3, a fault of its own."""
-    try:
-        command()
-    except Exception:
-        traceback.print_exc()
-        print("\nThis is a fault of jaxopt-port; nothing was compared.", file=sys.stderr)
-        raise SystemExit(3) from None
-    except SystemExit as end:
-        # Typer has 1, too, for a pipe that was closed and for an input that has ended.
-        if end.code == 1 and not isinstance(end.__context__, typer.Exit):
-            raise SystemExit(2) from None
-        raise
-
-
-def main() -> None:
-    """Run the command line."""
-    run(app)

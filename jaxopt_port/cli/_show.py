@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,10 +10,12 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from ._shown import printable, text
+from .._printable import printable
+from . import _shown
+from ._frame import JsonFile, usage_errors, waiting, write_json
+from ._shown import say, text
 
 _NAMES = 12  # of parameters, unless all are asked for
 
@@ -37,8 +38,11 @@ def show(
         ),
     ] = None,
     names: Annotated[bool, typer.Option("--names", help="List every parameter.")] = False,
+    json: JsonFile = None,
 ) -> None:
     """Say what is in a checkpoint: parts, groups with their numbers, steps, schedulers, names.
+
+    Example: jaxopt-port show checkpoint-500
 
     Reads what convert reads: files of torch.save of any name, .safetensors, folders of Hugging
     Face's Trainer, Accelerate, torch.distributed.checkpoint and DeepSpeed. Nothing in them is run.
@@ -49,28 +53,28 @@ def show(
     from ..interop import load
     from . import _conversion, _parsed
 
-    try:
+    with usage_errors(), waiting(f"reading {path}"):
         keys = _parsed.parsed_keys(key) if key else None
         with warnings.catch_warnings(record=True) as caught, _conversion.allowed(allow or []):
             warnings.simplefilter("always")
             found = load(path, keys=keys)
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        typer.echo(f"Error: {printable(str(error))}", err=True)
-        raise typer.Exit(2) from None
-    console = Console(width=None if sys.stdout.isatty() else 100)
-    title = f"{path}" + (f": {found.origin}" if found.origin else "")
-    typer.echo(printable(title))
-    console.print(_conversion.contents(found, ""))
+    say(f"{path}" + (f": {found.origin}" if found.origin else ""))
+    _shown.show(_conversion.contents(found, ""))
     for name, optimizer in found.optimizers.items():
-        console.print(f"{text(name)}: {text(_same_in_all(optimizer))}", highlight=False)
-        console.print(_groups(optimizer))
+        _shown.show(f"{text(name)}: {text(_same_in_all(optimizer))}")
+        _shown.show(_groups(optimizer))
     for name, scheduler in found.schedulers.items():
-        console.print(f"{text(name)}: {text(_last(scheduler))}", highlight=False)
-    console.print(_parameters(found.params, names))
-    for warning in caught:
-        typer.echo(f"Note: {printable(str(warning.message))}")
-    typer.echo("\nTo go on in JAX:\n")
-    typer.echo("\n".join(f"    {line}" for line in code(path, found)))
+        _shown.show(f"{text(name)}: {text(_last(scheduler))}")
+    _shown.show(_parameters(found.params, names))
+    notes = [str(warning.message) for warning in caught]
+    for note in notes:
+        say(f"Note: {note}")
+    lines = list(code(path, found))
+    say("\nTo go on in JAX:\n")
+    say("\n".join(f"    {line}" for line in lines))
+    with usage_errors():
+        facts = _conversion.facts(found)
+        write_json(json, {"path": path, **facts, "notes": notes, "code": lines})
 
 
 def _options(optimizer: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

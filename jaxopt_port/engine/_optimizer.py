@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -111,12 +111,18 @@ def leafwise(rule: Rule[Any], options: Mapping[str, Any]) -> optax.GradientTrans
         holds=program.holds,
     )  # fmt: skip
     member = Member(group, REST, numbers, static, leafwise)
-    definition = Definition(leafwise, arguments, {}, (member,))
+    return optax.GradientTransformationExtraArgs(
+        *_functions(Definition(leafwise, arguments, {}, (member,)))
+    )
 
-    def init(params: Any) -> GroupsState:
-        return initial_state(definition, definition.table(params), params)
 
-    return optax.GradientTransformationExtraArgs(init, functools.partial(updated, definition))
+def _functions(definition: Definition) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return init and update, which can be pickled where the definition can."""
+    return functools.partial(_init, definition), functools.partial(updated, definition)
+
+
+def _init(definition: Definition, params: Any) -> GroupsState:
+    return initial_state(definition, definition.table(params), params)
 
 
 def _register(cls: type[Optimizer]) -> None:
@@ -134,6 +140,10 @@ class Optimizer(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
 
     factory: ClassVar[Callable[..., optax.GradientTransformation]]
     definition: Definition
+
+    if TYPE_CHECKING:
+        # Optax's own type says of a state only that it is a tree.
+        def init(self, params: Any) -> GroupsState: ...
 
     def __init_subclass__(cls) -> None:
         _register(cls)
@@ -174,11 +184,7 @@ class Optimizer(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     @classmethod
     def of(cls, definition: Definition) -> Self:
         """Return the optimizer of a definition."""
-
-        def init(params: Any) -> GroupsState:
-            return initial_state(definition, definition.table(params), params)
-
-        tx: Self = tuple.__new__(cls, (init, functools.partial(updated, definition)))
+        tx: Self = tuple.__new__(cls, _functions(definition))
         tx.definition = definition
         return tx
 

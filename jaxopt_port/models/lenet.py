@@ -77,7 +77,7 @@ class LeNet(nnx.Module):
 class LinenLeNet(nn.Module):
     """LeNet in Flax Linen: `LeNet` with the same paths below ``params``.
 
-    Args:
+    Attributes:
         param_dtype: dtype of the parameters. Flax computes in the wider of this and the images'.
 
     Example:

@@ -81,7 +81,7 @@ def without_float64(function: Function) -> Function:
         >>> step = jp.without_float64(lambda p, s, g: jp.step(tx, g, s, p))
         >>> params, state = jax.jit(step)(params, tx.init(params), grads)
         >>> params["weight"]
-        Array([0.5, 0.5], dtype=float32)
+        Array([0.50000006, 0.50000006], dtype=float32)
     """
 
     @functools.wraps(function)

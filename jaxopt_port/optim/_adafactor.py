@@ -146,6 +146,11 @@ def _update(
     return Sum(param, update, -alpha / denom), after
 
 
+def _oriented(shape: tuple[int, ...], **_: Any) -> bool:
+    # Rows and columns are the same of a transposed matrix; of a convolution others are factored.
+    return len(shape) > 2
+
+
 RULE = Rule(
     _arguments,
     _init,
@@ -154,8 +159,7 @@ RULE = Rule(
     _advance,
     accepts=_accepts,
     elementwise=False,
-    # Rows and columns are the same of a transposed matrix; of a convolution others are factored.
-    oriented=lambda shape, **_: len(shape) > 2,
+    oriented=_oriented,
     title="adafactor",
 )
 

@@ -138,13 +138,13 @@ FAULTS = {
         CASE.format("return 1", "return 1"),
         "import jaxopt_port.verify as v; v.compare = lambda *_, **__: {}['x']",
         3,
-        "This is a fault of jaxopt-port",
+        "a fault of jaxopt_port, not of what it was given",
     ),
     "memory": (
         CASE.format("return 1", "return 1"),
         "import jaxopt_port.verify as v\ndef full(*_, **__): raise MemoryError\nv.compare = full",
         3,
-        "This is a fault of jaxopt-port",
+        "a fault of jaxopt_port, not of what it was given",
     ),
 }
 

@@ -14,7 +14,17 @@ import jaxopt_port as jp
 ROOT = Path(jaxopt_port.__file__).parent
 # Each may import from those before it.
 LAYERS = [
-    *("_compat", "numerics", "trees", "kernels", "engine", "optim", "sharding", "models"),
+    *(
+        "_printable",
+        "_compat",
+        "numerics",
+        "trees",
+        "kernels",
+        "engine",
+        "optim",
+        "sharding",
+        "models",
+    ),
     *(
         "lr_scheduler",
         "clip_grad",

@@ -6,17 +6,28 @@ import inspect
 import pickle
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 from torch.testing._internal.common_optimizers import optim_db
 
 import jaxopt_port as jp
+from jaxopt_port import contrib
+from jaxopt_port.engine import Optimizer
 
-ROOT = Path(jp.__file__).parent
-# Every module that has one.
-MODULES = [
-    ".".join(file.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
-    for file in sorted(ROOT.rglob("*.py"))
-    if ">>> " in file.read_text(encoding="utf-8")
+PACKAGE = Path(jp.__file__).parent
+FILES = [path.relative_to(PACKAGE.parent).with_suffix("") for path in PACKAGE.rglob("*.py")]
+MODULES = sorted(
+    ".".join(path.parts).removesuffix(".__init__")
+    for path in FILES
+    if ">>> " in (PACKAGE.parent / path.with_suffix(".py")).read_text()
+)
+LONG = {"jaxopt_port.models.lenet"}  # a whole network, compiled operation by operation
+OPTIMIZERS = [
+    value
+    for package in (jp, contrib)
+    for value in (getattr(package, name) for name in dir(package))
+    if isinstance(value, type) and issubclass(value, Optimizer) and value is not Optimizer
 ]
 QUICK = ["jaxopt_port.amp", "jaxopt_port.lr_scheduler._plateau"]
 PUBLIC_FUNCTIONS = [
@@ -32,9 +43,11 @@ PUBLIC_FUNCTIONS = [
 ]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in MODULES]
-)
+def _marks(name):
+    return [pytest.mark.exhaustive] * (name in LONG) + [pytest.mark.slow] * (name not in QUICK)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=_marks(n)) for n in MODULES])
 def test_examples(name):
     outcome = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert outcome.failed == 0
@@ -88,6 +101,16 @@ def test_an_optimizer_shows_its_groups_and_their_numbers():
         "    frozen: True",
         ")",
     ]
+
+
+@pytest.mark.parametrize("cls", OPTIMIZERS, ids=lambda c: c.__name__)
+def test_both_spellings_can_be_pickled(cls):
+    params = {"w": np.ones((2, 3), np.float32)}
+    for tx in (cls(), cls.factory()):
+        again = pickle.loads(pickle.dumps(tx))
+        assert type(again) is type(tx)
+        made, expected = (jax.tree.leaves(t.init(params)) for t in (again, tx))
+        assert [x.shape for x in made] == [x.shape for x in expected]
 
 
 def test_an_optimizer_can_be_subclassed_and_pickled():

@@ -42,3 +42,27 @@ def test_every_name_is_found_and_no_other():
         assert getattr(jp, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'Adem'"):
         jp.Adem  # noqa: B018
+
+
+def test_an_editor_lists_the_public_names_alone():
+    dunder = {name for name in dir(jp) if name.startswith("__")}
+    assert set(dir(jp)) - dunder == set(jp.__all__)
+    assert not [name for name in jp.__all__ if name.startswith("_")]
+
+
+@pytest.mark.slow
+def test_the_core_works_without_torch_and_flax():
+    """What ``make release-check`` runs with the wheel in an environment that has neither."""
+    code = """
+import importlib.util
+import sys
+from parity_tests.project import smoke
+
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name: None if name in smoke.ABSENT else found(name)
+sys.modules |= dict.fromkeys(smoke.ABSENT)
+with smoke.tempfile.TemporaryDirectory() as folder:
+    smoke.loop()
+    smoke.files(smoke.Path(folder))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,7 +6,6 @@ from ._checkpoint import check_state_dict as check_state_dict
 from ._files import is_sharded as is_sharded
 from ._files import load as load
 from ._files import save as save
-from ._flax_serialization import register as register
 from ._json_values import arrays_in as arrays_in
 from ._json_values import check_can_be_written as check_can_be_written
 from ._layout_of_checkpoints import with_layout as with_layout

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self, TypeAlias
 
 import jax
@@ -120,66 +121,75 @@ def lbfgs(
     rows = _history_rows(history_size)
     counts = {"max_iter": _count("max_iter", max_iter), **_given(max_eval=max_eval)}
 
-    def init(params: Any) -> LBFGSState:
-        check_params(params)
-        leaves = jax.tree.leaves(to_array(params))
-        if leaves and flat_size(leaves) == 0:
-            raise ValueError(
-                "optimizer got an empty parameter list; there is nothing to minimize: no parameter "
-                "has an element."
-            )
-        return initial_state(rows, flat_size(leaves), flat_dtype(leaves), scalar_dtype(leaves))
+    return optax.GradientTransformationExtraArgs(
+        functools.partial(_init, rows),
+        functools.partial(_update, numbers, counts, line_search_fn is not None, maximize),
+    )
 
-    def update(
-        updates: Any,
-        state: LBFGSState,
-        params: Any = None,
-        *,
-        value: Any = None,
-        value_fn: Callable[[Any], Any] | None = None,
-        max_iter: Count | None = None,
-        max_eval: Count | None = None,
-        **_: Any,
-    ) -> tuple[Any, LBFGSState]:
-        if value is None or value_fn is None:
-            missing = "value_fn" if value_fn is None else "value"
-            raise ValueError(f"{missing} is required. {_HOW_TO_CALL}")
-        if jnp.shape(value) != ():
-            raise ValueError(f"value has shape {jnp.shape(value)}; it must be a scalar.")
-        grads = checked_gradients(updates, params)
-        leaves, treedef = jax.tree.flatten(to_array(params))
-        if not leaves:
-            return updates, state
-        for leaf in leaves:
-            check_whole(leaf, "lbfgs", "every parameter")
-        dtype = scalar_dtype(leaves)
-        limits = Limits(
-            **{name: jnp.asarray(number, dtype) for name, number in numbers.items()},
-            **_resolved(counts | _given(max_iter=max_iter, max_eval=max_eval)),
+
+def _init(rows: int, params: Any) -> LBFGSState:
+    check_params(params)
+    leaves = jax.tree.leaves(to_array(params))
+    if leaves and flat_size(leaves) == 0:
+        raise ValueError(
+            "optimizer got an empty parameter list; there is nothing to minimize: no parameter "
+            "has an element."
         )
+    return initial_state(rows, flat_size(leaves), flat_dtype(leaves), scalar_dtype(leaves))
 
-        def evaluate(leaves: Any) -> tuple[jax.Array, jax.Array]:
-            value, grads = jax.value_and_grad(value_fn)(jax.tree.unflatten(treedef, leaves))
-            return downhill(value.astype(dtype)), downhill(gathered(jax.tree.leaves(grads)))
 
-        def downhill(array: jax.Array) -> jax.Array:
-            return -array if maximize else array
+def _update(
+    numbers: Mapping[str, Any],
+    counts: Mapping[str, Any],
+    line_search: bool,
+    maximize: bool,
+    updates: Any,
+    state: LBFGSState,
+    params: Any = None,
+    *,
+    value: Any = None,
+    value_fn: Callable[[Any], Any] | None = None,
+    max_iter: Count | None = None,
+    max_eval: Count | None = None,
+    **_: Any,
+) -> tuple[Any, LBFGSState]:
+    if value is None or value_fn is None:
+        missing = "value_fn" if value_fn is None else "value"
+        raise ValueError(f"{missing} is required. {_HOW_TO_CALL}")
+    if jnp.shape(value) != ():
+        raise ValueError(f"value has shape {jnp.shape(value)}; it must be a scalar.")
+    grads = checked_gradients(updates, params)
+    leaves, treedef = jax.tree.flatten(to_array(params))
+    if not leaves:
+        return updates, state
+    for leaf in leaves:
+        check_whole(leaf, "lbfgs", "every parameter")
+    dtype = scalar_dtype(leaves)
+    limits = Limits(
+        **{name: jnp.asarray(number, dtype) for name, number in numbers.items()},
+        **_resolved({**counts, **_given(max_iter=max_iter, max_eval=max_eval)}),
+    )
 
-        # torch, too, takes a gradient that is None for zeros here.
-        pairs = zip(leaves, grads, strict=True)
-        given = [jnp.zeros_like(x) if grad is None else to_array(grad) for x, grad in pairs]
-        new, state = minimize(
-            evaluate,
-            leaves,
-            downhill(jnp.asarray(value, dtype)),
-            downhill(gathered(given)),
-            state,
-            limits,
-            line_search_fn is not None,
-        )
-        return jax.tree.unflatten(treedef, _as_updates(leaves, new)), state
+    def evaluate(leaves: Any) -> tuple[jax.Array, jax.Array]:
+        value, grads = jax.value_and_grad(value_fn)(jax.tree.unflatten(treedef, leaves))
+        return downhill(value.astype(dtype)), downhill(gathered(jax.tree.leaves(grads)))
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    def downhill(array: jax.Array) -> jax.Array:
+        return -array if maximize else array
+
+    # torch, too, takes a gradient that is None for zeros here.
+    pairs = zip(leaves, grads, strict=True)
+    given = [jnp.zeros_like(x) if grad is None else to_array(grad) for x, grad in pairs]
+    new, state = minimize(
+        evaluate,
+        leaves,
+        downhill(jnp.asarray(value, dtype)),
+        downhill(gathered(given)),
+        state,
+        limits,
+        line_search,
+    )
+    return jax.tree.unflatten(treedef, _as_updates(leaves, new)), state
 
 
 class LBFGS(Optimizer):
