@@ -330,6 +330,6 @@ def test_a_key_that_float64_cannot_hold_is_kept_and_not_set():
         jp.set_hyperparams(state, tag="y")
 
 
-@pytest.mark.parametrize("cls", OPTIMIZERS)
+@pytest.mark.parametrize("cls", OPTIMIZERS.values(), ids=OPTIMIZERS)
 def test_every_option_is_known_as_one_of_another_optimizer(cls):
     assert set(inspect.signature(cls.factory).parameters) <= _OPTIONS_ELSEWHERE

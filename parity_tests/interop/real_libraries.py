@@ -27,12 +27,6 @@ from jaxopt_port import contrib, interop
 from parity_tests.interop.going_on import Distance, distance, trained
 from parity_tests.oracles.tolerances import GONE_ON
 
-# PyPI's torchvision, which timm and others import, is built for another torch; nothing here needs
-# its kernels, whose operators it describes as it is imported.
-_VISION = torch.library.Library("torchvision", "DEF")
-for _name in ("nms", "qnms"):
-    _VISION.define(f"{_name}(Tensor a, Tensor b, float c) -> Tensor")
-
 STEPS = 20
 
 
@@ -69,7 +63,8 @@ def small() -> torch.nn.Module:
 # ── transformers and peft ──────────────────────────────────────────────────────────────────────
 
 
-def _gpt2() -> Any:
+def gpt2() -> Any:
+    """A small one."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
@@ -94,7 +89,7 @@ def _trainer(folder: Path, model: Any = None, given: Any = (None, None), **optio
         **options,
     )  # fmt: skip
     trainer = Trainer(
-        _gpt2() if model is None else model, arguments, train_dataset=_Texts(), optimizers=given
+        gpt2() if model is None else model, arguments, train_dataset=_Texts(), optimizers=given
     )
     # It stops when the first checkpoint is whole, as a run that was cut off.
     from transformers import TrainerCallback
@@ -124,7 +119,7 @@ def trainer(folder: Path) -> Saved:
 
 def trainers_own_optimizer(folder: Path) -> Saved:
     """Trainer with an optimizer and a schedule that it is given."""
-    model = _gpt2()
+    model = gpt2()
     optimizer = torch.optim.Adamax(model.parameters(), lr=1e-2)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 4, 0.5)
     made = _trainer(folder, model, (optimizer, scheduler))
@@ -151,7 +146,7 @@ def lora(folder: Path) -> Saved:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True, lora_dropout=0.0)
-    made = _trainer(folder, get_peft_model(_gpt2(), config))
+    made = _trainer(folder, get_peft_model(gpt2(), config))
     return _of_trainer(made, folder, contrib.get_linear_schedule_with_warmup(4, 40), live=True)
 
 
@@ -341,6 +336,11 @@ def compared(make: Callable[[Path], Saved]) -> tuple[Distance, Saved]:
 def main(names: list[str]) -> int:
     """Print the table; return 1 where a bound is broken."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # PyPI's torchvision, which timm and others import, is built for another torch; nothing here
+    # needs its kernels, whose operators it describes as it is imported.
+    vision = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        vision.define(f"{operator}(Tensor a, Tensor b, float c) -> Tensor")
     logging.disable(logging.WARNING)
     print(f"| library | layout | {STEPS} steps on | rates |\n|---|---|---|---|")
     broken = 0

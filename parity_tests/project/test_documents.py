@@ -181,7 +181,7 @@ def check_commands(code):
             assert (ROOT / words[1]).is_file(), line
         else:
             known = ("python -m benchmarks", "PYTHONPATH=. python -m benchmarks", "pip install")
-            assert line.startswith((*known, "python record.py")), line
+            assert line.startswith((*known, "python record.pyz")), line
 
 
 PUBLIC = ["", "lr_scheduler", "swa_utils", "interop", "verify", "flax", "contrib"]
@@ -209,7 +209,7 @@ def test_every_public_name_is_in_the_reference(package):
 def test_the_readme():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 120
-    (example,) = [code for language, code in blocks(ROOT / "README.md") if language == "python"]
+    example, _ = [code for language, code in blocks(ROOT / "README.md") if language == "python"]
     assert len([line for line in example.splitlines() if line.strip()]) <= 10
     names = run("README.md", [example])
     assert [group["lr"] for group in jp.get_hyperparams(names["state"])] == [1e-5, 1e-3]

@@ -50,7 +50,7 @@ def without_a_run(folder: Path) -> str:
     names = sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
     shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
     words = f"{folder} is a folder without {_sharded_files.INDEX}; it has {shown or 'nothing'}. "
-    if any(folder.rglob("*_optim_states.pt")):
+    if any(any(folder.glob(f"{above}*_optim_states.pt")) for above in ("", "*/")):
         return words + (
             "DeepSpeed has parts of the run in it: put them together by its ds_to_universal.py, "
             "and load that"
