@@ -91,6 +91,7 @@ CASES = {
 
 def context_of(differences):
     return SimpleNamespace(
+        lacking=False,
         results=SimpleNamespace(found=differences),
         names=SimpleNamespace(paths=(), params=()),
         evidence=SimpleNamespace(group_of=lambda path: path),

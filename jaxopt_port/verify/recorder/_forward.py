@@ -91,15 +91,16 @@ def backward(
     if scaler is not None:
         for p in params.values():
             p.grad = None
-        scaler.scale(loss).backward()
-        inverse = 1 / scaler.get_scale()
+        scaler.scale(loss / steps).backward()
+        inverse = steps / scaler.get_scale()
         fed = {n: g * inverse for n, g in grads_of(params).items()}
     for name, p in params.items() if not plain else ():
         held = window.get(name)
         if p.grad is None:
             p.grad = held
         else:
-            p.grad = p.grad / steps if held is None else held + p.grad / steps
+            share = p.grad / steps if scaler is None else p.grad
+            p.grad = share if held is None else held + share
     return grads, fed
 
 

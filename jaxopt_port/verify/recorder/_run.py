@@ -114,15 +114,8 @@ class TorchRun:
             checked = Checked(held, buffers, flat, after, *exact)
         self._loss, self._waiting, self._fresh = float(loss.detach()), True, False
         shown = mapped(lambda x: x.cpu(), given)
-        return Evaluation(
-            self._step,
-            shown,
-            self._loss,
-            grads,
-            options_of(self._side.optimizer, self._name_of),
-            checked,
-            fed,
-        )
+        options = options_of(self._side.optimizer, self._name_of)
+        return Evaluation(self._step, shown, self._loss, grads, options, checked, fed)
 
     def update(self) -> Update:
         """Clip, let the optimizer and the scheduler step, and return what they left."""
