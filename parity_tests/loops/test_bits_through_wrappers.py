@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import jaxopt_port as jp
+from benchmarks.parity import _loops as loops
 from parity_tests.oracles.bits import as_integers, assert_same_bits
 
 RNG = np.random.default_rng(0)
@@ -190,3 +191,10 @@ def test_a_wrapper_beside_torchs_loop(name, mode):
             made.append(params)
     for i, (ours, theirs) in enumerate(zip(made, expected, strict=True)):
         assert_same_bits(ours, theirs, f"after gradient {i}")
+
+
+@pytest.mark.parametrize("wrapper", ["`chain(·, scale(1.0))`", "`jp.accumulate_grads(·, 1)`"])
+def test_large_arrays_lose_nothing(wrapper, monkeypatch):
+    """LLVM contracts no product that is used twice, as an update and in the new parameter."""
+    monkeypatch.setenv("JAXOPT_PORT_KERNELS", "off")
+    assert loops.measured("`jp.step`", wrapper, steps=2) == (0, 0)
