@@ -39,7 +39,7 @@ def moved(
     param: jax.Array, update: jax.Array, own: jax.Array | None = None, new_param: Any = None
 ) -> jax.Array:
     """Return ``param + update``; where the update is the optimizer's own, its new parameter."""
-    new = jnp.asarray(param + update).astype(jnp.result_type(param))
+    new = jnp.asarray(param + update).astype(jnp.asarray(param).dtype)
     return new if own is None else jnp.where(update == own, new_param, new)
 
 
