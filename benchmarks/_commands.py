@@ -8,7 +8,7 @@ import typer
 import typer.core
 
 from . import harness
-from .parity import parity
+from .parity import loops, parity
 from .speed._commands import COMMANDS
 
 
@@ -31,6 +31,7 @@ app = typer.Typer(
 for command in COMMANDS:
     app.command()(command)
 app.command()(parity)
+app.command()(loops)
 for name, command in harness.COMMANDS.items():
     app.command(name)(command)
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from ._forms import Forms, alternative
@@ -38,7 +39,7 @@ def moved(
     param: jax.Array, update: jax.Array, own: jax.Array | None = None, new_param: Any = None
 ) -> jax.Array:
     """Return ``param + update``; where the update is the optimizer's own, its new parameter."""
-    new = jnp.asarray(param + update).astype(jnp.result_type(param))
+    new = jnp.asarray(param + update).astype(jnp.asarray(param).dtype)
     return new if own is None else jnp.where(update == own, new_param, new)
 
 
@@ -73,7 +74,8 @@ def _run(
     marks: dict[Any, _Mark] = {}
 
     def read(atom: Any) -> Any:
-        return atom.val if hasattr(atom, "val") else values[atom]
+        # A Python number among the operands would be float64 here.
+        return np.asarray(atom.val, atom.aval.dtype) if hasattr(atom, "val") else values[atom]
 
     with jax.enable_x64(True):  # each operation says its own types
         for eqn in jaxpr.eqns:

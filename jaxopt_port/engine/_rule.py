@@ -229,7 +229,9 @@ def _applied(result: jax.Array | Sum | Rows, param: jax.Array) -> tuple[jax.Arra
         new = add(base, addend, alpha=alpha)
         if base is not param:
             return new, new - param
-        return new, (widened(addend) * acting_alpha(alpha, param.dtype)).astype(param.dtype)
+        # Another product than that of the sum: LLVM contracts none that is used twice.
+        factor = uncontracted(acting_alpha(alpha, param.dtype))
+        return new, (widened(addend) * factor).astype(param.dtype)
     if isinstance(result, Rows):
         rows = result.delta.astype(param.dtype)
         new, update = (

@@ -23,6 +23,7 @@ from ..engine import (
     leafwise,
     of_rule,
 )
+from ..numerics import uncontracted
 from ..numerics.torch_ops import Scalar, add, constant, mul, sign, widened
 from . import _ranges
 
@@ -71,7 +72,9 @@ def _sign_of_product(x: jax.Array, y: jax.Array) -> jax.Array:
     """
     least = jnp.finfo(x.dtype).smallest_subnormal
     up = -round(math.log2(float(least))) + 1  # a product of half of it is rounded to zero
-    scaled = widened(jnp.abs(x)) * 2.0 ** (up // 2) * (widened(jnp.abs(y)) * 2.0 ** (up - up // 2))
+    # XLA would multiply the powers by each other first, where the operands are scalars.
+    a, b = (widened(jnp.abs(z)) * 2.0**k for z, k in ((x, up // 2), (y, up - up // 2)))
+    scaled = uncontracted(a) * uncontracted(b)
     return sign(x) * sign(y) * (scaled > 1).astype(x.dtype)
 
 

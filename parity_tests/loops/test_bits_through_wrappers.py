@@ -8,12 +8,14 @@ import pytest
 import torch
 
 import jaxopt_port as jp
+from benchmarks.parity import _loops as loops
 from parity_tests.oracles.bits import as_integers, assert_same_bits
 
 RNG = np.random.default_rng(0)
 START = {
     "w": RNG.standard_normal((40, 25)).astype(np.float32),
-    "b": (1e-3 * RNG.standard_normal(1000)).astype(np.float32),  # crosses zero within a step
+    # Crosses zero within a step; and of a size at which LLVM is left to contract.
+    "b": (1e-3 * RNG.standard_normal(10_000)).astype(np.float32),
 }
 GRADS = [
     {k: RNG.standard_normal(v.shape).astype(np.float32) for k, v in START.items()} for _ in range(4)
@@ -116,7 +118,7 @@ def test_a_step_that_is_rejected_leaves_the_parameters():
 
 
 # Optax's wrappers in torch's loop: which gradients it steps with, and where.
-INF = {"w": np.full((40, 25), np.inf, np.float32), "b": np.full(1000, np.nan, np.float32)}
+INF = {"w": np.full((40, 25), np.inf, np.float32), "b": np.full(10_000, np.nan, np.float32)}
 
 
 def handed_on(wrap, grads):
@@ -189,3 +191,10 @@ def test_a_wrapper_beside_torchs_loop(name, mode):
             made.append(params)
     for i, (ours, theirs) in enumerate(zip(made, expected, strict=True)):
         assert_same_bits(ours, theirs, f"after gradient {i}")
+
+
+@pytest.mark.parametrize("wrapper", ["`chain(·, scale(1.0))`", "`jp.accumulate_grads(·, 1)`"])
+def test_large_arrays_lose_nothing(wrapper, monkeypatch):
+    """LLVM contracts no product that is used twice, as an update and in the new parameter."""
+    monkeypatch.setenv("JAXOPT_PORT_KERNELS", "off")
+    assert loops.measured("`jp.step`", wrapper, steps=2) == (0, 0)

@@ -136,11 +136,35 @@ def test_rprop_goes_by_the_sign_of_small_gradients():
     ours, _, theirs, _ = both("Rprop", (), np.float32)
     for key, expected in theirs.items():
         np.testing.assert_array_equal(ours[key], expected, err_msg=key)
-    param, tx = jnp.ones(1), jp.Rprop()
-    state = tx.init(param)
-    for _ in range(20):
-        param, state = jp.step(tx, jnp.full(1, 1e-20), state, param)
-    assert float(param[0]) == pytest.approx(-0.8669, abs=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3)])
+@pytest.mark.parametrize(("dtype", "size"), [(np.float32, 1e-20), (np.float64, 1e-160)])
+def test_rprop_goes_on_with_small_gradients(shape, dtype, size):
+    with jax.enable_x64(True):
+        param, grad, tx = jnp.ones(shape, dtype), jnp.full(shape, size, dtype), jp.Rprop()
+        state = tx.init(param)
+        for _ in range(20):
+            param, state = jp.step(tx, grad, state, param)
+        np.testing.assert_allclose(param, -0.8669, atol=1e-4)
+
+
+ELEMENTWISE = [(n, o) for n, o in OPTIMIZERS if n not in ("Adafactor", "Muon", "SparseAdam")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), ELEMENTWISE, ids=str)
+def test_scalars_are_as_the_entries_of_a_vector(name, options):
+    """XLA rearranges products of scalars and constants, which it does not for arrays."""
+    sizes = np.array([*SIZES[np.float32][::3], -1e-20, 0.0], np.float32)
+    grads = {"all": sizes, **{f"{i:02d}": size for i, size in enumerate(sizes)}}
+    params = jax.tree.map(lambda g: jnp.ones_like(g) / 3, grads)
+    tx = getattr(jp, name)(**options)
+    state = tx.init(params)
+    for _ in range(STEPS):
+        params, state = jp.step(tx, grads, state, params)
+    whole = params.pop("all")
+    np.testing.assert_array_equal(jnp.stack(jax.tree.leaves(params)), whole)
 
 
 SPARSE = [((5,), (0,)), ((5, 3), (0, 3)), ((4, 2, 3), (0, 2, 3))]

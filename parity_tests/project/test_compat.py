@@ -16,6 +16,8 @@ from jaxopt_port._compat import (
     current_trace,
     known_number,
     on_explicit_mesh,
+    tagged,
+    through_branches,
     varying_axes,
 )
 from jaxopt_port.numerics import fma
@@ -142,3 +144,21 @@ def test_a_trace_is_told_from_that_of_a_branch():
 
     jax.jit(step)(1.0)
     assert outer[1:] == [True, False]
+
+
+def test_what_a_branch_tags_is_found_in_the_traced_program():
+    """Of the jaxpr: a choice is `cond`, its branches' operands follow the index."""
+
+    def function(leaves):
+        (param,) = leaves
+
+        def taken():
+            return tagged(param * 0.5, jnp.full_like(param, 7.0), param)
+
+        update = jax.lax.cond(param[0] > 0, taken, lambda: jnp.zeros_like(param))
+        return [update * 1.0], [param + update], None
+
+    for start, expected in ((1.0, 7.0), (-1.0, -1.0)):
+        new, rest = jax.jit(lambda x: through_branches(function, [x]))(jnp.full(2, start))
+        np.testing.assert_array_equal(new[0], np.full(2, expected))
+        assert rest is None
