@@ -41,6 +41,8 @@ def _arguments(
     yield from ranges.learning_rate(lr)
     yield from ranges.epsilon(eps)
     yield from ranges.beta_pair(betas)
+    yield from ranges.at_least_zero("weight_decay", weight_decay)
+    yield from ranges.whole("warmup_steps", warmup_steps)
 
 
 def _init(param: jax.Array, **_: Any) -> LeafState:

@@ -43,6 +43,8 @@ def _arguments(
     yield from ranges.learning_rate(lr)
     yield from ranges.at_least_zero("momentum", momentum)
     yield from ranges.at_least_zero("weight_decay", weight_decay)
+    yield from ranges.epsilon(eps)
+    yield from ranges.above_zero("trust_coeff", trust_coeff)
     if nesterov and (momentum <= 0 or dampening != 0):
         yield Problem(
             "Nesterov momentum requires a momentum and zero dampening",

@@ -76,7 +76,8 @@ def norm(x: jax.Array) -> jax.Array:
         (found,) = _norm_in_float64(widened(x))
         return rounded(found, x.dtype)
     # Flat only there: a reshaped array that is split over devices would be gathered.
-    return alternative(_NORM, [x], [jax.typeof(x).update(shape=())])[0]
+    (found,) = alternative(_NORM, [x], [jax.typeof(x).update(shape=())])
+    return found
 
 
 def mean(x: jax.Array, axis: int | None = None, keepdims: bool = False) -> jax.Array:
