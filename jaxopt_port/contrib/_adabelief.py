@@ -53,6 +53,7 @@ def _arguments(
     yield from ranges.learning_rate(lr)
     yield from ranges.epsilon(eps)
     yield from ranges.beta_pair(betas)
+    yield from ranges.at_least_zero("weight_decay", weight_decay)
 
 
 def _init(param: jax.Array, *, amsgrad: bool, **_: Any) -> LeafState:

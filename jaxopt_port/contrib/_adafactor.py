@@ -54,6 +54,15 @@ def _arguments(
     caution: bool = False,
     package: str = "transformers",
 ) -> Iterator[Problem]:
+    if lr != LEFT_OUT:
+        yield from ranges.learning_rate(lr)
+    for least in eps:
+        yield from ranges.epsilon(least)
+    yield from ranges.above_zero("clip_threshold", clip_threshold)
+    if beta1 is not None:
+        yield from ranges.below_one("beta1", beta1)
+    yield from ranges.at_least_zero("weight_decay", weight_decay)
+    yield from ranges.whole("min_dim_size_to_factor", min_dim_size_to_factor)
     if lr != LEFT_OUT and relative_step:
         yield Problem("Cannot combine manual `lr` and `relative_step=True` options", f"got lr={lr}")
     if warmup_init and not relative_step:

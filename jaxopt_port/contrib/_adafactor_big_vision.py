@@ -49,6 +49,16 @@ def _arguments(
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     yield from ranges.at_least_zero("weight_decay", weight_decay)
+    yield from ranges.whole("min_dim_size_to_factor", min_dim_size_to_factor)
+    yield from ranges.at_least_zero("decay_rate", decay_rate)
+    yield from ranges.whole("decay_offset", decay_offset)
+    yield from ranges.at_least_zero("beta2_cap", beta2_cap)
+    if momentum != LEFT_OUT:
+        yield from ranges.below_one("momentum", momentum)
+    if eps is not None:
+        yield from ranges.epsilon(eps)
+    if clipping_threshold is not None:
+        yield from ranges.above_zero("clipping_threshold", clipping_threshold)
     yield from largest_rate(max_lr_snapshot, corrected_weight_decay)
     if momentum_dtype not in ("bfloat16", "float16", "float32"):
         yield Problem(

@@ -45,7 +45,6 @@ def _arguments(
     yield from ranges.learning_rate(lr)
     yield from ranges.epsilon(eps)
     yield from ranges.beta_pair(betas)
-
     yield from ranges.at_least_zero("weight_decay", weight_decay)
     yield from largest_rate(max_lr_snapshot, corrected_weight_decay)
 

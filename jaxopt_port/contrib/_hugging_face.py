@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
-from ._tabled import tabled
+from ._looked_up import looked_up
 
 _SHAPES = ("linear", "cosine", "1-sqrt")
 
@@ -22,7 +22,7 @@ _SHAPES = ("linear", "cosine", "1-sqrt")
 def _scheduler(
     factor: Callable[[int], float], last: int, last_epoch: int, *, constant: bool = True
 ) -> LambdaLR:
-    return LambdaLR(tabled(factor, max(last, 0), constant), last_epoch)
+    return LambdaLR(looked_up(factor, max(last, 0), constant), last_epoch)
 
 
 def _warmed(step: int, warmup: int) -> float:

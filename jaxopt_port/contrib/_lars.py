@@ -24,8 +24,7 @@ from ..engine import (
     of_rule,
 )
 from ..numerics.torch_ops import Scalar, add, add_scalar, div, mul
-from ..optim import ranges
-from . import _momentum
+from ..optim import momentums, ranges
 from ._sums import norm
 
 
@@ -43,6 +42,8 @@ def _arguments(
     yield from ranges.learning_rate(lr)
     yield from ranges.at_least_zero("momentum", momentum)
     yield from ranges.at_least_zero("weight_decay", weight_decay)
+    yield from ranges.epsilon(eps)
+    yield from ranges.above_zero("trust_coeff", trust_coeff)
     if nesterov and (momentum <= 0 or dampening != 0):
         yield Problem(
             "Nesterov momentum requires a momentum and zero dampening",
@@ -51,7 +52,7 @@ def _arguments(
 
 
 def _advance(shared: Shared, *, momentum: jax.Array, **_: Any) -> tuple[Shared, Scalars]:
-    return _momentum.begun(shared, momentum)
+    return momentums.begun(shared, momentum)
 
 
 def _trust_ratio(
@@ -89,7 +90,7 @@ def _update(
     adapted = mul(add(grad, param, alpha=weight_decay), trust)
     grad = adapted if always_adapt else jnp.where(weight_decay != 0, adapted, grad)
     if begun is not None:
-        buf, state = _momentum.averaged(
+        buf, state = momentums.averaged(
             grad, state, momentum=momentum, dampening=dampening, begun=begun
         )
         direction = add(grad, buf, alpha=momentum) if nesterov else buf
@@ -99,11 +100,11 @@ def _update(
 
 RULE = Rule(
     _arguments,
-    _momentum.init,
+    momentums.init,
     _update,
-    _momentum.start,
+    momentums.start,
     _advance,
-    _momentum.holds,
+    momentums.holds,
     begins="has_momentum_buffer",
     elementwise=False,
     title="lars",

@@ -42,6 +42,7 @@ def _arguments(
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     yield from ranges.beta_pair(betas)
+    yield from ranges.at_least_zero("weight_decay", weight_decay)
     yield from largest_rate(max_lr_snapshot, corrected_weight_decay or decoupled_weight_decay)
     if package not in ("timm", "lion-pytorch"):
         yield Problem(f"no package {package!r} has a Lion", 'it is "timm" or "lion-pytorch"')

@@ -87,7 +87,7 @@ def _advance(
 
 
 def _cube_root(x: jax.Array, eps: jax.Array) -> jax.Array:
-    """``x.pow(1 / 3).add(eps)``; rounded correctly, where torch's is a unit off for one in 55."""
+    """``x.pow(1 / 3).add(eps)``; rounded correctly, where torch's may be a unit off."""
     third = constant(1 / 3, x).astype(jnp.float64)
     root = x.astype(jnp.float64) ** third
     return add_scalar(rounded(root.astype(widened(x).dtype), x.dtype), eps)

@@ -45,7 +45,10 @@ def _arguments(
     yield from ranges.learning_rate(lr)
     yield from ranges.epsilon(eps)
     yield from ranges.beta_pair(betas)
-
+    yield from ranges.at_least_zero("weight_decay", weight_decay)
+    yield from ranges.at_least_zero("lr_1d_factor", lr_1d_factor)
+    if LEFT_OUT not in betas_1d:
+        yield from ranges.beta_pair(betas_1d)
     if mars_type not in ("adamw", "lion"):
         yield Problem("MARS type not supported", f'it is "adamw" or "lion"; got {mars_type!r}')
 

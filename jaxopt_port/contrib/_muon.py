@@ -34,8 +34,7 @@ def _arguments(
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     yield from ranges.at_least_zero("weight_decay", weight_decay)
-    if not 0.0 <= momentum < 1.0:
-        yield Problem(f"Invalid momentum value: {momentum}", "it must be in [0, 1)")
+    yield from ranges.below_one("momentum", momentum)
 
 
 _BFLOAT16 = jnp.dtype(jnp.bfloat16)

@@ -45,6 +45,8 @@ def _arguments(
     yield from ranges.epsilon(eps)
     yield from ranges.beta_pair(betas)
     yield from ranges.at_least_zero("weight_decay", weight_decay)
+    if clipping_threshold is not None:
+        yield from ranges.above_zero("clipping_threshold", clipping_threshold)
     yield from largest_rate(max_lr_snapshot, corrected_weight_decay)
 
 

@@ -61,8 +61,13 @@ def _arguments(
     if not eps > 0.0:
         yield Problem(f"Invalid epsilon value: {eps}", "eps must be > 0")
     yield from ranges.beta_pair(betas)
-    if not isinstance(slice_p, int) or slice_p < 1:
-        yield Problem(f"Invalid slice_p value: {slice_p}", "it must be a whole number from 1 on")
+    yield from ranges.at_least_zero("weight_decay", weight_decay)
+    if beta3 != LEFT_OUT:
+        yield from ranges.below_one("beta3", beta3)
+    yield from ranges.above_zero("d_coef", d_coef)
+    if not growth_rate >= 1.0:
+        yield Problem(f"Invalid growth_rate value: {growth_rate}", "growth_rate must be >= 1")
+    yield from ranges.whole("slice_p", slice_p, 1)
 
 
 def _init(param: jax.Array, *, slice_p: int, **_: Any) -> LeafState:

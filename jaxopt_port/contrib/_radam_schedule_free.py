@@ -23,7 +23,7 @@ from ..engine import (
     leafwise,
     of_rule,
 )
-from ..numerics.torch_ops import Scalar, add_scalar, addcmul, div, mul, sqrt
+from ..numerics.torch_ops import Scalar
 from ..optim import decay as decays
 from ..optim import ranges
 from . import _schedule_free
@@ -41,10 +41,7 @@ def _arguments(
     yield from ranges.learning_rate(lr)
     yield from ranges.epsilon(eps)
     yield from ranges.beta_pair(betas)
-
-
-def _init(param: jax.Array, **_: Any) -> LeafState:
-    return {"z": param, "exp_avg_sq": jnp.zeros_like(param)}
+    yield from ranges.at_least_zero("weight_decay", weight_decay)
 
 
 def _advance(
@@ -77,16 +74,18 @@ def _update(
     known: jax.Array,
     **scalars: Any,
 ) -> tuple[Sum, LeafState]:
-    exp_avg_sq = addcmul(mul(state["exp_avg_sq"], beta2), grad, grad, value=weight2)
-    denom = add_scalar(sqrt(div(exp_avg_sq, correction2)), eps)
-    grad = decays.l2(jnp.where(known, div(grad, denom), grad), param, weight_decay)
+    normed, exp_avg_sq = _schedule_free.normed(
+        grad, state, eps=eps, beta2=beta2, weight2=weight2, correction2=correction2
+    )
+    normed = jnp.where(known, normed, grad)
+    grad = decays.l2(normed, param, weight_decay)
     new, after = _schedule_free.moved(grad, param, state, **scalars)
     return new, {**after, "exp_avg_sq": exp_avg_sq}
 
 
 RULE = Rule(
     _arguments,
-    _init,
+    _schedule_free.init_with_squares,
     _update,
     _schedule_free.start,
     _advance,

@@ -21,7 +21,7 @@ from ..engine import (
     leaf_paths,
     leaf_states,
 )
-from ..numerics.torch_ops import add, lerp
+from ..numerics.torch_ops import add, add_scalar, addcmul, div, lerp, mul, sqrt
 from . import _wide
 
 
@@ -74,6 +74,24 @@ def moved(
 ) -> tuple[Sum, LeafState]:
     z = jnp.where(first, param, state["z"])
     return Sum(lerp(param, z, share), grad, y_step), {"z": add(z, grad, alpha=z_step)}
+
+
+def init_with_squares(param: jax.Array, **_: Any) -> LeafState:
+    return {"z": param, "exp_avg_sq": jnp.zeros_like(param)}
+
+
+def normed(
+    grad: jax.Array,
+    state: LeafState,
+    *,
+    eps: jax.Array,
+    beta2: jax.Array,
+    weight2: jax.Array,
+    correction2: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Return a gradient over the root of its average square, and that average."""
+    exp_avg_sq = addcmul(mul(state["exp_avg_sq"], beta2), grad, grad, value=weight2)
+    return div(grad, add_scalar(sqrt(div(exp_avg_sq, correction2)), eps)), exp_avg_sq
 
 
 def schedule_free_eval_params(state: Any, params: Any) -> Any:

@@ -38,6 +38,7 @@ def _arguments(
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     yield from ranges.at_least_zero("weight_decay", weight_decay)
+    yield from ranges.whole("warmup_steps", warmup_steps)
     if not 0 < momentum < 1:
         yield Problem(
             f"Momentum must be between 0 and 1 exclusive: {momentum}", "set it to 0.9, say"

@@ -24,8 +24,7 @@ from ..engine import (
     of_rule,
 )
 from ..numerics.torch_ops import Scalar, add, mul
-from ..optim import ranges
-from . import _momentum
+from ..optim import momentums, ranges
 from ._left_out import LEFT_OUT
 from ._timm import cautious, decay_rate, largest_rate, with_snapshot
 
@@ -63,7 +62,7 @@ def _advance(
     max_lr_snapshot: jax.Array,
     **_: Any,
 ) -> tuple[Shared, Scalars]:
-    after, scalars = _momentum.begun(shared, momentum)
+    after, scalars = momentums.begun(shared, momentum)
     rate = decay_rate(lr, max_lr_snapshot, corrected_weight_decay)
     return after, {**scalars, "decay": 1 - rate * weight_decay}
 
@@ -85,7 +84,7 @@ def _update(
 ) -> tuple[Sum, LeafState]:
     grad = -grad if maximize else grad
     if begun is not None:
-        buf, state = _momentum.averaged(
+        buf, state = momentums.averaged(
             grad, state, momentum=momentum, dampening=dampening, begun=begun
         )
         direction = add(grad, buf, alpha=momentum) if nesterov else buf
@@ -96,11 +95,11 @@ def _update(
 
 RULE = Rule(
     _arguments,
-    _momentum.init,
+    momentums.init,
     _update,
-    _momentum.start,
+    momentums.start,
     _advance,
-    _momentum.holds,
+    momentums.holds,
     begins="has_momentum_buffer",
     title="sgdw",
 )

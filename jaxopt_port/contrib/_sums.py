@@ -72,12 +72,10 @@ _NORM = Forms(_norm_in_float64, one_cpu=_norm_in_lanes)
 
 def norm(x: jax.Array) -> jax.Array:
     """``x.norm(2)``."""
-    found: jax.Array
     if x.dtype != jnp.float32:
-        (found,) = _norm_in_float64(widened(x))
-        return rounded(found, x.dtype)
-    # Flat only there: a reshaped array that is split over devices would be gathered.
-    (found,) = alternative(_NORM, [x], [jax.typeof(x).update(shape=())])
+        return rounded(_norm_in_float64(widened(x))[0], x.dtype)
+    # Flat only in its form: a reshaped array that is split over devices would be gathered.
+    found: jax.Array = alternative(_NORM, [x], [jax.typeof(x).update(shape=())])[0]
     return found
 
 

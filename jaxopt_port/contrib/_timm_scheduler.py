@@ -13,7 +13,7 @@ import numpy as np
 from ..engine import find_groups_state, read_number
 from ..lr_scheduler import LRScheduler, SchedulerState
 from ..lr_scheduler.arithmetic import Groups, Own, Value, check_lengths, lift, raw, where, whole
-from ._tabled import tabled
+from ._looked_up import looked_up
 from ._torch_random import normal
 
 State = TypeVar("State")
@@ -234,7 +234,7 @@ class TimmScheduler(LRScheduler):
         last, constant = self._end()
         # Noise without an end has no last count.
         constant = constant and not isinstance(self.noise_range_t, int)
-        found = tabled(self._with_noise, last, constant)(t.value.astype(np.int64))
+        found = looked_up(self._with_noise, last, constant)(t.value.astype(np.int64))
         return [lift(found[i]) for i in range(4)]
 
     def _with_noise(self, t: int) -> Parts:

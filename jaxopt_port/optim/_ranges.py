@@ -23,6 +23,23 @@ def at_least_zero(name: str, value: Scalar) -> Iterator[Problem]:
         yield Problem(f"Invalid {name} value: {value}", f"{name} must be >= 0")
 
 
+def above_zero(name: str, value: Scalar) -> Iterator[Problem]:
+    if not value > 0.0:
+        yield Problem(f"Invalid {name} value: {value}", f"{name} must be > 0")
+
+
+def below_one(name: str, value: Scalar) -> Iterator[Problem]:
+    if not 0.0 <= value < 1.0:
+        yield Problem(f"Invalid {name} value: {value}", f"{name} must be in [0, 1)")
+
+
+def whole(name: str, value: object, least: int = 0) -> Iterator[Problem]:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        yield Problem(
+            f"Invalid {name} value: {value!r}", f"{name} must be a whole number from {least} on"
+        )
+
+
 def beta_pair(betas: Sequence[Scalar]) -> Iterator[Problem]:
     for i, beta in enumerate(betas):
         if not 0.0 <= beta < 1.0:

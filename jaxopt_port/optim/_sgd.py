@@ -25,7 +25,7 @@ from ..engine import (
     of_rule,
 )
 from ..numerics.torch_ops import Scalar, add, mul
-from . import _ranges
+from . import _momentum, _ranges
 from ._decay import l2
 from ._rows import coalesced, dense, is_sparse, undecayed
 
@@ -49,23 +49,8 @@ def _arguments(
         )
 
 
-def _init(param: jax.Array, **_: object) -> LeafState:
-    return {"momentum_buffer": jnp.zeros_like(param)}
-
-
-def _start(**_: object) -> Shared:
-    return {"has_momentum_buffer": False}
-
-
 def _advance(shared: Shared, *, momentum: jax.Array, **_: object) -> tuple[Shared, Scalars]:
-    if not shared:
-        return shared, {}
-    begun = shared["has_momentum_buffer"]
-    return {"has_momentum_buffer": begun | (momentum != 0)}, {"begun": begun}
-
-
-def _holds(*, momentum: float, **_: object) -> frozenset[str] | None:
-    return frozenset() if momentum == 0 else None
+    return _momentum.begun(shared, momentum)
 
 
 def _update(
@@ -91,25 +76,22 @@ def _update(
         grad = l2(-grad if maximize else grad, param, weight_decay)
 
     if begun is not None:
-        held = state["momentum_buffer"]
-        # torch clones the first gradient; dampening acts from the second step on.
-        buf = jnp.where(begun, add(mul(held, momentum), grad, alpha=1 - dampening), grad)
+        buf, state = _momentum.averaged(
+            grad, state, momentum=momentum, dampening=dampening, begun=begun
+        )
         direction = add(grad, buf, alpha=momentum) if nesterov else buf
-        # A momentum set to 0 in mid-run rests the buffer and leaves it as it is.
-        moving = momentum != 0
-        grad = jnp.where(moving, direction, grad)
-        state = {"momentum_buffer": jnp.where(moving, buf, held)}
+        grad = jnp.where(momentum != 0, direction, grad)
 
     return Sum(param, grad, -lr), state
 
 
 RULE = Rule(
     _arguments,
-    _init,
+    _momentum.init,
     _update,
-    _start,
+    _momentum.start,
     _advance,
-    _holds,
+    _momentum.holds,
     sparse=None,
     begins="has_momentum_buffer",
     title="sgd",

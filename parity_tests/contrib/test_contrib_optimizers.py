@@ -133,6 +133,24 @@ BAD = [
     ("Muon", {"momentum": 1.0}, "Invalid momentum value: 1.0"),
     ("Prodigy", {"d0": 0.0}, "Invalid d0 value: 0.0"),
     ("Prodigy", {"slice_p": 0}, "Invalid slice_p value: 0"),
+    ("Mars", {"betas_1d": (0.9, 1.0)}, "Invalid beta parameter at index 1: 1.0"),
+    ("Mars", {"lr_1d_factor": -1.0}, "Invalid lr_1d_factor value: -1.0"),
+    ("Lars", {"trust_coeff": 0.0}, "Invalid trust_coeff value: 0.0"),
+    ("Lars", {"eps": -1.0}, "Invalid epsilon value: -1.0"),
+    ("NAdamW", {"clipping_threshold": 0.0}, "Invalid clipping_threshold value: 0.0"),
+    ("Adafactor", {"relative_step": False, "lr": -1.0}, "Invalid learning rate: -1.0"),
+    ("Adafactor", {"eps": (1e-30, -1.0)}, "Invalid epsilon value: -1.0"),
+    ("Adafactor", {"clip_threshold": 0.0}, "Invalid clip_threshold value: 0.0"),
+    ("Adafactor", {"beta1": 1.0}, "Invalid beta1 value: 1.0"),
+    ("Adafactor", {"min_dim_size_to_factor": 1.5}, "Invalid min_dim_size_to_factor value: 1.5"),
+    ("AdafactorBigVision", {"momentum": 1.0}, "Invalid momentum value: 1.0"),
+    ("AdafactorBigVision", {"decay_offset": -1}, "Invalid decay_offset value: -1"),
+    ("AdafactorBigVision", {"clipping_threshold": 0.0}, "Invalid clipping_threshold value: 0.0"),
+    ("Prodigy", {"beta3": 1.0}, "Invalid beta3 value: 1.0"),
+    ("Prodigy", {"d_coef": 0.0}, "Invalid d_coef value: 0.0"),
+    ("Prodigy", {"growth_rate": 0.5}, "Invalid growth_rate value: 0.5"),
+    ("AdamWScheduleFree", {"warmup_steps": -1}, "Invalid warmup_steps value: -1"),
+    ("SGDScheduleFree", {"warmup_steps": 0.5}, "Invalid warmup_steps value: 0.5"),
     ("SGDScheduleFree", {"momentum": 1.0}, "Momentum must be between 0 and 1 exclusive: 1.0"),
 ]
 
@@ -141,6 +159,12 @@ BAD = [
 def test_bad_arguments_are_named(name, options, message):
     with pytest.raises(ValueError, match=message):
         getattr(contrib, name)(**options)
+
+
+@pytest.mark.parametrize("cls", NAMES, ids=lambda cls: cls.__name__)
+def test_a_decay_below_zero_is_named(cls):
+    with pytest.raises(ValueError, match=r"(?i)weight.decay.* -0\.1"):
+        cls(weight_decay=-0.1)
 
 
 def test_a_matrix_is_asked_for():

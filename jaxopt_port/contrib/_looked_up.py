@@ -16,7 +16,7 @@ from ..numerics import encoded
 _LONGEST = 1 << 20
 
 
-def tabled(function: Callable[[int], Any], last: int, constant: bool) -> Callable[[Any], Any]:
+def looked_up(function: Callable[[int], Any], last: int, constant: bool) -> Callable[[Any], Any]:
     """Return a function that takes traced counts, too.
 
     There the values are looked up, so that a cosine has Python's bits and not XLA's. A count

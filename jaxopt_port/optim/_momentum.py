@@ -37,7 +37,11 @@ def averaged(
     dampening: jax.Array,
     begun: jax.Array,
 ) -> tuple[jax.Array, LeafState]:
-    """Return the buffer after a gradient, and the state; a momentum of 0 leaves the buffer."""
+    """Return the buffer after a gradient, and the state.
+
+    torch clones the first gradient; dampening acts from the second step on. A momentum set to 0 in
+    mid-run rests the buffer and leaves it as it is.
+    """
     held = state["momentum_buffer"]
     buf = jnp.where(begun, add(mul(held, momentum), grad, alpha=1 - dampening), grad)
     return buf, {"momentum_buffer": jnp.where(momentum != 0, buf, held)}
