@@ -1,6 +1,5 @@
 """Exchange with torch. torch itself is imported when a function here needs it, and not before."""
 
-import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from ._nnx import nnx_optimizer as nnx_optimizer
@@ -18,6 +17,7 @@ from .files import CheckpointWarning as CheckpointWarning
 from .files import Restored as Restored
 from .files import check_state_dict as check_state_dict
 from .files import load as load
+from .files import register as _register_with_flax
 from .files import restore_orbax as restore_orbax
 from .files import save as save
 from .files import save_orbax as save_orbax
@@ -44,7 +44,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-if importlib.util.find_spec("flax") is not None:
-    from .files._flax_serialization import register as _register_with_flax
-
-    _register_with_flax()
+_register_with_flax()

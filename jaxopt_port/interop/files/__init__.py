@@ -1,5 +1,7 @@
 """Checkpoints in files: torch's, safetensors, shards, Orbax; whole or not at all."""
 
+import importlib.util
+
 from ._checkpoint import Checkpoint as Checkpoint
 from ._checkpoint import CheckpointWarning as CheckpointWarning
 from ._checkpoint import check_state_dict as check_state_dict
@@ -16,3 +18,11 @@ from ._orbax import Restored as Restored
 from ._orbax import restore_orbax as restore_orbax
 from ._orbax import save_orbax as save_orbax
 from ._safetensors_files import read_tensors as read_tensors
+
+
+def register() -> None:
+    """Let ``flax.serialization`` write and read this library's states, where there is Flax."""
+    if importlib.util.find_spec("flax") is not None:
+        from . import _flax_serialization
+
+        _flax_serialization.register()
