@@ -10,7 +10,10 @@ import jax
 
 def current_trace() -> Any:
     """Return what tells one trace from another: equal where values of the one may be used."""
-    from jax.extend.core import get_opaque_trace_state  # at need: it brings Pallas along
+    try:  # at need: it brings Pallas along
+        from jax.extend.core import get_opaque_trace_state
+    except ImportError:  # before JAX 0.10
+        from jax.core import get_opaque_trace_state
 
     return get_opaque_trace_state(convention="nnx")
 

@@ -18,6 +18,7 @@ from jaxopt_port import contrib
 from jaxopt_port.engine import leaf_states
 from parity_tests.contrib.cases import CASES, RECORDED, fingerprint, gradients
 from parity_tests.oracles.bits import assert_same_bits
+from parity_tests.oracles.sampling import sampled
 
 EXPECTED = json.loads(RECORDED.read_text())
 # Of each optimizer, the configuration with the most branches; the others in make test-all.
@@ -47,7 +48,7 @@ def run(case):
         return tx, params, state
 
 
-@pytest.mark.parametrize("case", SAMPLED)
+@pytest.mark.parametrize("case", sampled(SAMPLED, 2, otherwise="slow"))
 def test_a_run_ends_where_the_packages_own_does(case):
     _, params, _ = run(case)
     assert set(params) == set(EXPECTED[repr(case)])
@@ -222,7 +223,9 @@ def test_what_is_evaluated_is_the_average_and_can_be_undone():
 OTHERS = [jp.SGD, jp.Adam, jp.Rprop, contrib.MADGRAD, contrib.Lion]
 
 
-@pytest.mark.parametrize("other", OTHERS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize(
+    "other", sampled(OTHERS, 3, otherwise="slow"), ids=lambda cls: cls.__name__
+)
 @pytest.mark.parametrize("cls", [contrib.SGDScheduleFree, contrib.AdamWScheduleFree])
 def test_what_another_optimizer_steps_is_evaluated_as_it_is(cls, other):
     alone = cls(lr=0.5)

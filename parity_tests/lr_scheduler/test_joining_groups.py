@@ -216,6 +216,7 @@ def test_a_second_scheduler_after_a_group_has_joined(name, stepped):
         assert rates == [g["lr"] for g in optimizer.param_groups]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 def test_groups_that_rest_or_are_frozen_between_steps(compiled):
     """A group that rests keeps its rate, as in torch; one that was built frozen has none."""

@@ -42,6 +42,7 @@ from parity_tests.oracles.lbfgs_cases import (
     VARIANTS,
     WOLFE,
 )
+from parity_tests.oracles.sampling import sampled
 from parity_tests.oracles.tolerances import bound
 
 DRIFT = {"float64": 1e-10, "float32": 1e-5}
@@ -55,7 +56,7 @@ STOPPED = [case for case in TRAJECTORIES if case.values[-1] < CALLS]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "problem", "variant", "calls"), TRAJECTORIES)
+@pytest.mark.parametrize(("dtype", "problem", "variant", "calls"), sampled(TRAJECTORIES, 2))
 def test_trajectories_are_torchs(dtype, problem, variant, calls):
     per_call = [VARIANTS[variant]] * calls
     with jax.enable_x64(dtype == "float64"):
@@ -81,7 +82,7 @@ STATE = ("d", "t", "old_dirs", "old_stps", "ro", "H_diag", "prev_flat_grad", "pr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", sampled(SCENARIOS, 2))
 def test_every_call_leaves_torchs_state(name):
     problem, per_call, tolerance, dtype = SCENARIOS[name]
     problem, limit = PROBLEMS[problem], bound(f"lbfgs {tolerance}")

@@ -185,7 +185,7 @@ def test_a_case_is_measured_in_both_frameworks(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "r.json").read_text())["sides"]["jax"]["platform"] == "cpu"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_flaxs_loops_are_measured(monkeypatch):
     settings = {"model": "10 small leaves", "optimizer": "AdamW", "copies": 1}
     forms = [f"{form}, {whose}" for form in LOOPS for whose in ("jp", "optax")]

@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 import jaxopt_port as jp
 from jaxopt_port.optim import _muon
+from parity_tests.oracles.sampling import sampled
 
 # Where the layout is not the point.
 pytestmark = pytest.mark.filterwarnings("ignore::jaxopt_port.engine.LayoutWarning")
@@ -170,22 +171,31 @@ def test_common_optimizers_have_the_bits_of_one_device(name, layout):
 
 
 # The layout "both" is what the tests of float64 and of explicit axes have.
+OTHER_LAYOUTS = [layout for layout in LAYOUTS if layout != "both"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "both"])
-@pytest.mark.parametrize("name", [name for name in OPTIONS if name not in ("SGD", "AdamW")])
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [  # each optimizer in one layout, the layouts in turn
+        pytest.param(name, layout, marks=[] if i % 3 == k else pytest.mark.exhaustive)
+        for i, name in enumerate(name for name in OPTIONS if name not in ("SGD", "AdamW"))
+        for k, layout in enumerate(OTHER_LAYOUTS)
+    ],
+)
 def test_every_optimizer_has_the_bits_of_one_device(name, layout):
     check(name, np.float32, layout)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", sampled(OPTIONS, 3))
 def test_the_bits_in_float64(name, x64):
     for layout in LAYOUTS if name in SUMS else ("both",):
         check(name, np.float64, layout)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", sampled(reversed(OPTIONS), 3))
 def test_the_bits_on_a_mesh_with_explicit_axes(name):
     for layout in ("both", "zero-1") if name in ("AdamW", *WITH_COLLECTIVES) else ("both",):
         check(name, np.float32, layout, AxisType.Explicit)
@@ -204,7 +214,7 @@ def test_muons_products_would_be_rounded_otherwise(monkeypatch):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", sampled(OPTIONS, 3, otherwise="slow"))
 def test_a_device_holds_its_part_of_the_state(name, layout):
     shapes = {k: s for k, s in shapes_for(name).items() if k not in ("odd", "scalar")}
     params = {k: jnp.ones(s) for k, s in shapes.items()}
