@@ -9,12 +9,14 @@ import sys
 import zipfile
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from jaxopt_port import verify
+from jaxopt_port.cli import _cases, main
 from jaxopt_port.cli import _main as _cli
-from jaxopt_port.cli import main
 from jaxopt_port.verify._case import CaseError, load_case
+from parity_tests.verify import made_reports
 
 RUNNER = CliRunner()
 
@@ -52,6 +54,16 @@ def test_a_new_case_passes_and_a_fault_in_it_is_named(case, tmp_path):
     assert result.exit_code == 1
     assert "step 0, update" in " ".join(result.output.split())
     assert "weight decay" in result.output
+
+
+@pytest.mark.parametrize("made", [made_reports.passed, made_reports.differs], ids=["same", "not"])
+def test_a_divergence_is_a_failure(made):
+    report, exit_code = made(), 0
+    try:
+        _cases._show(report, None, None)
+    except typer.Exit as error:
+        exit_code = error.exit_code
+    assert exit_code == int(made is made_reports.differs)
 
 
 @pytest.mark.slow

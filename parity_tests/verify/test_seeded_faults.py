@@ -20,7 +20,10 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "verification.md"
 # One in so many here; the command has all.
 EVERY = 36
 ALL_FAULTS = [*FAULTS, *HELD_OUT]
-QUICK = ["adamw for adam", "betas swapped", "a kernel transposed, perceptron", "data a batch late"]
+QUICK = [
+    *("adamw for adam", "betas swapped", "a kernel transposed, perceptron", "data a batch late"),
+    "gradients summed over devices",
+]
 # Of the kinds, each is seeded twice at least.
 KINDS = [
     "eps-placement", "decay-coupling", "decay-order", "dampening", "bias-correction",
