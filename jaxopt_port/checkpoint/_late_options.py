@@ -18,14 +18,20 @@ LATE: Mapping[str, Any] = {
 }
 
 
+# L-BFGS has it since torch 2.14: without it a state dict need not be of an older torch than others.
+NEW = {"line_search_fn": "maximize"}
+
+
 def with_late_options(
     group: Mapping[str, Any], names: Iterable[str]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return a group with the options that its torch did not know, and their names.
+    """Return a group with the options that its torch did not know, and those to be told of.
 
     Args:
         group: of a state dict.
         names: the options of its optimizer.
     """
     filled = [name for name in names if name in LATE and name not in group]
-    return {**group, **{name: LATE[name] for name in filled}}, filled
+    new = {option for sign, option in NEW.items() if sign in group}
+    whole = {**group, **{name: LATE[name] for name in filled}}
+    return whole, [name for name in filled if name not in new]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -216,6 +217,8 @@ def optimizer_to_torch(
     else:
         converted = reference.to_torch(converted)
         cls, arguments = reference.imported(), reference.arguments(converted)
+    if reference is None:
+        _check_new(cls, converted["param_groups"])
     names = [group["param_names"] for group in converted["param_groups"]]
     optimizer: Any = cls(
         [
@@ -235,6 +238,18 @@ def optimizer_to_torch(
         optimizer.state[tensors[index]] = {k: _to_torch_value(v) for k, v in held.items()}
     made: TorchsOptimizer = optimizer
     return made
+
+
+def _check_new(cls: Any, groups: Sequence[dict[str, Any]]) -> None:
+    """Take out what this torch's class has not; raise ValueError where it would matter."""
+    if "maximize" in inspect.signature(cls).parameters:
+        return
+    wanted = [group.pop("maximize", False) for group in groups]
+    if any(wanted):
+        raise ValueError(
+            f"torch.optim.{cls.__name__} of this torch has no maximize, which is new in torch "
+            "2.14: it would go the other way"
+        )
 
 
 def _to_torch_value(value: Any) -> Any:

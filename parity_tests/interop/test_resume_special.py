@@ -1,5 +1,7 @@
 """SparseAdam and L-BFGS in torch's configurations: stopped on one side, gone on at the other."""
 
+import inspect
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -145,3 +147,14 @@ def test_lbfgs(options, search, x64):
 def close(ours, theirs, allowed):
     for path, leaf in flat(theirs).items():
         np.testing.assert_allclose(flat(ours)[path], leaf, rtol=allowed, err_msg=path)
+
+
+@pytest.mark.skipif(
+    "maximize" in inspect.signature(torch.optim.LBFGS).parameters, reason="this torch has it"
+)
+def test_lbfgs_that_goes_up_is_not_given_to_a_torch_that_would_go_down():
+    module = torch.nn.Linear(4, 3)
+    params = interop.params_from_torch(module, LINEAR)
+    tx = jp.LBFGS(maximize=True)
+    with pytest.raises(ValueError, match=r"LBFGS of this torch has no maximize, which is new in"):
+        interop.optimizer_to_torch(tx, tx.init(params), params, module)

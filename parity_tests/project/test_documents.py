@@ -4,17 +4,18 @@ import doctest
 import importlib
 import inspect
 import re
-import shutil
+import sys
 import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import jaxopt_port as jp
 from jaxopt_port.cli import app
-from jaxopt_port.verify import record as recorder
+from jaxopt_port.verify import recorder
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -105,8 +106,8 @@ def test_verification(tmp_path, monkeypatch, capsys, assert_same_training):
 @pytest.mark.slow
 def test_the_recorder_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shutil.copy(recorder.__file__, "record.py")
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert CliRunner().invoke(app, ["recorder", "record.pyz"]).exit_code == 0
     run("trace-format.md")
     assert (tmp_path / "run.trace" / "trace.json").is_file()
 

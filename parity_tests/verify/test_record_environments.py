@@ -99,7 +99,7 @@ def recorded(tmp_path_factory):
 @pytest.fixture(scope="module")
 def without_torch(tmp_path_factory):
     folder = tmp_path_factory.mktemp("without_torch")
-    return environment(folder / "jax-only", f"{ROOT}[cli]")
+    return environment(folder / "jax-only", f"{ROOT}[cli,flax]")
 
 
 @pytest.mark.slow

@@ -90,6 +90,7 @@ FREE = {
     "name": _TEXT,
     "environment": {str: _TEXT},
     "scheduler_every": lambda x: _is_count(x) and x > 0,
+    "accumulation_steps": lambda x: _is_count(x) and x > 0,
 }
 LINE = {
     "step": _is_count,
@@ -157,8 +158,8 @@ def _places(structure: Any) -> Iterator[int]:
 
 
 # The kinds of a step's tensors whose names and shapes are a parameter's, a buffer's.
-_OF_PARAMETERS = ("grad", "clipped", "clipped64", "param", "param64", "checked/param",
-                  "checked64/grad")  # fmt: skip
+_OF_PARAMETERS = ("grad", "given", "clipped", "clipped64", "param", "param64", "average",
+                  "average64", "checked/param", "checked64/grad")  # fmt: skip
 _OF_BUFFERS = ("checked/buffer", "checked/buffer_after", "checked64/buffer_after")
 _NUMBERED = ("checked/output", "checked64/output")
 
