@@ -126,7 +126,9 @@ def test_a_compiler_that_hangs_is_ended_once_with_its_children(
     assert "took more than 1 second" in record.message
     children = (tmp_path / "children").read_text().split()
     assert children
-    assert not any(map(is_alive, children))
+    while any(map(is_alive, children)):  # what is killed takes a moment to be gone
+        assert time.monotonic() - begun < 10
+        time.sleep(0.01)
 
 
 def test_in_mode_auto_no_program_waits_long(fresh, monkeypatch, tmp_path, caplog):
