@@ -15,7 +15,7 @@ def main() -> None:
 
     from ._commands import app
 
-    run(lambda: app(prog_name="python -m benchmarks"))
+    run(app, "python -m benchmarks")
 
 
 if __name__ == "__main__":

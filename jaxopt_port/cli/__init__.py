@@ -39,19 +39,25 @@ def main() -> None:
             raise
         _without_extras(sys.argv[1:], error.name)
     else:
-        _run(app)
+        run(app, "jaxopt-port")
 
 
-def _run(app: Any) -> None:
+def run(app: Any, name: str) -> None:
+    """Run a command line and exit: 0; 1, they differ; 2, bad usage; 3, a fault of its own."""
+    import traceback
+
     import typer
 
     try:
-        app(prog_name="jaxopt-port")
+        app(prog_name=name)
     except SystemExit as end:
         # Typer has 1, too, for a pipe that was closed and for an input that has ended.
         if end.code == 1 and not isinstance(end.__context__, typer.Exit):
             raise SystemExit(2) from None
         raise
+    except Exception:
+        traceback.print_exc()
+        raise SystemExit(3) from None
 
 
 def _without_extras(arguments: list[str], missing: str | None) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.__main__ import main
 from benchmarks._commands import app
 from benchmarks.speed import _figures, _tables
 from benchmarks.speed._contender import Case, Contender
@@ -198,3 +199,11 @@ def test_flaxs_loops_are_measured(monkeypatch):
     for name, m in found.items():
         assert m.median > 0
         assert name.startswith("empty") or m.differs < (1e-6 if name.endswith("jp") else 1e-3)
+
+
+def test_the_command_itself_starts(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert "accelerator" in capsys.readouterr().out
