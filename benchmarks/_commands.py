@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import typer
-import typer.core
+
+from jaxopt_port.cli._frame import Commands
 
 from . import harness
 from .parity import loops, parity
 from .speed._commands import COMMANDS
 
 
-class _RunByDefault(typer.core.TyperGroup):
+class _RunByDefault(Commands):
     """``python -m benchmarks step`` is ``python -m benchmarks run step``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

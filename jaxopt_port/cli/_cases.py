@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from ..verify._case import Case
 
 CaseFile = Annotated[Path, typer.Argument(metavar="CASE.py", help="The case file.")]
-NewFile = Annotated[
-    Path, typer.Argument(metavar="FILE.py", callback=new, help="The file to write.")
-]
+NewFile = Annotated[Path, typer.Argument(metavar="FILE", callback=new, help="The file to write.")]
 Steps = Annotated[
     int | None,
     typer.Option(min=1, help="Steps to compare.", show_default="the case's STEPS, or all batches"),

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     import torch
 
 
+# Kept among a group's entries: torch's names where they are not in the module's order, and which of
+# them it was given and does not train.
+ORDER = "param_order"
+UNTRAINED = "untrained"
+
+
 def to_jax_layout(
     state_dict: Mapping[str, Any], param_map: ParamMap, *, elementwise: bool = True
 ) -> StateDict:
@@ -110,7 +116,7 @@ def to_torch_layout(
             continue
         index_of = dict(zip(group["param_names"], group["params"], strict=True))
         problems += [f"{path}: the map has no such leaf" for path in index_of if path not in owner]
-        untrained = set(group.get("untrained", ()))
+        untrained = set(group.get(UNTRAINED, ()))
         names = sorted(
             {owner[path] for path in index_of if path in owner} | untrained,
             key=lambda name: rank.get(name, len(rank)),
@@ -131,7 +137,7 @@ def to_torch_layout(
         if vectors and not problems:
             leaves = [entry for entry in param_map.entries if entry.path in index_of]
             state[count] = flat_vectors.to_torch(vectors, names, leaves)
-        kept = {k: v for k, v in group.items() if k not in ("untrained", "resting")}
+        kept = {k: v for k, v in group.items() if k not in (UNTRAINED, "resting")}
         indices = list(range(count, count + len(names)))
         groups.append({**kept, "params": indices, "param_names": names})
         count += len(names)

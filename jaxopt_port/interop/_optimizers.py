@@ -16,10 +16,10 @@ from ..checkpoint import (
 from ..contrib import Reference, references_of
 from ..engine import Optimizer, find_groups_state, rule_of
 from ._names import check_order, names_by_order
-from ._optimizer_layout import rule_layouts, to_jax_layout, to_torch_layout
+from ._optimizer_layout import ORDER, rule_layouts, to_jax_layout, to_torch_layout
 from ._tensors import import_torch, tensor_of
 from ._torch_classes import factory_named, factory_of, made_by, torch_name, unwrapped_optimizer
-from ._torch_groups import ORDER, built, with_frozen, with_options_of
+from ._torch_groups import built, with_frozen, with_options_of
 from ._torch_state_dict import in_numpy, indices_of, named, names_in, renamed_state, without
 from ._wrapper_prefixes import known_names
 from .files import Checkpoint, by_indices, names_of, renamed
@@ -214,11 +214,10 @@ def optimizer_to_torch(
     if reference is None:
         _check_dtypes(converted, by_name)
         cls, arguments = getattr(torch.optim, name), {}
+        _check_new(cls, converted["param_groups"])
     else:
         converted = reference.to_torch(converted)
         cls, arguments = reference.imported(), reference.arguments(converted)
-    if reference is None:
-        _check_new(cls, converted["param_groups"])
     names = [group["param_names"] for group in converted["param_groups"]]
     optimizer: Any = cls(
         [

@@ -11,14 +11,13 @@ import numpy as np
 from ..checkpoint import IMPLEMENTATION, SCHEDULERS, with_late_options
 from ..engine import REST, Arguments, Definition, Optimizer, Resumed, arguments_of, leaf_paths
 from ._callers import users_level
-from ._optimizer_layout import rule_layouts
+from ._optimizer_layout import ORDER, UNTRAINED, rule_layouts
 from ._warnings import CheckpointWarning
 from .mapping import ParamMap
 
-# Kept among a group's entries: torch's names where they are not in the module's order, and which of
-# them it was given and does not train.
-ORDER = "param_order"
-UNTRAINED = "untrained"
+# Entries of a group that are neither options nor keys of the user's own.
+_FIXED = ("params", "param_names", "name", "update_count", "resting")
+_KEPT = (*IMPLEMENTATION, *SCHEDULERS, UNTRAINED, ORDER)
 
 
 def built(
@@ -44,10 +43,8 @@ def built(
                 f"group {i} of torch's optimizer has no {', '.join(map(repr, lacking))}; it is "
                 f"not that of {factory.__name__}"
             )
-        known = (*arguments.names, "params", "param_names", "name", "update_count", "resting")
-        extras = {k: v for k, v in group.items() if k not in known}
-        kept = (*IMPLEMENTATION, *SCHEDULERS, UNTRAINED, ORDER)
-        own = {k: _as_key(extras.pop(k)) for k in list(extras) if k not in kept}
+        extras = {k: v for k, v in group.items() if k not in (*arguments.names, *_FIXED)}
+        own = {k: _as_key(extras.pop(k)) for k in list(extras) if k not in _KEPT}
         given = extras.get(ORDER, torch_group["param_names"])
         names = tuple(param_map.aliases.get(name, name) for name in given)
         in_order = tuple(sorted(names, key=lambda name: rank.get(name, len(rank))))
@@ -87,17 +84,7 @@ def with_options_of(factory: Any, laid_out: Mapping[str, Any]) -> dict[str, Any]
     """Return a state dict with the options of a factory of the user's, and a word of the rest."""
     names = arguments_of(factory).names
     defaults = arguments_of(factory).defaults()
-    known = {
-        *names,
-        "params",
-        "param_names",
-        "name",
-        "resting",
-        *IMPLEMENTATION,
-        *SCHEDULERS,
-        UNTRAINED,
-        ORDER,
-    }
+    known = {*names, *_FIXED, *_KEPT}
     odd = {k: v for group in laid_out["param_groups"] for k, v in group.items() if k not in known}
     if odd:
         warnings.warn(

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ._optimizer_layout import ORDER, UNTRAINED
 from ._tensors import array_of, import_torch
 from .mapping import unwrapped
 
@@ -136,7 +137,7 @@ def without(torch_dict: TorchDict, frozen: set[int]) -> TorchDict:
         kept = [k for k, (index, _) in enumerate(pairs) if index not in out]
         lists = {n: [group[n][k] for k in kept] for n in ("params", "param_names") if n in group}
         left = tuple(name for index, name in still if index in out and isinstance(name, str))
-        own = {"untrained": left, "param_order": tuple(names)} if left else {}
+        own = {UNTRAINED: left, ORDER: tuple(names)} if left else {}
         rest = {"resting": [name for _, name in begun]} if begun else {}
         groups.append({**group, **lists, **own, **rest})
     state = {i: held for i, held in torch_dict["state"].items() if i not in left_out}

@@ -8,8 +8,7 @@ from typing import Any, Literal
 from ...checkpoint import StateDict
 from ...engine import rule_of
 from ...optim import OPTIMIZERS
-from .._optimizer_layout import to_jax_layout, to_torch_layout
-from .._torch_groups import ORDER
+from .._optimizer_layout import ORDER, to_jax_layout, to_torch_layout
 from .._torch_state_dict import named
 from ..mapping import ParamMap
 from ._checkpoint import Checkpoint, check_checkpoint
