@@ -26,7 +26,7 @@ def bench(context: typer.Context) -> None:
     if not (_ROOT / "benchmarks" / "__main__.py").is_file():
         typer.echo(
             "jaxopt-port bench needs the project's repository: clone it and, in it, "
-            "pip install --editable '.[verify,plot]'",
+            "pip install --editable '.[plot]'",
             err=True,
         )
         raise typer.Exit(2)

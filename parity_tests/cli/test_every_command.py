@@ -162,7 +162,7 @@ main()
         (["typer", "rich"], ["--version"], 0, f"jaxopt-port {jp.__version__}"),
         (["typer", "rich"], ["--help"], 0, "pip install 'jaxopt-port[verify]'"),
         (["typer", "rich"], ["verify"], 2, "(missing: typer)"),
-        (["torch", "flax", "sklearn", "matplotlib", "plotly"], ["convert", "--help"], 0, "SRC"),
+        (["torch", "flax", "sklearn", "matplotlib"], ["convert", "--help"], 0, "SRC"),
         (["torch"], ["verify"], 2, "pip install 'jaxopt-port[verify]'"),
     ],
 )

@@ -25,7 +25,8 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".venv-matrix"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-LOWEST = [re.sub(">=", "==", requirement) for requirement in PROJECT["dependencies"]]
+REQUIRED = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["flax"]]
+LOWEST = [re.sub(">=", "==", requirement) for requirement in REQUIRED]
 LOWEST_TORCH = Requirement(PROJECT["optional-dependencies"]["torch"][0])
 PYTHONS = [f"3.{minor}" for minor in range(11, 20)]
 TOOLS = ["pytest>=8.4", "pytest-xdist>=3.6", "hypothesis>=6.130"]
@@ -134,7 +135,7 @@ def environments() -> list[Environment]:
     first, *others = pythons
     lowest, newest = ((torchs[first] or [None])[i] for i in (0, -1))
     between = torchs[first][1:-1]
-    names = [Requirement(requirement).name for requirement in PROJECT["dependencies"]]
+    names = [Requirement(requirement).name for requirement in REQUIRED]
     made = [
         Environment("lowest", pythons[first], LOWEST, lowest),
         Environment("newest", pythons[first], names, newest),
@@ -157,7 +158,7 @@ def installed(environment: Environment) -> Path:
     wanted = json.dumps([environment.python, *environment.all_requirements])
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
         run(environment.python, "-m", "venv", "--clear", folder, check=True)
-        extra = "[cli,verify]" if environment.torch else "[cli]"
+        extra = "[verify]" if environment.torch else "[cli,flax]"
         pip = [python, "-m", "pip", "install", "--quiet", "--editable", f".{extra}"]
         done = run(*pip, *environment.all_requirements)
         if done.returncode:

@@ -30,6 +30,11 @@ def pytest(copy, *arguments):
     )
 
 
+def check_imports(copy, file):
+    name = "jaxopt_port." + file.removesuffix(".py").replace("/", ".")
+    subprocess.run([sys.executable, "-c", f"import {name}"], cwd=copy, check=True)
+
+
 def failing_test(copy, areas):
     """Return the first test that fails, or None."""
     first = [f"parity_tests/{area}" for area in areas.split()]
@@ -64,6 +69,7 @@ def main(words):
             file = copy / "jaxopt_port" / breakage.file
             text = file.read_text(encoding="utf-8")
             file.write_text(breakage.of(text), encoding="utf-8")
+            check_imports(copy, breakage.file)  # or no fact is broken, but the code
             begun = time.monotonic()
             test = failing_test(copy, breakage.areas)
             file.write_text(text, encoding="utf-8")

@@ -20,6 +20,8 @@ OFF = [
 ]
 # What stands around the blocks of a page.
 BEFORE = {
+    "README": "from typing import Any\nmodel: Any = None\ngrads: Any = None\n"
+    "scheduler: Any = None\n",
     "coming-from-torch": "from typing import Any\nstopped: Any = None\n"
     "stopped_optimizer: Any = None\n",
     "verification": "from collections.abc import Callable\nfrom typing import Any\n"
@@ -43,7 +45,9 @@ def written(folder):
         ]
         file = folder / f"{name.replace('-', '_')}_page.py"
         text = BEFORE.get(name, "") + "\n".join(plain)
-        file.write_text(text.replace("from record import", "from jaxopt_port.verify.record import"))
+        file.write_text(
+            text.replace("from recorder import", "from jaxopt_port.verify.recorder import")
+        )
     settings = {
         "typeCheckingMode": "strict",
         "include": ["."],

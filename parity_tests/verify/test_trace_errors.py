@@ -262,7 +262,6 @@ def test_a_file_in_the_place_of_the_trace(tmp_path):
 
 
 CASE = """
-from parity_tests.interop.mutants import mutated
 from parity_tests.verify.recorded_runs import CASES, batches, side
 STEPS = 3
 def torch_side():

@@ -82,7 +82,10 @@ def _tied_by_torch(module: Any, make: Make) -> tuple[ParamMap, list[Tie]] | None
 
 
 def _tied_here(module: Any, make: Make) -> tuple[ParamMap, list[Tie]] | None:
-    """Return the map without the tensors in whose place another one's leaf may stand."""
+    """Return the map without the tensors in whose place another one's leaf may stand.
+
+    One of the two is an embedding: of others, equal shapes are no sign, and a layer is missing.
+    """
     try:
         made = make(module, strict=False)
     except ValueError:
@@ -91,11 +94,20 @@ def _tied_here(module: Any, make: Make) -> tuple[ParamMap, list[Tie]] | None:
     held = {e.torch_name: e.path for e in made.entries}
     ties = []
     for name in (name for name in shapes if name not in held):
-        like = [n for n in held if shapes.get(n) in (shapes[name], shapes[name][::-1])]
+        like = [
+            n
+            for n in held
+            if shapes.get(n) in (shapes[name], shapes[name][::-1])
+            and (_embeds(module, n) or _embeds(module, name))
+        ]
         if not like or len(shapes[name]) < 2:
             return None
         ties.append(Tie((like[0], name), (held[like[0]],)))
     return (made, ties) if ties else None
+
+
+def _embeds(module: Any, name: str) -> bool:
+    return type(module.get_submodule(name.rpartition(".")[0])).__name__ == "Embedding"
 
 
 def finding(tie: Tie) -> tuple[Divergence, Cause]:

@@ -66,12 +66,14 @@ def of_another_class(yours: str, torchs: str) -> Cause | None:
     """Return the cause of other numbers where the optimizer is another one, as its class says.
 
     Those that are simulated are told apart by what they do: Adam may be what AdamW is elsewhere.
+    Of several optimizers it is not said whose a leaf is.
 
     Args:
-        yours: the class of this library, or "".
-        torchs: torch's class.
+        yours: the class of this library, with its package, or "".
+        torchs: torch's class, or the classes of several optimizers.
     """
-    if yours in ("", torchs) or (yours in ALGORITHMS and torchs in ALGORITHMS):
+    name = yours.removeprefix("contrib.")
+    if name in ("", torchs) or " and " in torchs or (name in ALGORITHMS and torchs in ALGORITHMS):
         return None
     return _said(yours, "", torchs, 0.0)
 
@@ -80,7 +82,9 @@ def _said(name: str, at: str, torchs: str, left: float) -> Cause:
     of_torch = name in (*_OURS, *_WHOLE["jp"])
     other = f", or torch.optim.{name}" if of_torch else f"; torch.optim has no {name}"
     words = f"your side's optimizer is {name}{at}; torch's is {torchs}"
-    return Cause("another-optimizer", words, f"use jp.{torchs}{other}", left)
+    has_twin = torchs in (*_OURS, *_WHOLE["jp"])
+    twin = f"jp.{torchs}" if has_twin else f"a twin of {torchs} (jaxopt_port.contrib has some)"
+    return Cause("another-optimizer", words, f"use {twin}{other}", left)
 
 
 def _of_whole(history: UpdateHistory) -> Cause | None:
@@ -91,11 +95,11 @@ def _of_whole(history: UpdateHistory) -> Cause | None:
     moved = np.diff(np.stack([whole.start, *whole.after]), axis=0)
     for home, names in _WHOLE.items():
         for name in names:
+            if (home, name) == ("jp", history.optimizer):
+                continue
             for options in _numbers(history, home)[:_FEW]:
                 made = _moved(home, name, tuple(options.items()), whole, history)
-                if (home, name) != ("jp", history.optimizer) and (
-                    found := _cause(name, made, moved, history)
-                ):
+                if found := _cause(name, made, moved, history):
                     return found
     return None
 

@@ -158,7 +158,7 @@ def _places(structure: Any) -> Iterator[int]:
 
 
 # The kinds of a step's tensors whose names and shapes are a parameter's, a buffer's.
-_OF_PARAMETERS = ("grad", "given", "clipped", "clipped64", "param", "param64", "average",
+_OF_PARAMETERS = ("grad", "fed", "given", "clipped", "clipped64", "param", "param64", "average",
                   "average64", "checked/param", "checked64/grad")  # fmt: skip
 _OF_BUFFERS = ("checked/buffer", "checked/buffer_after", "checked64/buffer_after")
 _NUMBERED = ("checked/output", "checked64/output")
