@@ -23,7 +23,7 @@ BEFORE = {
     "README": "from typing import Any\nmodel: Any = None\ngrads: Any = None\n"
     "scheduler: Any = None\n",
     "coming-from-torch": "from typing import Any\nstopped: Any = None\n"
-    "stopped_optimizer: Any = None\n",
+    "stopped_optimizer: Any = None\nfirst_images: Any = None\nimages: Any = None\n",
     "verification": "from collections.abc import Callable\nfrom typing import Any\n"
     "torch_side: Callable[[], Any]\njax_side: Callable[[], Any]\nbatches: Any\n",
 }
