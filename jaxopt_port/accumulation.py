@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
@@ -12,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .engine import GroupsState
+from ._untraceable import name_of, why
+from .engine import GroupsState, check_transformation
 from .trees import checked_gradients, leaf_paths
 
 # Whether `GradScaler.step`, around the transformation, has found an infinity in the gradients.
@@ -72,7 +74,9 @@ def accumulate_grads(
     Raises:
         ValueError: ``steps`` is no positive integer; by ``update``, gradients whose tree or shapes
             are not the parameters', or one that is None though its parameter is trained.
-        TypeError: by ``update``, gradients whose dtypes are not the parameters'.
+        TypeError: ``tx`` is no transformation; by ``update``, gradients whose dtypes are not the
+            parameters', a state that is another's, ``steps`` that cannot be traced or whose result
+            is no integer, a ``take_step`` that is not one boolean.
 
     Example:
         >>> import jax.numpy as jnp, jaxopt_port as jp
@@ -85,8 +89,8 @@ def accumulate_grads(
         [0.]
         [-0.5]
     """
-    if not callable(steps) and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
-        raise ValueError(f"Expected positive integer steps, but got {steps}")
+    check_transformation(tx)
+    length: Any = steps if callable(steps) else _positive(steps)
     tx = optax.with_extra_args_support(tx)
 
     def init(params: Any) -> AccumulationState:
@@ -102,6 +106,11 @@ def accumulate_grads(
         take_step: Any = False,
         **extra_args: Any,
     ) -> Any:
+        if not isinstance(state, AccumulationState):
+            raise TypeError(
+                f"the state is a {type(state).__name__}, not one of accumulate_grads: make it by "
+                "the init of what accumulate_grads returned"
+            )
         given = _checked(grads, state)
         sums, treedef = jax.tree.flatten(state.grads)
         pairs = zip(sums, given, strict=True)
@@ -123,8 +132,8 @@ def accumulate_grads(
 
         none = [jnp.zeros_like(x) for x in sums]
         inner_state = as_after(state.inner_state, jax.eval_shape(lambda: step()[1]))
-        length = steps(state.total) if callable(steps) else steps
-        due = (state.taken + 1 >= length) | jnp.asarray(take_step)
+        due = state.taken + 1 >= (_called(length, state.total) if callable(length) else length)
+        due = due | _condition(take_step)
         case = jnp.where(due, jnp.where(found, 1, 2), 0)
         updates, inner, held = jax.lax.switch(case, [lambda: stay(added), lambda: stay(none), step])
         return updates, AccumulationState(
@@ -136,6 +145,41 @@ def accumulate_grads(
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _positive(steps: Any) -> int:
+    try:
+        number = 0 if isinstance(steps, bool) else operator.index(steps)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"Expected positive integer steps, but got {steps}")
+    return number
+
+
+def _called(steps: Callable[[Any], Any], total: jax.Array) -> Any:
+    try:
+        length = steps(total)
+    except TypeError as error:  # as all of JAX's errors about traced values are
+        raise TypeError(f"steps: {why(steps, error)}") from error
+    if not isinstance(length, jax.core.Tracer):
+        return _positive(length)
+    if length.ndim or not jnp.issubdtype(length.dtype, jnp.integer):
+        raise TypeError(
+            f"steps: {name_of(steps)} must return one integer; it has returned an array of "
+            f"{length.dtype} and shape {length.shape}"
+        )
+    return length
+
+
+def _condition(take_step: Any) -> jax.Array:
+    try:
+        condition = jnp.asarray(take_step)
+    except (TypeError, ValueError):
+        condition = None
+    if condition is None or condition.ndim or condition.dtype != bool:
+        raise TypeError(f"take_step must be one boolean; got {take_step!r}")
+    return condition
 
 
 def as_after(state: Any, after: Any) -> Any:

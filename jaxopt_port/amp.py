@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -15,7 +16,7 @@ from jax import lax
 
 from ._compat import AxisName, split_over
 from .accumulation import accumulations, as_after, overflow
-from .clip_grad import scaled
+from .clip_grad import check_array, real_number, scaled
 from .engine import step
 
 Params = TypeVar("Params")
@@ -57,6 +58,7 @@ class GradScaler:
 
     Raises:
         AssertionError: a factor out of range, as in torch.
+        TypeError: what is no number.
 
     Example:
         >>> import jax.numpy as jnp, jaxopt_port as jp
@@ -74,6 +76,9 @@ class GradScaler:
     enabled: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("init_scale", "growth_factor", "backoff_factor"):
+            real_number(getattr(self, name), name, static=True)
+        _integer(self.growth_interval, "growth_interval")
         if self.enabled and self.growth_factor <= 1.0:
             raise AssertionError("The growth factor must be > 1.0.")
         if self.enabled and self.backoff_factor >= 1.0:
@@ -84,10 +89,26 @@ class GradScaler:
         return GradScalerState(jnp.float32(self.init_scale), jnp.zeros((), jnp.int32))
 
     def scale(self, outputs: Outputs, scaler_state: GradScalerState) -> Outputs:
-        """Multiply the loss, or a tree of outputs: torch's ``scaler.scale(loss)``."""
+        """Multiply the loss, or a tree of outputs: torch's ``scaler.scale(loss)``.
+
+        Integers become float32, as in torch.
+
+        Raises:
+            ValueError: no outputs.
+            TypeError: what is no array among them.
+        """
         if not self.enabled:
             return outputs
-        made: Outputs = jax.tree.map(lambda x: scaled(x, scaler_state.scale), outputs)
+        _check_scaler_state(scaler_state)
+        leaves = jax.tree.leaves(outputs, is_leaf=lambda x: x is None)
+        if outputs is None or any(leaf is None for leaf in leaves):
+            raise ValueError("outputs must be a Tensor or an iterable of Tensors; one is None")
+
+        def one(x: Any) -> jax.Array:
+            check_array(x, "the outputs")
+            return scaled(x if _is_number(x) else jnp.asarray(x, jnp.float32), scaler_state.scale)
+
+        made: Outputs = jax.tree.map(one, outputs)
         return made
 
     def unscale(
@@ -107,12 +128,22 @@ class GradScaler:
         Raises:
             ValueError: float16 gradients; the parameters are to be float32. Gradients that differ
                 between devices, and no ``axis_name``.
+            AssertionError: no gradient at all, as torch's ``step`` says.
+            TypeError: what is no array among them.
             NotImplementedError: complex gradients, as in torch.
         """
-        # The indices of a sparse gradient stay as they are.
-        leaves = [x for x in jax.tree.leaves(grads) if _is_number(x)]
-        if not self.enabled or not leaves:
+        if not self.enabled:
             return grads, jnp.zeros((), bool)
+        _check_scaler_state(scaler_state)
+        given = jax.tree.leaves(grads)
+        for leaf in given:
+            check_array(leaf, "the gradients")
+        # The indices of a sparse gradient stay as they are.
+        leaves = [x for x in given if _is_number(x)]
+        if not leaves:
+            raise AssertionError(
+                "No inf checks were recorded for this optimizer: there is no gradient to unscale"
+            )
         if any(map(jnp.iscomplexobj, leaves)):
             raise NotImplementedError(
                 '"_amp_foreach_non_finite_check_and_unscale_cpu" not implemented for '
@@ -161,7 +192,11 @@ class GradScaler:
 
         Returns:
             Parameters and state, to the last bit those of `jp.step` where it is not skipped.
+
+        Raises:
+            TypeError: ``found_inf`` is not one boolean; what `jp.step` raises.
         """
+        _check_found(found_inf)
         stepped: tuple[Params, State] = _step_unless(
             tx, found_inf, grads, state, params, extra_args
         )
@@ -185,15 +220,19 @@ class GradScaler:
                 moves once for each window, where it ends, as in torch's loop.
 
         Raises:
+            AssertionError: a ``new_scale`` that is not one number, as in torch.
+            TypeError: ``found_inf`` is not one boolean.
             ValueError: a ``state`` without accumulation.
         """
         if not self.enabled:
             return scaler_state
+        _check_scaler_state(scaler_state)
         if state is not None:
             return self._updated_at_the_end(scaler_state, new_scale, state)
         scale, tracker = scaler_state
         if new_scale is not None:
-            return GradScalerState(jnp.asarray(new_scale, jnp.float32), tracker)
+            return GradScalerState(_new_scale(new_scale), tracker)
+        _check_found(found_inf)
         with jax.enable_x64(True):
             wide = scale.astype(jnp.float64)
             grown = (wide * self.growth_factor).astype(jnp.float32)
@@ -225,6 +264,7 @@ class GradScaler:
         """Return torch's ``scaler.state_dict()``."""
         if not self.enabled:
             return {}
+        _check_scaler_state(scaler_state)
         return {
             "scale": float(scaler_state.scale),
             "growth_factor": self.growth_factor,
@@ -239,6 +279,7 @@ class GradScaler:
         Raises:
             RuntimeError: the state dict is empty.
             ValueError: it lacks an entry, or was saved with other factors.
+            TypeError: an entry that is no number.
         """
         if not self.enabled:
             return self.init()
@@ -247,6 +288,8 @@ class GradScaler:
                 "The source state dict is empty, possibly because it was saved "
                 "from a disabled instance of GradScaler."
             )
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict must be a dict, but got {type(state_dict)}")
         missing = [name for name in _SAVED if name not in state_dict]
         if missing:
             raise ValueError(
@@ -259,8 +302,46 @@ class GradScaler:
                     f"the state dict was saved with {name} {state_dict[name]!r}, this scaler has "
                     f"{getattr(self, name)!r}; make it with the arguments it was saved with"
                 )
-        tracker = jnp.asarray(np.int32(state_dict["_growth_tracker"]))
-        return GradScalerState(jnp.float32(state_dict["scale"]), tracker)
+        scale = real_number(state_dict["scale"], "the saved scale", static=True)
+        tracker = _integer(state_dict["_growth_tracker"], "the saved _growth_tracker")
+        if not 0 <= tracker < 2**31:
+            raise ValueError(f"the saved _growth_tracker {tracker} is no count of steps")
+        return GradScalerState(jnp.float32(scale), jnp.int32(tracker))
+
+
+def _check_scaler_state(scaler_state: Any) -> None:
+    if not isinstance(scaler_state, GradScalerState):
+        raise TypeError(
+            "scaler_state must be the scaler's own, from scaler.init() or an update; got a "
+            f"{type(scaler_state).__name__}"
+        )
+
+
+def _check_found(found_inf: Any) -> None:
+    numeric = isinstance(found_inf, jax.Array | np.ndarray | np.generic | bool | int | float)
+    if not numeric or np.ndim(found_inf):
+        what = f"an array of shape {np.shape(found_inf)}" if numeric else repr(found_inf)
+        raise TypeError(f"found_inf must be one boolean, as scaler.unscale returns it; got {what}")
+
+
+def _integer(value: Any, name: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer; got {value!r}") from None
+
+
+def _new_scale(value: Any) -> jax.Array:
+    try:
+        number = jnp.asarray(value, jnp.float32)
+    except (TypeError, ValueError):
+        number = None
+    if number is None or number.size != 1:
+        raise AssertionError(
+            "new_scale should be a float or a 1-element torch.cuda.FloatTensor or "
+            f"torch.FloatTensor with requires_grad=False: got {value!r}"
+        )
+    return number.reshape(())
 
 
 def _is_number(x: Any) -> bool:

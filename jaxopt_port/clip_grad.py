@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
@@ -49,7 +50,9 @@ def get_total_norm(
 
     Raises:
         NotImplementedError: sparse gradients, as in torch.
-        RuntimeError: the norm is not finite.
+        RuntimeError: the norm is not finite; an infinite or negative ``norm_type`` and an empty
+            gradient.
+        TypeError: what is no number, or no array among the gradients.
         ValueError: gradients that differ between devices, and no ``axis_name``.
 
     Example:
@@ -57,8 +60,16 @@ def get_total_norm(
         >>> float(jp.get_total_norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])}))
         5.0
     """
-    norm_type = float(norm_type)
+    norm_type = real_number(norm_type, "norm_type", static=True)
     leaves = dense_leaves(grads, "aten::linalg_vector_norm")
+    if (norm_type < 0 or norm_type == math.inf) and not all(map(jnp.size, leaves)):
+        operator, which = "linalg.vector_norm", f"{norm_type:g}"
+        if norm_type > 0:
+            operator, which = "_foreach_norm", "infinity"
+        raise RuntimeError(
+            f"{operator} cannot compute the {which} norm on an empty tensor because the operation "
+            "does not have an identity; leave empty gradients out of the tree"
+        )
     if not leaves:
         return jnp.zeros(())
     norms = [
@@ -77,9 +88,11 @@ def dense_leaves(grads: Any, operator: str) -> list[jax.Array]:
 
     Raises:
         NotImplementedError: a sparse gradient, whose indices are no numbers to reckon with.
+        TypeError: what is no array of JAX or NumPy.
     """
     leaves = jax.tree.leaves(grads)
     for leaf in leaves:
+        check_array(leaf, "the gradients")
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
             raise NotImplementedError(
                 f"Could not run '{operator}' with arguments from the 'SparseCPU' backend: among "
@@ -87,6 +100,32 @@ def dense_leaves(grads: Any, operator: str) -> list[jax.Array]:
                 "one are; leave it out of the tree, or clip its values alone"
             )
     return leaves
+
+
+def check_array(leaf: Any, where: str) -> None:
+    """Raise TypeError for a leaf that is no array and no number."""
+    if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | complex | int):
+        raise TypeError(
+            f"among {where} is a {type(leaf).__module__}.{type(leaf).__qualname__}, {leaf!r}: "
+            "arrays of JAX or NumPy are wanted"
+        )
+
+
+def real_number(value: Any, name: str, *, static: bool = False) -> Any:
+    """Return a number as Python's, or as it is where it is traced.
+
+    Raises:
+        TypeError, ValueError: it is none; torch's words, which are those of ``float``.
+    """
+    if isinstance(value, jax.core.Tracer):
+        if static or value.ndim:
+            kind = "known when the program is made" if static else "one number"
+            raise TypeError(f"{name} must be {kind}; got {value}")
+        return value
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{error}: {name} must be one number; got {value!r}") from None
 
 
 def scaled(x: jax.Array, factor: jax.Array) -> jax.Array:
@@ -159,14 +198,22 @@ def clip_grads_with_norm(grads: Grads, max_norm: float, total_norm: jax.Array) -
         max_norm: the norm that is allowed.
         total_norm: the norm that they have, from `get_total_norm`.
 
+    Raises:
+        NotImplementedError: sparse gradients, as in torch.
+        TypeError: what is no number, or no array among the gradients.
+
     Example:
         >>> import jax.numpy as jnp, jaxopt_port as jp
         >>> jp.clip_grads_with_norm(jnp.array([3.0, 4.0]), 10.0, jnp.array(5.0))
         Array([3., 4.], dtype=float32)
     """
     dense_leaves(grads, "aten::mul_")
+    max_norm = real_number(max_norm, "max_norm")
+    total_norm = jnp.asarray(total_norm)
+    if total_norm.ndim:
+        raise TypeError(f"total_norm must be one number; got an array of shape {total_norm.shape}")
     # torch's `max_norm / tensor` is the reciprocal times max_norm, rounded twice.
-    clip_coef = mul(reciprocal(add_scalar(total_norm, 1e-6)), float(max_norm))
+    clip_coef = mul(reciprocal(add_scalar(total_norm, 1e-6)), max_norm)
     clip_coef = jnp.minimum(clip_coef, 1.0).astype(total_norm.dtype)
     clipped: Grads = jax.tree.map(lambda grad: scaled(grad, clip_coef), grads)
     return clipped
@@ -200,7 +247,8 @@ def clip_grad_norm(
 
     Raises:
         NotImplementedError: sparse gradients, as in torch.
-        RuntimeError: the norm is not finite.
+        RuntimeError: as `get_total_norm`.
+        TypeError: what is no number, or no array among the gradients.
         ValueError: gradients that differ between devices, and no ``axis_name``.
 
     Example:
@@ -209,6 +257,7 @@ def clip_grad_norm(
         >>> [round(float(x), 4) for x in grads["weight"]], float(norm)
         ([0.6, 0.8], 5.0)
     """
+    max_norm = real_number(max_norm, "max_norm")
     total_norm = get_total_norm(grads, norm_type, error_if_nonfinite, axis_name=axis_name)
     return clip_grads_with_norm(grads, max_norm, total_norm), total_norm
 
@@ -222,13 +271,14 @@ def clip_grad_value(grads: Grads, clip_value: float) -> Grads:
 
     Raises:
         NotImplementedError: complex or sparse gradients, as in torch.
+        TypeError: what is no number, or no array among the gradients.
 
     Example:
         >>> import jax.numpy as jnp, jaxopt_port as jp
         >>> jp.clip_grad_value(jnp.array([-3.0, 0.5]), 1.0)
         Array([-1. ,  0.5], dtype=float32)
     """
-    value = float(clip_value)
+    value = real_number(clip_value, "clip_value")
     for leaf in dense_leaves(grads, "aten::clamp_min_"):
         if jnp.iscomplexobj(leaf):
             raise NotImplementedError(
@@ -264,6 +314,8 @@ def clip_by_grad_norm(
         >>> jp.step(tx, grads, tx.init(params), params)[0]["weight"].round(4)
         Array([-0.06, -0.08], dtype=float32)
     """
+    max_norm = real_number(max_norm, "max_norm")
+    norm_type = real_number(norm_type, "norm_type", static=True)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         clipped, _ = clip_grad_norm(
@@ -284,6 +336,7 @@ def clip_by_grad_value(clip_value: float) -> optax.GradientTransformation:
         >>> jp.step(tx, jnp.array([-3.0, 0.5]), tx.init(params), params)[0]
         Array([ 0.5 , -0.25], dtype=float32)
     """
+    clip_value = real_number(clip_value, "clip_value")
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         return clip_grad_value(updates, clip_value), state

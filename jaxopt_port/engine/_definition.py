@@ -254,6 +254,11 @@ class Definition:
     def _member(
         self, index: int, group: Mapping[str, Any], earlier: Sequence[Member], brought: Resumed
     ) -> Member:
+        if not isinstance(group, Mapping):
+            raise TypeError(
+                f"param_group must be a dict, but got {type(group)} (group {index}); "
+                'as in {"params": "head/**", "lr": 1e-3}'
+            )
         if "params" not in group:
             raise ValueError(f"group {index} has no 'params' entry to say which parameters it has")
         selector, name = group["params"], group.get("name")

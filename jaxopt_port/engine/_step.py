@@ -125,6 +125,17 @@ def step(
     return stepped
 
 
+def check_transformation(tx: Any) -> None:
+    """Raise TypeError for what is no Optax transformation."""
+    if isinstance(tx, type):
+        raise TypeError(
+            f"tx must be an Optax transformation; got the class {tx.__name__}: make one, by "
+            f"{tx.__name__}(…)"
+        )
+    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+        raise TypeError(f"tx must be an Optax transformation, such as jp.SGD(…); got {tx!r}")
+
+
 def _is_loss(grads: Any, params: Any) -> bool:
     # Gradients, too, may be callable: a module's.
     if not callable(grads):
@@ -142,6 +153,8 @@ def _stepped(
         value_fn = grads
         value, grads = jax.value_and_grad(value_fn)(params)
         extra_args = {"value": value, "grad": grads, "value_fn": value_fn, **extra_args}
+    if not inner:
+        check_transformation(tx)
     leaves, treedef = jax.tree.flatten(params)
     if not inner and not _is_alone(tx):
 

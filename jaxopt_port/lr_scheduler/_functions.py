@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import os
-import traceback
 import types
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from .._untraceable import why
 from ._arithmetic import RateError, Traced, Value, entry, is_traced, where
-
-_LIBRARIES = (jax.__file__, np.__file__, __file__)
-_NOT_THE_USERS = tuple(str(Path(file).parent) + os.sep for file in _LIBRARIES)
 
 
 class UntraceableError(TypeError):
@@ -41,7 +34,8 @@ def called(function: Callable[[Any], Any], x: Value, remedy: str = "") -> Value:
         value = function(x.value.astype(jnp.int64))
         return Traced(jnp.asarray(value, jnp.float64)) if is_traced(value) else float(value)
     except TypeError as error:  # as all of JAX's errors about traced values are
-        raise UntraceableError(_what_to_do(function, error, remedy)) from error
+        outside = ", or step the scheduler outside of the compiled function"
+        raise UntraceableError(why(function, error) + remedy + outside) from error
 
 
 def tabled(function: Callable[[Any], Any], x: Value, total_steps: int) -> Value:
@@ -63,19 +57,3 @@ def tabled(function: Callable[[Any], Any], x: Value, total_steps: int) -> Value:
 def _table(function: Callable[[Any], Any], total_steps: int) -> list[float]:
     with jax.ensure_compile_time_eval():
         return [float(function(count)) for count in range(total_steps + 1)]
-
-
-def _what_to_do(function: Any, error: TypeError, remedy: str) -> str:
-    own = function
-    while isinstance(own, functools.partial):
-        own = own.func
-    name = getattr(own, "__qualname__", type(own).__qualname__)
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
-    place = f" (line {theirs[-1].lineno} of {theirs[-1].filename}: {theirs[-1].line})"
-    return (
-        f"{name}{place if theirs else ''} cannot be traced: under jit it is given a JAX integer, "
-        "of which Python's if, and, or, min, max, math and int can make nothing. Write it with "
-        f"jax.numpy (jnp.where for if, jnp.minimum for min){remedy}, or step the scheduler outside "
-        "of the compiled function"
-    )

@@ -9,8 +9,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from .._untraceable import why
+from ..clip_grad import check_array
 from ..numerics.torch_ops import add, div, lerp, mul
+from ..trees import leaf_paths
 
 AvgFn: TypeAlias = Callable[[jax.Array, jax.Array, Any], jax.Array]
 MultiAvgFn: TypeAlias = Callable[
@@ -22,11 +26,17 @@ MultiAvgFn: TypeAlias = Callable[
 Decay: TypeAlias = "float | Callable[[Any], Any]"
 
 
-def _check_decay(decay: Decay) -> None:
-    if not callable(decay) and not 0.0 <= decay <= 1.0:
-        raise ValueError(
-            f"Invalid decay value {decay} provided. Please provide a value in [0,1] range."
-        )
+def _check_decay(decay: Any) -> None:
+    """Raise for a decay that is neither a function nor within 0 and 1; a traced one may be any."""
+    if callable(decay) or isinstance(decay, jax.core.Tracer):
+        return
+    message = f"Invalid decay value {decay} provided. Please provide a value in [0,1] range."
+    try:
+        within = 0.0 <= float(decay) <= 1.0
+    except (TypeError, ValueError):
+        raise TypeError(message) from None
+    if not within:
+        raise ValueError(message)
 
 
 def _decay_at(decay: Decay, num_averaged: Any) -> tuple[Any, Any]:
@@ -35,13 +45,11 @@ def _decay_at(decay: Decay, num_averaged: Any) -> tuple[Any, Any]:
         return decay, 1 - decay
     with jax.enable_x64(True):
         try:
-            now = jnp.asarray(decay(jnp.asarray(num_averaged, jnp.int64)), jnp.float64)
+            value = decay(jnp.asarray(num_averaged, jnp.int64))
         except TypeError as error:  # as all of JAX's errors about traced values are
-            name = getattr(decay, "__qualname__", type(decay).__qualname__)
-            raise TypeError(
-                f"the decay {name} cannot be traced: it is given a JAX integer, of which Python's "
-                "if, min, max and math can make nothing; write it with jax.numpy (jnp.minimum)"
-            ) from error
+            raise TypeError(f"the decay {why(decay, error)}") from error
+        _check_decay(value)
+        now = jnp.asarray(value, jnp.float64)
         return now, 1 - now
 
 
@@ -200,6 +208,7 @@ class AveragedModel:
 
     Raises:
         AssertionError: two functions, as in torch.
+        TypeError: what is no function.
 
     Example:
         >>> import jax.numpy as jnp, jaxopt_port as jp
@@ -218,9 +227,21 @@ class AveragedModel:
     def __post_init__(self) -> None:
         if self.avg_fn is not None and self.multi_avg_fn is not None:
             raise AssertionError("Only one of avg_fn and multi_avg_fn should be provided")
+        for name in ("avg_fn", "multi_avg_fn"):
+            given = getattr(self, name)
+            if given is not None and not callable(given):
+                raise TypeError(
+                    f"{name} must be a function of averages; got {given!r}. get_ema_avg_fn(decay) "
+                    "makes one of a decay"
+                )
 
     def init(self, params: Any, buffers: Any = ()) -> AveragedState:
-        """Return the state before anything is averaged: copies of parameters and buffers."""
+        """Return the state before anything is averaged: copies of parameters and buffers.
+
+        Raises:
+            TypeError: a leaf that is no array.
+        """
+        _check_arrays((params, buffers))
         params, buffers = jax.tree.map(jnp.array, (params, buffers))
         return AveragedState(params, buffers, jnp.zeros((), jnp.int32))
 
@@ -238,11 +259,18 @@ class AveragedModel:
             The new averages.
 
         Raises:
-            ValueError: parameters or buffers of another structure.
+            ValueError: parameters or buffers of another structure or other shapes; a function
+                that returns averages of another shape, or too few.
+            TypeError: a leaf that is no array; averages that are not this class's.
         """
-        structure: Any = jax.tree.structure((averages.params, averages.buffers))
-        if structure != jax.tree.structure((params, buffers)):
-            raise ValueError("the model's tree is not the one that the averages were made for")
+        if not isinstance(averages, AveragedState):
+            raise TypeError(
+                "averages must be what init or update_parameters returned; got a "
+                f"{type(averages).__name__}"
+            )
+        _check_arrays((params, buffers))
+        _check_alike("parameters", params, averages.params)
+        _check_alike("buffers", buffers, averages.buffers)
         updated: AveragedState = _updated(self, averages, params, buffers)
         return updated
 
@@ -256,8 +284,39 @@ class AveragedModel:
         for dtype in dict.fromkeys(leaf.dtype for leaf in old):
             places = [i for i, leaf in enumerate(old) if leaf.dtype == dtype]
             lists = [old[i] for i in places], [new[i] for i in places]
-            averaged.update(zip(places, self.multi_avg_fn(*lists, num_averaged), strict=True))
+            made = self.multi_avg_fn(*lists, num_averaged)
+            if len(made) != len(places):
+                raise ValueError(
+                    f"multi_avg_fn has returned {len(made)} averages of {len(places)} arrays"
+                )
+            averaged.update(zip(places, made, strict=True))
         return [averaged[i] for i in range(len(old))]
+
+
+def _check_arrays(tree: Any) -> None:
+    if tree[0] is None:
+        raise TypeError("the parameters are None; give the tree of them")
+    for leaf in jax.tree.leaves(tree):
+        check_array(leaf, "the parameters and buffers")
+
+
+def _check_alike(what: str, now: Any, held: Any) -> None:
+    """Raise for a tree that the averages were not made for."""
+    ours, theirs = dict(leaf_paths(now)), dict(leaf_paths(held))
+    for path, array in theirs.items():
+        if path in ours and np.shape(ours[path]) != np.shape(array):
+            raise ValueError(
+                f'"{path}" of the {what} has shape {np.shape(ours[path])}, its average '
+                f"{np.shape(array)}"
+            )
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (now, held)]
+    if structures[0] != structures[1]:
+        odd = [f'"{p}" is new' for p in ours if p not in theirs]
+        odd += [f'"{p}" is missing' for p in theirs if p not in ours]
+        raise ValueError(
+            f"the model's tree is not the one that the averages were made for: of the {what} "
+            + (odd[0] if odd else "the containers are others")
+        )
 
 
 # Compiled, because torch's `lerp` rounds once, where single operations would round twice.
@@ -269,7 +328,12 @@ def _updated(
     now = (params, buffers) if model.use_buffers else params
     old, new = jax.tree.leaves(held), jax.tree.leaves(now)
     first = averages.n_averaged == 0
-    each = zip(old, new, model._averaged(old, new, averages.n_averaged), strict=True)
+    means = model._averaged(old, new, averages.n_averaged)
+    for before, mean in zip(old, means, strict=True):
+        if not isinstance(mean, jax.Array | np.ndarray) or mean.shape != before.shape:
+            what = f"an array of shape {mean.shape}" if hasattr(mean, "shape") else repr(mean)
+            raise ValueError(f"the average of an array of shape {before.shape} was {what}")
+    each = zip(old, new, means, strict=True)
     mixed = [jnp.where(first, current, mean).astype(before.dtype) for before, current, mean in each]
     result = jax.tree.unflatten(jax.tree.structure(held), mixed)
     mean_params, mean_buffers = result if model.use_buffers else (result, buffers)

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 import torch
 
 import jaxopt_port as jp
@@ -54,8 +53,6 @@ def test_accumulation_in_an_optax_loop():
     for expected in (0.0, -1.0, 0.0, -1.0):
         updates, state = tx.update({"w": jnp.ones(2)}, state, params)
         assert updates["w"].tolist() == [expected] * 2
-    with pytest.raises(ValueError, match="positive integer steps"):
-        jp.accumulate_grads(tx, 0)
 
 
 INFINITE = {3, 4, 11}
@@ -127,21 +124,9 @@ def test_the_whole_scaled_step_in_one_program():
     assert np.isfinite(params["w"]).all()
 
 
-def test_grad_scaler_errors_and_switches():
-    with pytest.raises(AssertionError, match=r"growth factor must be > 1\.0"):
-        jp.GradScaler(growth_factor=1.0)
-    with pytest.raises(AssertionError, match=r"backoff factor must be < 1\.0"):
-        jp.GradScaler(backoff_factor=1.0)
+def test_grad_scaler_switches():
     scaler = jp.GradScaler()
     state = scaler.init()
-    with pytest.raises(ValueError, match="Attempting to unscale FP16 gradients"):
-        scaler.unscale({"w": jnp.ones(2, jnp.float16)}, state)
-    with pytest.raises(RuntimeError, match="source state dict is empty"):
-        scaler.load_state_dict({})
-    with pytest.raises(ValueError, match="saved with growth_factor 3"):
-        scaler.load_state_dict(jp.GradScaler(growth_factor=3.0).state_dict(state))
-    with pytest.raises(ValueError, match="it has no growth_factor, _growth_tracker; its entries"):
-        scaler.load_state_dict({"scale": 2.0, "backoff_factor": 0.5, "growth_interval": 9})
     assert scaler.update(state, jnp.array(True), new_scale=5.0).scale == 5.0
     largest = jp.GradScaler(init_scale=3e38, growth_interval=1)
     assert largest.update(largest.init(), jnp.array(False)).scale == np.float32(3e38)

@@ -81,18 +81,9 @@ def test_averages(name, dtype, use_buffers):
         assert int(averages.n_averaged) == int(theirs.n_averaged)
 
 
-def test_errors():
-    for make in (swa.get_ema_avg_fn, swa.get_ema_multi_avg_fn):
-        with pytest.raises(ValueError, match=r"Invalid decay value 1.5 provided"):
-            make(1.5)
-    with pytest.raises(AssertionError, match="Only one of avg_fn and multi_avg_fn"):
-        swa.AveragedModel(swa.get_swa_avg_fn(), swa.get_swa_multi_avg_fn())
+def test_integers_have_no_lerp():
     with pytest.raises(TypeError, match="cannot average int32 arrays"):
         swa.get_swa_multi_avg_fn()([jnp.arange(3)], [jnp.arange(3)], 1)
-    averaged = swa.AveragedModel()
-    averages = averaged.init({"w": jnp.ones(2)})
-    with pytest.raises(ValueError, match="not the one that the averages were made for"):
-        averaged.update_parameters(averages, {"v": jnp.ones(2)})
 
 
 class BatchNormed(nnx.Module):
@@ -256,13 +247,6 @@ def test_a_decay_that_changes_with_the_step(name, multi):
         averages = ours.update_parameters(averages, {"w": arrays["w"]})
         expected = {"w": to_numpy(theirs.module.w)}
         assert most_ulps(averages.params, expected) <= bound("averaging")
-
-
-def test_a_decay_that_cannot_be_traced_is_named():
-    ours = swa.AveragedModel(swa.get_ema_avg_fn(DECAYS["steps"][0]))
-    averages = ours.init({"w": jnp.ones(2)})
-    with pytest.raises(TypeError, match=r"decay <lambda> cannot be traced.*jnp\.minimum"):
-        ours.update_parameters(averages, {"w": jnp.ones(2)})
 
 
 @pytest.mark.parametrize("make", ["default", "swa", "ema", "multi swa", "multi ema"])

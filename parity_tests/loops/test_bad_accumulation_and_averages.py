@@ -1,0 +1,148 @@
+"""Bad input to accumulation and averages: torch's words where it has some; nothing is changed."""
+
+import jax.numpy as jnp
+import pytest
+import torch
+
+import jaxopt_port as jp
+from jaxopt_port import swa_utils
+from parity_tests.oracles.bad_input import Bad, assert_refused
+
+PARAMS = {"w": jnp.array([1.0, 2.0, 3.0]), "b": jnp.zeros(2)}
+GRADS = {"w": jnp.ones(3), "b": jnp.ones(2)}
+SHORT = {"w": jnp.ones(4), "b": jnp.ones(2)}
+SGD = jp.SGD(lr=0.1, momentum=0.9)
+STATE = SGD.init(PARAMS)
+TWICE = jp.accumulate_grads(SGD, 2)
+HELD = TWICE.init(PARAMS)
+LENGTHS = [1, 2]
+
+
+def branching(count):
+    return 2 if count < 4 else 4
+
+
+def accumulated(grads=GRADS, state=HELD, steps=None, **extra_args):
+    tx = TWICE if steps is None else jp.accumulate_grads(SGD, steps)
+    return lambda: jp.step(tx, grads, state, PARAMS, **extra_args)
+
+
+POSITIVE = "Expected positive integer steps, but got"
+ACCUMULATION = {
+    **{
+        f"{steps!r} steps": Bad(
+            lambda s=steps: jp.accumulate_grads(SGD, s), ValueError, f"{POSITIVE} "
+        )
+        for steps in (0, -1, 1.5, "a", None, True, [2])
+    },
+    "a class": Bad(lambda: jp.accumulate_grads(jp.SGD, 2), TypeError, "got the class SGD"),
+    "no optimizer": Bad(lambda: jp.accumulate_grads(None, 2), TypeError, r"such as jp\.SGD.*None"),
+    "none at all": Bad(accumulated(None), ValueError, "the gradients are None as a whole"),
+    "one missing": Bad(accumulated({"w": jnp.ones(3)}), ValueError, 'the gradients have no "b"'),
+    "one None": Bad(accumulated({**GRADS, "b": None}), ValueError, "cannot be added up"),
+    "another shape": Bad(accumulated(SHORT), ValueError, r'"w" has shape \(4,\)'),
+    "another dtype": Bad(
+        accumulated({**GRADS, "b": jnp.ones(2, jnp.float16)}), TypeError, "dtype float16"
+    ),
+    "the optimizer's state": Bad(
+        accumulated(state=STATE), TypeError, "not one of accumulate_grads"
+    ),
+    "two conditions": Bad(accumulated(take_step=jnp.ones(2, bool)), TypeError, "take_step must be"),
+    "a number for a condition": Bad(accumulated(take_step=1.0), TypeError, "take_step must be one"),
+    "no condition": Bad(accumulated(take_step=None), TypeError, "take_step must be one boolean"),
+    "a length of 0": Bad(accumulated(steps=lambda n: 0), ValueError, f"{POSITIVE} 0"),
+    "no length": Bad(accumulated(steps=lambda n: None), ValueError, f"{POSITIVE} None"),
+    "half a length": Bad(accumulated(steps=lambda n: n / 2), TypeError, "must return one integer"),
+    "two lengths": Bad(accumulated(steps=lambda n: jnp.array([n, n])), TypeError, r"shape \(2,\)"),
+    "a length that branches": Bad(
+        accumulated(steps=branching), TypeError, r"branching \(line .*return 2 if.*jnp\.where"
+    ),
+    "a length by a list": Bad(
+        accumulated(steps=lambda n: LENGTHS[n]), TypeError, "cannot be traced"
+    ),
+}
+
+MEAN = swa_utils.AveragedModel()
+AVERAGES = MEAN.init(PARAMS)
+
+
+def averaged(params=PARAMS, averages=AVERAGES, buffers=(), **options):
+    return lambda: swa_utils.AveragedModel(**options).update_parameters(averages, params, buffers)
+
+
+def of_decay(make, torchs):
+    return {
+        f"{make.__name__}({decay!r})": Bad(
+            lambda d=decay: make(d),
+            error,
+            r"in \[0,1\] range",
+            (lambda d=decay: torchs(d)) if error is ValueError else None,
+        )
+        for decay, error in (
+            (-0.1, ValueError),
+            (1.1, ValueError),
+            ("a", TypeError),
+            (None, TypeError),
+        )
+    }
+
+
+EMA = swa_utils.get_ema_avg_fn
+ANOTHER = "the model's tree is not the one that the averages were made for: of the"
+AVERAGING = {
+    **of_decay(EMA, torch.optim.swa_utils.get_ema_avg_fn),
+    **of_decay(swa_utils.get_ema_multi_avg_fn, torch.optim.swa_utils.get_ema_multi_avg_fn),
+    "two functions": Bad(
+        lambda: swa_utils.AveragedModel(EMA(), swa_utils.get_ema_multi_avg_fn()),
+        AssertionError,
+        "Only one of avg_fn",
+        lambda: torch.optim.swa_utils.AveragedModel(
+            torch.nn.Linear(1, 1), avg_fn=len, multi_avg_fn=len
+        ),
+    ),
+    "a decay for a function": Bad(
+        lambda: swa_utils.AveragedModel(0.9), TypeError, r"get_ema_avg_fn"
+    ),
+    "no parameters": Bad(lambda: MEAN.init(None), TypeError, "the parameters are None"),
+    "a word": Bad(lambda: MEAN.init({"w": "a"}), TypeError, "among the parameters and buffers is"),
+    "a word later": Bad(averaged({**PARAMS, "b": "a"}), TypeError, "among the parameters and buff"),
+    "one is missing": Bad(
+        averaged({"w": jnp.ones(3)}), ValueError, f'{ANOTHER} parameters "b" is m'
+    ),
+    "one is new": Bad(
+        averaged({**PARAMS, "c": jnp.ones(1)}), ValueError, f'{ANOTHER} parameters "c"'
+    ),
+    "other containers": Bad(averaged(tuple(PARAMS.values())), ValueError, ANOTHER),
+    "buffers forgotten": Bad(
+        averaged(averages=MEAN.init(PARAMS, {"mean": jnp.ones(2)})),
+        ValueError,
+        f'{ANOTHER} buffers "m',
+    ),
+    "a longer one": Bad(
+        averaged(SHORT), ValueError, r'"w" of the parameters has shape \(4,\), its'
+    ),
+    "one that broadcasts": Bad(averaged({**PARAMS, "w": jnp.ones(1)}), ValueError, r"shape \(1,\)"),
+    "an optimizer's state": Bad(averaged(averages=STATE), TypeError, "averages must be what init"),
+    "a mean that is shorter": Bad(
+        averaged(avg_fn=lambda a, b, n: a[:1]), ValueError, r"was an array of shape \(1,\)"
+    ),
+    "a mean of nothing": Bad(averaged(avg_fn=lambda a, b, n: None), ValueError, "was None"),
+    "too few means": Bad(
+        averaged(multi_avg_fn=lambda a, b, n: a[:1]), ValueError, "1 averages of 2"
+    ),
+    "a decay beyond 1": Bad(
+        averaged(avg_fn=EMA(lambda n: 2.0)), ValueError, "Invalid decay value 2.0"
+    ),
+    "a decay that branches": Bad(
+        averaged(avg_fn=EMA(lambda n: 0.5 if n < 2 else 0.9)),
+        TypeError,
+        r"cannot be traced.*jnp\.min",
+    ),
+}
+
+CASES = {f"average: {name}": bad for name, bad in AVERAGING.items()} | ACCUMULATION
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input(case):
+    assert_refused(CASES[case], (PARAMS, GRADS, STATE, HELD, AVERAGES))
