@@ -9,7 +9,7 @@ import typer
 from jaxopt_port.cli._frame import Commands
 
 from . import harness
-from .parity import loops, parity
+from .parity import loops, numerics, parity
 from .speed._commands import COMMANDS
 
 
@@ -33,6 +33,7 @@ for command in COMMANDS:
     app.command()(command)
 app.command()(parity)
 app.command()(loops)
+app.command()(numerics)
 for name, command in harness.COMMANDS.items():
     app.command(name)(command)
 

@@ -1,4 +1,4 @@
-"""The commands ``parity`` and ``loops``."""
+"""The commands ``parity``, ``loops`` and ``numerics``."""
 
 from __future__ import annotations
 
@@ -58,3 +58,16 @@ def loops() -> None:
     from ._loops import table
 
     typer.echo(table())
+
+
+def numerics() -> None:
+    """Measure the figures of docs/numerics.md that no test holds.
+
+    Rounding of torch's and XLA's operations, and what exactness costs; takes half a minute.
+    """
+    from ._numerics import rows
+
+    measured = rows()
+    width = max(len(what) for what, _ in measured)
+    for what, figure in measured:
+        typer.echo(f"{what:<{width}}  {figure}")

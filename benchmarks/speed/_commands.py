@@ -76,7 +76,7 @@ def run(
     asked = [name for name in SUITES if not suites or name in suites]
     kept = out or FOLDER / "local" / ("quick.json" if quick else "latest.json")
     try:
-        _speed(asked, quick, _loaded(kept) if add else None, kept, console())
+        _speed(asked, quick, _loaded(kept) if add and kept.exists() else None, kept, console())
     except WorkerError as error:
         typer.echo(f"{error}", err=True)
         raise typer.Exit(3) from None

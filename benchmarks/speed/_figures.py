@@ -164,7 +164,7 @@ def page(results: Results) -> str:
     )
     goals = "".join(
         f"<tr><td>{html.escape(f.what)}<td>{f.ratio:.2f} {f.unit}<td>≤ {f.bound:.2f} {f.unit}"
-        f"<td>{'met' if f.met else 'not met'}"
+        f"<td>{f.verdict}"
         for f in targets(results)
     )
     left_out = "".join(

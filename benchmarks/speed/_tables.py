@@ -71,7 +71,7 @@ def targets_table(results: Results) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for found in targets(results):
         shown = [f"{x:.2f}{found.unit and ' ' + found.unit}" for x in (found.ratio, found.bound)]
-        table.add_row(found.what, *shown, "met" if found.met else "not met")
+        table.add_row(found.what, *shown, found.verdict)
     return table
 
 
@@ -154,7 +154,7 @@ def bounds(found: Found) -> str:
 
 def verdict(found: Found) -> str:
     """Return whether it does not."""
-    return "met" if found.met else "**not met**"
+    return found.verdict if found.met else f"**{found.verdict}**"
 
 
 def with_tables(cpu: Results, gpu: Results | None = None) -> dict[Path, str]:
