@@ -25,6 +25,11 @@ test-quick: lint ## the same without the site and the slow tests
 
 test-all: lint docs ## the same with whole grids where the others have samples
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	JAXOPT_PORT_KERNELS=off $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup \
+		-m 'not slow and not exhaustive' $(PLAIN:%=parity_tests/%)
+
+# Where a kernel would hide what XLA makes of a step.
+PLAIN := optim engine loops contrib lr_scheduler flax interop
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -229,9 +229,8 @@ def _applied(result: jax.Array | Sum | Rows, param: jax.Array) -> tuple[jax.Arra
         new = add(base, addend, alpha=alpha)
         if base is not param:
             return new, new - param
-        # Another product than that of the sum: LLVM contracts none that is used twice.
-        factor = uncontracted(acting_alpha(alpha, param.dtype))
-        return new, (widened(addend) * factor).astype(param.dtype)
+        update = widened(addend) * acting_alpha(alpha, param.dtype)
+        return new, update.astype(param.dtype)
     if isinstance(result, Rows):
         rows = result.delta.astype(param.dtype)
         new, update = (

@@ -51,36 +51,43 @@ def _spread(kind: Any, x: Any) -> Any:
     return x if x.type == kind else hlo.broadcast_in_dim(kind, x, mlir.dense_int_array([]))
 
 
-def _kept(x: Any, integers: Any) -> Any:
-    """Take away the largest of the integers that stand for a NaN.
+def _kept(x: Any, integers: Any, taken: int = 1) -> Any:
+    """Take away the largest of the integers that stand for a NaN, or as many as are ``taken``.
 
-    No arithmetic makes that one. So nothing is changed, but the bits have to be calculated.
+    No arithmetic makes these. So nothing is changed, but the bits have to be calculated; and with
+    another number taken away, another value for the compiler.
     """
     from jax.extend.mlir.dialects import stablehlo as hlo
 
-    largest = _constant(integers, 2 ** (integers.element_type.width - 1) - 2)
+    largest = _constant(integers, 2 ** (integers.element_type.width - 1) - 1 - taken)
     return hlo.bitcast_convert(x.type, hlo.minimum(hlo.bitcast_convert(integers, x), largest))
 
 
-def uncontracted(ctx: Any, x: Any) -> Any:
+def uncontracted(ctx: Any, x: Any, *, again: bool) -> Any:
     (aval,) = ctx.avals_out
     (integers,) = _types(aval.shape, f"i{aval.dtype.itemsize}")
-    return [_kept(x, integers)]
+    return [_kept(x, integers, taken=3 if again else 1)]
 
 
 def contracted(ctx: Any, a: Any, y: Any, x: Any) -> Any:
-    """A product and a sum, which LLVM may contract; no other product in ``x`` with the sum."""
+    """A product and a sum, which LLVM may contract; no other product in ``x`` with the sum.
+
+    The product is of this sum alone: LLVM contracts none that is used twice, so ``y`` is taken for
+    another number than the same ``y`` in another product.
+    """
     from jax.extend.mlir.dialects import stablehlo as hlo
 
-    (kept,) = uncontracted(ctx, x)
+    (aval,) = ctx.avals_out
+    (integers,) = _types(aval.shape, f"i{aval.dtype.itemsize}")
+    product = hlo.multiply(_kept(y, integers, taken=2), _spread(x.type, a))
     # In this order: XLA's schedule of a step of split parameters needs a copy less.
-    return [hlo.add(kept, hlo.multiply(y, _spread(x.type, a)))]
+    return [hlo.add(_kept(x, integers), product)]
 
 
-def uncontracted_on_tpu(ctx: Any, x: Any) -> Any:
+def uncontracted_on_tpu(ctx: Any, x: Any, *, again: bool) -> Any:
     """A float64 is two float32 there: it has no bits to take, and nothing to be contracted with."""
     (aval,) = ctx.avals_out
-    return [x] if aval.dtype == np.float64 else uncontracted(ctx, x)
+    return [x] if aval.dtype == np.float64 else uncontracted(ctx, x, again=again)
 
 
 def fma_on_tpu(ctx: Any, a: Any, y: Any, x: Any) -> Any:

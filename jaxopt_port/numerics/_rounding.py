@@ -33,9 +33,16 @@ def fma(a: Any, y: jax.Array, x: jax.Array) -> jax.Array:
     return fused
 
 
-def uncontracted(x: jax.Array) -> jax.Array:
-    """``x``, rounded to its type whatever is done with it next."""
-    kept: jax.Array = _primitives()[1].bind(x)
+def uncontracted(x: jax.Array, *, again: bool = False) -> jax.Array:
+    """``x``, rounded to its type whatever is done with it next.
+
+    Args:
+        x: an array.
+        again: as another number, for the compiler, than ``x`` is elsewhere. What follows from it is
+            calculated a second time where it is wanted, and not held in memory in between: XLA
+            keeps what two loops read, which costs as much as a parameter.
+    """
+    kept: jax.Array = _primitives()[1].bind(x, again=again)
     return kept
 
 
@@ -45,7 +52,7 @@ def _fma_tangent(primals: Any, tangents: Any) -> jax.Array:
     return tangent
 
 
-def _batched(primitive: Any, args: Any, dims: Any) -> Any:
+def _batched(primitive: Any, args: Any, dims: Any, **params: Any) -> Any:
     *_, last = zip(args, dims, strict=True)
     (size,) = {x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None}
     shape = (size, *(n for i, n in enumerate(last[0].shape) if i != last[1]))
@@ -54,7 +61,7 @@ def _batched(primitive: Any, args: Any, dims: Any) -> Any:
         x = x[None] if d is None else jnp.moveaxis(x, d, 0)
         return jnp.broadcast_to(x.reshape(x.shape + (1,) * (len(shape) - x.ndim)), shape)
 
-    return primitive.bind(*map(along, args, dims)), 0
+    return primitive.bind(*map(along, args, dims), **params), 0
 
 
 @functools.cache
@@ -65,11 +72,13 @@ def _primitives() -> tuple[Any, Any]:
 
     def primitive(name: str, tangent: Any) -> Any:
         made = Primitive(name)
-        made.def_impl(jax.jit(lambda *xs: made.bind(*xs)))
-        made.def_abstract_eval(lambda *avals: avals[-1].update(weak_type=False))
+        bind = lambda *xs, **params: made.bind(*xs, **params)  # noqa: E731
+        made.def_impl(jax.jit(bind, static_argnames="again"))
+        made.def_abstract_eval(lambda *avals, **_: avals[-1].update(weak_type=False))
 
-        def jvp(primals: Any, tangents: Any) -> Any:
-            return made.bind(*primals), tangent(primals, list(map(ad.instantiate_zeros, tangents)))
+        def jvp(primals: Any, tangents: Any, **params: Any) -> Any:
+            moved = tangent(primals, list(map(ad.instantiate_zeros, tangents)))
+            return made.bind(*primals, **params), moved
 
         ad.primitive_jvps[made] = jvp
         batching.primitive_batchers[made] = functools.partial(_batched, made)

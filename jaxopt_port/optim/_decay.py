@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..engine import Scalars
+from ..numerics import uncontracted
 from ..numerics.torch_ops import Scalar, add, mul
 
 
@@ -36,3 +37,15 @@ def l2(grad: jax.Array, param: jax.Array, weight_decay: Scalar) -> jax.Array:
     """Return the gradient with ``weight_decay * param`` added, where that is not 0."""
     decaying = jnp.asarray(weight_decay) != 0
     return lax.select(decaying, add(grad, param, alpha=weight_decay), grad)
+
+
+def l2_twice(
+    grad: jax.Array, param: jax.Array, weight_decay: Scalar
+) -> tuple[jax.Array, jax.Array]:
+    """Return what `l2` does, for what goes into a state and for what goes into the parameter.
+
+    The same numbers, calculated where each is wanted: see `uncontracted`. Both operands are others
+    for the compiler, so that the products of the two are not one.
+    """
+    again = uncontracted(grad, again=True), uncontracted(param, again=True)
+    return l2(grad, param, weight_decay), l2(*again, weight_decay)

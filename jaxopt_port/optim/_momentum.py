@@ -44,4 +44,7 @@ def averaged(
     """
     held = state["momentum_buffer"]
     buf = jnp.where(begun, add(mul(held, momentum), grad, alpha=1 - dampening), grad)
-    return buf, {"momentum_buffer": jnp.where(momentum != 0, buf, held)}
+    # The one that is kept, and no other, is what goes into the parameter: what XLA has to calculate
+    # of the old buffer a second time keeps it from writing in place, and costs a copy of both.
+    buf = jnp.where(momentum != 0, buf, held)
+    return buf, {"momentum_buffer": buf}

@@ -23,9 +23,10 @@ from ..engine import (
     leafwise,
     of_rule,
 )
+from ..numerics import uncontracted
 from ..numerics.torch_ops import Scalar, add_scalar, addcdiv, addcmul, lerp, mul, quotient, sqrt
 from . import _ranges
-from ._decay import l2
+from ._decay import l2_twice
 
 
 def _arguments(
@@ -76,9 +77,7 @@ def _update(
     maximize: bool,
     weight: jax.Array,
 ) -> tuple[Sum, LeafState]:
-    if maximize:
-        grad = -grad
-    grad = l2(grad, param, weight_decay)
+    grad, again = l2_twice(-grad if maximize else grad, param, weight_decay)
     square_avg = addcmul(mul(state["square_avg"], alpha), grad, grad, value=weight)
     after = {"square_avg": square_avg}
     if centered:
@@ -86,14 +85,16 @@ def _update(
         square_avg = addcmul(square_avg, grad_avg, grad_avg, value=-1.0)
     avg = add_scalar(sqrt(square_avg), eps)
     if "momentum_buffer" not in state:
-        return Sum(param, quotient(grad, avg, value=-lr)), after
+        return Sum(param, quotient(again, avg, value=-lr)), after
     # A momentum set to 0 in mid-run rests the buffer and leaves it as it is; the step is then
     # torch's to a rounding.
     moving, held = momentum > 0, state["momentum_buffer"]
     kept = mul(jnp.where(moving, held, jnp.zeros_like(held)), momentum)
-    buf = addcdiv(kept, grad, avg, value=1.0)
-    after["momentum_buffer"] = jnp.where(moving, buf, held)
-    return Sum(param, buf, -lr), after
+    buf = after["momentum_buffer"] = jnp.where(moving, addcdiv(kept, again, avg, value=1.0), held)
+    # The buffer that is kept goes into the parameter, so that XLA need not calculate it twice.
+    avg = add_scalar(sqrt(uncontracted(square_avg, again=True)), eps)
+    alone = addcdiv(jnp.zeros_like(kept), again, avg, value=1.0)
+    return Sum(param, jnp.where(moving, buf, alone), -lr), after
 
 
 RULE = Rule(_arguments, _init, _update, _start, _advance, _holds, title="rmsprop")

@@ -26,7 +26,7 @@ from ..engine import (
 )
 from ..numerics.torch_ops import Scalar, add, mul
 from . import _momentum, _ranges
-from ._decay import l2
+from ._decay import l2_twice
 from ._rows import coalesced, dense, is_sparse, undecayed
 
 
@@ -71,16 +71,16 @@ def _update(
         values = undecayed(-values if maximize else values, weight_decay)
         if begun is None:
             return Rows(indices, mul(values, -lr)), state
-        grad = dense(indices, values, param)
+        grad = again = dense(indices, values, param)
     else:
-        grad = l2(-grad if maximize else grad, param, weight_decay)
+        grad, again = l2_twice(-grad if maximize else grad, param, weight_decay)
 
     if begun is not None:
         buf, state = _momentum.averaged(
             grad, state, momentum=momentum, dampening=dampening, begun=begun
         )
-        direction = add(grad, buf, alpha=momentum) if nesterov else buf
-        grad = jnp.where(momentum != 0, direction, grad)
+        direction = add(again, buf, alpha=momentum) if nesterov else buf
+        grad = jnp.where(momentum != 0, direction, again)
 
     return Sum(param, grad, -lr), state
 

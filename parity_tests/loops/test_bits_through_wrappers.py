@@ -198,3 +198,9 @@ def test_large_arrays_lose_nothing(wrapper, monkeypatch):
     """LLVM contracts no product that is used twice, as an update and in the new parameter."""
     monkeypatch.setenv("JAXOPT_PORT_KERNELS", "off")
     assert loops.measured("`jp.step`", wrapper, steps=2) == (0, 0)
+
+
+def test_constant_numbers_lose_nothing(bare, monkeypatch):
+    """Where the rate is a constant, a product in a sum and an update would be one for XLA."""
+    monkeypatch.setenv("JAXOPT_PORT_KERNELS", "off")
+    assert_same_bits(run(KEEPS["a scale of one"](OPTIMIZERS["sgd"]())), bare["sgd"], "constant")
