@@ -141,7 +141,7 @@ def test_targets_are_met_or_not():
     assert fused.what.endswith("jp.step / torch fused")
     assert optax.ratio == pytest.approx(10 / 14)
     at_limit = measured(**{"jp.step": 10.0, "torch fused": 9.8})
-    at_limit.measurements[:] = [dataclasses.replace(m, limit=9.6) for m in at_limit.measurements]
+    at_limit.measurements[:] = [dataclasses.replace(m, limit=9.6e-3) for m in at_limit.measurements]
     (fused, limit) = targets(at_limit)
     assert (round(fused.ratio, 2), fused.verdict) == (1.02, "met: the bandwidth's limit")
     assert (round(limit.ratio, 2), limit.verdict) == (1.04, "met")

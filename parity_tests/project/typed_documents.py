@@ -16,7 +16,7 @@ KINDS = ("Member", "Argument", "Variable", "Parameter", "Lambda")
 OFF = [
     *(f"reportUnknown{kind}Type" for kind in KINDS),
     *("reportMissingParameterType", "reportMissingTypeStubs", "reportDuplicateImport"),
-    *("reportUnusedVariable", "reportUnusedExpression", "reportUnusedImport"),
+    *("reportUnusedExpression", "reportUnusedImport"),
 ]
 # What stands around the blocks of a page.
 BEFORE = {
