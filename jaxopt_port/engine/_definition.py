@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from .._compat import known_number
-from ..trees import check_params
+from ..trees import SPLIT, check_params, statistics_paths
 from ._groups import Group, Table, warn_of_kernels
 from ._options import (
     Arguments,
@@ -130,6 +130,15 @@ class Definition:
         """Return who is in which group; raises for selectors that do not fit ``params``."""
         paths = check_params(params)
         table = Table.new(self.groups, paths, self._owners(paths, params))
+        trained = {
+            p for p, o in zip(paths, table.assignment, strict=True) if not self.groups[o].frozen
+        }
+        for path in statistics_paths(params):
+            if path in trained:
+                raise TypeError(
+                    f'"{path}" is a running statistic (nnx.BatchStat), no parameter: weight decay '
+                    f"would shrink it, and nothing else change it. {SPLIT}"
+                )
         warn_of_kernels(table, params, self.layout_of)
         return table
 

@@ -195,6 +195,13 @@ class Optimizer(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
         groups = "\n".join(member.shown() for member in self.definition.members)
         return f"{self._name} (\n{groups}\n)"
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            if name in _TORCHS:
+                raise AttributeError(f"{self._name} has no {name}: {_TORCHS[name]}")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     @property
     def _name(self) -> str:
         if type(self) is not Optimizer:
@@ -203,6 +210,17 @@ class Optimizer(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
 
 
 _register(Optimizer)
+
+# What torch's optimizers do, and where it is here.
+_TORCHS = {
+    "step": "params, state = jp.step(tx, grads, state, params)",
+    "zero_grad": "jax.grad returns gradients, and nothing is left of the last ones",
+    "param_groups": "jp.get_hyperparams(state) has them, jp.set_hyperparams(state, …) changes them",
+    "state_dict": "jp.state_dict(tx, state, params)",
+    "load_state_dict": "state = jp.load_state_dict(tx, state_dict, params)",
+    "add_param_group": "tx, state = jp.add_param_group(tx, state, params, group)",
+    "state": "it is what tx.init(params) returns and each step gives back",
+}
 
 
 def _check_not_injected() -> None:

@@ -23,6 +23,17 @@ def shared_prefix(names: Iterable[str], known: tuple[str, ...] = WRAPPERS) -> st
     return prefix
 
 
+def common_prefix(names: Iterable[str]) -> str:
+    """Return the modules that all names begin with, with a point behind each: "" for none."""
+    listed = [name.split(".") for name in names]
+    shared = 0
+    while listed and all(len(parts) > shared + 1 for parts in listed):
+        if len({parts[shared] for parts in listed}) > 1:
+            break
+        shared += 1
+    return "".join(f"{part}." for part in listed[0][:shared]) if listed else ""
+
+
 def without_inner(name: str) -> str:
     """Return a name without the wrappers that stand within it, as FSDP and torch.compile put."""
     for inner in ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod."):

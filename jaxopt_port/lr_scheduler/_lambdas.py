@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -90,6 +91,19 @@ class LambdaLR(_OfLambda):
 
     def _get_lr(self, own: Own, groups: Groups, initial: bool) -> Value:
         return self._base_lrs(own, groups) * self._factors(own)
+
+    def _check_loaded(self, own: Own, groups: Groups) -> None:
+        """Warn where the function is another one: torch saves none, and so cannot tell."""
+        saved, base = (np.asarray(raw(x), np.float64) for x in (own._last_lr, own.base_lrs))
+        made = np.asarray(raw(self._factors(own)), np.float64) * base
+        if made.shape == saved.shape and not np.allclose(made, saved, rtol=1e-6, atol=0.0):
+            warnings.warn(
+                f"the saved learning rates are {saved.tolist()}, and this schedule has "
+                f"{made.tolist()} at epoch {int(raw(own.last_epoch))}: is it the one that was "
+                "saved, with the same steps of warm-up and in all?",
+                UserWarning,
+                stacklevel=3,
+            )
 
 
 @dataclass(frozen=True)

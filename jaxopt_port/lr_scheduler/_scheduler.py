@@ -6,7 +6,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import jax
 import numpy as np
@@ -31,6 +31,15 @@ class LRScheduler:
 
     last_epoch: int
     entries: ClassVar[tuple[str, ...]] = ENTRIES
+
+    def __new__(cls, *args: Any, **_: Any) -> Self:
+        if args and hasattr(args[0], "update") and hasattr(args[0], "init"):
+            raise TypeError(
+                f"{cls.__name__} takes no optimizer here, but its own arguments alone: "
+                f"scheduler = {cls.__name__}(…), then state, own = scheduler.init(tx.init(params))"
+                ", and state, own = scheduler.step(state, own) for scheduler.step()"
+            )
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
@@ -120,8 +129,12 @@ class LRScheduler:
             ValueError: the state dict belongs to a scheduler of another kind or other arguments.
         """
         own, groups = loaded(self, state_dict, param_groups)
+        self._check_loaded(own, groups)
         groups.entries.update(entries_of(param_groups, groups))
         return self._encoded(own, groups)
+
+    def _check_loaded(self, own: Own, groups: Groups) -> None:
+        """Warn of a state that another schedule has left."""
 
     def as_schedule(
         self, base_lr: float, steps_per_epoch: int = 1, total_steps: int = 10_000

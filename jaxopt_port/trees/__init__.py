@@ -1,5 +1,6 @@
 """Trees of parameters and gradients: paths, what fits what, nearest names."""
 
+from ._gradients import SPLIT as SPLIT
 from ._gradients import check_given as check_given
 from ._gradients import check_params as check_params
 from ._gradients import checked_gradients as checked_gradients
@@ -8,3 +9,4 @@ from ._paths import is_nnx_variable as is_nnx_variable
 from ._paths import leaf_paths as leaf_paths
 from ._paths import leaves_up_to as leaves_up_to
 from ._paths import nearest as nearest
+from ._paths import statistics_paths as statistics_paths

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -26,6 +27,12 @@ _MISSING_PARAMS = (
 )
 
 
+SPLIT = (
+    "Give the parameters alone, and keep the rest (running statistics, counts of random streams) "
+    "beside them: graph, params, rest = nnx.split(model, nnx.Param, ...)"
+)
+
+
 def check_params(params: Any) -> tuple[str, ...]:
     """Return the paths of parameters.
 
@@ -43,7 +50,7 @@ def check_params(params: Any) -> tuple[str, ...]:
         if dtype is not None and not jnp.issubdtype(dtype, jnp.inexact):
             raise TypeError(
                 f'the parameter "{path}" has dtype {dtype}; only floating and complex parameters '
-                "can be trained"
+                f"can be trained. {SPLIT if 'flax.nnx' in sys.modules else ''}".rstrip()
             )
     return tuple(path for path, _ in leaves)
 

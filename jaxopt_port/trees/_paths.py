@@ -17,6 +17,19 @@ def is_nnx_variable(x: object) -> bool:
     return nnx is not None and isinstance(x, nnx.Variable)
 
 
+def statistics_paths(tree: Any) -> list[str]:
+    """Return the paths of Flax NNX's running statistics."""
+    nnx = sys.modules.get("flax.nnx")
+    if nnx is None:
+        return []
+    nodes = tree_flatten_with_path(tree, is_leaf=is_nnx_variable)[0]
+    return [
+        keystr(path, simple=True, separator="/")
+        for path, node in nodes
+        if isinstance(node, nnx.BatchStat)
+    ]
+
+
 def leaf_paths(tree: Any) -> list[tuple[str, Any]]:
     """Return ``(path, leaf)`` for each leaf of a tree, in the order of ``jax.tree.leaves``.
 

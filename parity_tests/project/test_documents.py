@@ -135,7 +135,7 @@ def test_coming_from_torch():
             rtol = TOLERANCES.get(title, 2e-6)
             np.testing.assert_allclose(found, expected[-len(found) :], rtol=rtol, err_msg=title)
             compared.append(title)
-    assert len(compared) == 8
+    assert len(compared) == 9
     assert float(names["state"].inner_states["fast"].inner_state.hyperparams["lr"]) > 9e-3
 
 

@@ -264,12 +264,19 @@ def _name_of(x: Any) -> str:
 
 
 def _enum_value(name: str, arguments: tuple[Any, ...]) -> Any:
-    """Return an enum's member as its plain value, where the class is loaded and is one."""
+    """Return an enum's member as its plain value, where the class is loaded and is one.
+
+    What transformers makes of one string (``SchedulerType``, ``OptimizerNames``) is one, loaded or
+    not.
+    """
     module, _, qualified = name.rpartition(".")
     found = vars(sys.modules[module]).get(qualified) if module in sys.modules else None
-    if not (isinstance(found, type) and issubclass(found, enum.Enum)) or len(arguments) != 1:
+    if len(arguments) != 1:
         return None
     (value,) = arguments
+    of_transformers = module.startswith("transformers.") and isinstance(value, str)
+    if not of_transformers and not (isinstance(found, type) and issubclass(found, enum.Enum)):
+        return None
     return Unwrapped(value) if isinstance(value, str | int | float | bool) else None
 
 

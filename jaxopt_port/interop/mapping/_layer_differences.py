@@ -46,7 +46,8 @@ def warn_of_differences(
 def differences(torch_layer: Any, flax_part: Any) -> list[str]:
     """Return what a layer of torch and a layer or function of Flax do otherwise, with remedies."""
     for base in type(torch_layer).__mro__:
-        compare = COMPARED.get(base.__name__)
+        # A class of the user's own may have the name, and none of the attributes.
+        compare = COMPARED.get(base.__name__) if base.__module__.startswith("torch.nn.") else None
         if compare is not None:
             return list(compare(torch_layer, flax_part))
     return []

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._wrapper_prefixes import HOLDERS, shared_prefix
+from .._wrapper_prefixes import HOLDERS, common_prefix, shared_prefix
 from ._jax_leaves import is_nnx_module
 from ._layer_differences import flax_parts, warn_of_differences
 from ._matching import Matcher
@@ -87,17 +87,20 @@ def matched_without_prefix(
     strict: bool,
     parts: Mapping[str, Any] | None = None,
 ) -> tuple[ParamMap, list[str], Renaming]:
-    """Return what `matched` returns, without what a wrapper put before all names where that fits.
+    """Return what `matched` returns, without what stands before all names where that fits.
 
-    The names as they are come first: a tree may have the wrapper's name too.
+    The names as they are come first: a tree may have the wrapper's name too. What is no wrapper's
+    (Hugging Face's ``transformer.``) is left out where all the rest then fits.
     """
     renaming = Renaming(rename)
     made, problems = matched(module, like, renaming, layouts, strict, parts)
-    prefix = shared_prefix([tensor.name for tensor in tensors_of(module)], HOLDERS)
+    names = [tensor.name for tensor in tensors_of(module)]
+    known, prefix = shared_prefix(names, HOLDERS), common_prefix(names)
     while prefix and (problems or not made.entries):
         stripped = Renaming(rename, prefix)
         again, fewer = matched(module, like, stripped, layouts, strict, parts)
-        if (len(fewer), -len(again.entries)) < (len(problems), -len(made.entries)):
+        fits = prefix in known or (not fewer and bool(again.entries))
+        if fits and (len(fewer), -len(again.entries)) < (len(problems), -len(made.entries)):
             note = f"all of torch's names begin with {prefix!r}, which the tree has not: left out"
             made = dataclasses.replace(again, notes=(*again.notes, note))
             problems, renaming = fewer, stripped

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -51,7 +51,7 @@ def params_from_torch(
     Raises:
         TypeError: ``module`` is neither a module nor a mapping from names to tensors.
         ValueError: parameters are missing, left over, or of another shape, or their layout is not
-            certain; all are listed.
+            certain; all are listed. No tensor at all is a leaf, ``strict`` or not.
         ImportError: torch is missing.
 
     Example:
@@ -67,6 +67,12 @@ def params_from_torch(
     tree = state_of(like)
     pairs = leaf_paths(tree)
     refuse_if(_unlike(pairs, leaves, strict), module)
+    if not any(path in leaves for path, _ in pairs):
+        raise ValueError(
+            "none of torch's tensors is a leaf of the tree, so nothing would be taken over: give a "
+            "rename rule, such as rename=[(r'^transformer\\.', '')]; torch has "
+            f"{_first(values_of(module))}, the tree {_first(path for path, _ in pairs)}"
+        )
     values = [to_jax(leaves[path]) if path in leaves else leaf for path, leaf in pairs]
     return jax.tree.unflatten(jax.tree.structure(tree), values)
 
@@ -135,6 +141,12 @@ def params_to_torch(
         for name, tensor in tensors.items():
             targets[name].copy_(tensor)
     return module
+
+
+def _first(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - 2} more" if len(listed) > 2 else ""
+    return ", ".join(f'"{name}"' for name in listed[:2]) + more
 
 
 def _arrays(made: ParamMap, module: Any, strict: bool) -> dict[str, NDArray[Any]]:

@@ -1,0 +1,156 @@
+"""What someone new meets in the first hour: each is right at once, or says what to write."""
+
+import io
+import pickle
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+import jaxopt_port as jp
+from jaxopt_port import interop
+from jaxopt_port import lr_scheduler as lrs
+
+
+class LayerNorm(torch.nn.Module):
+    """As nanoGPT's: torch's name, and none of its attributes."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.weight, self.bias = (torch.nn.Parameter(torch.full((size,), x)) for x in (2.0, 3.0))
+
+    def forward(self, x):
+        return torch.nn.functional.layer_norm(x, self.weight.shape, self.weight, self.bias, 1e-5)
+
+
+class Headed(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.transformer = torch.nn.ModuleDict({"ln": LayerNorm(4), "fc": torch.nn.Linear(4, 4)})
+
+
+class Flat(nnx.Module):
+    def __init__(self, rngs):
+        self.ln, self.fc = nnx.LayerNorm(4, rngs=rngs), nnx.Linear(4, 4, rngs=rngs)
+
+
+class Normed(nnx.Module):
+    def __init__(self, rngs):
+        self.norm, self.drop = nnx.BatchNorm(3, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+
+
+def test_a_class_with_torchs_name_and_a_prefix_that_the_tree_has_not():
+    module, model = Headed(), Flat(nnx.Rngs(0))
+    made = interop.param_map(module, model)
+    assert any("'transformer.'" in note for note in made.notes)
+    params = interop.params_from_torch(module, model)
+    np.testing.assert_array_equal(params["ln"]["scale"][...], 2.0)
+    kernel = module.transformer["fc"].weight.detach().numpy().T
+    np.testing.assert_array_equal(params["fc"]["kernel"][...], kernel)
+    optimizer = torch.optim.AdamW(module.parameters())
+    _, state = interop.optimizer_from_torch(optimizer, params, module)
+    assert jp.get_hyperparams(state)[0]["weight_decay"] == 0.01
+
+
+def test_a_prefix_stays_where_the_rest_does_not_fit():
+    with pytest.raises(ValueError, match=r'"?transformer\.'):
+        interop.params_from_torch(Headed(), {"fc": {"kernel": jnp.ones((4, 4))}})
+
+
+def test_nothing_is_not_taken_over_in_silence():
+    like = {"other": {"kernel": jnp.ones((4, 4))}}
+    with pytest.raises(ValueError, match=r"none of torch's tensors is a leaf.*rename="):
+        interop.params_from_torch(Headed(), like, strict=False)
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "message"),
+    [
+        (lambda m: nnx.state(m), TypeError, r"count.*uint32.*nnx\.split\(model, nnx\.Param"),
+        (lambda m: nnx.state(m, nnx.Any(nnx.Param, nnx.BatchStat)), TypeError, "running statistic"),
+    ],
+    ids=["random streams", "running statistics"],
+)
+def test_the_parameters_alone(state, error, message):
+    held = state(Normed(nnx.Rngs(0)))
+    with pytest.raises(error, match=message):
+        jp.AdamW().init(held)
+
+
+def test_running_statistics_may_be_frozen():
+    held = nnx.state(Normed(nnx.Rngs(0)), nnx.Any(nnx.Param, nnx.BatchStat))
+    groups = [{"params": ["**/scale", "**/bias"]}, {"params": jp.REST, "frozen": True}]
+    assert jp.AdamW(groups).init(held) is not None
+
+
+TX = jp.SGD(lr=0.1)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: lrs.StepLR(TX, 30),
+        lambda: lrs.StepLR(TX, step_size=1),
+        lambda: lrs.LambdaLR(TX, len),
+    ],
+    ids=["by place", "by name", "a function"],
+)
+def test_a_scheduler_takes_no_optimizer(made):
+    with pytest.raises(TypeError, match=r"takes no optimizer here.*scheduler\.init\(tx\.init"):
+        made()
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("step", r"jp\.step\(tx, grads"),
+        ("zero_grad", "jax.grad returns"),
+        ("param_groups", "jp.get_hyperparams"),
+        ("state_dict", r"jp\.state_dict\(tx"),
+        ("add_param_group", r"jp\.add_param_group\(tx"),
+    ],
+)
+def test_torchs_methods_are_named(name, remedy):
+    with pytest.raises(AttributeError, match=f"SGD has no {name}: .*{remedy}"):
+        getattr(TX, name)
+    with pytest.raises(AttributeError, match="has no attribute 'no_such'"):
+        getattr(TX, "no_such")  # noqa: B009
+    assert pickle.loads(pickle.dumps(TX)) == TX
+
+
+def test_another_function_than_the_saved_one_is_noticed():
+    params = {"w": jnp.ones(2)}
+    _, state = jp.step(TX, params, TX.init(params), params)
+    scheduler = lrs.LambdaLR(lambda epoch: 0.5**epoch)
+    state, own = scheduler.init(state)
+    for _ in range(3):
+        state, own = scheduler.step(state, own)
+    saved = scheduler.state_dict(own)
+    scheduler.load_state_dict(saved)
+    with pytest.warns(UserWarning, match=r"\[0\.0125\], and this schedule has \[0\.1\] at epoch 3"):
+        lrs.LambdaLR(lambda epoch: 1.0).load_state_dict(saved)
+
+
+def test_an_enum_of_transformers_is_its_value(tmp_path):
+    """Where transformers is not imported, as for one who has JAX alone."""
+
+    class Kind:
+        def __reduce__(self):
+            return (_Named, ("linear",))
+
+    buffer = io.BytesIO()
+    torch.save({"model": {"w": torch.ones(2)}, "kind": Kind()}, buffer)
+    file = tmp_path / "run.pt"
+    file.write_bytes(buffer.getvalue().replace(*_RENAMED))
+    assert interop.load(file).extra["kind"] == "linear"
+
+
+class _Named:
+    def __init__(self, value):
+        self.value = value
+
+
+_THERE = f"{__name__}\n_Named\n".encode()
+_RENAMED = (_THERE, f"transformers.x\n{'N' * (len(_THERE) - 16)}\n".encode())
