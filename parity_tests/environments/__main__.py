@@ -48,11 +48,16 @@ PART = [
 ]
 # A count of calls, which JAX's version may raise by a few.
 CALLS = "parity_tests/project/test_boundaries.py::test_a_step_takes_a_short_way"
-# Whole, where another version's optimizers are laid over: what knows torch's own tables.
+# More of what knows torch's own classes, where another version's are laid over; its tables whole.
+OF_OPTIM = [
+    *("engine/test_arguments.py", "optim/test_options_checked_early.py", "optim/test_muon.py"),
+    *("optim/test_sparse_adam.py", "optim/test_sparse_gradients.py", "optim/test_lbfgs_use.py"),
+    *("loops/test_accumulation_and_loss_scaling.py", "interop/test_resume_special.py"),
+    *("interop/test_torch_optimizer_conformance.py", "project/test_docstrings.py"),
+]
 TABLES = [
     *("optim/test_optimizer_parity.py", "optim/test_optimizer_errors.py", "optim/test_lbfgs.py"),
-    *("optim/test_sparse_adam.py", "optim/test_muon.py", "lr_scheduler", "loops/test_swa_utils.py"),
-    *("project/test_docstrings.py", "interop/test_torch_optimizer_conformance.py"),
+    *("lr_scheduler/", "loops/test_swa_utils.py"),
 ]
 WITHOUT_TORCH = [
     *("project/test_compat.py", "numerics/test_rounding.py", "kernels/test_kernels.py"),
@@ -214,7 +219,7 @@ def passes(environment: Environment, recorded: Path) -> bool:
     parts = {"not slow and not exhaustive": PART if environment.torch else WITHOUT_TORCH}
     if environment.optim:
         print(f"  {(python.parents[1] / LAID_OVER).read_text(encoding='utf-8')}", flush=True)
-        others = [file for file in PART if not file.startswith(tuple(TABLES))]
+        others = [file for file in PART + OF_OPTIM if not file.startswith(tuple(TABLES))]
         parts = {"not slow and not exhaustive": others, "not exhaustive": TABLES}
     done = [
         run(*pytest, "-m", marks, *(f"parity_tests/{file}" for file in files))
