@@ -99,7 +99,10 @@ def _bound(eqn: Any, given: Sequence[Any]) -> tuple[Sequence[Any], dict[int, _Ma
         return given[:1], {0: _Mark(given[0], given[1], eqn.invars[2])}
     owners = _owners_of(eqn)
     if not owners:
-        made = eqn.primitive.bind(*given, **eqn.primitive.get_bind_params(eqn.params))
+        params = eqn.primitive.get_bind_params(eqn.params)
+        # JAX 0.9 tells functions apart from the rest.
+        functions, params = params if isinstance(params, tuple) else ((), params)
+        made = eqn.primitive.bind(*functions, *given, **params)
         return made if eqn.primitive.multiple_results else [made], {}
     index, *operands = given
 

@@ -7,15 +7,11 @@ import optax
 from flax import nnx
 from flax.nnx import filterlib
 
+from .._compat import as_pure
 from ..engine import step
 from ..trees import is_nnx_variable
 
 M = TypeVar("M")
-
-
-def _bare(tree: Any) -> Any:
-    """Return the values of a tree's variables."""
-    return (nnx.as_pure if hasattr(nnx, "as_pure") else nnx.pure)(tree)
 
 
 class Optimizer(nnx.Optimizer[M]):
@@ -70,9 +66,9 @@ class Optimizer(nnx.Optimizer[M]):
     ) -> None:
         made_by = tx
         if opt_state is not None:
-            state = _bare(opt_state)
+            state = as_pure(opt_state)
             expected: Any = jax.tree.structure(
-                _bare(jax.eval_shape(tx.init, nnx.state(model, wrt, **graph)))
+                as_pure(jax.eval_shape(tx.init, nnx.state(model, wrt, **graph)))
             )
             if jax.tree.structure(state) != expected:
                 raise ValueError(
@@ -105,7 +101,7 @@ class Optimizer(nnx.Optimizer[M]):
             ValueError: gradients whose tree or shapes are not the parameters'.
             TypeError: gradients whose dtypes are not the parameters'.
         """
-        params, found = _bare(self._state_of(model)), self._state_of(grads)
+        params, found = as_pure(self._state_of(model)), self._state_of(grads)
         if not jax.tree.leaves(found, is_leaf=is_nnx_variable):
             found = grads  # of bare arrays, which no filter finds
             if not jax.tree.leaves(grads):
@@ -115,10 +111,10 @@ class Optimizer(nnx.Optimizer[M]):
                 )
         extra: dict[str, Any] = {
             name: jax.tree_util.Partial(value) if callable(value) else value
-            for name, value in _bare(kwargs).items()
+            for name, value in as_pure(kwargs).items()
         }
-        before = _bare(self.opt_state)
-        new, after = step(self.tx, _bare(found), before, params, **extra)
+        before = as_pure(self.opt_state)
+        new, after = step(self.tx, as_pure(found), before, params, **extra)
         nnx.update(model, new)
         self._keep(before, after)
         self.step.set_value(self.step.get_value() + 1)  # in place is not possible for all arrays

@@ -5,8 +5,10 @@ the canaries and a part of the tests that has something of everything. Prints wh
 versions, and what did not and why; exits with 1 where a test fails. A word chooses the environments
 whose name has it.
 
-A torch whose build needs CUDA's libraries, which are gigabytes, is not installed. Where that leaves
-a Python without any torch, the port is compared with numbers that torch has left in a file.
+A torch whose build needs CUDA's libraries, which are gigabytes, is not installed, unless
+``--cuda-builds`` asks for it. Its optimizers, which are Python, are laid over the newest torch that
+is. Where a Python has no torch at all, the port is compared with numbers that torch has left in a
+file.
 """
 
 import json
@@ -21,6 +23,8 @@ from typing import NamedTuple
 
 from packaging.requirements import Requirement
 from packaging.version import Version
+
+from parity_tests.environments.laid_over import lay_over
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".venv-matrix"
@@ -44,6 +48,17 @@ PART = [
 ]
 # A count of calls, which JAX's version may raise by a few.
 CALLS = "parity_tests/project/test_boundaries.py::test_a_step_takes_a_short_way"
+# More of what knows torch's own classes, where another version's are laid over; its tables whole.
+OF_OPTIM = [
+    *("engine/test_arguments.py", "optim/test_options_checked_early.py", "optim/test_muon.py"),
+    *("optim/test_sparse_adam.py", "optim/test_sparse_gradients.py", "optim/test_lbfgs_use.py"),
+    *("loops/test_accumulation_and_loss_scaling.py", "interop/test_resume_special.py"),
+    *("interop/test_torch_optimizer_conformance.py", "project/test_docstrings.py"),
+]
+TABLES = [
+    *("optim/test_optimizer_parity.py", "optim/test_optimizer_errors.py", "optim/test_lbfgs.py"),
+    *("lr_scheduler/", "loops/test_swa_utils.py"),
+]
 WITHOUT_TORCH = [
     *("project/test_compat.py", "numerics/test_rounding.py", "kernels/test_kernels.py"),
     *("engine/test_foreign_factories.py", "contrib/test_contrib_optimizers.py"),
@@ -59,12 +74,14 @@ class Environment(NamedTuple):
         python: the interpreter.
         requirements: of the package's dependencies.
         torch: a version that can be installed, or None.
+        optim: a version of torch whose optimizers are laid over that, or None.
     """
 
     name: str
     python: str
     requirements: list[str]
     torch: str | None
+    optim: str | None = None
 
     @property
     def all_requirements(self) -> list[str]:
@@ -101,15 +118,19 @@ def torch_versions(python: str) -> list[str]:
     return [str(last[minor]) for minor in sorted(last)]
 
 
-def why_not(python: str, torch: str) -> str:
-    """Why a version of torch is not installed; nothing where it is."""
+def cuda_library(python: str, torch: str) -> str | None:
+    """One of CUDA's libraries that the build of a version of torch needs, if it does.
+
+    Raises:
+        RuntimeError: pip has no build.
+    """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         options = ["--dry-run", "--no-deps", "--ignore-installed", "--quiet", "--report", report]
         asked = run(python, "-m", "pip", "install", *options, f"torch=={torch}")
         if asked.returncode:
             errors = [line for line in asked.stderr.splitlines() if line.startswith("ERROR")]
-            return f"pip: {(errors or ['nothing said'])[0]}"
+            raise RuntimeError(f"pip: {(errors or ['nothing said'])[0]}")
         (found,) = json.loads(report.read_text(encoding="utf-8"))["install"]
     needed = map(Requirement, found["metadata"].get("requires_dist", []))
     cuda = [
@@ -118,20 +139,24 @@ def why_not(python: str, torch: str) -> str:
         if r.name.startswith(("nvidia-", "cuda-"))
         and (not r.marker or r.marker.evaluate({"extra": ""}))
     ]
-    return f"its build needs CUDA's libraries ({cuda[0]} and others)" if cuda else ""
+    return cuda[0] if cuda else None
 
 
-def environments() -> list[Environment]:
+def environments(cuda_builds: bool) -> list[Environment]:
     """Return the environments, and print which torch there is none of."""
-    pythons, torchs = interpreters(), {}
+    pythons, torchs, large = interpreters(), {}, {}
     for version, python in pythons.items():
-        torchs[version] = []
+        torchs[version], large[version] = [], []
         for torch in torch_versions(python):
-            reason = why_not(python, torch)
-            if reason:
-                print(f"not run: torch {torch} on Python {version}: {reason}", flush=True)
-            else:
-                torchs[version].append(torch)
+            try:
+                library = cuda_library(python, torch)
+            except RuntimeError as error:
+                print(f"not run: torch {torch} on Python {version}: {error}", flush=True)
+                continue
+            if library and not cuda_builds:
+                why = f"its build needs CUDA's libraries ({library} and others)"
+                print(f"not installed: torch {torch} on Python {version}: {why}", flush=True)
+            (large if library and not cuda_builds else torchs)[version].append(torch)
     first, *others = pythons
     lowest, newest = ((torchs[first] or [None])[i] for i in (0, -1))
     between = torchs[first][1:-1]
@@ -141,10 +166,16 @@ def environments() -> list[Environment]:
         Environment("newest", pythons[first], names, newest),
     ]
     for version in others:
-        newest = (torchs[version] or [None])[-1]
-        made.append(Environment(f"newest, Python {version}", pythons[version], names, newest))
+        newest_there = (torchs[version] or [None])[-1]
+        made.append(Environment(f"newest, Python {version}", pythons[version], names, newest_there))
     made += [Environment(f"torch {torch}", pythons[first], names, torch) for torch in between]
+    for torch in large[first] if newest else []:
+        name = f"torch {torch}'s optim over {newest}"
+        made.append(Environment(name, pythons[first], names, newest, torch))
     return made
+
+
+LAID_OVER = "laid_over.txt"
 
 
 def installed(environment: Environment) -> Path:
@@ -155,7 +186,7 @@ def installed(environment: Environment) -> Path:
     """
     folder = FOLDER / re.sub(r"[^\w.]+", "-", environment.name)
     stamp, python = folder / "requirements.json", folder / "bin" / "python"
-    wanted = json.dumps([environment.python, *environment.all_requirements])
+    wanted = json.dumps([environment.python, environment.optim, *environment.all_requirements])
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
         run(environment.python, "-m", "venv", "--clear", folder, check=True)
         extra = "[verify]" if environment.torch else "[cli,flax]"
@@ -163,6 +194,9 @@ def installed(environment: Environment) -> Path:
         done = run(*pip, *environment.all_requirements)
         if done.returncode:
             raise RuntimeError(f"pip: {done.stderr.strip()[-1500:]}")
+        if environment.optim:
+            made = lay_over(run, python, environment.optim)
+            (folder / LAID_OVER).write_text(made, encoding="utf-8")
         stamp.write_text(wanted, encoding="utf-8")
     return python
 
@@ -180,10 +214,17 @@ def passes(environment: Environment, recorded: Path) -> bool:
     """Run an environment's part, and print how it went."""
     python = installed(environment)
     print(f"{environment.name}: {run(python, '-c', VERSIONS).stdout.strip()}", flush=True)
-    part = [f"parity_tests/{file}" for file in (PART if environment.torch else WITHOUT_TORCH)]
-    options = ["-q", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadgroup"]
-    options += ["-m", "not slow and not exhaustive", "--deselect", CALLS]
-    done = [run(python, "-m", "pytest", *options, *part)]
+    pytest = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2"]
+    pytest += ["--dist", "loadgroup", "--deselect", CALLS]
+    parts = {"not slow and not exhaustive": PART if environment.torch else WITHOUT_TORCH}
+    if environment.optim:
+        print(f"  {(python.parents[1] / LAID_OVER).read_text(encoding='utf-8')}", flush=True)
+        others = [file for file in PART + OF_OPTIM if not file.startswith(tuple(TABLES))]
+        parts = {"not slow and not exhaustive": others, "not exhaustive": TABLES}
+    done = [
+        run(*pytest, "-m", marks, *(f"parity_tests/{file}" for file in files))
+        for marks, files in parts.items()
+    ]
     if not environment.torch:
         script = "parity_tests.environments.recorded_runs"
         done.append(run(python, "-W", "error", "-m", script, "check", recorded))
@@ -194,8 +235,13 @@ def passes(environment: Environment, recorded: Path) -> bool:
     return not any(each.returncode for each in done)
 
 
+CUDA_BUILDS = "--cuda-builds"
+
+
 def main(words) -> int:
-    chosen = [e for e in environments() if not words or any(word in e.name for word in words)]
+    cuda_builds, words = CUDA_BUILDS in words, [word for word in words if word != CUDA_BUILDS]
+    every = environments(cuda_builds)
+    chosen = [e for e in every if not words or any(word in e.name for word in words)]
     failed = []
     with tempfile.TemporaryDirectory() as folder:
         recorded = Path(folder)

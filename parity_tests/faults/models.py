@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 import jaxopt_port as jp
 from jaxopt_port import verify
+from jaxopt_port._compat import as_pure
 from jaxopt_port.models.lenet import LeNet
 from jaxopt_port.verify.recipes._digits import batches as digit_batches
 from jaxopt_port.verify.recipes._digits import load_digits
@@ -62,7 +63,7 @@ def lenet_apply(params, batch):
 
 
 def lenet_params(dtype):
-    return nnx.as_pure(nnx.state(lenet_model(dtype)))
+    return as_pure(nnx.state(lenet_model(dtype)))
 
 
 def lenet_batches(seed, steps):

@@ -13,6 +13,7 @@ import torch
 from flax import linen as nn
 from flax import nnx
 
+from jaxopt_port._compat import as_pure
 from jaxopt_port.engine import leaf_paths
 from jaxopt_port.interop import params_from_torch, params_to_torch
 from parity_tests.oracles.two_layers import make_module, plain, tensor_bytes
@@ -64,7 +65,7 @@ LIKE: dict[str, Callable[[], Any]] = {
     "list of layers": lambda: {**plain(), "features": [plain()["features"]["0"]]},
     "shapes only": lambda: jax.eval_shape(plain),
     "NNX state": _nnx_state,
-    "NNX pure state": lambda: nnx.as_pure(_nnx_state()),
+    "NNX pure state": lambda: as_pure(_nnx_state()),
     "Linen variables": _linen_variables,
     "Linen params": lambda: _linen_variables()["params"],
 }

@@ -14,6 +14,7 @@ import torch
 from flax import linen as nn
 from flax import nnx
 
+from jaxopt_port._compat import as_pure
 from jaxopt_port.engine import leaf_paths
 from jaxopt_port.interop import Entry, param_map, params_from_torch, params_to_torch
 from jaxopt_port.interop._tensors import to_jax
@@ -79,7 +80,7 @@ def test_not_strict_takes_what_matches() -> None:
 def test_random_states_are_passed_over() -> None:
     model = nnx.List([nnx.Dropout(0.5, rngs=nnx.Rngs(3)), nnx.PReLU()])
     layer = T.Sequential(T.Dropout(0.5), T.PReLU(init=0.75))
-    for like in (model, nnx.state(model), nnx.as_pure(nnx.state(model))):
+    for like in (model, nnx.state(model), as_pure(nnx.state(model))):
         state = params_from_torch(layer, like)
         kept = dict(leaf_paths(state))
         assert kept["1/negative_slope"] == 0.75

@@ -16,8 +16,8 @@ from jaxopt_port.interop import scheduler_from_torch, scheduler_to_torch
 from parity_tests.oracles.port_scheduler import OPTIONS, PortSide, run
 from parity_tests.oracles.port_scheduler import stepped_state as state_of
 from parity_tests.oracles.scheduled_groups import stepped_optimizer, stepped_state
+from parity_tests.oracles.scheduler import OF_TORCH as CASES
 from parity_tests.oracles.scheduler import TorchSide
-from parity_tests.oracles.scheduler_cases import CASES
 
 pytestmark = pytest.mark.slow
 

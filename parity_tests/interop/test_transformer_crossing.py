@@ -13,6 +13,7 @@ import torch
 from flax import nnx
 
 import jaxopt_port as jp
+from jaxopt_port._compat import as_pure
 from jaxopt_port.interop import (
     LayerDifferenceWarning,
     ParamMap,
@@ -122,7 +123,7 @@ def test_training_goes_on_from_torch_s_state(x64: None) -> None:
         return losses
 
     torch_steps(range(TORCH_STEPS))
-    params = nnx.as_pure(params_from_torch(net, model, made))
+    params = as_pure(params_from_torch(net, model, made))
     names = {id(p): name for name, p in net.named_parameters()}
     order = [names[id(p)] for group in groups for p in group["params"]]
     tx, state = optimizer_from_torch(optimizer, params, made, param_names=order)

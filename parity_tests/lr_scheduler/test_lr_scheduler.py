@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from parity_tests.oracles.port_scheduler import PortSide, run
+from parity_tests.oracles.scheduler import OF_TORCH as CASES
 from parity_tests.oracles.scheduler import TorchSide, jitted, scanned, torch_run
-from parity_tests.oracles.scheduler_cases import CASES
 from parity_tests.oracles.tolerances import bound
 
 FEW = 20

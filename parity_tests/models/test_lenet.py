@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from flax import nnx
 from jax import lax
 
+from jaxopt_port._compat import as_pure
 from jaxopt_port.engine import leaf_paths
 from jaxopt_port.interop import params_from_torch
 from jaxopt_port.models import LeNet, LinenLeNet
@@ -37,7 +38,7 @@ def _nnx(param_dtype: Any = jnp.float32) -> Flax:
     graph, state = nnx.split(
         nnx.eval_shape(lambda: LeNet(param_dtype=param_dtype, rngs=nnx.Rngs(0)))
     )
-    return Flax(nnx.as_pure(state), lambda params, x: nnx.merge(graph, params)(x))
+    return Flax(as_pure(state), lambda params, x: nnx.merge(graph, params)(x))
 
 
 def _linen(param_dtype: Any = jnp.float32) -> Flax:
@@ -48,7 +49,7 @@ def _linen(param_dtype: Any = jnp.float32) -> Flax:
 
 FLAX = {"nnx": _nnx, "linen": _linen}
 INITIALISED = {
-    "nnx": lambda: nnx.as_pure(nnx.state(LeNet(rngs=nnx.Rngs(0)))),
+    "nnx": lambda: as_pure(nnx.state(LeNet(rngs=nnx.Rngs(0)))),
     "linen": lambda: LinenLeNet().init(jax.random.key(0), jnp.zeros((1, 3, 32, 32))),
 }
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from flax import nnx
 
+from jaxopt_port._compat import as_pure
 from jaxopt_port.engine import leaf_paths
 from jaxopt_port.interop import params_from_torch
 from jaxopt_port.models import LeNet
@@ -146,7 +147,7 @@ def lenet() -> tuple[Net, Any, Callable[[], torch.Tensor], Callable[[Any], jax.A
         logits = nnx.merge(graph, params)(jnp.asarray(images))
         return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(labels)).mean()
 
-    return net, nnx.as_pure(like), in_torch, in_jax
+    return net, as_pure(like), in_torch, in_jax
 
 
 @pytest.mark.slow

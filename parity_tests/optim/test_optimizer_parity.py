@@ -14,7 +14,7 @@ import torch
 import jaxopt_port as jp
 from jaxopt_port.engine import leaf_states, with_leaf_states
 from parity_tests.oracles.bits import assert_same_bits, relative, step_units
-from parity_tests.oracles.configurations import CASES, Case
+from parity_tests.oracles.configurations import CASES, LEAFWISE, MUON, Case
 from parity_tests.oracles.optimizer import TorchOracle, beside, to_torch
 from parity_tests.oracles.tolerances import bound, step_bounds
 
@@ -221,6 +221,17 @@ def test_a_learning_rate_that_is_changed_before_the_first_step(name, rng):
         params, state = jp.step(tx, grads, state, params)
         oracle.step(grads)
     np.testing.assert_allclose(params["w"], oracle.params()["w"], rtol=3e-7)
+
+
+@pytest.mark.parametrize("optimizer", [*LEAFWISE, MUON], ids=lambda optimizer: optimizer.name)
+def test_a_learning_rate_in_a_tensor(optimizer, rng, correct_root):
+    """torch 2.14 says of every optimizer that its rate may be one; its own table tries a few."""
+    arrays = [{"w": rng.standard_normal((5, 7)).astype(np.float32)} for _ in range(6)]
+    start, *gradients = arrays
+    oracle = TorchOracle(optimizer.torch, start, [["w"]], {"lr": torch.tensor(0.01)})
+    *_, (params, _) = beside(oracle, optimizer.port(lr=torch.tensor(0.01)), start, gradients)
+    far = relative(np.asarray(params["w"]), oracle.params()["w"], start["w"])
+    assert far <= bound("one rounding")
 
 
 def complex_arrays(rng, shape=(9, 7)):

@@ -11,18 +11,6 @@ from torch.testing._internal.common_optimizers import optim_db
 import jaxopt_port as jp
 from parity_tests.oracles.bits import assert_same_bits
 
-# What torch 2.14 has added to its table of configurations, for those who have an earlier one.
-LATER: dict[str, dict[str, dict[str, Any]]] = {
-    "LBFGS": {
-        "maximize": {"maximize": True},
-        "maximize_strong_wolfe": {"maximize": True, "line_search_fn": "strong_wolfe"},
-    },
-    "Muon": {
-        "match_rms_adamw lr adjustment": {"adjust_lr_fn": "match_rms_adamw"},
-        "spectral_unclamped lr adjustment": {"adjust_lr_fn": "spectral_unclamped"},
-    },
-}
-
 _BITS = {torch.bfloat16: (torch.int16, ml_dtypes.bfloat16)}
 Arrays = Mapping[str, np.ndarray]
 

@@ -16,6 +16,9 @@ from parity_tests.oracles.port_scheduler import OPTIONS, STEPS, PortSide, argume
 from parity_tests.oracles.scheduler_case import Case
 from parity_tests.oracles.scheduler_cases import CASES
 
+# What this torch does as the port does.
+OF_TORCH = {name: case for name, case in CASES.items() if torch.__version__ >= case.since}
+
 
 class TorchSide:
     from_ = 0  # the step at which a run begins

@@ -23,6 +23,7 @@ class Case:
         resumed: entries of ``param_groups`` that an earlier run has left, by name.
         own_function: whether a function of the user's calculates in JAX's own arithmetic when
             traced, which XLA may round otherwise than Python does.
+        since: the first torch that does it so.
     """
 
     make: Callable[[Any], Any]
@@ -32,3 +33,4 @@ class Case:
     epoch: Callable[[int], float] | None = None
     resumed: Mapping[str, Sequence[float]] = field(default_factory=dict)
     own_function: bool = False
+    since: str = "2.11"

@@ -17,7 +17,8 @@ COMPOSITES: dict[str, Case] = {
     ),
     "sequential one": Case(lambda s: s.SequentialLR([s.StepLR(20, 0.7)], [])),
     "sequential at zero": Case(
-        lambda s: s.SequentialLR([s.ConstantLR(0.5), s.ExponentialLR(0.98)], [0])
+        lambda s: s.SequentialLR([s.ConstantLR(0.5), s.ExponentialLR(0.98)], [0]),
+        since="2.13",  # before, the first scheduler set the first rate
     ),
     "sequential equal milestones": Case(
         lambda s: s.SequentialLR([s.ConstantLR(), s.LinearLR(), s.ExponentialLR(0.98)], [7, 7])

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from jaxopt_port._compat import (
     Forms,
     alternative,
+    as_pure,
     current_trace,
     known_number,
     on_explicit_mesh,
@@ -162,3 +163,10 @@ def test_what_a_branch_tags_is_found_in_the_traced_program():
         new, rest = jax.jit(lambda x: through_branches(function, [x]))(jnp.full(2, start))
         np.testing.assert_array_equal(new[0], np.full(2, expected))
         assert rest is None
+
+
+def test_flax_hands_out_the_values_of_variables():
+    nnx = pytest.importorskip("flax.nnx")
+    pure = as_pure({"a": nnx.Param(jnp.ones(2))})
+    assert isinstance(jax.tree.leaves(pure)[0], jax.Array)
+    assert jax.tree.structure(pure) == jax.tree.structure({"a": 0})

@@ -386,7 +386,7 @@ SHAPE = jax.ShapeDtypeStruct((16,), jnp.float32)
             ({"a": P("data")}, {"a": SHAPE}),
             {},
             TypeError,
-            r"\"a\" has P\('data',\) for .*NamedSharding",
+            r"\"a\" has (P|PartitionSpec)\('data',\) for .*NamedSharding",
         ),
         (({},), {}, ValueError, "there are no parameters"),
         (

@@ -11,6 +11,8 @@ import optax
 
 import jaxopt_port as jp
 
+from ..._compat import as_pure
+
 if TYPE_CHECKING:
     from flax import linen, nnx
 
@@ -123,7 +125,7 @@ def nnx_side(
         kinds = [nnx.Optimizer, Optimizer, getattr(nnx, "ModelAndOptimizer", nnx.Optimizer)]
         if "step" not in rest:
             _refuse_own(tx, "update", kinds)
-        steps, held = int(tx.step[...]), nnx.as_pure(tx.opt_state)
+        steps, held = int(tx.step[...]), as_pure(tx.opt_state)
         rest = {**_optimizer(tx.tx, steps, held, isinstance(tx, Optimizer)), **rest}
         tx = rest.pop("tx")
     wrt = nnx.Param if wrt is None else wrt
@@ -133,10 +135,10 @@ def nnx_side(
     apply = _nnx_apply(graph, forward, wrt if changes else None)
     return JaxSide(
         apply=apply,
-        params=nnx.as_pure(params),
+        params=as_pure(params),
         tx=tx,
         loss=loss,
-        model_state=nnx.as_pure(others) if changes else None,
+        model_state=as_pure(others) if changes else None,
         **{"like": model, **rest},
     )
 
@@ -190,7 +192,7 @@ def _nnx_apply(graph: Any, forward: Any, wrt: Any) -> Callable[..., Any]:
     def apply_with_state(params: Any, others: Any, batch: Any) -> Any:
         model = nnx.merge(graph, params, others)
         output = call(model, batch)
-        return output, nnx.as_pure(nnx.state(model, nnx.Not(wrt)))
+        return output, as_pure(nnx.state(model, nnx.Not(wrt)))
 
     if len(_APPLIES) >= _MOST_APPLIES:
         del _APPLIES[next(iter(_APPLIES))]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 
+from ..._compat import as_pure
 from ...models.lenet import LeNet, LinenLeNet
 
 
@@ -26,7 +27,7 @@ class Flavour(NamedTuple):
 def _nnx(dtype: Any) -> Flavour:
     model = nnx.eval_shape(lambda: LeNet(param_dtype=dtype, rngs=nnx.Rngs(0)))
     graph, state = nnx.split(model)
-    return Flavour(nnx.as_pure(state), lambda params, images: nnx.merge(graph, params)(images))
+    return Flavour(as_pure(state), lambda params, images: nnx.merge(graph, params)(images))
 
 
 def _linen(dtype: Any) -> Flavour:
