@@ -40,7 +40,7 @@ MODELS = ("vit_tiny_patch16_224", "resnet18", "convnext_atto")
 # Configurations of transformers, small, by what they call their norms.
 TRANSFORMERS = {
     "Bert": {"num_hidden_layers": 2},
-    "GPT2": {"n_layer": 2},
+    "GPT2": {"n_layer": 2, "bos_token_id": 0, "eos_token_id": 0},
     "T5": {"num_layers": 2, "d_model": 8, "d_ff": 8, "vocab_size": 9},
     "Llama": {"num_hidden_layers": 2},
     "ViT": {"num_hidden_layers": 2},
