@@ -12,6 +12,9 @@ from ._adan import Adan as Adan
 from ._adan import adan as adan
 from ._adopt import Adopt as Adopt
 from ._adopt import adopt as adopt
+from ._detectron2 import LRMultiplier as LRMultiplier
+from ._detectron2 import WarmupCosineLR as WarmupCosineLR
+from ._detectron2 import WarmupMultiStepLR as WarmupMultiStepLR
 from ._hugging_face import get_constant_schedule as get_constant_schedule
 from ._hugging_face import get_constant_schedule_with_warmup as get_constant_schedule_with_warmup
 from ._hugging_face import get_cosine_schedule_with_warmup as get_cosine_schedule_with_warmup
@@ -45,11 +48,17 @@ from ._mars import Mars as Mars
 from ._mars import mars as mars
 from ._muon import Muon as Muon
 from ._muon import muon as muon
+from ._mup import param_groups_mup as param_groups_mup
 from ._nadamw import NAdamW as NAdamW
 from ._nadamw import nadamw as nadamw
+from ._noam import InverseSquareRootSchedule as InverseSquareRootSchedule
+from ._noam import get_noam_schedule as get_noam_schedule
 from ._param_groups import param_groups_decay_names as param_groups_decay_names
 from ._param_groups import param_groups_layer_decay as param_groups_layer_decay
 from ._param_groups import param_groups_weight_decay as param_groups_weight_decay
+from ._param_schedulers import CosineParamScheduler as CosineParamScheduler
+from ._param_schedulers import MultiStepParamScheduler as MultiStepParamScheduler
+from ._param_schedulers import WarmupParamScheduler as WarmupParamScheduler
 from ._prodigy import Prodigy as Prodigy
 from ._prodigy import prodigy as prodigy
 from ._radam_schedule_free import RAdamScheduleFree as RAdamScheduleFree
@@ -67,6 +76,7 @@ from ._sgd_schedule_free import SGDScheduleFree as SGDScheduleFree
 from ._sgd_schedule_free import sgd_schedule_free as sgd_schedule_free
 from ._sgdw import SGDW as SGDW
 from ._sgdw import sgdw as sgdw
+from ._timm_plateau import PlateauLRScheduler as PlateauLRScheduler
 from ._timm_schedules import CosineLRScheduler as CosineLRScheduler
 from ._timm_schedules import MultiStepLRScheduler as MultiStepLRScheduler
 from ._timm_schedules import PolyLRScheduler as PolyLRScheduler

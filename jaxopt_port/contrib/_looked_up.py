@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..lr_scheduler.arithmetic import Value, lift, raw
 from ..numerics import encoded
 
 # What a program holds as a constant at most: eight megabytes.
@@ -53,3 +54,18 @@ def _at(function: Callable[[int], Any], last: int, constant: bool, count: Any) -
 def _in_parts(function: Callable[[int], Any], count: Any) -> Any:
     # JAX makes float32 of what a callback returns, where x64 is off when the program runs.
     return encoded(np.asarray(function(int(count)), np.float64))
+
+
+def value_at(function: Callable[[int], float], last: int, constant: bool, count: Value) -> Value:
+    """Return a scheduler's number: ``function(count)``, looked up where the count is traced.
+
+    Args:
+        function: of a whole number from 0 on.
+        last: the last count that a run comes to.
+        constant: whether the value at ``last`` is that of all later counts.
+        count: Python's or traced.
+    """
+    known = raw(count)
+    if known is count:
+        return function(int(count))
+    return lift(looked_up(function, last, constant)(known.astype(np.int64)))

@@ -33,7 +33,8 @@ class _Named(NamedTuple):
     ndim: int
 
 
-def _named(params: Any, param_map: Any) -> list[_Named]:
+def named_leaves(params: Any, param_map: Any) -> list[_Named]:
+    """Return the leaves in torch's order, where there is a map, and its names and axes."""
     leaves = dict(leaf_paths(params))
     if param_map is None:
         return [_Named(p, p.replace("/", "."), np.ndim(leaf)) for p, leaf in leaves.items()]
@@ -96,7 +97,7 @@ def param_groups_weight_decay(
     """
     fallbacks = _fallbacks(fallback_list, no_weight_decay_list, fallback_no_weight_decay)
     paths: dict[tuple[bool, bool], list[str]] = {}
-    for path, name, ndim in _named(params, param_map):
+    for path, name, ndim in named_leaves(params, param_map):
         excluded = weight_decay_exclude_1d and (ndim <= 1 or name.endswith(".bias"))
         decays = bool(weight_decay) and not (excluded or _matches(name, no_weight_decay_list))
         paths.setdefault((_matches(name, fallbacks), decays), []).append(path)
@@ -187,7 +188,7 @@ def param_groups_layer_decay(
         [(['layers_0/kernel'], 0.25), (['layers_1/kernel'], 0.5), (['layers_2/kernel'], 1.0)]
     """
     fallbacks = _fallbacks(fallback_list, no_weight_decay_list, fallback_no_weight_decay)
-    named = _named(params, param_map)
+    named = named_leaves(params, param_map)
     layers = _layers([leaf.name for leaf in named], group_matcher)
     last = max(layers.values())
     groups: dict[tuple[int, bool, bool], Group] = {}
@@ -241,7 +242,7 @@ def param_groups_decay_names(
             return leaf.path.rsplit("/", 1)[-1] != "scale"
         return not any(leaf.name.startswith(f"{layer}.") for layer in layer_norms)
 
-    named = _named(params, param_map)
+    named = named_leaves(params, param_map)
     groups = [
         {"params": [x.path for x in named if decays(x)], "weight_decay": weight_decay},
         {"params": [x.path for x in named if not decays(x)], "weight_decay": 0.0},

@@ -96,7 +96,7 @@ class TimmScheduler(LRScheduler):
         return self._at(state, sched_state, num_updates, not self.t_in_epochs)
 
     def _at(
-        self, state: State, sched_state: SchedulerState, t: Any, counts: bool
+        self, state: State, sched_state: SchedulerState, t: Any, counts: bool, *more: Value
     ) -> tuple[State, SchedulerState]:
         if not counts:
             self._check_state(sched_state)
@@ -104,7 +104,9 @@ class TimmScheduler(LRScheduler):
         t = whole(t)
         if t is None or (isinstance(t, int) and t < 0):
             raise ValueError(f"the count of {self.kind} must be >= 0; got {t}")
-        stepped: tuple[State, SchedulerState] = self._stepped(state, sched_state, t, _scales(state))
+        stepped: tuple[State, SchedulerState] = self._stepped(
+            state, sched_state, t, _scales(state), *more
+        )
         return stepped
 
     def as_schedule(

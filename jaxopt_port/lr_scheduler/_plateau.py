@@ -87,7 +87,7 @@ class ReduceLROnPlateau(LRScheduler):
             RuntimeError: a list of ``min_lr`` and another number of groups.
         """
         stepped: tuple[State, SchedulerState] = self._stepped(
-            state, sched_state, _number(metrics), whole(epoch)
+            state, sched_state, metric_number(metrics), whole(epoch)
         )
         return stepped
 
@@ -167,7 +167,8 @@ class ReduceLROnPlateau(LRScheduler):
         return where(groups.lr - new > self.eps, new, groups.lr)
 
 
-def _number(metrics: Any) -> Value:
+def metric_number(metrics: Any) -> Value:
+    """Return a metric as one number, or raise."""
     if np.size(metrics) != 1 or metrics is None:
         raise TypeError(f"metrics must be one number; got {metrics!r}")
     axes = tuple(sorted(varying_axes(metrics)))

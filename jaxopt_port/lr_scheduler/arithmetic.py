@@ -5,6 +5,8 @@ from ._arithmetic import lift as lift
 from ._arithmetic import raw as raw
 from ._arithmetic import where as where
 from ._groups import Groups as Groups
+from ._plateau import metric_number as metric_number
 from ._schedule import check_lengths as check_lengths
+from ._scheduler import EpochScheduler as EpochScheduler
 from ._scheduler import whole as whole
 from ._state import Own as Own

@@ -5,7 +5,9 @@ largest magnitude; the same for a run that goes over to this side and back; and 
 and one in bfloat16 from the package's own state, in units in the last place of the largest number
 of the step, beside the bound. Two more columns show what there is without torch's own errors: the
 step in float32 where the reference takes its roots and powers in float64, and the step in bfloat16
-of arrays whose length is a multiple of torch's vectors. Exits with 1 where a bound is broken.
+of arrays whose length is a multiple of torch's vectors. Then a row for each schedule and each
+maker of groups (`schedules_and_groups`). Exits with 1 where a bound is broken, or a rate or group
+differs.
 """
 
 import argparse
@@ -25,8 +27,9 @@ import numpy as np
 import torch
 
 import jaxopt_port as jp
-from jaxopt_port import contrib, interop
+from jaxopt_port import interop
 from jaxopt_port.numerics import relative, step_units
+from parity_tests.contrib import mup_cases, schedules_and_groups
 from parity_tests.contrib.cases import (
     CASES,
     PLAIN,
@@ -36,15 +39,14 @@ from parity_tests.contrib.cases import (
     Case,
     fingerprint,
     gradients,
-    tree_of,
 )
-from parity_tests.contrib.schedule_cases import TIMM, digest, shown, theirs_of_timm
 from parity_tests.oracles.optimizer import TorchOracle, to_numpy, to_torch
 
 FLOAT64 = 1e-12
 DOCUMENT = Path(__file__).parents[2] / "docs" / "contrib.md"
-MARKS = ("<!-- written by make matrix -->", "<!-- until here -->")
-MODELS = ("vit_tiny_patch16_224", "resnet18", "convnext_atto")
+END = "<!-- until here -->"
+OPTIMIZERS = "<!-- written by make matrix -->"
+OTHERS = "<!-- schedules and groups, written by make matrix -->"
 # PyPI's torchvision, which timm imports, is built for another torch; timm needs none of its
 # operators here, and Python's part of it asks for the names of these two.
 _VISION = torch.library.Library("torchvision", "DEF")
@@ -209,55 +211,6 @@ def recorded(cases) -> dict:
     return found
 
 
-def groups_apart() -> list[str]:
-    """Which models' groups are not timm's."""
-    import timm
-    import timm.optim
-
-    apart = []
-    for model_name in MODELS:
-        model = timm.create_model(model_name)
-        shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-        tree, kept = tree_of(shapes), list(getattr(model, "no_weight_decay", set)())
-        names = {id(p): name for name, p in model.named_parameters()}
-        matcher = model.group_matcher(coarse=False)
-        pairs = [
-            (
-                timm.optim.param_groups_weight_decay(model, 0.05, no_weight_decay_list=kept),
-                contrib.param_groups_weight_decay(tree, 0.05, no_weight_decay_list=kept),
-            ),
-            (
-                timm.optim.param_groups_layer_decay(model, 0.05, kept, layer_decay=0.7),
-                contrib.param_groups_layer_decay(
-                    tree, 0.05, kept, layer_decay=0.7, group_matcher=matcher
-                ),
-            ),
-        ]
-        for theirs, ours in pairs:
-            expected = {_hashable(g, [names[id(p)] for p in g["params"]]) for g in theirs}
-            found = {_hashable(g, [p.replace("/", ".") for p in g["params"]]) for g in ours}
-            if expected != found:
-                apart.append(model_name)
-    return apart
-
-
-def _hashable(group, names):
-    return (*sorted((k, v) for k, v in group.items() if k != "params"), tuple(sorted(names)))
-
-
-def recorded_schedules() -> dict:
-    """By schedule of timm's, what tells its rates from others, and its state dict at the end."""
-    found = {}
-    for name, arguments in TIMM:
-        rates, state_dict = theirs_of_timm(name, arguments)
-        found[shown(name, arguments)] = {
-            "first": rates[:12],
-            "digest": digest(rates),
-            "state_dict": state_dict,
-        }
-    return found
-
-
 def is_installed(case: Case) -> bool:
     try:
         case.theirs()
@@ -340,10 +293,10 @@ def summary(found) -> str:
     return "\n".join(lines)
 
 
-def written(document: str, table: str, named: str) -> str:
-    """Return the document with another table between its marks."""
-    before, _, rest = document.partition(MARKS[0])
-    return f"{before}{MARKS[0]}\n\n{named}.\n\n{table}\n\n{MARKS[1]}{rest.partition(MARKS[1])[2]}"
+def written(document: str, mark: str, table: str) -> str:
+    """Return the document with another table after its mark."""
+    before, _, rest = document.partition(mark)
+    return f"{before}{mark}\n\n{table}\n\n{END}{rest.partition(END)[2]}"
 
 
 def misrounded() -> str:
@@ -354,12 +307,6 @@ def misrounded() -> str:
         right = {"roots": drawn.sqrt(), "cube roots": drawn.pow(1 / 3)}
     parts = {name: float((own[name] != right[name]).double().mean()) for name in own}
     return "torch's own: " + ", ".join(f"{part:.1%} of {name}" for name, part in parts.items())
-
-
-def schedules_apart() -> list[str]:
-    """Which of timm's schedules are not, to the bit, those that were recorded."""
-    found, expected = recorded_schedules(), json.loads(RECORDED_SCHEDULES.read_text())
-    return [name for name, of in found.items() if of["digest"] != expected[name]["digest"]]
 
 
 def main() -> int:
@@ -378,7 +325,11 @@ def main() -> int:
     print(versions(cases))
     if arguments.record:
         RECORDED.write_text(json.dumps(recorded(cases), indent=0) + "\n")
-        RECORDED_SCHEDULES.write_text(json.dumps(recorded_schedules(), indent=0) + "\n")
+        for path, record in (
+            (RECORDED_SCHEDULES, schedules_and_groups.recorded_schedules),
+            (mup_cases.RECORDED, schedules_and_groups.recorded_mup),
+        ):
+            path.write_text(json.dumps(record(), indent=0) + "\n")
         return 0
     print(
         f"| configuration | float64, {arguments.steps} steps | over and back | float32, units "
@@ -391,10 +342,16 @@ def main() -> int:
     print(f"\n{summary(found)}\n\n{misrounded()} are not rounded correctly")
     broken = [repr(row.case) for row in found if not row.held]
     if not arguments.only:
-        broken += [f"groups of {name}" for name in groups_apart()] + schedules_apart()
-        print(f"\ngroups of {', '.join(MODELS)}, and {len(TIMM)} schedules of timm: compared")
+        rows = schedules_and_groups.compared()
+        others = schedules_and_groups.table(rows)
+        print(f"\n{others}")
+        broken += [f"{row.package} {row.name}" for row in rows if row.differ]
+        broken += schedules_and_groups.not_as_recorded()
     if arguments.write:
-        DOCUMENT.write_text(written(DOCUMENT.read_text(), summary(found), versions(cases)))
+        document = written(
+            DOCUMENT.read_text(), OPTIMIZERS, f"{versions(cases)}.\n\n{summary(found)}"
+        )
+        DOCUMENT.write_text(written(document, OTHERS, others))
     print("\n".join(["", *(f"beyond its bound: {name}" for name in broken)]))
     return int(bool(broken))
 

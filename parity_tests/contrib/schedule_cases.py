@@ -115,6 +115,73 @@ TIMM = [
     ("WSDLRScheduler", {"t_initial": 200, "decay_t": 90, "decay_fn": "power", "decay_power": 2.0}),
 ]
 
+NOISY = {"noise_range_t": (30, 160), "noise_pct": 0.4, "noise_seed": 7}
+# timm's PlateauLRScheduler: arguments.
+PLATEAU = [
+    {},
+    {"decay_rate": 0.5, "patience_t": 3, "mode": "min", **WARM},
+    {"decay_rate": 0.7, "patience_t": 1, "cooldown_t": 4, "threshold": 0.02, **NOISY},
+    {"decay_rate": 0.6, "patience_t": 2, "lr_min": 0.01, "noise_range_t": 5, "mode": "min", **WARM},
+]
+
+DETECTRON2_WARM = {"warmup_factor": 0.01, "warmup_iters": 37}
+# By detectron2's name: arguments.
+DETECTRON2 = [
+    ("WarmupMultiStepLR", {"milestones": [100, 180, 180], "warmup_iters": 0}),
+    ("WarmupMultiStepLR", {"milestones": [30, 120], "gamma": 0.3, **DETECTRON2_WARM}),
+    (
+        "WarmupMultiStepLR",
+        {"milestones": [110, 250], "warmup_method": "constant", **DETECTRON2_WARM},
+    ),
+    ("WarmupCosineLR", {"max_iters": 200, "warmup_method": "constant", **DETECTRON2_WARM}),
+    ("WarmupCosineLR", {"max_iters": 350, **DETECTRON2_WARM}),
+]
+_STEPS = ("MultiStepParamScheduler", {"values": [1, 0.1, 0.01], "milestones": [170, 260]})
+_STEPS[1]["num_updates"] = STEPS
+_COSINE = ("CosineParamScheduler", {"start_value": 1, "end_value": 0.03})
+# What detectron2's LRMultiplier multiplies by, over all steps: a name, and arguments.
+MULTIPLIERS = [
+    _COSINE,
+    _STEPS,
+    *(
+        (
+            "WarmupParamScheduler",
+            {
+                "scheduler": after,
+                "warmup_factor": 0.001,
+                "warmup_length": length / STEPS,
+                "warmup_method": method,
+                "rescale_interval": rescaled,
+            },
+        )
+        for after, length, method, rescaled in (
+            (_STEPS, 41, "linear", False),
+            (_STEPS, 190, "constant", True),
+            (_COSINE, 41, "constant", False),
+            (_COSINE, 0, "linear", True),
+            (_COSINE, 83, "linear", True),
+        )
+    ),
+]
+
+# The arguments of a Noam schedule, and of fairseq's inverse_sqrt.
+NOAM = [
+    {"package": "opennmt", "model_size": 512, "warmup_steps": 100},
+    {"package": "annotated-transformer", "model_size": 300, "warmup_steps": 17, "factor": 2.0},
+    {"package": "opennmt", "model_size": 300, "warmup_steps": 17, "factor": 0.7},
+]
+INVERSE_ROOT = [
+    {"lr": 5e-4, "warmup_updates": 4000},
+    {"lr": 0.3, "warmup_updates": 70, "warmup_init_lr": 1e-7},
+]
+
+
+def metrics():
+    """A metric for each count that improves, stops and is noisy: numbers that float32 has too."""
+    noise = np.random.default_rng(5).standard_normal(STEPS)
+    counts = np.minimum(np.arange(STEPS), 120)
+    return np.float32(1 / (1 + counts / 20) + 0.05 * noise).tolist()
+
 
 def digest(rates) -> str:
     """What tells rates from others by a single bit."""
@@ -140,8 +207,9 @@ def theirs_of_timm(name, arguments):
         warnings.simplefilter("ignore")
         scheduler = getattr(timm.scheduler, name)(optimizer, **arguments)
     step = scheduler.step if arguments.get("t_in_epochs", True) else scheduler.step_update
+    given = metrics() if name == "PlateauLRScheduler" else [None] * STEPS
     rates = [[group["lr"] for group in optimizer.param_groups]]
     for t in range(1, STEPS):
-        step(t)
+        step(t, given[t])
         rates.append([group["lr"] for group in optimizer.param_groups])
     return rates, scheduler.state_dict()

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 import transformers.optimization
 
 import jaxopt_port as jp
@@ -22,60 +21,15 @@ from parity_tests.contrib.schedule_cases import (
     digest,
     shown,
 )
+from parity_tests.contrib.schedule_references import optimizer_of
+from parity_tests.contrib.scheduled import PARAMS, optimizer, rates_of, sampled
 
-PARAMS = {"a": jnp.ones(2), "b": jnp.ones(2)}
 EXPECTED = json.loads(RECORDED_SCHEDULES.read_text())
-
-
-def optimizer(scales=(1.0, 1.0)):
-    pairs = zip(PARAMS, LR, scales, strict=True)
-    groups = [{"params": name, "lr": lr, "lr_scale": scale} for name, lr, scale in pairs]
-    return jp.SGD(groups, lr=LR[0])
-
-
-def torchs():
-    tensors = [torch.nn.Parameter(torch.ones(1)) for _ in LR]
-    groups = [{"params": [p], "lr": lr} for p, lr in zip(tensors, LR, strict=True)]
-    return torch.optim.SGD(groups, lr=LR[0])
-
-
-def rates_of(scheduler, state, own, steps):
-    """The rates of both groups, by one compiled loop and one step after the other."""
-
-    @jax.jit
-    def looped(state, own):
-        def body(carried, t):
-            state, own = steps(*carried, t)
-            return (state, own), own.values["_last_lr"]
-
-        return jax.lax.scan(body, (state, own), jnp.arange(1, STEPS))
-
-    first = own.values["_last_lr"]
-    _, parts = looped(state, own)
-    compiled = np.concatenate([np.asarray(first)[None], np.asarray(parts)]).astype(np.float64)
-    eager = [scheduler.get_last_lr(own)]
-    for t in range(1, STEPS):
-        state, own = steps(state, own, t)
-        eager.append(scheduler.get_last_lr(own))
-    return compiled.sum(axis=-1), np.array(eager), own
-
-
-def sampled(cases):
-    """All cases, of which make test has the last of each name."""
-    last = {name: arguments for name, arguments, *_ in cases}
-    return [
-        pytest.param(
-            *case,
-            id=shown(*case[:2]),
-            marks=[] if last[case[0]] is case[1] else [pytest.mark.exhaustive],
-        )
-        for case in cases
-    ]
 
 
 @pytest.mark.parametrize(("name", "arguments", "reads"), sampled(HUGGING_FACE))
 def test_hugging_faces_rates(name, arguments, reads):
-    theirs = getattr(transformers.optimization, name)(torchs(), **arguments)
+    theirs = getattr(transformers.optimization, name)(optimizer_of(LR), **arguments)
     expected = [theirs.get_last_lr()]
     for _ in range(1, STEPS):
         theirs.optimizer.step()
@@ -111,7 +65,7 @@ NAMED = [
 
 @pytest.mark.parametrize(("name", "more"), NAMED)
 def test_a_schedule_is_had_by_its_name(name, more):
-    theirs = transformers.get_scheduler(name, torchs(), 4, 20, more)
+    theirs = transformers.get_scheduler(name, optimizer_of(LR), 4, 20, more)
     ours = contrib.get_scheduler(name, 4, 20, more, lr_init=LR[0])
     schedule = ours.as_schedule(LR[0])
     for count in range(30):

@@ -1,0 +1,336 @@
+"""Schedules and groups beside the packages themselves, for `parity_tests.contrib.matrix`.
+
+A schedule's numbers are counted that differ by a bit from the package's: of both groups and all
+steps of each case, eagerly and in a compiled loop. Groups are compared as they are, in order.
+"""
+
+import importlib
+import json
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from jaxopt_port import contrib
+from parity_tests.contrib import mup_cases, schedule_references
+from parity_tests.contrib.cases import RECORDED_SCHEDULES, tree_of
+from parity_tests.contrib.schedule_cases import (
+    DETECTRON2,
+    HUGGING_FACE,
+    INVERSE_ROOT,
+    LR,
+    MULTIPLIERS,
+    NOAM,
+    PLATEAU,
+    SCALES,
+    STEPS,
+    TIMM,
+    digest,
+    metrics,
+    shown,
+    theirs_of_timm,
+)
+from parity_tests.contrib.scheduled import PARAMS, optimizer, ours_of_fvcore, rates_of
+
+OF_TIMM = [*TIMM, *(("PlateauLRScheduler", given) for given in PLATEAU)]
+MODELS = ("vit_tiny_patch16_224", "resnet18", "convnext_atto")
+# Configurations of transformers, small, by what they call their norms.
+TRANSFORMERS = {
+    "Bert": {"num_hidden_layers": 2},
+    "GPT2": {"n_layer": 2, "bos_token_id": 0, "eos_token_id": 0},
+    "T5": {"num_layers": 2, "d_model": 8, "d_ff": 8, "vocab_size": 9},
+    "Llama": {"num_hidden_layers": 2},
+    "ViT": {"num_hidden_layers": 2},
+    "ResNet": {"depths": [1, 1, 1, 1]},
+}
+SMALL = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "vocab_size": 9}
+
+
+class Compared(NamedTuple):
+    """One name of a package: what it is here, and how many of so many numbers or groups differ."""
+
+    package: str
+    name: str
+    here: str
+    cases: int
+    differ: int
+    of: int
+    what: str
+
+    def __str__(self):
+        found = f"{self.differ:,} of {self.of:,} {self.what} differ"
+        return f"| {self.package} | {self.name} | `{self.here}` | {self.cases} | {found} |"
+
+
+def recorded_schedules() -> dict:
+    """By schedule of timm's, what tells its rates from others, and its state dict at the end."""
+    found = {}
+    for name, arguments in OF_TIMM:
+        rates, state_dict = theirs_of_timm(name, arguments)
+        found[shown(name, arguments)] = {
+            "first": rates[:12],
+            "digest": digest(rates),
+            "state_dict": state_dict,
+        }
+    return found
+
+
+def recorded_mup() -> dict:
+    return {
+        f"{optimizer} {apart}": mup_cases.theirs(optimizer, apart)
+        for optimizer in mup_cases.OPTIMIZERS
+        for apart in (False, True)
+    }
+
+
+def differing(scheduler, steps: Callable, expected, scales=(1.0, 1.0)) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no step of the optimizer is taken here
+        state, own = scheduler.init(optimizer(scales).init(PARAMS))
+        compiled, eager, _ = rates_of(scheduler, state, own, steps)
+    return int(np.sum(eager != expected)) + int(np.sum(compiled != expected))
+
+
+def counted(package, name, here, found: list[int]) -> Compared:
+    return Compared(package, name, here, len(found), sum(found), len(found) * 4 * STEPS, "rates")
+
+
+def plainly(scheduler) -> Callable:
+    return lambda state, own, t: scheduler.step(state, own)
+
+
+def run(theirs) -> list:
+    rates = [theirs.get_last_lr()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(1, STEPS):
+            theirs.optimizer.step()
+            theirs.step()
+            rates.append(theirs.get_last_lr())
+    return rates
+
+
+def of_timm() -> list[Compared]:
+    found, given = {}, jnp.asarray(metrics(), jnp.float32)
+    for name, arguments in OF_TIMM:
+        expected, _ = theirs_of_timm(name, arguments)
+        ours = getattr(contrib, name)(**arguments)
+        step = ours.step if arguments.get("t_in_epochs", True) else ours.step_update
+        if name == "PlateauLRScheduler":
+            step = lambda state, own, t, ours=ours: ours.step(state, own, t, given[t])  # noqa: E731
+        found.setdefault(name, []).append(differing(ours, step, expected, SCALES))
+    return [counted("timm", name, name, of) for name, of in found.items()]
+
+
+def of_transformers() -> list[Compared]:
+    import transformers.optimization
+
+    found = {}
+    for name, arguments, reads in HUGGING_FACE:
+        made = schedule_references.optimizer_of(LR)
+        expected = run(getattr(transformers.optimization, name)(made, **arguments))
+        ours = getattr(contrib, name)(**arguments, **reads)
+        found.setdefault(name, []).append(differing(ours, plainly(ours), expected))
+    return [counted("transformers", name, name, of) for name, of in found.items()]
+
+
+def of_detectron2() -> list[Compared]:
+    """Beside `schedule_references`; with fvcore's own functions, where it is installed."""
+    found = {}
+    for name, arguments in DETECTRON2:
+        made = schedule_references.optimizer_of(LR)
+        expected = run(getattr(schedule_references, name)(made, **arguments))
+        ours = getattr(contrib, name)(**arguments)
+        found.setdefault(name, []).append(differing(ours, plainly(ours), expected))
+    for name, arguments in MULTIPLIERS:
+        made = schedule_references.optimizer_of(LR)
+        multiplier = theirs_of_fvcore(name, **arguments)
+        expected = run(schedule_references.LRMultiplier(made, multiplier, STEPS))
+        ours = contrib.LRMultiplier(ours_of_fvcore(name, **arguments), STEPS)
+        apart = differing(ours, plainly(ours), expected)
+        found.setdefault(f"LRMultiplier({name})", []).append(apart)
+    return [counted("detectron2", name, name.split("(")[0], of) for name, of in found.items()]
+
+
+def theirs_of_fvcore(name, **arguments):
+    try:
+        fvcore = importlib.import_module("fvcore.common.param_scheduler")
+    except ImportError:
+        return schedule_references.of_fvcore(name, **arguments)
+    if "scheduler" not in arguments:
+        return getattr(fvcore, name)(**arguments)
+    # What detectron2's WarmupParamScheduler makes.
+    of, more = arguments["scheduler"]
+    after, length = theirs_of_fvcore(of, **more), arguments["warmup_length"]
+    start, rescaled = arguments["warmup_factor"] * after(0.0), arguments["rescale_interval"]
+    warm = fvcore.ConstantParamScheduler(start)
+    if arguments["warmup_method"] == "linear":
+        warm = fvcore.LinearParamScheduler(start, after(0.0) if rescaled else after(length))
+    return fvcore.CompositeParamScheduler(
+        [warm, after],
+        interval_scaling=["rescaled", "rescaled" if rescaled else "fixed"],
+        lengths=[length, 1 - length],
+    )
+
+
+def of_noam() -> list[Compared]:
+    found = {}
+    for arguments in NOAM:
+        expected = schedule_references.noam_rates(LR, STEPS, **arguments)
+        ours = contrib.get_noam_schedule(**arguments)
+        apart = differing(ours, plainly(ours), expected)
+        found.setdefault(arguments["package"], []).append(apart)
+    rows = [counted(package, "noam", "get_noam_schedule", of) for package, of in found.items()]
+    apart = []
+    for arguments in INVERSE_ROOT:
+        rates = schedule_references.inverse_square_root(STEPS, **arguments)
+        ours = contrib.InverseSquareRootSchedule(**arguments)
+        apart.append(differing(ours, ours.step_update, np.array([rates, rates]).T))
+    here = "InverseSquareRootSchedule"
+    return [*rows, counted("fairseq", "inverse_sqrt", here, apart)]
+
+
+def in_order(groups, names) -> list:
+    return [
+        [{k: v for k, v in group.items() if k != "params"}, [names(p) for p in group["params"]]]
+        for group in groups
+    ]
+
+
+class InOrder(NamedTuple):
+    """What a group maker asks of a map: torch's names, shapes and order, of torch's own axes."""
+
+    entries: list
+    torch_names: list
+
+    @classmethod
+    def of(cls, shapes):
+        from jaxopt_port.interop import Entry
+
+        entries = [
+            Entry(name.replace(".", "/"), name, shape, "float32") for name, shape in shapes.items()
+        ]
+        return cls(entries, list(shapes))
+
+
+def unequal(theirs, ours) -> int:
+    longest = max(len(theirs), len(ours))
+    return longest - sum(a == b for a, b in zip(theirs, ours, strict=False))
+
+
+def groups_of_timm() -> list[Compared]:
+    import timm
+    import timm.optim
+
+    found = {}
+    for model_name in MODELS:
+        model = timm.create_model(model_name)
+        shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        tree, kept = tree_of(shapes), list(getattr(model, "no_weight_decay", set)())
+        names = {id(p): name for name, p in model.named_parameters()}
+        more = {
+            "param_groups_weight_decay": {},
+            "param_groups_layer_decay": {"group_matcher": model.group_matcher(coarse=False)},
+        }
+        for name, own in more.items():
+            given = {"weight_decay": 0.05, "no_weight_decay_list": kept}
+            theirs = getattr(timm.optim, name)(model, **given)
+            mapped = InOrder.of(shapes)
+            ours = getattr(contrib, name)(tree, **given, **own, param_map=mapped)
+            pair = (
+                in_order(theirs, lambda p, names=names: names[id(p)]),
+                in_order(ours, lambda path: path.replace("/", ".")),
+            )
+            found.setdefault(name, []).append((unequal(*pair), len(theirs)))
+    return [of_groups("timm", name, name, of) for name, of in found.items()]
+
+
+def of_groups(package, name, here, found) -> Compared:
+    apart, whole = (sum(numbers) for numbers in zip(*found, strict=True))
+    return Compared(package, name, here, len(found), apart, whole, "groups")
+
+
+def groups_of_transformers() -> list[Compared]:
+    import transformers
+    from transformers.trainer import Trainer
+
+    found = []
+    for kind, more in TRANSFORMERS.items():
+        make = getattr(transformers, f"{kind}Config")
+        known = make().to_dict()
+        config = make(**more, **{k: v for k, v in SMALL.items() if k in known and k not in more})
+        model = getattr(transformers, f"{kind}Model")(config)
+        shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        decayed = set(Trainer.get_decay_parameter_names(None, model))
+        norms = [n for n, child in model.named_modules() if isinstance(child, torch.nn.LayerNorm)]
+        ours = contrib.param_groups_decay_names(
+            tree_of(shapes), 0.1, layer_norms=norms, param_map=InOrder.of(shapes)
+        )
+        theirs = [
+            [{"weight_decay": 0.1}, [name for name in shapes if name in decayed]],
+            [{"weight_decay": 0.0}, [name for name in shapes if name not in decayed]],
+        ]
+        found.append((unequal(theirs, in_order(ours, lambda p: p.replace("/", "."))), len(theirs)))
+    name = "Trainer.get_decay_parameter_names"
+    return [of_groups("transformers", name, "param_groups_decay_names", found)]
+
+
+def groups_of_mup() -> list[Compared]:
+    from jaxopt_port.interop import param_map
+
+    params = mup_cases.tree(mup_cases.TARGET)
+    mapped = param_map(mup_cases.Network(mup_cases.TARGET), params)
+    names = {entry.path: entry.torch_name for entry in mapped.entries}
+    rows = []
+    for name in mup_cases.OPTIMIZERS:
+        found = []
+        for apart in (False, True):
+            theirs = mup_cases.theirs(name, apart)
+            ours = contrib.param_groups_mup(
+                params,
+                mup_cases.tree(mup_cases.BASE),
+                mup_cases.tree(mup_cases.DELTA),
+                **mup_cases.NUMBERS,
+                optimizer=name,
+                groups=mup_cases.split_by(names) if apart else None,
+                param_map=mapped,
+            )
+            found.append((unequal(theirs, mup_cases.plain(ours, names.get)), len(theirs)))
+        rows.append(of_groups("mup", name, "param_groups_mup", found))
+    return rows
+
+
+def not_as_recorded() -> list[str]:
+    """Which of timm's schedules are not, to the bit, those that were recorded."""
+    found, expected = recorded_schedules(), json.loads(RECORDED_SCHEDULES.read_text())
+    return [name for name, of in found.items() if of["digest"] != expected[name]["digest"]]
+
+
+# By the package that it needs; None is what is written in the tests.
+COMPARISONS = [
+    ("transformers", of_transformers),
+    ("timm", of_timm),
+    (None, of_detectron2),
+    (None, of_noam),
+    ("timm", groups_of_timm),
+    ("transformers", groups_of_transformers),
+    ("mup", groups_of_mup),
+]
+
+
+def compared() -> list[Compared]:
+    rows = []
+    for package, compare in COMPARISONS:
+        if package is None or importlib.util.find_spec(package) is not None:
+            rows += compare()
+        else:
+            print(f"{package} is not installed: left out")
+    return rows
+
+
+def table(rows) -> str:
+    head = "| package | name | here | cases | beside it |\n| --- | --- | --- | ---: | --- |\n"
+    return head + "\n".join(map(str, rows))
