@@ -21,7 +21,9 @@ from ._adafactor import Adafactor
 from ._adafactor_big_vision import AdafactorBigVision
 from ._adamw_schedule_free import AdamWScheduleFree
 from ._adan import Adan
+from ._ademamix import AdEMAMix
 from ._adopt import Adopt
+from ._came import CAME
 from ._lamb import Lamb
 from ._laprop import LaProp
 from ._lars import Lars
@@ -36,9 +38,13 @@ from ._radam_schedule_free import RAdamScheduleFree
 from ._rmsprop_tf import RMSpropTF
 from ._sgd_schedule_free import SGDScheduleFree
 from ._sgdw import SGDW
+from ._soap import SOAP
 
 # Numbers that a package lets be None; another's infinity is one (Prodigy's growth_rate).
-_OPTIONAL = ("lr", "momentum", "clip_exp", "max_grad_norm", "beta3", "max_lr_snapshot")
+_OPTIONAL = (
+    *("lr", "momentum", "clip_exp", "max_grad_norm", "beta3", "max_lr_snapshot"),
+    *("shampoo_beta", "t_alpha_beta3"),
+)
 # What chooses among a package's own implementations.
 _IMPLEMENTATION = ("foreach", "fused", "capturable", "differentiable")
 
@@ -55,6 +61,8 @@ class Reference:
         counts: what is counted in Python integers for each parameter.
         in_groups: what is kept once for a group there, and for each parameter here.
         wide: those numbers of the state that are float64 there.
+        copied: options that each parameter holds as they were at its first step, which are what
+            counts from then on.
         without: entries of a group that say nothing here.
         attributes: options that are no entries of a group: where the optimizer has them, and the
             argument of the class that they are given by.
@@ -62,6 +70,7 @@ class Reference:
         read: makes options of this side of a group's, where they are other ones.
         write: undoes it.
         read_state: the same for what a parameter holds.
+        write_state: undoes that.
     """
 
     package: str
@@ -71,12 +80,14 @@ class Reference:
     counts: tuple[str, ...] = ()
     in_groups: tuple[str, ...] = ()
     wide: tuple[str, ...] = ()
+    copied: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     attributes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     read: Callable[[dict[str, Any]], dict[str, Any]] = dict
     write: Callable[[dict[str, Any]], dict[str, Any]] = dict
     read_state: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    write_state: Callable[[dict[str, Any]], dict[str, Any]] = dict
 
     def fits(self, cls: type) -> bool:
         """Whether a class is this one."""
@@ -113,7 +124,7 @@ class Reference:
         for group in state_dict["param_groups"]:
             # What an older version did not have, a newer one takes as its default.
             group = self.read(dict(group))
-            own = {**defaults, **self.fixed, **group, **given}
+            own = {**defaults, **self.fixed, **group, **given, **self._copies(state, group)}
             shared = {name: own.pop(name) for name in self.in_groups if name in own}
             for name in (*self.without, *_IMPLEMENTATION):
                 own.pop(name, None)
@@ -127,6 +138,17 @@ class Reference:
                         held.update(_wide.kept(name, float(held[name])))
             groups.append(own)
         return {"state": state, "param_groups": groups}
+
+    def _copies(self, state: dict[int, Any], group: Mapping[str, Any]) -> dict[str, Any]:
+        """Take the copies of options out of what the parameters of a group hold."""
+        begun = [held for held in map(state.get, group["params"]) if held]
+        copies = [{name: held.pop(name) for name in self.copied} for held in begun]
+        if any(own != copies[0] for own in copies):
+            raise ValueError(
+                f"the parameters of a group of {self.package}'s {self.name} were begun with "
+                f"different options, and are stepped by those: {copies}"
+            )
+        return copies[0] if copies else {}
 
     def to_torch(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
         """Return a state dict with the package's options and names: undoes `from_torch`.
@@ -152,6 +174,10 @@ class Reference:
                 shared = shared or found
             own = {k: _given(k, v) for k, v in group.items() if k not in self.fixed}
             groups.append(self.write({**own, **shared}))
+            for index in group["params"]:
+                if held := state.get(index):
+                    copies = {name: groups[-1][name] for name in self.copied}
+                    state[index] = self.write_state({**held, **copies})
         return {"state": state, "param_groups": groups}
 
     def arguments(self, state_dict: dict[str, Any]) -> dict[str, Any]:
@@ -234,6 +260,35 @@ def _read_prodigy(held: dict[str, Any]) -> dict[str, Any]:
     return held
 
 
+def _read_soap(group: dict[str, Any]) -> dict[str, Any]:
+    if group.get("merge_dims"):
+        raise ValueError("SOAP has no merge_dims here: it is True there")
+    return {k: v for k, v in group.items() if k != "merge_dims"}
+
+
+def _write_soap(group: dict[str, Any]) -> dict[str, Any]:
+    beta = group["shampoo_beta"]
+    return {**group, "shampoo_beta": group["betas"][1] if beta is None else beta}
+
+
+_BY_AXIS = ("GG", "Q")
+
+
+def _read_soap_state(held: dict[str, Any]) -> dict[str, Any]:
+    """Return a state without lists by axis, in which an empty one is nothing."""
+    own = {k: v for k, v in held.items() if k not in _BY_AXIS}
+    for name in _BY_AXIS:
+        own |= {f"{name}_{i}": v for i, v in enumerate(held[name]) if len(v)}
+    return own
+
+
+def _write_soap_state(held: dict[str, Any]) -> dict[str, Any]:
+    axes = range(np.ndim(held["exp_avg"]))
+    lists = {name: [held.pop(f"{name}_{i}", []) for i in axes] for name in _BY_AXIS}
+    return {**held, **lists}
+
+
+_PYTORCH_OPTIMIZER: dict[str, Any] = {"counts": ("step",), "in_groups": ("step",)}
 _SCHEDULE_FREE: dict[str, Any] = {
     "counts": ("k",),
     "in_groups": ("k", "weight_sum", "lr_max"),
@@ -310,6 +365,35 @@ REFERENCES = (
         wide=("d", "d_max", "d_numerator"),
         without=("d_denom", "d_hat", "fsdp_in_use"),
         read_state=_read_prodigy,
+    ),
+    Reference(
+        "pytorch_optimizer",
+        "pytorch_optimizer",
+        "AdEMAMix",
+        AdEMAMix,
+        attributes={"maximize": ("maximize", "maximize")},
+        **_PYTORCH_OPTIMIZER,
+    ),
+    Reference(
+        "pytorch_optimizer",
+        "pytorch_optimizer",
+        "CAME",
+        CAME,
+        attributes={k: (k, k) for k in ("clip_threshold", "eps1", "eps2", "maximize")},
+        **_PYTORCH_OPTIMIZER,
+    ),
+    Reference(
+        "pytorch_optimizer",
+        "pytorch_optimizer",
+        "SOAP",
+        SOAP,
+        copied=("precondition_frequency", "shampoo_beta"),
+        attributes={"maximize": ("maximize", "maximize")},
+        read=_read_soap,
+        write=_write_soap,
+        read_state=_read_soap_state,
+        write_state=_write_soap_state,
+        **_PYTORCH_OPTIMIZER,
     ),
     Reference("timm", "timm.optim", "RMSpropTF", RMSpropTF),
     Reference("timm", "timm.optim", "SGDW", SGDW),
