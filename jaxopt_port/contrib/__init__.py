@@ -60,8 +60,8 @@ from ._prodigy import Prodigy as Prodigy
 from ._prodigy import prodigy as prodigy
 from ._radam_schedule_free import RAdamScheduleFree as RAdamScheduleFree
 from ._radam_schedule_free import radam_schedule_free as radam_schedule_free
+from ._reference import Reference as Reference
 from ._references import REFERENCES as REFERENCES
-from ._references import Reference as Reference
 from ._references import reference_named as reference_named
 from ._references import reference_of as reference_of
 from ._references import references_of as references_of

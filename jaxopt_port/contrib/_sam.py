@@ -35,7 +35,8 @@ def sam_perturbed(
         grads: their gradients; one that is None leaves its parameter out.
         rho: how far, in the norm of all gradients, >= 0.
         adaptive: measure each number by its own size.
-        perturb_eps: added to the norm, >= 0. That is float32 for float64 parameters, too, as there.
+        perturb_eps: added to the norm, >= 0. That is float32 for all parameters, as there, and is
+            added up in the order of the leaves.
 
     Returns:
         A tree like ``params``.
@@ -65,7 +66,8 @@ def sam_perturbed(
         check_whole(grad, "SAM", "a gradient")
         wide = widened(grad)
         length = norm(mul(wide, jnp.abs(widened(param))) if adaptive else wide)
-        squares.append(jnp.square(length.astype(jnp.float32)))
+        length = length.astype(jnp.float32)
+        squares.append(mul(length, length))
     if not squares:
         return params
     scale = mul(reciprocal(add_scalar(sqrt(functools.reduce(jnp.add, squares)), perturb_eps)), rho)

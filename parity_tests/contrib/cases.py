@@ -48,6 +48,18 @@ PRODUCTS = (
     "a product of matrices is added up in another order, and is rounded to another bfloat16 number "
     "five times over: a step that it happens to may be 6e-2 of itself off",
 )
+MEANS = (
+    32,
+    16,
+    "a mean is added up in another order, and an update and the average before it nearly cancel: "
+    "torch itself with its means in float64 is as far off; and RESTS",
+)
+BASES = (
+    64,
+    1,
+    "a small number in a basis is the difference of large products, and is divided by its own "
+    "size: torch itself is farther off where it adds the other way round",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -391,6 +403,8 @@ CASES = [
         {"lr": 0.01, "precondition_frequency": 3, "precondition_1d": True, "weight_decay": 0.1},
         {"lr": 0.01, "normalize_gradient": True, "shampoo_beta": 0.8, "max_precondition_dim": 12},
         {"lr": 0.01, "correct_bias": False, "betas": (0.9, 0.99), "maximize": True},
+        bounds=BASES,
+        rare=0.1,
         of=OF_FULL_RANK,
     ),
     *of(
@@ -416,5 +430,7 @@ CASES = [
         {"lr": 0.01, "clip_threshold": 0.5, "weight_decay": 0.01, "weight_decouple": False},
         {"lr": 0.01, "betas": (0.8, 0.99, 0.999), "maximize": True},
         own=LOOP,
+        bounds=MEANS,
+        rare=0.05,
     ),
 ]

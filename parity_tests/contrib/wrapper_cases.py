@@ -94,10 +94,13 @@ def distance(goal, params):
 
 
 def drawn(dtype=np.float64, steps=STEPS):
-    """A start and goals."""
+    """A start and goals, in the order of the leaves: SAM's norm is a sum in float32, in order."""
     rng = np.random.default_rng(20240301)
     trees = [
-        {name: np.asarray(rng.standard_normal(shape), dtype) for name, shape in SHAPES.items()}
+        {
+            name: np.asarray(rng.standard_normal(shape), dtype)
+            for name, shape in sorted(SHAPES.items())
+        }
         for _ in range(steps + 1)
     ]
     return trees[0], trees[1:]
