@@ -53,8 +53,8 @@ def sam_perturbed(
         >>> ahead.round(4)
         Array([3.3, 4.4], dtype=float32)
         >>> params, state = jp.step(tx, jax.grad(loss)(ahead), tx.init(params), params)
-        >>> params.round(4)
-        Array([-0.3, -0.4], dtype=float32)
+        >>> [round(float(x), 4) for x in params]
+        [-0.3, -0.4]
     """
     _check(rho, perturb_eps)
     leaves, treedef = jax.tree.flatten(params)
@@ -122,8 +122,8 @@ def sam(
         >>> from jaxopt_port.contrib import sam
         >>> tx, params = sam(jp.SGD(lr=0.5), rho=0.5), jnp.array([3.0, 4.0])
         >>> params, state = jp.step(tx, lambda w: jnp.sum(w**2), tx.init(params), params)
-        >>> params.round(4)
-        Array([-0.3, -0.4], dtype=float32)
+        >>> [round(float(x), 4) for x in params]
+        [-0.3, -0.4]
     """
     _check(rho, perturb_eps)
     tx = optax.with_extra_args_support(tx)

@@ -6,11 +6,13 @@ same for a run that goes over to this side and back; and a step in float32 and o
 the package's own state, in units in the last place of the largest number of the step, beside the
 bound. Two more columns show what there is without torch's own errors: the step in float32 where the
 reference takes its roots and powers in float64, and the step in bfloat16 of arrays whose length is
-a multiple of torch's vectors. Exits with 1 where a bound is broken.
+a multiple of torch's vectors. Where sums are what is left, another row says how far torch is from
+itself when it adds in another order. Exits with 1 where a bound is broken.
 """
 
 import argparse
 import contextlib
+import copy
 import dataclasses
 import importlib
 import importlib.metadata
@@ -30,7 +32,9 @@ import jaxopt_port as jp
 from jaxopt_port import contrib, interop
 from jaxopt_port.numerics import relative, step_units
 from parity_tests.contrib.cases import (
+    BASES,
     CASES,
+    MEANS,
     PLAIN,
     RECORDED,
     RECORDED_SCHEDULES,
@@ -40,7 +44,7 @@ from parity_tests.contrib.cases import (
     gradients,
     tree_of,
 )
-from parity_tests.contrib.rounded_once import misrounded, rounded_once
+from parity_tests.contrib.rounded_once import added_otherwise, misrounded, rounded_once
 from parity_tests.contrib.schedule_cases import TIMM, digest, shown, theirs_of_timm
 from parity_tests.contrib.wrapper_cases import WRAPPED, Wrapped, drawn
 from parity_tests.oracles.optimizer import TorchOracle, to_numpy, to_torch
@@ -124,6 +128,25 @@ def steps_apart(case: Case, dtype, steps: int) -> list[float]:
             for name, expected in theirs.params().items()
         ]
         far.append(float(max(units)))
+    return far
+
+
+def own_spread(case: Case, steps: int) -> float:
+    """How far a step of the reference's in float32 is from itself, adding in another order."""
+    rng = np.random.default_rng(11)
+    start = case.drawn(rng, np.float32)
+    theirs, otherwise, far = oracle(case, start), oracle(case, start), 0.0
+    for _ in range(steps):
+        grads, before = case.drawn(rng, np.float32), theirs.params()
+        otherwise.optimizer.load_state_dict(copy.deepcopy(theirs.optimizer.state_dict()))
+        for name, tensor in otherwise.tensors.items():
+            tensor.data.copy_(theirs.tensors[name].data)
+        theirs.step(grads)
+        with added_otherwise():
+            otherwise.step(grads)
+        for name, other in otherwise.params().items():
+            units = step_units(other, theirs.params()[name], before[name])
+            far = max(far, float(np.max(units, initial=0.0)))
     return far
 
 
@@ -369,6 +392,9 @@ def main() -> int:
     for case in cases:
         found.append(distances(case, arguments.steps))
         print(f"| {found[-1]} |", flush=True)
+        if case.bounds in (MEANS, BASES):
+            own = own_spread(case, arguments.steps)
+            print(f"| … torch beside itself, adding in another order | | | {own:.2g} |", flush=True)
     around = {case: wrapped64(case, arguments.steps) for case in wrapped}
     for case, far in around.items():
         print(f"| {case!r} | {far:.1e} |")

@@ -1,4 +1,4 @@
-"""torch without the errors of its own roots, powers, norms of norms and bases."""
+"""torch without the errors of its own roots, powers, norms and bases; and with other sums."""
 
 import contextlib
 
@@ -41,6 +41,28 @@ def rounded_once():
         (torch.Tensor, "pow"): pow_,
         (torch.linalg, "vector_norm"): vector_norm,
     }
+    with _with(patched):
+        yield
+
+
+@contextlib.contextmanager
+def added_otherwise():
+    """torch whose products of matrices and means in float32 are added up in another order."""
+    product, mean = torch.tensordot, torch.Tensor.mean
+
+    def tensordot(x, y, dims):
+        return product(x.flip(dims[0]), y.flip(dims[1]), dims)
+
+    def wide_mean(x, *args, **kwargs):
+        wide = x.double() if x.dtype == torch.float32 else x
+        return mean(wide, *args, **kwargs).to(x.dtype)
+
+    with _with({(torch, "tensordot"): tensordot, (torch.Tensor, "mean"): wide_mean}):
+        yield
+
+
+@contextlib.contextmanager
+def _with(patched):
     kept = {place: getattr(*place) for place in patched}
     for place, function in patched.items():
         setattr(*place, function)
