@@ -1,27 +1,20 @@
-"""Which class of which torch package each optimizer here is the twin of, and its state dicts.
-
-What a package keeps otherwise than torch.optim does (a count in the group, a Python float, an
-option that is an attribute of the optimizer) is data here, so that `jaxopt_port.interop` carries
-its checkpoints over and back.
-"""
+"""Which class of which torch package each optimizer here is the twin of."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ..engine import Optimizer, arguments_of
-from . import _wide
 from ._adabelief import AdaBelief
 from ._adafactor import Adafactor
 from ._adafactor_big_vision import AdafactorBigVision
 from ._adamw_schedule_free import AdamWScheduleFree
 from ._adan import Adan
+from ._ademamix import AdEMAMix
 from ._adopt import Adopt
+from ._came import CAME
 from ._lamb import Lamb
 from ._laprop import LaProp
 from ._lars import Lars
@@ -33,163 +26,11 @@ from ._muon import Muon
 from ._nadamw import NAdamW
 from ._prodigy import Prodigy
 from ._radam_schedule_free import RAdamScheduleFree
+from ._reference import Reference
 from ._rmsprop_tf import RMSpropTF
 from ._sgd_schedule_free import SGDScheduleFree
 from ._sgdw import SGDW
-
-# Numbers that a package lets be None; another's infinity is one (Prodigy's growth_rate).
-_OPTIONAL = ("lr", "momentum", "clip_exp", "max_grad_norm", "beta3", "max_lr_snapshot")
-# What chooses among a package's own implementations.
-_IMPLEMENTATION = ("foreach", "fused", "capturable", "differentiable")
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A class of a torch package, and the optimizer here that has its numbers.
-
-    Attributes:
-        package: what is installed: ``"timm"``.
-        module: where the class is defined, or a package above it.
-        name: the class's.
-        optimizer: its twin.
-        counts: what is counted in Python integers for each parameter.
-        in_groups: what is kept once for a group there, and for each parameter here.
-        wide: those numbers of the state that are float64 there.
-        without: entries of a group that say nothing here.
-        attributes: options that are no entries of a group: where the optimizer has them, and the
-            argument of the class that they are given by.
-        fixed: options here that only say that it is this package's.
-        read: makes options of this side of a group's, where they are other ones.
-        write: undoes it.
-        read_state: the same for what a parameter holds.
-    """
-
-    package: str
-    module: str
-    name: str
-    optimizer: type[Optimizer]
-    counts: tuple[str, ...] = ()
-    in_groups: tuple[str, ...] = ()
-    wide: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
-    attributes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    read: Callable[[dict[str, Any]], dict[str, Any]] = dict
-    write: Callable[[dict[str, Any]], dict[str, Any]] = dict
-    read_state: Callable[[dict[str, Any]], dict[str, Any]] = dict
-
-    def fits(self, cls: type) -> bool:
-        """Whether a class is this one."""
-        inside = f"{cls.__module__}.".startswith(f"{self.module}.")
-        return inside and cls.__name__ == self.name
-
-    def imported(self) -> Any:
-        """Return the class.
-
-        Raises:
-            ImportError: the package is not installed.
-        """
-        try:
-            return getattr(importlib.import_module(self.module), self.name)
-        except ImportError as error:
-            raise ImportError(f"{self.package} is needed for its {self.name}: {error}") from error
-
-    def from_torch(self, state_dict: Mapping[str, Any], optimizer: Any = None) -> dict[str, Any]:
-        """Return a state dict of the package's with the options and names of this side.
-
-        Args:
-            state_dict: the package's; arrays may be torch's.
-            optimizer: what it is the state of, where options are attributes of it.
-        """
-        if self.attributes and optimizer is None:
-            raise ValueError(
-                f"the state dict of {self.package}'s {self.name} does not say what "
-                f"{', '.join(self.attributes)} is; pass the optimizer itself"
-            )
-        defaults = arguments_of(self.optimizer.factory).defaults()
-        given = {k: _attribute(optimizer, place) for k, (place, _) in self.attributes.items()}
-        state = {k: self.read_state(_held(v)) for k, v in state_dict["state"].items()}
-        groups = []
-        for group in state_dict["param_groups"]:
-            # What an older version did not have, a newer one takes as its default.
-            group = self.read(dict(group))
-            own = {**defaults, **self.fixed, **group, **given}
-            shared = {name: own.pop(name) for name in self.in_groups if name in own}
-            for name in (*self.without, *_IMPLEMENTATION):
-                own.pop(name, None)
-            for name, default in defaults.items():
-                if own[name] is None and name in _OPTIONAL and isinstance(default, float):
-                    own[name] = LEFT_OUT
-            for index in group["params"]:
-                if held := state.get(index):
-                    held.update(shared)
-                    for name in set(self.wide) & held.keys():
-                        held.update(_wide.kept(name, float(held[name])))
-            groups.append(own)
-        return {"state": state, "param_groups": groups}
-
-    def to_torch(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a state dict with the package's options and names: undoes `from_torch`.
-
-        The options that are attributes stay among the entries of the groups: see `arguments`.
-        """
-        state, groups = {k: dict(v) for k, v in state_dict["state"].items()}, []
-        for group in state_dict["param_groups"]:
-            shared: dict[str, Any] = {}
-            for index in group["params"]:
-                held = state.get(index, {})
-                for name in set(self.wide) & held.keys():
-                    held[name] = _wide.as_float(held, name)
-                for name in set(self.counts) & held.keys():
-                    held[name] = int(held[name])
-                found = {name: held.pop(name) for name in self.in_groups if name in held}
-                if found and shared and not _equal(found, shared):
-                    raise ValueError(
-                        f"{self.package} counts the steps of a group as a whole, and the "
-                        f"parameters of this one have taken different numbers of them: {found} "
-                        f"and {shared}"
-                    )
-                shared = shared or found
-            own = {k: _given(k, v) for k, v in group.items() if k not in self.fixed}
-            groups.append(self.write({**own, **shared}))
-        return {"state": state, "param_groups": groups}
-
-    def arguments(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        """Take what is given to the class itself out of the groups that `to_torch` makes."""
-        taken = [
-            {k: group.pop(k) for k in self.attributes if k in group}
-            for group in state_dict["param_groups"]
-        ]
-        if any(own != taken[0] for own in taken):
-            raise ValueError(
-                f"{self.package}'s {self.name} has one value of {', '.join(self.attributes)} for "
-                f"all groups; here are {taken}"
-            )
-        # A rate that is None is that of the groups.
-        return {
-            self.attributes[k][1]: v
-            for k, v in taken[0].items()
-            if v is not None or k != "max_lr_snapshot"
-        }
-
-
-def _held(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in state.items() if value is not None}
-
-
-def _given(name: str, value: Any) -> Any:
-    return None if name in _OPTIONAL and value == LEFT_OUT else value
-
-
-def _equal(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
-
-
-def _attribute(optimizer: Any, place: str) -> Any:
-    name, _, key = place.partition(".")
-    value = getattr(optimizer, name)
-    value = value[key] if key else value
-    return str(value).removeprefix("torch.") if type(value).__name__ == "dtype" else value
+from ._soap import SOAP
 
 
 def _read_timm_adafactor(group: dict[str, Any]) -> dict[str, Any]:
@@ -234,6 +75,35 @@ def _read_prodigy(held: dict[str, Any]) -> dict[str, Any]:
     return held
 
 
+def _read_soap(group: dict[str, Any]) -> dict[str, Any]:
+    if group.get("merge_dims"):
+        raise ValueError("SOAP has no merge_dims here: it is True there")
+    return {k: v for k, v in group.items() if k != "merge_dims"}
+
+
+def _write_soap(group: dict[str, Any]) -> dict[str, Any]:
+    beta = group["shampoo_beta"]
+    return {**group, "shampoo_beta": group["betas"][1] if beta is None else beta}
+
+
+_BY_AXIS = ("GG", "Q")
+
+
+def _read_soap_state(held: dict[str, Any]) -> dict[str, Any]:
+    """Return a state without lists by axis, in which an empty one is nothing."""
+    own = {k: v for k, v in held.items() if k not in _BY_AXIS}
+    for name in _BY_AXIS:
+        own |= {f"{name}_{i}": v for i, v in enumerate(held[name]) if len(v)}
+    return own
+
+
+def _write_soap_state(held: dict[str, Any]) -> dict[str, Any]:
+    axes = range(np.ndim(held["exp_avg"]))
+    lists = {name: [held.pop(f"{name}_{i}", []) for i in axes] for name in _BY_AXIS}
+    return {**held, **lists}
+
+
+_PYTORCH_OPTIMIZER: dict[str, Any] = {"counts": ("step",), "in_groups": ("step",)}
 _SCHEDULE_FREE: dict[str, Any] = {
     "counts": ("k",),
     "in_groups": ("k", "weight_sum", "lr_max"),
@@ -310,6 +180,35 @@ REFERENCES = (
         wide=("d", "d_max", "d_numerator"),
         without=("d_denom", "d_hat", "fsdp_in_use"),
         read_state=_read_prodigy,
+    ),
+    Reference(
+        "pytorch_optimizer",
+        "pytorch_optimizer",
+        "AdEMAMix",
+        AdEMAMix,
+        attributes={"maximize": ("maximize", "maximize")},
+        **_PYTORCH_OPTIMIZER,
+    ),
+    Reference(
+        "pytorch_optimizer",
+        "pytorch_optimizer",
+        "CAME",
+        CAME,
+        attributes={k: (k, k) for k in ("clip_threshold", "eps1", "eps2", "maximize")},
+        **_PYTORCH_OPTIMIZER,
+    ),
+    Reference(
+        "pytorch_optimizer",
+        "pytorch_optimizer",
+        "SOAP",
+        SOAP,
+        copied=("precondition_frequency", "shampoo_beta"),
+        attributes={"maximize": ("maximize", "maximize")},
+        read=_read_soap,
+        write=_write_soap,
+        read_state=_read_soap_state,
+        write_state=_write_soap_state,
+        **_PYTORCH_OPTIMIZER,
     ),
     Reference("timm", "timm.optim", "RMSpropTF", RMSpropTF),
     Reference("timm", "timm.optim", "SGDW", SGDW),

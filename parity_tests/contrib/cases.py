@@ -27,6 +27,10 @@ SHAPES = {"bias": (5,), "kernel": (18, 20), "conv": (20, 3, 2, 2), "scalar": ()}
 # What torch's vectors divide, factors of kernels too: its loops and the rest differ in bfloat16.
 WHOLE = {"bias": (64,), "kernel": (32, 64), "conv": (32, 32, 2, 2)}
 
+# The first gradient has the rank of each axis, but for one: SOAP's first bases have no other
+# choice than signs, which do not matter.
+OF_FULL_RANK = {"bias": (2,), "kernel": (12, 13), "conv": (13, 3, 2, 2), "scalar": ()}
+
 PLAIN = (4, 1, "the contract")
 RESTS = (4, 3, "torch rounds a factor to bfloat16 in its vector loop, and not in the rest after it")
 SIGNS = (4, 8, "the same, and it decides the sign of what is nearly zero")
@@ -43,6 +47,18 @@ PRODUCTS = (
     1,
     "a product of matrices is added up in another order, and is rounded to another bfloat16 number "
     "five times over: a step that it happens to may be 6e-2 of itself off",
+)
+MEANS = (
+    32,
+    16,
+    "a mean is added up in another order, and an update and the average before it nearly cancel: "
+    "torch itself with its means in float64 is as far off; and RESTS",
+)
+BASES = (
+    64,
+    1,
+    "a small number in a basis is the difference of large products, and is divided by its own "
+    "size: torch itself is farther off where it adds the other way round",
 )
 
 
@@ -379,5 +395,42 @@ CASES = [
         {"lr": 0.01, "silent_sgd_phase": False, "r": 1.0},
         {"lr": 0.01, "betas": (0.8, 0.99), "weight_decay": 0.1},
         own=LOOP,
+    ),
+    *of(
+        "pytorch_optimizer",
+        "SOAP",
+        {},
+        {"lr": 0.01, "precondition_frequency": 3, "precondition_1d": True, "weight_decay": 0.1},
+        {"lr": 0.01, "normalize_gradient": True, "shampoo_beta": 0.8, "max_precondition_dim": 12},
+        {"lr": 0.01, "correct_bias": False, "betas": (0.9, 0.99), "maximize": True},
+        bounds=BASES,
+        rare=0.1,
+        of=OF_FULL_RANK,
+    ),
+    *of(
+        "pytorch_optimizer",
+        "AdEMAMix",
+        {},
+        {"lr": 0.01, "t_alpha_beta3": 50.0, "weight_decay": 0.1, "weight_decouple": True},
+        {"lr": 0.01, "betas": (0.8, 0.99, 0.999), "alpha": 8.0, "weight_decay": 0.01},
+        {
+            "lr": 0.01,
+            "maximize": True,
+            "weight_decay": 1e-3,
+            "weight_decouple": True,
+            "fixed_decay": True,
+        },
+        own=LOOP,
+    ),
+    *of(
+        "pytorch_optimizer",
+        "CAME",
+        {},
+        {"lr": 0.01, "ams_bound": True, "weight_decay": 0.1, "eps1": 1e-8, "eps2": 1e-6},
+        {"lr": 0.01, "clip_threshold": 0.5, "weight_decay": 0.01, "weight_decouple": False},
+        {"lr": 0.01, "betas": (0.8, 0.99, 0.999), "maximize": True},
+        own=LOOP,
+        bounds=MEANS,
+        rare=0.05,
     ),
 ]

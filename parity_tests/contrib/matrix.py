@@ -1,18 +1,21 @@
 """Compares `jaxopt_port.contrib` with the packages themselves: ``make matrix``.
 
 Prints a row for each configuration: how far 100 steps in float64 are apart, relative to a leaf's
-largest magnitude; the same for a run that goes over to this side and back; and a step in float32
-and one in bfloat16 from the package's own state, in units in the last place of the largest number
-of the step, beside the bound. Two more columns show what there is without torch's own errors: the
-step in float32 where the reference takes its roots and powers in float64, and the step in bfloat16
-of arrays whose length is a multiple of torch's vectors. Then a row for each schedule and each
-maker of groups (`schedules_and_groups`). Exits with 1 where a bound is broken, or a rate or group
-differs.
+largest magnitude (SOAP's bases, which are float32 there, being rounded once on both sides); the
+same for a run that goes over to this side and back; and a step in float32 and one in bfloat16 from
+the package's own state, in units in the last place of the largest number of the step, beside the
+bound. Two more columns show what there is without torch's own errors: the step in float32 where the
+reference takes its roots and powers in float64, and the step in bfloat16 of arrays whose length is
+a multiple of torch's vectors. Where sums are what is left, another row says how far torch is from
+itself when it adds in another order. Then a row for each schedule and each maker of groups
+(`schedules_and_groups`). Exits with 1 where a bound is broken, or a rate or group differs.
 """
 
 import argparse
 import contextlib
+import copy
 import dataclasses
+import importlib
 import importlib.metadata
 import io
 import json
@@ -31,7 +34,9 @@ from jaxopt_port import interop
 from jaxopt_port.numerics import relative, step_units
 from parity_tests.contrib import mup_cases, schedules_and_groups
 from parity_tests.contrib.cases import (
+    BASES,
     CASES,
+    MEANS,
     PLAIN,
     RECORDED,
     RECORDED_SCHEDULES,
@@ -40,6 +45,8 @@ from parity_tests.contrib.cases import (
     fingerprint,
     gradients,
 )
+from parity_tests.contrib.rounded_once import added_otherwise, misrounded, rounded_once
+from parity_tests.contrib.wrapper_cases import WRAPPED, Wrapped, drawn
 from parity_tests.oracles.optimizer import TorchOracle, to_numpy, to_torch
 
 FLOAT64 = 1e-12
@@ -105,45 +112,6 @@ def run64(case: Case, steps: int) -> float:
     return far
 
 
-@contextlib.contextmanager
-def rounded_once():
-    """torch whose roots, cube roots and norms of norms in float32 are rounded correctly.
-
-    Its CPU build has MKL's root and Sleef's power, each up to a unit off, not on every processor
-    alike; and it adds up the norms of all gradients in float32.
-    """
-    power, length, root = torch.Tensor.pow, torch.linalg.vector_norm, torch.Tensor.sqrt
-
-    def sqrt(x):
-        return root(x.double()).to(x.dtype) if x.dtype == torch.float32 else root(x)
-
-    def pow_(x, exponent):
-        if x.dtype != torch.float32 or exponent != 1 / 3:
-            return power(x, exponent)
-        return power(x.double(), float(np.float32(exponent))).to(x.dtype)
-
-    def vector_norm(x, *args, **kwargs):
-        if args or kwargs or x.dtype != torch.float32:
-            return length(x, *args, **kwargs)
-        return length(x.double()).to(x.dtype)
-
-    patched = {
-        (torch.Tensor, "sqrt"): sqrt,
-        (torch.Tensor, "sqrt_"): lambda x: x.copy_(sqrt(x)),
-        (torch, "sqrt"): sqrt,
-        (torch.Tensor, "pow"): pow_,
-        (torch.linalg, "vector_norm"): vector_norm,
-    }
-    kept = {place: getattr(*place) for place in patched}
-    for place, function in patched.items():
-        setattr(*place, function)
-    try:
-        yield
-    finally:
-        for place, function in kept.items():
-            setattr(*place, function)
-
-
 def steps_apart(case: Case, dtype, steps: int) -> list[float]:
     """How far each of the steps is from the reference's, in units."""
     rng = np.random.default_rng(11)
@@ -161,6 +129,25 @@ def steps_apart(case: Case, dtype, steps: int) -> list[float]:
             for name, expected in theirs.params().items()
         ]
         far.append(float(max(units)))
+    return far
+
+
+def own_spread(case: Case, steps: int) -> float:
+    """How far a step of the reference's in float32 is from itself, adding in another order."""
+    rng = np.random.default_rng(11)
+    start = case.drawn(rng, np.float32)
+    theirs, otherwise, far = oracle(case, start), oracle(case, start), 0.0
+    for _ in range(steps):
+        grads, before = case.drawn(rng, np.float32), theirs.params()
+        otherwise.optimizer.load_state_dict(copy.deepcopy(theirs.optimizer.state_dict()))
+        for name, tensor in otherwise.tensors.items():
+            tensor.data.copy_(theirs.tensors[name].data)
+        theirs.step(grads)
+        with added_otherwise():
+            otherwise.step(grads)
+        for name, other in otherwise.params().items():
+            units = step_units(other, theirs.params()[name], before[name])
+            far = max(far, float(np.max(units, initial=0.0)))
     return far
 
 
@@ -211,9 +198,17 @@ def recorded(cases) -> dict:
     return found
 
 
-def is_installed(case: Case) -> bool:
+def wrapped64(case: Wrapped, steps: int) -> float:
+    """How far runs in float64 are apart, relative to a leaf's largest magnitude."""
+    start, goals = drawn(steps=steps)
+    with jax.enable_x64(True), rounded_once():
+        ours, theirs = case.ours(start, goals), case.theirs(start, goals)
+    return max(relative(np.asarray(ours[name]), expected) for name, expected in theirs.items())
+
+
+def is_installed(case: Case | Wrapped) -> bool:
     try:
-        case.theirs()
+        importlib.import_module(case.package.replace("-", "_"))
     except ImportError:
         return False
     return True
@@ -269,9 +264,9 @@ def distances(case: Case, steps: int) -> Distances:
         whole16 = steps_apart(whole, ml_dtypes.bfloat16, steps // 4)
         with rounded_once():
             rounded32 = steps_apart(case, np.float32, steps)
+            runs = run64(case, steps), resumed(case)
         beyond = [u > PLAIN[0] for u in rounded32], [u > PLAIN[1] for u in whole16]
         rare = float(max(map(np.mean, beyond)))
-        runs = run64(case, steps), resumed(case)
     return Distances(case, *runs, *map(max, (of32, rounded32, of16, whole16)), rare)
 
 
@@ -293,20 +288,21 @@ def summary(found) -> str:
     return "\n".join(lines)
 
 
+def summary_of_wrappers(found) -> str:
+    """A table of what stands around an optimizer, with the worst of each's configurations."""
+    lines = ["| package | class | configurations | float64 run |", "| --- | --- | ---: | ---: |"]
+    by_class = {}
+    for case, far in found.items():
+        by_class.setdefault((case.package, case.name), []).append(far)
+    for (package, name), far in sorted(by_class.items()):
+        lines.append(f"| {package} | {name} | {len(far)} | {max(far):.0e} |")
+    return "\n".join(lines)
+
+
 def written(document: str, mark: str, table: str) -> str:
     """Return the document with another table after its mark."""
     before, _, rest = document.partition(mark)
     return f"{before}{mark}\n\n{table}\n\n{END}{rest.partition(END)[2]}"
-
-
-def misrounded() -> str:
-    """How many of torch's own roots and cube roots in float32 are not rounded correctly."""
-    drawn = torch.from_numpy(np.random.default_rng(3).random(1 << 20, np.float32))
-    own = {"roots": drawn.sqrt(), "cube roots": drawn.pow(1 / 3)}
-    with rounded_once():
-        right = {"roots": drawn.sqrt(), "cube roots": drawn.pow(1 / 3)}
-    parts = {name: float((own[name] != right[name]).double().mean()) for name in own}
-    return "torch's own: " + ", ".join(f"{part:.1%} of {name}" for name, part in parts.items())
 
 
 def main() -> int:
@@ -318,13 +314,20 @@ def main() -> int:
     arguments = parser.parse_args()
     chosen = [case for case in CASES if arguments.only.lower() in repr(case).lower()]
     cases = [case for case in chosen if is_installed(case)]
+    wrapped = [case for case in WRAPPED if arguments.only.lower() in repr(case).lower()]
+    wrapped = [case for case in wrapped if is_installed(case)]
     if (arguments.write or arguments.record) and cases != CASES:
         parser.error("what is written is of all cases, and needs all packages; see `make matrix`")
     for package in dict.fromkeys(case.package for case in chosen if case not in cases):
         print(f"{package} is not installed: left out")
     print(versions(cases))
     if arguments.record:
-        RECORDED.write_text(json.dumps(recorded(cases), indent=0) + "\n")
+        with rounded_once():
+            own = recorded(cases)
+            for case in wrapped:
+                params = case.theirs(*drawn())
+                own[repr(case)] = {k: fingerprint(v) for k, v in params.items()}
+        RECORDED.write_text(json.dumps(own, indent=0) + "\n")
         for path, record in (
             (RECORDED_SCHEDULES, schedules_and_groups.recorded_schedules),
             (mup_cases.RECORDED, schedules_and_groups.recorded_mup),
@@ -339,8 +342,16 @@ def main() -> int:
     for case in cases:
         found.append(distances(case, arguments.steps))
         print(f"| {found[-1]} |", flush=True)
-    print(f"\n{summary(found)}\n\n{misrounded()} are not rounded correctly")
+        if case.bounds in (MEANS, BASES):
+            own = own_spread(case, arguments.steps)
+            print(f"| … torch beside itself, adding in another order | | | {own:.2g} |", flush=True)
+    around = {case: wrapped64(case, arguments.steps) for case in wrapped}
+    for case, far in around.items():
+        print(f"| {case!r} | {far:.1e} |")
+    tables = f"{summary(found)}\n\n{summary_of_wrappers(around)}"
+    print(f"\n{tables}\n\n{misrounded()} are not rounded correctly")
     broken = [repr(row.case) for row in found if not row.held]
+    broken += [repr(case) for case, far in around.items() if far > FLOAT64]
     if not arguments.only:
         rows = schedules_and_groups.compared()
         others = schedules_and_groups.table(rows)
@@ -348,9 +359,7 @@ def main() -> int:
         broken += [f"{row.package} {row.name}" for row in rows if row.differ]
         broken += schedules_and_groups.not_as_recorded()
     if arguments.write:
-        document = written(
-            DOCUMENT.read_text(), OPTIMIZERS, f"{versions(cases)}.\n\n{summary(found)}"
-        )
+        document = written(DOCUMENT.read_text(), OPTIMIZERS, f"{versions(cases)}.\n\n{tables}")
         DOCUMENT.write_text(written(document, OTHERS, others))
     print("\n".join(["", *(f"beyond its bound: {name}" for name in broken)]))
     return int(bool(broken))

@@ -7,6 +7,7 @@ packages; ``make matrix`` compares with them step by step.
 import functools
 import inspect
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -153,6 +154,18 @@ BAD = [
     ("AdamWScheduleFree", {"warmup_steps": -1}, "Invalid warmup_steps value: -1"),
     ("SGDScheduleFree", {"warmup_steps": 0.5}, "Invalid warmup_steps value: 0.5"),
     ("SGDScheduleFree", {"momentum": 1.0}, "Momentum must be between 0 and 1 exclusive: 1.0"),
+    ("SOAP", {"lr": -1.0}, r"learning rate must be positive. \(-1.0 > 0\)"),
+    ("SOAP", {"betas": (1.0, 0.9)}, r"beta1 must be in the range \[0.0, 1.0\) .* got 1.0"),
+    ("SOAP", {"shampoo_beta": -0.1}, "shampoo_beta must be non-negative .* got -0.1"),
+    ("SOAP", {"shampoo_beta": 1.0}, "no gradient has a part at shampoo_beta=1.0"),
+    ("SOAP", {"precondition_frequency": 0}, "Invalid precondition_frequency value: 0"),
+    ("SOAP", {"max_precondition_dim": 0.5}, "Invalid max_precondition_dim value: 0.5"),
+    ("AdEMAMix", {"betas": (0.9, 0.9, 1.5)}, r"beta3 must be in the range \[0.0, 1.0\] .* got 1.5"),
+    ("AdEMAMix", {"alpha": -1.0}, "alpha must be non-negative .* got -1.0"),
+    ("AdEMAMix", {"t_alpha_beta3": 0.0}, "a warm-up over 0.0 steps"),
+    ("AdEMAMix", {"t_alpha_beta3": 9.0, "betas": (0.0, 0.9, 0.9)}, "from a decay of 0.0 to 0.9"),
+    ("CAME", {"clip_threshold": 0.0}, "Invalid clip_threshold value: 0.0"),
+    ("CAME", {"eps2": -1.0}, "eps2 must be non-negative .* got -1.0"),
 ]
 
 
@@ -257,6 +270,22 @@ def test_a_state_that_does_not_say_its_mode_is_of_training():
     group = {"params": [0], "k": 3, "weight_sum": 1.0, "lr_max": 0.1}
     saved = {"state": {0: {"z": np.ones(2)}}, "param_groups": [group]}
     assert reference.from_torch(saved)["state"][0]["k"] == 3
+
+
+def test_a_soap_that_merges_axes_or_was_begun_otherwise_is_refused():
+    soap = contrib.reference_named("SOAP")
+    options = types.SimpleNamespace(maximize=False)
+    group = {"params": [0, 1], "merge_dims": True}
+    with pytest.raises(ValueError, match="SOAP has no merge_dims here"):
+        soap.from_torch({"state": {}, "param_groups": [group]}, options)
+    begun = {"exp_avg": np.ones(2), "GG": [[]], "Q": [[]], "precondition_frequency": 10}
+    state = {i: {**begun, "shampoo_beta": 0.8 + 0.1 * i} for i in range(2)}
+    group = {"params": [0, 1], "shampoo_beta": None}
+    with pytest.raises(ValueError, match="begun with different options"):
+        soap.from_torch({"state": state, "param_groups": [group]}, options)
+    state[1]["shampoo_beta"] = 0.8
+    (read,) = soap.from_torch({"state": state, "param_groups": [group]}, options)["param_groups"]
+    assert read["shampoo_beta"] == 0.8
 
 
 @pytest.mark.parametrize("name", ["Lion", "Adafactor"])

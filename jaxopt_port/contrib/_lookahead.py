@@ -1,0 +1,106 @@
+"""Lookahead: every few steps the parameters go back part of the way to where they were."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ..engine import recorder
+from ..numerics.torch_ops import add, lerp
+from ..trees import checked_gradients
+
+
+class LookaheadState(NamedTuple):
+    """The state of `lookahead`.
+
+    Attributes:
+        step: steps taken, int32.
+        slow: the slow parameters.
+        inner_state: the state of the optimizer.
+    """
+
+    step: jax.Array
+    slow: Any
+    inner_state: Any
+
+
+def lookahead(
+    tx: optax.GradientTransformation, alpha: float = 0.5, k: int = 6, *, package: str = "timm"
+) -> optax.GradientTransformationExtraArgs:
+    """Lookahead: every few steps the parameters go back part of the way to where they were.
+
+    The counterpart of ``timm.optim.Lookahead``, and of ``pytorch_optimizer.Lookahead`` without its
+    ``pullback_momentum``. ``package`` says which: timm's slow parameters begin at the first
+    meeting, the other's where the run does; and they round otherwise. Steps are counted for all
+    parameters; one whose gradient is None at a meeting is left out of it, as there. Around an
+    optimizer of this library `jp.step` keeps every bit; its groups and numbers are found in the
+    state as without. The slow parameters have no place in torch's state dicts: save the whole
+    state.
+
+    Args:
+        tx: the optimizer.
+        alpha: how much of the way from the slow to the fast parameters is kept, in [0, 1].
+        k: steps from one meeting to the next, >= 1; 5 is pytorch_optimizer's default.
+        package: whose: ``"timm"`` or ``"pytorch_optimizer"``.
+
+    Raises:
+        ValueError: a number out of its range, in timm's words.
+
+    References:
+        Zhang et al., 2019, *Lookahead Optimizer: k steps forward, 1 step back*;
+        ``timm.optim.lookahead``; ``pytorch_optimizer.optimizer.lookahead``.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxopt_port as jp
+        >>> from jaxopt_port.contrib import lookahead
+        >>> tx = lookahead(jp.SGD(lr=1.0), k=2, package="pytorch_optimizer")
+        >>> params = jnp.zeros(1)
+        >>> state = tx.init(params)
+        >>> for _ in range(2):
+        ...     params, state = jp.step(tx, jnp.ones(1), state, params)
+        ...     print(params)
+        [-1.]
+        [-1.]
+    """
+    if not 0.0 <= alpha <= 1.0:
+        raise ValueError(f"Invalid slow update rate: {alpha}; alpha must be in [0, 1]")
+    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+        raise ValueError(f"Invalid lookahead steps: {k}; k must be a whole number from 1 on")
+    if package not in ("timm", "pytorch_optimizer"):
+        raise ValueError(f'no package {package!r}; it is "timm" or "pytorch_optimizer"')
+    tx = optax.with_extra_args_support(tx)
+
+    def init(params: Any) -> LookaheadState:
+        slow = jax.tree.map(jnp.array, params)  # of its own memory: both may be donated
+        return LookaheadState(jnp.zeros((), jnp.int32), slow, tx.init(params))
+
+    def met(slow: jax.Array, fast: jax.Array, step: jax.Array) -> jax.Array:
+        if package == "pytorch_optimizer":
+            return lerp(fast, slow, 1 - alpha)
+        return jnp.where(step == k, fast, add(slow, add(fast, slow, alpha=-1.0), alpha=alpha))
+
+    def update(grads: Any, state: LookaheadState, params: Any = None, **extra_args: Any) -> Any:
+        updates, inner_state = tx.update(grads, state.inner_state, params, **extra_args)
+        leaves, treedef = jax.tree.flatten(params)
+        recording, step = recorder.get(), state.step + 1
+        made, slower = [], []
+        given = zip(
+            checked_gradients(grads, params),
+            *(jax.tree.leaves(tree) for tree in (updates, state.slow)),
+            leaves,
+            strict=True,
+        )
+        for grad, moved, slow, param in given:
+            fast = param + moved if recording is None else recording.apply(param, moved)
+            due = step % k == 0 if grad is not None else False
+            new = jnp.where(due, met(slow, fast, step), fast)
+            own = new - param
+            made.append(own if recording is None else recording.record(own, new, param))
+            slower.append(jnp.where(due, new, slow))
+        slow, own = (jax.tree.unflatten(treedef, leaves) for leaves in (slower, made))
+        return own, LookaheadState(step, slow, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,83 @@
+"""torch without the errors of its own roots, powers, norms and bases; and with other sums."""
+
+import contextlib
+
+import numpy as np
+import torch
+
+
+@contextlib.contextmanager
+def rounded_once():
+    """torch whose roots, cube roots, norms of norms and bases in float32 are rounded correctly.
+
+    Its CPU build has MKL's root and Sleef's power, each up to a unit off, not on every processor
+    alike; it adds up the norms of all gradients in float32; and a QR decomposition in float32 (of
+    SOAP, whatever the parameters are) is off by more than a unit.
+    """
+    power, length, root = torch.Tensor.pow, torch.linalg.vector_norm, torch.Tensor.sqrt
+    decomposed = torch.linalg.qr
+
+    def sqrt(x):
+        return root(x.double()).to(x.dtype) if x.dtype == torch.float32 else root(x)
+
+    def pow_(x, exponent):
+        if x.dtype != torch.float32 or exponent != 1 / 3:
+            return power(x, exponent)
+        return power(x.double(), float(np.float32(exponent))).to(x.dtype)
+
+    def vector_norm(x, *args, **kwargs):
+        if args or kwargs or x.dtype != torch.float32:
+            return length(x, *args, **kwargs)
+        return length(x.double()).to(x.dtype)
+
+    def qr(x):
+        return tuple(part.to(x.dtype) for part in decomposed(x.double()))
+
+    patched = {
+        (torch.linalg, "qr"): qr,
+        (torch.Tensor, "sqrt"): sqrt,
+        (torch.Tensor, "sqrt_"): lambda x: x.copy_(sqrt(x)),
+        (torch, "sqrt"): sqrt,
+        (torch.Tensor, "pow"): pow_,
+        (torch.linalg, "vector_norm"): vector_norm,
+    }
+    with _with(patched):
+        yield
+
+
+@contextlib.contextmanager
+def added_otherwise():
+    """torch whose products of matrices and means in float32 are added up in another order."""
+    product, mean = torch.tensordot, torch.Tensor.mean
+
+    def tensordot(x, y, dims):
+        return product(x.flip(dims[0]), y.flip(dims[1]), dims)
+
+    def wide_mean(x, *args, **kwargs):
+        wide = x.double() if x.dtype == torch.float32 else x
+        return mean(wide, *args, **kwargs).to(x.dtype)
+
+    with _with({(torch, "tensordot"): tensordot, (torch.Tensor, "mean"): wide_mean}):
+        yield
+
+
+@contextlib.contextmanager
+def _with(patched):
+    kept = {place: getattr(*place) for place in patched}
+    for place, function in patched.items():
+        setattr(*place, function)
+    try:
+        yield
+    finally:
+        for place, function in kept.items():
+            setattr(*place, function)
+
+
+def misrounded() -> str:
+    """How many of torch's own roots and cube roots in float32 are not rounded correctly."""
+    drawn = torch.from_numpy(np.random.default_rng(3).random(1 << 20, np.float32))
+    own = {"roots": drawn.sqrt(), "cube roots": drawn.pow(1 / 3)}
+    with rounded_once():
+        right = {"roots": drawn.sqrt(), "cube roots": drawn.pow(1 / 3)}
+    parts = {name: float((own[name] != right[name]).double().mean()) for name in own}
+    return "torch's own: " + ", ".join(f"{part:.1%} of {name}" for name, part in parts.items())

@@ -1,0 +1,96 @@
+"""Lookahead and SAM, against what the packages made of the same gradients (`recorded.json`)."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxopt_port as jp
+from jaxopt_port import contrib
+from parity_tests.contrib.cases import RECORDED, fingerprint
+from parity_tests.contrib.wrapper_cases import WRAPPED, drawn
+from parity_tests.oracles.bits import assert_same_bits
+
+EXPECTED = json.loads(RECORDED.read_text())
+PARAMS = {"a": jnp.arange(1.0, 4.0), "b": jnp.array([-0.3, 0.7])}
+GRADS = {"a": jnp.array([1.0, -2.0, 0.5]), "b": jnp.array([0.1, 0.2])}
+
+
+@pytest.mark.parametrize("case", WRAPPED, ids=repr)
+def test_a_run_ends_where_the_packages_own_does(case):
+    with jax.enable_x64(True):
+        params = case.ours(*drawn())
+        for name, expected in EXPECTED[repr(case)].items():
+            assert fingerprint(params[name]) == pytest.approx(expected, rel=1e-12, abs=1e-12), name
+
+
+def test_lookahead_keeps_the_bits_of_the_steps_between_and_the_groups():
+    """Between meetings the step is the optimizer's own; a meeting is as timm has it."""
+    inner = jp.SGD([{"params": "a", "lr": 0.3}, {"params": "b"}], lr=0.1, momentum=0.9)
+    tx = contrib.lookahead(inner, k=2, alpha=0.25)
+    params, state = PARAMS, tx.init(PARAMS)
+    alone, own = PARAMS, inner.init(PARAMS)
+    state = jp.set_hyperparams(state, group=1, lr=0.2)
+    own = jp.set_hyperparams(own, group=1, lr=0.2)
+    for _ in range(3):
+        alone, own = jp.step(inner, GRADS, own, alone)
+        params, state = jp.step(tx, GRADS, state, params)
+    assert [group["lr"] for group in jp.get_hyperparams(state)] == [0.3, 0.2]
+    assert_same_bits(*_numpy(params, alone), "the first meeting moves nothing")
+    slow = state.slow
+    fast, _ = jp.step(inner, GRADS, own, alone)
+    params, state = jp.step(tx, GRADS, state, params)
+    assert_same_bits(*_numpy(params, state.slow), "the fast parameters are the slow ones")
+    for name in params:
+        expected = slow[name] + 0.25 * (fast[name] - slow[name])
+        np.testing.assert_allclose(params[name], expected, rtol=1e-6)
+
+
+def test_lookahead_leaves_out_what_has_no_gradient_at_a_meeting():
+    tx = contrib.lookahead(jp.SGD(lr=0.1), k=1, package="pytorch_optimizer")
+    params, _ = jp.step(tx, {**GRADS, "b": None}, tx.init(PARAMS), PARAMS)
+    assert_same_bits(*_numpy({"b": params["b"]}, {"b": PARAMS["b"]}), "without a gradient")
+    np.testing.assert_allclose(params["a"], PARAMS["a"] - 0.05 * GRADS["a"], rtol=1e-6)
+
+
+def test_sam_is_its_two_steps_and_keeps_the_state_dict():
+    def loss(params):
+        return sum(jnp.sum(jnp.cos(x)) for x in params.values())
+
+    inner = jp.Adam(lr=0.1)
+    tx, state = contrib.sam(inner, rho=0.3), inner.init(PARAMS)
+    params, after = jp.step(tx, loss, state, PARAMS)
+    ahead = contrib.sam_perturbed(PARAMS, jax.grad(loss)(PARAMS), rho=0.3)
+    expected, own = jp.step(inner, jax.grad(loss)(ahead), state, PARAMS)
+    assert_same_bits(*_numpy(params, expected), "both ways")
+    held = jp.state_dict(tx, after, params)["state"][0]
+    np.testing.assert_allclose(held["exp_avg"], own.leaves["exp_avg"]["a"], rtol=1e-6)
+    apart = {k: ahead[k] - PARAMS[k] for k in PARAMS}
+    np.testing.assert_allclose(jp.get_total_norm(apart), 0.3, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: contrib.lookahead(jp.SGD(), alpha=1.5), "Invalid slow update rate: 1.5"),
+        (lambda: contrib.lookahead(jp.SGD(), k=0), "Invalid lookahead steps: 0"),
+        (lambda: contrib.lookahead(jp.SGD(), package="lookahead"), "no package 'lookahead'"),
+        (lambda: contrib.sam(jp.SGD(), rho=-1.0), "rho must be non-negative; got -1.0"),
+        (lambda: contrib.sam(jp.SGD(), perturb_eps=-1.0), "perturb_eps must be non-negative"),
+    ],
+)
+def test_bad_arguments_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_sam_asks_for_the_loss():
+    tx = contrib.sam(jp.SGD(lr=0.1))
+    with pytest.raises(TypeError, match=r"SAM requires closure: .* contrib.sam_perturbed"):
+        jp.step(tx, GRADS, tx.init(PARAMS), PARAMS)
+
+
+def _numpy(*trees):
+    return [{k: np.asarray(v) for k, v in tree.items()} for tree in trees]
