@@ -102,8 +102,9 @@ ROWS: dict[str, tuple[str, ...]] = {
 }
 
 _OWN = "lr_scheduler.test_torchs_own_tests::"
+_STATES = "lr_scheduler.test_torchs_own_states::"
 _BAD = "lr_scheduler.test_lr_scheduler_errors::test_bad_arguments_get_torchs_error"
-_SAVED = f"{_OWN}test_a_state_dict_is_for_the_arguments_it_was_saved_with"
+_SAVED = f"{_STATES}test_a_state_dict_is_for_the_arguments_it_was_saved_with"
 _AVERAGES = "loops.test_swa_utils::"
 
 # torch's test: the tests that hold it, and which of their cases.
@@ -163,14 +164,14 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{_OWN}test_a_period_that_was_overrun_is_begun_again",
     ),
     # ── state dicts; torch takes over other arguments, which are refused here ──
-    "test_lr_scheduler_state_dict_load": (f"{_OWN}test_a_state_dict_is_pickled_and_loaded",),
+    "test_lr_scheduler_state_dict_load": (f"{_STATES}test_a_state_dict_is_pickled_and_loaded",),
     "test_step_lr_state_dict": (f"{_SAVED}[step]",),
     "test_multi_step_lr_state_dict": (f"{_SAVED}[multistep]",),
     "test_exp_step_lr_state_dict": (f"{_SAVED}[exponential]",),
     "test_cosine_lr_state_dict": (f"{_SAVED}[cosine]",),
     "test_reduce_lr_on_plateau_state_dict": (f"{_SAVED}[plateau]",),
     "test_lambda_lr_state_dict_fn": (
-        f"{_OWN}test_a_state_dict_is_pickled_and_loaded[lambda]",
+        f"{_STATES}test_a_state_dict_is_pickled_and_loaded[lambda]",
         "lr_scheduler.test_lr_scheduler::test_bits_and_state_dict_of_torch[lambda one]",
     ),
     "test_lambda_lr_state_dict_obj": (f"{_SAVED}[lambda object]",),
@@ -178,24 +179,26 @@ TESTS: dict[str, tuple[str, ...]] = {
     "test_swa_lr_state_dict": (f"{_SAVED}[swa]",),
     "test_cycle_lr_scale_fn_restored_from_state_dict": (
         f"{_SAVED}[cyclic]",
-        f"{_OWN}test_a_state_dict_is_pickled_and_loaded[cyclic own]",
+        f"{_STATES}test_a_state_dict_is_pickled_and_loaded[cyclic own]",
     ),
     "test_cycle_lr_state_dict_picklable": tuple(
         f"lr_scheduler.test_lr_scheduler::test_bits_and_state_dict_of_torch[{case}]"
         for case in ("cyclic docs", "cyclic scale cycle", "cyclic scale object")
     ),
-    "test_onecycle_lr_legacy_state_dict": (f"{_OWN}test_a_one_cycles_dict_of_an_earlier_torch",),
-    "test_lr_scheduler_checkpoint": (f"{_OWN}test_a_checkpoint_goes_on_at_its_rate",),
+    "test_onecycle_lr_legacy_state_dict": (f"{_STATES}test_a_one_cycles_dict_of_an_earlier_torch",),
+    "test_lr_scheduler_checkpoint": (f"{_STATES}test_a_checkpoint_goes_on_at_its_rate",),
     "test_lr_scheduler_checkpoint_on_plateau": (
-        f"{_OWN}test_a_plateaus_checkpoint_goes_on_at_its_rate",
+        f"{_STATES}test_a_plateaus_checkpoint_goes_on_at_its_rate",
     ),
     # ── what was given is the scheduler's own from then on ──
-    "test_constant_initial_lr": (f"{_OWN}test_initial_rates_stay",),
-    "test_constant_initial_params_cyclelr": (f"{_OWN}test_what_was_given_may_be_filled[cyclic]",),
-    "test_constant_initial_params_onecyclelr": (
-        f"{_OWN}test_what_was_given_may_be_filled[onecycle]",
+    "test_constant_initial_lr": (f"{_STATES}test_initial_rates_stay",),
+    "test_constant_initial_params_cyclelr": (
+        f"{_STATES}test_what_was_given_may_be_filled[cyclic]",
     ),
-    "test_constant_initial_params_swalr": (f"{_OWN}test_what_was_given_may_be_filled[swa]",),
+    "test_constant_initial_params_onecyclelr": (
+        f"{_STATES}test_what_was_given_may_be_filled[onecycle]",
+    ),
+    "test_constant_initial_params_swalr": (f"{_STATES}test_what_was_given_may_be_filled[swa]",),
     # ── groups that join ──
     "test_add_param_group_does_not_break_reduce_lr_on_plateau": (
         f"{_OWN}test_groups_that_join_a_plateau[a floor]",
