@@ -35,6 +35,7 @@ OPTIMIZERS = {
     "SGD": {"momentum": 0.9, "weight_decay": 0.1},
     "Muon": {},
     "SparseAdam": {},
+    "LBFGS": {"max_iter": 3},
 }
 # torch makes some state of the rate in the first step: it is filled before that one too.
 BUILT, RATES, STEPS = 0.1, {0: 0.025, 5: 0.05}, 10
@@ -56,6 +57,17 @@ def in_torch(name, grad):
         return torch.sparse_coo_tensor(ROWS[None], grad, SHAPE)
 
 
+def distance(param, target):
+    return ((param - target) ** 2).sum()
+
+
+def closure(param, target):
+    param.grad = None
+    loss = distance(param, target)
+    loss.backward()
+    return loss
+
+
 def torch_run(name, kind):
     dtype, shape, _ = KINDS[kind]
     start, grads = drawn(name)
@@ -67,8 +79,11 @@ def torch_run(name, kind):
             optimizer.param_groups[0]["lr"].fill_(RATES[i])
         elif i in RATES:
             optimizer.param_groups[0]["lr"] = torch.full(shape, RATES[i], dtype=dtype)
-        param.grad = in_torch(name, grad)
-        optimizer.step()
+        if name == "LBFGS":
+            optimizer.step(functools.partial(closure, param, torch.tensor(grad)))
+        else:
+            param.grad = in_torch(name, grad)
+            optimizer.step()
     return param.detach().numpy()
 
 
@@ -77,6 +92,11 @@ def stepped(name, compiled):
     """A step of which the rate is no part: one program for all kinds of rate."""
     tx = getattr(jp, name)(lr=1.0, **OPTIMIZERS[name])
     step = functools.partial(jp.step, tx)
+    if name == "LBFGS":
+
+        def step(target, *states):
+            return jp.step(tx, functools.partial(distance, target=target), *states)
+
     return jax.jit(step) if compiled else step
 
 
@@ -94,14 +114,18 @@ def run(name, kind, compiled):
 
 # torch divides the rate, by a bias correction or a decay, before it meets an array.
 DIVIDED = ("Adagrad", "Adam", "AdamW", "Adamax", "ASGD", "NAdam", "SparseAdam")
-SUMS = ("Adafactor", "Muon")
+SUMS = {
+    "Adafactor": "odd gradients, Adafactor",
+    "Muon": "odd gradients, Muon",
+    "LBFGS": "lbfgs float32",
+}
 # A program each; the rates are none of it.
-QUICK = ("Adam", "SGD")
+QUICK = ("Adam", "SGD", "LBFGS")
 
 
 def allowed(name, kind):
     if name in SUMS:
-        return bound(f"odd gradients, {name}")
+        return bound(SUMS[name])
     if name in DIVIDED and kind != "float64":
         return bound("a rate that is a float32 tensor")
     return 0.0
@@ -117,6 +141,7 @@ def allowed(name, kind):
         )
         for name in OPTIMIZERS
         for compiled in (False, True)
+        if compiled or name != "LBFGS"  # whose every eager step compiles
     ],
 )
 def test_a_rate_that_is_a_tensor(name, compiled, correct_root):
