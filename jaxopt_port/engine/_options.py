@@ -212,6 +212,8 @@ class Arguments:
             return False
         if isinstance(default, int):  # a size or a count, which Optax's factories compare in Python
             return False
+        if isinstance(default, float) and hasattr(value, "shape"):
+            return bool(math.prod(value.shape) == 1)
         return np.ndim(value) == 0 and np.issubdtype(np.asarray(value).dtype, np.number)
 
     def check_flags(self, static: Mapping[str, Any], where: str) -> None:

@@ -78,6 +78,7 @@ class MultiStepLR(EpochScheduler):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))
+        super().__post_init__()
 
     def _arguments(self, size: int) -> dict[str, Any]:
         return {"milestones": Counter(self.milestones), "gamma": self.gamma}

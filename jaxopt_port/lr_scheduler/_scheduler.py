@@ -43,9 +43,7 @@ class LRScheduler:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if isinstance(value, list):  # a frozen object holds what can be hashed
-                object.__setattr__(self, field.name, tuple(value))
+            object.__setattr__(self, field.name, _held(getattr(self, field.name)))
         self._check()
 
     # ── public ─────────────────────────────────────────────────────────────────────────────────
@@ -297,3 +295,13 @@ def _warn_of_order(own: Own, groups: Groups) -> None:
 def _listed(parts: Any) -> list[Any]:
     vector = decoded(parts)
     return vector.tolist() if isinstance(vector, np.ndarray) else list(vector)
+
+
+def _held(value: Any) -> Any:
+    """Return an argument as it can be hashed, and as nobody changes it in place afterwards."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_held, value))
+    if not hasattr(value, "tolist") or isinstance(value, np.generic | jax.core.Tracer):
+        return value
+    # An array, torch's too: a number for all groups, or one for each.
+    return value.item() if math.prod(value.shape) == 1 else _held(value.tolist())

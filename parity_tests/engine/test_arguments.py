@@ -111,10 +111,11 @@ NUMBERS = {
 def test_kinds_of_number(kind):
     given, expected = NUMBERS[kind]
     params = {"w": jnp.ones(2)}
-    state = jp.SGD(lr=given).init(params)
-    assert jp.get_hyperparams(state)[0]["lr"] == expected
-    state = jp.set_hyperparams(jp.SGD(lr=0.5).init(params), lr=given)
-    assert jp.get_hyperparams(state)[0]["lr"] == expected
+    for optimizer in (jp.SGD, jp.LBFGS):
+        state = optimizer(lr=given).init(params)
+        assert jp.get_hyperparams(state)[0]["lr"] == expected
+        state = jp.set_hyperparams(optimizer(lr=0.5).init(params), lr=given)
+        assert jp.get_hyperparams(state)[0]["lr"] == expected
     tx = jp.sgd(lr=given)
     stepped, _ = jp.step(tx, params, tx.init(params), params)
     assert stepped["w"].tolist() == [np.float32(1 - np.float32(expected))] * 2

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -81,6 +82,20 @@ def test_averages(name, dtype, use_buffers):
         assert int(averages.n_averaged) == int(theirs.n_averaged)
 
 
+def test_an_average_is_pickled_and_goes_on():
+    averaged = swa.AveragedModel()
+    averages = averaged.init({"w": model_at(0)["w"]})
+    for step in range(1, 4):
+        averages = averaged.update_parameters(averages, {"w": model_at(step)["w"]})
+    copied, copies = pickle.loads(pickle.dumps((averaged, averages)))
+    ours, theirs = (
+        each.update_parameters(held, {"w": model_at(4)["w"]})
+        for each, held in ((averaged, averages), (copied, copies))
+    )
+    np.testing.assert_array_equal(ours.params["w"], theirs.params["w"])
+    assert int(theirs.n_averaged) == 4
+
+
 def test_integers_have_no_lerp():
     with pytest.raises(TypeError, match="cannot average int32 arrays"):
         swa.get_swa_multi_avg_fn()([jnp.arange(3)], [jnp.arange(3)], 1)
@@ -98,16 +113,19 @@ class BatchNormed(nnx.Module):
 @pytest.mark.slow
 def test_update_bn_against_torch():
     rng = np.random.default_rng(0)
-    batches = [rng.standard_normal((8, 3)).astype(np.float32) * 3 + 1 for _ in range(5)]
-    theirs = torch.nn.Sequential(torch.nn.BatchNorm1d(3))
+    batches = [rng.standard_normal((4, 3, 2, 1)).astype(np.float32) * 3 + 1 for _ in range(5)]
+    theirs = torch.nn.Sequential(torch.nn.BatchNorm2d(3))
     torch_swa.update_bn([torch.from_numpy(batch) for batch in batches], theirs)
+    batches = [batch.transpose(0, 2, 3, 1) for batch in batches]
     model = BatchNormed(nnx.Rngs(0))
     model.norm.mean[...] += 7
     model.eval()
     swa.update_bn([(batch, "label") for batch in batches], model)
     np.testing.assert_allclose(model.norm.mean[...], theirs[0].running_mean, rtol=1e-5)
-    unbiased = model.norm.var[...] * (8 / 7)
+    unbiased = model.norm.var[...] * (8 / 7)  # each pixel counts
     np.testing.assert_allclose(unbiased, theirs[0].running_var, rtol=1e-5)
+    swa.update_bn(batches, model, unbiased=True)
+    np.testing.assert_allclose(model.norm.var[...], theirs[0].running_var, rtol=1e-5)
     assert model.norm.momentum == 0.9
     assert model.norm.use_running_average
     assert model.dropout.deterministic

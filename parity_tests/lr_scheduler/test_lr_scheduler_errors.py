@@ -23,6 +23,7 @@ def state():
 CONSTRUCTION = {
     "constant factor": lambda s: s.ConstantLR(1.5),
     "linear start": lambda s: s.LinearLR(0.0),
+    "linear start above one": lambda s: s.LinearLR(1.1),
     "linear end": lambda s: s.LinearLR(0.5, 1.5),
     "restarts T_0": lambda s: s.CosineAnnealingWarmRestarts(0),
     "restarts T_mult": lambda s: s.CosineAnnealingWarmRestarts(10, 0),
@@ -40,7 +41,9 @@ CONSTRUCTION = {
     "plateau threshold": lambda s: s.ReduceLROnPlateau(threshold_mode="both"),
     "swa strategy": lambda s: s.SWALR(0.1, anneal_strategy="sine"),
     "swa epochs": lambda s: s.SWALR(0.1, anneal_epochs=-1),
+    "swa half an epoch": lambda s: s.SWALR(0.1, anneal_epochs=1.5),
     "multiplicative no function": lambda s: s.MultiplicativeLR(0.5),
+    "multiplicative no functions": lambda s: s.MultiplicativeLR([0.95, 0.95]),
     "sequential empty": lambda s: s.SequentialLR([], []),
     "sequential milestones": lambda s: s.SequentialLR([s.StepLR(3), s.StepLR(4)], [2, 3]),
     "sequential plateau": lambda s: s.SequentialLR([s.ReduceLROnPlateau()], []),

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
 
 import jaxopt_port as jp
 from jaxopt_port.engine import leaf_states, with_leaf_states
@@ -206,32 +205,6 @@ def check_low_precision(case, grouping, dtype):
         # Where decay and gradient cancel, an adaptive step makes a whole step of their rounding.
         if name == "parameter" and not case.options.get("weight_decay"):
             assert np.max(tail, initial=0) <= bound("low precision tail"), path
-
-
-@pytest.mark.parametrize("name", ["Rprop", "ASGD", "Adagrad", "NAdam"])
-def test_a_learning_rate_that_is_changed_before_the_first_step(name, rng):
-    """torch makes some state of the learning rate, in the first step: a warm-up begins lower."""
-    start = {"w": rng.standard_normal(5).astype(np.float32)}
-    oracle = TorchOracle(getattr(torch.optim, name), start, [["w"]], {"lr": 0.1})
-    oracle.change(None, {"lr": 0.025})
-    tx = getattr(jp, name)(lr=0.1)
-    params, state = start, jp.set_hyperparams(tx.init(start), lr=0.025)
-    for _ in range(3):
-        grads = {"w": rng.standard_normal(5).astype(np.float32)}
-        params, state = jp.step(tx, grads, state, params)
-        oracle.step(grads)
-    np.testing.assert_allclose(params["w"], oracle.params()["w"], rtol=3e-7)
-
-
-@pytest.mark.parametrize("optimizer", [*LEAFWISE, MUON], ids=lambda optimizer: optimizer.name)
-def test_a_learning_rate_in_a_tensor(optimizer, rng, correct_root):
-    """torch 2.14 says of every optimizer that its rate may be one; its own table tries a few."""
-    arrays = [{"w": rng.standard_normal((5, 7)).astype(np.float32)} for _ in range(6)]
-    start, *gradients = arrays
-    oracle = TorchOracle(optimizer.torch, start, [["w"]], {"lr": torch.tensor(0.01)})
-    *_, (params, _) = beside(oracle, optimizer.port(lr=torch.tensor(0.01)), start, gradients)
-    far = relative(np.asarray(params["w"]), oracle.params()["w"], start["w"])
-    assert far <= bound("one rounding")
 
 
 def complex_arrays(rng, shape=(9, 7)):

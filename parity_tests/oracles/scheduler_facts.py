@@ -6,90 +6,24 @@ rates, and the momenta where they move, that each group has before step 0, 1, 2,
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
-LRS = (0.05, 0.5)
-Formula = Callable[[float, int], float]
-
-
-@dataclass(frozen=True)
-class Fact:
-    """Torch's expectation.
-
-    Attributes:
-        make: the schedulers, given this library's module.
-        lr: ``lr(initial, step)`` of a group; a tuple of two where the groups differ.
-        momentum: the same of the momentum (or the first beta), or None where it does not move.
-        steps: how many.
-        lrs: the groups' rates.
-        told: what each step is told: metrics, or epochs.
-        optimizer: ``SGD`` or ``Adam``.
-    """
-
-    make: Callable[[Any], Any]
-    lr: Formula | tuple[Formula, Formula]
-    momentum: Formula | tuple[Formula, Formula] | None = None
-    steps: int = 10
-    lrs: tuple[float, float] = LRS
-    told: Sequence[float] | None = None
-    optimizer: str = "SGD"
-
-
-def passed(milestones: Sequence[int], i: int) -> int:
-    return sum(i >= milestone for milestone in milestones)
-
-
-def cosine(lr: float, i: float, length: float, floor: float = 1e-10) -> float:
-    return floor + (lr - floor) * (1 + math.cos(math.pi * i / length)) / 2
-
-
-def linear(i: int, start: float, end: float, length: int) -> float:
-    return start + (end - start) * min(i, length) / length
-
-
-def restarted(i: float, first: int, factor: int) -> tuple[float, int]:
-    """The epoch within its period, and the period's length."""
-    while i >= first:
-        i, first = i - first, first * factor
-    return i, first
-
-
-def height(i: int, up: int, down: int) -> float:
-    at = i % (up + down)
-    return at / up if at <= up else 1 - (at - up) / down
-
-
-def between(points: Sequence[tuple[int, float]], i: int, turn: Callable[[float], float]) -> float:
-    """What lies between given points, (step, value), on lines that ``turn`` bends."""
-    for (a, low), (b, high) in itertools.pairwise(points):
-        if i <= b:
-            return low + (high - low) * turn((i - a) / (b - a))
-    raise AssertionError("beyond the last point")
-
-
-def straight(x: float) -> float:
-    return x
-
-
-def bent(x: float) -> float:
-    return (1 - math.cos(math.pi * x)) / 2
-
-
-def cyclic(scale: Callable[[int], float], up: int = 4, down: int = 4, more: int = 0) -> Formula:
-    return lambda _, i: 1 + more + 4 * height(i, up, down) * scale(i)
-
-
-def momentum_of(of_lr: Formula, more: int = 0) -> Formula:
-    return lambda lr, i: 6 + 2 * more - of_lr(lr, i)
-
-
-def reduced(*after: int) -> Formula:
-    """A tenth from each of these steps on; a metric is told before the first one is read."""
-    return lambda lr, i: lr * 0.1 ** passed([step + 1 for step in after], i)
+from parity_tests.oracles.scheduler_fact import (
+    Fact,
+    bent,
+    between,
+    cosine,
+    cyclic,
+    linear,
+    momentum_of,
+    multistep,
+    reduced,
+    restarted,
+    step,
+    straight,
+)
+from parity_tests.oracles.scheduler_facts_together import TOGETHER
 
 
 def _cycle(s: Any, **more: Any) -> Any:
@@ -109,9 +43,6 @@ _THREE_RATES = [(0, 1.0), (3, 25.0), (6, 1.0), (9, 0.25)]
 _THREE_MOMENTA = [(0, 22.0), (3, 1.0), (6, 22.0), (9, 22.0)]
 
 ONE = (lambda i: 1.0, lambda i: 0.5 ** (i // 8), lambda i: 0.9**i)
-
-step = lambda lr, i: lr * 0.1 ** (i // 3)  # noqa: E731
-multistep = lambda lr, i: lr * 0.1 ** passed([2, 5, 9], i)  # noqa: E731
 
 FACTS: dict[str, Fact] = {
     "step": Fact(lambda s: s.StepLR(3, 0.1), step),
@@ -168,6 +99,14 @@ FACTS: dict[str, Fact] = {
     "cosine of epochs": Fact(
         lambda s: s.CosineAnnealingLR(5, 1e-10), lambda lr, i: cosine(lr, i, 5), told=range(20)
     ),
+    "constant of ten epochs": Fact(
+        lambda s: s.ConstantLR(0.5, 5), lambda lr, i: lr * (0.5 if i < 5 else 1), told=range(10)
+    ),
+    "linear of ten epochs": Fact(
+        lambda s: s.LinearLR(0.5, total_iters=4),
+        lambda lr, i: lr * linear(i, 0.5, 1.0, 4),
+        told=range(10),
+    ),
     **{
         f"restarts of fractions times {k}": Fact(
             lambda s, k=k: s.CosineAnnealingWarmRestarts(10, k, 1e-10),
@@ -212,15 +151,29 @@ FACTS: dict[str, Fact] = {
     ),
     "triangular lists": Fact(
         lambda s: s.CyclicLR(step_size_up=4, **_lists(1)),
-        (cyclic(ONE[0]), cyclic(ONE[0], more=1)),
-        (momentum_of(cyclic(ONE[0])), momentum_of(cyclic(ONE[0], more=1), 1)),
+        (cyclic(ONE[0]), cyclic(ONE[0], low=2, high=6)),
+        (momentum_of(cyclic(ONE[0])), momentum_of(cyclic(ONE[0], low=2, high=6), 2, 6)),
         11,
     ),
     "triangular2 lists": Fact(
         lambda s: s.CyclicLR(step_size_up=4, mode="triangular2", **_lists(2)),
-        (cyclic(ONE[1]), cyclic(ONE[1], more=2)),
-        (momentum_of(cyclic(ONE[1])), momentum_of(cyclic(ONE[1], more=2), 2)),
+        (cyclic(ONE[1]), cyclic(ONE[1], low=3, high=7)),
+        (momentum_of(cyclic(ONE[1])), momentum_of(cyclic(ONE[1], low=3, high=7), 3, 7)),
         22,
+    ),
+    "exp_range lists": Fact(
+        lambda s: s.CyclicLR(
+            [1, 5],
+            [5, 12],
+            4,
+            mode="exp_range",
+            gamma=0.9,
+            base_momentum=[1, 5],
+            max_momentum=[5, 12],
+        ),
+        (cyclic(ONE[2]), cyclic(ONE[2], low=5, high=12)),
+        (momentum_of(cyclic(ONE[2])), momentum_of(cyclic(ONE[2], low=5, high=12), 5, 12)),
+        13,
     ),
     "triangular up and down": Fact(
         lambda s: _cycle(s, step_size_up=4, step_size_down=6),
@@ -230,8 +183,8 @@ FACTS: dict[str, Fact] = {
     ),
     "triangular2 up and down": Fact(
         lambda s: s.CyclicLR(step_size_up=2, step_size_down=6, mode="triangular2", **_lists(2)),
-        (cyclic(ONE[1], 2, 6), cyclic(ONE[1], 2, 6, 2)),
-        (momentum_of(cyclic(ONE[1], 2, 6)), momentum_of(cyclic(ONE[1], 2, 6, 2), 2)),
+        (cyclic(ONE[1], 2, 6), cyclic(ONE[1], 2, 6, 3, 7)),
+        (momentum_of(cyclic(ONE[1], 2, 6)), momentum_of(cyclic(ONE[1], 2, 6, 3, 7), 3, 7)),
         24,
     ),
     "exp_range up and down": Fact(
@@ -323,129 +276,12 @@ FACTS: dict[str, Fact] = {
         lrs=(0.5, 0.5),
         told=[1.5 * 1.005**i for i in range(20)],
     ),
-    # ── one after the other ──
-    "exponential, then step": Fact(
-        lambda s: s.SequentialLR([s.ExponentialLR(0.8), s.StepLR(4, 0.1)], [3]),
-        lambda lr, i: lr * (0.8**i if i < 3 else 0.1 ** ((i - 3) // 4)),
-        steps=19,
-    ),
-    "constant, then exponential": Fact(
-        lambda s: s.SequentialLR([s.ConstantLR(0.1, 3), s.ExponentialLR(0.9)], [3]),
-        lambda lr, i: lr * (0.1 if i < 3 else 0.9 ** (i - 3)),
-        steps=13,
-    ),
-    "three": Fact(
-        lambda s: s.SequentialLR(
-            [s.ConstantLR(0.1, 3), s.ExponentialLR(0.8), s.StepLR(2, 0.1)], [3, 6]
-        ),
-        lambda lr, i: lr * (0.1 if i < 3 else 0.8 ** (i - 3) if i < 6 else 0.1 ** ((i - 6) // 2)),
-        steps=12,
-    ),
-    "two constants": Fact(
-        lambda s: s.SequentialLR([s.ConstantLR(1.0), s.ConstantLR(0.1)], [10]), lambda lr, i: lr
-    ),
-    "a chain, then constant": Fact(
-        lambda s: s.SequentialLR(
-            [
-                s.ChainedScheduler([s.LinearLR(0.1, total_iters=5), s.ConstantLR(0.1, 5)]),
-                s.ConstantLR(0.5, 5),
-            ],
-            [5],
-        ),
-        lambda lr, i: lr * (0.1 * linear(i, 0.1, 1.0, 5) if i < 5 else 0.5),
-    ),
-    "up, then down": Fact(
-        lambda s: s.SequentialLR([s.LinearLR(0.1, 0.8, 4), s.LinearLR(0.8, 0.1, 4)], [4]),
-        lambda lr, i: lr * (linear(i, 0.1, 0.8, 4) if i < 4 else linear(i - 4, 0.8, 0.1, 4)),
-        steps=8,
-        lrs=(2.0, 2.0),
-    ),
-    # ── all at once, in a chain ──
-    "a chain of one": Fact(lambda s: s.ChainedScheduler([s.StepLR(3, 0.1)]), step),
-    "a chain of a line": Fact(
-        lambda s: s.ChainedScheduler([s.LinearLR(0.4, total_iters=3)]),
-        lambda lr, i: lr * linear(i, 0.4, 1.0, 3),
-    ),
-    "a line and milestones": Fact(
-        lambda s: s.ChainedScheduler(
-            [s.LinearLR(0.4, total_iters=3), s.MultiStepLR([4, 8, 10], 0.1)]
-        ),
-        lambda lr, i: lr * linear(i, 0.4, 1.0, 3) * 0.1 ** passed([4, 8, 10], i),
-    ),
-    "a chain of three": Fact(
-        lambda s: s.ChainedScheduler([s.ExponentialLR(0.9), s.ConstantLR(0.2, 4), s.StepLR(3)]),
-        lambda lr, i: lr * 0.9**i * (0.2 if i < 4 else 1) * 0.1 ** (i // 3),
-    ),
-    "a polynomial and a constant": Fact(
-        lambda s: s.ChainedScheduler([s.PolynomialLR(5, 0.9), s.ConstantLR(0.1)]),
-        lambda lr, i: lr * max(0.0, 1 - i / 5) ** 0.9 * (0.1 if i < 5 else 1),
-    ),
-    # ── all at once, by hand ──
-    "step and milestones": Fact(
-        lambda s: [s.StepLR(3, 0.1), s.MultiStepLR([2, 5, 9], 0.1)],
-        lambda lr, i: step(lr, i) * 0.1 ** passed([2, 5, 9], i),
-    ),
-    "step and exponential": Fact(
-        lambda s: [s.StepLR(3, 0.1), s.ExponentialLR(0.9)], lambda lr, i: step(lr, i) * 0.9**i
-    ),
-    "milestones and exponential": Fact(
-        lambda s: [s.MultiStepLR([2, 5, 9], 0.1), s.ExponentialLR(0.9)],
-        lambda lr, i: multistep(lr, i) * 0.9**i,
-    ),
-    "line and exponential": Fact(
-        lambda s: [s.LinearLR(0.4, 0.9, 4), s.ExponentialLR(0.9)],
-        lambda lr, i: lr * linear(i, 0.4, 0.9, 4) * 0.9**i,
-    ),
-    "step and constant": Fact(
-        lambda s: [s.StepLR(3, 0.1), s.ConstantLR(0.4, 4)],
-        lambda lr, i: step(lr, i) * (0.4 if i < 4 else 1),
-    ),
-    "milestones and line": Fact(
-        lambda s: [s.MultiStepLR([2, 5, 9], 0.1), s.LinearLR(0.4, total_iters=4)],
-        lambda lr, i: multistep(lr, i) * linear(i, 0.4, 1.0, 4),
-    ),
-    "cosine and step": Fact(
-        lambda s: [s.CosineAnnealingLR(10), s.StepLR(3, 0.1)],
-        lambda lr, i: cosine(lr, i, 10, 0.0) * 0.1 ** (i // 3),
-    ),
-    "cosine and milestones": Fact(
-        lambda s: [s.CosineAnnealingLR(10), s.MultiStepLR([2, 5, 9], 0.1)],
-        lambda lr, i: cosine(lr, i, 10, 0.0) * 0.1 ** passed([2, 5, 9], i),
-    ),
-    "line and cosine": Fact(
-        lambda s: [s.LinearLR(0.4, total_iters=4), s.CosineAnnealingLR(10)],
-        lambda lr, i: cosine(lr, i, 10, 0.0) * linear(i, 0.4, 1.0, 4),
-    ),
-    "cosine and exponential": Fact(
-        lambda s: [s.CosineAnnealingLR(10), s.ExponentialLR(0.1)],
-        lambda lr, i: cosine(lr, i, 10, 0.0) * 0.1**i,
-    ),
-    # ── averaging: another scheduler for five steps, then SWALR ──
-    "swa at once": Fact(
-        lambda s: [(None, 5), (s.SWALR(0.01, 1), 10)], lambda lr, i: lr if i <= 5 else 0.01
-    ),
-    "swa cosine": Fact(
-        lambda s: [(s.MultiplicativeLR(lambda e: 0.9), 5), (s.SWALR(0.01, 5), 15)],
-        lambda lr, i: annealed(lr, 0.01, i, 5, bent),
-        steps=15,
-    ),
-    "swa linear": Fact(
-        lambda s: [
-            (s.MultiplicativeLR(lambda e: 0.9), 5),
-            (s.SWALR([0.01, 0.02], 4, "linear"), 15),
-        ],
-        (
-            lambda lr, i: annealed(lr, 0.01, i, 4, straight),
-            lambda lr, i: annealed(lr, 0.02, i, 4, straight),
-        ),
-        steps=15,
-    ),
+    **TOGETHER,
 }
 
-
-def annealed(
-    lr: float, swa_lr: float, i: int, length: int, turn: Callable[[float], float]
-) -> float:
-    """0.9 to the power of the step for five steps, then to ``swa_lr`` in ``length`` more."""
-    part = turn(min(max(i - 5, 0), length) / length)
-    return lr * 0.9 ** min(i, 5) * (1 - part) + swa_lr * part
+# The same rates where no step is told its epoch.
+FACTS |= {
+    name.replace("of epochs", "by steps"): replace(fact, told=None, steps=20)
+    for name, fact in FACTS.items()
+    if name.endswith("of epochs")
+}

@@ -143,6 +143,11 @@ TOLERANCES = {
     "lbfgs mixed": Tolerance(
         1e-6, "relative", "float32 leaves beside a float64 one are rounded alike"
     ),
+    "a rate that is a float32 tensor": Tolerance(
+        1.2e-7,
+        "of the leaf's largest magnitude",
+        "torch divides such a rate in float32: a unit of the step; measured 6.2e-8",
+    ),
     "a transformer in float32": Tolerance(
         5e-6, "of the largest logit", "six layers of float32 sums in another order; measured 6e-7"
     ),

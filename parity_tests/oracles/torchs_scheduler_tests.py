@@ -1,0 +1,242 @@
+"""Torch's own tests of its schedulers and averages by name, and where each is held here.
+
+The names are those of ``test/optim/test_lrscheduler.py`` (pytorch/pytorch, commit 01f9ef32) and
+``test/optim/test_swa_utils.py`` (045a976c). Each has one place: rows of `FACTS`, a test, or a
+reason.
+"""
+
+from __future__ import annotations
+
+# torch's test: the rows of FACTS that hold what it expects.
+ROWS: dict[str, tuple[str, ...]] = {
+    "test_step_lr": ("step",),
+    "test_get_last_lr_step_lr": ("step",),
+    "test_multi_step_lr": ("multistep",),
+    "test_get_last_lr_multi_step_lr": ("multistep",),
+    "test_constantlr": ("constant",),
+    "test_get_last_lr_constantlr": ("constant",),
+    "test_linearlr": ("linear",),
+    "test_get_last_lr_linearlr": ("linear to less",),
+    "test_exp_lr": ("exponential",),
+    "test_poly_lr": ("polynomial",),
+    "test_cos_anneal_lr": ("cosine",),
+    "test_lambda_lr": ("lambda",),
+    "test_multiplicative_lr": ("multiplicative",),
+    "test_CosineAnnealingWarmRestarts_lr1": tuple(f"restarts times {k}" for k in (1, 2, 4)),
+    "test_CosineAnnealingWarmRestarts_lr2": tuple(
+        f"restarts of fractions times {k}" for k in (1, 2, 4)
+    ),
+    "test_CosineAnnealingWarmRestarts_lr3": tuple(
+        f"restarts to and fro times {k}" for k in (1, 2, 3)
+    ),
+    # What torch compares in these two ways never moves: its rates are those of another optimizer.
+    "test_closed_form_step_lr": ("step of epochs", "step by steps"),
+    "test_closed_form_multi_step_lr": ("multistep of epochs", "multistep by steps"),
+    "test_closed_form_constantlr": ("constant of epochs", "constant by steps"),
+    "test_closed_form_linearlr": ("linear of epochs", "linear by steps"),
+    "test_closed_form_exp_lr": ("exponential of epochs", "exponential by steps"),
+    "test_closed_form_poly_lr": ("polynomial of epochs", "polynomial by steps"),
+    "test_closed_form_cos_anneal_lr": ("cosine of epochs", "cosine by steps"),
+    "test_multi_step_lr_with_epoch": ("multistep of epochs",),
+    "test_constantlr_with_epoch": ("constant of ten epochs",),
+    "test_linearlr_with_epoch": ("linear of ten epochs",),
+    "test_reduce_lr_on_plateau1": ("plateau that improves",),
+    "test_reduce_lr_on_plateau2": ("plateau that stalls",),
+    "test_reduce_lr_on_plateau3": ("plateau of a maximum",),
+    "test_reduce_lr_on_plateau4": ("plateau of a maximum that improves",),
+    "test_reduce_lr_on_plateau5": ("plateau of a maximum that stalls",),
+    "test_reduce_lr_on_plateau6": ("plateau that falls",),
+    "test_reduce_lr_on_plateau7": ("plateau with cooldown",),
+    "test_reduce_lr_on_plateau8": ("plateau with floors",),
+    "test_reduce_lr_on_plateau_get_last_lr_before_step": ("plateau that improves",),
+    # A rate that is a tensor stays one in torch; here a state keeps its structure and dtypes.
+    "test_reduce_lr_on_plateau_preserves_lr_type": ("plateau that stalls",),
+    "test_sequentiallr1": ("exponential, then step",),
+    "test_sequentiallr2": ("constant, then exponential",),
+    "test_sequentiallr3": ("three",),
+    "test_sequentiallr4": ("two constants",),
+    "test_sequentiallr5": ("a chain, then constant",),
+    "test_get_last_lr_sequentiallr": ("three",),
+    "test_sequentiallr_does_not_alias_lr_and_initial_lr": ("up, then down",),
+    "test_chained_lr1": ("a chain of one",),
+    "test_chained_lr2": ("a chain of a line",),
+    "test_chained_lr3": ("a line and milestones",),
+    "test_chained_lr4": ("a chain of three",),
+    "test_chained_lr5": ("a polynomial and a constant",),
+    "test_chained_lr2_get_last_lr_before_step": ("a line and milestones",),
+    # The cosines have a floor of 0, where the product is exact.
+    "test_compound_step_and_multistep_lr": ("step and milestones",),
+    "test_compound_step_and_exp_lr": ("step and exponential",),
+    "test_compound_exp_and_multistep_lr": ("milestones and exponential",),
+    "test_compound_exp_and_linearlr": ("line and exponential",),
+    "test_compound_step_and_constantlr": ("step and constant",),
+    "test_compound_linearlr_and_multistep_lr": ("milestones and line",),
+    "test_compound_cosanneal_and_step_lr": ("cosine and step",),
+    "test_compound_cosanneal_and_multistep_lr": ("cosine and milestones",),
+    "test_compound_cosanneal_and_linearlr": ("line and cosine",),
+    "test_compound_cosanneal_and_exp_lr": ("cosine and exponential",),
+    # torch's own five compare nothing: their list of targets is empty.
+    "test_compound_reduce_lr_on_plateau1": ("a plateau that improves, and step",),
+    "test_compound_reduce_lr_on_plateau2": ("a plateau that stalls, and milestones",),
+    "test_compound_reduce_lr_on_plateau3": ("a plateau below its eps, and exponential",),
+    "test_compound_reduce_lr_on_plateau4": ("a plateau that improves, and cosine",),
+    "test_compound_reduce_lr_on_plateau5": ("a plateau that stalls, and line",),
+    "test_cycle_lr_triangular_mode_one_lr": ("triangular",),
+    "test_cycle_lr_triangular_mode_one_lr_no_momentum": ("triangular without momentum",),
+    "test_cycle_lr_triangular2_mode_one_lr": ("triangular2",),
+    "test_cycle_lr_exp_range_mode_one_lr": ("exp_range",),
+    "test_cycle_lr_triangular_mode": ("triangular lists",),
+    "test_cycle_lr_triangular2_mode": ("triangular2 lists",),
+    "test_cycle_lr_exp_range_mode": ("exp_range lists",),
+    "test_cycle_lr_triangular_mode_step_size_up_down": ("triangular up and down",),
+    "test_cycle_lr_triangular2_mode_step_size_up_down": ("triangular2 up and down",),
+    "test_cycle_lr_exp_range_mode_step_size_up_down": ("exp_range up and down",),
+    "test_cycle_lr_with_momentumless_optimizer": ("triangular of Adam",),
+    "test_cycle_lr_with_adam": ("onecycle of Adam",),
+    "test_onecycle_lr_linear_annealing": ("onecycle linear",),
+    "test_onecycle_lr_linear_annealing_three_phases": ("onecycle three phases",),
+    "test_onecycle_lr_cosine_annealing": ("onecycle cosine",),
+    "test_swalr_no_anneal": ("swa at once",),
+    "test_swalr_cosine_anneal_after_multiplicative": ("swa cosine",),
+    "test_swalr_linear_anneal_after_multiplicative": ("swa linear",),
+}
+
+_OWN = "lr_scheduler.test_torchs_own_tests::"
+_STATES = "lr_scheduler.test_torchs_own_states::"
+_BAD = "lr_scheduler.test_lr_scheduler_errors::test_bad_arguments_get_torchs_error"
+_SAVED = f"{_STATES}test_a_state_dict_is_for_the_arguments_it_was_saved_with"
+_AVERAGES = "loops.test_swa_utils::"
+
+# torch's test: the tests that hold it, and which of their cases.
+TESTS: dict[str, tuple[str, ...]] = {
+    **{
+        f"test_{theirs}_is_constant_for_constant_epoch": (
+            f"{_OWN}test_the_same_epoch_has_the_same_rate[{ours}]",
+        )
+        for theirs, ours in {
+            "step_lr": "step",
+            "exponential_lr": "exponential",
+            "constantlr": "constant",
+            "linear_linearlr": "linear",
+            "polynomial_lr": "polynomial",
+        }.items()
+    },
+    **dict.fromkeys(
+        ("test_old_pattern_warning", "test_old_pattern_warning_with_arg"),
+        (f"{_OWN}test_a_scheduler_before_the_optimizer[step]",),
+    ),
+    **dict.fromkeys(
+        ("test_old_pattern_warning_resuming", "test_old_pattern_warning_resuming_with_arg"),
+        (f"{_OWN}test_a_scheduler_before_the_optimizer[resumed]",),
+    ),
+    **dict.fromkeys(
+        ("test_new_pattern_no_warning", "test_new_pattern_no_warning_with_arg"),
+        (f"{_OWN}test_a_scheduler_after_the_optimizer[step]",),
+    ),
+    "test_sequentiallr_no_warnings": (
+        f"{_OWN}test_a_scheduler_after_the_optimizer[line, then exponential]",
+    ),
+    "test_raise_error_when_last_epoch_is_greater_than_0_and_initial_lr_is_not_specified": (
+        f"{_BAD}[resumed]",
+    ),
+    "test_linearlr_start_factor_limits1": (f"{_BAD}[linear start]",),
+    "test_linearlr_start_factor_limits2": (f"{_BAD}[linear start above one]",),
+    "test_cycle_lr_invalid_mode": (f"{_BAD}[cyclic mode]",),
+    "test_onecycle_lr_invalid_anneal_strategy": (f"{_BAD}[onecycle strategy]",),
+    "test_onecycle_lr_invalid_pct_start": (f"{_BAD}[onecycle pct]",),
+    "test_onecycle_lr_cannot_calculate_total_steps": (f"{_BAD}[onecycle nothing]",),
+    "test_multiplicative_lr_with_lr_lambda": (
+        f"{_BAD}[multiplicative no function]",
+        f"{_BAD}[multiplicative no functions]",
+    ),
+    "test_swalr_hypers": tuple(
+        f"{_BAD}[swa {what}]" for what in ("strategy", "epochs", "half an epoch", "list")
+    ),
+    "test_cycle_lr_cycle_momentum_fail_with_momentumless_optimizer": (
+        f"{_OWN}test_momentum_that_is_not_there",
+    ),
+    "test_cycle_lr_cycle_momentum_with_beta1_optimizer": (
+        f"{_OWN}test_momentum_that_is_not_there",
+    ),
+    "test_cos_anneal_lr_continue": (f"{_OWN}test_a_cosine_goes_on_from_the_first_epoch",),
+    "test_cosine_then_cyclic": (f"{_OWN}test_a_cosine_and_then_a_cycle",),
+    "test_CosineAnnealingWarmRestarts_T_cur_reset": (
+        f"{_OWN}test_a_period_that_was_overrun_is_begun_again",
+    ),
+    # ── state dicts; torch takes over other arguments, which are refused here ──
+    "test_lr_scheduler_state_dict_load": (f"{_STATES}test_a_state_dict_is_pickled_and_loaded",),
+    "test_step_lr_state_dict": (f"{_SAVED}[step]",),
+    "test_multi_step_lr_state_dict": (f"{_SAVED}[multistep]",),
+    "test_exp_step_lr_state_dict": (f"{_SAVED}[exponential]",),
+    "test_cosine_lr_state_dict": (f"{_SAVED}[cosine]",),
+    "test_reduce_lr_on_plateau_state_dict": (f"{_SAVED}[plateau]",),
+    "test_lambda_lr_state_dict_fn": (
+        f"{_STATES}test_a_state_dict_is_pickled_and_loaded[lambda]",
+        "lr_scheduler.test_lr_scheduler::test_bits_and_state_dict_of_torch[lambda one]",
+    ),
+    "test_lambda_lr_state_dict_obj": (f"{_SAVED}[lambda object]",),
+    "test_CosineAnnealingWarmRestarts_lr_state_dict": (f"{_SAVED}[restarts]",),
+    "test_swa_lr_state_dict": (f"{_SAVED}[swa]",),
+    "test_cycle_lr_scale_fn_restored_from_state_dict": (
+        f"{_SAVED}[cyclic]",
+        f"{_STATES}test_a_state_dict_is_pickled_and_loaded[cyclic own]",
+    ),
+    "test_cycle_lr_state_dict_picklable": tuple(
+        f"lr_scheduler.test_lr_scheduler::test_bits_and_state_dict_of_torch[{case}]"
+        for case in ("cyclic docs", "cyclic scale cycle", "cyclic scale object")
+    ),
+    "test_onecycle_lr_legacy_state_dict": (f"{_STATES}test_a_one_cycles_dict_of_an_earlier_torch",),
+    "test_lr_scheduler_checkpoint": (f"{_STATES}test_a_checkpoint_goes_on_at_its_rate",),
+    "test_lr_scheduler_checkpoint_on_plateau": (
+        f"{_STATES}test_a_plateaus_checkpoint_goes_on_at_its_rate",
+    ),
+    # ── what was given is the scheduler's own from then on ──
+    "test_constant_initial_lr": (f"{_STATES}test_initial_rates_stay",),
+    "test_constant_initial_params_cyclelr": (
+        f"{_STATES}test_what_was_given_may_be_filled[cyclic]",
+    ),
+    "test_constant_initial_params_onecyclelr": (
+        f"{_STATES}test_what_was_given_may_be_filled[onecycle]",
+    ),
+    "test_constant_initial_params_swalr": (f"{_STATES}test_what_was_given_may_be_filled[swa]",),
+    # ── groups that join ──
+    "test_add_param_group_does_not_break_reduce_lr_on_plateau": (
+        f"{_OWN}test_groups_that_join_a_plateau[a floor]",
+        f"{_OWN}test_groups_that_join_a_plateau[floors]",
+    ),
+    "test_add_param_group_errors_reduce_lr_on_plateau": (
+        f"{_OWN}test_a_plateau_of_listed_floors_and_one_more_group",
+    ),
+    # ── averages ──
+    "test_averaged_model_all_devices": (
+        f"{_AVERAGES}test_averages[multi swa-float32-False]",
+        f"{_AVERAGES}test_averages[multi ema-float32-False]",
+    ),
+    "test_averaged_model_exponential": tuple(
+        f"{_AVERAGES}test_averages[{kind}-float32-{buffers}]"
+        for kind in ("ema", "multi ema")
+        for buffers in (False, True)
+    ),
+    "test_averaged_model_state_dict": (f"{_AVERAGES}test_an_average_is_pickled_and_goes_on",),
+    "test_averaged_model_default_avg_fn_picklable": (
+        f"{_AVERAGES}test_an_average_is_pickled_and_goes_on",
+    ),
+    "test_update_bn_dnn": (f"{_AVERAGES}test_update_bn_with_torchs_variance",),
+    "test_update_bn_cnn": (f"{_AVERAGES}test_update_bn_against_torch",),
+    "test_bn_update_eval_momentum": (f"{_AVERAGES}test_update_bn_against_torch",),
+}
+
+_OBJECTS = "a scheduler holds no optimizer and no method of one: there is no cycle to collect"
+_OVERRIDDEN = "an optimizer is a frozen object, whose methods nobody replaces"
+
+LEFT_OUT = {
+    "test_no_cyclic_references": _OBJECTS,
+    "test_no_cyclic_references_in_step": _OBJECTS,
+    "test_cycle_lr_removed_after_out_of_scope": _OBJECTS,
+    "test_old_pattern_warning_with_overridden_optim_step": _OVERRIDDEN,
+    "test_new_pattern_no_warning_with_overridden_optim_step": _OVERRIDDEN,
+    "test_error_when_getlr_has_epoch": (
+        "a schedule of one's own is a function given to LambdaLR, not a subclass with a get_lr"
+    ),
+    "test_averaged_model_mixed_device": "of a CUDA device; averages lie where the parameters lie",
+}
