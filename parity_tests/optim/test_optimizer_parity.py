@@ -13,7 +13,7 @@ import pytest
 import jaxopt_port as jp
 from jaxopt_port.engine import leaf_states, with_leaf_states
 from parity_tests.oracles.bits import assert_same_bits, relative, step_units
-from parity_tests.oracles.configurations import CASES, LEAFWISE, MUON, Case
+from parity_tests.oracles.configurations import CASES, Case
 from parity_tests.oracles.optimizer import TorchOracle, beside, to_torch
 from parity_tests.oracles.tolerances import bound, step_bounds
 
