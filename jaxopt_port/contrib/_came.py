@@ -61,7 +61,7 @@ def _init(param: jax.Array, *, ams_bound: bool, **_: Any) -> LeafState:
         state["exp_avg_sq_hat"] = zeros
     if param.ndim < 2:
         return {**state, "exp_avg_sq": zeros}
-    of_rows, of_columns = zeros[..., 0], zeros[..., 0, :]
+    of_rows, of_columns = jnp.sum(zeros, -1), jnp.sum(zeros, -2)  # also on an explicit mesh
     for name in ("exp_avg_sq", "exp_avg_res"):
         state |= {f"{name}_row": of_rows, f"{name}_col": of_columns}
     return state
