@@ -144,7 +144,8 @@ import numpy as np
 STEPS = 100
 # RENAME = [(r"^backbone\\.", "encoder.")]  # where names differ: torch's, then yours
 # LAYOUTS = {{"head.weight": (1, 0)}}  # where a layout is not certain
-# STEPS_PER_EPOCH = 50  # helps to find a scheduler that is stepped once an epoch
+# STEPS_PER_EPOCH = 50  # helps to name a scheduler that is stepped once an epoch by mistake; where
+# both sides step theirs once an epoch: scheduler_every=50, in torch_side() and in jax_side()
 
 
 def batches():

@@ -66,7 +66,8 @@ class Judgement(NamedTuple):
 
     Attributes:
         excess: how many times the bound the difference is; more than 1 is no rounding.
-        bound: the largest absolute difference that rounding explains.
+        bound: the largest absolute difference that rounding explains, of what is judged: mostly
+            the two sides in float64, so it may be less than the distance in the run's dtype.
         why: a sentence: what shows that it is none.
     """
 

@@ -95,7 +95,8 @@ class Divergence:
         torch_name: torch's name of it, or "".
         message: a sentence with the figures.
         distance: how far apart.
-        bound: the largest absolute difference that rounding explains.
+        bound: the largest absolute difference that rounding explains, of what is judged: mostly
+            the two sides in float64, so it may be less than the distance in the run's dtype.
         why_not_rounding: a sentence: what in float64, or in the run's dtype, shows it.
         elements: the numbers that are furthest apart, the furthest first.
         leaves: all leaves that differ at that step and stage.
