@@ -355,7 +355,7 @@ CASES = [
         {"momentum": 0.6},
         left_out=("bias", "scalar"),
         bounds=PRODUCTS,
-        rare=0.05,
+        rare=0.02,
     ),
     *of(
         "prodigyopt",
