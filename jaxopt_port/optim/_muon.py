@@ -93,9 +93,7 @@ def _zeropower(
     # A spectral norm of at most 1.
     x = div(x, widened(jnp.maximum(norm(x), constant(eps, x))))
     for _ in range(ns_steps):
-        # Not read as a transposed operand, of which the sums have another order than torch's.
-        across = jnp.where(x.T == x.T, x.T, jnp.nan)
-        gram = rounded(_matmul(x, across), _BFLOAT16)
+        gram = rounded(_matmul(x, x.T), _BFLOAT16)
         # As oneDNN has addmm: the product of matrices by its factor, then one multiply-add.
         square = uncontracted(c * _matmul(gram, gram))
         gram_update = rounded(fma(b, widened(gram), square), _BFLOAT16)
