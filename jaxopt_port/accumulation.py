@@ -161,6 +161,8 @@ def _called(steps: Callable[[Any], Any], total: jax.Array) -> Any:
     try:
         length = steps(total)
     except TypeError as error:  # as all of JAX's errors about traced values are
+        if not isinstance(total, jax.core.Tracer):
+            raise
         raise TypeError(f"steps: {why(steps, error)}") from error
     if not isinstance(length, jax.core.Tracer):
         return _positive(length)

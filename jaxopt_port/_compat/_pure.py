@@ -1,3 +1,5 @@
+"""Flax's names for taking the values out of NNX's variables."""
+
 from __future__ import annotations
 
 from typing import Any

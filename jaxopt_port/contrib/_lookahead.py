@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..engine import recorder
+from ..engine import check_transformation, recorder
 from ..numerics.torch_ops import add, lerp
 from ..trees import checked_gradients
 
@@ -71,6 +71,7 @@ def lookahead(
         raise ValueError(f"Invalid lookahead steps: {k}; k must be a whole number from 1 on")
     if package not in ("timm", "pytorch_optimizer"):
         raise ValueError(f'no package {package!r}; it is "timm" or "pytorch_optimizer"')
+    check_transformation(tx)
     tx = optax.with_extra_args_support(tx)
 
     def init(params: Any) -> LookaheadState:

@@ -75,7 +75,6 @@ def _zeropower(x: jax.Array) -> jax.Array:
     length = add_scalar(rounded(jnp.sqrt(square), _BFLOAT16), 1e-7)
     x = div(x, widened(length))
     for _ in range(_STEPS):
-        # Not read as a transposed operand, of which the sums have another order than torch's.
         # Behind a select, or XLA reads it transposed and adds up in another order than torch.
         across = jnp.swapaxes(x, -1, -2)
         gram = _matmul(x, jnp.where(across == across, across, jnp.nan))

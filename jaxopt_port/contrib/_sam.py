@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from .._compat import check_whole
+from ..engine import check_transformation
 from ..numerics.torch_ops import add, add_scalar, mul, reciprocal, sqrt, widened
 from ..trees import checked_gradients
 from ._sums import norm
@@ -126,6 +127,7 @@ def sam(
         [-0.3, -0.4]
     """
     _check(rho, perturb_eps)
+    check_transformation(tx)
     tx = optax.with_extra_args_support(tx)
 
     def update(

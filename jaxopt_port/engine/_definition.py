@@ -130,14 +130,12 @@ class Definition:
         """Return who is in which group; raises for selectors that do not fit ``params``."""
         paths = check_params(params)
         table = Table.new(self.groups, paths, self._owners(paths, params))
-        trained = {
-            p for p, o in zip(paths, table.assignment, strict=True) if not self.groups[o].frozen
-        }
+        owners = dict(zip(paths, table.assignment, strict=True))
         for path in statistics_paths(params):
-            if path in trained:
+            if not self.groups[owners[path]].frozen:
                 raise TypeError(
-                    f'"{path}" is a running statistic (nnx.BatchStat), no parameter: weight decay '
-                    f"would shrink it, and nothing else change it. {SPLIT}"
+                    f'"{path}" is a running statistic, no parameter: weight decay would shrink it, '
+                    f"and nothing else change it. {SPLIT}"
                 )
         warn_of_kernels(table, params, self.layout_of)
         return table

@@ -33,7 +33,7 @@ class LRScheduler:
     entries: ClassVar[tuple[str, ...]] = ENTRIES
 
     def __new__(cls, *args: Any, **_: Any) -> Self:
-        if args and hasattr(args[0], "update") and hasattr(args[0], "init"):
+        if args and any(hasattr(args[0], name) for name in ("tx", "init", "param_groups")):
             raise TypeError(
                 f"{cls.__name__} takes no optimizer here, but its own arguments alone: "
                 f"scheduler = {cls.__name__}(…), then state, own = scheduler.init(tx.init(params))"

@@ -302,6 +302,10 @@ def _check_arrays(tree: Any) -> None:
 
 def _check_alike(what: str, now: Any, held: Any) -> None:
     """Raise for a tree that the averages were not made for."""
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (now, held)]
+    shapes = [list(map(np.shape, jax.tree.leaves(tree))) for tree in (now, held)]
+    if structures[0] == structures[1] and shapes[0] == shapes[1]:
+        return
     ours, theirs = dict(leaf_paths(now)), dict(leaf_paths(held))
     for path, array in theirs.items():
         if path in ours and np.shape(ours[path]) != np.shape(array):
@@ -309,14 +313,12 @@ def _check_alike(what: str, now: Any, held: Any) -> None:
                 f'"{path}" of the {what} has shape {np.shape(ours[path])}, its average '
                 f"{np.shape(array)}"
             )
-    structures: list[Any] = [jax.tree.structure(tree) for tree in (now, held)]
-    if structures[0] != structures[1]:
-        odd = [f'"{p}" is new' for p in ours if p not in theirs]
-        odd += [f'"{p}" is missing' for p in theirs if p not in ours]
-        raise ValueError(
-            f"the model's tree is not the one that the averages were made for: of the {what} "
-            + (odd[0] if odd else "the containers are others")
-        )
+    odd = [f'"{p}" is new' for p in ours if p not in theirs]
+    odd += [f'"{p}" is missing' for p in theirs if p not in ours]
+    raise ValueError(
+        f"the model's tree is not the one that the averages were made for: of the {what} "
+        + (odd[0] if odd else "the containers are others")
+    )
 
 
 # Compiled, because torch's `lerp` rounds once, where single operations would round twice.

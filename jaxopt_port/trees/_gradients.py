@@ -29,7 +29,8 @@ _MISSING_PARAMS = (
 
 SPLIT = (
     "Give the parameters alone, and keep the rest (running statistics, counts of random streams) "
-    "beside them: graph, params, rest = nnx.split(model, nnx.Param, ...)"
+    "beside them: graph, params, rest = nnx.split(model, nnx.Param, ...); of Linen's variables, "
+    'variables["params"]'
 )
 
 
@@ -50,7 +51,7 @@ def check_params(params: Any) -> tuple[str, ...]:
         if dtype is not None and not jnp.issubdtype(dtype, jnp.inexact):
             raise TypeError(
                 f'the parameter "{path}" has dtype {dtype}; only floating and complex parameters '
-                f"can be trained. {SPLIT if 'flax.nnx' in sys.modules else ''}".rstrip()
+                f"can be trained. {SPLIT if 'flax' in sys.modules else ''}".rstrip()
             )
     return tuple(path for path, _ in leaves)
 

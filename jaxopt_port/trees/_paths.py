@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,9 @@ def is_nnx_variable(x: object) -> bool:
 
 
 def statistics_paths(tree: Any) -> list[str]:
-    """Return the paths of Flax NNX's running statistics."""
+    """Return the paths of Flax's running statistics: NNX's, and those beside Linen's parameters."""
+    if isinstance(tree, Mapping) and "params" in tree and "batch_stats" in tree:
+        return [path for path, _ in leaf_paths(tree) if path.startswith("batch_stats/")]
     nnx = sys.modules.get("flax.nnx")
     if nnx is None:
         return []
@@ -26,7 +28,7 @@ def statistics_paths(tree: Any) -> list[str]:
     return [
         keystr(path, simple=True, separator="/")
         for path, node in nodes
-        if isinstance(node, nnx.BatchStat)
+        if isinstance(node, nnx.BatchStat) and jax.tree.leaves(node)
     ]
 
 

@@ -65,13 +65,23 @@ def test_nothing_is_not_taken_over_in_silence():
         interop.params_from_torch(Headed(), like, strict=False)
 
 
+def test_a_tree_without_weights_takes_none():
+    like = nnx.state(nnx.Dropout(0.5, rngs=nnx.Rngs(0)))
+    assert interop.params_from_torch(torch.nn.Dropout(0.5), like, strict=False) is not None
+
+
 @pytest.mark.parametrize(
     ("state", "error", "message"),
     [
         (lambda m: nnx.state(m), TypeError, r"count.*uint32.*nnx\.split\(model, nnx\.Param"),
         (lambda m: nnx.state(m, nnx.Any(nnx.Param, nnx.BatchStat)), TypeError, "running statistic"),
+        (
+            lambda m: {"params": {"scale": jnp.ones(3)}, "batch_stats": {"mean": jnp.ones(3)}},
+            TypeError,
+            r'"batch_stats/mean" is a running statistic.*variables\["params"\]',
+        ),
     ],
-    ids=["random streams", "running statistics"],
+    ids=["random streams", "running statistics", "Linen's"],
 )
 def test_the_parameters_alone(state, error, message):
     held = state(Normed(nnx.Rngs(0)))
@@ -94,8 +104,10 @@ TX = jp.SGD(lr=0.1)
         lambda: lrs.StepLR(TX, 30),
         lambda: lrs.StepLR(TX, step_size=1),
         lambda: lrs.LambdaLR(TX, len),
+        lambda: lrs.StepLR(torch.optim.SGD([torch.ones(1)]), 30),
+        lambda: lrs.StepLR(nnx.Optimizer(Flat(nnx.Rngs(0)), TX, wrt=nnx.Param), 30),
     ],
-    ids=["by place", "by name", "a function"],
+    ids=["by place", "by name", "a function", "torch's", "Flax's"],
 )
 def test_a_scheduler_takes_no_optimizer(made):
     with pytest.raises(TypeError, match=r"takes no optimizer here.*scheduler\.init\(tx\.init"):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import jaxopt_port as jp
-from jaxopt_port import swa_utils
+from jaxopt_port import contrib, swa_utils
 from parity_tests.oracles.bad_input import Bad, assert_refused
 
 PARAMS = {"w": jnp.array([1.0, 2.0, 3.0]), "b": jnp.zeros(2)}
@@ -29,6 +29,15 @@ def accumulated(grads=GRADS, state=HELD, steps=None, **extra_args):
 
 POSITIVE = "Expected positive integer steps, but got"
 ACCUMULATION = {
+    "a function that is wrong anyway": Bad(
+        lambda: jp.accumulate_grads(SGD, lambda: 2).update(GRADS, HELD, PARAMS),
+        TypeError,
+        "takes 0 positional arguments",
+    ),
+    "a class within Lookahead": Bad(
+        lambda: contrib.lookahead(jp.SGD), TypeError, "got the class SGD: make one"
+    ),
+    "a class within SAM": Bad(lambda: contrib.sam(jp.SGD), TypeError, "got the class SGD"),
     **{
         f"{steps!r} steps": Bad(
             lambda s=steps: jp.accumulate_grads(SGD, s), ValueError, f"{POSITIVE} "

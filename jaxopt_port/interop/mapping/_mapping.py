@@ -99,7 +99,7 @@ def matched_without_prefix(
     while prefix and (problems or not made.entries):
         stripped = Renaming(rename, prefix)
         again, fewer = matched(module, like, stripped, layouts, strict, parts)
-        fits = prefix in known or (not fewer and bool(again.entries))
+        fits = known.startswith(prefix) or (not fewer and bool(again.entries))
         if fits and (len(fewer), -len(again.entries)) < (len(problems), -len(made.entries)):
             note = f"all of torch's names begin with {prefix!r}, which the tree has not: left out"
             made = dataclasses.replace(again, notes=(*again.notes, note))

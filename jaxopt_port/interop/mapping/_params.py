@@ -51,7 +51,7 @@ def params_from_torch(
     Raises:
         TypeError: ``module`` is neither a module nor a mapping from names to tensors.
         ValueError: parameters are missing, left over, or of another shape, or their layout is not
-            certain; all are listed. No tensor at all is a leaf, ``strict`` or not.
+            certain; all are listed. None of the leaves is a tensor, ``strict`` or not.
         ImportError: torch is missing.
 
     Example:
@@ -67,7 +67,8 @@ def params_from_torch(
     tree = state_of(like)
     pairs = leaf_paths(tree)
     refuse_if(_unlike(pairs, leaves, strict), module)
-    if not any(path in leaves for path, _ in pairs):
+    wanted = {path for path, _ in pairs} - set(random_paths(pairs))
+    if wanted and not wanted & leaves.keys():
         raise ValueError(
             "none of torch's tensors is a leaf of the tree, so nothing would be taken over: give a "
             "rename rule, such as rename=[(r'^transformer\\.', '')]; torch has "
