@@ -143,6 +143,11 @@ TOLERANCES = {
     "lbfgs mixed": Tolerance(
         1e-6, "relative", "float32 leaves beside a float64 one are rounded alike"
     ),
+    "batch statistics": Tolerance(
+        1e-5,
+        "relative",
+        "means and variances of batches, added up in float32 in another order than torch's",
+    ),
     "a rate that is a float32 tensor": Tolerance(
         1.2e-7,
         "of the leaf's largest magnitude",
