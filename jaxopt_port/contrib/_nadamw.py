@@ -23,7 +23,7 @@ from ..engine import (
     leafwise,
     of_rule,
 )
-from ..numerics.torch_ops import Scalar, add_scalar, addcmul, div, lerp, mul, quotient, sqrt
+from ..numerics.torch_ops import Scalar, add_scalar, addcmul, div, lerp, mul, sqrt
 from ..optim import ranges
 from ._left_out import LEFT_OUT
 from ._sums import rms
@@ -108,8 +108,8 @@ def _update(
         denom = mul(denom, jnp.maximum(ratio, jnp.ones_like(ratio)))
     if caution:
         ahead = cautious(ahead, grad)
-    addend = quotient(ahead, denom, value=-step_size)
-    return Sum(mul(param, decay), addend), {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+    new = Sum(mul(param, decay), ahead, -step_size, over=denom)
+    return new, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
 
 RULE = Rule(_arguments, _init, _update, _start, _advance, title="nadamw")

@@ -24,7 +24,7 @@ from ..engine import (
     of_rule,
 )
 from ..numerics import uncontracted
-from ..numerics.torch_ops import Scalar, add, add_scalar, addcdiv, addcmul, mul, quotient, sqrt
+from ..numerics.torch_ops import Scalar, add, add_scalar, addcdiv, addcmul, mul, sqrt
 from ..optim import decay as decays
 from ..optim import ranges
 from ._left_out import LEFT_OUT
@@ -109,16 +109,15 @@ def _update(
         after["grad_avg"], avg = grad_avg, addcmul(avg, grad_avg, grad_avg, value=-1.0)
     # XLA would make a product of a division by a root.
     avg = uncontracted(sqrt(add_scalar(avg, eps)))
-    plain = quotient(grad, avg, value=-lr)
     if "momentum_buffer" not in state:
-        return Sum(param, plain), after
+        return Sum(param, grad, -lr, over=avg), after
     held = state["momentum_buffer"]
     buf = addcdiv(mul(held, momentum), grad, avg, value=lr if lr_in_momentum else 1.0)
     after["momentum_buffer"] = jnp.where(momentum > 0, buf, held)
     direction = cautious(buf, grad) if caution else buf
     new = add(param, direction, alpha=-1.0 if lr_in_momentum else -lr)
     # A momentum set to 0 in mid-run rests the buffer and leaves it as it is.
-    return jnp.where(momentum > 0, new, add(param, plain.astype(param.dtype))), after
+    return jnp.where(momentum > 0, new, addcdiv(param, grad, avg, value=-lr)), after
 
 
 RULE = Rule(_arguments, _init, _update, _start, _advance, _holds, title="rmsprop_tf")

@@ -14,7 +14,7 @@ from jax import lax
 
 from .._compat import as_laid_out, laid_out_as, on_explicit_mesh
 from ..numerics import uncontracted
-from ..numerics.torch_ops import acting_alpha, add, widened
+from ..numerics.torch_ops import acting_alpha, add, addcdiv, quotient, widened
 
 P = ParamSpec("P")
 
@@ -36,11 +36,18 @@ class Sum(NamedTuple):
 
     Where ``base`` is the parameter itself, ``alpha * addend`` is the Optax update, exactly; an
     update computed as the difference of two rounded parameters is not.
+
+    Attributes:
+        base: what is added to.
+        addend: of the same shape.
+        alpha: a number, or an array of the shape.
+        over: the divisor of ``addend``, for torch's ``base.addcdiv_(addend, over, value=alpha)``.
     """
 
     base: jax.Array
     addend: jax.Array
     alpha: jax.Array | float = 1.0
+    over: jax.Array | None = None
 
 
 class Rows(NamedTuple):
@@ -225,11 +232,16 @@ def as_complex(tree: Any) -> Any:
 def _applied(result: jax.Array | Sum | Rows, param: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the new parameter and the Optax update of a rule's result."""
     if isinstance(result, Sum):
-        base, addend, alpha = result
-        new = add(base, addend, alpha=alpha)
+        base, addend, alpha, over = result
+        if over is None:
+            new, update = add(base, addend, alpha=alpha), None
+        else:
+            new = addcdiv(base, addend, over, value=alpha)
+            update = quotient(addend, over, value=alpha)
         if base is not param:
             return new, new - param
-        update = widened(addend) * acting_alpha(alpha, param.dtype)
+        if update is None:
+            update = widened(addend) * acting_alpha(alpha, param.dtype)
         return new, update.astype(param.dtype)
     if isinstance(result, Rows):
         rows = result.delta.astype(param.dtype)

@@ -185,6 +185,13 @@ class _Writer:
             "copy": "{0}",
             # numerics.fma and numerics.uncontracted: here no operation is contracted.
             "jaxopt_port_fma": "FMA({0}, {1}, {2})",
+            "jaxopt_port_addcmul": "FMA({0} * {1}, {2}, {3})",
+            "jaxopt_port_addcdiv": "{3} + {0} * {1} / {2}",
+            "jaxopt_port_quotient": "{0} * {2} / {1}",
+            "jaxopt_port_div": "{1} / {0}",
+            "jaxopt_port_div_number": "{1} / {0}",
+            "jaxopt_port_sqrt": "SQRT({0})",
+            "jaxopt_port_rsqrt": "(element)1 / SQRT({0})",
             "jaxopt_port_uncontracted": "{0}",
             "and": "{0} & {1}" if boolean else "",
             "or": "{0} | {1}" if boolean else "",

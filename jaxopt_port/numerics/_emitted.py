@@ -1,4 +1,4 @@
-"""`fma` and `uncontracted` in StableHLO.
+"""The primitives of `_rounding` in StableHLO, for each platform.
 
 Emitted, not traced as JAX: a step has several of them for each leaf, and its program is made in a
 third of the time.
@@ -6,7 +6,9 @@ third of the time.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,8 +34,8 @@ def _types(shape: tuple[Any, ...], *kinds: Any) -> list[Any]:
     return [of(shape, mlir.dtype_to_ir_type(np.dtype(kind))) for kind in kinds]
 
 
-def _constant(kind: Any, value: int) -> Any:
-    """Return an array of one integer, or of zeros."""
+def _constant(kind: Any, value: float) -> Any:
+    """Return an array of one number."""
     from jax.extend.mlir.dialects import stablehlo as hlo
     from jax.interpreters.mlir import ir
 
@@ -185,3 +187,112 @@ def _is_exact(ctx: Any) -> bool:
     devices = max(devices, 1)
     small = math.prod(aval.shape) <= SMALL * devices or aval.shape[-1] < WIDE * devices
     return small or not _contraction.holds()
+
+
+def fma_on_cuda(ctx: Any, a: Any, y: Any, x: Any) -> Any:
+    """Nvcc contracts in torch's kernels; whether XLA does is its version's."""
+    (aval,) = ctx.avals_out
+    exact = _exact_float32 if aval.dtype == np.float32 else _exact_float64
+    return [exact(aval.shape, a, y, x)]
+
+
+def _plain(name: str, ctx: Any, *operands: Any) -> Any:
+    from jax.extend.mlir.dialects import stablehlo as hlo
+
+    return getattr(hlo, name)(*operands)
+
+
+def _in_float64(name: str, ctx: Any, *operands: Any) -> Any:
+    """A quotient or a root of float32, correctly rounded, where XLA approximates those.
+
+    What is rounded to float64 and then to float32 is as if rounded once, which has less than half
+    the digits (Figueroa, 1995). LLVM sees that too, and would take float32's approximation.
+    """
+    from jax.extend.mlir.dialects import stablehlo as hlo
+
+    (aval,) = ctx.avals_out
+    if aval.dtype != np.float32:
+        return _plain(name, ctx, *operands)
+    wide, integers = _types(aval.shape, "f8", "i8")
+    made = getattr(hlo, name)(*(hlo.convert(wide, x) for x in operands))
+    return hlo.convert(operands[0].type, _kept(made, integers))
+
+
+def _hidden(x: Any, z: Any) -> Any:
+    """The divisor of ``x``: XLA would make a product of a division by a scalar or by a root."""
+    from jax.extend.mlir.dialects import stablehlo as hlo
+
+    equal = hlo.compare(x, x, hlo.ComparisonDirectionAttr.get("EQ"))
+    return hlo.select(equal, _spread(x.type, z), _constant(x.type, math.nan))
+
+
+def _of(fused: Callable[..., Any], calculated: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+    """The lowerings of torch's kernels on a CPU, and of what is no kernel of torch's."""
+    from jax.extend.mlir.dialects import stablehlo as hlo
+
+    def addcmul(ctx: Any, v: Any, y: Any, z: Any, x: Any) -> Any:
+        return fused(ctx, hlo.multiply(_spread(y.type, v), y), z, x)
+
+    def quotient(ctx: Any, v: Any, z: Any, y: Any) -> Any:
+        return [calculated("divide", ctx, hlo.multiply(_spread(y.type, v), y), z)]
+
+    def addcdiv(ctx: Any, v: Any, y: Any, z: Any, x: Any) -> Any:
+        return [hlo.add(x, *quotient(ctx, v, z, y))]
+
+    def div(ctx: Any, z: Any, x: Any) -> Any:
+        return [calculated("divide", ctx, x, _hidden(x, z))]
+
+    def sqrt(ctx: Any, x: Any) -> Any:
+        return [calculated("sqrt", ctx, x)]
+
+    def rsqrt(ctx: Any, x: Any) -> Any:
+        (aval,) = ctx.avals_out
+        (integers,) = _types(aval.shape, f"i{aval.dtype.itemsize}")
+        root = _kept(calculated("sqrt", ctx, x), integers)
+        return [calculated("divide", ctx, _constant(x.type, 1.0), root)]
+
+    return {
+        **{"fma": fused, "addcmul": addcmul, "addcdiv": addcdiv, "quotient": quotient},
+        **{"div": div, "div_number": div, "sqrt": sqrt, "rsqrt": rsqrt},
+        "uncontracted": uncontracted,
+    }
+
+
+def _of_cuda() -> dict[str, Callable[..., Any]]:
+    """The lowerings of torch's kernels on an NVIDIA GPU."""
+    from jax.extend.mlir.dialects import stablehlo as hlo
+
+    def addcmul(ctx: Any, v: Any, y: Any, z: Any, x: Any) -> Any:
+        return fma_on_cuda(ctx, v, hlo.multiply(y, z), x)
+
+    def quotient(ctx: Any, v: Any, z: Any, y: Any) -> Any:
+        return [hlo.multiply(_spread(y.type, v), _in_float64("divide", ctx, y, z))]
+
+    def addcdiv(ctx: Any, v: Any, y: Any, z: Any, x: Any) -> Any:
+        return fma_on_cuda(ctx, v, _in_float64("divide", ctx, y, z), x)
+
+    def div_number(ctx: Any, a: Any, x: Any) -> Any:
+        """By the reciprocal, which torch calculates on the host."""
+        a = _spread(x.type, a)
+        return [hlo.multiply(x, _in_float64("divide", ctx, _constant(x.type, 1.0), a))]
+
+    def rsqrt(ctx: Any, x: Any) -> Any:
+        """An instruction of the GPU, at most two units off, as torch has it."""
+        return [hlo.rsqrt(x)]
+
+    every = _of(fma_on_cuda, _in_float64)
+    return every | {
+        **{"addcmul": addcmul, "addcdiv": addcdiv, "quotient": quotient},
+        **{"div_number": div_number, "rsqrt": rsqrt},
+    }
+
+
+@functools.cache
+def by_platform() -> dict[str | None, dict[str, Callable[..., Any]]]:
+    """Return the lowerings of each primitive, by platform and by name; None for all others."""
+    return {
+        None: _of(contracted, _plain),
+        "cpu": {name: _of(fma_on_cpu, _plain)[name] for name in ("fma", "addcmul")},
+        "tpu": _of(fma_on_tpu, _plain) | {"uncontracted": uncontracted_on_tpu},
+        "cuda": _of_cuda(),
+    }

@@ -1,36 +1,49 @@
-"""What torch rounds once, and what it rounds twice, in any program that XLA makes of it.
+"""What torch's kernels round, as they round it, in any program that XLA makes of it.
 
 XLA lets LLVM contract a product and a sum into a fused multiply-add. Whether LLVM does so depends
-on the processor, and on how it has unrolled and vectorised the loop, so on the shape. `fma` is one
-rounding, and `uncontracted` keeps a product from being contracted with what is added to it, both
-independently of that. The two are primitives of JAX: a program shows what is meant, and each
+on the processor, and on how it has unrolled and vectorised the loop, so on the shape; on a GPU,
+quotients and roots are approximations. `fma` is one rounding, `uncontracted` keeps a product from
+being contracted with what is added to it, and the others are what a kernel of torch does in one
+piece, on a CPU and on a GPU. All are primitives of JAX: a program shows what is meant, and each
 backend, and each writer of kernels, says how it is done.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from .._compat import varying_alike
 from . import _emitted
 
+# By name, what each is but for rounding.
+_MEANT: dict[str, Callable[..., Any]] = {
+    "fma": lambda a, y, x: a * y + x,
+    "uncontracted": lambda x, again: x,
+    "addcmul": lambda v, y, z, x: x + v * y * z,
+    "addcdiv": lambda v, y, z, x: x + v * y / z,
+    "quotient": lambda v, z, y: v * y / z,
+    "div": lambda z, y: y / z,
+    "div_number": lambda a, x: x / a,
+    "sqrt": jnp.sqrt,
+    "rsqrt": lax.rsqrt,
+}
+
 
 def fma(a: Any, y: jax.Array, x: jax.Array) -> jax.Array:
-    """``a * y + x``, in float32 on the CPU rounded once; elsewhere as the compiler has it.
+    """``a * y + x``, in float32 on a CPU and on NVIDIA's GPUs rounded once; else as compiled.
 
     Args:
         a: a scalar, or an array that is broadcast to ``x``; cast to its dtype.
         y: an array of the shape and dtype of ``x``.
         x: an array.
     """
-    a = jnp.asarray(a, x.dtype)
-    a = a if a.shape in ((), x.shape) else jnp.broadcast_to(a, x.shape)
-    fused: jax.Array = _primitives()[0].bind(*varying_alike(a, y, x))
-    return fused
+    return of_torch("fma", a, y, x)
 
 
 def uncontracted(x: jax.Array, *, again: bool = False) -> jax.Array:
@@ -42,14 +55,22 @@ def uncontracted(x: jax.Array, *, again: bool = False) -> jax.Array:
             calculated a second time where it is wanted, and not held in memory in between: XLA
             keeps what two loops read, which costs as much as a parameter.
     """
-    kept: jax.Array = _primitives()[1].bind(x, again=again)
+    kept: jax.Array = _primitive("uncontracted").bind(x, again=again)
     return kept
 
 
-def _fma_tangent(primals: Any, tangents: Any) -> jax.Array:
-    (a, y, _), (da, dy, dx) = primals, tangents
-    tangent: jax.Array = da * y + a * dy + dx
-    return tangent
+def of_torch(name: str, *operands: Any) -> jax.Array:
+    """Return what one of torch's kernels makes of its operands.
+
+    Args:
+        name: one of ``_MEANT``, which says what is calculated.
+        operands: scalars, or arrays that are broadcast to the last of them, and cast to its dtype.
+    """
+    *others, last = operands
+    given = (jnp.asarray(x, last.dtype) for x in others)
+    alike = (x if x.shape in ((), last.shape) else jnp.broadcast_to(x, last.shape) for x in given)
+    made: jax.Array = _primitive(name).bind(*varying_alike(*alike, last))
+    return made
 
 
 def _batched(primitive: Any, args: Any, dims: Any, **params: Any) -> Any:
@@ -65,30 +86,24 @@ def _batched(primitive: Any, args: Any, dims: Any, **params: Any) -> Any:
 
 
 @functools.cache
-def _primitives() -> tuple[Any, Any]:
+def _primitive(name: str) -> Any:
     # Not at import time: jax.extend brings Pallas along.
     from jax.extend.core import Primitive
     from jax.interpreters import ad, batching, mlir
 
-    def primitive(name: str, tangent: Any) -> Any:
-        made = Primitive(name)
-        bind = lambda *xs, **params: made.bind(*xs, **params)  # noqa: E731
-        made.def_impl(jax.jit(bind, static_argnames="again"))
-        made.def_abstract_eval(lambda *avals, **_: avals[-1].update(weak_type=False))
+    made = Primitive(f"jaxopt_port_{name}")
+    bind = lambda *xs, **params: made.bind(*xs, **params)  # noqa: E731
+    made.def_impl(jax.jit(bind, static_argnames="again"))
+    made.def_abstract_eval(lambda *avals, **_: avals[-1].update(weak_type=False))
 
-        def jvp(primals: Any, tangents: Any, **params: Any) -> Any:
-            moved = tangent(primals, list(map(ad.instantiate_zeros, tangents)))
-            return made.bind(*primals, **params), moved
+    def jvp(primals: Any, tangents: Any, **params: Any) -> Any:
+        meant = functools.partial(_MEANT[name], **params)
+        along = tuple(map(ad.instantiate_zeros, tangents))
+        return made.bind(*primals, **params), jax.jvp(meant, primals, along)[1]
 
-        ad.primitive_jvps[made] = jvp
-        batching.primitive_batchers[made] = functools.partial(_batched, made)
-        return made
-
-    fused = primitive("jaxopt_port_fma", _fma_tangent)
-    mlir.register_lowering(fused, _emitted.contracted)
-    mlir.register_lowering(fused, _emitted.fma_on_cpu, platform="cpu")
-    mlir.register_lowering(fused, _emitted.fma_on_tpu, platform="tpu")
-    kept = primitive("jaxopt_port_uncontracted", lambda _, tangents: tangents[0])
-    mlir.register_lowering(kept, _emitted.uncontracted)
-    mlir.register_lowering(kept, _emitted.uncontracted_on_tpu, platform="tpu")
-    return fused, kept
+    ad.primitive_jvps[made] = jvp
+    batching.primitive_batchers[made] = functools.partial(_batched, made)
+    for platform, emitted in _emitted.by_platform().items():
+        if name in emitted:
+            mlir.register_lowering(made, emitted[name], platform=platform)
+    return made

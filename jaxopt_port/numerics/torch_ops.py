@@ -1,4 +1,4 @@
-"""torch's elementwise primitives, with torch's rounding.
+"""torch's elementwise primitives, with the rounding of torch's kernels on a CPU or on CUDA.
 
 Scalars come as float64 and are rounded where they meet an array, as Python floats are in torch.
 A bfloat16 or float16 operand is computed in float32 and rounded once per primitive. A fused
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._rounding import fma, uncontracted
+from ._rounding import fma, of_torch, uncontracted
 
 Scalar = jax.Array | float
 
@@ -74,18 +74,19 @@ def mul(x: jax.Array, a: Scalar) -> jax.Array:
 
 
 def div(x: jax.Array, a: Scalar) -> jax.Array:
-    """``x.div(a)``, a true division.
-
-    XLA makes a product of a division by a scalar or by a root; a select hides both from it.
-    """
+    """``x.div(a)``: by the reciprocal of a number in torch's CUDA kernels, else a true division."""
     wide = widened(x)
     divisor = _operand(a, x.dtype)
-    if divisor.shape in ((), wide.shape):
-        divisor = divisor if divisor.shape else lax.full_like(wide, divisor)
-        divisor = lax.select(wide == wide, divisor, lax.full_like(wide, jnp.nan))
-    else:  # it may be laid out over devices, which jnp.broadcast_to would not keep
+    if divisor.shape == ():
+        return rounded(of_torch("div_number", divisor, wide), x.dtype)
+    if divisor.shape != wide.shape:  # laid out over devices, perhaps: broadcast_to keeps no layout
         divisor = jnp.where(wide == wide, divisor, jnp.nan)
-    return rounded(wide / divisor, x.dtype)
+    return rounded(of_torch("div", divisor, wide), x.dtype)
+
+
+def div_each(x: jax.Array, a: Scalar) -> jax.Array:
+    """``torch._foreach_div([x], [a])``: a true division, in torch's CUDA kernels too."""
+    return rounded(of_torch("div", _operand(a, x.dtype), widened(x)), x.dtype)
 
 
 def lerp(x: jax.Array, y: jax.Array, weight: Scalar) -> jax.Array:
@@ -97,33 +98,38 @@ def lerp(x: jax.Array, y: jax.Array, weight: Scalar) -> jax.Array:
 
 
 def addcmul(x: jax.Array, y: jax.Array, z: jax.Array, *, value: Scalar) -> jax.Array:
-    """``x.addcmul(y, z, value=value)``: fma(value * y, z, x)."""
-    return rounded(fma(_operand(value, x.dtype) * widened(y), widened(z), widened(x)), x.dtype)
+    """``x.addcmul(y, z, value=value)``: fma(value * y, z, x); on CUDA fma(value, y * z, x)."""
+    y_, z_, x_ = widened(y), widened(z), widened(x)
+    if isinstance(value, float) and value == 1.0:
+        return rounded(fma(y_, z_, x_), x.dtype)
+    return rounded(of_torch("addcmul", _operand(value, x.dtype), y_, z_, x_), x.dtype)
 
 
 def quotient(y: jax.Array, z: jax.Array, *, value: Scalar) -> jax.Array:
     """``value * y / z``, unrounded in low precision: the addend of `addcdiv`."""
-    return _operand(value, y.dtype) * widened(y) / widened(z)
+    return of_torch("quotient", _operand(value, y.dtype), widened(z), widened(y))
 
 
 def addcdiv(x: jax.Array, y: jax.Array, z: jax.Array, *, value: Scalar) -> jax.Array:
-    """``x.addcdiv(y, z, value=value)``: x + value * y / z."""
-    return rounded(widened(x) + quotient(y, z, value=value), x.dtype)
+    """``x.addcdiv(y, z, value=value)``: x + value * y / z; on CUDA fma(value, y / z, x)."""
+    given = (_operand(value, x.dtype), widened(y), widened(z), widened(x))
+    return rounded(of_torch("addcdiv", *given), x.dtype)
 
 
 def sqrt(x: jax.Array) -> jax.Array:
     """``x.sqrt()``, correctly rounded; torch's CPU build has MKL's, at most one unit away."""
-    return rounded(jnp.sqrt(widened(x)), x.dtype)
+    return rounded(of_torch("sqrt", widened(x)), x.dtype)
 
 
 def rsqrt(x: jax.Array) -> jax.Array:
-    """``x.rsqrt()``: torch's CPU kernel divides 1 by the root."""
-    return rounded(1 / uncontracted(jnp.sqrt(widened(x))), x.dtype)
+    """``x.rsqrt()``: 1 by the root in torch's CPU kernel, the GPU's instruction on CUDA."""
+    return rounded(of_torch("rsqrt", widened(x)), x.dtype)
 
 
 def reciprocal(x: jax.Array) -> jax.Array:
     """``x.reciprocal()``."""
-    return rounded(1 / widened(x), x.dtype)
+    wide = widened(x)
+    return rounded(of_torch("div", wide, jnp.ones_like(wide)), x.dtype)
 
 
 def norm(x: jax.Array, axis: int | None = None, keepdims: bool = False) -> jax.Array:

@@ -24,7 +24,7 @@ from ..engine import (
     leafwise,
     of_rule,
 )
-from ..numerics.torch_ops import Scalar, add_scalar, addcmul, div, mul, quotient, sqrt
+from ..numerics.torch_ops import Scalar, add_scalar, addcmul, div, mul, sqrt
 from . import _ranges
 from ._decay import l2
 from ._rows import coalesced, is_sparse, undecayed
@@ -90,7 +90,7 @@ def _update(
     grad = l2(grad, param, weight_decay)
     state_sum = addcmul(state["sum"], grad, grad, value=1.0)
     std = add_scalar(sqrt(state_sum), eps)
-    return Sum(param, quotient(grad, std, value=-clr)), {"sum": state_sum}
+    return Sum(param, grad, -clr, over=std), {"sum": state_sum}
 
 
 RULE = Rule(_arguments, _init, _update, _start, _advance, sparse=None, begins=None, title="adagrad")

@@ -23,7 +23,7 @@ from ..engine import (
     leafwise,
     of_rule,
 )
-from ..numerics.torch_ops import Scalar, add_scalar, div, quotient, sqrt
+from ..numerics.torch_ops import Scalar, add_scalar, div_each, sqrt
 from . import _decay, _moments, _ranges
 
 
@@ -89,8 +89,8 @@ def _update(
         # The largest of the uncorrected averages, which this step's correction then divides.
         exp_avg_sq = jnp.maximum(state["max_exp_avg_sq"], exp_avg_sq)
         after["max_exp_avg_sq"] = exp_avg_sq
-    denom = add_scalar(div(sqrt(exp_avg_sq), bias_correction2_sqrt), eps)
-    return Sum(param, quotient(exp_avg, denom, value=-step_size)), after
+    denom = add_scalar(div_each(sqrt(exp_avg_sq), bias_correction2_sqrt), eps)
+    return Sum(param, exp_avg, -step_size, over=denom), after
 
 
 RULE = Rule(_arguments, _init, _update, _start, _advance, title="adam")

@@ -23,7 +23,7 @@ from ..engine import (
     leafwise,
     of_rule,
 )
-from ..numerics.torch_ops import Scalar, add_scalar, lerp, mul, quotient
+from ..numerics.torch_ops import Scalar, add_scalar, lerp, mul
 from . import _decay, _ranges
 
 
@@ -76,8 +76,7 @@ def _update(
     grad = _decay.l2(grad, param, weight_decay)
     exp_avg = lerp(state["exp_avg"], grad, weight1)
     exp_inf = jnp.maximum(mul(state["exp_inf"], beta2), add_scalar(jnp.abs(grad), eps))
-    delta = quotient(exp_avg, exp_inf, value=-clr)
-    return Sum(param, delta), {"exp_avg": exp_avg, "exp_inf": exp_inf}
+    return Sum(param, exp_avg, -clr, over=exp_inf), {"exp_avg": exp_avg, "exp_inf": exp_inf}
 
 
 RULE = Rule(_arguments, _init, _update, _start, _advance, title="adamax")

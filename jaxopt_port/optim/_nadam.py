@@ -23,7 +23,7 @@ from ..engine import (
     leafwise,
     of_rule,
 )
-from ..numerics.torch_ops import Scalar, add_scalar, addcdiv, div, quotient, sqrt
+from ..numerics.torch_ops import Scalar, add_scalar, addcdiv, div, sqrt
 from . import _decay, _moments, _ranges
 
 
@@ -92,8 +92,8 @@ def _update(
     grad, param, exp_avg, exp_avg_sq = _moments.begun(grad, param, state, **common)
     denom = add_scalar(sqrt(div(exp_avg_sq, bias_correction2)), eps)
     param = addcdiv(param, grad, denom, value=grad_step)
-    delta = quotient(exp_avg, denom, value=exp_avg_step)
-    return Sum(param, delta), {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+    new = Sum(param, exp_avg, exp_avg_step, over=denom)
+    return new, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
 
 RULE = Rule(_arguments, _init, _update, _start, _advance, title="nadam")

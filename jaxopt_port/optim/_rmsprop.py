@@ -24,7 +24,7 @@ from ..engine import (
     of_rule,
 )
 from ..numerics import uncontracted
-from ..numerics.torch_ops import Scalar, add_scalar, addcdiv, addcmul, lerp, mul, quotient, sqrt
+from ..numerics.torch_ops import Scalar, add_scalar, addcdiv, addcmul, lerp, mul, sqrt
 from . import _ranges
 from ._decay import l2_twice
 
@@ -85,7 +85,7 @@ def _update(
         square_avg = addcmul(square_avg, grad_avg, grad_avg, value=-1.0)
     avg = add_scalar(sqrt(square_avg), eps)
     if "momentum_buffer" not in state:
-        return Sum(param, quotient(again, avg, value=-lr)), after
+        return Sum(param, again, -lr, over=avg), after
     # A momentum set to 0 in mid-run rests the buffer and leaves it as it is; the step is then
     # torch's to a rounding.
     moving, held = momentum > 0, state["momentum_buffer"]
