@@ -12,11 +12,11 @@ _OPTIMIZERS = ("AdamW", "SGD", "Adam", "RMSprop", "Adafactor", "Muon")
 _MODELS = ("GPT-2 small", "300 small leaves", "Llama-like 1 B", "ViT-B/16", "ResNet-50")
 _MODELS += ("1000 small leaves",)
 _FIRST = [
-    *(("AdamW", "GPT-2 small"), ("SGD", "GPT-2 small"), ("AdamW", "300 small leaves")),
-    *(("SGD", "Llama-like 1 B"), ("Adam", "Llama-like 1 B"), ("Adam", "300 small leaves")),
-    *(("Adam", "GPT-2 small"), ("RMSprop", "GPT-2 small"), ("Adafactor", "GPT-2 small")),
-    *(("AdamW", "ViT-B/16"), ("AdamW", "ResNet-50"), ("AdamW", "1000 small leaves")),
-    *(("Muon", "ViT-B/16"), ("SGD", "300 small leaves")),
+    *(("AdamW", "GPT-2 small"), ("SGD", "GPT-2 small"), ("AdamW", "1 leaf of 124439808")),
+    *(("AdamW", "300 small leaves"), ("Adam", "Llama-like 1 B"), ("AdamW", "ResNet-50")),
+    *(("SGD", "1 leaf of 124439808"), ("Muon", "ViT-B/16"), ("AdamW", "ViT-B/16")),
+    *(("RMSprop", "GPT-2 small"), ("Adafactor", "GPT-2 small"), ("SGD", "300 small leaves")),
+    *(("AdamW", "1000 small leaves"), ("SGD", "Llama-like 1 B"), ("Adam", "300 small leaves")),
 ]
 CONTENDERS = {
     "torch": ("torch fused", "torch foreach", "torch for-loop"),
@@ -107,17 +107,20 @@ REHEARSAL = Sizes(
 def batches(items: Sequence[Item], optimizers: Sequence[str]) -> list[Batch]:
     """Return what is compared: the defaults together, then each optimizer's configurations.
 
-    L-BFGS's come in their turn: its program takes as long to compile as all the others'.
+    L-BFGS's come last: they take as long as all the others'.
     """
     names = dict.fromkeys([*_OPTIMIZERS, *(item.optimizer for item in items)])
     kinds = {name: [item for item in items if item.optimizer == name] for name in names}
+    kinds["LBFGS"] = kinds.pop("LBFGS", [])
     defaults = tuple(Item(n, {}, {}) for n in optimizers or kinds if kinds[n] and n != "LBFGS")
     made = [Batch(defaults, dtype) for dtype in ("float32", "bfloat16")]
     if not optimizers:
         made += [
             Batch(tuple(of_kind), dtype)
-            for dtype in ("float32", "bfloat16")
-            for of_kind in kinds.values()
+            for of_kind, dtype in sorted(
+                itertools.product(kinds.values(), ("float32", "bfloat16")),
+                key=lambda pair: (pair[0] is kinds["LBFGS"], pair[1] == "bfloat16"),
+            )
             if of_kind
         ]
     return made

@@ -15,18 +15,20 @@ from ..speed._worker import WorkerError
 from ._cases import batches
 from ._data import Batch, Item, start
 from ._primitives import STEPS, found, powers
-from ._sides import MISSING, STRICT, last_line
+from ._sides import MISSING, last_line
 
 if TYPE_CHECKING:
     from ._run import Run
 
 _AHEAD = 4  # batches that are compiled while the one before is compared
-_FORMS = ("torch foreach", "torch fused")
+OURS, LOOP, FOREACH, FUSED = "jp.step", "torch for-loop", "torch foreach", "torch fused"
+# On a GPU torch takes foreach where nothing else is said.
+COMPARED = [(OURS, LOOP), (OURS, FOREACH), (FOREACH, LOOP), (FUSED, LOOP)]
 
 
 @dataclass
 class Distance:
-    """How far a contender is from torch's for-loop on the same device.
+    """How far a contender is from torch on the same device.
 
     Attributes:
         item: the optimizer and its options.
@@ -34,6 +36,7 @@ class Distance:
         dtype: of the parameters.
         steps: how many were taken, from the same start with the same gradients.
         contender: this library, or another of torch's implementations.
+        reference: the implementation of torch's that it is compared with.
         units: the largest distance of a parameter, in units in the last place of the largest number
             of its step.
         differ: the share of parameters that differ in a bit.
@@ -46,6 +49,7 @@ class Distance:
     dtype: str
     steps: int
     contender: str
+    reference: str
     units: float
     differ: float
     relative: float
@@ -57,12 +61,12 @@ def primitives(run: Run) -> Iterator[str]:
     rows: list[dict[str, Any]] = []
     run.parts["primitives"] = rows
     run.parts["numbers"] = numbers = {}
-    for side in ("torch", "jax", STRICT):
+    for side in ("torch", "jax"):
         yield side
         if made := run.attempt("primitives", side, side, "primitives"):
             rows += [row._asdict() for row in found(side, made)]
         if made := run.attempt("matrix products", side, side, "matrix_products"):
-            numbers |= {f"{k}{' (strict)' * (side == STRICT)}": v for k, v in made.items()}
+            numbers |= made
         if side == "jax" and (made := run.attempt("powers", side, side, "powers")) is not MISSING:
             exact = powers()
             numbers["beta ** step in float64, ulp"] = ulps(made, exact)
@@ -89,43 +93,29 @@ def parity(run: Run) -> Iterator[str]:
             case = f"parity, {batch.items[0]} …, {batch.dtype}"
             begun = run.attempt(case, "jp.step", "jax", "prepare", ahead, number)
             prepared = number + (0 if begun is MISSING else len(ahead))
-        if number < prepared and not _compare(run, batch, number, "jax", "jp.step", rows):
+        if number < prepared and not _compare(run, batch, number, rows):
             prepared = number + 1  # what was compiled ahead may have gone with the process
             if len(batch.items) > 1:
                 planned += [Batch((item,), batch.dtype) for item in batch.items]
-        if number == 1:
-            yield "the defaults, XLA's liberties taken back"
-            name = "jp.step, strict"
-            if run.attempt("parity", name, STRICT, "prepare", planned[:1], 0) is not MISSING:
-                _compare(run, planned[0], 0, STRICT, name, rows, torchs=())
-            run.sides.end(STRICT)
 
 
-def _compare(
-    run: Run,
-    batch: Batch,
-    number: int,
-    side: str,
-    name: str,
-    rows: list[dict[str, Any]],
-    torchs: tuple[str, ...] = _FORMS,
-) -> bool:
+def _compare(run: Run, batch: Batch, number: int, rows: list[dict[str, Any]]) -> bool:
     """Compare a batch; returns whether that went well."""
-    steps = run.sizes.steps
     try:
-        waiting = run.sides.ask(side, "parity", number, batch, steps)
-        expected = _of_torch(run, batch, "torch for-loop", leave_out=True)
+        waiting = run.sides.ask("jax", "parity", number, batch, run.sizes.steps)
+        made = {LOOP: _of_torch(run, batch, LOOP, leave_out=True)}
         ours, refused = waiting()
     except (LeftOutError, WorkerError) as error:
-        run.leave_out(f"parity, {batch.items[0]} …, {batch.dtype}", name, last_line(error))
+        run.leave_out(f"parity, {batch.items[0]} …, {batch.dtype}", OURS, last_line(error))
         return False
     for i, why in refused.items():
-        run.leave_out(f"parity, {batch.items[i]}, {batch.dtype}", name, why)
-    contenders = {name: ours} | {form: _of_torch(run, batch, form) for form in torchs}
-    for i, theirs in expected.items():
-        for contender, made in contenders.items():
-            if i in made:
-                rows += _distances(batch.items[i], batch.dtype, contender, made[i], theirs)
+        run.leave_out(f"parity, {batch.items[i]}, {batch.dtype}", OURS, why)
+    made |= {OURS: ours} | {form: _of_torch(run, batch, form) for form in (FOREACH, FUSED)}
+    for i, item in enumerate(batch.items):
+        for contender, reference in COMPARED:
+            if i in made[contender] and i in made[reference]:
+                pair = (contender, reference, made[contender][i], made[reference][i])
+                rows += _distances(item, batch.dtype, *pair)
     return True
 
 
@@ -142,7 +132,12 @@ def _of_torch(run: Run, batch: Batch, form: str, leave_out: bool = False) -> dic
 
 
 def _distances(
-    item: Item, dtype: str, contender: str, made: Mapping[int, Any], theirs: Mapping[int, Any]
+    item: Item,
+    dtype: str,
+    contender: str,
+    reference: str,
+    made: Mapping[int, Any],
+    theirs: Mapping[int, Any],
 ) -> Iterator[dict[str, Any]]:
     before = start(item.optimizer, dtype)
     for steps, (params, state) in theirs.items():
@@ -158,7 +153,7 @@ def _distances(
         different = sum(int(np.sum(_bits(a) != _bits(b))) for a, b, _ in pairs)
         yield asdict(
             Distance(
-                *(str(item), item.optimizer, dtype, steps, contender),
+                *(str(item), item.optimizer, dtype, steps, contender, reference),
                 units=max(float(np.max(step_units(*pair))) for pair in pairs),
                 differ=different / sum(b.size for _, b, _ in pairs),
                 relative=max(relative(a, b) for a, b, _ in pairs),

@@ -29,7 +29,8 @@ def inputs(low: bool = False) -> tuple[Array, Array, Array]:
 
 def fma(a: Array, y: Array, x: Array) -> Array:
     """One rounding: exact products of float32, and a sum of 64 bits."""
-    return (np.longdouble(a) * y.astype(np.longdouble) + x.astype(np.longdouble)).astype(F32)
+    a = np.asarray(a, np.longdouble)
+    return (a * y.astype(np.longdouble) + x.astype(np.longdouble)).astype(F32)
 
 
 def _low(value: Callable[[Array, Array], Array]) -> Callable[..., Array]:
@@ -78,6 +79,12 @@ PRIMITIVES: dict[str, Primitive] = {
             "v·(y·z) rounded twice": lambda x, y, z: x + _v * (y * z),
         }
     ),
+    "x.addcmul(y, z)": Primitive(
+        {
+            "one rounding": lambda x, y, z: fma(y, z, x),
+            "two": lambda x, y, z: x + y * z,
+        }
+    ),
     "x.addcdiv(y, z, value=v)": Primitive(
         {
             "x + (v·y)/z": lambda x, y, z: x + (_v * y) / z,
@@ -86,6 +93,12 @@ PRIMITIVES: dict[str, Primitive] = {
         }
     ),
     "x.div(0.37)": Primitive(
+        {
+            "true division": lambda x, y, z: x / _s,
+            "by the reciprocal": lambda x, y, z: x * (F32(1) / _s),
+        }
+    ),
+    "_foreach_div([x], [0.37])": Primitive(
         {
             "true division": lambda x, y, z: x / _s,
             "by the reciprocal": lambda x, y, z: x * (F32(1) / _s),

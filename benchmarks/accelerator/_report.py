@@ -62,25 +62,26 @@ def _parity(results: Results) -> Iterator[str]:
     rows = results.parts.get("parity") or []
     if not rows:
         return
-    contenders = list(dict.fromkeys(row["contender"] for row in rows))
-    worst: dict[tuple[str, str, int], dict[str, dict[str, Any]]] = {}
+    pairs = list(dict.fromkeys((row["contender"], row["reference"]) for row in rows))
+    worst: dict[tuple[str, str, int], dict[tuple[str, str], dict[str, Any]]] = {}
     counts: dict[tuple[str, str, int], set[str]] = {}
     for row in rows:
         key = (row["optimizer"], row["dtype"], row["steps"])
         seen = worst.setdefault(key, {})
-        before = seen.get(row["contender"])
-        if before is None or row["units"] > before["units"]:
-            seen[row["contender"]] = row
+        pair = (row["contender"], row["reference"])
+        before = seen.get(pair)
+        if before is None or (row["units"], row["differ"]) > (before["units"], before["differ"]):
+            seen[pair] = row
         counts.setdefault(key, set()).add(row["item"])
-    yield "Distance from torch's for-loop on the same device, the worst of the configurations:"
-    yield "units in the last place of a parameter's step, and the share of parameters that differ."
+    yield "Distance from torch on the same device, the worst of the configurations: units in the"
+    yield "last place of a parameter's step, and the share of parameters that differ."
     yield ""
     yield from _table(
-        ["optimizer", "dtype", "steps", "configurations", *contenders],
+        ["optimizer", "dtype", "steps", "configurations", *(" from ".join(p) for p in pairs)],
         (
             [
                 *(key[0], key[1], str(key[2]), str(len(counts[key]))),
-                *(_far(seen.get(contender)) for contender in contenders),
+                *(_far(seen.get(pair)) for pair in pairs),
             ]
             for key, seen in worst.items()
         ),

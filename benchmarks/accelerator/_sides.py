@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,21 +9,13 @@ from typing import Any
 from ..speed._contender import LeftOutError
 from ..speed._worker import Worker, WorkerError
 
-# XLA's own liberties with float32, taken back: the second JAX side. Options of LLVM hold for a
-# whole process, and an unknown flag ends one.
-STRICT = "jax, strict"
-_STRICT_FLAGS = {
-    "gpu": "--xla_allow_excess_precision=false --xla_gpu_enable_fast_min_max=false "
-    "--xla_gpu_ftz=false --xla_backend_extra_options=-nvptx-prec-divf32=2",
-    "cpu": "--xla_allow_excess_precision=false --xla_cpu_enable_fast_min_max=false",
-}
-MODULES = {"torch": f"{__package__}._torch_side"}
-_ELSEWHERE = "--xla_allow_excess_precision=false"
+MODULES = {"torch": f"{__package__}._torch_side", "jax": f"{__package__}._jax_side"}
 THREADS = 1  # of torch, on a CPU: what it does there is a rehearsal
 # Of the device's memory, for each side: JAX keeps what it has once had.
 SHARE = 0.45
-# Seconds that a call may take beyond its part's time, and those that it has in any case.
-_GRACE, _LEAST = 10.0, 2.0
+# Seconds that a call may take beyond its part's time, and those that it has in any case, as a
+# process has to start.
+_GRACE, _LEAST, _TO_START = 10.0, 2.0, 45.0
 
 
 class _Missing:
@@ -53,29 +44,25 @@ class Sides:
         """Start processes that are not there yet, side by side; raises nothing."""
         new = [s for s in sides if s not in self._workers and s not in self.absent]
         for side in new:
-            module = MODULES.get(side, f"{__package__}._jax_side")
             environment = {"XLA_PYTHON_CLIENT_MEM_FRACTION": str(SHARE)}
-            if side == STRICT:
-                platform = self.facts.get("jax", {}).get("platform")
-                flags = _STRICT_FLAGS.get(platform, _ELSEWHERE)
-                environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
-            self._workers[side] = Worker(side, module, environment)
+            self._workers[side] = Worker(side, MODULES[side], environment)
             self._workers[side].ask("start", THREADS)
         for side in new:
             try:
-                self.facts[side] = self._answered(side)
+                self.facts[side] = self._answered(side, _TO_START)
             except (LeftOutError, WorkerError) as error:
-                self.absent[side] = last_line(error)
+                if side not in self.facts:
+                    self.absent[side] = last_line(error)
                 self.end(side)
 
     def has(self, side: str) -> bool:
         """Whether a side is there, started anew if it has ended."""
         self.begin(side)
-        return side not in self.absent
+        return side in self._workers
 
-    def _answered(self, side: str) -> Any:
+    def _answered(self, side: str, least: float = _LEAST) -> Any:
         worker = self._workers[side]
-        worker.timeout = max(_LEAST, min(self.until + _GRACE, self._end) - time.monotonic())
+        worker.timeout = max(least, min(self.until + _GRACE, self._end) - time.monotonic())
         try:
             return worker.answer()
         except WorkerError as error:
@@ -86,7 +73,8 @@ class Sides:
     def ask(self, side: str, *request: Any) -> Callable[[], Any]:
         """Ask, and return what waits for the answer, and raises LeftOutError or WorkerError."""
         if not self.has(side):
-            raise LeftOutError(f"{side} is not there: {self.absent[side]}")
+            why = self.absent.get(side, "it ended, and did not start again")
+            raise LeftOutError(f"{side} is not there: {why}")
         self._workers[side].ask(*request)
         return lambda: self._answered(side)
 

@@ -89,7 +89,7 @@ def shapes_of(model: str, optimizer: str = "") -> Shapes:
     elif rest == "small leaves":
         shapes = [_SMALL[i % len(_SMALL)] for i in range(int(count))]
     else:
-        shapes = [(int(rest.removeprefix("leaves of ")),)] * int(count)
+        shapes = [(int(rest.split(" of ")[1]),)] * int(count)
     return [shape for shape in shapes if optimizer != "Muon" or len(shape) == 2]
 
 

@@ -135,7 +135,8 @@ def reciprocal(x: jax.Array) -> jax.Array:
 def norm(x: jax.Array, axis: int | None = None, keepdims: bool = False) -> jax.Array:
     """``x.norm(2)``, summed in the type computed in."""
     wide = widened(x)
-    return rounded(jnp.sqrt(jnp.sum(wide * wide, axis=axis, keepdims=keepdims)), x.dtype)
+    squares = jnp.sum(wide * wide, axis=axis, keepdims=keepdims)
+    return rounded(of_torch("sqrt", squares), x.dtype)
 
 
 def constant(c: Scalar, like: jax.Array) -> jax.Array:
