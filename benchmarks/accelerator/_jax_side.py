@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 import jaxopt_port as jp
-from jaxopt_port.numerics import torch_ops
+from jaxopt_port.numerics import torch_ops as ops
 
 from ..speed import _jax_side as speed
 from ..speed._contender import LeftOutError
@@ -48,32 +48,33 @@ def start(threads: int) -> dict[str, Any]:
     }
 
 
+PLAIN: dict[str, Callable[..., Any]] = {
+    "x.add(y, alpha=0.1)": lambda x, y, z: ops.add(x, y, alpha=A),
+    "x.mul(0.1).add(y)": lambda x, y, z: ops.add(ops.mul(x, A), y),
+    "x.lerp(y, 0.3)": lambda x, y, z: ops.lerp(x, y, W_NEAR),
+    "x.lerp(y, 0.7)": lambda x, y, z: ops.lerp(x, y, W_FAR),
+    "x.addcmul(y, z, value=v)": lambda x, y, z: ops.addcmul(x, y, z, value=V),
+    "x.addcmul(y, z)": lambda x, y, z: ops.addcmul(x, y, z, value=1.0),
+    "x.addcdiv(y, z, value=v)": lambda x, y, z: ops.addcdiv(x, y, z, value=V),
+    "x.div(0.37)": lambda x, y, z: ops.div(x, S),
+    "_foreach_div([x], [0.37])": lambda x, y, z: ops.div_each(x, S),
+    "x.div(z)": lambda x, y, z: ops.div(x, z),
+    "z.sqrt()": lambda x, y, z: ops.sqrt(z),
+    "z.sqrt().div(0.37)": lambda x, y, z: ops.div(ops.sqrt(z), S),
+    "z.rsqrt()": lambda x, y, z: ops.rsqrt(z),
+    "z.reciprocal()": lambda x, y, z: ops.reciprocal(z),
+    "x.norm()": lambda x, y, z: ops.norm(x),
+}
+LOW: dict[str, Callable[..., Any]] = {
+    "bfloat16 x.add(y, alpha=0.1)": lambda x, y, z: ops.add(x, y, alpha=A),
+    "bfloat16 x.mul(0.1)": lambda x, y, z: ops.mul(x, A),
+}
+
+
 def primitives() -> dict[str, Any]:
     """Return what each primitive gives, each in a program of its own."""
-    ops = torch_ops
-    plain: dict[str, Callable[..., Any]] = {
-        "x.add(y, alpha=0.1)": lambda x, y, z: ops.add(x, y, alpha=A),
-        "x.mul(0.1).add(y)": lambda x, y, z: ops.add(ops.mul(x, A), y),
-        "x.lerp(y, 0.3)": lambda x, y, z: ops.lerp(x, y, W_NEAR),
-        "x.lerp(y, 0.7)": lambda x, y, z: ops.lerp(x, y, W_FAR),
-        "x.addcmul(y, z, value=v)": lambda x, y, z: ops.addcmul(x, y, z, value=V),
-        "x.addcdiv(y, z, value=v)": lambda x, y, z: ops.addcdiv(x, y, z, value=V),
-        "x.addcmul(y, z)": lambda x, y, z: ops.addcmul(x, y, z, value=1.0),
-        "x.div(0.37)": lambda x, y, z: ops.div(x, S),
-        "_foreach_div([x], [0.37])": lambda x, y, z: ops.div_each(x, S),
-        "x.div(z)": lambda x, y, z: ops.div(x, z),
-        "z.sqrt()": lambda x, y, z: ops.sqrt(z),
-        "z.sqrt().div(0.37)": lambda x, y, z: ops.div(ops.sqrt(z), S),
-        "z.rsqrt()": lambda x, y, z: ops.rsqrt(z),
-        "z.reciprocal()": lambda x, y, z: ops.reciprocal(z),
-        "x.norm()": lambda x, y, z: ops.norm(x),
-    }
-    low = {
-        "bfloat16 x.add(y, alpha=0.1)": lambda x, y, z: ops.add(x, y, alpha=A),
-        "bfloat16 x.mul(0.1)": lambda x, y, z: ops.mul(x, A),
-    }
     made = {}
-    for functions, given in ((plain, inputs()), (low, inputs(low=True))):
+    for functions, given in ((PLAIN, inputs()), (LOW, inputs(low=True))):
         arrays = [jnp.asarray(v) for v in given]
         results = _POOL.map(
             lambda f, arrays=arrays: np.asarray(jax.jit(f)(*arrays)), functions.values()

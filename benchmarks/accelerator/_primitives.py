@@ -111,7 +111,12 @@ PRIMITIVES: dict[str, Primitive] = {
         }
     ),
     "z.sqrt()": Primitive({"correctly rounded": lambda x, y, z: np.sqrt(z)}),
-    "z.sqrt().div(0.37)": Primitive({"correctly rounded": lambda x, y, z: np.sqrt(z) / _s}),
+    "z.sqrt().div(0.37)": Primitive(
+        {
+            "true division": lambda x, y, z: np.sqrt(z) / _s,
+            "by the reciprocal": lambda x, y, z: np.sqrt(z) * (F32(1) / _s),
+        }
+    ),
     "z.rsqrt()": Primitive(
         {
             "correctly rounded": lambda x, y, z: (1 / np.sqrt(z.astype(np.float64))).astype(F32),

@@ -136,11 +136,12 @@ def _exact_float32(shape: tuple[int, ...], a: Any, y: Any, x: Any) -> Any:
     """
     from jax.extend.mlir.dialects import stablehlo as hlo
 
-    wide, integers = _types(shape, "f8", "i8")
+    wide, integers, narrow = _types(shape, "f8", "i8", "i4")
     (of_a,) = [wide] if a.type == x.type else _types((), "f8")
     product = hlo.multiply(_spread(wide, hlo.convert(of_a, a)), hlo.convert(wide, y))
     odd = _rounded_to_odd(*_two_sum(product, hlo.convert(wide, x)), integers)
-    return hlo.convert(x.type, odd)
+    # (XLA may drop a pair of conversions, and so this rounding, where nothing is between them.)
+    return _kept(hlo.convert(x.type, odd), narrow)
 
 
 def _exact_float64(shape: tuple[int, ...], a: Any, y: Any, x: Any) -> Any:
@@ -213,9 +214,9 @@ def _in_float64(name: str, ctx: Any, *operands: Any) -> Any:
     (aval,) = ctx.avals_out
     if aval.dtype != np.float32:
         return _plain(name, ctx, *operands)
-    wide, integers = _types(aval.shape, "f8", "i8")
+    wide, integers, narrow = _types(aval.shape, "f8", "i8", "i4")
     made = getattr(hlo, name)(*(hlo.convert(wide, x) for x in operands))
-    return hlo.convert(operands[0].type, _kept(made, integers))
+    return _kept(hlo.convert(operands[0].type, _kept(made, integers)), narrow)
 
 
 def _hidden(x: Any, z: Any) -> Any:

@@ -1,0 +1,108 @@
+"""What a step calculates on an NVIDIA GPU: torch's CUDA kernels, operation by operation.
+
+The formulas are what torch's kernels were found to calculate on an H100, all bits of 400,000
+elements each (`python -m benchmarks accelerator`, whose names of formulas these are). The programs
+lowered for CUDA are run on the CPU here: their meaning is tested, not what XLA's compiler for GPUs
+makes of them.
+"""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from jax import export
+
+import jaxopt_port as jp
+from benchmarks.accelerator._jax_side import LOW, PLAIN
+from benchmarks.accelerator._primitives import PRIMITIVES, inputs
+from parity_tests.oracles.cuda_kernels import CudaKernels
+
+# torch's on CUDA, where it is another than on the CPU; the first named is the CPU's.
+ON_CUDA = {
+    "x.addcmul(y, z, value=v)": "(y·z) rounded, then one",
+    "x.addcdiv(y, z, value=v)": "v·(y/z) + x, one rounding",
+    "x.div(0.37)": "by the reciprocal",
+    "z.sqrt().div(0.37)": "by the reciprocal",
+    "bfloat16 x.add(y, alpha=0.1)": "alpha in float32",
+}
+# Sums, and an instruction of the GPU, which the CPU has not.
+LEFT_OUT = {"x.norm()", "z.rsqrt()"}
+
+
+def for_cuda(function, arrays):
+    return export.export(
+        jax.jit(function),
+        platforms=["cuda"],
+        disabled_checks=[export.DisabledSafetyCheck.platform()],
+    )(*arrays)
+
+
+@pytest.mark.parametrize("name", sorted(PRIMITIVES.keys() - LEFT_OUT))
+def test_each_kernel_is_the_one_that_torch_has_on_cuda(name):
+    of = PRIMITIVES[name]
+    given = inputs(of.low)
+    expected = of.references[ON_CUDA.get(name, next(iter(of.references)))](*given)
+    program = for_cuda((LOW if of.low else PLAIN)[name], given)
+    np.testing.assert_array_equal(np.asarray(program.call(*given)), expected)
+
+
+@pytest.mark.parametrize("name", ["div", "sqrt", "addcdiv", "fma"])
+def test_no_rounding_to_float32_is_between_two_conversions(name):
+    """XLA drops such a pair, and goes on with more digits than torch has."""
+    given = inputs()
+    functions = {
+        "div": lambda x, y, z: PLAIN["x.div(z)"](x, y, z) + y,
+        "sqrt": lambda x, y, z: PLAIN["z.sqrt()"](x, y, z) + y,
+        "addcdiv": PLAIN["x.addcdiv(y, z, value=v)"],
+        "fma": lambda x, y, z: PLAIN["x.add(y, alpha=0.1)"](x, y, z).astype(jnp.bfloat16),
+    }
+    text = for_cuda(functions[name], given).mlir_module()
+    narrowed = re.findall(r"(%\w+) = stablehlo\.convert .*f64>\) -> tensor<\d+xf32>", text)
+    assert narrowed
+    for value in narrowed:
+        (user,) = re.findall(rf"= stablehlo\.(\w+) {value}\b", text)
+        assert user == "bitcast_convert"
+
+
+OPTIMIZERS = {
+    "SGD": {"lr": 0.1, "momentum": 0.9, "dampening": 0.1, "weight_decay": 0.1},
+    "Adam": {"amsgrad": True, "weight_decay": 0.1},
+    "AdamW": {"lr": 0.01},
+    "Adamax": {"lr": 0.1, "weight_decay": 0.1},
+    "NAdam": {"weight_decay": 0.1, "momentum_decay": 0.006},
+    "RAdam": {"weight_decay": 0.1, "lr": 0.01},
+    "RMSprop": {"centered": True, "momentum": 0.5, "weight_decay": 0.1},
+    "Adagrad": {"lr": 0.1, "lr_decay": 0.5, "weight_decay": 0.1},
+    "Adadelta": {"weight_decay": 0.1},
+    "ASGD": {"weight_decay": 0.1, "t0": 3},
+    "Rprop": {},
+}
+# torch's default on a GPU, foreach, divides by a list of numbers in Adam's steps.
+LISTED = {"Adam", "AdamW"}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_steps_are_torchs_on_cuda(name, dtype):
+    rng = np.random.default_rng(3)
+    start, *grads = (rng.standard_normal((37, 11)).astype(np.float32) for _ in range(13))
+    param = torch.nn.Parameter(torch.from_numpy(start.copy()).to(getattr(torch, dtype)))
+    theirs = getattr(torch.optim, name)([param], foreach=False, **OPTIMIZERS[name])
+    tx = getattr(jp, name)(**OPTIMIZERS[name])
+    params = {"x": jnp.asarray(start, dtype)}
+    state = tx.init(params)
+
+    def step(params, state, grads):
+        return jp.step(tx, grads, state, params)
+
+    program = for_cuda(step, (params, state, params))
+    with CudaKernels(listed=name in LISTED):
+        for grad in grads:
+            param.grad = torch.from_numpy(grad.copy()).to(param.dtype)
+            theirs.step()
+            params, state = program.call(params, state, {"x": jnp.asarray(grad, dtype)})
+    ours = np.asarray(params["x"].astype(jnp.float32))
+    np.testing.assert_array_equal(ours, param.detach().float().numpy())
