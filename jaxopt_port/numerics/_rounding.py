@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._compat import varying_alike
-from . import _emitted
+from ._lowerings import by_platform
 
 # By name, what each is but for rounding.
 _MEANT: dict[str, Callable[..., Any]] = {
@@ -103,7 +103,7 @@ def _primitive(name: str) -> Any:
 
     ad.primitive_jvps[made] = jvp
     batching.primitive_batchers[made] = functools.partial(_batched, made)
-    for platform, emitted in _emitted.by_platform().items():
+    for platform, emitted in by_platform().items():
         if name in emitted:
             mlir.register_lowering(made, emitted[name], platform=platform)
     return made

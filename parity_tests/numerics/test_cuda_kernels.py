@@ -7,6 +7,7 @@ makes of them.
 """
 
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from jax import export
 import jaxopt_port as jp
 from benchmarks.accelerator._jax_side import LOW, PLAIN
 from benchmarks.accelerator._primitives import PRIMITIVES, inputs
+from jaxopt_port.numerics import _lowerings
 from parity_tests.oracles.cuda_kernels import CudaKernels
 
 # torch's on CUDA, where it is another than on the CPU; the first named is the CPU's.
@@ -106,3 +108,39 @@ def test_steps_are_torchs_on_cuda(name, dtype):
             params, state = program.call(params, state, {"x": jnp.asarray(grad, dtype)})
     ours = np.asarray(params["x"].astype(jnp.float32))
     np.testing.assert_array_equal(ours, param.detach().float().numpy())
+
+
+@pytest.fixture
+def decided_anew():
+    _lowerings._has_bits.cache_clear()
+    yield
+    _lowerings._has_bits.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpus", "bits"),
+    [
+        ("auto", ["9.0", "9.0"], True),
+        ("auto", ["8.6"], False),
+        ("", ["12.0"], False),
+        ("auto", ["8.0", "8.9"], False),
+        ("auto", [], True),
+        ("on", ["8.6"], True),
+        ("OFF", ["9.0"], False),
+    ],
+)
+def test_slow_float64_is_not_waited_for(monkeypatch, decided_anew, wanted, gpus, bits):
+    monkeypatch.setenv(_lowerings.SWITCH, wanted)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu" if gpus else "cpu")
+    devices = [SimpleNamespace(compute_capability=gpu) for gpu in gpus]
+    monkeypatch.setattr(jax, "local_devices", lambda: devices)
+    text = for_cuda(
+        lambda *given: PLAIN["x.addcdiv(y, z, value=v)"](*given), inputs()
+    ).mlir_module()
+    assert ("xf64>" in text) == bits
+
+
+def test_a_word_that_is_none_is_refused(monkeypatch, decided_anew):
+    monkeypatch.setenv(_lowerings.SWITCH, "fast")
+    with pytest.raises(ValueError, match="CUDA_BITS must be on, off or auto; got 'fast'"):
+        _lowerings._has_bits()
