@@ -67,6 +67,7 @@ matrix: $(STAMP) matrix-packages ## the lowest and the newest versions; contrib 
 
 matrix-packages: $(MATRIX)/.installed
 	$(MATRIX)/bin/python -m parity_tests.contrib.matrix
+	$(MATRIX)/bin/python -m parity_tests.contrib.state_memory
 	$(MATRIX)/bin/python -m parity_tests.interop.real_libraries
 
 RELEASE := .venv-release

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import jax
+from jax import lax
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 Form: TypeAlias = Callable[..., Sequence[Any]]
 
@@ -48,6 +50,24 @@ class Forms:
         if devices > 1 and self.several is not None:
             return functools.partial(self.several, devices)
         return self.one_cpu if devices == 1 and platform == "cpu" and self.one_cpu else self.plain
+
+
+def whole_on_each(plain: Form) -> Forms:
+    """Return the forms of an operation of which each of several devices calculates the whole.
+
+    XLA would split products of matrices over them, with sums in another order.
+
+    Args:
+        plain: of one array, which may be split, and numbers; its result is one array.
+    """
+
+    def several(devices: int, x: jax.Array, *numbers: jax.Array) -> list[Any]:
+        # Which mesh it is does not matter for what is on all of its devices.
+        everywhere = NamedSharding(AbstractMesh((devices,), ("devices",)), PartitionSpec())
+        (made,) = plain(lax.with_sharding_constraint(x, everywhere), *numbers)
+        return [lax.with_sharding_constraint(made, everywhere)]
+
+    return Forms(plain, several=several)
 
 
 @functools.cache

@@ -6,6 +6,10 @@ from ._adafactor import Adafactor as Adafactor
 from ._adafactor import adafactor as adafactor
 from ._adafactor_big_vision import AdafactorBigVision as AdafactorBigVision
 from ._adafactor_big_vision import adafactor_big_vision as adafactor_big_vision
+from ._adam8bit import Adam8bit as Adam8bit
+from ._adam8bit import adam8bit as adam8bit
+from ._adamw8bit import AdamW8bit as AdamW8bit
+from ._adamw8bit import adamw8bit as adamw8bit
 from ._adamw_schedule_free import AdamWScheduleFree as AdamWScheduleFree
 from ._adamw_schedule_free import adamw_schedule_free as adamw_schedule_free
 from ._adan import Adan as Adan

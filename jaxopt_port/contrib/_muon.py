@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from .._compat import alternative, whole_on_each
 from ..engine import (
     REST,
     Groups,
@@ -83,6 +84,14 @@ def _zeropower(x: jax.Array) -> jax.Array:
     return jnp.swapaxes(x, -1, -2) if tall else x
 
 
+def _whole(update: jax.Array) -> list[jax.Array]:
+    with jax.enable_x64(True):
+        return [_zeropower(update)]
+
+
+_FORMS = whole_on_each(_whole)
+
+
 def _update(
     grad: jax.Array,
     param: jax.Array,
@@ -99,7 +108,8 @@ def _update(
         update = update.reshape(len(update), -1)
     # Of the gradient's last two axes, also where it is a kernel of four.
     longer = max(1.0, grad.shape[-2] / grad.shape[-1]) ** 0.5
-    update = mul(_zeropower(update), longer).reshape(param.shape).astype(param.dtype)
+    (update,) = alternative(_FORMS, [update], [jax.typeof(update).update(dtype=_BFLOAT16)])
+    update = mul(update, longer).reshape(param.shape).astype(param.dtype)
     return Sum(mul(param, 1 - lr * weight_decay), update, -lr), {"momentum_buffer": buffer}
 
 

@@ -27,6 +27,10 @@ _OPTIONAL = (
 _IMPLEMENTATION = ("foreach", "fused", "capturable", "differentiable")
 
 
+def _as_they_are(optimizer: Any, param: Any, held: dict[str, Any]) -> dict[str, Any]:
+    return held
+
+
 @dataclass(frozen=True)
 class Reference:
     """A class of a torch package, and the optimizer here that has its numbers.
@@ -49,6 +53,8 @@ class Reference:
         write: undoes it.
         read_state: the same for what a parameter holds.
         write_state: undoes that.
+        tensors: ``tensors(optimizer, param, held)``: what a parameter holds there, of its tensors
+            by the names of this side, where the package has a class of its own for them.
     """
 
     package: str
@@ -66,6 +72,7 @@ class Reference:
     write: Callable[[dict[str, Any]], dict[str, Any]] = dict
     read_state: Callable[[dict[str, Any]], dict[str, Any]] = dict
     write_state: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    tensors: Callable[[Any, Any, dict[str, Any]], dict[str, Any]] = _as_they_are
 
     def fits(self, cls: type) -> bool:
         """Whether a class is this one."""

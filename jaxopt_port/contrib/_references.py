@@ -10,6 +10,8 @@ import numpy as np
 from ._adabelief import AdaBelief
 from ._adafactor import Adafactor
 from ._adafactor_big_vision import AdafactorBigVision
+from ._adam8bit import Adam8bit
+from ._adamw8bit import AdamW8bit
 from ._adamw_schedule_free import AdamWScheduleFree
 from ._adan import Adan
 from ._ademamix import AdEMAMix
@@ -103,6 +105,46 @@ def _write_soap_state(held: dict[str, Any]) -> dict[str, Any]:
     return {**held, **lists}
 
 
+def _read_torchao(group: dict[str, Any]) -> dict[str, Any]:
+    return {**group, "lr": float(group["lr"])}
+
+
+def _write_torchao(group: dict[str, Any]) -> dict[str, Any]:
+    # A rate that is no tensor is refused there.
+    return {**group, "lr": np.asarray(group["lr"], np.float32)}
+
+
+def _read_codes(held: dict[str, Any]) -> dict[str, Any]:
+    """Return a state with codes and scales of their own, of one whose tensors have both."""
+    own: dict[str, Any] = {}
+    for name, value in held.items():
+        if hasattr(value, "codes"):
+            own |= {name: value.codes, f"{name}_scale": value.scale}
+        else:
+            own[name] = value
+    return own
+
+
+def _with_codes(optimizer: Any, param: Any, held: dict[str, Any]) -> dict[str, Any]:
+    """Undo it, with the optimizer's own tensors."""
+    made = {name: value for name, value in held.items() if not name.endswith("_scale")}
+    for name in made:
+        if (scales := held.get(f"{name}_scale")) is not None:
+            block_size = made[name].numel() // scales.numel()
+            own = optimizer._subclass_zeros(param, name == "exp_avg", block_size)
+            own.codes.copy_(made[name])
+            own.scale.copy_(scales)
+            made[name] = own
+    return made
+
+
+_TORCHAO: dict[str, Any] = {
+    "attributes": {k: (k, k) for k in ("block_size", "bf16_stochastic_round")},
+    "read": _read_torchao,
+    "write": _write_torchao,
+    "read_state": _read_codes,
+    "tensors": _with_codes,
+}
 _PYTORCH_OPTIMIZER: dict[str, Any] = {"counts": ("step",), "in_groups": ("step",)}
 _SCHEDULE_FREE: dict[str, Any] = {
     "counts": ("k",),
@@ -125,6 +167,8 @@ REFERENCES = (
         read=_read_timm_adafactor,
         write=_write_timm_adafactor,
     ),
+    Reference("torchao", "torchao.optim", "Adam8bit", Adam8bit, **_TORCHAO),
+    Reference("torchao", "torchao.optim", "AdamW8bit", AdamW8bit, **_TORCHAO),
     Reference(
         "transformers",
         "transformers.optimization",

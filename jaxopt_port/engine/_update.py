@@ -272,11 +272,12 @@ def _stepped(
         else:
             if key not in own:
                 own[key] = _entries(vectors[leaf.param.dtype], leaf.clock)
-            grad, param = leaf.grad, leaf.param
+            grad, param, state = leaf.grad, leaf.param, leaf.state
             if before is not None and param.size >= _LARGE:
                 # The scratch of what needs a whole leaf is as large as it: one after the other.
-                grad, param = later((grad, param), before)
-            new_param, new_update, after = update_leaf(grad, param, leaf.state, own[key])
+                grad, param, *held = later((grad, param, *state.values()), before)
+                state = dict(zip(state, held, strict=True))
+            new_param, new_update, after = update_leaf(grad, param, state, own[key])
             if not program.rule.elementwise and new_param.size >= _LARGE:
                 before = new_param
         if recording is not None:

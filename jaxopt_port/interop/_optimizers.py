@@ -234,7 +234,8 @@ def optimizer_to_torch(
         group["param_names"] = own
     tensors = [p for group in optimizer.param_groups for p in group["params"]]
     for index, held in converted["state"].items():
-        optimizer.state[tensors[index]] = {k: _to_torch_value(v) for k, v in held.items()}
+        own, param = {k: _to_torch_value(v) for k, v in held.items()}, tensors[index]
+        optimizer.state[param] = reference.tensors(optimizer, param, own) if reference else own
     made: TorchsOptimizer = optimizer
     return made
 

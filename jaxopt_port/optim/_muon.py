@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
-from .._compat import Forms, alternative
+from .._compat import Forms, alternative, whole_on_each
 from ..engine import (
     REST,
     Groups,
@@ -113,13 +112,7 @@ def _on_all_devices(ns_steps: int) -> Forms:
         with jax.enable_x64(True):
             return [_zeropower(grad, ns_coefficients, ns_steps, eps)]
 
-    def several(devices: int, grad: jax.Array, *numbers: jax.Array) -> list[jax.Array]:
-        # Which mesh it is does not matter for what is on all of its devices.
-        everywhere = NamedSharding(AbstractMesh((devices,), ("devices",)), PartitionSpec())
-        (made,) = plain(lax.with_sharding_constraint(grad, everywhere), *numbers)
-        return [lax.with_sharding_constraint(made, everywhere)]
-
-    return Forms(plain, several=several)
+    return whole_on_each(plain)
 
 
 def _adjusted_ratio(adjust_lr_fn: str | None, shape: tuple[int, ...]) -> float:

@@ -31,6 +31,9 @@ WHOLE = {"bias": (64,), "kernel": (32, 64), "conv": (32, 32, 2, 2)}
 # choice than signs, which do not matter.
 OF_FULL_RANK = {"bias": (2,), "kernel": (12, 13), "conv": (13, 3, 2, 2), "scalar": ()}
 
+# Held as codes, and as they are: what is small, and what is no whole number of blocks.
+IN_BLOCKS = {"bias": (5,), "weight": (64, 80), "odd": (65, 64)}
+
 PLAIN = (4, 1, "the contract")
 RESTS = (4, 3, "torch rounds a factor to bfloat16 in its vector loop, and not in the rest after it")
 SIGNS = (4, 8, "the same, and it decides the sign of what is nearly zero")
@@ -307,6 +310,22 @@ CASES = [
         },
         own=LOOP,
         bounds=CLIPS,
+    ),
+    *of(
+        "torchao",
+        "Adam8bit",
+        {},
+        {"lr": 0.01, "weight_decay": 0.1, "betas": (0.4, 0.99), "eps": 1e-4},
+        {"lr": 0.01, "betas": (0.8, 0.95), "block_size": 1024},
+        of=IN_BLOCKS,
+    ),
+    *of(
+        "torchao",
+        "AdamW8bit",
+        {},
+        {"lr": 0.01, "weight_decay": 0.1, "betas": (0.95, 0.5), "block_size": 64},
+        {"lr": 0.1, "weight_decay": 0.0, "eps": 1e-3},
+        of=IN_BLOCKS,
     ),
     *of(
         "transformers",

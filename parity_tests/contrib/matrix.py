@@ -45,7 +45,12 @@ from parity_tests.contrib.cases import (
     fingerprint,
     gradients,
 )
-from parity_tests.contrib.rounded_once import added_otherwise, misrounded, rounded_once
+from parity_tests.contrib.rounded_once import (
+    added_otherwise,
+    misrounded,
+    misrounded_powers,
+    rounded_once,
+)
 from parity_tests.contrib.wrapper_cases import WRAPPED, Wrapped, drawn
 from parity_tests.oracles.optimizer import TorchOracle, to_numpy, to_torch
 
@@ -349,7 +354,7 @@ def main() -> int:
     for case, far in around.items():
         print(f"| {case!r} | {far:.1e} |")
     tables = f"{summary(found)}\n\n{summary_of_wrappers(around)}"
-    print(f"\n{tables}\n\n{misrounded()} are not rounded correctly")
+    print(f"\n{tables}\n\n{misrounded()}, {misrounded_powers()} are not rounded correctly")
     broken = [repr(row.case) for row in found if not row.held]
     broken += [repr(case) for case, far in around.items() if far > FLOAT64]
     if not arguments.only:

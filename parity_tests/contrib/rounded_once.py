@@ -81,3 +81,14 @@ def misrounded() -> str:
         right = {"roots": drawn.sqrt(), "cube roots": drawn.pow(1 / 3)}
     parts = {name: float((own[name] != right[name]).double().mean()) for name in own}
     return "torch's own: " + ", ".join(f"{part:.1%} of {name}" for name, part in parts.items())
+
+
+def misrounded_powers(steps: int = 20_000) -> str:
+    """Of which steps' ``beta ** step``, of a step that is a tensor, another float32 is nearer."""
+    found = []
+    for beta in (0.9, 0.999):
+        right = np.power(float(np.float32(beta)), np.arange(1, steps + 1)).astype(np.float32)
+        own = [(beta ** torch.tensor(float(step))).item() for step in range(1, steps + 1)]
+        (wrong,) = np.nonzero(right != np.array(own, np.float32))
+        found.append(f"{len(wrong)} of {beta}, the first of step {wrong[0] + 1}")
+    return f"of {steps} powers by a tensor: " + "; ".join(found)

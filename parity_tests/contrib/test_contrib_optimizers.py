@@ -164,6 +164,9 @@ BAD = [
     ("AdEMAMix", {"alpha": -1.0}, "alpha must be non-negative .* got -1.0"),
     ("AdEMAMix", {"t_alpha_beta3": 0.0}, "a warm-up over 0.0 steps"),
     ("AdEMAMix", {"t_alpha_beta3": 9.0, "betas": (0.0, 0.9, 0.9)}, "from a decay of 0.0 to 0.9"),
+    ("Adam8bit", {"amsgrad": True}, "amsgrad=True has no numbers to be compared with"),
+    ("AdamW8bit", {"bf16_stochastic_round": True}, "draws torch's random numbers"),
+    ("AdamW8bit", {"block_size": 0}, "Invalid block_size value: 0"),
     ("CAME", {"clip_threshold": 0.0}, "Invalid clip_threshold value: 0.0"),
     ("CAME", {"eps2": -1.0}, "eps2 must be non-negative .* got -1.0"),
 ]

@@ -46,22 +46,23 @@ def test_an_elementwise_step_writes_in_place(tx, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("factory", "most"),
+    ("factory", "most", "side"),
     [
-        (jp.Muon, 4),
-        (jp.Adafactor, 3),
-        pytest.param(contrib.AdafactorBigVision, 3, marks=pytest.mark.exhaustive),
+        (jp.Muon, 4, SIDE),
+        (jp.Adafactor, 3, SIDE),
+        (contrib.AdamW8bit, 7.1, 2 * SIDE),  # XLA holds what it reads from codes where it is large
+        pytest.param(contrib.AdafactorBigVision, 3, SIDE, marks=pytest.mark.exhaustive),
     ],
     ids=lambda x: getattr(x, "__name__", None),
 )
-def test_the_scratch_is_that_of_one_leaf(factory, most, rng):
+def test_the_scratch_is_that_of_one_leaf(factory, most, side, rng):
     tx = factory()
-    params = {str(i): jnp.asarray(rng.standard_normal((SIDE, SIDE)), jnp.float32) for i in range(4)}
+    params = {str(i): jnp.asarray(rng.standard_normal((side, side)), jnp.float32) for i in range(4)}
     grads = jax.tree.map(lambda x: x[::-1], params)
     state = tx.init(params)
     step = jax.jit(lambda p, s, g: jp.step(tx, g, s, p), donate_argnums=(0, 1))
     compiled = step.lower(params, state, grads).compile()
-    assert compiled.memory_analysis().temp_size_in_bytes <= most * 4 * SIDE**2
+    assert compiled.memory_analysis().temp_size_in_bytes <= most * 4 * side**2
     alone = {}
     for name in params:
         only = {name: params[name]}

@@ -69,6 +69,12 @@ TOLERANCES = {
         1, "ulp", "the same; torch too adds up in float32 and rounds each norm to bfloat16"
     ),
     "averaging": Tolerance(0, "bit", "elementwise, in torch's order of operations"),
+    "an average beside the mean": Tolerance(
+        1,
+        "ulp",
+        "four parameters, each a part of the way from the average before it, against their sum by "
+        "NumPy, divided once: 0 as measured",
+    ),
     "a user's function in a traced schedule": Tolerance(
         1e-15,
         "relative",

@@ -1,6 +1,7 @@
 """State and steps of parameters that are split over eight devices, beside one device's."""
 
 import functools
+import operator
 import re
 
 import jax
@@ -34,12 +35,14 @@ OPTIONS = {
     "Adafactor": {"lr": 0.1, "weight_decay": 0.1},
     "Muon": {"lr": 0.1},
     "SparseAdam": {"lr": 0.1},
+    "contrib.AdamW8bit": {"lr": 0.1},
+    "contrib.Muon": {"lr": 0.1},
 }
 # A sum over elements is made in another order: the distance over the largest element.
 SUMS = {"Adafactor": {np.float32: 1e-6, np.float64: 1e-12}}
-# All else is leafwise, but that each device calculates Muon's whole matrix, and that any device
-# may have the rows that SparseAdam's gradient names.
-WITH_COLLECTIVES = {"Adafactor", "Muon", "SparseAdam"}
+# All else is leafwise, but that each device calculates Muon's whole matrix, that any may have
+# the rows that SparseAdam's gradient names, and that devices share a block of AdamW8bit's.
+WITH_COLLECTIVES = {"Adafactor", "Muon", "SparseAdam", "contrib.AdamW8bit", "contrib.Muon"}
 
 SHAPES = {"kernel": (16, 8), "wide": (64, 128), "bias": (8,), "odd": (3, 5), "scalar": ()}
 STEPS = 20
@@ -80,7 +83,7 @@ LAYOUTS = {"fsdp": fsdp, "tensor parallel": tensor_parallel, "both": both, "zero
 
 
 def shapes_for(name):
-    if name == "Muon":
+    if name.endswith("Muon"):
         return {k: s for k, s in SHAPES.items() if len(s) == 2}
     return {k: s for k, s in SHAPES.items() if s} if name == "SparseAdam" else SHAPES
 
@@ -106,7 +109,7 @@ def collectives(compiled):
 
 
 def optimizer(name):
-    return getattr(jp, name)(**OPTIONS[name])
+    return operator.attrgetter(name)(jp)(**OPTIONS[name])
 
 
 @functools.cache
@@ -220,7 +223,9 @@ def test_a_device_holds_its_part_of_the_state(name, layout):
     params = {k: jnp.ones(s) for k, s in shapes.items()}
     shardings, over = LAYOUTS[layout](shapes)
     params = jax.device_put(params, shardings)
-    if name == "Adafactor":  # a sum over the axis that is split leaves nothing to split
+    # A sum over the axis that is split leaves nothing to split, and a scale is of numbers in a run.
+    of_its_own = name in ("Adafactor", "contrib.AdamW8bit")
+    if of_its_own:
         over = ("data",) if layout in ("fsdp", "zero-1") else ("data", "model")
     tx = optimizer(name)
     of_state = jp.state_shardings(tx, params, over=over)
@@ -230,7 +235,7 @@ def test_a_device_holds_its_part_of_the_state(name, layout):
     for leaf in arrays:
         for shard in leaf.addressable_shards:
             held[shard.device] += shard.data.nbytes
-    parts = 2 if layout == "tensor parallel" and name != "Adafactor" else 8
+    parts = 2 if layout == "tensor parallel" and not of_its_own else 8
     whole = sum(leaf.nbytes for leaf in arrays)
     assert whole or name == "Adafactor"
     for of_device in held.values():
@@ -504,7 +509,7 @@ def test_all_devices_skip_a_step_or_none():
         within(found, spec, P("data"), axis_name=None)(grads)
 
 
-@pytest.mark.parametrize("name", ["Adafactor", "Muon", "SparseAdam"])
+@pytest.mark.parametrize("name", ["Adafactor", "contrib.AdamW8bit", "Muon", "SparseAdam"])
 def test_what_needs_the_whole_array_says_so(name):
     tx = optimizer(name)
 

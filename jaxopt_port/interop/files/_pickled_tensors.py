@@ -218,7 +218,8 @@ _REBUILT: dict[str, Callable[..., Any]] = {
         'a tensor on the "meta" device, which has no values'
     ),
     "_rebuild_wrapper_subclass": _unread(
-        "a subclass of Tensor; save what it wraps (of a DTensor full_tensor())"
+        "a subclass of Tensor; save what it wraps (of a DTensor full_tensor()), or load it into "
+        "torch's optimizer, and give that to optimizer_from_torch"
     ),
     "_rebuild_device_tensor_from_numpy": _same,
     "_rebuild_device_tensor_from_cpu_tensor": _same,
