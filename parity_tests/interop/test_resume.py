@@ -19,10 +19,7 @@ def cases(keep):
             pytest.param(
                 case,
                 id=repr(case),
-                marks=[
-                    pytest.mark.xdist_group(f"resumed {case.optimizer.name}"),
-                    *([] if repr(case) == "SGD default" else [pytest.mark.slow]),
-                ],
+                marks=[] if repr(case) == "SGD default" else pytest.mark.slow,
             )
             for case in CASES + MUON_CASES
             if keep(case.optimizer)

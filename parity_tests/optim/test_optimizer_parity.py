@@ -49,11 +49,7 @@ def cases(*groupings, keep=lambda case: True, quick=False):
                 case,
                 grouping,
                 id=f"{case!r}, {grouping}",
-                # Configurations that differ in numbers alone share a compiled step.
-                marks=[
-                    pytest.mark.xdist_group(f"{case.optimizer.name} {grouping}"),
-                    *([] if quick and is_default(case) and grouping == ONE else [pytest.mark.slow]),
-                ],
+                marks=[] if quick and is_default(case) and grouping == ONE else pytest.mark.slow,
             )
             for case in CASES
             if keep(case)

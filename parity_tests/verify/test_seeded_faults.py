@@ -48,10 +48,7 @@ def test_the_table_has_every_kind_twice():
         pytest.param(
             fault,
             id=fault.name,
-            marks=[
-                pytest.mark.xdist_group(f"seeded {fault.model}"),
-                *([] if fault.name in QUICK else [pytest.mark.slow]),
-            ],
+            marks=[] if fault.name in QUICK else pytest.mark.slow,
         )
         for i, fault in enumerate(ALL_FAULTS)
         if i % EVERY == 0 or fault.name in QUICK
