@@ -9,6 +9,7 @@ import jaxopt_port as jp
 from jaxopt_port import interop
 from parity_tests.oracles.bits import assert_same_bits
 from parity_tests.oracles.configurations import LEAFWISE, MUON
+from parity_tests.oracles.sampling import sampled
 from parity_tests.oracles.two_networks import Matrices, Pair, flat, held, options
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64]
@@ -60,7 +61,7 @@ def both_ways():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("optimizer", "dtype"), list(both_ways()))
+@pytest.mark.parametrize(("optimizer", "dtype"), sampled(both_ways(), 2))
 def test_here_torch_here(optimizer, dtype, x64):
     module = {"module": Matrices} if optimizer is MUON else {}
     pair = Pair(optimizer.torch, FULL.get(optimizer.name, {}), dtype, **module)

@@ -15,6 +15,7 @@ from jaxopt_port.engine import leaf_states, with_leaf_states
 from parity_tests.oracles.bits import assert_same_bits, relative, step_units
 from parity_tests.oracles.configurations import CASES, Case
 from parity_tests.oracles.optimizer import TorchOracle, beside, to_torch
+from parity_tests.oracles.sampling import sampled
 from parity_tests.oracles.tolerances import bound, step_bounds
 
 # Where the layout is not the point.
@@ -35,28 +36,29 @@ def ascends(case):
     return bool(case.options.get("maximize"))
 
 
-def cases(*groupings, keep=lambda case: True, quick=False):
+def cases(*groupings, keep=lambda case: True, quick=False, every=1):
     """Cases with the groupings; of one group, where both are meant, the default configurations.
+
+    Of the others, `make test` has one in so many.
 
     One group is checked by its bits, which leaves nothing to the other checks.
 
     Two groups have torch's bits in every configuration too: see test_resume.
     """
-    return pytest.mark.parametrize(
-        ("case", "grouping"),
-        [
-            pytest.param(
-                case,
-                grouping,
-                id=f"{case!r}, {grouping}",
-                marks=[] if quick and is_default(case) and grouping == ONE else pytest.mark.slow,
-            )
-            for case in CASES
-            if keep(case)
-            for grouping in groupings
-            if groupings != (THREE, ONE) or grouping == THREE or is_default(case)
-        ],
-    )
+    made = [
+        pytest.param(
+            case,
+            grouping,
+            id=f"{case!r}, {grouping}",
+            marks=[] if quick and is_default(case) and grouping == ONE else pytest.mark.slow,
+        )
+        for case in CASES
+        if keep(case)
+        for grouping in groupings
+        if groupings != (THREE, ONE) or grouping == THREE or is_default(case)
+    ]
+    defaults, others = ([p for p in made if is_default(p.values[0]) is d] for d in (True, False))
+    return pytest.mark.parametrize(("case", "grouping"), defaults + sampled(others, every))
 
 
 class Run:
@@ -151,7 +153,7 @@ def test_one_step_from_torchs_own_state(case, grouping):
         assert np.mean(params > 1) <= bound("elements beyond a unit")
 
 
-@cases(THREE, keep=lambda case: not ascends(case))
+@cases(THREE, keep=lambda case: not ascends(case), every=2)
 def test_two_hundred_steps(case, grouping):
     """No further from torch than twice what its implementations are from each other."""
     run = Run(case, grouping)
@@ -182,7 +184,7 @@ def test_float64(case, grouping, x64):
         assert relative(ours, theirs) <= bound("float64 run"), key
 
 
-@cases(THREE, keep=lambda case: not ascends(case))
+@cases(THREE, keep=lambda case: not ascends(case), every=3)
 def test_bfloat16(case, grouping):
     check_low_precision(case, grouping, ml_dtypes.bfloat16)
 
