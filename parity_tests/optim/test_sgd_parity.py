@@ -11,21 +11,13 @@ import torch
 import jaxopt_port as jp
 from jaxopt_port.engine import leaf_states
 from parity_tests.oracles.bits import as_integers, assert_same_bits, most_ulps, units
+from parity_tests.oracles.configurations import SHAPES
 from parity_tests.oracles.optimizer import TorchOracle, beside, check_bits, configurations, to_torch
 from parity_tests.oracles.tolerances import bound
 
 CONFIGURATIONS = configurations(torch.optim.SGD)
 IDS = [description for description, _ in CONFIGURATIONS]
 
-SHAPES = {
-    "scalar": (),
-    "empty": (0,),
-    "one": (1,),
-    "odd": (5, 7),
-    "kernel": (17, 3, 3),
-    "wide": (2, 1023),
-    "long": (70_001,),  # beyond the 65,536 elements at which torch goes parallel
-}
 GROUPINGS = {"one group": [list(SHAPES)], "seven groups": [[name] for name in SHAPES]}
 
 # (step, group or None for all, new values). Those of momentum need a group that holds a buffer.
