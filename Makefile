@@ -18,14 +18,14 @@ verify: $(STAMP) ## train the LeNet recipes in both frameworks and report parity
 	$(BIN)/jaxopt-port verify
 
 test: lint docs ## lint, types, the site and the tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m 'not exhaustive'
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not exhaustive'
 
 test-quick: lint ## the same without the site and the slow tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m 'not slow and not exhaustive'
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not slow and not exhaustive'
 
 test-all: lint docs ## the same with whole grids where the others have samples
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
-	JAXOPT_PORT_KERNELS=off $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup \
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	JAXOPT_PORT_KERNELS=off $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
 		-m 'not slow and not exhaustive' $(PLAIN:%=parity_tests/%)
 
 # Where a kernel would hide what XLA makes of a step.

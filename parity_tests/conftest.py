@@ -20,6 +20,17 @@ os.environ.setdefault("JAXOPT_PORT_KERNELS", "on")
 jax.config.update("jax_num_cpu_devices", 8)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def programs(tmp_path_factory):
+    """What a process of this run has compiled, it does not compile again: the same machine code.
+
+    Each has a folder of its own (JAX writes no entry in one go), which no other run sees.
+    """
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(20240229)

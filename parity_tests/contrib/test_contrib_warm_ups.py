@@ -121,14 +121,19 @@ def test_a_plateau_is_timms_at_its_edges():
 @pytest.mark.parametrize(("name", "arguments"), sampled(DETECTRON2))
 def test_detectron2s_rates(name, arguments):
     theirs = getattr(theirs_of, name)(theirs_of.optimizer_of(LR), **arguments)
+    check_rates(getattr(contrib, name)(**arguments), theirs)
+
+
+def check_rates(scheduler, theirs):
+    """The rates are theirs, eagerly and compiled, and so is the state; return the latter, twice."""
     expected = run(theirs)
-    scheduler = getattr(contrib, name)(**arguments)
     compiled, eager, own = rates_of(scheduler, *begun(scheduler), quietly(stepping(scheduler)))
     np.testing.assert_array_equal(eager, expected)
     np.testing.assert_array_equal(compiled, expected)
     saved = theirs.state_dict()
     assert scheduler.state_dict(own) == saved
     assert scheduler.get_last_lr(scheduler.load_state_dict(saved)) == expected[-1]
+    return own, saved
 
 
 def quietly(steps):
@@ -147,14 +152,7 @@ def test_detectron2s_multipliers(multiplier):
     name, arguments = multiplier
     of = theirs_of.of_fvcore(name, **arguments)
     theirs = theirs_of.LRMultiplier(theirs_of.optimizer_of(LR), of, STEPS)
-    expected = run(theirs)
-    scheduler = contrib.LRMultiplier(ours_of_fvcore(name, **arguments), STEPS)
-    compiled, eager, own = rates_of(scheduler, *begun(scheduler), quietly(stepping(scheduler)))
-    np.testing.assert_array_equal(eager, expected)
-    np.testing.assert_array_equal(compiled, expected)
-    saved = theirs.state_dict()
-    assert scheduler.state_dict(own) == saved
-    assert scheduler.get_last_lr(scheduler.load_state_dict(saved)) == expected[-1]
+    own, saved = check_rates(contrib.LRMultiplier(ours_of_fvcore(name, **arguments), STEPS), theirs)
     # fvcore's own object is such a function too.
     assert contrib.LRMultiplier(of, STEPS).load_state_dict(saved).kind == own.kind
 

@@ -4,6 +4,8 @@ torch differentiates one step: in a second one it overwrites in place what the f
 derivative needs.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,20 +61,24 @@ def torchs(case, param, grad, arrays, scalars, weights):
     }
 
 
+# A program for all configurations that differ in numbers alone.
+@functools.partial(jax.jit, static_argnums=0)
+def slopes(tx, state, inputs, fixed, weights):
+    def last(inputs):
+        held = {name: x for name, x in inputs.items() if name not in ("param", "grad")}
+        begun = with_leaf_states(state, {"w": fixed | held}) if leaf_states(state)["w"] else state
+        new, _ = jp.step(tx, {"w": inputs["grad"]}, begun, {"w": inputs["param"]})
+        return (new["w"] * weights).sum()
+
+    return jax.grad(last)(inputs)
+
+
 def ours(case, param, grad, arrays, scalars, weights):
     tx = case.optimizer.port(**case.options)
     fixed = {"has_momentum_buffer": True} | {name: x.numpy() for name, x in scalars.items()}
-
-    def last(inputs):
-        param, grad = inputs["param"], inputs["grad"]
-        held = {name: x for name, x in inputs.items() if name in arrays}
-        state = tx.init({"w": param})
-        state = with_leaf_states(state, {"w": fixed | held}) if leaf_states(state)["w"] else state
-        new, _ = jp.step(tx, {"w": grad}, state, {"w": param})
-        return (new["w"] * weights).sum()
-
     given = {"param": param, "grad": grad, **arrays}
-    return jax.jit(jax.grad(last))({name: jnp.asarray(x) for name, x in given.items()})
+    given = {name: jnp.asarray(x) for name, x in given.items()}
+    return slopes(tx, tx.init({"w": given["param"]}), given, fixed, weights)
 
 
 @pytest.mark.slow

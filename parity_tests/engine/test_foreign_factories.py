@@ -12,6 +12,7 @@ import pytest
 import jaxopt_port as jp
 from jaxopt_port.numerics import relative
 from parity_tests.oracles.bits import most_ulps
+from parity_tests.oracles.sampling import sampled
 from parity_tests.oracles.tolerances import bound
 
 SHAPES = {"a": (130, 140), "b": (7,), "c": ()}
@@ -79,7 +80,7 @@ def updates_of(tx, params, gradients):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", FACTORIES)
+@pytest.mark.parametrize("case", sampled(FACTORIES, 2))
 def test_equal_groups_compute_what_the_factory_does(case, rng):
     factory, options = FACTORIES[case]
     # All in one group, for adafactor clips over the leaves of an optimizer.
@@ -93,7 +94,7 @@ def test_equal_groups_compute_what_the_factory_does(case, rng):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [c for c in FACTORIES if "mask" not in c])
+@pytest.mark.parametrize("case", sampled([c for c in FACTORIES if "mask" not in c], 2))
 def test_each_group_is_an_optimizer_of_its_own(case, rng):
     factory, options = FACTORIES[case]
     params, *gradients = data(rng, steps=2)

@@ -11,6 +11,7 @@ import jaxopt_port as jp
 from parity_tests.oracles.bits import assert_same_bits
 from parity_tests.oracles.configurations import LEAFWISE
 from parity_tests.oracles.optimizer import to_numpy, to_torch
+from parity_tests.oracles.two_networks import flat
 
 SHAPES = {
     "stem": {"kernel": (5, 7), "bias": (7,)},
@@ -29,19 +30,12 @@ OPTIONS = {
     "ASGD": {"lr": 0.05, "lambd": 0.1, "t0": 20},
     "Adagrad": {"lr": 0.1, "lr_decay": 0.1},
 }
-SAMPLE = {"SGD", "Adam", "NAdam", "ASGD"}
+SAMPLE = {"SGD", "NAdam"}
 BITS = [
     pytest.param(o, id=o.name, marks=() if o.name in SAMPLE else pytest.mark.exhaustive)
     for o in LEAFWISE
     if o.name != "Adafactor"
 ]
-
-
-def flat(tree):
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
 
 
 def drawn(seed):

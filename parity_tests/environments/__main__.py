@@ -215,7 +215,7 @@ def passes(environment: Environment, recorded: Path) -> bool:
     python = installed(environment)
     print(f"{environment.name}: {run(python, '-c', VERSIONS).stdout.strip()}", flush=True)
     pytest = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2"]
-    pytest += ["--dist", "loadgroup", "--deselect", CALLS]
+    pytest += ["--dist", "loadfile", "--deselect", CALLS]
     parts = {"not slow and not exhaustive": PART if environment.torch else WITHOUT_TORCH}
     if environment.optim:
         print(f"  {(python.parents[1] / LAID_OVER).read_text(encoding='utf-8')}", flush=True)

@@ -39,7 +39,7 @@ def failing_test(copy, areas):
     """Return the first test that fails, or None."""
     first = [f"parity_tests/{area}" for area in areas.split()]
     others = [folder for folder in FOLDERS if folder not in first]
-    for how in (first, ["--numprocesses", "2", "--dist", "loadgroup", *others]):
+    for how in (first, ["--numprocesses", "2", "--dist", "loadfile", *others]):
         run = pytest(copy, "-x", *how)
         found = re.search(r"^(?:FAILED|ERROR) (parity_tests/.*?)(?: - |$)", run.stdout, re.M)
         if found:

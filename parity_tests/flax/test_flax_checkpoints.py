@@ -11,7 +11,6 @@ from jaxopt_port.flax import Optimizer, TrainState
 from parity_tests.flax.test_flax_loops import (
     PARAMS,
     Net,
-    arrays,
     by_step,
     gradients,
     state_of,
@@ -19,6 +18,7 @@ from parity_tests.flax.test_flax_loops import (
     without,
 )
 from parity_tests.oracles.bits import assert_same_bits
+from parity_tests.oracles.two_networks import flat
 
 GRADS = gradients()
 PARTED = [GRADS[0], without(GRADS[1], "head"), *GRADS[2:]]
@@ -51,7 +51,7 @@ def test_a_train_state_goes_on(tx, file, tmp_path):
     for g in GRADS[2:]:
         state = state.apply_gradients(grads=g)
     assert int(state.step) == len(GRADS)
-    assert_same_bits(arrays(state.params), by_step(tx, GRADS), "resumed")
+    assert_same_bits(flat(state.params), by_step(tx, GRADS), "resumed")
 
 
 @pytest.mark.parametrize("tx", [jp.AdamW(lr=1 / 3), jp.adamw(lr=1 / 3)], ids=["AdamW", "adamw"])
@@ -62,7 +62,7 @@ def test_counts_that_have_parted_are_kept_by_flax_and_refused_where_they_are_not
     restored = by_msgpack(state, train_state(tx), None)
     for g in PARTED[2:]:
         restored = restored.apply_gradients(grads=g)
-    assert_same_bits(arrays(restored.params), by_step(tx, PARTED), "resumed")
+    assert_same_bits(flat(restored.params), by_step(tx, PARTED), "resumed")
     leaves = jax.tree.leaves(state)  # a file of arrays alone
     bare = jax.tree.unflatten(jax.tree.structure(train_state(tx)), leaves)
     with pytest.raises(ValueError, match="its static part knows of 1"):

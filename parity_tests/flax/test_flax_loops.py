@@ -14,6 +14,7 @@ import jaxopt_port as jp
 from jaxopt_port.flax import Optimizer, TrainState
 from parity_tests.oracles.bits import assert_same_bits
 from parity_tests.oracles.tolerances import bound
+from parity_tests.oracles.two_networks import flat
 
 STEPS = 4
 
@@ -46,15 +47,8 @@ def state_of(grads):
     return jax.tree.map(nnx.Param, nnx.State(grads))
 
 
-def arrays(tree):
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
 def trained(model):
-    return arrays(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    return flat(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
 
 
 def eagerly(tx, grads):
@@ -111,7 +105,7 @@ def train_state(tx, grads, jit=lambda step: jax.jit(step, donate_argnums=0)):
     for g in grads:
         state = step(state, g)
     assert int(state.step) == len(grads)
-    return arrays(state.params)
+    return flat(state.params)
 
 
 def train_state_eagerly(tx, grads):
@@ -125,7 +119,7 @@ def train_state_scanned(tx, grads):
     state, _ = jax.jit(
         lambda state: jax.lax.scan(lambda s, g: (s.apply_gradients(grads=g), None), state, several)
     )(state)
-    return arrays(state.params)
+    return flat(state.params)
 
 
 LOOPS = [
@@ -143,14 +137,14 @@ def by_step(tx, grads):
     params, state = PARAMS, tx.init(PARAMS)
     for g in grads:
         params, state = jp.step(tx, g, state, params)
-    return arrays(params)
+    return flat(params)
 
 
 def by_torch(make, grads):
-    held = {k: torch.nn.Parameter(torch.from_numpy(v.copy())) for k, v in arrays(PARAMS).items()}
+    held = {k: torch.nn.Parameter(torch.from_numpy(v.copy())) for k, v in flat(PARAMS).items()}
     optimizer = make(held.values())
     for g in grads:
-        for name, grad in arrays(g).items():
+        for name, grad in flat(g).items():
             held[name].grad = torch.from_numpy(grad.copy())
         optimizer.step()
     return {name: param.detach().numpy() for name, param in held.items()}
@@ -217,7 +211,7 @@ def test_the_numbers_change_between_steps_with_no_retrace():
         step(model, optimizer, state_of(g))
         params, state = jp.step(tx, g, state, params)
     assert len(traces) == 1
-    assert_same_bits(trained(model), arrays(params), "in mid-run")
+    assert_same_bits(trained(model), flat(params), "in mid-run")
     assert jp.get_hyperparams(optimizer.opt_state) == jp.get_hyperparams(state)
     assert jp.get_hyperparams(optimizer.opt_state)[0]["lr"] == 1e-3
 
@@ -242,7 +236,7 @@ def test_a_parameter_without_a_gradient_rests_and_so_does_its_count(jit, rested)
     for g in grads:
         step(model, optimizer, jax.tree.map(nnx.Param, nnx.State(g)))
         params, state = jp.step(tx, g, state, params)
-    assert_same_bits(trained(model), arrays(params), "one gradient None")
+    assert_same_bits(trained(model), flat(params), "one gradient None")
     assert optimizer.opt_state.table == state.table
     assert len(set(state.table.clocks)) == 2
 
@@ -273,7 +267,7 @@ def test_only_what_wrt_names_is_trained():
     after = trained(model)
     changed = {name for name in after if not np.array_equal(before[name], after[name])}
     assert changed == {"head/kernel", "head/bias"}
-    for path, update in arrays(nnx.to_pure_dict(updates)).items():
+    for path, update in flat(nnx.to_pure_dict(updates)).items():
         np.testing.assert_array_equal(update, after[path] - before[path])
     # All gradients, of which the filter takes those that it names.
     grads = nnx.grad(lambda m: jnp.sum(m(jnp.ones((2, 3)))))(model)
@@ -299,10 +293,10 @@ def test_gradients_may_be_bare_arrays():
 def test_gradients_that_do_not_fit_change_nothing(change, error, words):
     model, (grads, *_) = Net(), gradients()
     optimizer = Optimizer(model, jp.AdamW(lr=0.1), wrt=nnx.Param)
-    before = arrays(nnx.to_pure_dict(nnx.state((model, optimizer))))
+    before = flat(nnx.to_pure_dict(nnx.state((model, optimizer))))
     with pytest.raises(error, match=words):
         optimizer.update(model, state_of(change(grads)))
-    assert_same_bits(arrays(nnx.to_pure_dict(nnx.state((model, optimizer)))), before, "after")
+    assert_same_bits(flat(nnx.to_pure_dict(nnx.state((model, optimizer)))), before, "after")
     state = TrainState.create(apply_fn=None, params=PARAMS, tx=jp.AdamW(lr=0.1))
     with pytest.raises(error, match=words):
         state.apply_gradients(grads=change(grads))
@@ -379,4 +373,4 @@ def test_what_fp8_layers_overwrite_is_overwritten():
     (grads, *_) = gradients()
     after = state.apply_gradients(grads={"params": grads, name: {"scale": jnp.zeros(2)}})
     np.testing.assert_array_equal(after.params[name]["scale"], 0)
-    assert_same_bits(arrays(after.params["params"]), by_step(jp.SGD(lr=0.1), [grads]), "fp8")
+    assert_same_bits(flat(after.params["params"]), by_step(jp.SGD(lr=0.1), [grads]), "fp8")

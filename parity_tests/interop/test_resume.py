@@ -6,6 +6,7 @@ import torch
 from parity_tests.oracles.bits import assert_same_bits, relative
 from parity_tests.oracles.configurations import CASES, MUON, Case
 from parity_tests.oracles.optimizer import configurations
+from parity_tests.oracles.sampling import sampled
 from parity_tests.oracles.tolerances import RESUMED
 from parity_tests.oracles.two_networks import Matrices, Pair, flat
 
@@ -15,18 +16,18 @@ MUON_CASES = [Case(MUON, *configuration) for configuration in configurations(tor
 def cases(keep):
     return pytest.mark.parametrize(
         "case",
-        [
-            pytest.param(
-                case,
-                id=repr(case),
-                marks=[
-                    pytest.mark.xdist_group(f"resumed {case.optimizer.name}"),
-                    *([] if repr(case) == "SGD default" else [pytest.mark.slow]),
-                ],
-            )
-            for case in CASES + MUON_CASES
-            if keep(case.optimizer)
-        ],
+        sampled(
+            [
+                pytest.param(
+                    case,
+                    id=repr(case),
+                    marks=[] if repr(case) == "SGD default" else pytest.mark.slow,
+                )
+                for case in CASES + MUON_CASES
+                if keep(case.optimizer)
+            ],
+            2,
+        ),
     )
 
 

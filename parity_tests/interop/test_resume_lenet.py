@@ -29,7 +29,7 @@ from parity_tests.oracles.tolerances import bound
 STOP, END = 3, 5  # epochs
 BATCHES, BATCH_SIZE = 12, 16  # of an epoch: too few for a good net, enough for momentum
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("resumed LeNet")]
+pytestmark = pytest.mark.slow
 
 
 class Torch(NamedTuple):

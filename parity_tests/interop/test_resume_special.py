@@ -11,16 +11,12 @@ import jaxopt_port as jp
 from jaxopt_port import interop
 from parity_tests.oracles.bits import assert_same_bits, step_units
 from parity_tests.oracles.optimizer import configurations, to_numpy, to_torch
+from parity_tests.oracles.sampling import sampled
 from parity_tests.oracles.tolerances import bound
 from parity_tests.oracles.two_networks import flat, held
 
 STOP, END = 50, 100
-
-
-def named(optimizer):
-    """The configurations that have options: (description, options)."""
-    found = dict(configurations(optimizer))
-    return pytest.mark.parametrize("options", found.values(), ids=found)
+SPARSE, LBFGS = (dict(configurations(o)) for o in (torch.optim.SparseAdam, torch.optim.LBFGS))
 
 
 class Embeddings(torch.nn.Module):
@@ -51,12 +47,12 @@ def sparse_port_steps(tx, state, params, start, stop):
 
 
 @pytest.mark.slow
-@named(torch.optim.SparseAdam)
-def test_sparse_adam(options, correct_root):
+@pytest.mark.parametrize("configuration", SPARSE)
+def test_sparse_adam(configuration, correct_root):
     def begin():
         torch.manual_seed(0)
         module = Embeddings()
-        return module, torch.optim.SparseAdam(module.parameters(), **options)
+        return module, torch.optim.SparseAdam(module.parameters(), **SPARSE[configuration])
 
     def converted(module, optimizer):
         params = interop.params_from_torch(module, EMBEDDINGS)
@@ -89,19 +85,20 @@ def close_units(ours, theirs):
     assert units.max() <= bound("sparse adam run")
 
 
+SEARCHES = [(search, name) for search in (None, "strong_wolfe") for name in LBFGS]
 LINEAR = {"kernel": jnp.zeros((4, 3)), "bias": jnp.zeros(3)}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("search", [None, "strong_wolfe"])
-@named(torch.optim.LBFGS)
-def test_lbfgs(options, search, x64):
+@pytest.mark.parametrize(("search", "configuration"), sampled(SEARCHES, 2))
+def test_lbfgs(search, configuration, x64):
     """In float64, and few calls: they converge, and what is left then is rounding."""
     torch.manual_seed(0)
     module = torch.nn.Linear(4, 3).double()
     inputs = torch.randn(20, 4, dtype=torch.float64)
     targets = torch.tanh(inputs @ torch.randn(4, 3, dtype=torch.float64))
-    options = {"max_iter": 4, "history_size": 3, "line_search_fn": search, "lr": 0.5, **options}
+    small = {"max_iter": 4, "history_size": 3, "line_search_fn": search, "lr": 0.5}
+    options = small | LBFGS[configuration]
     optimizer = torch.optim.LBFGS(module.parameters(), **options)
     tensor_rate = isinstance(options["lr"], torch.Tensor)
     allowed = bound("lbfgs, rate a tensor" if tensor_rate else "lbfgs state")

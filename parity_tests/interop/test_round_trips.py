@@ -1,7 +1,6 @@
 """Optimizer state to the other side and back: the same bits, dtypes and options."""
 
 import jax
-import numpy as np
 import pytest
 import torch
 
@@ -9,6 +8,7 @@ import jaxopt_port as jp
 from jaxopt_port import interop
 from parity_tests.oracles.bits import assert_same_bits
 from parity_tests.oracles.configurations import LEAFWISE, MUON
+from parity_tests.oracles.sampling import sampled
 from parity_tests.oracles.two_networks import Matrices, Pair, flat, held, options
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64]
@@ -60,7 +60,7 @@ def both_ways():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("optimizer", "dtype"), list(both_ways()))
+@pytest.mark.parametrize(("optimizer", "dtype"), sampled(both_ways(), 2))
 def test_here_torch_here(optimizer, dtype, x64):
     module = {"module": Matrices} if optimizer is MUON else {}
     pair = Pair(optimizer.torch, FULL.get(optimizer.name, {}), dtype, **module)
@@ -69,15 +69,8 @@ def test_here_torch_here(optimizer, dtype, x64):
     there = interop.optimizer_to_torch(tx, state, params, pair.module)
     again_tx, again = interop.optimizer_from_torch(there, params, pair.module)
     assert jp.get_hyperparams(again) == jp.get_hyperparams(state)
-    assert_same_bits(arrays(again), arrays(state), "back here")
+    assert_same_bits(flat(again), flat(state), "back here")
     assert jax.tree.structure(again_tx.init(params)) == jax.tree.structure(again)
-
-
-def arrays(state):
-    return {
-        jax.tree_util.keystr(path): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-    }
 
 
 def test_numbers_that_were_changed_in_mid_run_do_not_lose_the_buffer():

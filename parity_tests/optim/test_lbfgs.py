@@ -33,6 +33,7 @@ from parity_tests.oracles.lbfgs import (
     drift,
     port_run,
     torch_run,
+    traced,
 )
 from parity_tests.oracles.lbfgs_cases import (
     CALLS,
@@ -57,7 +58,7 @@ STOPPED = [case for case in TRAJECTORIES if case.values[-1] < CALLS]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "problem", "variant", "calls"), sampled(TRAJECTORIES, 2))
+@pytest.mark.parametrize(("dtype", "problem", "variant", "calls"), sampled(TRAJECTORIES, 3))
 def test_trajectories_are_torchs(dtype, problem, variant, calls):
     per_call = [VARIANTS[variant]] * calls
     with jax.enable_x64(dtype == "float64"):
@@ -83,7 +84,7 @@ STATE = ("d", "t", "old_dirs", "old_stps", "ro", "H_diag", "prev_flat_grad", "pr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sampled(SCENARIOS, 2))
+@pytest.mark.parametrize("name", sampled(SCENARIOS, 3))
 def test_every_call_leaves_torchs_state(name):
     problem, per_call, tolerance, dtype = SCENARIOS[name]
     problem, limit = PROBLEMS[problem], bound(f"lbfgs {tolerance}")
@@ -166,8 +167,7 @@ def test_lenet_trains_as_torchs_does(name, x64):
 
     numbers = defaults(options)
     static = {key: numbers.pop(key) for key in STATIC}
-    call = compiled_call(in_jax, **static)
-    numbers = {key: np.asarray(value) for key, value in numbers.items()}
+    call, numbers = compiled_call(in_jax, **static), traced(numbers)
     params = params_from_torch(net, like)
     state = lbfgs(**static).init(params)
     losses = []

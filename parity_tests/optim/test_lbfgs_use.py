@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 from collections.abc import Callable
 from typing import Any
 
@@ -273,11 +272,6 @@ def test_nothing_to_optimize(tx, params):
     assert jax.tree.all(jax.tree.map(np.array_equal, after, params))
     again, _ = jp.step(tx, value_fn, state, params)
     assert jax.tree.structure(again) == jax.tree.structure(params)
-
-
-@pytest.mark.slow
-def test_the_example_in_the_docstring():
-    assert doctest.testmod(_lbfgs).failed == 0
 
 
 BAD_NUMBERS = {

@@ -9,6 +9,7 @@ import torch
 import jaxopt_port as jp
 from parity_tests.oracles.configurations import MUON
 from parity_tests.oracles.optimizer import TorchOracle, configurations
+from parity_tests.oracles.sampling import sampled
 from parity_tests.oracles.tolerances import bound
 
 # Where the layout is not the point.
@@ -115,8 +116,10 @@ def test_others_go_to_another_optimizer_in_one_call():
     assert "momentum" not in jp.get_hyperparams(state)[1]
 
 
-@pytest.mark.parametrize("shape", [(4, 4), (8, 2), (2, 8), (3, 7)])
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "compiled"),
+    sampled([(s, c) for s in [(4, 4), (8, 2), (2, 8), (3, 7)] for c in (False, True)], 2),
+)
 def test_muon_by_the_ratio_of_the_sides(shape, compiled):
     """spectral_unclamped is sqrt(rows / columns), also below 1: original, scaled."""
     grad = np.random.default_rng(0).standard_normal(shape).astype(np.float32)

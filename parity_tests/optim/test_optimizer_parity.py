@@ -15,6 +15,7 @@ from jaxopt_port.engine import leaf_states, with_leaf_states
 from parity_tests.oracles.bits import assert_same_bits, relative, step_units
 from parity_tests.oracles.configurations import CASES, Case
 from parity_tests.oracles.optimizer import TorchOracle, beside, to_torch
+from parity_tests.oracles.sampling import sampled
 from parity_tests.oracles.tolerances import bound, step_bounds
 
 # Where the layout is not the point.
@@ -35,32 +36,28 @@ def ascends(case):
     return bool(case.options.get("maximize"))
 
 
-def cases(*groupings, keep=lambda case: True, quick=False):
+def cases(*groupings, keep=lambda case: True, quick=False, every=1):
     """Cases with the groupings; of one group, where both are meant, the default configurations.
+
+    `make test` has one in so many of them.
 
     One group is checked by its bits, which leaves nothing to the other checks.
 
     Two groups have torch's bits in every configuration too: see test_resume.
     """
-    return pytest.mark.parametrize(
-        ("case", "grouping"),
-        [
-            pytest.param(
-                case,
-                grouping,
-                id=f"{case!r}, {grouping}",
-                # Configurations that differ in numbers alone share a compiled step.
-                marks=[
-                    pytest.mark.xdist_group(f"{case.optimizer.name} {grouping}"),
-                    *([] if quick and is_default(case) and grouping == ONE else [pytest.mark.slow]),
-                ],
-            )
-            for case in CASES
-            if keep(case)
-            for grouping in groupings
-            if groupings != (THREE, ONE) or grouping == THREE or is_default(case)
-        ],
-    )
+    made = [
+        pytest.param(
+            case,
+            grouping,
+            id=f"{case!r}, {grouping}",
+            marks=[] if quick and is_default(case) and grouping == ONE else pytest.mark.slow,
+        )
+        for case in CASES
+        if keep(case)
+        for grouping in groupings
+        if groupings != (THREE, ONE) or grouping == THREE or is_default(case)
+    ]
+    return pytest.mark.parametrize(("case", "grouping"), sampled(made, every))
 
 
 class Run:
@@ -155,7 +152,7 @@ def test_one_step_from_torchs_own_state(case, grouping):
         assert np.mean(params > 1) <= bound("elements beyond a unit")
 
 
-@cases(THREE, keep=lambda case: not ascends(case))
+@cases(THREE, keep=lambda case: not ascends(case), every=2)
 def test_two_hundred_steps(case, grouping):
     """No further from torch than twice what its implementations are from each other."""
     run = Run(case, grouping)
@@ -186,12 +183,12 @@ def test_float64(case, grouping, x64):
         assert relative(ours, theirs) <= bound("float64 run"), key
 
 
-@cases(THREE, keep=lambda case: not ascends(case))
+@cases(THREE, keep=lambda case: not ascends(case), every=3)
 def test_bfloat16(case, grouping):
     check_low_precision(case, grouping, ml_dtypes.bfloat16)
 
 
-# What float16 has of its own is its range: bfloat16 is checked in every configuration.
+# What float16 has of its own is its range: bfloat16 has the other configurations.
 @cases(THREE, keep=is_default)
 def test_float16(case, grouping):
     check_low_precision(case, grouping, np.float16)

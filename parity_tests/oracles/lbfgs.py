@@ -208,6 +208,16 @@ def compiled_call(in_jax: Callable[[Any], Any], **static: Any) -> Any:
     return call
 
 
+def traced(options: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The numbers of a call, in one dtype each: torch's default rate is an integer."""
+    counts = ("max_iter", "max_eval")
+    return {
+        k: np.asarray(v) if k in counts or hasattr(v, "dtype") else np.float64(v)
+        for k, v in options.items()
+        if k not in STATIC
+    }
+
+
 def port_states(
     problem: Problem, per_call: Sequence[Mapping[str, Any]], dtype: str | None
 ) -> Iterator[tuple[Any, Any]]:
@@ -218,8 +228,7 @@ def port_states(
     params = {k: jnp.asarray(a) for k, a in _cast(problem.start, dtype).items()}
     state = lbfgs(**static).init(params)
     for options in every:
-        numbers = {k: np.asarray(v) for k, v in options.items() if k not in static}
-        params, state = call(params, state, numbers)
+        params, state = call(params, state, traced(options))
         yield params, state
 
 

@@ -22,7 +22,8 @@ MODULES = sorted(
     for path in FILES
     if ">>> " in (PACKAGE.parent / path.with_suffix(".py")).read_text()
 )
-LONG = {"jaxopt_port.models.lenet"}  # a whole network, compiled operation by operation
+# A whole network, compiled operation by operation; large programs.
+LONG = {"jaxopt_port.models.lenet", "jaxopt_port.numerics._without_float64"}
 OPTIMIZERS = [
     value
     for package in (jp, contrib)

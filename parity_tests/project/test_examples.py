@@ -43,7 +43,8 @@ def test_every_example_is_in_the_table():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == PRINTED.keys() | OF_PROCESSES
 
 
-LONG = {"layerwise_lr_decay": pytest.mark.exhaustive}  # a hundred groups
+# A hundred groups; a transformer on eight devices.
+LONG = dict.fromkeys(["layerwise_lr_decay", "fsdp_transformer"], pytest.mark.exhaustive)
 
 
 @pytest.mark.slow

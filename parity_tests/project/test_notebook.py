@@ -50,7 +50,7 @@ def outputs(printed, figures):
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_it_prints_what_stands_in_it():
     notebook = json.loads(NOTEBOOK.read_text())
     drawn = 0

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxopt_port.models import LeNet
 from parity_tests.sharding.killable_runs import Lives, started, steps_life
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -582,7 +582,9 @@ class Regression:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line_search_fn", [None, "strong_wolfe"])
+@pytest.mark.parametrize(
+    "line_search_fn", [None, pytest.param("strong_wolfe", marks=pytest.mark.exhaustive)]
+)
 def test_lbfgs_on_split_parameters(line_search_fn):
     one = jax.devices()[0]
     split, _ = fsdp({"w": (16, 8), "b": (8,)})

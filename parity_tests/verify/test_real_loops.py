@@ -16,6 +16,7 @@ from jaxopt_port.flax import Optimizer, TrainState
 from jaxopt_port.verify import JaxSide, TorchSide, compare, linen_side, nnx_side, replay
 from jaxopt_port.verify.compare import _compare, _jax_side
 from jaxopt_port.verify.recorder import record
+from parity_tests.oracles.sampling import sampled
 
 STEPS = 9
 EMA, SWA = torch.optim.swa_utils.get_ema_multi_avg_fn, torch.optim.swa_utils.get_swa_multi_avg_fn
@@ -52,20 +53,19 @@ def loss(output, batch, times=1.0):
     return times * optax.softmax_cross_entropy_with_integer_labels(output, batch[1]).mean()
 
 
-def jax_side(tx=None, averaged=None, times=1.0, **rest):
+# One object for one program: what is compiled goes by identity.
+ADAMW = jp.AdamW(lr=0.01)
+louder = functools.partial(loss, times=16.0)
+
+
+def jax_side(tx=ADAMW, averaged=None, loss=loss, **rest):
     params = {
-        layer: {"kernel": jnp.zeros(shape), "bias": jnp.zeros(shape[1])}
+        layer: {"kernel": np.zeros(shape, np.float32), "bias": np.zeros(shape[1], np.float32)}
         for layer, shape in (("first", (4, 6)), ("last", (6, 3)))
     }
     if averaged is not None:
         rest["averaged"] = jp.swa_utils.AveragedModel(multi_avg_fn=averaged)
-    return JaxSide(
-        apply=apply,
-        params=params,
-        tx=tx or jp.AdamW(lr=0.01),
-        loss=functools.partial(loss, times=times),
-        **rest,
-    )
+    return JaxSide(apply=apply, params=params, tx=tx, loss=loss, **rest)
 
 
 @functools.cache
@@ -106,61 +106,61 @@ def scheduler(side):
 
 ema, swa = jp.swa_utils.get_ema_multi_avg_fn, jp.swa_utils.get_swa_multi_avg_fn
 stepped = jp.lr_scheduler.StepLR(2, 0.5)
-clipped = optax.chain(jp.clip_by_grad_norm(0.05), jp.AdamW(lr=0.01))
+clipped = optax.chain(jp.clip_by_grad_norm(0.05), ADAMW)
 
 RIGHT = {
     "MultiSteps": (
         lambda: torch_side(accumulation_steps=4),
-        lambda: jax_side(optax.MultiSteps(jp.AdamW(lr=0.01), 4)),
+        jax_side(optax.MultiSteps(ADAMW, 4)),
     ),
     "MultiSteps of Optax, clipped": (
         lambda: torch_side(accumulation_steps=3, clip=clip),
-        lambda: jax_side(optax.MultiSteps(
+        jax_side(optax.MultiSteps(
             optax.chain(jp.clip_by_grad_norm(0.05), optax.adamw(0.01, weight_decay=0.01)), 3
         )),
     ),
     "accumulate_grads, a scheduler": (
         lambda: scheduler(torch_side(accumulation_steps=2)),
-        lambda: jax_side(
-            jp.accumulate_grads(jp.AdamW(lr=0.01), 2), accumulation_steps=2, scheduler=stepped
+        jax_side(
+            jp.accumulate_grads(ADAMW, 2), accumulation_steps=2, scheduler=stepped
         ),
     ),
-    "an average": (lambda: torch_side(averaged=EMA(0.9)), lambda: jax_side(averaged=ema(0.9))),
+    "an average": (lambda: torch_side(averaged=EMA(0.9)), jax_side(averaged=ema(0.9))),
     "SWA of what is accumulated": (
         lambda: torch_side(averaged=SWA(), accumulation_steps=2),
-        lambda: jax_side(optax.MultiSteps(jp.AdamW(lr=0.01), 2), averaged=swa()),
+        jax_side(optax.MultiSteps(ADAMW, 2), averaged=swa()),
     ),
     "a scaler that skips": (
         lambda: torch_side(scaler=scaler(), clip=clip, times=16.0),
-        lambda: jax_side(clipped, scaler=jp.GradScaler(), times=16.0),
+        jax_side(clipped, scaler=jp.GradScaler(), loss=louder),
     ),
-    "two optimizers": (lambda: torch_side(muon_and_adamw), lambda: jax_side(by_axes())),
+    "two optimizers": (lambda: torch_side(muon_and_adamw), jax_side(by_axes())),
 }  # fmt: skip
 
 FAULTS = {
     "no accumulation": (
-        lambda: torch_side(accumulation_steps=4), jax_side, (0, "update"), ["accumulation"],
+        lambda: torch_side(accumulation_steps=4), jax_side(), (0, "update"), ["accumulation"],
     ),
     "accumulation on one side": (
-        torch_side, lambda: jax_side(optax.MultiSteps(jp.AdamW(lr=0.01), 2)), (0, "update"),
+        torch_side, jax_side(optax.MultiSteps(ADAMW, 2)), (0, "update"),
         ["accumulation"],
     ),
     "of what is accumulated, another rate": (
         lambda: torch_side(accumulation_steps=3),
-        lambda: jax_side(optax.MultiSteps(optax.adamw(0.02, weight_decay=0.01), 3)),
+        jax_side(optax.MultiSteps(optax.adamw(0.02, weight_decay=0.01), 3)),
         (2, "update"), ["number"],
     ),
     "a sum for a mean": (
         lambda: torch_side(lambda m: torch.optim.SGD(m.parameters(), 0.1), accumulation_steps=3),
-        lambda: jax_side(jp.accumulate_grads(jp.SGD(lr=0.1), 3)), (2, "update"),
+        jax_side(jp.accumulate_grads(jp.SGD(lr=0.1), 3)), (2, "update"),
         ["gradient-scale", "number"],
     ),
     "another decay of an average": (
-        lambda: torch_side(averaged=EMA(0.9)), lambda: jax_side(averaged=ema(0.99)),
+        lambda: torch_side(averaged=EMA(0.9)), jax_side(averaged=ema(0.99)),
         (1, "averages"), ["average-decay"],
     ),
     "one of two optimizers": (
-        lambda: torch_side(muon_and_adamw), lambda: jax_side(by_axes(0.03)), (0, "update"),
+        lambda: torch_side(muon_and_adamw), jax_side(by_axes(0.03)), (0, "update"),
         ["number"],
     ),
 }  # fmt: skip
@@ -173,7 +173,7 @@ AVERAGED = {"an average": STEPS, "SWA of what is accumulated": STEPS // 2}
 @pytest.mark.parametrize("name", RIGHT)
 def test_right_loops_are_the_same_training(name):
     theirs, mine = RIGHT[name]
-    report = compare(theirs(), mine(), batches())
+    report = compare(theirs(), mine, batches())
     assert report.ok, str(report)
     assert report.steps == report.stages["update"].steps == STEPS
     if name in AVERAGED:
@@ -183,7 +183,7 @@ def test_right_loops_are_the_same_training(name):
 @pytest.mark.parametrize("name", FAULTS)
 def test_faults_in_the_loop_are_placed_and_named(name):
     theirs, mine, place, names = FAULTS[name]
-    report = compare(theirs(), mine(), batches())
+    report = compare(theirs(), mine, batches())
     first = report.first
     assert (first.step, first.stage) == place, str(report)
     assert first.cause is not None, str(report)
@@ -203,9 +203,9 @@ LOOPS = ["MultiSteps", "an average", "two optimizers", "a scaler that skips"]
 def test_a_trace_has_the_loop_too(name, tmp_path):
     theirs, mine = RIGHT[name]
     record(tmp_path / "t", theirs(), batches())
-    report = replay(tmp_path / "t", mine())
+    report = replay(tmp_path / "t", mine)
     assert report.ok, str(report)
-    compared = compare(theirs(), mine(), batches())
+    compared = compare(theirs(), mine, batches())
     steps = {k: s.steps for k, s in compared.stages.items() if k in ("update", "averages")}
     assert {k: report.stages[k].steps for k in steps} == steps
 
@@ -396,7 +396,7 @@ OTHERS = {
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::jaxopt_port.engine._groups.LayoutWarning")
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", sampled(OTHERS, 2))
 def test_another_optimizer_is_named(name):
     tx, said = OTHERS[name]
     report = compare(torch_side(), jax_side(tx), batches())

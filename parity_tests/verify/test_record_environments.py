@@ -1,11 +1,15 @@
-"""A trace is recorded where there is no JAX and read where there is no torch, both from scratch."""
+"""A trace is recorded where there is no JAX and read where there is no torch."""
 
 import json
+import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from typer.testing import CliRunner
 
 from jaxopt_port.cli import app
@@ -29,7 +33,7 @@ side = TorchSide(
     clip=lambda parameters: torch.nn.utils.clip_grad_norm_(parameters, 0.5),
 )
 batches = [(torch.randn(16, 5), torch.randint(3, (16,))) for _ in range(15)]
-record("run.trace", side, batches, name="from scratch")
+record("run.trace", side, batches, name="no JAX here")
 """
 
 CASE = """
@@ -67,15 +71,31 @@ print(json.dumps({"steps": report.steps, "found": found, "message": str(report)}
 """
 
 
-def environment(folder, *packages):
-    """Make an environment from scratch; return its Python."""
+def wanted(requirement, found):
+    """Add to ``found`` what an installed package asks for, and what that asks for, by name."""
+    requirement = Requirement(requirement)
+    name, extras = canonicalize_name(requirement.name), {"", *requirement.extras}
+    if found.setdefault(name, set()) >= extras:
+        return found
+    found[name] |= extras
+    for text in metadata.requires(name) or ():
+        marker = Requirement(text).marker
+        if marker is None or any(marker.evaluate({"extra": extra}) for extra in extras):
+            wanted(text, found)
+    return found
+
+
+def environment(folder, requirement):
+    """Make an environment of what a package says that it needs, and no more; return its Python."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    python = folder / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
-    # Most of what is installed is never imported here: there is no need to compile it.
-    pinned = ["--no-compile", "--constraint", ROOT / "constraints.txt"]
-    subprocess.run([*pip, *pinned, *packages], check=True)
-    return python
+    (site,) = folder.glob("lib/python*/site-packages")
+    for name in wanted(requirement, {}):
+        installed = metadata.distribution(name)
+        # A folder that several share stands there already.
+        for top in {file.parts[0] for file in installed.files} - {"..", *os.listdir(site)}:
+            if not top.endswith(".pth"):
+                (site / top).symlink_to(installed.locate_file(top))
+    return folder / "bin" / "python"
 
 
 def ran(python, code, folder, *arguments, warnings="error"):
@@ -99,7 +119,10 @@ def recorded(tmp_path_factory):
 @pytest.fixture(scope="module")
 def without_torch(tmp_path_factory):
     folder = tmp_path_factory.mktemp("without_torch")
-    return environment(folder / "jax-only", f"{ROOT}[cli,flax]")
+    python = environment(folder / "jax-only", "jaxopt-port[cli,flax]")
+    (site,) = (folder / "jax-only").glob("lib/python*/site-packages")
+    (site / "jaxopt_port").symlink_to(ROOT / "jaxopt_port")  # it is installed as a checkout
+    return python
 
 
 @pytest.mark.slow

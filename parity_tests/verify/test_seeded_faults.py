@@ -48,10 +48,7 @@ def test_the_table_has_every_kind_twice():
         pytest.param(
             fault,
             id=fault.name,
-            marks=[
-                pytest.mark.xdist_group(f"seeded {fault.model}"),
-                *([] if fault.name in QUICK else [pytest.mark.slow]),
-            ],
+            marks=[] if fault.name in QUICK else pytest.mark.slow,
         )
         for i, fault in enumerate(ALL_FAULTS)
         if i % EVERY == 0 or fault.name in QUICK
@@ -108,8 +105,8 @@ def test_a_right_port_as_people_write_it_raises_no_alarm(case):
     [
         # Biases before the normalisations have gradients that are zero but for rounding.
         ("convolutions", "SGD", "bfloat16", 7),
-        pytest.param("convolutions", "Adagrad", "float32", 7, marks=pytest.mark.slow),
-        pytest.param("transformer", "NAdam", "bfloat16", 1, marks=pytest.mark.slow),
+        pytest.param("convolutions", "Adagrad", "float32", 7, marks=pytest.mark.exhaustive),
+        pytest.param("transformer", "NAdam", "bfloat16", 1, marks=pytest.mark.exhaustive),
         pytest.param("perceptron", "RMSprop", "bfloat16", 3, marks=pytest.mark.slow),
     ],
 )

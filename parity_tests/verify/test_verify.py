@@ -32,10 +32,11 @@ def digits():
     [
         # Those whose programs differ; `jaxopt-port verify` runs the others.
         ("nnx", "float32", ["basic", "per-layer", "dynamic-in-place"]),
-        ("linen", "float64", ["dynamic-rebuilt", "every-option"]),
+        ("linen", "float64", ["every-option"]),
+        pytest.param("linen", "float64", ["dynamic-rebuilt"], marks=pytest.mark.exhaustive),
         pytest.param("linen", "bfloat16", ["every-option"], marks=pytest.mark.exhaustive),
     ],
-    ids=["nnx-float32", "linen-float64", "linen-bfloat16"],
+    ids=["nnx-float32", "linen-float64", "linen-float64, rebuilt", "linen-bfloat16"],
 )
 def test_recipes_hold_their_bounds(digits, flax, dtype, recipes):
     report = run(recipes, digits=digits, steps=12, flax=flax, dtype=dtype, seed=3)
