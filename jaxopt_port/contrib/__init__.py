@@ -16,6 +16,16 @@ from ._adopt import Adopt as Adopt
 from ._adopt import adopt as adopt
 from ._came import CAME as CAME
 from ._came import came as came
+from ._dadapt_adagrad import DAdaptAdaGrad as DAdaptAdaGrad
+from ._dadapt_adagrad import dadapt_adagrad as dadapt_adagrad
+from ._dadapt_adam import DAdaptAdam as DAdaptAdam
+from ._dadapt_adam import dadapt_adam as dadapt_adam
+from ._dadapt_adan import DAdaptAdan as DAdaptAdan
+from ._dadapt_adan import dadapt_adan as dadapt_adan
+from ._dadapt_lion import DAdaptLion as DAdaptLion
+from ._dadapt_lion import dadapt_lion as dadapt_lion
+from ._dadapt_sgd import DAdaptSGD as DAdaptSGD
+from ._dadapt_sgd import dadapt_sgd as dadapt_sgd
 from ._detectron2 import LRMultiplier as LRMultiplier
 from ._detectron2 import WarmupCosineLR as WarmupCosineLR
 from ._detectron2 import WarmupMultiStepLR as WarmupMultiStepLR

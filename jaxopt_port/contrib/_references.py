@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..engine import Optimizer
 from ._adabelief import AdaBelief
 from ._adafactor import Adafactor
 from ._adafactor_big_vision import AdafactorBigVision
@@ -15,6 +16,11 @@ from ._adan import Adan
 from ._ademamix import AdEMAMix
 from ._adopt import Adopt
 from ._came import CAME
+from ._dadapt_adagrad import DAdaptAdaGrad
+from ._dadapt_adam import DAdaptAdam
+from ._dadapt_adan import DAdaptAdan
+from ._dadapt_lion import DAdaptLion
+from ._dadapt_sgd import DAdaptSGD
 from ._lamb import Lamb
 from ._laprop import LaProp
 from ._lars import Lars
@@ -75,6 +81,16 @@ def _read_prodigy(held: dict[str, Any]) -> dict[str, Any]:
     return held
 
 
+def _read_dadapt(group: dict[str, Any]) -> dict[str, Any]:
+    """Return a group whose first estimate is the one that it has: no step asks for another."""
+    return {**group, "d0": group["d"]}
+
+
+def _write_dadapt(group: dict[str, Any]) -> dict[str, Any]:
+    own = {k: v for k, v in group.items() if k != "d0"}
+    return {"d": group["d0"], **own}
+
+
 def _read_soap(group: dict[str, Any]) -> dict[str, Any]:
     if group.get("merge_dims"):
         raise ValueError("SOAP has no merge_dims here: it is True there")
@@ -113,6 +129,22 @@ _SCHEDULE_FREE: dict[str, Any] = {
     "write": _write_schedule_free,
 }
 
+
+def _dadapt(optimizer: type[Optimizer], *numbers: str) -> Reference:
+    return Reference(
+        "dadaptation",
+        "dadaptation",
+        optimizer.__name__,
+        optimizer,
+        counts=("step", "k"),
+        in_groups=("d", *numbers, "k"),
+        wide=("d", *numbers),
+        without=("log_every", "fsdp_in_use"),
+        read=_read_dadapt,
+        write=_write_dadapt,
+    )
+
+
 REFERENCES = (
     Reference("timm", "timm.optim", "AdaBelief", AdaBelief, counts=("step",)),
     Reference(
@@ -141,6 +173,11 @@ REFERENCES = (
         attributes={"momentum_dtype": ("defaults.momentum_dtype", "momentum_dtype")},
         read=_read_big_vision,
     ),
+    _dadapt(DAdaptAdaGrad, "gsq_weighted", "sksq_weighted", "skl1"),
+    _dadapt(DAdaptAdam, "numerator_weighted"),
+    _dadapt(DAdaptAdan, "gsq_weighted"),
+    _dadapt(DAdaptLion, "numerator_weighted"),
+    _dadapt(DAdaptSGD, "numerator_weighted", "g0_norm"),
     Reference("timm", "timm.optim", "Adan", Adan, counts=("step",), in_groups=("step",)),
     Reference("timm", "timm.optim", "Adopt", Adopt),
     Reference(

@@ -65,7 +65,8 @@ for _schema in (
 
 
 def oracle(case: Case, start):
-    made = TorchOracle(case.theirs(), start, [list(start)], {**case.options, **case.own})
+    names, own = zip(*case.grouped, strict=True)
+    made = TorchOracle(case.theirs(), start, names, {**case.options, **case.own}, own)
     if hasattr(made.optimizer, "train"):
         made.optimizer.train()
     return made
@@ -79,14 +80,16 @@ def in_numpy(value):
     return [in_numpy(v) for v in value] if isinstance(value, list) else value
 
 
+def in_jax(grads):
+    return {k: v if v is None else jnp.asarray(v) for k, v in grads.items()}
+
+
 def taken_over(case: Case, theirs: TorchOracle, tx):
     """The port where the reference is: parameters and state."""
     held = in_numpy(case.reference.from_torch(theirs.optimizer.state_dict(), theirs.optimizer))
-    (group,) = held["param_groups"]
-    group["param_names"] = list(theirs.tensors)
+    for group, (names, _) in zip(held["param_groups"], case.grouped, strict=True):
+        group["param_names"] = names
     params = {name: jnp.asarray(array) for name, array in theirs.params().items()}
-    order = [i for i, _ in enumerate(theirs.tensors)]
-    group["params"] = order
     return params, jp.load_state_dict(tx, held, params)
 
 
@@ -100,13 +103,10 @@ def run64(case: Case, steps: int) -> float:
         params = {name: jnp.asarray(array) for name, array in start.items()}
         state = tx.init(params)
         pool = [case.drawn(rng, np.float64) for _ in range(8)]
-        for _ in range(steps):
-            grads = pool[int(rng.integers(8))]
-            if case.of_loss:  # half the squared distance from the drawn numbers
-                grads = {k: p - grads[k] for k, p in theirs.params().items()}
-            theirs.step({k: to_torch(v) for k, v in grads.items()})
-            ours = {k: jnp.asarray(v) for k, v in grads.items()}
-            params, state = jp.step(tx, ours, state, params)
+        for step in range(steps):
+            grads = case.given(pool[int(rng.integers(8))], theirs.params(), step)
+            theirs.step(grads)
+            params, state = jp.step(tx, in_jax(grads), state, params)
         for name, expected in theirs.params().items():
             far = max(far, relative(np.asarray(params[name]), expected))
     return far
@@ -117,13 +117,12 @@ def steps_apart(case: Case, dtype, steps: int) -> list[float]:
     rng = np.random.default_rng(11)
     start = case.drawn(rng, dtype)
     theirs, tx, far = oracle(case, start), case.made(), []
-    for _ in range(steps):
-        grads = case.drawn(rng, dtype)
+    for step in range(steps):
         params, state = taken_over(case, theirs, tx)
         before = theirs.params()
-        theirs.step({k: to_torch(v) for k, v in grads.items()})
-        ours = {k: jnp.asarray(v) for k, v in grads.items()}
-        params, state = jp.step(tx, ours, state, params)
+        grads = case.given(case.drawn(rng, dtype), before, step)
+        theirs.step(grads)
+        params, state = jp.step(tx, in_jax(grads), state, params)
         units = [
             np.max(step_units(np.asarray(params[name]), expected, before[name]), initial=0.0)
             for name, expected in theirs.params().items()
@@ -153,26 +152,26 @@ def own_spread(case: Case, steps: int) -> float:
 
 def resumed(case: Case) -> float:
     """How far a run in float64 is from the unbroken one, that goes over to this side and back."""
-    start, grads = gradients(case)
+    start, arrays = gradients(case)
     unbroken, broken = oracle(case, start), oracle(case, start)
-    for given in grads:
-        unbroken.step({k: to_torch(v) for k, v in given.items()})
+    grads = []
+    for step, one in enumerate(arrays):
+        grads.append(case.given(one, unbroken.params(), step))
+        unbroken.step(grads[-1])
     for given in grads[:3]:
-        broken.step({k: to_torch(v) for k, v in given.items()})
+        broken.step(given)
     module = torch.nn.ParameterDict({k: torch.nn.Parameter(t) for k, t in broken.tensors.items()})
-    for group in broken.optimizer.param_groups:
-        for old in group["params"]:
-            (name,) = [k for k, t in broken.tensors.items() if t is old]
+    for group, (names, _) in zip(broken.optimizer.param_groups, case.grouped, strict=True):
+        for name, old in zip(names, group["params"], strict=True):
             if old in broken.optimizer.state:
                 broken.optimizer.state[module[name]] = broken.optimizer.state.pop(old)
-        group["params"] = list(module.values())
+        group["params"] = [module[name] for name in names]
     with jax.enable_x64(True):
         params = {name: jnp.asarray(array) for name, array in broken.params().items()}
         mapped = interop.param_map(module, params)
         tx, state = interop.optimizer_from_torch(broken.optimizer, params, mapped, module=module)
         for given in grads[3:5]:
-            ours = {k: jnp.asarray(v) for k, v in given.items()}
-            params, state = jp.step(tx, ours, state, params)
+            params, state = jp.step(tx, in_jax(given), state, params)
         for name, tensor in module.items():
             tensor.data.copy_(to_torch(np.asarray(params[name])))
         again = interop.optimizer_to_torch(tx, state, params, module, mapped)
@@ -181,7 +180,7 @@ def resumed(case: Case) -> float:
         again.train()
     for given in grads[5:]:
         for name, tensor in module.items():
-            tensor.grad = to_torch(given[name])
+            tensor.grad = None if given[name] is None else to_torch(given[name])
         again.step()
     return max(relative(to_numpy(module[k]), v) for k, v in unbroken.params().items())
 
@@ -190,10 +189,10 @@ def recorded(cases) -> dict:
     """By configuration and leaf, what tells the parameters at a run's end from others."""
     found = {}
     for case in cases:
-        start, grads = gradients(case)
+        start, arrays = gradients(case)
         theirs = oracle(case, start)
-        for given in grads:
-            theirs.step({k: to_torch(v) for k, v in given.items()})
+        for step, one in enumerate(arrays):
+            theirs.step(case.given(one, theirs.params(), step))
         found[repr(case)] = {k: fingerprint(v) for k, v in theirs.params().items()}
     return found
 
