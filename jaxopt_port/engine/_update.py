@@ -14,7 +14,7 @@ import optax
 from jax import lax
 
 from .. import kernels
-from .._compat import check_whole
+from .._compat import as_laid_out, check_whole, on_explicit_mesh
 from ..numerics import Float64, decoded, encoded, entry, later, own_value
 from ..trees import check_given, check_params, checked_gradients, leaves_up_to, to_array
 from ._definition import Definition, Member
@@ -236,13 +236,18 @@ def _gathered(
     gathers = program.rule.gathers
     if gathers is None:
         return []
+
+    def parts(leaf: Any, shared: dict[str, Any], own: dict[str, Any]) -> dict[str, jax.Array]:
+        made: dict[str, jax.Array] = gathers(*leaf, shared, **own, **dict(program.static))
+        return made
+
     made = []
     for leaf in leaves:
         given = leaf.grad, leaf.param, leaf.state
         if jnp.iscomplexobj(leaf.param):
             given = as_real(given)
-        own = _entries(numbers, leaf.clock)
-        made.append(gathers(*given, _entries(shared, leaf.clock), **own, **dict(program.static)))
+        summed = as_laid_out(parts, jnp.sum(leaf.param)) if on_explicit_mesh(leaf.param) else parts
+        made.append(summed(given, _entries(shared, leaf.clock), _entries(numbers, leaf.clock)))
     return made
 
 

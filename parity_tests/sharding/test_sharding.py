@@ -37,9 +37,11 @@ OPTIONS = {
 }
 # A sum over elements is made in another order: the distance over the largest element.
 SUMS = {"Adafactor": {np.float32: 1e-6, np.float64: 1e-12}}
-# All else is leafwise, but that each device calculates Muon's whole matrix, and that any device
-# may have the rows that SparseAdam's gradient names.
-WITH_COLLECTIVES = {"Adafactor", "Muon", "SparseAdam"}
+OF_CONTRIB = {"DAdaptAdam": {"d0": 1e-3}, "Prodigy": {"d0": 1e-3}}
+
+# All else is leafwise, but that each device calculates Muon's whole matrix, that any device may
+# have the rows that SparseAdam's gradient names, and that contrib's are of sums over all parameters.
+WITH_COLLECTIVES = {"Adafactor", "Muon", "SparseAdam", *OF_CONTRIB}
 
 SHAPES = {"kernel": (16, 8), "wide": (64, 128), "bias": (8,), "odd": (3, 5), "scalar": ()}
 STEPS = 20
@@ -106,6 +108,8 @@ def collectives(compiled):
 
 
 def optimizer(name):
+    if name in OF_CONTRIB:
+        return getattr(jp.contrib, name)(**OF_CONTRIB[name])
     return getattr(jp, name)(**OPTIONS[name])
 
 
@@ -199,6 +203,13 @@ def test_the_bits_in_float64(name, x64):
 def test_the_bits_on_a_mesh_with_explicit_axes(name):
     for layout in ("both", "zero-1") if name in ("AdamW", *WITH_COLLECTIVES) else ("both",):
         check(name, np.float32, layout, AxisType.Explicit)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("name", OF_CONTRIB)
+def test_an_estimate_of_the_rate_has_the_bits_of_one_device(name, kind):
+    check(name, np.float32, "both", kind)
 
 
 @pytest.mark.slow
