@@ -48,6 +48,8 @@ from ._hugging_face import (
 )
 from ._hugging_face import get_scheduler as get_scheduler
 from ._hugging_face import get_wsd_schedule as get_wsd_schedule
+from ._kron import Kron as Kron
+from ._kron import kron as kron
 from ._lamb import Lamb as Lamb
 from ._lamb import lamb as lamb
 from ._laprop import LaProp as LaProp

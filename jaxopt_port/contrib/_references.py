@@ -21,6 +21,7 @@ from ._dadapt_adam import DAdaptAdam
 from ._dadapt_adan import DAdaptAdan
 from ._dadapt_lion import DAdaptLion
 from ._dadapt_sgd import DAdaptSGD
+from ._kron import Kron
 from ._lamb import Lamb
 from ._laprop import LaProp
 from ._lars import Lars
@@ -89,6 +90,35 @@ def _read_dadapt(group: dict[str, Any]) -> dict[str, Any]:
 def _write_dadapt(group: dict[str, Any]) -> dict[str, Any]:
     own = {k: v for k, v in group.items() if k != "d0"}
     return {"d": group["d0"], **own}
+
+
+_KRON_DTYPES = ("mu_dtype", "precond_dtype")
+
+
+def _read_kron(group: dict[str, Any]) -> dict[str, Any]:
+    for name in _KRON_DTYPES:
+        if group.get(name) is not None:
+            raise ValueError(f"Kron has no {name} here: it is {group[name]} there")
+    if callable(group.get("preconditioner_update_probability")):
+        raise ValueError(
+            "preconditioner_update_probability is a function there, which a state dict cannot say; "
+            "make jaxopt_port.contrib.Kron with it, as a schedule, and load its state dict"
+        )
+    return {k: v for k, v in group.items() if k not in _KRON_DTYPES}
+
+
+def _write_kron(group: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in group.items() if k != "seed"}
+
+
+def _read_kron_state(held: dict[str, Any]) -> dict[str, Any]:
+    own = {k: v for k, v in held.items() if k != "Q"}
+    return own | {f"Q_{i}": q for i, q in enumerate(held["Q"])}
+
+
+def _write_kron_state(held: dict[str, Any]) -> dict[str, Any]:
+    factors = [held.pop(f"Q_{i}") for i in range(len(held)) if f"Q_{i}" in held]
+    return {**held, "Q": factors}
 
 
 def _read_soap(group: dict[str, Any]) -> dict[str, Any]:
@@ -180,6 +210,17 @@ REFERENCES = (
     _dadapt(DAdaptSGD, "numerator_weighted", "g0_norm"),
     Reference("timm", "timm.optim", "Adan", Adan, counts=("step",), in_groups=("step",)),
     Reference("timm", "timm.optim", "Adopt", Adopt),
+    Reference(
+        "timm",
+        "timm.optim.kron",
+        "Kron",
+        Kron,
+        counts=("step", "update_counter"),
+        read=_read_kron,
+        write=_write_kron,
+        read_state=_read_kron_state,
+        write_state=_write_kron_state,
+    ),
     Reference(
         "timm",
         "timm.optim",

@@ -8,13 +8,14 @@ much farther than it was then.
 
 import importlib
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from jaxopt_port.contrib import REFERENCES, Reference
+from parity_tests.contrib.given_draws import with_draws_of_here
 
 RECORDED = pathlib.Path(__file__).parent / "recorded.json"
 RECORDED_SCHEDULES = RECORDED.with_name("recorded_schedules.json")
@@ -85,6 +86,7 @@ class Case:
             distance from what is drawn.
         of: the shapes of the arrays.
         groups: by name, the own options of those parameters that are in a group of their own.
+        prepare: what is done with an optimizer of the reference before it steps.
         resting: parameters that have no gradient in the first step, and in each second one.
     """
 
@@ -98,6 +100,7 @@ class Case:
     of_loss: bool = False
     of: Mapping[str, tuple[int, ...]] = field(default_factory=SHAPES.copy)
     groups: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    prepare: Callable[[Any], None] = lambda optimizer: None
     resting: tuple[str, ...] = ()
 
     @property
@@ -202,7 +205,10 @@ CASES = [
         "dadaptation",
         "DAdaptAdam",
         {"decouple": True, "use_bias_correction": True, "d0": 1e-3, "growth_rate": 1.1},
-        groups={"kernel": {"weight_decay": 0.1, "layer_scale": 0.5}, "conv": {"lr": 0.0}},
+        groups={
+            "kernel": {"weight_decay": 0.1, "layer_scale": 0.5},
+            "conv": {"lr": 0.0, "weight_decay": 0.1},
+        },
         resting=("bias", "kernel"),
         of_loss=True,
         bounds=RESTS,
@@ -264,6 +270,32 @@ CASES = [
         {"lr": 0.5, "momentum": 0.9, "weight_decay": 0.01},
         {"momentum": 0.5, "d0": 1e-4, "growth_rate": 1.02},
         of_loss=True,
+    ),
+    *of(
+        "timm",
+        "Kron",
+        {},
+        {
+            "lr": 0.01,
+            "weight_decay": 0.1,
+            "decoupled_decay": True,
+            "corrected_weight_decay": True,
+            "stochastic_weight_decay": True,
+            "flatten": True,
+            "memory_save_mode": "smart_one_diag",
+            "preconditioner_update_probability": 0.5,
+        },
+        {
+            "lr": 0.01,
+            "weight_decay": 0.1,
+            "momentum_into_precond_update": False,
+            "momentum": 0.8,
+            "max_size_triangular": 18,
+            "precond_lr": 0.3,
+        },
+        {"lr": 0.01, "memory_save_mode": "one_diag", "precond_init_scale": 0.1},
+        {"lr": 0.01, "memory_save_mode": "all_diag", "min_ndim_triangular": 1},
+        prepare=with_draws_of_here,
     ),
     *of(
         "timm",

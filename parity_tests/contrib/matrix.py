@@ -69,6 +69,7 @@ def oracle(case: Case, start):
     made = TorchOracle(case.theirs(), start, names, {**case.options, **case.own}, own)
     if hasattr(made.optimizer, "train"):
         made.optimizer.train()
+    case.prepare(made.optimizer)
     return made
 
 
@@ -178,6 +179,7 @@ def resumed(case: Case) -> float:
     assert type(again) is case.theirs()
     if hasattr(again, "train"):
         again.train()
+    case.prepare(again)
     for given in grads[5:]:
         for name, tensor in module.items():
             tensor.grad = None if given[name] is None else to_torch(given[name])

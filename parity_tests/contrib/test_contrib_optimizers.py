@@ -137,6 +137,10 @@ BAD = [
     ("Prodigy", {"slice_p": 0}, "Invalid slice_p value: 0"),
     ("Mars", {"betas_1d": (0.9, 1.0)}, "Invalid beta parameter at index 1: 1.0"),
     ("Mars", {"lr_1d_factor": -1.0}, "Invalid lr_1d_factor value: -1.0"),
+    ("Kron", {"momentum": 1.0}, "Invalid beta parameter: 1.0"),
+    ("Kron", {"memory_save_mode": "none"}, "Invalid memory_save_mode: none"),
+    ("Kron", {"preconditioner_update_probability": 2.0}, "update_probability value: 2.0"),
+    ("Kron", {"lr": 0.0, "corrected_weight_decay": True}, "requires a positive max lr, got 0.0"),
     ("Lars", {"trust_coeff": 0.0}, "Invalid trust_coeff value: 0.0"),
     ("Lars", {"eps": -1.0}, "Invalid epsilon value: -1.0"),
     ("NAdamW", {"clipping_threshold": 0.0}, "Invalid clipping_threshold value: 0.0"),
@@ -294,6 +298,27 @@ def test_a_soap_that_merges_axes_or_was_begun_otherwise_is_refused():
     state[1]["shampoo_beta"] = 0.8
     (read,) = soap.from_torch({"state": state, "param_groups": [group]}, options)["param_groups"]
     assert read["shampoo_beta"] == 0.8
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"mu_dtype": "bfloat16"}, "Kron has no mu_dtype here: it is bfloat16 there"),
+        ({"preconditioner_update_probability": abs}, "is a function there"),
+    ],
+)
+def test_a_kron_that_is_not_here_is_refused(entry, message):
+    kron = contrib.reference_named("Kron")
+    group = {"params": [0], "preconditioner_update_probability": None, **entry}
+    with pytest.raises(ValueError, match=message):
+        kron.from_torch({"state": {}, "param_groups": [group]})
+
+
+def test_kron_draws_the_same_again_and_otherwise_by_another_seed():
+    params = {"b": PARAMS["b"]}
+    first, again, other = (_stepped(contrib.Kron(lr=0.1, seed=seed), params) for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
 
 
 @pytest.mark.parametrize("name", ["Lion", "Adafactor"])

@@ -40,7 +40,7 @@ SUMS = {"Adafactor": {np.float32: 1e-6, np.float64: 1e-12}}
 OF_CONTRIB = {"DAdaptAdam": {"d0": 1e-3}, "Prodigy": {"d0": 1e-3}}
 
 # All else is leafwise, but that each device calculates Muon's whole matrix, that any device may
-# have the rows that SparseAdam's gradient names, and that contrib's are of sums over all parameters.
+# have the rows that SparseAdam's gradient names, and that contrib's add up over all parameters.
 WITH_COLLECTIVES = {"Adafactor", "Muon", "SparseAdam", *OF_CONTRIB}
 
 SHAPES = {"kernel": (16, 8), "wide": (64, 128), "bias": (8,), "odd": (3, 5), "scalar": ()}
