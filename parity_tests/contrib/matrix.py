@@ -7,8 +7,10 @@ the package's own state, in units in the last place of the largest number of the
 bound. Two more columns show what there is without torch's own errors: the step in float32 where the
 reference takes its roots and powers in float64, and the step in bfloat16 of arrays whose length is
 a multiple of torch's vectors. Where sums are what is left, another row says how far torch is from
-itself when it adds in another order. Then a row for each schedule and each maker of groups
-(`schedules_and_groups`). Exits with 1 where a bound is broken, or a rate or group differs.
+itself when it adds in another order. What stands around an optimizer has no state of torch's: a
+run in float64, and the end of one of ten steps in float32 and bfloat16. Then a row for each schedule
+and each maker of groups (`schedules_and_groups`). Exits with 1 where a bound is broken, or a rate or
+group differs.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import importlib
 import importlib.metadata
 import io
 import json
+import operator
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -207,6 +210,15 @@ def wrapped64(case: Wrapped, steps: int) -> float:
     return max(relative(np.asarray(ours[name]), expected) for name, expected in theirs.items())
 
 
+def wrapped_units(case: Wrapped, dtype) -> float:
+    """How far a run's end is, which is of two meetings at least, in units."""
+    start, goals = drawn(dtype, 10)
+    with rounded_once():
+        ours, theirs = case.ours(start, goals), case.theirs(start, goals)
+    units = (step_units(np.asarray(ours[k]), v, start[k]) for k, v in theirs.items())
+    return float(max(np.max(u, initial=0.0) for u in units))
+
+
 def is_installed(case: Case | Wrapped) -> bool:
     try:
         importlib.import_module(case.package.replace("-", "_"))
@@ -291,12 +303,18 @@ def summary(found) -> str:
 
 def summary_of_wrappers(found) -> str:
     """A table of what stands around an optimizer, with the worst of each's configurations."""
-    lines = ["| package | class | configurations | float64 run |", "| --- | --- | ---: | ---: |"]
+    lines = [
+        "| package | class | configurations | float64 run | float32, 10 steps "
+        "| bfloat16, 10 steps |",
+        f"| --- | --- {'| ---: ' * 4}|",
+    ]
     by_class = {}
     for case, far in found.items():
         by_class.setdefault((case.package, case.name), []).append(far)
-    for (package, name), far in sorted(by_class.items()):
-        lines.append(f"| {package} | {name} | {len(far)} | {max(far):.0e} |")
+    for (package, name), rows in sorted(by_class.items()):
+        far, *units = map(max, zip(*rows, strict=True))
+        shown = " | ".join(f"{x:.2g}" for x in units)
+        lines.append(f"| {package} | {name} | {len(rows)} | {far:.0e} | {shown} |")
     return "\n".join(lines)
 
 
@@ -346,13 +364,16 @@ def main() -> int:
         if case.bounds in (MEANS, BASES):
             own = own_spread(case, arguments.steps)
             print(f"| … torch beside itself, adding in another order | | | {own:.2g} |", flush=True)
-    around = {case: wrapped64(case, arguments.steps) for case in wrapped}
-    for case, far in around.items():
-        print(f"| {case!r} | {far:.1e} |")
+    around = {}
+    for case in wrapped:
+        units = [wrapped_units(case, kind) for kind in (np.float32, ml_dtypes.bfloat16)]
+        around[case] = wrapped64(case, arguments.steps), *units
+        print("| {!r} | {:.1e} | {:.2g} | {:.2g} |".format(case, *around[case]), flush=True)
     tables = f"{summary(found)}\n\n{summary_of_wrappers(around)}"
     print(f"\n{tables}\n\n{misrounded()} are not rounded correctly")
     broken = [repr(row.case) for row in found if not row.held]
-    broken += [repr(case) for case, far in around.items() if far > FLOAT64]
+    held = FLOAT64, *PLAIN[:2]
+    broken += [repr(case) for case, far in around.items() if any(map(operator.gt, far, held))]
     if not arguments.only:
         rows = schedules_and_groups.compared()
         others = schedules_and_groups.table(rows)
