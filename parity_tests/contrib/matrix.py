@@ -8,9 +8,9 @@ bound. Two more columns show what there is without torch's own errors: the step 
 reference takes its roots and powers in float64, and the step in bfloat16 of arrays whose length is
 a multiple of torch's vectors. Where sums are what is left, another row says how far torch is from
 itself when it adds in another order. Of what stands around an optimizer, a run in
-float64, and the end of one of ten steps in float32 and in bfloat16. Then a row for each schedule
-and each maker of groups (`schedules_and_groups`). Exits with 1 where a bound is broken, or a rate or
-group differs.
+float64, and the end of one of ten steps in float32 and in bfloat16. Then a row for each
+schedule and each maker of groups (`schedules_and_groups`). Exits with 1 where a bound is broken, or
+a rate or group differs.
 """
 
 import argparse
