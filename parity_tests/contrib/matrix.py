@@ -39,6 +39,7 @@ from parity_tests.contrib import mup_cases, schedules_and_groups
 from parity_tests.contrib.cases import (
     BASES,
     CASES,
+    FACTORS,
     MEANS,
     PLAIN,
     RECORDED,
@@ -361,7 +362,7 @@ def main() -> int:
     for case in cases:
         found.append(distances(case, arguments.steps))
         print(f"| {found[-1]} |", flush=True)
-        if case.bounds in (MEANS, BASES):
+        if case.bounds in (MEANS, BASES, FACTORS):
             own = own_spread(case, arguments.steps)
             print(f"| … torch beside itself, adding in another order | | | {own:.2g} |", flush=True)
     around = {}

@@ -53,7 +53,7 @@ def rounded_once():
 @contextlib.contextmanager
 def added_otherwise():
     """torch whose products of matrices and means in float32 are added up in another order."""
-    product, mean = torch.tensordot, torch.Tensor.mean
+    product, mean, contracted = torch.tensordot, torch.Tensor.mean, torch.einsum
 
     def tensordot(x, y, dims):
         return product(x.flip(dims[0]), y.flip(dims[1]), dims)
@@ -62,7 +62,11 @@ def added_otherwise():
         wide = x.double() if x.dtype == torch.float32 else x
         return mean(wide, *args, **kwargs).to(x.dtype)
 
-    with _with({(torch, "tensordot"): tensordot, (torch.Tensor, "mean"): wide_mean}):
+    def einsum(subscripts, *arrays):
+        return contracted(subscripts, *(x.double() for x in arrays)).to(arrays[0].dtype)
+
+    patched = {(torch, "tensordot"): tensordot, (torch.Tensor, "mean"): wide_mean}
+    with _with({**patched, (torch, "einsum"): einsum}):
         yield
 
 
