@@ -68,10 +68,10 @@ BASES = (
     "size: torch itself is farther off where it adds the other way round",
 )
 FACTORS = (
-    16,
+    32,
     8,
-    "products of matrices are added up in another order, and a step and the parameter nearly "
-    "cancel: torch itself with its products in float64 is as far off; and RESTS",
+    "products of matrices are added up in another order, are rounded between in bfloat16, and a "
+    "step and the parameter nearly cancel; and RESTS",
 )
 
 
@@ -303,7 +303,7 @@ CASES = [
         {"lr": 0.01, "memory_save_mode": "all_diag", "min_ndim_triangular": 1},
         prepare=with_draws_of_here,
         bounds=FACTORS,
-        rare=0.1,
+        rare=0.35,
     ),
     *of(
         "timm",
