@@ -20,6 +20,16 @@ from ._adopt import Adopt as Adopt
 from ._adopt import adopt as adopt
 from ._came import CAME as CAME
 from ._came import came as came
+from ._dadapt_adagrad import DAdaptAdaGrad as DAdaptAdaGrad
+from ._dadapt_adagrad import dadapt_adagrad as dadapt_adagrad
+from ._dadapt_adam import DAdaptAdam as DAdaptAdam
+from ._dadapt_adam import dadapt_adam as dadapt_adam
+from ._dadapt_adan import DAdaptAdan as DAdaptAdan
+from ._dadapt_adan import dadapt_adan as dadapt_adan
+from ._dadapt_lion import DAdaptLion as DAdaptLion
+from ._dadapt_lion import dadapt_lion as dadapt_lion
+from ._dadapt_sgd import DAdaptSGD as DAdaptSGD
+from ._dadapt_sgd import dadapt_sgd as dadapt_sgd
 from ._detectron2 import LRMultiplier as LRMultiplier
 from ._detectron2 import WarmupCosineLR as WarmupCosineLR
 from ._detectron2 import WarmupMultiStepLR as WarmupMultiStepLR
@@ -42,6 +52,8 @@ from ._hugging_face import (
 )
 from ._hugging_face import get_scheduler as get_scheduler
 from ._hugging_face import get_wsd_schedule as get_wsd_schedule
+from ._kron import Kron as Kron
+from ._kron import kron as kron
 from ._lamb import Lamb as Lamb
 from ._lamb import lamb as lamb
 from ._laprop import LaProp as LaProp

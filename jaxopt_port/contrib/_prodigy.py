@@ -30,15 +30,13 @@ from ..numerics.torch_ops import (
     addcdiv,
     addcmul,
     mul,
-    rounded,
     sqrt,
-    widened,
 )
 from ..optim import decay as decays
 from ..optim import ranges
+from . import _estimates as estimates
 from . import _wide
 from ._left_out import LEFT_OUT, without_none
-from ._sums import total
 
 
 def _arguments(
@@ -55,18 +53,12 @@ def _arguments(
     growth_rate: Scalar = math.inf,
     slice_p: int = 1,
 ) -> Iterator[Problem]:
-    if not d0 > 0.0:
-        yield Problem(f"Invalid d0 value: {d0}", "d0 must be > 0")
-    yield from ranges.learning_rate(lr)
-    if not eps > 0.0:
-        yield Problem(f"Invalid epsilon value: {eps}", "eps must be > 0")
+    yield from estimates.arguments(lr, d0, growth_rate, weight_decay)
+    yield from estimates.epsilon(eps)
     yield from ranges.beta_pair(betas)
-    yield from ranges.at_least_zero("weight_decay", weight_decay)
     if beta3 != LEFT_OUT:
         yield from ranges.below_one("beta3", beta3)
     yield from ranges.above_zero("d_coef", d_coef)
-    if not growth_rate >= 1.0:
-        yield Problem(f"Invalid growth_rate value: {growth_rate}", "growth_rate must be >= 1")
     yield from ranges.whole("slice_p", slice_p, 1)
 
 
@@ -85,12 +77,12 @@ def _holds(*, betas: tuple[float, float], **_: Any) -> frozenset[str] | None:
     return frozenset({*_SHARED, "s", "p0", "exp_avg_sq"}) if known else None
 
 
-_SHARED = ("step", "k", *_wide.names("d"), *_wide.names("d_max"), *_wide.names("d_numerator"))
+_COMMON = estimates.common("d", "d_max", "d_numerator")
+_SHARED = ("step", *_COMMON)
 
 
 def _start(*, d0: jax.Array, **_: Any) -> Shared:
-    numbers = {**_wide.kept("d", d0), **_wide.kept("d_max", d0), **_wide.kept("d_numerator", 0.0)}
-    return {"step": 0.0, "k": 0, **numbers}
+    return {"step": 0.0, **estimates.begun(d0, "d_numerator"), **_wide.kept("d_max", d0)}
 
 
 def _sliced(x: jax.Array, slice_p: int) -> jax.Array:
@@ -118,7 +110,6 @@ def _rates(
         "dlr": dlr,
         "beta3": jnp.where(beta3 == LEFT_OUT, jnp.sqrt(betas[1]), beta3),
         "into_s": d / d0 * (d if safeguard_warmup else dlr),
-        "moving": lr > 0,
         "first": shared["step"] == 0,
     }
 
@@ -130,7 +121,7 @@ def _estimated(
     part = _sliced(grad, slice_p)
     p0 = jnp.where(scalars["first"], _sliced(param, slice_p), state["p0"])
     s = add(mul(state["s"], scalars["beta3"]), part, alpha=scalars["into_s"])
-    return part, p0, jnp.where(scalars["moving"], s, state["s"])
+    return part, p0, s
 
 
 def _gathers(
@@ -139,54 +130,49 @@ def _gathers(
     state: LeafState,
     shared: Shared,
     *,
+    lr: jax.Array,
     weight_decay: jax.Array,
     decouple: bool,
     d0: jax.Array,
     slice_p: int,
     **options: Any,
 ) -> Scalars:
-    scalars = _rates(shared, d0=d0, **options)
+    scalars = _rates(shared, lr=lr, d0=d0, **options)
     grad = grad if decouple else decays.l2(grad, param, weight_decay)
     part, p0, s = _estimated(grad, param, state, slice_p, scalars)
     away = add(p0, _sliced(param, slice_p), alpha=-1.0)
-    dot = rounded(total(widened(part) * widened(away)), grad.dtype).astype(jnp.float64)
-    size = rounded(total(jnp.abs(s)), grad.dtype).astype(jnp.float64)
-    return {
-        "delta_numerator": scalars["d"] / d0 * scalars["dlr"] * dot,
-        "d_denom": jnp.where(scalars["moving"], size, 0.0),
-    }
+    along = scalars["d"] / d0 * scalars["dlr"] * estimates.dot(part, away)
+    return estimates.of_moving(lr, delta_numerator=along, d_denom=estimates.item(jnp.abs(s)))
 
 
 def _advance(
     shared: Shared,
     *,
+    lr: jax.Array,
     betas: jax.Array,
     weight_decay: jax.Array,
     eps: jax.Array,
     d0: jax.Array,
     d_coef: jax.Array,
     growth_rate: jax.Array,
-    delta_numerator: jax.Array | float = 0.0,
-    d_denom: jax.Array | float = 0.0,
+    delta_numerator: Scalar = 0.0,
+    d_denom: Scalar = 0.0,
+    rates: Scalar = 0.0,
+    rated: Scalar = 0.0,
     **options: Any,
 ) -> tuple[Shared, Scalars]:
-    scalars = _rates(shared, betas=betas, d0=d0, **options)
+    rate = estimates.rate_of_all(lr, rates, rated)
+    scalars = _rates(shared, lr=rate, betas=betas, d0=d0, **options)
     d, d_max = scalars["d"], _wide.read(shared, "d_max")
-    numerator = _wide.read(shared, "d_numerator")
     # Where all gradients have been zero, nothing is known, and no step is taken.
     known = jnp.asarray(d_denom) != 0
-    found = numerator * scalars["beta3"] + delta_numerator
-    d_hat = d_coef * found / jnp.where(known, d_denom, 1.0)
-    longest = jnp.maximum(d_max, d_hat)
-    estimate = jnp.minimum(longest, jnp.where(d == d0, jnp.maximum(d, d_hat), d) * growth_rate)
-    new = jnp.where(known, estimate, d)
-    after = {
-        **_wide.kept("d", new),
-        **_wide.kept("d_max", jnp.where(known, longest, d_max)),
-        **_wide.kept("d_numerator", jnp.where(known, found, numerator)),
-    }
-    count = {"step": shared["step"] + known, "k": shared["k"] + known}
-    return {**count, **after}, {
+    found = _wide.read(shared, "d_numerator") * scalars["beta3"] + delta_numerator
+    d_hat = estimates.ratio(d_coef * found, d_denom, known)
+    longest = estimates.larger(d_max, d_hat)
+    grown = jnp.where(d == d0, estimates.larger(d, d_hat), d) * growth_rate
+    new = jnp.where(known, estimates.smaller(longest, grown), d)
+    after = estimates.followed(shared, known, d=new, d_max=longest, d_numerator=found)
+    return {"step": shared["step"] + known, **after}, {
         **scalars,
         "beta1": betas[0],
         "weight1": d * (1 - betas[0]),
@@ -196,6 +182,7 @@ def _advance(
         "decay": -weight_decay * scalars["dlr"],
         "step_size": -scalars["dlr"],
         "plain_step_size": -scalars["dlr"] * new,
+        "moving": lr > 0,
         "known": known,
     }
 
@@ -222,19 +209,20 @@ def _update(
 ) -> tuple[jax.Array, LeafState]:
     before = param
     grad = grad if decouple else decays.l2(grad, param, weight_decay)
-    _, p0, s = _estimated(grad, param, state, slice_p, {**scalars, "moving": moving})
+    _, p0, s = _estimated(grad, param, state, slice_p, scalars)
     exp_avg_sq = addcmul(mul(state["exp_avg_sq"], beta2), grad, grad, value=weight2)
-    after = {"s": s, "p0": p0, "exp_avg_sq": jnp.where(moving, exp_avg_sq, state["exp_avg_sq"])}
+    after = {"s": s, "exp_avg_sq": exp_avg_sq}
+    if "exp_avg" in state:
+        after["exp_avg"] = add(mul(state["exp_avg"], beta1), grad, alpha=weight1)
+    after = {name: jnp.where(moving, new, state[name]) for name, new in after.items()}
     denom = add_scalar(sqrt(after["exp_avg_sq"]), least)
     if decouple:
         param = jnp.where(weight_decay != 0, add(param, param, alpha=decay), param)
     if "exp_avg" in state:
-        exp_avg = add(mul(state["exp_avg"], beta1), grad, alpha=weight1)
-        after["exp_avg"] = jnp.where(moving, exp_avg, state["exp_avg"])
         new = addcdiv(param, after["exp_avg"], denom, value=step_size)
     else:
         new = addcdiv(param, grad, denom, value=plain_step_size)
-    return jnp.where(known, new, before), after
+    return jnp.where(known, new, before), {**after, "p0": p0}
 
 
 RULE = Rule(
@@ -245,6 +233,7 @@ RULE = Rule(
     _advance,
     _holds,
     gathers=_gathers,
+    common=_COMMON,
     accepts=_accepts,
     elementwise=False,
     title="prodigy",
@@ -278,12 +267,12 @@ class Prodigy(Optimizer):
     """Prodigy: Adam that estimates its own rate.
 
     The counterpart of ``prodigyopt.Prodigy``. The estimate is one for all groups; give them the
-    same options, but for ``weight_decay`` and a rate of 0, as that package asks for rates. A
-    parameter must be whole.
+    same options, but for ``weight_decay``, ``eps``, and a rate of 0: a group that has it has no
+    part in the estimate, and goes on by the averages that it has. A parameter must be whole.
 
     Args:
         params: parameter groups, as ``jp.Adam`` takes them; all parameters by default.
-        lr: what the estimate is multiplied by, > 0; 0 rests a group.
+        lr: what the estimate is multiplied by, >= 0.
         betas: decay of the moving averages of the gradient and of its square, in [0, 1).
         beta3: decay of the averages of the estimate; None, held as infinity, is the root of
             ``betas[1]``.

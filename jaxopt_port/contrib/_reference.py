@@ -21,7 +21,7 @@ from ._left_out import LEFT_OUT
 # Numbers that a package lets be None; another's infinity is one (Prodigy's growth_rate).
 _OPTIONAL = (
     *("lr", "momentum", "clip_exp", "max_grad_norm", "beta3", "max_lr_snapshot"),
-    *("shampoo_beta", "t_alpha_beta3"),
+    *("shampoo_beta", "t_alpha_beta3", "preconditioner_update_probability"),
 )
 # What chooses among a package's own implementations.
 _IMPLEMENTATION = ("foreach", "fused", "capturable", "differentiable")

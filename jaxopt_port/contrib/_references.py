@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..engine import Optimizer
 from ._adabelief import AdaBelief
 from ._adafactor import Adafactor
 from ._adafactor_big_vision import AdafactorBigVision
@@ -17,6 +18,12 @@ from ._adan import Adan
 from ._ademamix import AdEMAMix
 from ._adopt import Adopt
 from ._came import CAME
+from ._dadapt_adagrad import DAdaptAdaGrad
+from ._dadapt_adam import DAdaptAdam
+from ._dadapt_adan import DAdaptAdan
+from ._dadapt_lion import DAdaptLion
+from ._dadapt_sgd import DAdaptSGD
+from ._kron import Kron
 from ._lamb import Lamb
 from ._laprop import LaProp
 from ._lars import Lars
@@ -75,6 +82,45 @@ def _read_prodigy(held: dict[str, Any]) -> dict[str, Any]:
     if "p0" in held and not np.shape(held["p0"]):
         return {**held, "p0": 0 * held["s"]}
     return held
+
+
+def _read_dadapt(group: dict[str, Any]) -> dict[str, Any]:
+    """Return a group whose first estimate is the one that it has: no step asks for another."""
+    return {**group, "d0": group["d"]}
+
+
+def _write_dadapt(group: dict[str, Any]) -> dict[str, Any]:
+    own = {k: v for k, v in group.items() if k != "d0"}
+    return {"d": group["d0"], **own}
+
+
+_KRON_DTYPES = ("mu_dtype", "precond_dtype")
+
+
+def _read_kron(group: dict[str, Any]) -> dict[str, Any]:
+    for name in _KRON_DTYPES:
+        if group.get(name) is not None:
+            raise ValueError(f"Kron has no {name} here: it is {group[name]} there")
+    if callable(group.get("preconditioner_update_probability")):
+        raise ValueError(
+            "preconditioner_update_probability is a function there, which a state dict cannot say; "
+            "make jaxopt_port.contrib.Kron with it, as a schedule, and load its state dict"
+        )
+    return {k: v for k, v in group.items() if k not in _KRON_DTYPES}
+
+
+def _write_kron(group: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in group.items() if k != "seed"}
+
+
+def _read_kron_state(held: dict[str, Any]) -> dict[str, Any]:
+    own = {k: v for k, v in held.items() if k != "Q"}
+    return own | {f"Q_{i}": q for i, q in enumerate(held["Q"])}
+
+
+def _write_kron_state(held: dict[str, Any]) -> dict[str, Any]:
+    factors = [held.pop(f"Q_{i}") for i in range(len(held)) if f"Q_{i}" in held]
+    return {**held, "Q": factors}
 
 
 def _read_soap(group: dict[str, Any]) -> dict[str, Any]:
@@ -155,6 +201,22 @@ _SCHEDULE_FREE: dict[str, Any] = {
     "write": _write_schedule_free,
 }
 
+
+def _dadapt(optimizer: type[Optimizer], *numbers: str) -> Reference:
+    return Reference(
+        "dadaptation",
+        "dadaptation",
+        optimizer.__name__,
+        optimizer,
+        counts=("step", "k"),
+        in_groups=("d", *numbers, "k"),
+        wide=("d", *numbers),
+        without=("log_every", "fsdp_in_use"),
+        read=_read_dadapt,
+        write=_write_dadapt,
+    )
+
+
 REFERENCES = (
     Reference("timm", "timm.optim", "AdaBelief", AdaBelief, counts=("step",)),
     Reference(
@@ -185,8 +247,24 @@ REFERENCES = (
         attributes={"momentum_dtype": ("defaults.momentum_dtype", "momentum_dtype")},
         read=_read_big_vision,
     ),
+    _dadapt(DAdaptAdaGrad, "gsq_weighted", "sksq_weighted", "skl1"),
+    _dadapt(DAdaptAdam, "numerator_weighted"),
+    _dadapt(DAdaptAdan, "gsq_weighted"),
+    _dadapt(DAdaptLion, "numerator_weighted"),
+    _dadapt(DAdaptSGD, "numerator_weighted", "g0_norm"),
     Reference("timm", "timm.optim", "Adan", Adan, counts=("step",), in_groups=("step",)),
     Reference("timm", "timm.optim", "Adopt", Adopt),
+    Reference(
+        "timm",
+        "timm.optim.kron",
+        "Kron",
+        Kron,
+        counts=("step", "update_counter"),
+        read=_read_kron,
+        write=_write_kron,
+        read_state=_read_kron_state,
+        write_state=_write_kron_state,
+    ),
     Reference(
         "timm",
         "timm.optim",

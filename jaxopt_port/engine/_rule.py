@@ -111,6 +111,8 @@ class Rule(Generic[P]):
         gathers: ``gathers(grad, param, state, shared, **options)``: float64 scalars of a leaf.
             ``advance`` is given their sums, by name, over all leaves that take the step, of all
             groups of the rule; nothing where no leaf steps.
+        common: names of what is shared that is one for all groups of the rule, a count first: what
+            has rested takes them over from where that count is largest.
         accepts: ``accepts(param)``: the problem with a parameter of this shape and dtype, if any.
         sparse: whether gradients are row-sparse: a ``BCOO`` or a pair ``(indices, values)``; None
             for either.
@@ -130,6 +132,7 @@ class Rule(Generic[P]):
     holds: Callable[..., frozenset[str] | None] = _holds_all
     accepts: Callable[[jax.Array], Problem | None] = _accepts_all
     gathers: Callable[..., Scalars] | None = None
+    common: tuple[str, ...] = ()
     sparse: bool | None = False
     begins: str | None = "step"
     elementwise: bool = True

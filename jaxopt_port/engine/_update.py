@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 
 from .. import kernels
-from .._compat import check_whole
+from .._compat import as_laid_out, check_whole, on_explicit_mesh
 from ..numerics import Float64, decoded, encoded, entry, later, own_value
 from ..trees import check_given, check_params, checked_gradients, leaves_up_to, to_array
 from ._definition import Definition, Member
@@ -177,8 +178,9 @@ def _rules_stepped(
     stepping = [grad is not None and not rests for grad, rests in pairs]
     held, structures = held_by(state.leaves, len(leaves))
     updates: dict[int, jax.Array] = {}
-    after = {name: jnp.asarray(own_value(vector)) for name, vector in state.scalars.items()}
-    before = dict(after)
+    before = {name: jnp.asarray(own_value(vector)) for name, vector in state.scalars.items()}
+    before = _as_the_newest(before, table)
+    after = dict(before)
     work = []
     for program, clocks in table.clocks_of_programs.items():
         row = {clock: k for k, clock in enumerate(clocks)}
@@ -205,7 +207,23 @@ def _rules_stepped(
     if not all(goes_on):
         old, mask = np.array(origin, np.int32), np.array(goes_on)
         after = {k: jnp.where(mask, after[k][old], before[k][old]) for k in before}
+        after = _as_the_newest(after, table)
     return updates, replace(state, leaves=as_trees(held, structures), scalars=after, table=table)
+
+
+def _as_the_newest(scalars: Mapping[str, jax.Array], table: Table) -> dict[str, jax.Array]:
+    """Return what clocks hold, with what those of a rule have in common as the newest has it."""
+    of_rules: dict[Any, list[int]] = {}
+    for program, clocks in table.clocks_of_programs.items():
+        if program.rule.common:
+            of_rules.setdefault(program.rule, []).extend(clocks)
+    made = dict(scalars)
+    for rule, clocks in of_rules.items():
+        at = np.array(clocks, np.int32)
+        newest = jnp.asarray(at)[lax.argmax(made[rule.common[0]][at], 0, np.int32)]
+        for name in rule.common if len(at) > 1 else ():
+            made[name] = made[name].at[at].set(made[name][newest])
+    return made
 
 
 def _gathered(
@@ -218,13 +236,18 @@ def _gathered(
     gathers = program.rule.gathers
     if gathers is None:
         return []
+
+    def parts(leaf: Any, shared: dict[str, Any], own: dict[str, Any]) -> dict[str, jax.Array]:
+        made: dict[str, jax.Array] = gathers(*leaf, shared, **own, **dict(program.static))
+        return made
+
     made = []
     for leaf in leaves:
         given = leaf.grad, leaf.param, leaf.state
         if jnp.iscomplexobj(leaf.param):
             given = as_real(given)
-        own = _entries(numbers, leaf.clock)
-        made.append(gathers(*given, _entries(shared, leaf.clock), **own, **dict(program.static)))
+        summed = as_laid_out(parts, jnp.sum(leaf.param)) if on_explicit_mesh(leaf.param) else parts
+        made.append(summed(given, _entries(shared, leaf.clock), _entries(numbers, leaf.clock)))
     return made
 
 

@@ -8,13 +8,14 @@ much farther than it was then.
 
 import importlib
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from jaxopt_port.contrib import REFERENCES, Reference
+from parity_tests.contrib.given_draws import with_draws_of_here
 
 RECORDED = pathlib.Path(__file__).parent / "recorded.json"
 RECORDED_SCHEDULES = RECORDED.with_name("recorded_schedules.json")
@@ -45,6 +46,12 @@ CUBE_ROOT = (
     "the cube root is a unit off, and the sum that it divides, which grows with the steps, is "
     "added to the first parameter: units of that sum, not of the step",
 )
+SUM = (
+    512,
+    8,
+    "the root is a unit off, and the sum that it divides, of all steps, is added to the first "
+    "parameter: units of that sum, not of the step",
+)
 PRODUCTS = (
     1 << 20,
     1,
@@ -63,6 +70,12 @@ BASES = (
     "a small number in a basis is the difference of large products, and is divided by its own "
     "size: torch itself is farther off where it adds the other way round",
 )
+FACTORS = (
+    32,
+    8,
+    "products of matrices are added up in another order, are rounded between in bfloat16, and a "
+    "step and the parameter nearly cancel; and RESTS",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +91,12 @@ class Case:
         bounds: how many units a step may be off in float32 and in bfloat16, and why.
         rare: the part of the steps that may be off by more than PLAIN's units, of the reference
             with its roots rounded correctly, and of whole vectors.
-        of_loss: whether a long run needs gradients that lead somewhere.
+        of_loss: whether a run needs gradients that lead somewhere: those of half the squared
+            distance from what is drawn.
         of: the shapes of the arrays.
+        groups: by name, the own options of those parameters that are in a group of their own.
+        prepare: what is done with an optimizer of the reference before it steps.
+        resting: parameters that have no gradient in the first step, and in each second one.
     """
 
     package: str
@@ -91,6 +108,9 @@ class Case:
     rare: float = 0.0
     of_loss: bool = False
     of: Mapping[str, tuple[int, ...]] = field(default_factory=SHAPES.copy)
+    groups: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    prepare: Callable[[Any], None] = lambda optimizer: None
+    resting: tuple[str, ...] = ()
 
     @property
     def reference(self) -> Reference:
@@ -105,7 +125,22 @@ class Case:
             options["beta1"] = options.pop("betas")[0]
         if self.package == "timm" and self.name == "Adafactor":
             options["relative_step"] = options.get("lr") is None
-        return self.reference.optimizer(**options)
+        if not self.groups:
+            return self.reference.optimizer(**options)
+        groups = [{"params": names, **own} for names, own in self.grouped]
+        return self.reference.optimizer(groups, **options)
+
+    @property
+    def grouped(self) -> list[tuple[list[str], dict[str, Any]]]:
+        """The names of each group's parameters, and what is its own."""
+        rest = [name for name in self.shapes if name not in self.groups]
+        return [(rest, {}), *(([name], own) for name, own in self.groups.items())]
+
+    def given(self, drawn, params, step: int):
+        """The gradients of a step; None for what rests in it."""
+        steps = {k: step % 2 or k not in self.resting for k in drawn}
+        grads = {k: params[k] - v if self.of_loss else v for k, v in drawn.items()}
+        return {k: v if steps[k] else None for k, v in grads.items()}
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -120,7 +155,8 @@ class Case:
         return {name: np.asarray(rng.standard_normal(shape), dtype) for name, shape in shapes}
 
     def __repr__(self):
-        shown = ", ".join(f"{k}={v}" for k, v in self.options.items())
+        shown = ", ".join(f"{k}={v}" for k, v in {**self.options, **self.groups}.items())
+        shown += "".join(f"; {name} rests" for name in self.resting)
         return f"{self.package} {self.name}({shown})"
 
 
@@ -144,7 +180,7 @@ def fingerprint(array) -> list[float]:
 
 
 def gradients(case: Case, dtype=np.float64):
-    """The start of a run, and its gradients, one after the other."""
+    """The start of a run, and what its gradients are made of, one after the other."""
     rng = np.random.default_rng(20240229)
     start = case.drawn(rng, dtype)
     return start, [case.drawn(rng, dtype) for _ in range(STEPS)]
@@ -172,6 +208,105 @@ CASES = [
         {"lr": 0.01, "weight_decay": 0.1, "betas": (0.8, 0.95)},
         {"lr": 0.01, "weight_decay": 1e-3, "decoupled_weight_decay": True},
         bounds=SIGNS,
+    ),
+    # The estimate is one for all groups, and what has rested takes it over.
+    *of(
+        "dadaptation",
+        "DAdaptAdam",
+        {"decouple": True, "use_bias_correction": True, "d0": 1e-3, "growth_rate": 1.1},
+        groups={
+            "kernel": {"weight_decay": 0.1, "layer_scale": 0.5},
+            "conv": {"lr": 0.0, "weight_decay": 0.1},
+        },
+        resting=("bias", "kernel"),
+        of_loss=True,
+        bounds=RESTS,
+    ),
+    *of(
+        "dadaptation",
+        "DAdaptSGD",
+        {"momentum": 0.5, "d0": 1e-3, "growth_rate": 1.1},
+        groups={"kernel": {}, "conv": {"lr": 0.0}},
+        resting=("kernel",),
+        of_loss=True,
+    ),
+    *of(
+        "prodigyopt",
+        "Prodigy",
+        {"d0": 1e-3},
+        groups={"kernel": {"weight_decay": 0.1}, "conv": {"lr": 0.0, "weight_decay": 0.1}},
+        resting=("bias", "kernel"),
+        of_loss=True,
+    ),
+    *of(
+        "dadaptation",
+        "DAdaptAdaGrad",
+        {},
+        {"lr": 0.5, "momentum": 0.9, "weight_decay": 0.01, "d0": 1e-2},
+        {"eps": 1e-3, "d0": 0.1, "growth_rate": 1.02},
+        of_loss=True,
+        bounds=SUM,
+    ),
+    *of(
+        "dadaptation",
+        "DAdaptAdam",
+        {},
+        {"lr": 0.5, "weight_decay": 0.1, "decouple": True, "use_bias_correction": True},
+        {"weight_decay": 0.01, "betas": (0.8, 0.99), "growth_rate": 1.02, "d0": 1e-4},
+        of_loss=True,
+        bounds=RESTS,
+    ),
+    *of(
+        "dadaptation",
+        "DAdaptAdan",
+        {},
+        {"lr": 0.5, "betas": (0.9, 0.8, 0.95), "no_prox": True, "weight_decay": 0.1},
+        {"eps": 1e-3, "d0": 1e-4, "growth_rate": 1.02},
+        of_loss=True,
+    ),
+    *of(
+        "dadaptation",
+        "DAdaptLion",
+        {},
+        {"lr": 0.5, "weight_decay": 0.1},
+        {"betas": (0.8, 0.95), "d0": 1e-4},
+        of_loss=True,
+    ),
+    *of(
+        "dadaptation",
+        "DAdaptSGD",
+        {},
+        {"lr": 0.5, "momentum": 0.9, "weight_decay": 0.01},
+        {"momentum": 0.5, "d0": 1e-4, "growth_rate": 1.02},
+        of_loss=True,
+    ),
+    *of(
+        "timm",
+        "Kron",
+        {},
+        {
+            "lr": 0.01,
+            "weight_decay": 0.1,
+            "decoupled_decay": True,
+            "corrected_weight_decay": True,
+            "stochastic_weight_decay": True,
+            "flatten": True,
+            "memory_save_mode": "smart_one_diag",
+            "preconditioner_update_probability": 0.5,
+        },
+        {
+            "lr": 0.01,
+            "weight_decay": 0.1,
+            "momentum_into_precond_update": False,
+            "momentum": 0.8,
+            "max_size_triangular": 18,
+            "precond_lr": 0.3,
+        },
+        {"lr": 0.01, "memory_save_mode": "one_diag", "precond_init_scale": 0.1},
+        {"lr": 0.01, "memory_save_mode": "all_diag", "min_ndim_triangular": 1},
+        prepare=with_draws_of_here,
+        bounds=FACTORS,
+        rare=0.35,
     ),
     *of(
         "timm",

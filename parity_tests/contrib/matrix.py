@@ -7,8 +7,10 @@ the package's own state, in units in the last place of the largest number of the
 bound. Two more columns show what there is without torch's own errors: the step in float32 where the
 reference takes its roots and powers in float64, and the step in bfloat16 of arrays whose length is
 a multiple of torch's vectors. Where sums are what is left, another row says how far torch is from
-itself when it adds in another order. Then a row for each schedule and each maker of groups
-(`schedules_and_groups`). Exits with 1 where a bound is broken, or a rate or group differs.
+itself when it adds in another order. Of what stands around an optimizer, a run in
+float64, and the end of one of ten steps in float32 and in bfloat16. Then a row for each
+schedule and each maker of groups (`schedules_and_groups`). Exits with 1 where a bound is broken, or
+a rate or group differs.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import importlib
 import importlib.metadata
 import io
 import json
+import operator
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +39,7 @@ from parity_tests.contrib import mup_cases, schedules_and_groups
 from parity_tests.contrib.cases import (
     BASES,
     CASES,
+    FACTORS,
     MEANS,
     PLAIN,
     RECORDED,
@@ -70,9 +74,11 @@ for _schema in (
 
 
 def oracle(case: Case, start):
-    made = TorchOracle(case.theirs(), start, [list(start)], {**case.options, **case.own})
+    names, own = zip(*case.grouped, strict=True)
+    made = TorchOracle(case.theirs(), start, names, {**case.options, **case.own}, own)
     if hasattr(made.optimizer, "train"):
         made.optimizer.train()
+    case.prepare(made.optimizer)
     return made
 
 
@@ -84,14 +90,16 @@ def in_numpy(value):
     return [in_numpy(v) for v in value] if isinstance(value, list) else value
 
 
+def in_jax(grads):
+    return {k: v if v is None else jnp.asarray(v) for k, v in grads.items()}
+
+
 def taken_over(case: Case, theirs: TorchOracle, tx):
     """The port where the reference is: parameters and state."""
     held = in_numpy(case.reference.from_torch(theirs.optimizer.state_dict(), theirs.optimizer))
-    (group,) = held["param_groups"]
-    group["param_names"] = list(theirs.tensors)
+    for group, (names, _) in zip(held["param_groups"], case.grouped, strict=True):
+        group["param_names"] = names
     params = {name: jnp.asarray(array) for name, array in theirs.params().items()}
-    order = [i for i, _ in enumerate(theirs.tensors)]
-    group["params"] = order
     return params, jp.load_state_dict(tx, held, params)
 
 
@@ -105,13 +113,10 @@ def run64(case: Case, steps: int) -> float:
         params = {name: jnp.asarray(array) for name, array in start.items()}
         state = tx.init(params)
         pool = [case.drawn(rng, np.float64) for _ in range(8)]
-        for _ in range(steps):
-            grads = pool[int(rng.integers(8))]
-            if case.of_loss:  # half the squared distance from the drawn numbers
-                grads = {k: p - grads[k] for k, p in theirs.params().items()}
-            theirs.step({k: to_torch(v) for k, v in grads.items()})
-            ours = {k: jnp.asarray(v) for k, v in grads.items()}
-            params, state = jp.step(tx, ours, state, params)
+        for step in range(steps):
+            grads = case.given(pool[int(rng.integers(8))], theirs.params(), step)
+            theirs.step(grads)
+            params, state = jp.step(tx, in_jax(grads), state, params)
         for name, expected in theirs.params().items():
             far = max(far, relative(np.asarray(params[name]), expected))
     return far
@@ -122,13 +127,12 @@ def steps_apart(case: Case, dtype, steps: int) -> list[float]:
     rng = np.random.default_rng(11)
     start = case.drawn(rng, dtype)
     theirs, tx, far = oracle(case, start), case.made(), []
-    for _ in range(steps):
-        grads = case.drawn(rng, dtype)
+    for step in range(steps):
         params, state = taken_over(case, theirs, tx)
         before = theirs.params()
-        theirs.step({k: to_torch(v) for k, v in grads.items()})
-        ours = {k: jnp.asarray(v) for k, v in grads.items()}
-        params, state = jp.step(tx, ours, state, params)
+        grads = case.given(case.drawn(rng, dtype), before, step)
+        theirs.step(grads)
+        params, state = jp.step(tx, in_jax(grads), state, params)
         units = [
             np.max(step_units(np.asarray(params[name]), expected, before[name]), initial=0.0)
             for name, expected in theirs.params().items()
@@ -158,35 +162,36 @@ def own_spread(case: Case, steps: int) -> float:
 
 def resumed(case: Case) -> float:
     """How far a run in float64 is from the unbroken one, that goes over to this side and back."""
-    start, grads = gradients(case)
+    start, arrays = gradients(case)
     unbroken, broken = oracle(case, start), oracle(case, start)
-    for given in grads:
-        unbroken.step({k: to_torch(v) for k, v in given.items()})
+    grads = []
+    for step, one in enumerate(arrays):
+        grads.append(case.given(one, unbroken.params(), step))
+        unbroken.step(grads[-1])
     for given in grads[:3]:
-        broken.step({k: to_torch(v) for k, v in given.items()})
+        broken.step(given)
     module = torch.nn.ParameterDict({k: torch.nn.Parameter(t) for k, t in broken.tensors.items()})
-    for group in broken.optimizer.param_groups:
-        for old in group["params"]:
-            (name,) = [k for k, t in broken.tensors.items() if t is old]
+    for group, (names, _) in zip(broken.optimizer.param_groups, case.grouped, strict=True):
+        for name, old in zip(names, group["params"], strict=True):
             if old in broken.optimizer.state:
                 broken.optimizer.state[module[name]] = broken.optimizer.state.pop(old)
-        group["params"] = list(module.values())
+        group["params"] = [module[name] for name in names]
     with jax.enable_x64(True):
         params = {name: jnp.asarray(array) for name, array in broken.params().items()}
         mapped = interop.param_map(module, params)
         tx, state = interop.optimizer_from_torch(broken.optimizer, params, mapped, module=module)
         for given in grads[3:5]:
-            ours = {k: jnp.asarray(v) for k, v in given.items()}
-            params, state = jp.step(tx, ours, state, params)
+            params, state = jp.step(tx, in_jax(given), state, params)
         for name, tensor in module.items():
             tensor.data.copy_(to_torch(np.asarray(params[name])))
         again = interop.optimizer_to_torch(tx, state, params, module, mapped)
     assert type(again) is case.theirs()
     if hasattr(again, "train"):
         again.train()
+    case.prepare(again)
     for given in grads[5:]:
         for name, tensor in module.items():
-            tensor.grad = to_torch(given[name])
+            tensor.grad = None if given[name] is None else to_torch(given[name])
         again.step()
     return max(relative(to_numpy(module[k]), v) for k, v in unbroken.params().items())
 
@@ -195,10 +200,10 @@ def recorded(cases) -> dict:
     """By configuration and leaf, what tells the parameters at a run's end from others."""
     found = {}
     for case in cases:
-        start, grads = gradients(case)
+        start, arrays = gradients(case)
         theirs = oracle(case, start)
-        for given in grads:
-            theirs.step({k: to_torch(v) for k, v in given.items()})
+        for step, one in enumerate(arrays):
+            theirs.step(case.given(one, theirs.params(), step))
         found[repr(case)] = {k: fingerprint(v) for k, v in theirs.params().items()}
     return found
 
@@ -209,6 +214,15 @@ def wrapped64(case: Wrapped, steps: int) -> float:
     with jax.enable_x64(True), rounded_once():
         ours, theirs = case.ours(start, goals), case.theirs(start, goals)
     return max(relative(np.asarray(ours[name]), expected) for name, expected in theirs.items())
+
+
+def wrapped_units(case: Wrapped, dtype) -> float:
+    """How far a run's end is, which is of two meetings at least, in units."""
+    start, goals = drawn(dtype, 10)
+    with rounded_once():
+        ours, theirs = case.ours(start, goals), case.theirs(start, goals)
+    units = (step_units(np.asarray(ours[k]), v, start[k]) for k, v in theirs.items())
+    return float(max(np.max(u, initial=0.0) for u in units))
 
 
 def is_installed(case: Case | Wrapped) -> bool:
@@ -295,12 +309,18 @@ def summary(found) -> str:
 
 def summary_of_wrappers(found) -> str:
     """A table of what stands around an optimizer, with the worst of each's configurations."""
-    lines = ["| package | class | configurations | float64 run |", "| --- | --- | ---: | ---: |"]
+    lines = [
+        "| package | class | configurations | float64 run | float32, 10 steps "
+        "| bfloat16, 10 steps |",
+        f"| --- | --- {'| ---: ' * 4}|",
+    ]
     by_class = {}
     for case, far in found.items():
         by_class.setdefault((case.package, case.name), []).append(far)
-    for (package, name), far in sorted(by_class.items()):
-        lines.append(f"| {package} | {name} | {len(far)} | {max(far):.0e} |")
+    for (package, name), rows in sorted(by_class.items()):
+        far, *units = map(max, zip(*rows, strict=True))
+        shown = " | ".join(f"{x:.2g}" for x in units)
+        lines.append(f"| {package} | {name} | {len(rows)} | {far:.0e} | {shown} |")
     return "\n".join(lines)
 
 
@@ -347,16 +367,19 @@ def main() -> int:
     for case in cases:
         found.append(distances(case, arguments.steps))
         print(f"| {found[-1]} |", flush=True)
-        if case.bounds in (MEANS, BASES):
+        if case.bounds in (MEANS, BASES, FACTORS):
             own = own_spread(case, arguments.steps)
             print(f"| … torch beside itself, adding in another order | | | {own:.2g} |", flush=True)
-    around = {case: wrapped64(case, arguments.steps) for case in wrapped}
-    for case, far in around.items():
-        print(f"| {case!r} | {far:.1e} |")
+    around = {}
+    for case in wrapped:
+        units = [wrapped_units(case, kind) for kind in (np.float32, ml_dtypes.bfloat16)]
+        around[case] = wrapped64(case, arguments.steps), *units
+        print("| {!r} | {:.1e} | {:.2g} | {:.2g} |".format(case, *around[case]), flush=True)
     tables = f"{summary(found)}\n\n{summary_of_wrappers(around)}"
     print(f"\n{tables}\n\n{misrounded()}, {misrounded_powers()} are not rounded correctly")
     broken = [repr(row.case) for row in found if not row.held]
-    broken += [repr(case) for case, far in around.items() if far > FLOAT64]
+    held = FLOAT64, *PLAIN[:2]
+    broken += [repr(case) for case, far in around.items() if any(map(operator.gt, far, held))]
     if not arguments.only:
         rows = schedules_and_groups.compared()
         others = schedules_and_groups.table(rows)

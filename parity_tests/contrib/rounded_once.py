@@ -8,14 +8,15 @@ import torch
 
 @contextlib.contextmanager
 def rounded_once():
-    """torch whose roots, cube roots, norms of norms and bases in float32 are rounded correctly.
+    """torch whose roots, cube roots, norms, bases and quotients in float32 are rounded correctly.
 
     Its CPU build has MKL's root and Sleef's power, each up to a unit off, not on every processor
     alike; it adds up the norms of all gradients in float32; and a QR decomposition in float32 (of
-    SOAP, whatever the parameters are) is off by more than a unit.
+    SOAP, whatever the parameters are) is off by more than a unit, as is what is divided by a
+    triangular matrix (of Kron, likewise).
     """
     power, length, root = torch.Tensor.pow, torch.linalg.vector_norm, torch.Tensor.sqrt
-    decomposed = torch.linalg.qr
+    decomposed, solved = torch.linalg.qr, torch.linalg.solve_triangular
 
     def sqrt(x):
         return root(x.double()).to(x.dtype) if x.dtype == torch.float32 else root(x)
@@ -33,8 +34,12 @@ def rounded_once():
     def qr(x):
         return tuple(part.to(x.dtype) for part in decomposed(x.double()))
 
+    def solve_triangular(matrix, x, **options):
+        return solved(matrix.double(), x.double(), **options).to(x.dtype)
+
     patched = {
         (torch.linalg, "qr"): qr,
+        (torch.linalg, "solve_triangular"): solve_triangular,
         (torch.Tensor, "sqrt"): sqrt,
         (torch.Tensor, "sqrt_"): lambda x: x.copy_(sqrt(x)),
         (torch, "sqrt"): sqrt,
@@ -48,7 +53,7 @@ def rounded_once():
 @contextlib.contextmanager
 def added_otherwise():
     """torch whose products of matrices and means in float32 are added up in another order."""
-    product, mean = torch.tensordot, torch.Tensor.mean
+    product, mean, contracted = torch.tensordot, torch.Tensor.mean, torch.einsum
 
     def tensordot(x, y, dims):
         return product(x.flip(dims[0]), y.flip(dims[1]), dims)
@@ -57,7 +62,11 @@ def added_otherwise():
         wide = x.double() if x.dtype == torch.float32 else x
         return mean(wide, *args, **kwargs).to(x.dtype)
 
-    with _with({(torch, "tensordot"): tensordot, (torch.Tensor, "mean"): wide_mean}):
+    def einsum(subscripts, *arrays):
+        return contracted(subscripts, *(x.double() for x in arrays)).to(arrays[0].dtype)
+
+    patched = {(torch, "tensordot"): tensordot, (torch.Tensor, "mean"): wide_mean}
+    with _with({**patched, (torch, "einsum"): einsum}):
         yield
 
 

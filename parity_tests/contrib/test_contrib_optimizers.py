@@ -38,14 +38,14 @@ NAMES = sorted({reference.optimizer for reference in contrib.REFERENCES}, key=la
 @functools.cache
 def run(case):
     """The port at the end of a run in float64."""
-    start, grads = gradients(case)
+    start, arrays = gradients(case)
     with jax.enable_x64(True):
         tx = case.made()
         params = {name: jnp.asarray(array) for name, array in start.items()}
         state = tx.init(params)
-        for given in grads:
-            ours = {name: jnp.asarray(array) for name, array in given.items()}
-            params, state = jp.step(tx, ours, state, params)
+        for step, one in enumerate(arrays):
+            goals = {name: jnp.asarray(array) for name, array in one.items()}
+            params, state = jp.step(tx, case.given(goals, params, step), state, params)
         return tx, params, state
 
 
@@ -77,13 +77,13 @@ def test_a_state_dict_goes_to_the_package_and_back(case):
 def _check_as_theirs(state_dict, case):
     """What the package counts in Python is such, and what is a group's is there."""
     reference = case.reference
-    (group,) = state_dict["param_groups"]
-    held = [*state_dict["state"].values(), group]
+    groups = state_dict["param_groups"]
+    held = [*state_dict["state"].values(), *groups]
     for name in reference.counts:
         assert all(type(entry[name]) is int for entry in held if name in entry)
-    assert group.get("train_mode", True)
+    assert all(group.get("train_mode", True) for group in groups)
     for name in reference.in_groups:
-        assert name in group
+        assert all(name in group for group in groups)
         assert not any(name in entry for entry in state_dict["state"].values())
     for name in reference.wide:
         assert all(type(entry[name]) is float for entry in held if name in entry)
@@ -94,7 +94,7 @@ class _Attributes:
     """What a package's optimizer has besides its groups."""
 
     def __init__(self, case, state_dict):
-        (group,) = state_dict["param_groups"]
+        group = state_dict["param_groups"][0]
         self.defaults = {}
         for option, (place, _) in case.reference.attributes.items():
             name, _, key = place.partition(".")
@@ -137,6 +137,10 @@ BAD = [
     ("Prodigy", {"slice_p": 0}, "Invalid slice_p value: 0"),
     ("Mars", {"betas_1d": (0.9, 1.0)}, "Invalid beta parameter at index 1: 1.0"),
     ("Mars", {"lr_1d_factor": -1.0}, "Invalid lr_1d_factor value: -1.0"),
+    ("Kron", {"momentum": 1.0}, "Invalid beta parameter: 1.0"),
+    ("Kron", {"memory_save_mode": "none"}, "Invalid memory_save_mode: none"),
+    ("Kron", {"preconditioner_update_probability": 2.0}, "update_probability value: 2.0"),
+    ("Kron", {"lr": 0.0, "corrected_weight_decay": True}, "requires a positive max lr, got 0.0"),
     ("Lars", {"trust_coeff": 0.0}, "Invalid trust_coeff value: 0.0"),
     ("Lars", {"eps": -1.0}, "Invalid epsilon value: -1.0"),
     ("NAdamW", {"clipping_threshold": 0.0}, "Invalid clipping_threshold value: 0.0"),
@@ -151,6 +155,13 @@ BAD = [
     ("Prodigy", {"beta3": 1.0}, "Invalid beta3 value: 1.0"),
     ("Prodigy", {"d_coef": 0.0}, "Invalid d_coef value: 0.0"),
     ("Prodigy", {"growth_rate": 0.5}, "Invalid growth_rate value: 0.5"),
+    ("DAdaptAdam", {"d0": -1.0}, "Invalid d0 value: -1.0"),
+    ("DAdaptAdam", {"eps": 0.0}, "Invalid epsilon value: 0.0"),
+    ("DAdaptAdam", {"layer_scale": -1.0}, "Invalid layer_scale value: -1.0"),
+    ("DAdaptAdaGrad", {"momentum": 1.0}, "Invalid momentum value: 1.0"),
+    ("DAdaptAdan", {"betas": (0.9, 0.9, 1.0)}, "Invalid beta parameter at index 2: 1.0"),
+    ("DAdaptLion", {"lr": -1.0}, "Invalid learning rate: -1.0"),
+    ("DAdaptSGD", {"growth_rate": 0.5}, "Invalid growth_rate value: 0.5"),
     ("AdamWScheduleFree", {"warmup_steps": -1}, "Invalid warmup_steps value: -1"),
     ("SGDScheduleFree", {"warmup_steps": 0.5}, "Invalid warmup_steps value: 0.5"),
     ("SGDScheduleFree", {"momentum": 1.0}, "Momentum must be between 0 and 1 exclusive: 1.0"),
@@ -206,8 +217,9 @@ def _stepped(tx, params, steps=3):
     [
         (contrib.Lamb, {"eps": 1.0, "weight_decay": 0.0}, "trust_clip"),
         (contrib.Prodigy, {"d0": 0.1}, "decouple"),
+        (contrib.DAdaptAdam, {"d0": 0.1, "eps": 1.0}, "decouple"),
     ],
-    ids=["Lamb", "Prodigy"],
+    ids=["Lamb", "Prodigy", "DAdaptAdam"],
 )
 def test_what_is_added_up_is_added_up_over_all_groups(cls, options, static):
     """Two groups, with their static options in common and without, step as one."""
@@ -289,6 +301,27 @@ def test_a_soap_that_merges_axes_or_was_begun_otherwise_is_refused():
     state[1]["shampoo_beta"] = 0.8
     (read,) = soap.from_torch({"state": state, "param_groups": [group]}, options)["param_groups"]
     assert read["shampoo_beta"] == 0.8
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"mu_dtype": "bfloat16"}, "Kron has no mu_dtype here: it is bfloat16 there"),
+        ({"preconditioner_update_probability": abs}, "is a function there"),
+    ],
+)
+def test_a_kron_that_is_not_here_is_refused(entry, message):
+    kron = contrib.reference_named("Kron")
+    group = {"params": [0], "preconditioner_update_probability": None, **entry}
+    with pytest.raises(ValueError, match=message):
+        kron.from_torch({"state": {}, "param_groups": [group]})
+
+
+def test_kron_draws_the_same_again_and_otherwise_by_another_seed():
+    params = {"b": PARAMS["b"]}
+    first, again, other = (_stepped(contrib.Kron(lr=0.1, seed=seed), params) for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
 
 
 @pytest.mark.parametrize("name", ["Lion", "Adafactor"])

@@ -52,10 +52,11 @@ class TorchOracle:
         )
 
     def step(self, grads: Mapping[str, Any]):
-        """Take a step with torch's gradients, or with arrays."""
+        """Take a step with torch's gradients, or with arrays; None is none."""
         for name, tensor in self.tensors.items():
             grad = grads[name]
-            tensor.grad = grad if isinstance(grad, torch.Tensor) else to_torch(grad)
+            known = grad is None or isinstance(grad, torch.Tensor)
+            tensor.grad = grad if known else to_torch(grad)
         self.optimizer.step()
 
     def change(self, group: int | None, values: Mapping[str, Any]):

@@ -40,9 +40,13 @@ OPTIONS = {
 }
 # A sum over elements is made in another order: the distance over the largest element.
 SUMS = {"Adafactor": {np.float32: 1e-6, np.float64: 1e-12}}
+# Of contrib, those that estimate a rate for all parameters together.
+ESTIMATES = {"contrib.DAdaptAdam": {"d0": 1e-3}, "contrib.Prodigy": {"d0": 1e-3}}
 # All else is leafwise, but that each device calculates Muon's whole matrix, that any may have
-# the rows that SparseAdam's gradient names, and that devices share a block of AdamW8bit's.
+# the rows that SparseAdam's gradient names, that devices share a block of AdamW8bit's, and that
+# estimates add up over all parameters.
 WITH_COLLECTIVES = {"Adafactor", "Muon", "SparseAdam", "contrib.AdamW8bit", "contrib.Muon"}
+WITH_COLLECTIVES |= ESTIMATES.keys()
 
 SHAPES = {"kernel": (16, 8), "wide": (64, 128), "bias": (8,), "odd": (3, 5), "scalar": ()}
 STEPS = 20
@@ -109,7 +113,7 @@ def collectives(compiled):
 
 
 def optimizer(name):
-    return operator.attrgetter(name)(jp)(**OPTIONS[name])
+    return operator.attrgetter(name)(jp)(**(OPTIONS | ESTIMATES)[name])
 
 
 @functools.cache
@@ -202,6 +206,13 @@ def test_the_bits_in_float64(name, x64):
 def test_the_bits_on_a_mesh_with_explicit_axes(name):
     for layout in ("both", "zero-1") if name in ("AdamW", *WITH_COLLECTIVES) else ("both",):
         check(name, np.float32, layout, AxisType.Explicit)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("name", ESTIMATES)
+def test_an_estimate_of_the_rate_has_the_bits_of_one_device(name, kind):
+    check(name, np.float32, "both", kind)
 
 
 @pytest.mark.slow
