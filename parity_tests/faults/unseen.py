@@ -19,7 +19,7 @@ from torch import optim
 import jaxopt_port as jp
 from jaxopt_port import verify
 from parity_tests.faults.changes import of, scheduled
-from parity_tests.faults.idioms import HEADS, WIDTH, NnxGPT, batches, both
+from parity_tests.faults.flax_networks import HEADS, WIDTH, NnxGPT, batches, both
 from parity_tests.faults.models import convolutions_apply, jax_loss, perceptron_apply
 
 STEPS = 10
