@@ -120,7 +120,7 @@ class Wrapped(NamedTuple):
 
     tx: Any
     theirs: Callable[[Any, Any], dict[str, Any]] = lambda module, optimizer: {}
-    mine: Mapping[str, Any] = {}  # noqa: RUF012
+    mine: Mapping[str, Any] = {}
 
 
 def _injected(kind: Kind, rate: Any, **how: Any) -> Wrapped:
@@ -191,9 +191,7 @@ def _averaged(kind: Kind, rate: Any) -> Wrapped:
         average = optim.swa_utils.get_ema_multi_avg_fn(0.9)
         return {"averaged": optim.swa_utils.AveragedModel(module, multi_avg_fn=average)}
 
-    average = jp.swa_utils.AveragedModel(
-        multi_avg_fn=jp.swa_utils.get_ema_multi_avg_fn(0.9)
-    )
+    average = jp.swa_utils.AveragedModel(multi_avg_fn=jp.swa_utils.get_ema_multi_avg_fn(0.9))
     return Wrapped(kind.tx(rate), theirs, {"averaged": average})
 
 
@@ -259,9 +257,8 @@ def fits(port: Port) -> bool:
         return False
     if kind.constant and port.schedule != "constant":
         return False
-    if port.optimizer in OWN:
-        if port.schedule == "a float32" or wrap not in _AROUND_OWN:
-            return False
+    if port.optimizer in OWN and (port.schedule == "a float32" or wrap not in _AROUND_OWN):
+        return False
     # torch leaves a parameter without a gradient alone, Optax lets it decay.
     if port.network == "nnx bags" and kind.decays:
         return False

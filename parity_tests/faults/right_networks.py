@@ -107,11 +107,14 @@ def torch_masked(output: Any, batch: Any) -> Any:
 
 
 class LinenNormed(linen.Module):
-    """Layers with every habit of Linen's: a block that is recomputed, a norm, two activations."""
+    """A layer that is recomputed, a norm, two activations; options make faults of it."""
+
+    dtype: Any = None
 
     @linen.compact
     def __call__(self, x: Any) -> Any:
-        x = linen.silu(linen.LayerNorm(epsilon=1e-5, name="norm")(linen.Dense(8, name="first")(x)))
+        x = linen.Dense(8, dtype=self.dtype, name="first")(x)
+        x = linen.silu(linen.LayerNorm(epsilon=1e-5, name="norm")(x))
         x = linen.tanh(linen.remat(linen.Dense)(8, name="second")(x))
         return linen.Dense(CLASSES, name="head", kernel_init=linen.initializers.zeros)(x)
 
@@ -128,13 +131,22 @@ class Normed(nn.Module):
 
 
 class LinenImages(linen.Module):
+    """Convolutions with a group normalisation; options make faults of it."""
+
+    groups: int = 2
+    epsilon: float = 1e-5
+    padding: Any = "SAME"
+    pool: Any = linen.max_pool
+    slope: float = 0.01
+    flat: tuple[int, ...] = (0, 3, 1, 2)
+
     @linen.compact
     def __call__(self, x: Any) -> Any:
-        x = linen.Conv(4, (3, 3), padding="SAME", name="conv1")(x)
-        x = linen.relu(linen.GroupNorm(2, epsilon=1e-5, name="norm")(x))
-        x = linen.max_pool(x, (2, 2), (2, 2))
+        x = linen.Conv(4, (3, 3), padding=self.padding, name="conv1")(x)
+        x = linen.relu(linen.GroupNorm(self.groups, epsilon=self.epsilon, name="norm")(x))
+        x = self.pool(x, (2, 2), (2, 2))
         x = linen.Conv(4, (3, 3), feature_group_count=2, padding=1, name="conv2")(x)
-        x = linen.leaky_relu(x).transpose(0, 3, 1, 2)
+        x = linen.leaky_relu(x, self.slope).transpose(self.flat)
         return linen.Dense(CLASSES, name="head")(x.reshape(len(x), -1))
 
 
@@ -151,10 +163,15 @@ class Images(nn.Module):
 
 
 class LinenLSTM(linen.Module):
+    """An LSTM whose last output is looked at; options make faults of it."""
+
+    gate: Any = linen.sigmoid
+    last: int = -1
+
     @linen.compact
     def __call__(self, x: Any) -> Any:
-        cell = linen.OptimizedLSTMCell(4, name="cell")
-        return linen.Dense(2, name="head")(linen.RNN(cell, name="rnn")(x)[:, -1])
+        cell = linen.OptimizedLSTMCell(4, gate_fn=self.gate, name="cell")
+        return linen.Dense(2, name="head")(linen.RNN(cell, name="rnn")(x)[:, self.last])
 
 
 class LSTM(nn.Module):
@@ -180,14 +197,23 @@ class LSTM(nn.Module):
 
 
 class LinenAttention(linen.Module):
-    """A causal language model of one layer, whose head is its embedding."""
+    """A causal language model of one layer, whose head is its embedding; options make faults."""
+
+    epsilon: float = 1e-6
+    causal: bool = True
+    scale: float = 1.0
+    places: float = 1.0
+    residual: float = 1.0
 
     @linen.compact
     def __call__(self, ids: Any) -> Any:
         embed = linen.Embed(11, 8, name="embed")
-        x = embed(ids) + self.param("place", linen.initializers.normal(0.1), (5, 8))
-        mixed = linen.SelfAttention(2, name="attn")(x, mask=linen.make_causal_mask(ids))
-        return embed.attend(linen.RMSNorm(epsilon=1e-6, name="norm")(x + mixed))
+        place = self.param("place", linen.initializers.normal(0.1), (5, 8))
+        x = embed(ids) * self.scale + place * self.places
+        mask = linen.make_causal_mask(ids) if self.causal else None
+        mixed = linen.MultiHeadDotProductAttention(2, name="attn")(x, mask=mask)
+        x = x * self.residual + mixed
+        return embed.attend(linen.RMSNorm(epsilon=self.epsilon, name="norm")(x))
 
 
 class Attention(nn.Module):
@@ -208,6 +234,31 @@ def of_linen(module: linen.Module, example: Any, **given: Any) -> verify.JaxSide
     return verify.linen_side(
         module, variables, **{"tx": TX, "loss": jax_loss, "inputs": (example,), **given}
     )
+
+
+def normed_side(**options: Any) -> verify.JaxSide:
+    return of_linen(LinenNormed(**options), jnp.zeros((1, FEATURES)), loss=smooth)
+
+
+def images_side(**options: Any) -> verify.JaxSide:
+    return of_linen(LinenImages(**options), jnp.zeros((1, 6, 6, 2)), batch=to_nhwc)
+
+
+def huber(output: Any, batch: Any) -> Any:
+    return optax.huber_loss(output, batch[1]).mean()
+
+
+def lstm_side(**options: Any) -> verify.JaxSide:
+    return of_linen(LinenLSTM(**options), jnp.zeros((1, 5, FEATURES)), loss=huber)
+
+
+def attention_side(**options: Any) -> verify.JaxSide:
+    module = LinenAttention(**options)
+
+    def forward(variables: Any, batch: Any) -> Any:
+        return module.apply(variables, batch["ids"])
+
+    return of_linen(module, jnp.zeros((1, 5), int), loss=masked, forward=forward)
 
 
 # ── NNX ────────────────────────────────────────────────────────────────────────────────────────
@@ -238,14 +289,15 @@ class Evaluated(nn.Module):
 
 
 class NnxAutoencoder(nnx.Module):
-    def __init__(self, rngs: nnx.Rngs) -> None:
+    def __init__(self, rngs: nnx.Rngs, between: Any = nnx.elu) -> None:
+        self.between = between
         self.into = nnx.Conv(1, 3, (2, 2), strides=2, padding="VALID", rngs=rngs)
         self.out = nnx.ConvTranspose(
             3, 1, (2, 2), strides=(2, 2), padding="VALID", transpose_kernel=True, rngs=rngs
         )
 
     def __call__(self, x: Any) -> Any:
-        return self.out(nnx.elu(self.into(x))).transpose(0, 3, 1, 2)
+        return self.out(self.between(self.into(x))).transpose(0, 3, 1, 2)
 
 
 class Autoencoder(nn.Module):
@@ -314,8 +366,8 @@ class EqxNet(eqx.Module):
         self.norm = eqx.nn.LayerNorm(8)
         self.head = eqx.nn.Linear(8, 3, use_bias=False, key=keys[1])
 
-    def __call__(self, x: Any) -> Any:
-        return self.head(jax.nn.gelu(self.norm(self.first(x / 255.0)), approximate=False))
+    def __call__(self, x: Any, over: float = 255.0, approximate: bool = False) -> Any:
+        return self.head(jax.nn.gelu(self.norm(self.first(x / over)), approximate=approximate))
 
 
 class Scaled(nn.Module):
@@ -328,10 +380,14 @@ class Scaled(nn.Module):
         return self.head(functional.gelu(self.norm(self.first(x / 255.0))))
 
 
-def eqx_side() -> verify.JaxSide:
+def eqx_side(**options: Any) -> verify.JaxSide:
     params, static = eqx.partition(EqxNet(), eqx.is_inexact_array)
+
+    def apply(params: Any, batch: Any) -> Any:
+        return jax.vmap(functools.partial(eqx.combine(params, static), **options))(batch[0])
+
     return verify.JaxSide(
-        apply=lambda params, batch: jax.vmap(eqx.combine(params, static))(batch[0]),
+        apply=apply,
         params=params, tx=TX, loss=lambda o, b: optax.l2_loss(o, b[1]).mean() * 2,
     )  # fmt: skip
 
@@ -398,18 +454,15 @@ def older(name: str) -> Network:
         made, kind, batches = FLAX[name]
         return Network(made, nnx_of(kind), batches)
     model = MODELS[name]
-    return Network(
-        model.torch, lambda: sides(name, lambda m: None, TX)[1], model.batches
-    )
+    return Network(model.torch, lambda: sides(name, lambda m: None, TX)[1], model.batches)
 
 
-IDS = jnp.zeros((1, 5), int)
 NETWORKS: dict[str, Network] = {
     **{name: older(name) for name in ("perceptron", "convolutions", "transformer", *FLAX)},
-    "linen": Network(Normed, lambda: of_linen(LinenNormed(), jnp.zeros((1, FEATURES)), loss=smooth), vectors, {"loss": torch_smooth}),
-    "linen images": Network(Images, lambda: of_linen(LinenImages(), jnp.zeros((1, 6, 6, 2)), batch=to_nhwc), images),
-    "linen LSTM": Network(LSTM, lambda: of_linen(LinenLSTM(), jnp.zeros((1, 5, FEATURES)), loss=lambda o, b: optax.huber_loss(o, b[1]).mean()), sequences, {"loss": lambda o, b: functional.huber_loss(o, b[1])}),
-    "linen attention": Network(Attention, lambda: of_linen(LinenAttention(), IDS, loss=masked, forward=lambda v, b: LinenAttention().apply(v, b["ids"])), texts, {"loss": torch_masked, "forward": lambda m, b: m(b["ids"])}),
+    "linen": Network(Normed, normed_side, vectors, {"loss": torch_smooth}),
+    "linen images": Network(Images, images_side, images),
+    "linen LSTM": Network(LSTM, lstm_side, sequences, {"loss": lambda o, b: functional.huber_loss(o, b[1])}),
+    "linen attention": Network(Attention, attention_side, texts, {"loss": torch_masked, "forward": lambda m, b: m(b["ids"])}),
     "nnx at rest": Network(Evaluated, evaluated, images),
     "nnx autoencoder": Network(Autoencoder, nnx_of(NnxAutoencoder, loss=per_image, batch=nhwc), pixels, {"loss": torch_per_image}),
     "nnx bags": Network(Bags, nnx_of(NnxBags, loss=masked, forward=lambda m, b: m(b["ids"])), texts, {"loss": torch_masked, "forward": lambda m, b: m(b["ids"])}),
