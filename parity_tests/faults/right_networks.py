@@ -458,7 +458,7 @@ def older(name: str) -> Network:
 
 
 NETWORKS: dict[str, Network] = {
-    **{name: older(name) for name in ("perceptron", "convolutions", "transformer", *FLAX)},
+    **{name: older(name) for name in ("perceptron", "convolutions", *FLAX)},
     "linen": Network(Normed, normed_side, vectors, {"loss": torch_smooth}),
     "linen images": Network(Images, images_side, images),
     "linen LSTM": Network(LSTM, lstm_side, sequences, {"loss": lambda o, b: functional.huber_loss(o, b[1])}),
