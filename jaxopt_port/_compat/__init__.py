@@ -19,4 +19,5 @@ from ._explicit import on_explicit_mesh as on_explicit_mesh
 from ._forms import Forms as Forms
 from ._forms import alternative as alternative
 from ._forms import devices_of as devices_of
+from ._indices import with_narrow_indices as with_narrow_indices
 from ._pure import as_pure as as_pure

@@ -262,11 +262,16 @@ def fits(port: Port) -> bool:
     # torch leaves a parameter without a gradient alone, Optax lets it decay.
     if port.network == "nnx bags" and kind.decays:
         return False
-    return not (port.optimizer == "adamw, matrices decay" and wrap.startswith("frozen"))
+    # A flat tree has no matrices; torch's groups hold what is frozen.
+    apart = wrap.startswith("frozen") or wrap == "flatten"
+    return not (port.optimizer == "adamw, matrices decay" and apart)
 
 
 def ports(count: int, seed: int = 0) -> Iterator[Port]:
-    """Yield so many different ports, sorted by network; each table's rows come equally often."""
+    """Yield so many different ports, sorted by network, all rows of a table drawn equally often.
+
+    Rows that fit few others are drawn in vain more often, and are fewer: injection, say.
+    """
     rng = random.Random(seed)
     tables = [list(t) for t in (NETWORKS, OPTIMIZERS, SCHEDULES, WRAPS)]
     decks: list[list[str]] = [[] for _ in tables]

@@ -21,6 +21,7 @@ from jaxopt_port import verify
 from parity_tests.faults import right_networks as nets
 from parity_tests.faults.changes import of, scheduled
 from parity_tests.faults.idioms import by_matrix, groups_of, matrices
+from parity_tests.faults.unseen import Told, judged
 
 STEPS = 12
 SGD, MOMENTUM = of(optim.SGD, lr=0.05), of(optim.SGD, lr=0.05, momentum=0.9)
@@ -198,3 +199,8 @@ def report(fault: Outside) -> Any:
         network.batches(0, STEPS),
         **network.options,
     )
+
+
+def told(fault: Outside) -> Told:
+    """Compare what is said with what is so."""
+    return judged(fault.causes, report(fault))
