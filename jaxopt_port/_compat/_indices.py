@@ -54,9 +54,9 @@ def _run(jaxpr: Jaxpr, constants: Sequence[Any], arguments: Sequence[Any]) -> li
         if inner is not None:
             made = _run(inner.jaxpr, inner.consts, given)
         elif equation.primitive.name in _INDICES:
+            wide = equation.params["index_dtype"]
             params = {**equation.params, "index_dtype": jnp.dtype(jnp.int32)}
-            index = equation.primitive.bind(*given, **params)
-            made = [jax.lax.convert_element_type(index, equation.outvars[0].aval.dtype)]
+            made = [jax.lax.convert_element_type(equation.primitive.bind(*given, **params), wide)]
         else:
             result = equation.primitive.bind(*given, **equation.params)
             made = list(result) if equation.primitive.multiple_results else [result]

@@ -267,7 +267,7 @@ class AfterStep:
                 context.see(
                     "state", step, leaf, entry.torch_name, values, diagnosis,
                     in_own_dtype=own, start=np.zeros_like(torchs64),
-                    floor=_ROUNDED if self._fed_exact.rounded else FLOAT64,
+                    floor=_ROUNDED if self._fed_exact.rounded or self._slack else FLOAT64,
                 )  # fmt: skip
 
     def _run_free(self, step: int, evaluation: Any, own_batch: Any, update: Any) -> None:
