@@ -52,13 +52,16 @@ def findings(context: Context) -> tuple[Divergence, ...]:
     told: list[Divergence] = []
     seen: set[tuple[str, str]] = set()
     said: set[tuple[str, tuple[str, str] | None]] = set()
+    moments: set[str] = set()  # leaves whose state has a cause of its own
     for _, group in itertools.groupby(sorted(context.results.found, key=place), key=place):
         fresh = [f for f in group if not _explained(f.divergence, seen)]
         seen |= {(f.divergence.stage, _leaf(f.divergence)) for f in fresh}
         for one in _told(context, sorted(fresh, key=lambda f: -f.excess)):
             key = (_PLACES.get(one.stage, one.stage), _said(one.cause))
             # A leaf of zeros, or a moment, shows the same cause some steps later, or sooner.
-            if _follows(one, told) or (one.cause is not None and key in said):
+            if one.stage == "state" and one.cause is not None:
+                moments.update(leaf.partition(" · ")[0] for leaf in one.leaves)
+            if _follows(one, told, moments) or (one.cause is not None and key in said):
                 continue
             told.append(one)
             said.add(key)
@@ -67,13 +70,11 @@ def findings(context: Context) -> tuple[Divergence, ...]:
     return tuple(sorted(told, key=lambda d: d.step))
 
 
-def _follows(one: Divergence, told: Sequence[Divergence]) -> bool:
+def _follows(one: Divergence, told: Sequence[Divergence], moments: set[str]) -> bool:
     """Whether what was told before explains a leaf's update, too."""
     if one.stage != "update":
         return False
-    if one.cause is None:  # moments that have a cause move it
-        of_states = [d for d in told if d.stage == "state" and d.cause is not None]
-        moments = {leaf.partition(" · ")[0] for d in of_states for leaf in d.leaves}
+    if one.cause is None:
         return set(one.leaves) <= moments
     # Where no number of a leaf is beyond a limit, numbers are clipped as if they were not.
     return one.cause.name == "clip-missing" and any(

@@ -161,7 +161,7 @@ def _norms(
     of_group: dict[int | None, float] = {}
     of_kind: dict[bool, float] = {}
     for path, square in squares.items():
-        kind = grads[path].ndim > 1
+        kind = _is_matrix(path, grads)
         of_kind[kind] = of_kind.get(kind, 0.0) + square
         of_group[group.get(path)] = of_group.get(group.get(path), 0.0) + square
     return {
@@ -170,11 +170,16 @@ def _norms(
             "limit": limit,
             "total": total,
             "group": float(np.sqrt(of_group.get(group.get(path), 0.0))),
-            "kind": float(np.sqrt(of_kind[grads[path].ndim > 1])),
+            "kind": float(np.sqrt(of_kind[_is_matrix(path, grads)])),
             "leaf": float(np.sqrt(squares.get(path, 0.0))),
         }
         for path in grads
     }
+
+
+def _is_matrix(path: str, grads: Mapping[str, Array]) -> bool:
+    """Whether a leaf is no vector, and no bias of attention, which has two axes in Flax."""
+    return grads[path].ndim > 1 and not path.endswith("bias")
 
 
 def _limit(grads: Mapping[str, Array], clipped: Mapping[str, Array]) -> float:

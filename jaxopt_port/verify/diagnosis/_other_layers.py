@@ -22,12 +22,7 @@ def _functional() -> Any:
 
 def activation(other: str) -> Callable[[Call], Any]:
     """Call another activation."""
-
-    def change(call: Call) -> Any:
-        own = call.name == other
-        return None if own else getattr(_functional(), other)(call.args[0])
-
-    return change
+    return lambda call: getattr(_functional(), other)(call.args[0])
 
 
 def argument(place: int, name: str, value: Any) -> Callable[[Call], Any]:

@@ -113,11 +113,10 @@ def ways() -> Iterator[Way]:
         "your side's convolution has its kernel flipped",
         "flip the kernel when it is imported, or give transpose_kernel=True",
     )  # fmt: skip
-    for other in layers.ACTIVATIONS:
+    for name, other in itertools.permutations(layers.ACTIVATIONS, 2):
         yield Way(
-            "activation", layers.ACTIVATIONS, layers.activation(other),
-            f"your side has {other} where torch has {{name}}",
-            "use torch's activation",
+            "activation", (name,), layers.activation(other),
+            f"your side has {other} where torch has {name}", "use torch's activation",
         )  # fmt: skip
     for slope in _SLOPES:
         yield Way(
