@@ -109,7 +109,7 @@ OWN = {
     "jp.adamax": Kind(optim.Adamax, {}, lambda r: jp.Adamax(lr=r)),
     "jp.nadam": Kind(optim.NAdam, {}, lambda r: jp.NAdam(lr=r)),
     "jp.radam": Kind(optim.RAdam, {}, lambda r: jp.RAdam(lr=r)),
-    "jp.asgd": Kind(optim.ASGD, {"t0": 4}, lambda r: jp.ASGD(lr=r, t0=4)),
+    "jp.asgd": Kind(optim.ASGD, {"t0": 4}, lambda r: jp.ASGD(lr=r, t0=4), decays=True),
     "jp.rprop": Kind(optim.Rprop, {}, lambda r: jp.Rprop(lr=r), constant=True),
 }
 OPTIMIZERS: dict[str, Kind] = {**OPTAX, **OWN}

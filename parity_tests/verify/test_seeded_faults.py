@@ -73,6 +73,8 @@ RIGHT = [
     Port("plain", "rmsprop", "a float32", "accumulate_grads"),
     Port("plain", "jp.adam", "pieces chosen", "MultiSteps"),
     Port("equinox", "jp.adadelta", "polynomial, a root", "accumulate_grads"),
+    Port("plain", "jp.asgd", "inverse root", "as it is"),
+    Port("nnx bags", "jp.nadam", "linear, late", "clipped apart"),
 ]
 
 
@@ -144,7 +146,13 @@ def test_both_sides_of_a_schedule_have_the_same_rates(name):
             theirs.step()
 
 
-@pytest.mark.parametrize("port", RIGHT, ids=lambda port: " ".join(port[:4]))
+@pytest.mark.parametrize(
+    "port",
+    [
+        pytest.param(port, id=" ".join(port[:4]), marks=[] if i < 3 else [pytest.mark.slow])
+        for i, port in enumerate(RIGHT)
+    ],
+)
 def test_a_right_port_as_people_write_it_raises_no_alarm(port):
     report = right_port(port)
     assert report.ok, str(report)
