@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._compat import known_number
+from .._compat import known_number, with_narrow_indices
 from ..trees import nearest
 from ._rule import Program, Rule
 
@@ -330,4 +330,4 @@ def value_at(schedule: Schedule, count: Any) -> Any:
 
     An int32 count would make float32 of it.
     """
-    return schedule(jnp.asarray(count, jnp.int64))
+    return with_narrow_indices(schedule, jnp.asarray(count, jnp.int64))

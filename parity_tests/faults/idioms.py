@@ -1,352 +1,317 @@
-"""Right ports: networks, optimizers, and what Optax's users write; each trains as torch does.
+"""Right ports: networks, optimizers, schedules, and what Optax's users write around them.
 
-A port may keep in float32 what Optax and Flax have so by their own habit.
+Each trains as torch does. A port may keep in float32 what Optax and Flax have so by their own
+habit.
 """
 
-import functools
-from collections.abc import Callable
+import dataclasses
+import random
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import torch
-from flax import nnx
 from torch import optim
 
 import jaxopt_port as jp
 from jaxopt_port import verify
 from parity_tests.faults.changes import labels
-from parity_tests.faults.models import BATCH, MODELS, jax_loss, sides, torch_loss
+from parity_tests.faults.right_networks import NETWORKS, side, torch_side
+from parity_tests.faults.right_schedules import RATE, SCHEDULES
 
-RATE, STEPS = 0.02, 16
+STEPS = 16
 
 
 class Kind(NamedTuple):
-    """An optimizer on both sides; ``tx`` makes it of a rate or a schedule."""
+    """An optimizer on both sides; ``tx`` makes it of a rate or a schedule.
+
+    ``factory`` and ``given``: Optax's function and numbers, where it can be injected. ``decays``:
+    whether a leaf's share of the update does not vanish with its gradient.
+    """
 
     torch: Any
     options: dict[str, Any]
     tx: Callable[[Any], Any]
     factory: Any = None
     given: dict[str, Any] = {}  # noqa: RUF012
+    constant: bool = False  # only with a constant rate
+    decays: bool = False
 
 
-OPTIMIZERS = {
-    "sgd": Kind(optim.SGD, {}, optax.sgd, optax.sgd),
-    "momentum": Kind(
-        optim.SGD, {"momentum": 0.9}, lambda r: optax.sgd(r, 0.9), optax.sgd, {"momentum": 0.9}
-    ),
-    "nesterov": Kind(
-        optim.SGD, {"momentum": 0.9, "nesterov": True}, lambda r: optax.sgd(r, 0.9, nesterov=True)
-    ),
-    "adam": Kind(optim.Adam, {}, optax.adam, optax.adam),
-    "adamw": Kind(
-        optim.AdamW, {"weight_decay": 0.1}, lambda r: optax.adamw(r, weight_decay=0.1),
-        optax.adamw, {"weight_decay": 0.1},
-    ),
-    "adam, L2": Kind(
-        optim.Adam, {"weight_decay": 0.1},
-        lambda r: optax.chain(optax.add_decayed_weights(0.1), optax.adam(r)),
-    ),
-    "rmsprop": Kind(
-        optim.RMSprop, {}, lambda r: optax.rmsprop(r, decay=0.99, eps_in_sqrt=False)
-    ),
-    "jp.adamw": Kind(
-        optim.AdamW, {"weight_decay": 0.1}, lambda r: jp.AdamW(lr=r, weight_decay=0.1)
-    ),
-    "jp.sgd": Kind(optim.SGD, {"momentum": 0.9}, lambda r: jp.SGD(lr=r, momentum=0.9)),
-}  # fmt: skip
+def is_matrix(name: str, p: Any) -> bool:
+    """Whether a parameter is no bias, in Flax's attention either, whose have two axes."""
+    return bool(p.ndim > 1) and not name.endswith("bias")
 
 
-def _scheduler(kind: str, **options: Any) -> Callable[[Any], Any]:
-    return lambda optimizer: getattr(optim.lr_scheduler, kind)(optimizer, **options)
-
-
-def _warm_up(optimizer: Any) -> Any:
-    parts = optim.lr_scheduler
-    first = parts.LinearLR(optimizer, 0.1, 1.0, 5)
-    return parts.SequentialLR(optimizer, [first, parts.CosineAnnealingLR(optimizer, 15)], [5])
-
-
-SCHEDULES: dict[str, tuple[Any, Callable[[float], Any]]] = {
-    "constant": (None, lambda r: r),
-    "exponential": (
-        _scheduler("ExponentialLR", gamma=0.9), lambda r: optax.exponential_decay(r, 1, 0.9)
-    ),
-    "staircase": (
-        _scheduler("StepLR", step_size=4, gamma=0.3),
-        lambda r: optax.exponential_decay(r, 4, 0.3, staircase=True),
-    ),
-    "linear": (
-        _scheduler("LinearLR", start_factor=1.0, end_factor=0.1, total_iters=12),
-        lambda r: optax.linear_schedule(r, 0.1 * r, 12),
-    ),
-    "polynomial": (
-        _scheduler("PolynomialLR", total_iters=20, power=2.0),
-        lambda r: optax.polynomial_schedule(r, 0.0, 2, 20),
-    ),
-    "cosine": (
-        _scheduler("CosineAnnealingLR", T_max=20), lambda r: optax.cosine_decay_schedule(r, 20)
-    ),
-    "cosine to a tenth": (
-        _scheduler("CosineAnnealingLR", T_max=20, eta_min=RATE / 10),
-        lambda r: optax.cosine_decay_schedule(r, 20, alpha=0.1),
-    ),
-    "warm-up and cosine": (
-        _warm_up,
-        lambda r: optax.join_schedules(
-            [optax.linear_schedule(0.1 * r, r, 5), optax.cosine_decay_schedule(r, 15)], [5]
-        ),
-    ),
-    "warmup_cosine": (
-        _scheduler(
-            "LambdaLR",
-            lr_lambda=lambda s: s / 4 if s < 4 else (1 + np.cos(np.pi * (s - 4) / 16)) / 2,
-        ),
-        lambda r: optax.warmup_cosine_decay_schedule(0.0, r, 4, 20),
-    ),
-    "piecewise": (
-        _scheduler("MultiStepLR", milestones=[5, 10], gamma=0.1),
-        lambda r: optax.piecewise_constant_schedule(r, {5: 0.1, 10: 0.1}),
-    ),
-    "lambda": (
-        _scheduler("LambdaLR", lr_lambda=lambda s: min((s + 1) / 7, 1.0)),
-        lambda r: lambda count: r * jnp.minimum((count + 1) / 7, 1.0),
-    ),
-    "inverse root": (
-        _scheduler("LambdaLR", lr_lambda=lambda s: (s + 1) ** -0.5),
-        lambda r: lambda count: r * jax.lax.rsqrt((count + 1).astype(jnp.float32)),
-    ),
-    "table": (
-        _scheduler("LambdaLR", lr_lambda=lambda s: (1.0, 0.5, 0.1, 0.05)[min(s // 4, 3)]),
-        lambda r: lambda count: r * jnp.array([1.0, 0.5, 0.1, 0.05])[jnp.minimum(count // 4, 3)],
-    ),
-}  # fmt: skip
-
-
-def _plain(kind: Kind, rate: Any) -> Any:
-    return kind.tx(rate)
-
-
-def _injected(kind: Kind, rate: Any) -> Any:
-    return optax.inject_hyperparams(kind.factory)(learning_rate=rate, **kind.given)
-
-
-def _finite(kind: Kind, rate: Any) -> Any:
-    return optax.apply_if_finite(kind.tx(rate), 3)
-
-
-def _masked(kind: Kind, rate: Any) -> Any:
-    return optax.masked(kind.tx(rate), lambda tree: jax.tree.map(lambda _: True, tree))
-
-
-def _partitioned(kind: Kind, rate: Any) -> Any:
-    parts = {"matrix": kind.tx(rate), "vector": kind.tx(rate)}
-    return optax.multi_transform(
-        parts, lambda tree: jax.tree.map(lambda p: "matrix" if p.ndim > 1 else "vector", tree)
+def matrices(tree: Any) -> Any:
+    """Return a mask of all leaves that are matrices."""
+    pairs, structure = jax.tree.flatten_with_path(tree)
+    names = (jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in pairs)
+    return jax.tree.unflatten(
+        structure, [is_matrix(name, p) for name, (_, p) in zip(names, pairs, strict=True)]
     )
 
 
-def _clipped(kind: Kind, rate: Any) -> Any:
-    return optax.chain(jp.clip_by_grad_norm(0.5), kind.tx(rate))
+def by_matrix(tree: Any) -> Any:
+    """Label the leaves of a tree: "matrix" or "vector"."""
+    return jax.tree.map(lambda is_one: "matrix" if is_one else "vector", matrices(tree))
 
 
-WRAPS = {
-    "as it is": _plain, "injected": _injected, "apply_if_finite": _finite, "masked": _masked,
-    "multi_transform": _partitioned, "clipped": _clipped,
-}  # fmt: skip
-
-
-# ── networks of Flax's layers as they come ─────────────────────────────────────────────────────
-
-TOKENS, LENGTH, WIDTH, HEADS = 13, 7, 12, 3
-
-
-class TorchGPT(torch.nn.Module):
-    """A causal language model; head and embedding are one where ``tied``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        nn = torch.nn
-        self.embed, self.place = nn.Embedding(TOKENS, WIDTH), nn.Embedding(LENGTH, WIDTH)
-        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(WIDTH) for _ in range(3))
-        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
-        self.head = nn.Linear(WIDTH, TOKENS, bias=False)
-
-    def forward(self, tokens: Any) -> Any:
-        functional = torch.nn.functional
-        x = self.embed(tokens) + self.place(torch.arange(tokens.shape[1]))
-        q, k, v = (
-            part.unflatten(-1, (HEADS, -1)).transpose(1, 2)
-            for part in self.qkv(self.norm1(x)).chunk(3, -1)
-        )
-        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(mixed.transpose(1, 2).flatten(2))
-        x = x + self.down(functional.gelu(self.up(self.norm2(x))))
-        return self.head(self.norm3(x))
-
-
-class NnxGPT(nnx.Module):
-    """The same in Flax, its layers as they come but for eps; options make faults of it."""
-
-    def __init__(self, rngs: nnx.Rngs, epsilon: float = 1e-5, dropout: float = 0.0) -> None:
-        norm = functools.partial(nnx.LayerNorm, WIDTH, epsilon=epsilon, rngs=rngs)
-        linear = functools.partial(nnx.Linear, rngs=rngs)
-        self.embed = nnx.Embed(TOKENS, WIDTH, rngs=rngs)
-        self.place = nnx.Embed(LENGTH, WIDTH, rngs=rngs)
-        self.norm1, self.norm2, self.norm3 = norm(), norm(), norm()
-        self.qkv, self.out = linear(WIDTH, 3 * WIDTH), linear(WIDTH, WIDTH)
-        self.up, self.down = linear(WIDTH, 4 * WIDTH), linear(4 * WIDTH, WIDTH)
-        self.head = linear(WIDTH, TOKENS, use_bias=False)
-        self.drop = nnx.Dropout(dropout, rngs=rngs) if dropout else None
-
-    def __call__(
-        self,
-        tokens: Any,
-        *,
-        approximate: bool = False,
-        scale: float = (WIDTH // HEADS) ** -0.5,
-        diagonal: int = 0,
-        split: Callable[[Any], Any] = lambda x: jnp.split(x, 3, -1),
-        soft: Callable[[Any], Any] = jax.nn.softmax,
-        last_norm: bool = True,
-        places: bool = True,
-        embedded: float = 1.0,
-        noise: Callable[[], float] = lambda: 0.0,
-    ) -> Any:
-        x = self.embed(tokens) * embedded
-        if places:
-            x = x + self.place(jnp.arange(tokens.shape[1]))
-        heads = (*x.shape[:2], HEADS, WIDTH // HEADS)
-        q, k, v = (p.reshape(heads).swapaxes(1, 2) for p in split(self.qkv(self.norm1(x))))
-        mask = jnp.tril(jnp.ones((x.shape[1],) * 2, bool), diagonal)
-        weights = soft(jnp.where(mask, q @ k.swapaxes(-1, -2) * scale, -jnp.inf))
-        x = x + self.out((weights @ v).swapaxes(1, 2).reshape(x.shape))
-        h = jax.nn.gelu(self.up(self.norm2(x)), approximate=approximate)
-        if self.drop is not None:
-            h = self.drop(h)
-        x = x + self.down(h) + noise()
-        return self.head(self.norm3(x) if last_norm else x)
-
-
-class TorchCell(torch.nn.Module):
-    """A recurrent network: its state begins with zeros."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        nn = torch.nn
-        self.into, self.on, self.head = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 5)
-
-    def forward(self, x: Any) -> Any:
-        h = torch.zeros(x.shape[0], 8)
-        for i in range(x.shape[1]):
-            h = torch.tanh(self.into(x[:, i]) + self.on(h))
-        return self.head(h)
-
-
-class NnxCell(nnx.Module):
-    """The same by ``lax.scan``, with a carry that is float32 whatever it is given."""
-
-    def __init__(self, rngs: nnx.Rngs) -> None:
-        linear = functools.partial(nnx.Linear, rngs=rngs)
-        self.into, self.on, self.head = linear(4, 8), linear(8, 8), linear(8, 5)
-
-    def __call__(self, x: Any) -> Any:
-        def step(h: Any, now: Any) -> Any:
-            return jnp.tanh(self.into(now) + self.on(h)), None
-
-        h, _ = jax.lax.scan(step, jnp.zeros((x.shape[0], 8), jnp.float32), x.swapaxes(0, 1))
-        return self.head(h)
-
-
-def gpt_batches(seed: int, steps: int) -> list[Any]:
-    """Return tokens and the next ones; 0 is padding where a fault takes it so."""
-    tokens = np.random.default_rng(seed).integers(0, TOKENS, (steps, BATCH, LENGTH + 1))
-    return [(batch[:, :-1], batch[:, 1:]) for batch in tokens]
-
-
-def cell_batches(seed: int, steps: int) -> list[Any]:
-    """Return sequences and a class of each."""
-    rng = np.random.default_rng(seed)
-    data = rng.normal(size=(steps, BATCH, 6, 4)).astype(np.float32)
-    return list(zip(data, rng.integers(0, 5, (steps, BATCH)), strict=True))
-
-
-FLAX = {"gpt": (TorchGPT, NnxGPT, gpt_batches), "cell": (TorchCell, NnxCell, cell_batches)}
-NETWORKS = ("perceptron", "transformer", "convolutions", *FLAX)
-
-
-@functools.cache
-def flax_model(network: str) -> nnx.Module:
-    """Return a Flax model, one for all cases."""
-    return FLAX[network][1](nnx.Rngs(0))
-
-
-def both(
-    network: str,
-    optimizer: Callable[[Any], Any],
-    tx: Any,
-    *,
-    theirs: Any = None,
-    mine: dict[str, Any] | None = None,
-    model: Any = None,
-    seed: int = 0,
-) -> tuple[Any, Any]:
-    """Return both sides of a network; ``theirs`` and ``mine`` as for `models.sides`."""
-    if network in MODELS:
-        return sides(network, optimizer, tx, theirs=theirs, mine=mine, seed=seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        module = FLAX[network][0]()
-    own = optimizer(module)
-    more = {} if theirs is None else theirs(module, own)
-    given = {"tx": tx, "loss": jax_loss, **(mine or {})}
-    torch_side = verify.TorchSide(
-        **{"module": module, "optimizer": own, "loss": torch_loss, **more}
-    )
-    return torch_side, verify.nnx_side(model or flax_model(network), **given)
-
-
-def batches(network: str, seed: int, steps: int) -> list[Any]:
-    """Return the batches of a network."""
-    made = MODELS[network].batches if network in MODELS else FLAX[network][2]
-    return made(seed, steps)
-
-
-def idioms() -> list[tuple[str, str, str, str]]:
-    """Return network, optimizer, schedule and wrapping of all right ports."""
+def groups_of(module: Any) -> list[dict[str, Any]]:
+    """Return torch's two groups: matrices, which decay, and the rest, which do not."""
+    named = list(module.named_parameters())
     return [
-        (network, name, schedule, wrap)
-        for network in NETWORKS
-        for name, kind in OPTIMIZERS.items()
-        for schedule in SCHEDULES
-        for wrap in WRAPS
-        if (wrap != "injected" or kind.factory) and (wrap == "as it is" or "jp." not in name)
+        {"params": [p for name, p in named if is_matrix(name, p)]},
+        {"params": [p for name, p in named if not is_matrix(name, p)], "weight_decay": 0.0},
     ]
 
 
-def right_port(network: str, name: str, schedule: str, wrap: str, seed: int = 0) -> Any:
+def _negative(rate: Any) -> Any:
+    return (lambda count: -rate(count)) if callable(rate) else (lambda count: -rate)
+
+
+MOMENTUM, L2, ADAMW = {"momentum": 0.9}, {"weight_decay": 0.1}, {"weight_decay": 0.1}
+SMOOTH = {"betas": (0.8, 0.95), "eps": 1e-6}
+OPTAX = {
+    "sgd": Kind(optim.SGD, {}, optax.sgd, optax.sgd),
+    "momentum": Kind(optim.SGD, MOMENTUM, lambda r: optax.sgd(r, 0.9), optax.sgd, MOMENTUM),
+    "nesterov": Kind(optim.SGD, {**MOMENTUM, "nesterov": True}, lambda r: optax.sgd(r, 0.9, nesterov=True)),
+    "sgd, L2": Kind(optim.SGD, {**MOMENTUM, **L2}, lambda r: optax.chain(optax.add_decayed_weights(0.1), optax.sgd(r, 0.9)), decays=True),
+    "trace, scale": Kind(optim.SGD, MOMENTUM, lambda r: optax.chain(optax.trace(0.9), optax.scale_by_schedule(_negative(r)))),
+    "adam": Kind(optim.Adam, {}, optax.adam, optax.adam),
+    "adam, other numbers": Kind(optim.Adam, SMOOTH, lambda r: optax.adam(r, 0.8, 0.95, 1e-6), optax.adam, {"b1": 0.8, "b2": 0.95, "eps": 1e-6}),
+    "adam, L2": Kind(optim.Adam, L2, lambda r: optax.chain(optax.add_decayed_weights(0.1), optax.adam(r)), decays=True),
+    "adamw": Kind(optim.AdamW, ADAMW, lambda r: optax.adamw(r, weight_decay=0.1), optax.adamw, ADAMW, decays=True),
+    "adamw by parts": Kind(
+        optim.AdamW, ADAMW,
+        lambda r: optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(0.1), optax.scale_by_learning_rate(r)), decays=True,
+    ),
+    "adamw, matrices decay": Kind(
+        lambda params, **options: optim.AdamW(params, **options), {"weight_decay": 0.1},
+        lambda r: optax.adamw(r, weight_decay=0.1, mask=matrices), decays=True,
+    ),
+    "rmsprop": Kind(optim.RMSprop, {}, lambda r: optax.rmsprop(r, decay=0.99, eps_in_sqrt=False), optax.rmsprop, {"decay": 0.99, "eps_in_sqrt": False}),
+    "rmsprop, centered": Kind(optim.RMSprop, {"centered": True, "eps": 1e-3}, lambda r: optax.rmsprop(r, decay=0.99, eps=1e-3, eps_in_sqrt=False, centered=True)),
+    "rmsprop, momentum": Kind(optim.RMSprop, MOMENTUM, lambda r: optax.rmsprop(r, decay=0.99, eps_in_sqrt=False, momentum=0.9), constant=True),
+    "adadelta": Kind(optim.Adadelta, {}, lambda r: optax.adadelta(r, rho=0.9, eps=1e-6)),
+    "adamax": Kind(optim.Adamax, {}, optax.adamax),
+}  # fmt: skip
+OWN = {
+    "jp.adam": Kind(optim.Adam, {}, lambda r: jp.adam(r)),
+    "jp.sgd": Kind(optim.SGD, MOMENTUM, lambda r: jp.SGD(lr=r, momentum=0.9)),
+    "jp.adamw": Kind(optim.AdamW, ADAMW, lambda r: jp.AdamW(lr=r, weight_decay=0.1), decays=True),
+    "jp.amsgrad": Kind(optim.Adam, {"amsgrad": True}, lambda r: jp.Adam(lr=r, amsgrad=True)),
+    "jp.rmsprop": Kind(optim.RMSprop, MOMENTUM, lambda r: jp.RMSprop(lr=r, momentum=0.9)),
+    "jp.adagrad": Kind(optim.Adagrad, {"lr_decay": 0.1}, lambda r: jp.Adagrad(lr=r, lr_decay=0.1)),
+    "jp.adadelta": Kind(optim.Adadelta, {}, lambda r: jp.Adadelta(lr=r)),
+    "jp.adamax": Kind(optim.Adamax, {}, lambda r: jp.Adamax(lr=r)),
+    "jp.nadam": Kind(optim.NAdam, {}, lambda r: jp.NAdam(lr=r)),
+    "jp.radam": Kind(optim.RAdam, {}, lambda r: jp.RAdam(lr=r)),
+    "jp.asgd": Kind(optim.ASGD, {"t0": 4}, lambda r: jp.ASGD(lr=r, t0=4), decays=True),
+    "jp.rprop": Kind(optim.Rprop, {}, lambda r: jp.Rprop(lr=r), constant=True),
+}
+OPTIMIZERS: dict[str, Kind] = {**OPTAX, **OWN}
+
+
+class Wrapped(NamedTuple):
+    """What stands around an optimizer; ``theirs`` makes more arguments of `TorchSide`."""
+
+    tx: Any
+    theirs: Callable[[Any, Any], dict[str, Any]] = lambda module, optimizer: {}
+    mine: Mapping[str, Any] = {}
+
+
+def _injected(kind: Kind, rate: Any, **how: Any) -> Wrapped:
+    tx = optax.inject_hyperparams(kind.factory, **how)(learning_rate=rate, **kind.given)
+    return Wrapped(tx)
+
+
+def _halves(kind: Kind, rate: Any) -> Wrapped:
+    parts = {"matrix": kind.tx(rate), "vector": kind.tx(rate)}
+    return Wrapped(optax.multi_transform(parts, by_matrix))
+
+
+def _frozen(kind: Kind, rate: Any) -> Wrapped:
+    """Freeze all vectors, in torch by ``requires_grad``."""
+
+    def theirs(module: Any, optimizer: Any) -> dict[str, Any]:
+        for name, p in module.named_parameters():
+            p.requires_grad_(is_matrix(name, p))
+        return {}
+
+    parts = {"matrix": kind.tx(rate), "vector": optax.set_to_zero()}
+    return Wrapped(optax.multi_transform(parts, by_matrix), theirs)
+
+
+def _frozen_by_chain(kind: Kind, rate: Any) -> Wrapped:
+    """Freeze all vectors by a mask behind the optimizer."""
+
+    def rest(tree: Any) -> Any:
+        return jax.tree.map(lambda is_one: not is_one, matrices(tree))
+
+    tx = optax.chain(kind.tx(rate), optax.masked(optax.set_to_zero(), rest))
+    return Wrapped(tx, _frozen(kind, rate).theirs)
+
+
+def _clipped(kind: Kind, rate: Any) -> Wrapped:
+    clip = {"clip": lambda params: torch.nn.utils.clip_grad_norm_(params, 0.5)}
+    return Wrapped(optax.chain(jp.clip_by_grad_norm(0.5), kind.tx(rate)), lambda m, o: clip)
+
+
+def _clipped_apart(kind: Kind, rate: Any) -> Wrapped:
+    clip = {"clip": lambda params: torch.nn.utils.clip_grad_norm_(params, 0.5)}
+    mine = {"clip": lambda grads: jp.clip_grad_norm(grads, 0.5)[0]}
+    return Wrapped(kind.tx(rate), lambda m, o: clip, mine)
+
+
+def _clipped_values(kind: Kind, rate: Any) -> Wrapped:
+    clip = {"clip": lambda params: torch.nn.utils.clip_grad_value_(params, 0.01)}
+    return Wrapped(optax.chain(optax.clip(0.01), kind.tx(rate)), lambda m, o: clip)
+
+
+def _loosely_clipped(kind: Kind, rate: Any) -> Wrapped:
+    clip = {"clip": lambda params: torch.nn.utils.clip_grad_norm_(params, 1e6)}
+    return Wrapped(optax.chain(optax.clip_by_global_norm(1e6), kind.tx(rate)), lambda m, o: clip)
+
+
+def _accumulated(kind: Kind, rate: Any, **how: Any) -> Wrapped:
+    tx = optax.MultiSteps(kind.tx(rate), 2, **how).gradient_transformation()
+    return Wrapped(tx, lambda module, optimizer: {"accumulation_steps": 2})
+
+
+def _own_accumulated(kind: Kind, rate: Any) -> Wrapped:
+    more = {"accumulation_steps": 2}
+    return Wrapped(jp.accumulate_grads(kind.tx(rate), 2), lambda m, o: more, more)
+
+
+def _averaged(kind: Kind, rate: Any) -> Wrapped:
+    def theirs(module: Any, optimizer: Any) -> dict[str, Any]:
+        average = optim.swa_utils.get_ema_multi_avg_fn(0.9)
+        return {"averaged": optim.swa_utils.AveragedModel(module, multi_avg_fn=average)}
+
+    average = jp.swa_utils.AveragedModel(multi_avg_fn=jp.swa_utils.get_ema_multi_avg_fn(0.9))
+    return Wrapped(kind.tx(rate), theirs, {"averaged": average})
+
+
+def _scaled(kind: Kind, rate: Any) -> Wrapped:
+    made = {"scaler": torch.amp.GradScaler("cpu", init_scale=8.0)}
+    return Wrapped(kind.tx(rate), lambda m, o: made, {"scaler": jp.GradScaler(init_scale=8.0)})
+
+
+def _by_hand(kind: Kind, rate: Any) -> Wrapped:
+    def step(tx: Any, grads: Any, state: Any, params: Any) -> Any:
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    return Wrapped(kind.tx(rate), mine={"step": step})
+
+
+def _typed(tree: Any) -> Any:
+    return jax.tree.map(lambda _: True, tree)
+
+
+WRAPS: dict[str, Callable[[Kind, Any], Wrapped]] = {
+    "as it is": lambda k, r: Wrapped(k.tx(r)),
+    "by hand": _by_hand,
+    "injected": _injected,
+    "injected, float32": lambda k, r: _injected(k, r, hyperparam_dtype=jnp.float32),
+    "apply_if_finite": lambda k, r: Wrapped(optax.apply_if_finite(k.tx(r), 3)),
+    "masked": lambda k, r: Wrapped(optax.masked(k.tx(r), _typed)),
+    "multi_transform": _halves,
+    "frozen": _frozen,
+    "frozen by a chain": _frozen_by_chain,
+    "named_chain": lambda k, r: Wrapped(optax.named_chain(("first", optax.identity()), ("then", k.tx(r)))),
+    "zero_nans": lambda k, r: Wrapped(optax.chain(optax.zero_nans(), k.tx(r))),
+    "extra arguments": lambda k, r: Wrapped(optax.with_extra_args_support(k.tx(r))),
+    "flatten": lambda k, r: Wrapped(optax.flatten(k.tx(r))),
+    "clipped": _clipped,
+    "clipped apart": _clipped_apart,
+    "clipped values": _clipped_values,
+    "loosely clipped": _loosely_clipped,
+    "MultiSteps": _accumulated,
+    "MultiSteps, finite only": lambda k, r: _accumulated(k, r, should_skip_update_fn=optax.skip_not_finite),
+    "accumulate_grads": _own_accumulated,
+    "averaged": _averaged,
+    "scaled": _scaled,
+}  # fmt: skip
+# Of an optimizer of this library: what reads its state, or keeps it as it is.
+_AROUND_OWN = ("as it is", "by hand", "clipped", "clipped apart", "accumulate_grads", "averaged", "scaled", "masked", "multi_transform", "named_chain", "zero_nans", "MultiSteps")  # fmt: skip
+
+
+class Port(NamedTuple):
+    """A right port, by the names in the tables."""
+
+    network: str
+    optimizer: str
+    schedule: str
+    wrap: str
+    seed: int = 0
+
+
+def fits(port: Port) -> bool:
+    """Whether both sides of a port are the same training."""
+    kind, wrap = OPTIMIZERS[port.optimizer], port.wrap
+    if wrap.startswith("injected") and kind.factory is None:
+        return False
+    if kind.constant and port.schedule != "constant":
+        return False
+    if port.optimizer in OWN and (port.schedule == "a float32" or wrap not in _AROUND_OWN):
+        return False
+    # torch leaves a parameter without a gradient alone, Optax lets it decay.
+    if port.network == "nnx bags" and kind.decays:
+        return False
+    # A flat tree has no matrices; torch's groups hold what is frozen.
+    apart = wrap.startswith("frozen") or wrap == "flatten"
+    return not (port.optimizer == "adamw, matrices decay" and apart)
+
+
+def ports(count: int, seed: int = 0) -> Iterator[Port]:
+    """Yield so many different ports, sorted by network, all rows of a table drawn equally often.
+
+    Rows that fit few others are drawn in vain more often, and are fewer: injection, say.
+    """
+    rng = random.Random(seed)
+    tables = [list(t) for t in (NETWORKS, OPTIMIZERS, SCHEDULES, WRAPS)]
+    decks: list[list[str]] = [[] for _ in tables]
+
+    def drawn(i: int) -> str:
+        if not decks[i]:
+            decks[i] = rng.sample(tables[i], len(tables[i]))
+        return decks[i].pop()
+
+    made: dict[Port, None] = {}
+    while len(made) < count:
+        port = Port(*map(drawn, range(4)), seed=len(made) % 4)
+        if fits(port):
+            made[port] = None
+    order = list(NETWORKS)
+    yield from sorted(made, key=lambda port: order.index(port.network))
+
+
+def right_port(port: Port) -> Any:
     """Compare a right port."""
-    kind = OPTIMIZERS[name]
-    scheduler, made = SCHEDULES[schedule]
+    kind = OPTIMIZERS[port.optimizer]
+    scheduler, made = SCHEDULES[port.schedule]
+    wrapped = WRAPS[port.wrap](kind, made(RATE))
 
-    def more(module: Any, optimizer: Any) -> dict[str, Any]:
+    def optimizer(module: Any) -> Any:
+        grouped = port.optimizer == "adamw, matrices decay"
+        given = groups_of(module) if grouped else module.parameters()
+        return kind.torch(given, lr=RATE, **kind.options)
+
+    def theirs(module: Any, optimizer: Any) -> dict[str, Any]:
         given = {} if scheduler is None else {"scheduler": scheduler(optimizer)}
-        if wrap == "clipped":
-            given["clip"] = lambda params: torch.nn.utils.clip_grad_norm_(params, 0.5)
-        return given
+        return {**given, **wrapped.theirs(module, optimizer)}
 
-    theirs, mine = both(
-        network,
-        lambda module: kind.torch(module.parameters(), lr=RATE, **kind.options),
-        WRAPS[wrap](kind, made(RATE)),
-        theirs=more,
-        seed=seed,
+    network = NETWORKS[port.network]
+    return verify.compare(
+        torch_side(port.network, optimizer, port.seed, theirs),
+        dataclasses.replace(side(port.network), tx=wrapped.tx, **wrapped.mine),
+        network.batches(port.seed, STEPS),
+        **network.options,
     )
-    return verify.compare(theirs, mine, batches(network, seed, STEPS))
 
 
 def of_part(first: str) -> Callable[[Any], Any]:

@@ -19,7 +19,7 @@ from torch import optim
 import jaxopt_port as jp
 from jaxopt_port import verify
 from parity_tests.faults.changes import of, scheduled
-from parity_tests.faults.idioms import HEADS, WIDTH, NnxGPT, batches, both
+from parity_tests.faults.flax_networks import HEADS, WIDTH, NnxGPT, batches, both
 from parity_tests.faults.models import convolutions_apply, jax_loss, perceptron_apply
 
 STEPS = 10
@@ -218,19 +218,22 @@ def report(fault: Unseen) -> Any:
 
 def told(fault: Unseen) -> Told:
     """Compare what is said with what is so."""
-    made = report(fault)
-    said = [(d.stage, d.cause.name if d.cause else None) for d in made.found]
+    return judged(fault.causes, report(fault))
+
+
+def judged(causes: tuple[tuple[str, str], ...], made: Any) -> Told:
+    """Compare what a report says with the causes, by stage; "" is a cause without a name."""
+    said = [(d.stage, d.cause.name if d.cause else "") for d in made.found]
     more = [
         (d.stage, also.name) for d in made.found if d.cause is not None for also in d.cause.also
     ]
     named = sum(
-        any(stage == s and n in names.split("|") for s, n in said + more)
-        for stage, names in fault.causes
+        any(stage == s and n in names.split("|") for s, n in said + more) for stage, names in causes
     )
-    right = [(stage, name) for stage, names in fault.causes for name in names.split("|")]
-    wrong = sum(name is not None and (stage, name) not in right for stage, name in said)
+    right = [(stage, name) for stage, names in causes for name in names.split("|")]
+    wrong = sum(bool(name) and (stage, name) not in right for stage, name in said)
     stages = {stage for stage, _ in said}
     words = "; ".join(
-        f"{d.step} {d.stage}: {n}" for d, (_, n) in zip(made.found, said, strict=True)
+        f"{d.step} {d.stage}: {n or None}" for d, (_, n) in zip(made.found, said, strict=True)
     )
-    return Told(all(stage in stages for stage, _ in fault.causes), named, wrong, words or "nothing")
+    return Told(all(stage in stages for stage, _ in causes), named, wrong, words or "nothing")

@@ -20,6 +20,7 @@ from jaxopt_port._compat import (
     tagged,
     through_branches,
     varying_axes,
+    with_narrow_indices,
 )
 from jaxopt_port.numerics import fma
 
@@ -53,6 +54,26 @@ def test_a_lowering_rule_is_given_what_stablehlo_takes():
     np.testing.assert_array_equal(made, np.full(3, 3, np.float32))
     large = jnp.ones((40, 64), jnp.float32)
     np.testing.assert_array_equal(jax.jit(fma)(jnp.float32(2), large, large), large * 3)
+
+
+def test_argmax_is_lowered_by_the_setting_of_then_and_not_of_its_trace():
+    """Else `with_narrow_indices` may go."""
+
+    def chosen(count):
+        return jnp.select([count < 2, count < 4], [0.1, 0.2], 0.3)
+
+    def program(by):
+        def run(count):
+            with jax.enable_x64(True):
+                made = by(jax.lax.convert_element_type(count, jnp.int64))
+                return jax.lax.convert_element_type(made, jnp.float32)
+
+        return jax.jit(run)
+
+    whole = program(lambda count: with_narrow_indices(chosen, count))
+    assert [float(whole(jnp.int32(c))) for c in (1, 3, 5)] == pytest.approx([0.1, 0.2, 0.3])
+    with pytest.warns(UserWarning, match="int64"), pytest.raises(ValueError, match="argmax"):
+        program(chosen)(jnp.int32(1))
 
 
 def test_an_explicit_mesh_is_seen_in_the_type_of_an_array(mesh):

@@ -164,7 +164,7 @@ def history_of(run: Run, tx: Any) -> UpdateHistory:
         yours=yours, torchs=torchs, first=int(np.argmax(apart)),
         clip=[
             {
-                "factor": min(1.0, most / (n + 1e-6)), "total": n, "group": n, "leaf": n,
+                "factor": min(1.0, most / (n + 1e-6)), "total": n, "group": n, "leaf": n, "kind": n,
                 "limit": run.max_value or np.inf,
             }
             for n in norms
@@ -224,7 +224,7 @@ def test_a_clipping_by_group_is_recognized() -> None:
     history = history_of(run, chain(jp.clip_by_grad_norm(0.5), optax.sgd(0.1)))
     history.torchs, history.options, history.first = torchs, options, 0
     history.clip = [
-        {"factor": f, "total": t, "group": t / 2, "leaf": t / 2, "limit": np.inf}
+        {"factor": f, "total": t, "group": t / 2, "leaf": t / 2, "kind": t / 2, "limit": np.inf}
         for f, t in zip(factors, totals, strict=True)
     ]
     cause = explain_update(history)

@@ -16,6 +16,7 @@ NUMBERS = [
     (0.9, True), (1e-3, True), (0.999, True), (1 / 3, True), (1 / math.sqrt(8), True),
     (math.pi, True), (math.sqrt(2 / math.pi), True), (1 - 1e-6, True), (-0.1, True), (12.0, True),
     (math.log(10), True), (0.12345678901, False), (0.0, True), (math.inf, True),
+    (3 / 4096, True), (float(np.finfo(np.float32).max), True),
 ]  # fmt: skip
 
 
@@ -25,6 +26,21 @@ def test_a_rounded_number_is_found_again(number, clear):
     assert known == clear
     if clear:
         assert found == pytest.approx(number, rel=1e-15) or found == number
+
+
+def test_a_number_that_float32_has_rounded_is_seen_in_any_dtype():
+    """An optimizer's is restored; a model's may be one of the data, that both sides share."""
+    rounded = np.float32(0.1)
+    with jax.enable_x64(True):
+        for dtypes, expected in ((OPTIMIZER, 0.1), (MODEL, float(rounded))):
+            seen = Seen()
+            made = lifted(lambda x: x * rounded, dtypes, seen)(jnp.ones((), jnp.float64))
+            assert float(made) == expected
+            assert seen.rounded
+            assert seen.inexact == (dtypes == MODEL)
+        seen = Seen()
+        lifted(lambda x: x * 0.1 + 0.375, MODEL, seen)(jnp.ones((), jnp.float64))
+        assert not seen.rounded
 
 
 SCHEDULES = {

@@ -5,18 +5,19 @@ in which there is none.
 """
 
 from collections import Counter
-from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
+import torch
 
 from jaxopt_port.verify import CAUSES, STAGES
+from parity_tests.faults import outside
 from parity_tests.faults.held_out import HELD_OUT
-from parity_tests.faults.idioms import idioms, right_port
+from parity_tests.faults.idioms import RATE, SCHEDULES, STEPS, Port, ports, right_port
 from parity_tests.faults.models import unbroken
 from parity_tests.faults.seeded import FAULTS, score
 from parity_tests.faults.unseen import UNSEEN, told
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "verification.md"
 # One in so many here; the command has all.
 EVERY = 36
 ALL_FAULTS = [*FAULTS, *HELD_OUT]
@@ -64,9 +65,13 @@ def test_a_fault_is_found_and_named(fault):
 # A few of each kind; `python -m benchmarks harness` has all.
 UNSEEN_HERE = ["columns in other units", "frozen in torch", "eps, a half loss, coupled decay"]
 RIGHT = [
-    ("perceptron", "adamw", "warm-up and cosine", "injected"),
-    ("perceptron", "adam, L2", "exponential", "as it is"),
-    ("cell", "sgd", "staircase", "as it is"),
+    Port("perceptron", "adamw", "warm-up and cosine", "injected"),
+    Port("cell", "sgd", "staircase", "as it is"),
+    Port("plain", "rmsprop", "a float32", "accumulate_grads"),
+    Port("plain", "jp.adam", "pieces chosen", "MultiSteps"),
+    Port("equinox", "jp.adadelta", "polynomial, a root", "accumulate_grads"),
+    Port("plain", "jp.asgd", "inverse root", "as it is"),
+    Port("nnx bags", "jp.nadam", "linear, late", "clipped apart"),
 ]
 
 
@@ -88,15 +93,65 @@ def test_faults_that_were_held_out_are_found_and_named(fault):
     assert not said.wrong, said.said
 
 
+OUTSIDE_HERE = ["a steeper slope", "groups clipped apart", "numbers clipped, not norms"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(
+            fault,
+            id=fault.name,
+            marks=[pytest.mark.slow if fault.name in OUTSIDE_HERE else pytest.mark.exhaustive],
+        )
+        for fault in outside.OUTSIDE
+    ],
+)
+def test_faults_of_the_third_table_are_found_and_named(fault):
+    said = outside.told(fault)
+    assert said.found, said.said
+    assert said.named == len(fault.causes), said.said
+    assert not said.wrong, said.said
+
+
 def test_the_held_out_tables_know_their_causes():
-    names = {n for fault in UNSEEN for _, names in fault.causes for n in names.split("|")}
-    assert names <= set(CAUSES)
-    assert f"has {len(idioms())} right ports" in DOCUMENT.read_text(encoding="utf-8")
+    table = [*UNSEEN, *outside.OUTSIDE]
+    names = {n for fault in table for _, names in fault.causes for n in names.split("|")}
+    assert names <= {*CAUSES, ""}
 
 
-@pytest.mark.parametrize("case", RIGHT, ids=" ".join)
-def test_a_right_port_as_people_write_it_raises_no_alarm(case):
-    report = right_port(*case)
+def test_ports_are_drawn_evenly_and_by_their_seed():
+    drawn = list(ports(600))
+    assert len(set(drawn)) == 600
+    assert drawn == list(ports(600))
+    for column in range(4):
+        counts = Counter(port[column] for port in drawn)
+        assert min(counts.values()) * 8 > max(counts.values()), counts
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_both_sides_of_a_schedule_have_the_same_rates(name):
+    scheduler, made = SCHEDULES[name]
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=RATE)
+    theirs = scheduler(optimizer) if scheduler else None
+    rate = made(RATE)
+    for count in range(STEPS):
+        mine = float(rate(jnp.int32(count))) if callable(rate) else float(rate)
+        assert mine == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-5, abs=1e-9)
+        optimizer.step()
+        if theirs:
+            theirs.step()
+
+
+@pytest.mark.parametrize(
+    "port",
+    [
+        pytest.param(port, id=" ".join(port[:4]), marks=[] if i < 3 else [pytest.mark.slow])
+        for i, port in enumerate(RIGHT)
+    ],
+)
+def test_a_right_port_as_people_write_it_raises_no_alarm(port):
+    report = right_port(port)
     assert report.ok, str(report)
 
 

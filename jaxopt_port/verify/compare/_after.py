@@ -100,7 +100,7 @@ class AfterStep:
         rounded = self._fed_exact.seen.inexact or self._fed_exact.rounded
         self._off = _FLOAT32 if rounded else 0.0
         self._clipping(step, update, grads)
-        self._hyperparameters(step, evaluation.options, group_of, checks)
+        self._hyperparameters(step, evaluation.options, group_of, checks, update.stepped)
         if update.params64:
             self._updated(step, update, grads, evaluation.options, group_of, checks)
             self._averages.see(step, update, self._fed, self._fed_exact)
@@ -127,6 +127,7 @@ class AfterStep:
         groups: list[dict[str, Any]],
         group_of: Mapping[str, int],
         checks: bool,
+        stepped: bool,
     ) -> None:
         context = self._context
         theirs = [flat(group) for group in groups]
@@ -148,7 +149,8 @@ class AfterStep:
             self._base = max(self._base, abs(theirs[group].get("lr", 0.0)))
             for name in sorted(numbers.keys() & theirs[group].keys()):
                 torchs = theirs[group][name]
-                if checks or numbers[name] != torchs:
+                # A schedule's number is that of the last step, until the next is taken.
+                if stepped and (checks or numbers[name] != torchs):
                     pair = (numbers[name], exact.get(path, {}).get(name, numbers[name]))
                     self._number(step, path, name, pair, torchs)
         context.results.compared("hyperparameters", step)
@@ -162,7 +164,8 @@ class AfterStep:
         scale = max(abs(theirs), self._base if name == "lr" else 0.0)
         # A schedule in float32 multiplies rounded factors, a part of a bit more off with each step.
         rounding = _FLOAT32 * (8 + step / 4) if name == "lr" else _FLOAT32
-        lifted = bool(self._fed_exact.seen.narrow) and not self._fed_exact.seen.inexact
+        seen = self._fed_exact.seen
+        lifted = bool(seen.narrow or seen.rounded) and not seen.inexact
         of_exact = _FLOAT64 if lifted else rounding
         judged = max(
             ((abs(x - theirs), of * scale) for x, of in ((mine, rounding), (exact, of_exact))),
@@ -264,7 +267,7 @@ class AfterStep:
                 context.see(
                     "state", step, leaf, entry.torch_name, values, diagnosis,
                     in_own_dtype=own, start=np.zeros_like(torchs64),
-                    floor=_ROUNDED if self._fed_exact.rounded else FLOAT64,
+                    floor=_ROUNDED if self._fed_exact.rounded or self._slack else FLOAT64,
                 )  # fmt: skip
 
     def _run_free(self, step: int, evaluation: Any, own_batch: Any, update: Any) -> None:

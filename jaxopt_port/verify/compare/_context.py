@@ -55,6 +55,7 @@ class Context:
         self.exact = Model(side, wide=True, x64=True, own=self.dtype)
         self.results, self.curves = Results(), Curves()
         self.history = History(reference.accumulation_steps)
+        evidence.every = reference.accumulation_steps
         self.has_wide = True
         self.floor, self._said, self.finite = FLOAT64, False, True
         self._habits: set[str] = set()

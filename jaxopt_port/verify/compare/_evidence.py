@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -49,6 +50,7 @@ class Evidence:
         self._ours: list[dict[str, dict[str, float]]] = []
         self._group_of: dict[str, int] = {}
         self.classes: dict[str, str] = {}  # of this library, by path
+        self.every = 1  # batches of a step
         self.layers: list[str] = []  # how layers differ, as the parameter map has found
 
     # ── what is noted in each step ─────────────────────────────────────────────────────────────
@@ -187,8 +189,9 @@ class Evidence:
             told = diagnosis.of_another_class(self.classes.get(path, ""), self._optimizer)
             if told is not None:
                 return told
-            ours = [numbers.get(path, {}).get(name, float("nan")) for numbers in self._ours]
-            all_theirs = [[g.get(name, float("nan")) for g in groups] for groups in self._theirs]
+            steps = slice(self.every - 1, None, self.every)
+            ours = [held.get(path, {}).get(name, math.nan) for held in self._ours[steps]]
+            all_theirs = [[g.get(name, math.nan) for g in groups] for groups in self._theirs[steps]]
             theirs = [numbers[group] for numbers in all_theirs]
             others = [
                 [numbers[i] for numbers in all_theirs]
@@ -196,7 +199,7 @@ class Evidence:
                 if i != group
             ]
             return diagnosis.explain_hyperparameter(
-                name, ours, theirs, step, self._per_epoch, others
+                name, ours, theirs, step // self.every, self._per_epoch, others
             )
 
         return diagnose

@@ -33,6 +33,8 @@ _SAME_LEAF = {
 }
 # Stages whose leaves may each have a cause of their own.
 _BY_LEAF = ("parameters", "hyperparameters", "update", "state", "averages", "buffers", "data")
+# Where the same cause shows in two stages.
+_PLACES = {"state": "update"}
 # Causes after which nothing can be compared.
 _LAST = ("not-finite", "not-repeatable")
 _MOST = 24  # leaves that are diagnosed one by one
@@ -50,18 +52,34 @@ def findings(context: Context) -> tuple[Divergence, ...]:
     told: list[Divergence] = []
     seen: set[tuple[str, str]] = set()
     said: set[tuple[str, tuple[str, str] | None]] = set()
+    moments: set[str] = set()  # leaves whose state has a cause of its own
     for _, group in itertools.groupby(sorted(context.results.found, key=place), key=place):
         fresh = [f for f in group if not _explained(f.divergence, seen)]
         seen |= {(f.divergence.stage, _leaf(f.divergence)) for f in fresh}
         for one in _told(context, sorted(fresh, key=lambda f: -f.excess)):
-            key = (one.stage, _said(one.cause))
-            # A leaf of zeros, say, shows the same cause some steps later.
-            if one.cause is None or key not in said:
-                told.append(one)
+            key = (_PLACES.get(one.stage, one.stage), _said(one.cause))
+            # A leaf of zeros, or a moment, shows the same cause some steps later, or sooner.
+            if one.stage == "state" and one.cause is not None:
+                moments.update(leaf.partition(" · ")[0] for leaf in one.leaves)
+            if _follows(one, told, moments) or (one.cause is not None and key in said):
+                continue
+            told.append(one)
             said.add(key)
         if context.lacking or any(d.cause and d.cause.name in _LAST for d in told):
             break  # nothing after it can be compared
     return tuple(sorted(told, key=lambda d: d.step))
+
+
+def _follows(one: Divergence, told: Sequence[Divergence], moments: set[str]) -> bool:
+    """Whether what was told before explains a leaf's update, too."""
+    if one.stage != "update":
+        return False
+    if one.cause is None:
+        return set(one.leaves) <= moments
+    # Where no number of a leaf is beyond a limit, numbers are clipped as if they were not.
+    return one.cause.name == "clip-missing" and any(
+        d.cause is not None and d.cause.name == "clip-kind" for d in told
+    )
 
 
 def _leaf(divergence: Divergence) -> str:

@@ -19,7 +19,7 @@ _MOST_LEAVES = 256
 _MOST_STEPS = 5000
 # Matrices that are held as a whole, for rules that go by their norms, rows or singular values.
 _MATRICES, _MATRIX, _WHOLE_STEPS = 4, 2**16, 4
-_NO_NORMS = {"factor": 0.0, "limit": math.inf, "total": 0.0, "group": 0.0, "leaf": 0.0}
+_NO_NORMS = {"factor": 0.0, "limit": math.inf, "total": 0.0, "group": 0.0, "leaf": 0.0, "kind": 0.0}
 
 
 class History:
@@ -159,7 +159,10 @@ def _norms(
     total = float(np.sqrt(sum(squares.values())))
     limit = _limit(grads, clipped)
     of_group: dict[int | None, float] = {}
+    of_kind: dict[bool, float] = {}
     for path, square in squares.items():
+        kind = _is_matrix(path, grads)
+        of_kind[kind] = of_kind.get(kind, 0.0) + square
         of_group[group.get(path)] = of_group.get(group.get(path), 0.0) + square
     return {
         path: {
@@ -167,10 +170,16 @@ def _norms(
             "limit": limit,
             "total": total,
             "group": float(np.sqrt(of_group.get(group.get(path), 0.0))),
+            "kind": float(np.sqrt(of_kind[_is_matrix(path, grads)])),
             "leaf": float(np.sqrt(squares.get(path, 0.0))),
         }
         for path in grads
     }
+
+
+def _is_matrix(path: str, grads: Mapping[str, Array]) -> bool:
+    """Whether a leaf is no vector, and no bias of attention, which has two axes in Flax."""
+    return grads[path].ndim > 1 and not path.endswith("bias")
 
 
 def _limit(grads: Mapping[str, Array], clipped: Mapping[str, Array]) -> float:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...accumulation import AccumulationState
 from ._jax_side import JaxSide
 from ._lifted import lifted
 from ._meant import MODEL, OPTIMIZER, Seen, widened
@@ -220,8 +221,8 @@ class Stepper:
 
     Attributes:
         seen: what its trace has shown, where it is lifted.
-        rounded: whether it has arrays in float32 that are not lifted: those of a wrapper around one
-            of this library's optimizers (`optax.MultiSteps`).
+        rounded: whether there is something that is not lifted, and may be in float32: a wrapper
+            around one of this library's optimizers (`optax.MultiSteps`), a schedule beside it.
     """
 
     def __init__(
@@ -251,7 +252,7 @@ class Stepper:
                 self.state = jax.tree.map(lambda x: widened(x, seen=self.seen), self.state)
             else:
                 self._update = _program("update", _updater, *objects, donates=given)
-            self.rounded = wide and not lifts and any(map(_is_narrow, _foreign(self.state)))
+            self.rounded = wide and not lifts and bool(_foreign(self.state))
             if wide and side.state is not None:
                 self.state = in_float64(self.state)
             self._schedule_state: Any = None
@@ -295,7 +296,9 @@ class Stepper:
 
 
 def _is_own(node: Any) -> bool:
-    return type(node).__module__.startswith("jaxopt_port.")
+    """Whether it is the state of an optimizer of this library; a window is the wrapped one's."""
+    own = type(node).__module__.startswith("jaxopt_port.")
+    return own and not isinstance(node, AccumulationState)
 
 
 def _has_own_state(state: Any) -> bool:
@@ -304,7 +307,3 @@ def _has_own_state(state: Any) -> bool:
 
 def _foreign(state: Any) -> list[Any]:
     return [x for x in jax.tree.leaves(state, is_leaf=_is_own) if not _is_own(x)]
-
-
-def _is_narrow(leaf: Any) -> bool:
-    return jnp.result_type(leaf) == jnp.float32 and jnp.ndim(leaf) > 0

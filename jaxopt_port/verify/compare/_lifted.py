@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from ._meant import MODEL, OPTIMIZER, Seen, widened
+from ._meant import MODEL, OPTIMIZER, Seen, is_rounded, meant, widened
 
 # Their programs say how two numbers are combined; they are no calls.
 _WITH_A_RULE = ("reduce", "scatter", "select_and")
@@ -59,7 +59,8 @@ def lifted(
             closed, shape = jax.make_jaxpr(function, return_shape=True)(*narrow)
         seen.narrow |= set(_narrow(closed.jaxpr, dtypes))
         seen.random |= any(e.primitive.name in _RANDOM for e in equations(closed.jaxpr))
-        if not (seen.narrow or disturbed):
+        seen.rounded |= any(map(is_rounded, _constants(closed)))
+        if not (seen.narrow or seen.rounded or disturbed):
             return function(*arguments)
         flat = _Lift(dtypes, seen, disturbed).closed(closed, jax.tree.leaves(arguments))
         return jax.tree.unflatten(jax.tree.structure(shape), flat)
@@ -93,6 +94,13 @@ def equations(jaxpr: Jaxpr) -> Iterator[Any]:
         yield equation
         for inner in _inner(equation):
             yield from equations(inner)
+
+
+def _constants(program: ClosedJaxpr) -> Iterator[Any]:
+    """Yield the constants of a program that have no axes, and its literals."""
+    yield from program.consts
+    for equation in equations(program.jaxpr):
+        yield from (v.val for v in equation.invars if isinstance(v, Literal))
 
 
 def _narrow(jaxpr: Jaxpr, dtypes: Sequence[str]) -> Iterator[str]:
@@ -144,10 +152,20 @@ class _Lift:
 
     def _constant(self, x: Any) -> Any:
         if not hasattr(x, "dtype") or not self._replaced(x.dtype):
-            return x
+            return self._of_float64(x)
         if np.ndim(x) == 0 or self._dtypes == OPTIMIZER:
             return widened(x, self._dtypes, self._seen)
         return self._wide(x)  # of a model, data: torch's are widened as they are
+
+    def _of_float64(self, x: Any) -> Any:
+        """Return a number of float64 that float32 has rounded before as it was meant."""
+        wide = isinstance(x, float) or str(getattr(x, "dtype", "")) == "float64"
+        if not (wide and is_rounded(x)):
+            return x
+        value, clear = meant(float(x))
+        # Both sides may share a number of the data; no optimizer of torch's has one in float32.
+        self._seen.inexact |= not clear or self._dtypes == MODEL
+        return x if self._dtypes == MODEL else value
 
     def _step(self, equation: Any, given: list[Any]) -> list[Any]:
         name, params = equation.primitive.name, equation.params

@@ -18,6 +18,8 @@ OPTIMIZER = ("float32",)
 
 _DIGITS = 6
 _WHOLE = 4096
+_SHORT_BITS = 14
+_LARGEST = np.finfo(np.float32).max
 _SMALL = 4096  # elements of a constant that may be a table of numbers
 
 
@@ -28,12 +30,14 @@ class Seen:
     Attributes:
         narrow: the dtypes narrower than float64 in which it calculates though it is given float64.
         inexact: constants in it that were rounded, and what was meant is not known.
+        rounded: whether any constant in it was rounded.
         random: whether it draws random numbers.
         fixed: why it cannot be given float64 at all, or "".
     """
 
     narrow: set[str] = field(default_factory=set)
     inexact: bool = False
+    rounded: bool = False
     random: bool = False
     fixed: str = ""
 
@@ -48,8 +52,9 @@ def meant(value: float) -> tuple[float, bool]:
     """
     if not math.isfinite(value) or value == 0:
         return value, True
-    near = np.float32(value)
-    if float(near) != value:  # it has more bits than float32
+    with np.errstate(over="ignore"):
+        near = np.float32(value)
+    if float(near) != value or abs(near) == _LARGEST:  # more bits than float32; a mask's bound
         return value, True
     short = float(f"{value:.{_DIGITS - 1}e}")
     if np.float32(short) == near:
@@ -60,11 +65,25 @@ def meant(value: float) -> tuple[float, bool]:
         rest = float(f"{1 - value:.2e}")
         if np.float32(1 - rest) == near:
             return 1 - rest, True
+    if (math.frexp(value)[0] * 2**_SHORT_BITS).is_integer():  # a sum of a few powers of 2
+        return value, True
     size = math.copysign(1.0, value)
     for known in _constants(abs(value)):
         if np.float32(known) == np.float32(abs(value)):
             return size * known, True
     return float(str(near)), False
+
+
+def _dtype(x: Any) -> Any:
+    return getattr(x, "dtype", np.dtype(object))
+
+
+def is_rounded(x: Any) -> bool:
+    """Whether a number looks as if float32 had rounded it, in whatever dtype it is now."""
+    if np.ndim(x) or not (isinstance(x, float) or jnp.issubdtype(_dtype(x), jnp.floating)):
+        return False
+    value, clear = meant(float(x))
+    return not clear or value != float(x)
 
 
 def _constants(value: float) -> Iterator[float]:

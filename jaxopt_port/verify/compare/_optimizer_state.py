@@ -26,6 +26,8 @@ _NUMBERS: Mapping[str, tuple[str, ...]] = {
 # Where Optax's state is torch's under another name, by the state's class and torch's optimizer.
 _MOMENTS = {"mu": "exp_avg", "nu": "exp_avg_sq"}
 _WITH_MOMENTS = ("Adam", "AdamW")
+# Numbers of a step, which a parameter without axes has in its own shape.
+_COUNTS = ("step", "eta", "mu", "mu_product")
 # What torch calls another way, or holds for its own use only.
 _NOT_COMPARED = ("step", "foreach", "fused", "capturable", "differentiable", "params")
 
@@ -130,7 +132,7 @@ def comparable(
 ) -> Iterator[tuple[str, NDArray[Any], Any]]:
     """Yield ``(name, yours, torch's)`` of arrays that both hold in the parameter's shape."""
     for name, theirs in torchs.items():
-        if name != "step" and name in yours and np.shape(yours[name]) == shape:
+        if name not in _COUNTS and name in yours and np.shape(yours[name]) == shape:
             yield name, np.asarray(yours[name]), theirs
 
 

@@ -10,6 +10,10 @@ from ._simulation import limits, max_norm
 from ._update_history import UpdateHistory
 
 # Of torch's limit, what another one often is.
+_PARTS = {
+    "group": "the group's gradients", "leaf": "the leaf's gradients",
+    "kind": "the gradients of matrices, and of vectors, apart",
+}  # fmt: skip
 _MULTIPLES = (0.1, 0.125, 0.2, 0.25, 0.5, 2.0, 4.0, 5.0, 8.0, 10.0)
 LIMITS = (0.01, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -58,19 +62,17 @@ def clipping_ways(history: UpdateHistory) -> Iterator[ClippingWay]:
                         f"{most:.6g}{also}",
                         "give both the same limit",
                     )
-        for norm in ("group", "leaf"):
+        for norm, which in _PARTS.items():
             yield ClippingWay(
                 "clip-per-group",
                 [min(1.0, most / (h[norm] + 1e-6)) for h in held],
-                f"your side clips by the norm of the {norm}'s gradients; torch by that of all "
-                "parameters'",
+                f"your side clips by the norm of {which}; torch by that of all parameters'",
                 "clip before the groups: optax.chain(jp.clip_by_grad_norm(…), groups)",
             )
             yield ClippingWay(
                 "clip-per-group",
                 [min(1.0, most / h[norm]) if h[norm] else 1.0 for h in held],
-                f"your side clips by the norm of the {norm}'s gradients; torch by that of all "
-                "parameters'",
+                f"your side clips by the norm of {which}; torch by that of all parameters'",
                 "clip before the groups: optax.chain(jp.clip_by_grad_norm(…), groups)",
             )
     if not any(h["factor"] < 1 - 1e-5 for h in held):

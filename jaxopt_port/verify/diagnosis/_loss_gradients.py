@@ -208,11 +208,16 @@ def _other_labels(rows: Rows, valid: Array, hot: Array, torchs: object) -> Cause
     pulled = rows.chances[valid] - np.eye(hot.shape[-1])[towards]
     if _fit(mine, [pulled]) is None:
         return None
-    labels, full = rows.labels[valid], len(rows.labels) == valid.sum()
+    labels = rows.labels[valid]
+    known, to = valid.reshape(rows.shape), np.zeros(len(rows.labels), labels.dtype)
+    to[valid] = towards
     for offset in (1, -1):
         moved = np.roll(rows.labels.reshape(rows.shape), offset, -1)
         inner = slice(1, None) if offset > 0 else slice(None, -1)
-        if full and np.array_equal(moved[..., inner], towards.reshape(rows.shape)[..., inner]):
+        here = known[..., inner]
+        if here.any() and np.array_equal(
+            moved[..., inner][here], to.reshape(rows.shape)[..., inner][here]
+        ):
             which = "before" if offset > 0 else "after"
             return Cause(
                 "labels-shifted",

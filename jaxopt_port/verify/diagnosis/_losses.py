@@ -12,6 +12,8 @@ from ._arrays import Array
 from ._loss_gradients import explain_by_gradient
 from ._numbers import narrow_number, nice, same
 
+_PARALLEL = 1e-5
+
 
 def explain_loss(
     yours: float,
@@ -49,6 +51,8 @@ def explain_loss(
         for output, mine, theirs in zip(outputs, *gradients, strict=True):
             if found := explain_by_gradient(output, mine, theirs, batch):
                 return found
+        if not all(map(_is_multiple, *gradients)):
+            return None  # no factor, and no term beside the output
     if found := _of_size(ratio, outputs[0]):
         return found
     if gradients is None and (found := _smoothing(yours, torchs, outputs[0], batch)):
@@ -66,6 +70,15 @@ def explain_loss(
             f"leave the factor out{half if short == 0.5 else ''}",
         )  # fmt: skip
     return None
+
+
+def _is_multiple(mine: Array, theirs: Array) -> bool:
+    """Whether a gradient is torch's but for a factor."""
+    square = float(np.vdot(theirs, theirs))
+    if not square:
+        return not np.any(mine)
+    gap = mine - float(np.vdot(mine, theirs)) / square * theirs
+    return bool(np.abs(gap).max() <= _PARALLEL * np.abs(mine).max())
 
 
 def _not_finite(yours: float, torchs: float) -> Cause | None:

@@ -7,7 +7,10 @@ from typing import Any
 
 from ._calls import Call
 
-ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu", "elu", "mish", "softplus")
+ACTIVATIONS = (
+    "relu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu", "elu", "mish", "softplus", "relu6",
+    "selu", "hardtanh", "hardsigmoid", "hardswish",
+)  # fmt: skip
 PRODUCTS = ("mul", "rmul", "div", "truediv")
 
 
@@ -19,12 +22,7 @@ def _functional() -> Any:
 
 def activation(other: str) -> Callable[[Call], Any]:
     """Call another activation."""
-
-    def change(call: Call) -> Any:
-        own = call.name == other
-        return None if own else getattr(_functional(), other)(call.args[0])
-
-    return change
+    return lambda call: getattr(_functional(), other)(call.args[0])
 
 
 def argument(place: int, name: str, value: Any) -> Callable[[Call], Any]:
@@ -86,6 +84,12 @@ def left_out(call: Call) -> Any:
         return call.args[0] + 0 if number and call.args[0].is_floating_point() else None
     kept = isinstance(other, torch.Tensor) and call.args[0].is_floating_point()
     return call.args[0] + 0 if kept and other.ndim else None
+
+
+def first_left_out(call: Call) -> Any:
+    """Leave the first of two operands of one shape out."""
+    shapes = [getattr(x, "shape", None) for x in call.args[:2]]
+    return call.args[1] + 0 if shapes[0] and shapes[0] == shapes[-1] else None
 
 
 def as_given(call: Call) -> Any:

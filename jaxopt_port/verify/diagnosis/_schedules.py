@@ -33,7 +33,7 @@ def another_schedule(
         f"at step {step} your side's learning rate is {nice(mine[first]):.6g}, torch's "
         f"{torchs[first]:.6g}"
     )
-    lengths = [_cosine(rates) for rates in (mine, torchs)]
+    lengths = [_cosine(_falling(rates)) for rates in (mine, torchs)]
     if all(lengths):
         return Cause(
             "schedule-length",
@@ -60,6 +60,14 @@ def another_schedule(
         "schedule", f"your side's learning rate follows another schedule: {told}",
         "print both by step; compare length, warm-up, start, boundaries and the values there",
     )  # fmt: skip
+
+
+def _falling(rates: Sequence[float]) -> Sequence[float]:
+    """Return rates without those after the end, where they stay as they are."""
+    last = len(rates)
+    while last > 1 and rates[last - 1] == rates[last - 2]:
+        last -= 1
+    return rates[:last]
 
 
 def _cosine(rates: Sequence[float]) -> int | None:

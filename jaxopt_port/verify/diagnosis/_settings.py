@@ -8,6 +8,7 @@ from ..compare._report import Cause
 
 # What concerns running statistics only, which no output of a training step depends on.
 _AFTERWARDS = ("running variance", "momentum")
+_KINDS = {": eps is ": "layer-eps", ": padding is ": "padding"}
 
 
 def narrow_forward(dtype: str) -> Cause:
@@ -26,4 +27,5 @@ def of_layers(differences: Sequence[str]) -> Cause | None:
     if not told:
         return None
     more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
-    return Cause("layer-setting", f"a layer has another setting than torch's: {told[0]}{more}", "")
+    name = next((name for word, name in _KINDS.items() if word in told[0]), "layer-setting")
+    return Cause(name, f"a layer has another setting than torch's: {told[0]}{more}", "")

@@ -9,7 +9,8 @@ from . import _other_attention as attention
 from . import _other_layers as layers
 from ._calls import Way
 
-_EPS = (1e-3, 1e-5, 1e-6, 1e-8, 1e-12)
+_EPS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-8, 1e-12)
+_SLOPES = (0.01, 0.1, 0.2, 0.3)
 
 
 def ways() -> Iterator[Way]:
@@ -112,11 +113,16 @@ def ways() -> Iterator[Way]:
         "your side's convolution has its kernel flipped",
         "flip the kernel when it is imported, or give transpose_kernel=True",
     )  # fmt: skip
-    for other in layers.ACTIVATIONS:
+    for name, other in itertools.permutations(layers.ACTIVATIONS, 2):
         yield Way(
-            "activation", layers.ACTIVATIONS, layers.activation(other),
-            f"your side has {other} where torch has {{name}}",
-            "use torch's activation",
+            "activation", (name,), layers.activation(other),
+            f"your side has {other} where torch has {name}", "use torch's activation",
+        )  # fmt: skip
+    for slope in _SLOPES:
+        yield Way(
+            "activation", ("leaky_relu",), layers.argument(1, "negative_slope", slope),
+            f"your side's leaky ReLU has a slope of {slope:g}; torch's another",
+            "give negative_slope as torch has it: 0.01 is both sides' default",
         )  # fmt: skip
     pools = {"max_pool2d": "avg_pool2d", "avg_pool2d": "max_pool2d"}
     for name, other in pools.items():
@@ -140,6 +146,9 @@ def ways() -> Iterator[Way]:
               "add the bias, or give torch's layer bias=False")  # fmt: skip
     yield Way("left-out", ("add", "iadd", "radd"), layers.left_out,
               "your side leaves an addition out: a residual connection, a position embedding",
+              "add what torch adds")  # fmt: skip
+    yield Way("left-out", ("add", "iadd", "radd"), layers.first_left_out,
+              "your side leaves out what a branch is added to: a residual connection",
               "add what torch adds")  # fmt: skip
     yield Way("left-out", layers.PRODUCTS, layers.left_out,
               "your side leaves a factor out: a scale, a temperature",
