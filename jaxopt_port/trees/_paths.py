@@ -60,6 +60,12 @@ def leaves_up_to(params: Any, tree: Any) -> list[Any]:
     return list(structure.flatten_up_to(tree))
 
 
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Return names in a row, of many the first alone: "a, b, c and 9 more"."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def nearest(word: str, candidates: Sequence[str], n: int = 3) -> str:
     """Say which candidates are spelled most like ``word``: '; did you mean "a" or "b"?'."""
     by_lower = {c.lower(): c for c in candidates}

@@ -33,7 +33,8 @@ class Headed(torch.nn.Module):
 
 class Flat(nnx.Module):
     def __init__(self, rngs):
-        self.ln, self.fc = nnx.LayerNorm(4, rngs=rngs), nnx.Linear(4, 4, rngs=rngs)
+        self.ln = nnx.LayerNorm(4, epsilon=1e-5, rngs=rngs)
+        self.fc = nnx.Linear(4, 4, rngs=rngs)
 
 
 class Normed(nnx.Module):

@@ -32,7 +32,8 @@ def param_map(
     be the weight as it is or transposed, and the shapes decide; where they do not (the weight is
     square), that is an error, and ``layouts`` has to say. Parameters of a module's own keep their
     name and layout. Tied tensors have one leaf, under any of their names. Where the Flax layers are
-    at hand too, a `LayerDifferenceWarning` tells of settings under which they compute otherwise.
+    at hand too, a `LayerDifferenceWarning` tells of settings under which they compute otherwise;
+    small layers of your own, whose settings nothing tells, are run in pairs to see it.
 
     Args:
         module: a ``torch.nn.Module``, a state dict, a mapping from names to tensors or arrays, or
