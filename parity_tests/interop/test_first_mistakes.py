@@ -55,6 +55,22 @@ def test_a_class_with_torchs_name_and_a_prefix_that_the_tree_has_not():
     assert jp.get_hyperparams(state)[0]["weight_decay"] == 0.01
 
 
+def test_an_optimizer_takes_the_rules_for_names_that_its_parameters_took():
+    module, rules = torch.nn.Sequential(torch.nn.Linear(4, 4)), [("^0", "fc")]
+    like = {"fc": {"weight": jnp.ones((4, 4)), "bias": jnp.ones(4)}}
+    both = {"rename": rules, "layouts": {"0.weight": (1, 0)}}
+    params = interop.params_from_torch(module, like, **both)
+    optimizer = torch.optim.SGD(module.parameters(), momentum=0.9)
+    module(torch.ones(2, 4)).square().sum().backward()
+    optimizer.step()
+    _, state = interop.optimizer_from_torch(optimizer, params, module, **both)
+    held = optimizer.state[module[0].weight]["momentum_buffer"].numpy()
+    np.testing.assert_array_equal(state.leaves["momentum_buffer"]["fc"]["weight"], held.T)
+    mapped = interop.param_map(module, like, **both)
+    with pytest.raises(TypeError, match="rename and layouts make the map; it is given"):
+        interop.optimizer_from_torch(optimizer, params, mapped, rename=rules)
+
+
 def test_a_prefix_stays_where_the_rest_does_not_fit():
     with pytest.raises(ValueError, match=r'"?transformer\.'):
         interop.params_from_torch(Headed(), {"fc": {"kernel": jnp.ones((4, 4))}})
