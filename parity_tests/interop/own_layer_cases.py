@@ -291,7 +291,8 @@ OWN_LAYERS: dict[str, OwnLayer] = {
     "GELU's approximation": OwnLayer(NewGELU, lambda r: nnx.gelu),
     "GELU's approximation, exact here": OwnLayer(
         NewGELU, lambda r: functools.partial(nnx.gelu, approximate=False),
-        "computes something else than gelu",
+        "computes something else than gelu: the outputs differ by 9e-05 of the largest; torch's is"
+        " the tanh approximation",
     ),
     "CLIP's GELU": OwnLayer(QuickGELU, lambda r: nnx.gelu, "computes something else than gelu"),
     "CLIP's GELU, right": OwnLayer(QuickGELU, lambda r: lambda x: x * jax.nn.sigmoid(1.702 * x)),

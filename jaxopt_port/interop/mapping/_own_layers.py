@@ -117,7 +117,7 @@ def _kind(torch_layer: Any, part: Any, entries: Sequence[Entry]) -> str | None:
 
 
 def _differences(pair: Pair, beside: str) -> Iterator[str]:
-    """Yield what differs in the first input that shows no difference but eps; else in the first.
+    """Yield what differs for the first input that both take.
 
     Raises:
         Exception: torch's layer, which is the user's perhaps, took none of the inputs.
@@ -136,9 +136,12 @@ def _differences(pair: Pair, beside: str) -> Iterator[str]:
             yield from _of_statistics(pair, theirs, mine)
             return
         found = found or _distance(want, got)
+        if want.shape == got.shape:  # else it is for images, perhaps
+            break
     if found is None and refused is not None:
         raise refused
-    yield f"computes something else than {beside}: {found}"
+    formula = f"; torch's is {gelu_formula(pair.torch_layer)}" if beside == "gelu" else ""
+    yield f"computes something else than {beside}: {found}{formula}"
 
 
 def _channels_last(out: Array, theirs: Array, mine: Array) -> Array:
