@@ -148,15 +148,37 @@ _PLACES = {
     "without_float64": ".numerics",
 }
 __all__ = sorted(_PLACES)
+# What torch's users write, and where it is here.
+_TORCHS = {
+    "backward": "jax.value_and_grad(loss) returns gradients",
+    "no_grad": "gradients are calculated where jax.grad is called, and nowhere else",
+    "zero_grad": "jax.grad returns gradients, and nothing is left of the last ones",
+    "autocast": "the model casts: nnx.Linear(…, dtype=jnp.bfloat16); jp.GradScaler is here",
+    "load": "jaxopt_port.interop.load(path) reads what torch and others have saved",
+    "save": "jaxopt_port.interop.save(path, checkpoint)",
+    "compile": "jax.jit(step)",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        words = _elsewhere(name)
+        raise AttributeError(
+            f"module {__name__!r} has no attribute {name!r}" + (f": {words}" if words else "")
+        )
     module = importlib.import_module(_PLACES[name], __name__)
     found = module if _PLACES[name] == f".{name}" else getattr(module, name)
     globals()[name] = found
     return found
+
+
+def _elsewhere(name: str) -> str:
+    if name.endswith("_") and name[:-1] in _PLACES:
+        return f"arrays do not change in place here: jp.{name[:-1]} returns new ones"
+    for module in ("lr_scheduler", "swa_utils") if name[:1].isupper() else ():
+        if hasattr(importlib.import_module(f".{module}", __name__), name):
+            return f"jp.{module}.{name}"
+    return _TORCHS.get(name, "")
 
 
 def __dir__() -> list[str]:

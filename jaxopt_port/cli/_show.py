@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -152,10 +153,11 @@ def _parameters(params: Mapping[str, Any], every: bool) -> Table:
 def code(path: Path, found: Any) -> Iterator[str]:
     """Yield the lines that go on with a run."""
     from .._spelled import quoted
-    from ..interop import likely_class
+    from ..interop import likely_class, likely_scheduler
 
+    of_trainer = list(_trainers_schedule(found))
     yield "import jaxopt_port as jp"
-    yield "from jaxopt_port import interop"
+    yield "from jaxopt_port import " + ("contrib, interop" if of_trainer else "interop")
     yield ""
     yield f"run = interop.load({quoted(printable(str(path)))})"
     several = len(found.optimizers) > 1
@@ -178,8 +180,15 @@ def code(path: Path, found: Any) -> Iterator[str]:
             yield f"    {one}, params, mapped, module=module,"
             yield f"    optimizer_name={name},  # torch's class"
             yield ")"
-    for key in found.schedulers:
-        yield "scheduler = jp.lr_scheduler.…  # of the class and arguments that it had in torch"
+    for key, scheduler in found.schedulers.items():
+        likely = likely_scheduler(scheduler)
+        if of_trainer:
+            yield from of_trainer
+        elif likely:
+            remark = "with torch's arguments" if "…" in likely else "whose numbers it holds"
+            yield f"scheduler = jp.lr_scheduler.{likely}  # {remark}"
+        else:
+            yield "scheduler = jp.lr_scheduler.…  # of the class and arguments that it had in torch"
         groups = f'{_one(found.optimizers, "optimizer")}["param_groups"]'
         groups = groups if found.optimizers else "…"
         held = _one(found.schedulers, "scheduler", key)
@@ -193,3 +202,20 @@ def _one(held: Mapping[str, Any], what: str, key: str | None = None) -> str:
 
     name = quoted(printable(key or next(iter(held), "…")))
     return f"run.{what}" if len(held) == 1 else f"run.{what}s[{name}]"
+
+
+def _trainers_schedule(found: Any) -> Iterator[str]:
+    """Yield what makes the schedule that the settings of Hugging Face's Trainer name."""
+    args, progress = (found.extra.get(name) for name in ("training_args", "trainer_state"))
+    if not (isinstance(args, Mapping) and isinstance(progress, Mapping) and found.schedulers):
+        return
+    kind, steps = args.get("lr_scheduler_type"), progress.get("max_steps")
+    warm_up, ratio = args.get("warmup_steps"), args.get("warmup_ratio")
+    if not isinstance(kind, str) or not isinstance(steps, int):
+        return
+    if isinstance(warm_up, float) and 0 < warm_up < 1:  # transformers 5 has one for both
+        warm_up, ratio = 0, warm_up
+    if not warm_up and isinstance(ratio, int | float) and math.isfinite(ratio):
+        warm_up = math.ceil(steps * ratio)
+    if isinstance(warm_up, int | float) and float(warm_up).is_integer():
+        yield f"scheduler = contrib.get_scheduler({printable(repr(kind))}, {int(warm_up)}, {steps})"

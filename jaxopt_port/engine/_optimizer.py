@@ -206,7 +206,10 @@ class Optimizer(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     def _name(self) -> str:
         if type(self) is not Optimizer:
             return type(self).__name__
-        return getattr(self.definition.factory, "__name__", repr(self.definition.factory))
+        factory = self.definition.factory
+        classes = (each for each in Optimizer.__subclasses__() if each.factory is factory)
+        named = next(classes, factory)  # torch's spelling, as the class prints itself
+        return getattr(named, "__name__", repr(factory))
 
 
 _register(Optimizer)

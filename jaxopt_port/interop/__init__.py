@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ._likely_schedulers import likely_scheduler as likely_scheduler
 from ._nnx import nnx_optimizer as nnx_optimizer
 from ._optimizer_layout import in_torch_layout as in_torch_layout
 from ._optimizers import optimizer_from_torch as optimizer_from_torch

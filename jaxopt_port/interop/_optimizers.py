@@ -23,7 +23,7 @@ from ._torch_groups import built, with_frozen, with_options_of
 from ._torch_state_dict import in_numpy, indices_of, named, names_in, renamed_state, without
 from ._wrapper_prefixes import known_names
 from .files import Checkpoint, by_indices, names_of, renamed
-from .mapping import ParamMap, unwrapped
+from .mapping import Layouts, ParamMap, Rename, unwrapped
 from .mapping import param_map as map_of
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def optimizer_from_torch(
     frozen: Iterable[str] = (),
     factory: Callable[..., Any] | None = None,
     state: Mapping[str, str | None] | None = None,
+    rename: Rename = (),
+    layouts: Layouts | None = None,
 ) -> tuple[Optimizer, Any]:
     """Return this library's optimizer and its state, where torch's stands: in mid-run, too.
 
@@ -71,12 +73,14 @@ def optimizer_from_torch(
             (`jp.transformation`) that does the same.
         state: with ``factory``, torch's names of what a parameter holds and the rule's,
             ``{"exp_avg": "momentum"}``; None for what is not needed. Others keep their name.
+        rename: where no map is given: see `param_map`.
+        layouts: likewise.
 
     Returns:
         The transformation and its state.
 
     Raises:
-        TypeError: an optimizer of another class, or no class named.
+        TypeError: an optimizer of another class, no class named, or rules beside a map.
         ValueError: names, shapes, types or steps that do not fit; all are listed.
         ImportError: torch is missing.
 
@@ -94,10 +98,12 @@ def optimizer_from_torch(
     if param_map is None and module is None:
         raise TypeError("optimizer_from_torch needs a param_map, or module=, torch's module")
     if isinstance(param_map, ParamMap):
+        if rename or layouts:
+            raise TypeError("rename and layouts make the map; it is given: give them to param_map")
         mapped = param_map
     else:
         module = module if param_map is None else param_map
-        mapped = map_of(module, params)
+        mapped = map_of(module, params, rename=rename, layouts=layouts)
     torch_dict: dict[str, Any]
     left_out: set[int] = set()
     sure = False

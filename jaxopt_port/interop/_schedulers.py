@@ -13,6 +13,7 @@ from ..engine import find_groups_state
 from ..lr_scheduler import LRScheduler, SchedulerState
 from ._scheduler_arguments import plain, port_scheduler_of
 from ._tensors import import_torch
+from .files import Checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -87,16 +88,21 @@ def scheduler_from_torch(
         >>> scheduler.step_size, scheduler.state_dict(sched_state)["last_epoch"]
         (2, 1)
     """
-    if isinstance(scheduler, Mapping):
+    if isinstance(scheduler, Mapping | Checkpoint):
+        whole = isinstance(scheduler, Checkpoint)
+        given = (
+            "run.scheduler, run.optimizer['param_groups']" if whole else "state_dict, param_groups"
+        )
         raise TypeError(
-            "a state dict does not say which scheduler it belongs to; make the scheduler of "
-            "jaxopt_port with the arguments of torch's, and call its load_state_dict(state_dict, "
-            "optimizer.param_groups)"
+            f"a {'checkpoint' if whole else 'state dict'} does not say which scheduler it is of; "
+            "make the scheduler of jaxopt_port with the arguments of torch's, and call its "
+            f"load_state_dict({given})"
         )
     classes = torch_classes()
-    if not isinstance(scheduler, tuple(classes)) and not hasattr(scheduler, "optimizer"):
+    groups = getattr(getattr(scheduler, "optimizer", None), "param_groups", None)
+    if groups is None:
         raise TypeError(f"expected one of torch's schedulers; got {type(scheduler).__name__}")
-    groups = (scheduler.optimizer if optimizer is None else optimizer).param_groups
+    groups = groups if optimizer is None else optimizer.param_groups
     made = port_scheduler_of(scheduler, groups, classes)
     if state is not None:
         _check_size(len(groups), state)

@@ -120,10 +120,12 @@ class LRScheduler:
 
         Args:
             state_dict: as torch's ``scheduler.state_dict()``.
-            param_groups: torch's ``optimizer.param_groups``, for what the schedulers keep there;
-                needed only where it is not what this scheduler would put there.
+            param_groups: torch's ``optimizer.param_groups``, for what schedulers keep there
+                (``initial_lr``, OneCycleLR's ``max_lr``). Never wrong to give; needed only where
+                that is not what this scheduler would put there: it was set by hand, say.
 
         Raises:
+            TypeError: ``state_dict`` is none, but a checkpoint that holds it, perhaps.
             ValueError: the state dict belongs to a scheduler of another kind or other arguments.
         """
         own, groups = loaded(self, state_dict, param_groups)

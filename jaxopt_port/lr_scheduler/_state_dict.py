@@ -52,6 +52,10 @@ def loaded(
     param_groups: Sequence[Mapping[str, Any]] | None = None,
 ) -> tuple[Own, Groups]:
     """Return the attributes that a state dict sets, and groups with the schedulers' entries."""
+    if not isinstance(state_dict, Mapping):
+        kind, holds = type(state_dict).__name__, hasattr(state_dict, "scheduler")
+        remedy = "; give its scheduler: load_state_dict(run.scheduler)" if holds else ""
+        raise TypeError(f"a scheduler's state dict is a dict; got {kind}{remedy}")
     if "_last_lr" not in state_dict and "min_lrs" in state_dict and param_groups:
         # ReduceLROnPlateau of torch up to 2.2, before its first step.
         rates = [float(g["lr"]) for g in param_groups if "lr" in g and not g.get("frozen")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,6 +61,12 @@ def leaves_up_to(params: Any, tree: Any) -> list[Any]:
     return list(structure.flatten_up_to(tree))
 
 
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Return names in a row, of many the first alone: "a, b, c and 9 more"."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def nearest(word: str, candidates: Sequence[str], n: int = 3) -> str:
     """Say which candidates are spelled most like ``word``: '; did you mean "a" or "b"?'."""
     by_lower = {c.lower(): c for c in candidates}
@@ -67,3 +74,25 @@ def nearest(word: str, candidates: Sequence[str], n: int = 3) -> str:
     if not close:
         return ""
     return "; did you mean " + " or ".join(f'"{by_lower[c]}"' for c in close) + "?"
+
+
+def ending_alike(path: str, others: Sequence[str]) -> list[str]:
+    """Return the three whose layers end most like that of ``path``, and no others where some do."""
+    layer = path.split("/")[:-1]
+    of_bias = path.endswith("bias")
+    ends = {
+        each: (common_end(layer, re.split(r"[/.]", each)[:-1]), each.endswith("bias") == of_bias)
+        for each in others
+    }
+    most = max(ends.values(), default=None)
+    return [each for each in others if ends[each] == most][:3]
+
+
+def common_end(a: Sequence[str], b: Sequence[str]) -> int:
+    """Return how many parts at the end of two paths are the same."""
+    shared = 0
+    for x, y in zip(reversed(a), reversed(b), strict=False):
+        if x != y:
+            break
+        shared += 1
+    return shared

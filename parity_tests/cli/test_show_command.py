@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import jaxopt_port as jp
 from jaxopt_port import interop
 from jaxopt_port.cli import app
+from jaxopt_port.cli._show import code
 from parity_tests.interop.whole_runs import Run, lightnings, torchvisions, trainers
 
 FACTORIES = """
@@ -44,7 +45,8 @@ def run(tmp_path, monkeypatch):
 
 SHOWN = {
     trainers: ["Hugging Face's Trainer", "weight_decay", "last_epoch 5", "0.weight",
-               "run.optimizer, params, mapped", "scheduler.load_state_dict(run.scheduler"],
+               "run.optimizer, params, mapped", "StepLR(step_size=4, gamma=0.5)",
+               "scheduler.load_state_dict(run.scheduler"],
     lightnings: ["a checkpoint of Lightning", "model.0.weight"],
     torchvisions: ["averages", "model_ema", "scale 8.0", "args"],
 }  # fmt: skip
@@ -56,6 +58,72 @@ def test_a_run_says_what_it_is(run, tmp_path, write):
     assert shown.exit_code == 0, shown.output
     for words in SHOWN[write]:
         assert words in shown.output
+
+
+def _scheduler(make):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1, momentum=0.9)
+    return make(torch.optim.lr_scheduler, optimizer)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda of, o: of.StepLR(o, 3),
+        lambda of, o: of.MultiStepLR(o, [5, 3, 3], gamma=0.2),
+        lambda of, o: of.ExponentialLR(o, 0.9),
+        lambda of, o: of.CosineAnnealingLR(o, 7, eta_min=1e-3),
+        lambda of, o: of.CosineAnnealingWarmRestarts(o, 4, T_mult=2),
+        lambda of, o: of.LinearLR(o),
+        lambda of, o: of.ConstantLR(o, 0.5, 3),
+        lambda of, o: of.PolynomialLR(o, 3, power=2.0),
+    ],
+)
+def test_a_schedulers_state_tells_its_class_and_numbers(make):
+    theirs = _scheduler(make)
+    likely = interop.likely_scheduler(theirs.state_dict())
+    made = eval(f"jp.lr_scheduler.{likely}")
+    assert repr(made) == repr(interop.scheduler_from_torch(theirs)[0])
+
+
+@pytest.mark.parametrize(
+    ("make", "likely"),
+    [
+        (lambda of, o: of.LambdaLR(o, lambda epoch: 1.0), "LambdaLR(…)"),
+        (lambda of, o: of.OneCycleLR(o, 0.1, 10), "OneCycleLR(…)"),
+        (lambda of, o: of.ReduceLROnPlateau(o), "ReduceLROnPlateau(…)"),
+        (lambda of, o: of.CyclicLR(o, 0.1, 0.2), "CyclicLR(…)"),
+        (lambda of, o: of.SequentialLR(o, [of.StepLR(o, 3)] * 2, [2]), "SequentialLR(…)"),
+    ],
+)
+def test_a_class_whose_numbers_are_not_kept(make, likely):
+    assert interop.likely_scheduler(_scheduler(make).state_dict()) == likely
+
+
+def test_what_is_no_number_is_no_code():
+    state = {"step_size": "__import__('os')", "gamma": 0.1, "last_epoch": 1}
+    assert interop.likely_scheduler(state) is None
+    assert interop.likely_scheduler({"gamma": float("inf")}) is None
+    assert interop.likely_scheduler({"other": 1}) is None
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        ({"warmup_steps": 3, "warmup_ratio": 0.5}, "get_scheduler('cosine', 3, 21)"),
+        ({"warmup_steps": 0, "warmup_ratio": 0.1}, "get_scheduler('cosine', 3, 21)"),
+        ({"warmup_steps": 0.1}, "get_scheduler('cosine', 3, 21)"),
+        ({"warmup_steps": 0}, "get_scheduler('cosine', 0, 21)"),
+        ({}, "lr_scheduler.LambdaLR(…)"),
+    ],
+)
+def test_a_trainers_schedule_has_its_numbers(args, line):
+    extra = {"training_args": {"lr_scheduler_type": "cosine", **args}}
+    run = interop.Checkpoint(
+        {}, scheduler={"lr_lambdas": [{}]}, extra=extra | {"trainer_state": {"max_steps": 21}}
+    )
+    made = [each for each in code("checkpoint-5", run) if each.startswith("scheduler = ")]
+    assert len(made) == 1
+    assert line in made[0]
 
 
 def test_names_with_control_sequences_are_shown_harmlessly(run):

@@ -64,6 +64,8 @@ BREAKAGES = [
     Breakage("indices by the tree and not by the groups", "checkpoint", "checkpoint/_state_dict.py", "paths = [path for i in range(len(table.groups)) for path in paths_of(table, i)]", "paths = table.paths"),
     Breakage("a state dict's names are not read", "checkpoint", "checkpoint/_loading.py", 'names = group.get("param_names") or paths\n        by_name', "names = paths\n        by_name"),
     Breakage("kernels go back as they came", "interop", "interop/mapping/_layout.py", "part.transpose(np.argsort(self.axes))", "part.transpose(self.axes)"),
+    Breakage("a layer of one's own is taken for the same", "interop", "interop/mapping/_own_layers.py", "_ROUNDING = 1e-5", "_ROUNDING = 1e5"),
+    Breakage("a rule is proposed that mends nothing", "interop", "interop/mapping/_suggested_rules.py", "if len(after) >= len(problems):", "if rule[1]:"),
     Breakage("a convolution's kernel is transposed in space", "interop", "interop/mapping/_places.py", "convolution = Layout(axes=(*range(2, n), 1, 0))", "convolution = Layout(axes=(*reversed(range(2, n)), 1, 0))"),
     # the harness
     Breakage("gradients are not compared", "verify", "verify/compare/_before.py", "        self._gradients(step, evaluation, narrow, wide, given[0])\n", ""),

@@ -33,7 +33,8 @@ class Headed(torch.nn.Module):
 
 class Flat(nnx.Module):
     def __init__(self, rngs):
-        self.ln, self.fc = nnx.LayerNorm(4, rngs=rngs), nnx.Linear(4, 4, rngs=rngs)
+        self.ln = nnx.LayerNorm(4, epsilon=1e-5, rngs=rngs)
+        self.fc = nnx.Linear(4, 4, rngs=rngs)
 
 
 class Normed(nnx.Module):
@@ -52,6 +53,22 @@ def test_a_class_with_torchs_name_and_a_prefix_that_the_tree_has_not():
     optimizer = torch.optim.AdamW(module.parameters())
     _, state = interop.optimizer_from_torch(optimizer, params, module)
     assert jp.get_hyperparams(state)[0]["weight_decay"] == 0.01
+
+
+def test_an_optimizer_takes_the_rules_for_names_that_its_parameters_took():
+    module, rules = torch.nn.Sequential(torch.nn.Linear(4, 4)), [("^0", "fc")]
+    like = {"fc": {"weight": jnp.ones((4, 4)), "bias": jnp.ones(4)}}
+    both = {"rename": rules, "layouts": {"0.weight": (1, 0)}}
+    params = interop.params_from_torch(module, like, **both)
+    optimizer = torch.optim.SGD(module.parameters(), momentum=0.9)
+    module(torch.ones(2, 4)).square().sum().backward()
+    optimizer.step()
+    _, state = interop.optimizer_from_torch(optimizer, params, module, **both)
+    held = optimizer.state[module[0].weight]["momentum_buffer"].numpy()
+    np.testing.assert_array_equal(state.leaves["momentum_buffer"]["fc"]["weight"], held.T)
+    mapped = interop.param_map(module, like, **both)
+    with pytest.raises(TypeError, match="rename and layouts make the map; it is given"):
+        interop.optimizer_from_torch(optimizer, params, mapped, rename=rules)
 
 
 def test_a_prefix_stays_where_the_rest_does_not_fit():
@@ -130,6 +147,67 @@ def test_torchs_methods_are_named(name, remedy):
     with pytest.raises(AttributeError, match="has no attribute 'no_such'"):
         getattr(TX, "no_such")  # noqa: B009
     assert pickle.loads(pickle.dumps(TX)) == TX
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("clip_grad_norm_", r"do not change in place here: jp\.clip_grad_norm returns"),
+        ("clip_grad_value_", r"jp\.clip_grad_value returns"),
+        ("clip_grads_with_norm_", r"jp\.clip_grads_with_norm returns"),
+        ("zero_grad", "jax.grad returns"),
+        ("no_grad", "jax.grad is called"),
+        ("load", r"interop\.load\(path\)"),
+        ("CosineAnnealingLR", r"jp\.lr_scheduler\.CosineAnnealingLR$"),
+        ("AveragedModel", r"jp\.swa_utils\.AveragedModel$"),
+        ("no_such", "'no_such'$"),
+        ("NoSuch_", "'NoSuch_'$"),
+    ],
+)
+def test_torchs_functions_are_named(name, remedy):
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'.*{remedy}|{remedy}"):
+        getattr(jp, name)
+
+
+RUN = interop.Checkpoint(
+    {"w": np.ones(2, np.float32)},
+    jp.state_dict(TX, TX.init({"w": jnp.ones(2)}), {"w": jnp.ones(2)}),
+    {"_last_lr": [0.1], "last_epoch": 3}, extra={"a\x1b[31m": 3},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: interop.scheduler_from_torch(RUN),
+            r"a checkpoint does not say which scheduler.*load_state_dict\(run\.scheduler, ",
+        ),
+        (lambda: interop.scheduler_from_torch({}), "a state dict does not say which scheduler"),
+        (lambda: interop.scheduler_from_torch(TX), "one of torch's schedulers; got SGD"),
+        (
+            lambda: lrs.StepLR(2).load_state_dict(RUN),
+            r"got Checkpoint; give its scheduler: load_st",
+        ),
+        (lambda: lrs.StepLR(2).load_state_dict(3), "a scheduler's state dict is a dict; got int$"),
+    ],
+    ids=["a checkpoint", "a state dict", "an optimizer", "loaded as one", "a number"],
+)
+def test_what_is_given_for_a_scheduler(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+def test_what_is_printed_is_short():
+    lines = repr(RUN).splitlines()
+    assert lines[0] == "Checkpoint ("
+    assert "    params: 1 arrays, 0.0 MB in all" in lines
+    assert "    optimizers: optimizer of 1 group" in lines
+    assert not any("\x1b" in line for line in lines)
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))])
+    module = torch.nn.ParameterDict({"w": optimizer.param_groups[0]["params"][0]})
+    tx, _ = interop.optimizer_from_torch(optimizer, {"w": jnp.ones(2)}, module)
+    assert repr(tx).startswith("AdamW (")
 
 
 def test_another_function_than_the_saved_one_is_noticed():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -270,3 +272,96 @@ def test_arrays_need_no_torch() -> None:
     assert params_from_torch(arrays, LIKE, MAP)["kernel"].shape == (3, 2)
     with pytest.raises(ImportError, match=r"pip install 'jaxopt-port\[torch\]'"):
         param_map(LINEAR, LIKE)
+
+
+class Blocks(T.Module):
+    """Names as nanoGPT has them: most below one module, the head beside it."""
+
+    def __init__(self, tied: bool = False) -> None:
+        super().__init__()
+        blocks = [T.ModuleDict({"ln_1": T.LayerNorm(4), "fc": T.Linear(4, 4)}) for _ in range(3)]
+        self.transformer = T.ModuleDict({"wte": T.Embedding(7, 4), "h": T.ModuleList(blocks)})
+        self.lm_head = T.Linear(4, 7, bias=False)
+        if tied:
+            self.lm_head.weight = self.transformer["wte"].weight
+
+
+def _tree(norm: str = "ln_1", embed: str = "wte", head: str = "lm_head") -> dict[str, Any]:
+    block = {norm: {"scale": Z(4), "bias": Z(4)}, "fc": {"kernel": Z((4, 4)), "bias": Z(4)}}
+    tree: dict[str, Any] = {embed: {"embedding": Z((7, 4))}, "h": {str(i): block for i in range(3)}}
+    return tree | ({head: {"kernel": Z((4, 7))}} if head else {})
+
+
+RULES: dict[str, tuple[Any, Any, list[tuple[str, str]]]] = {
+    "a module around most": (Blocks, _tree(), [(r"^transformer\.", "")]),
+    "one around the tree": (lambda: Blocks().transformer, {"net": _tree(head="")}, [("^", "net.")]),
+    "one in the place of another": (
+        lambda: Blocks().transformer,
+        {"wte": _tree()["wte"], "blocks": _tree()["h"]},
+        [(r"^h\.", "blocks.")],
+    ),
+    "a layer within each": (
+        lambda: Blocks(True),
+        _tree(norm="norm", head=""),
+        [(r"^h\.(\d+)\.ln_1\.", r"h.\1.norm.")],
+    ),
+    "two, one by its shape": (
+        Blocks, _tree(embed="embed", head="out"),
+        [(r"^transformer\.", ""), (r"^wte\.", "embed."), (r"^lm_head\.", "out.")],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("back", [False, True])
+def test_one_rule_is_proposed_for_all(name: str, back: bool) -> None:
+    make, like, rules = RULES[name]
+    module = make()
+    with pytest.raises(ValueError, match="same parameters: rename=") as caught:
+        params_to_torch(like, module) if back else param_map(module, like)
+    head, *lines = str(caught.value).split("\n  ")
+    proposed = ast.literal_eval(head.partition("rename=")[2].partition(" would make them fit")[0])
+    assert sorted(proposed) == sorted(rules)
+    assert len(lines) <= 4
+    assert len(param_map(module, like, rename=proposed).entries) == len(jax.tree.leaves(like))
+
+
+def test_what_no_rule_mends_is_what_is_listed() -> None:
+    like = _tree() | {"extra": {"kernel": Z((9, 9))}}
+    with pytest.raises(
+        ValueError, match=r"would make them fit, but for 1 of \d+ lines\n"
+    ) as caught:
+        param_map(Blocks(), like, rename=[("^lm_head", "lm_head")])
+    assert "rename=[('^lm_head', 'lm_head'), ('^transformer" in str(caught.value)
+    assert str(caught.value).split("\n  ")[1:] == [
+        "extra/kernel: torch's module has no such parameter"
+    ]
+
+
+def test_a_tie_is_named_though_a_prefix_stands_before_all() -> None:
+    with pytest.raises(ValueError, match=r"\('transformer\.', with which torch's names begin") as e:
+        param_map(Blocks(True), _tree())
+    (line,) = str(e.value).split("\n  ")[1:]
+    assert line.startswith(
+        "wte/embedding and lm_head/kernel: torch ties transformer.wte.weight and"
+    )
+
+
+def test_a_state_dict_asks_for_its_module_and_much_is_cut() -> None:
+    given = {f"layer{i}.weight": np.zeros((i + 1, 3)) for i in range(20)}
+    remedy = "same parameters: a state dict does not say what its layers are: give the module if"
+    with pytest.raises(ValueError, match=remedy) as caught:
+        param_map(given, {"other": Z((99,))})
+    lines = str(caught.value).split("\n  ")[1:]
+    assert (len(lines), lines[-1]) == (13, "and 9 more")
+
+
+def test_what_ends_alike_comes_first() -> None:
+    like = {**_tree(head=""), "h": {f"b{i}": block for i, block in _tree()["h"].items()}}
+    with pytest.raises(ValueError, match="same parameters:") as caught:
+        param_map(Blocks(True), like, rename=lambda name: None)
+    lines = str(caught.value).split("\n  ")[1:]
+    expected = (
+        "(torch's transformer.h.0.fc.bias); h/b0/fc/bias or h/b1/fc/bias or h/b2/fc/bias would"
+    )
+    assert any(expected in line for line in lines), lines

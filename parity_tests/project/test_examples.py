@@ -30,6 +30,7 @@ PRINTED = {
     "fsdp_transformer": "parameters and state: 1.39 MB, 0.19 MB on each device",
     "layerwise_lr_decay": "half way, layers/97  lr 1.47e-03",
     "lion": "weight 3.00, bias 0.5",
+    "nanogpt": "losses equal to 1e-5: True\nfurthest parameter: ",
     "muon_and_adamw": "rates: [0.02, 0.003, 0.003]",
     "tutorial_in_optax": "rebuilt      momentum kept: False",
 }

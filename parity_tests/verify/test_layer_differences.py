@@ -135,13 +135,14 @@ def test_a_map_warns_of_each_layer_by_name(make: Any) -> None:
 def test_what_cannot_be_seen_is_noted() -> None:
     net = _torch_net()
     made = param_map(net, nnx.state(_net(1e-6, nnx.gelu)), rename={"^layers": "layers.layers"})
-    (note,) = made.notes
-    assert note.startswith("GELU of layers.1: torch's is exact unless approximate='tanh'")
+    note, of_norm = made.notes
+    assert of_norm.startswith("eps of norm: 1e-05 in torch and 1e-06 in Flax where none is given")
+    assert note.startswith("GELU of layers.1 is exact in torch; nnx.gelu is the tanh")
     assert f"note: {note}" in str(made)
 
     with pytest.warns(LayerDifferenceWarning, match=r"^layers\.2 \(Dropout\)"):
         made = param_map(net, _net(1e-5, lambda x: x))
-    assert [each.partition(":")[0] for each in made.notes] == ["GELU of layers.1"]
+    assert [each.partition(" is")[0] for each in made.notes] == ["GELU of layers.1"]
 
     encoder = T.TransformerEncoderLayer(4, 2, 8, dropout=0.0, activation="gelu")
     leaves = {f"{n}": jnp.zeros(p.shape) for n, p in encoder.named_parameters()}

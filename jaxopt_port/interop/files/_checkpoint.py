@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._printable import printable
 from ...checkpoint import StateDict, check_structure
 from .._warnings import CheckpointWarning as CheckpointWarning
 from ..mapping import ParamMap
@@ -21,7 +22,7 @@ _COUNTS = ("step", "n_iter", "func_evals")
 _NOT_GIVEN: Any = object()
 
 
-@dataclass(init=False)
+@dataclass(init=False, repr=False)
 class Checkpoint:
     """What a training run needs to go on: the counterpart of the dict that is given to torch.save.
 
@@ -126,6 +127,23 @@ class Checkpoint:
         held = (self.params, self.optimizers, self.schedulers, self.averages, self.extra)
         return sum(array.nbytes for part in held for array in arrays_in(part))
 
+    def __repr__(self) -> str:
+        """Say what there is, and of arrays how many: they may be gigabytes."""
+        held: dict[str, Any] = {
+            "origin": self.origin,
+            "layout": self.layout,
+            "params": f"{len(self.params)} arrays, {self.nbytes / 1e6:,.1f} MB in all",
+            "optimizers": ", ".join(map(_of_groups, self.optimizers.items())),
+            "optimizer_name": self.optimizer_name,
+            "schedulers": ", ".join(self.schedulers),
+            "scaler": None if self.scaler is None else "held",
+            "averages": ", ".join(self.averages),
+            "step": self.step,
+            "extra": ", ".join(map(str, self.extra)),
+        }
+        lines = [f"    {name}: {value}" for name, value in held.items() if value not in (None, "")]
+        return "\n".join(["Checkpoint (", *map(printable, lines), ")"])
+
     def _counted(self) -> int | None:
         """Return the most steps that an optimizer's state says it has taken."""
         counts = [
@@ -137,6 +155,12 @@ class Checkpoint:
         ]
         finite = [count for count in counts if math.isfinite(count)]
         return int(max(finite)) if finite else None
+
+
+def _of_groups(named: tuple[str, Any]) -> str:
+    name, state_dict = named
+    groups = state_dict.get("param_groups", ()) if isinstance(state_dict, Mapping) else ()
+    return f"{name} of {len(groups)} {'group' if len(groups) == 1 else 'groups'}"
 
 
 def _is_number(value: Any) -> bool:

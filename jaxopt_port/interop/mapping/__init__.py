@@ -8,6 +8,8 @@ from ._param_map import Entry as Entry
 from ._param_map import ParamMap as ParamMap
 from ._params import params_from_torch as params_from_torch
 from ._params import params_to_torch as params_to_torch
+from ._rules_by_hand import Layouts as Layouts
+from ._rules_by_hand import Rename as Rename
 from ._torch_tensors import _KINDS as _KINDS
 from ._torch_tensors import _OF_KIND as _OF_KIND
 from ._torch_tensors import _RECURRENT as _RECURRENT

@@ -71,6 +71,11 @@ def is_nnx_module(x: object) -> bool:
     return nnx is not None and isinstance(x, nnx.Module)
 
 
+def is_linen_module(x: object) -> bool:
+    linen = sys.modules.get("flax.linen")
+    return linen is not None and isinstance(x, linen.Module)
+
+
 def nnx_layers(model: Any) -> dict[str, Any]:
     """Return an NNX module's layers by path, itself under ""; none for what is no NNX module."""
     if not is_nnx_module(model):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 
+from ...trees import listed
 from .._callers import users_level
-from ._jax_leaves import is_nnx_module, with_short_paths
+from ._jax_leaves import is_linen_module, is_nnx_module, with_short_paths
 from ._layer_settings import COMPARED, FUNCTIONS, same_function
+from ._own_layers import Measured, gelu_formula, has_run, measured
 from ._param_map import Entry, ParamMap
 from ._rules_by_hand import Renaming
 from ._torch_tensors import unwrapped
@@ -33,14 +35,56 @@ def warn_of_differences(
     ``parts`` are `flax_parts`.
     """
     if isinstance(module, Mapping):
-        return ()
+        return tuple(_of_unseen_norms(made, parts, {}, ()))
     layers = dict(unwrapped(module).named_modules())
     paired = {name: parts[path] for name, path in _pairs(layers, made, parts, renaming)}
-    for name, part in paired.items():
-        for message in differences(layers[name], part):
-            label = f"{name or 'the module'} ({type(layers[name]).__name__})"
-            warnings.warn(f"{label}: {message}", LayerDifferenceWarning, stacklevel=users_level())
-    return tuple(_notes(layers, paired, bool(parts)))
+    modules = {path for path, part in parts.items() if is_nnx_module(part) or is_linen_module(part)}
+    entries = _by_layer(made)
+    doubts: dict[str, list[str]] = {}
+    for name, path in _pairs(layers, made, parts, renaming):
+        layer, part, kind = layers[name], parts[path], type(layers[name]).__name__
+        found = [Measured(message, True) for message in differences(layer, part)]
+        within = f"{path}/" if path else ""
+        alone = not any(m != path and m.startswith(within) for m in modules)
+        if not found and alone and not any(layer.children()):
+            found = measured(layer, part, entries.get(name, []))
+        for message, sure in found:
+            if sure:
+                message = f"{name or 'the module'} ({kind}): {message}"
+                warnings.warn(message, LayerDifferenceWarning, stacklevel=users_level())
+            else:
+                doubts.setdefault(f"({kind}) {message}", []).append(name or "the module")
+    notes = [f"{listed(names)} {message}" for message, names in doubts.items()]
+    unseen = _of_unseen_norms(made, parts, layers, paired)
+    return (*notes, *_notes(layers, paired, bool(parts)), *unseen)
+
+
+def _by_layer(made: ParamMap) -> dict[str, list[Entry]]:
+    found: dict[str, list[Entry]] = {}
+    for entry in made.entries:
+        found.setdefault(entry.torch_name.rpartition(".")[0], []).append(entry)
+    return found
+
+
+def _of_unseen_norms(
+    made: ParamMap, parts: Mapping[str, Any], layers: Mapping[str, Any], paired: Container[str]
+) -> Iterator[str]:
+    """Say of normalisations what a tree alone, or a state dict alone, does not show."""
+    unseen = [
+        name or "the module"
+        for name, entries in _by_layer(made).items()
+        if any(entry.path.rpartition("/")[2] == "scale" for entry in entries)
+        # Batch normalisation's is 1e-5 in both.
+        and not (any(e.buffer for e in entries) or hasattr(layers.get(name), "running_mean"))
+        and name not in paired
+        and getattr(layers.get(name), "eps", None) != 1e-6
+    ]
+    if unseen:
+        remedy = "give the module, not its state dict" if parts else "give flax_module, and inputs"
+        yield (
+            f"eps of {listed(unseen)}: 1e-05 in torch and 1e-06 in Flax where none is given; see"
+            f" that both are the same, or have them compared: {remedy}"
+        )
 
 
 def differences(torch_layer: Any, flax_part: Any) -> list[str]:
@@ -65,8 +109,7 @@ def flax_parts(model: Any, inputs: Sequence[Any]) -> dict[str, Any]:
         nodes = sys.modules["flax.nnx"].iter_graph(model)
         parts = {"/".join(map(str, path)): node for path, node in nodes if _is_part(node)}
         return with_short_paths(parts) | parts
-    linen = sys.modules.get("flax.linen")
-    if linen is None or not isinstance(model, linen.Module):
+    if not is_linen_module(model):
         raise TypeError(
             f"flax_module must be an nnx.Module or a Linen module, got {type(model).__name__}."
         )
@@ -76,7 +119,7 @@ def flax_parts(model: Any, inputs: Sequence[Any]) -> dict[str, Any]:
         found["/".join(context.module.path)] = context.module
         return call(*args, **kwargs)
 
-    with linen.intercept_methods(note):
+    with sys.modules["flax.linen"].intercept_methods(note):
         jax.eval_shape(model.init, jax.random.key(0), *inputs)
     return found
 
@@ -112,26 +155,34 @@ def _layer_path(entry: Entry, layer: Any, parts: Mapping[str, Any]) -> str:
 
 
 def _notes(layers: Mapping[str, Any], paired: Mapping[str, Any], compared: bool) -> Iterator[str]:
-    gelus = [
-        name or "the module"
-        for name, layer in layers.items()
-        if _has_gelu(layer) and not any(same_function(paired.get(name), f) for f in FUNCTIONS)
-    ]
-    if gelus:
+    gelus: dict[str, list[str]] = {}
+    for name, layer in layers.items():
+        activation, part = _gelu(layer), paired.get(name)
+        seen = any(same_function(part, f) for f in FUNCTIONS) or (
+            part is not None and has_run(layer, part)
+        )
+        if activation is not None and not seen:
+            gelus.setdefault(gelu_formula(activation), []).append(name or "the module")
+    for formula, names in gelus.items():
         yield (
-            f"GELU of {', '.join(gelus)}: torch's is exact unless approximate='tanh', nnx.gelu is"
-            " the tanh approximation unless approximate=False; see that both are the same"
+            f"GELU of {listed(names)} is {formula} in torch; nnx.gelu is the tanh approximation"
+            " unless approximate=False: see that both are the same"
         )
     dropped = [
         name
         for name, layer in layers.items()
-        if type(layer).__name__.startswith("Dropout") and layer.p > 0 and name not in paired
+        if type(layer).__name__.startswith("Dropout")
+        and getattr(layer, "p", 0) > 0
+        and name not in paired
     ]
     if dropped and compared:
-        yield f"torch's dropout without a Flax layer of the same name: {', '.join(dropped)}"
+        yield f"torch's dropout without a Flax layer of the same name: {listed(dropped)}"
 
 
-def _has_gelu(layer: Any) -> bool:
+def _gelu(layer: Any) -> Any:
+    """Return what a layer activates with, where that is called GELU; else None."""
+    if "GELU" in type(layer).__name__:
+        return layer
     activation = getattr(layer, "activation", None)
-    activation = activation.func if isinstance(activation, functools.partial) else activation
-    return "GELU" in type(layer).__name__ or getattr(activation, "__name__", "") == "gelu"
+    function = activation.func if isinstance(activation, functools.partial) else activation
+    return activation if getattr(function, "__name__", "") == "gelu" else None

@@ -38,6 +38,13 @@ _CLASSES = {
     "RMSNorm": "RMSNorm",
 }
 
+BIASED_VARIANCE = (
+    "while training, torch's running variance takes n / (n - 1) times the variance of a batch"
+    " of n values, Flax's the variance itself, so evaluation drifts apart; scale it in a"
+    " BatchNorm of your own, or keep the statistics fixed (use_running_average=True, and"
+    " eval() in torch)"
+)
+
 
 def same_function(part: Any, torch_name: str) -> bool:
     """Return whether a function of JAX is torch's activation of this name, options aside."""
@@ -118,12 +125,7 @@ def _batch_norm(torch_layer: Any, part: Any) -> Iterator[str]:
                 f"momentum {torch_layer.momentum:g} in torch is the new batch's part, and"
                 f" {momentum:g} in Flax the old average's; give momentum={want:g}"
             )
-    yield (
-        "while training, torch's running variance takes n / (n - 1) times the variance of a batch"
-        " of n values, Flax's the variance itself, so evaluation drifts apart; scale it in a"
-        " BatchNorm of your own, or keep the statistics fixed (use_running_average=True, and"
-        " eval() in torch)"
-    )
+    yield BIASED_VARIANCE
 
 
 def _convolution(kind: str, torch_layer: Any, part: Any) -> Iterator[str]:

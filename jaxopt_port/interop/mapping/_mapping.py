@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._wrapper_prefixes import HOLDERS, common_prefix, shared_prefix
 from ._jax_leaves import is_nnx_module
 from ._layer_differences import flax_parts, warn_of_differences
-from ._matching import Matcher
+from ._matching import Matcher, Problems
 from ._param_map import ParamMap
 from ._rules_by_hand import Layouts, LayoutsByHand, Rename, Renaming
+from ._suggested_rules import suggested_rules
 from ._torch_tensors import TorchTensor, tensors_given, tensors_of
+
+_SHOWN, _SHOWN_WITH_RULES = 12, 4  # lines of an error
 
 
 def param_map(
@@ -32,7 +35,8 @@ def param_map(
     be the weight as it is or transposed, and the shapes decide; where they do not (the weight is
     square), that is an error, and ``layouts`` has to say. Parameters of a module's own keep their
     name and layout. Tied tensors have one leaf, under any of their names. Where the Flax layers are
-    at hand too, a `LayerDifferenceWarning` tells of settings under which they compute otherwise.
+    at hand too, a `LayerDifferenceWarning` tells of settings under which they compute otherwise;
+    small layers of your own, whose settings nothing tells, are run in pairs to see it.
 
     Args:
         module: a ``torch.nn.Module``, a state dict, a mapping from names to tensors or arrays, or
@@ -73,10 +77,51 @@ def param_map(
     module = tensors_given(module)
     flax_module = like if flax_module is None and is_nnx_module(like) else flax_module
     parts = flax_parts(flax_module, inputs)
-    made, problems, renaming = matched_without_prefix(module, like, rename, layouts, strict, parts)
-    refuse_if(problems, module)
-    notes = warn_of_differences(module, parts, made, renaming)
-    return dataclasses.replace(made, notes=made.notes + notes)
+    found = matched_without_prefix(module, like, rename, layouts, strict, parts)
+    found.refuse_if_wrong(module, like, rename, layouts, parts)
+    notes = warn_of_differences(module, parts, found.made, found.renaming)
+    return dataclasses.replace(found.made, notes=found.made.notes + notes)
+
+
+class Match(NamedTuple):
+    """A map, what is wrong with it, and the rules by which it was made."""
+
+    made: ParamMap
+    problems: Problems
+    renaming: Renaming
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """The less is wrong, and the more fits, the smaller."""
+        return len(self.problems), -len(self.made.entries)
+
+    def refuse_if_wrong(
+        self,
+        module: Any,
+        like: Any,
+        rename: Rename,
+        layouts: Layouts | None,
+        parts: Mapping[str, Any],
+        also: Sequence[str] = (),
+    ) -> None:
+        """Raise the one error that lists all that is wrong, rules that would mend it first."""
+        if not self.problems or callable(rename):
+            return refuse_if([*self.problems.lines, *also], module)
+        given = list(rename.items()) if isinstance(rename, Mapping) else list(rename)
+
+        def tried(rules: Sequence[tuple[str, str]]) -> Problems:
+            renaming = Renaming([*given, *rules], self.renaming.prefix)
+            return matched(module, like, renaming, layouts, True, parts).problems
+
+        rules, rest = suggested_rules(self.problems, tried)
+        lines, remedy = self.problems.lines, ""
+        if rules:
+            remedy = f" rename={[*given, *rules]} would make them fit"
+            remedy += f", but for {len(rest)} of {len(lines)} lines" if rest else ""
+            lines = rest.lines or lines[:_SHOWN_WITH_RULES]
+        if self.renaming.prefix:
+            remedy += f" ({self.renaming.prefix!r}, with which torch's names begin, left out)"
+        refuse_if([*lines, *also], module, remedy)
 
 
 def matched_without_prefix(
@@ -85,27 +130,27 @@ def matched_without_prefix(
     rename: Rename,
     layouts: Layouts | None,
     strict: bool,
-    parts: Mapping[str, Any] | None = None,
-) -> tuple[ParamMap, list[str], Renaming]:
+    parts: Mapping[str, Any],
+) -> Match:
     """Return what `matched` returns, without what stands before all names where that fits.
 
     The names as they are come first: a tree may have the wrapper's name too. What is no wrapper's
-    (Hugging Face's ``transformer.``) is left out where all the rest then fits.
+    (Hugging Face's ``transformer.``) is left out where all the rest then fits; where nothing fits,
+    it is left out of what is said if less is then wrong.
     """
-    renaming = Renaming(rename)
-    made, problems = matched(module, like, renaming, layouts, strict, parts)
+    best = nearest = matched(module, like, Renaming(rename), layouts, strict, parts)
     names = [tensor.name for tensor in tensors_of(module)]
     known, prefix = shared_prefix(names, HOLDERS), common_prefix(names)
-    while prefix and (problems or not made.entries):
-        stripped = Renaming(rename, prefix)
-        again, fewer = matched(module, like, stripped, layouts, strict, parts)
-        fits = known.startswith(prefix) or (not fewer and bool(again.entries))
-        if fits and (len(fewer), -len(again.entries)) < (len(problems), -len(made.entries)):
+    while prefix and (best.problems or not best.made.entries):
+        again = matched(module, like, Renaming(rename, prefix), layouts, strict, parts)
+        fits = known.startswith(prefix) or (not again.problems and bool(again.made.entries))
+        if fits and again.order < best.order:
             note = f"all of torch's names begin with {prefix!r}, which the tree has not: left out"
-            made = dataclasses.replace(again, notes=(*again.notes, note))
-            problems, renaming = fewer, stripped
+            notes = (*again.made.notes, note)
+            best = again._replace(made=dataclasses.replace(again.made, notes=notes))
+        nearest = min(nearest, again, key=lambda match: len(match.problems))
         prefix = prefix[: prefix.rstrip(".").rfind(".") + 1]
-    return made, problems, renaming
+    return nearest if best.problems and nearest.problems else best
 
 
 def map_of_tensors(
@@ -133,7 +178,7 @@ def map_of_tensors(
     flax_module = like if flax_module is None and is_nnx_module(like) else flax_module
     parts, by_hand = flax_parts(flax_module, inputs), LayoutsByHand(layouts)
     made, problems = Matcher(tensors, like, Renaming(rename), by_hand, parts).run()
-    refuse_if(problems.wrong + problems.unmatched, tensors)
+    refuse_if(problems.lines, tensors)
     return made
 
 
@@ -143,21 +188,29 @@ def matched(
     renaming: Renaming,
     layouts: Layouts | None,
     strict: bool,
-    parts: Mapping[str, Any] | None = None,
-) -> tuple[ParamMap, list[str]]:
+    parts: Mapping[str, Any],
+) -> Match:
     """Return the map of what matches, and all that does not."""
     tensors, by_hand = tensors_of(module), LayoutsByHand(layouts)
-    made, problems = Matcher(tensors, like, renaming, by_hand, parts or {}).run()
-    if strict:
-        return made, problems.wrong + problems.unmatched
-    return dataclasses.replace(made, notes=(*made.notes, *problems.unmatched)), problems.wrong
+    made, problems = Matcher(tensors, like, renaming, by_hand, parts).run()
+    if not strict:
+        made = dataclasses.replace(made, notes=(*made.notes, *problems.unmatched))
+        problems.unmatched = []
+    return Match(made, problems, renaming)
 
 
-def refuse_if(problems: list[str], module: Any) -> None:
-    """Raise the one error that lists all that is wrong."""
-    if problems:
-        name = "state dict" if isinstance(module, Mapping) else type(module).__name__
-        raise ValueError(
-            f"The JAX tree and torch's {name} do not have the same parameters:"
-            + "".join(f"\n  {problem}" for problem in problems)
-        )
+def refuse_if(problems: Sequence[str], module: Any, remedy: str = "") -> None:
+    """Raise the one error that lists what is wrong, of very much the first."""
+    if not problems:
+        return
+    name = type(module).__name__
+    if isinstance(module, Mapping):
+        name = "state dict"
+        remedy += "; a state dict does not say what its layers are: give the module if you have it"
+    lines = list(problems[:_SHOWN])
+    lines += [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+    raise ValueError(
+        f"The JAX tree and torch's {name} do not have the same parameters:"
+        + remedy.removeprefix(";")
+        + "".join(f"\n  {line}" for line in lines)
+    )

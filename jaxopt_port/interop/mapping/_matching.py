@@ -6,10 +6,10 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from ...trees import nearest
-from ._jax_leaves import JaxTree, jax_tree
+from ...trees import ending_alike, nearest
+from ._jax_leaves import JaxTree, Leaf, jax_tree
 from ._layout import Layout
 from ._param_map import Entry, ParamMap
 from ._places import Place, Surroundings, alternatives
@@ -23,12 +23,32 @@ TWO_BIASES = (
 )
 
 
+_HINTS = 16  # lines, after which names stand alone: to find what is near takes time
+
+
+class Lacking(NamedTuple):
+    """A tensor without a leaf: where it was looked for, and what shapes it could have there."""
+
+    torch_name: str
+    path: str
+    shapes: list[tuple[int, ...]]
+
+
 @dataclasses.dataclass
 class Problems:
     """What does not fit: what strict=False forgives, and what nothing does."""
 
     unmatched: list[str] = dataclasses.field(default_factory=list)
     wrong: list[str] = dataclasses.field(default_factory=list)
+    lacking: list[Lacking] = dataclasses.field(default_factory=list)
+    free: list[Leaf] = dataclasses.field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    @property
+    def lines(self) -> list[str]:
+        return self.wrong + self.unmatched
 
 
 _REPARAMETRISED = (
@@ -182,10 +202,10 @@ class Matcher:
 
     def _report_lacking(self) -> list[str]:
         """Report the tensors without a leaf; return a note of the buffers that need none."""
+        self._problems.free = [x for x in self.tree.leaves if x.short not in self._claims]
         free: dict[tuple[int, ...], list[str]] = {}
-        for leaf in self.tree.leaves:
-            if leaf.short not in self._claims:
-                free.setdefault(leaf.shape, []).append(leaf.path)
+        for leaf in self._problems.free:
+            free.setdefault(leaf.shape, []).append(leaf.path)
         placeless = []
         for tensor, places in self._lacking:
             statistic = tensor.kind == "Norm" and self.tree.has_statistics
@@ -199,6 +219,8 @@ class Matcher:
                     hint = reason
                 else:
                     hint = _fitting(free, place, tensor)
+                lacking = Lacking(tensor.name, place.path, _shapes_of(place, tensor))
+                self._problems.lacking.append(lacking)
                 self._problems.unmatched.append(
                     f"{self._full(place.path)}: missing from the JAX tree (torch's {tensor.name})"
                     + hint
@@ -219,16 +241,15 @@ class Matcher:
         for tensor, places in self._lacking:
             for shape in {s for place in places for s in _shapes_of(place, tensor)}:
                 by_shape.setdefault(shape, []).append(tensor.name)
-        for leaf in self.tree.leaves:
-            if leaf.short not in self._claims:
-                hint = nearest(leaf.short, unused)
-                same = by_shape.get(leaf.shape, [])
-                hint += f"; torch's {', '.join(same[:3])} would fit by shape" if same else ""
-                if leaf.short.rpartition("/")[2] == "bias" and self._in_recurrent(leaf.short):
-                    hint = self._of_biases()
-                self._problems.unmatched.append(
-                    f"{leaf.path}: torch's module has no such parameter{hint}"
-                )
+        for i, leaf in enumerate(self._problems.free):
+            hint = nearest(leaf.short, unused) if i < _HINTS else ""
+            same = ending_alike(leaf.short, by_shape.get(leaf.shape, []))
+            hint += f"; torch's {' or '.join(same)} would fit by shape" if same else ""
+            if leaf.short.rpartition("/")[2] == "bias" and self._in_recurrent(leaf.short):
+                hint = self._of_biases()
+            self._problems.unmatched.append(
+                f"{leaf.path}: torch's module has no such parameter{hint}"
+            )
 
     def _of_biases(self) -> str:
         """Return the explanation, once."""
@@ -245,7 +266,8 @@ class Matcher:
 
 def _fitting(free: Mapping[tuple[int, ...], list[str]], place: Place, tensor: TorchTensor) -> str:
     shapes = _shapes_of(place, tensor)
-    found = list(dict.fromkeys(path for shape in shapes for path in free.get(shape, [])))[:3]
+    found = list(dict.fromkeys(path for shape in shapes for path in free.get(shape, [])))
+    found = ending_alike(place.path, found)
     return f"; {' or '.join(found)} would fit by shape: give a rename rule" if found else ""
 
 

@@ -124,16 +124,20 @@ def params_to_torch(
             f"params_to_torch writes into a torch.nn.Module, got {type(module).__name__}; leave it"
             " out, and give a param_map, to get a state dict."
         )
-    if param_map is not None:
-        made, problems = param_map, list[str]()
-    else:
-        made, problems, _ = matched_without_prefix(module, params, rename, layouts, strict)
+    found = None
+    if param_map is None:
+        found = matched_without_prefix(module, params, rename, layouts, strict, {})
+        param_map = found.made
+    made = param_map
     pairs = leaf_paths(state_of(params))
     random = random_paths(pairs)
     leaves = {path: np.asarray(leaf) for path, leaf in pairs if path not in random}
     targets = {} if module is None else values_of(module)
     if module is not None:
-        refuse_if(problems + _unwritable(made, leaves, targets), module)
+        unwritable = _unwritable(made, leaves, targets)
+        if found is not None:
+            found.refuse_if_wrong(module, params, rename, layouts, {}, unwritable)
+        refuse_if(unwritable, module)
     tensors = {k: tensor_of(v) for k, v in made.to_torch(leaves, strict=strict).items()}
     if module is None:
         tied = {alias: tensors[first] for alias, first in made.aliases.items() if first in tensors}

@@ -58,7 +58,7 @@ def alternatives(tensor: TorchTensor, path: str, around: Surroundings) -> Iterat
 
 def _names(tensor: TorchTensor) -> tuple[str, ...]:
     """Return what a layer of Flax calls a parameter; torch's own name is the last."""
-    if tensor.kind == "Norm" and tensor.leaf in _OF_STATISTICS:
+    if tensor.kind in ("Norm", "bare") and tensor.leaf in _OF_STATISTICS:
         return (_OF_STATISTICS[tensor.leaf], tensor.leaf)
     if tensor.leaf != "weight" or tensor.kind == "bare":
         return (tensor.leaf,)

@@ -24,7 +24,7 @@ class Renaming:
     """
 
     def __init__(self, rename: Rename, prefix: str = "") -> None:
-        self._prefix = prefix
+        self.prefix = prefix
         self._function = rename if callable(rename) else None
         self._rules: list[tuple[re.Pattern[str], str]] = []
         if not callable(rename):
@@ -38,7 +38,7 @@ class Renaming:
         Raises:
             TypeError: the user's function gave neither a path nor None.
         """
-        torch_name = without_inner(torch_name.removeprefix(self._prefix))
+        torch_name = without_inner(torch_name.removeprefix(self.prefix))
         name: str | None = torch_name
         if self._function is not None:
             name = self._function(torch_name)
@@ -52,7 +52,7 @@ class Renaming:
 
     def of_layer(self, torch_name: str) -> str:
         """Return where a layer without parameters is looked for; a function knows only tensors."""
-        torch_name = without_inner(torch_name.removeprefix(self._prefix))
+        torch_name = without_inner(torch_name.removeprefix(self.prefix))
         for pattern, replacement in self._rules:
             torch_name = pattern.sub(replacement, torch_name)
         return torch_name.replace(".", "/").strip("/")
