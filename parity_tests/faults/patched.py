@@ -30,7 +30,7 @@ def _dampening_of_the_wrong_sign(grad, param, state, *, dampening, **options):
 
 
 def _decay_after_momentum(grad, param, state, *, lr, weight_decay, **options):
-    (base, addend, alpha), state = _true(
+    (base, addend, alpha, _), state = _true(
         grad, param, state, lr=lr, weight_decay=jnp.zeros_like(weight_decay), **options
     )
     return Sum(base, add(addend, param, alpha=weight_decay), alpha), state
