@@ -1,7 +1,7 @@
 """What a step calculates on an NVIDIA GPU: torch's CUDA kernels, operation by operation.
 
-The formulas are what torch's kernels were found to calculate on an H100, all bits of 400,000
-elements each (`python -m benchmarks accelerator`, whose names of formulas these are). The programs
+The formulas are what torch's kernels were found to calculate on an H100, in all bits
+(`python -m benchmarks accelerator`, whose names of formulas these are). The programs
 lowered for CUDA are run on the CPU here: their meaning is tested, not what XLA's compiler for GPUs
 makes of them.
 """
