@@ -60,9 +60,9 @@ class Sides:
         self.begin(side)
         return side in self._workers
 
-    def _answered(self, side: str, least: float = _LEAST) -> Any:
+    def _answered(self, side: str, least: float = 0.0) -> Any:
         worker = self._workers[side]
-        worker.timeout = max(least, min(self.until + _GRACE, self._end) - time.monotonic())
+        worker.timeout = max(least, _LEAST, min(self.until + _GRACE, self._end) - time.monotonic())
         try:
             return worker.answer()
         except WorkerError as error:

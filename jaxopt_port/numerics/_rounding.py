@@ -66,10 +66,12 @@ def of_torch(name: str, *operands: Any) -> jax.Array:
         name: one of ``_MEANT``, which says what is calculated.
         operands: scalars, or arrays that are broadcast to the last of them, and cast to its dtype.
     """
-    *others, last = operands
-    given = (jnp.asarray(x, last.dtype) for x in others)
-    alike = (x if x.shape in ((), last.shape) else jnp.broadcast_to(x, last.shape) for x in given)
-    made: jax.Array = _primitive(name).bind(*varying_alike(*alike, last))
+    last = operands[-1]
+    alike = []
+    for operand in operands:
+        x = jnp.asarray(operand, last.dtype)
+        alike.append(x if x.shape in ((), last.shape) else jnp.broadcast_to(x, last.shape))
+    made: jax.Array = _primitive(name).bind(*varying_alike(*alike))
     return made
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._rounding import fma, of_torch, uncontracted
+from ._rounding import of_torch, uncontracted
 
 Scalar = jax.Array | float
 
@@ -60,7 +60,7 @@ def add(x: jax.Array, y: jax.Array, *, alpha: Scalar = 1.0) -> jax.Array:
     wide, addend = widened(x), widened(y)
     if isinstance(alpha, float) and abs(alpha) == 1.0:
         return rounded(wide + addend if alpha > 0 else wide - addend, x.dtype)
-    return rounded(fma(acting_alpha(alpha, x.dtype), addend, wide), x.dtype)
+    return rounded(of_torch("fma", acting_alpha(alpha, x.dtype), addend, wide), x.dtype)
 
 
 def add_scalar(x: jax.Array, c: Scalar) -> jax.Array:
@@ -94,14 +94,15 @@ def lerp(x: jax.Array, y: jax.Array, weight: Scalar) -> jax.Array:
     w = _operand(weight, x.dtype)
     x_, y_ = widened(x), widened(y)
     near = w < 0.5
-    return rounded(fma(lax.select(near, w, w - 1), y_ - x_, lax.select(near, x_, y_)), x.dtype)
+    end = lax.select(near, x_, y_)
+    return rounded(of_torch("fma", lax.select(near, w, w - 1), y_ - x_, end), x.dtype)
 
 
 def addcmul(x: jax.Array, y: jax.Array, z: jax.Array, *, value: Scalar) -> jax.Array:
     """``x.addcmul(y, z, value=value)``: fma(value * y, z, x); on CUDA fma(value, y * z, x)."""
     y_, z_, x_ = widened(y), widened(z), widened(x)
     if isinstance(value, float) and value == 1.0:
-        return rounded(fma(y_, z_, x_), x.dtype)
+        return rounded(of_torch("fma", y_, z_, x_), x.dtype)
     return rounded(of_torch("addcmul", _operand(value, x.dtype), y_, z_, x_), x.dtype)
 
 

@@ -38,9 +38,9 @@ class Breakage(NamedTuple):
 
 BREAKAGES = [
     # the arithmetic of optimizers
-    Breakage("Adam's eps within the root", "optim", "optim/_adam.py", "denom = add_scalar(div(sqrt(exp_avg_sq), bias_correction2_sqrt), eps)", "denom = div(sqrt(add_scalar(exp_avg_sq, eps)), bias_correction2_sqrt)"),
+    Breakage("Adam's eps within the root", "optim", "optim/_adam.py", "denom = add_scalar(div_each(sqrt(exp_avg_sq), bias_correction2_sqrt), eps)", "denom = div_each(sqrt(add_scalar(exp_avg_sq, eps)), bias_correction2_sqrt)"),
     Breakage("Adam's bias correction one step ahead", "optim", "optim/_adam.py", "1 - betas ** step.astype(jnp.float64)", "1 - betas ** (step + 1).astype(jnp.float64)"),
-    Breakage("AdamW decays after the step", "optim", "optim/_adam.py", "return Sum(param, quotient(exp_avg, denom, value=-step_size)), after", "late = common['decay'] if common['decoupled_weight_decay'] else 1\n    return Sum(param, quotient(exp_avg, denom, value=-step_size * late)), after"),
+    Breakage("AdamW decays after the step", "optim", "optim/_adam.py", "return Sum(param, exp_avg, -step_size, over=denom), after", "late = common['decay'] if common['decoupled_weight_decay'] else 1\n    return Sum(param, exp_avg, -step_size * late, over=denom), after"),
     Breakage("SGD's first gradient is dampened", "optim", "optim/_momentum.py", "jnp.where(begun, add(mul(held, momentum), grad, alpha=1 - dampening), grad)", "add(mul(held, momentum), grad, alpha=1 - dampening)"),
     Breakage("centered RMSprop subtracts the last step's mean", "optim", "optim/_rmsprop.py", "addcmul(square_avg, grad_avg, grad_avg, value=-1.0)", "addcmul(square_avg, state['grad_avg'], state['grad_avg'], value=-1.0)"),
     Breakage("Lion's betas exchanged", "contrib", "contrib/_lion.py", "ahead, after = lerp(exp_avg, grad, weight1), lerp(exp_avg, grad, weight2)", "ahead, after = lerp(exp_avg, grad, weight2), lerp(exp_avg, grad, weight1)"),

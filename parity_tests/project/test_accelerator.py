@@ -160,7 +160,7 @@ def test_distances_are_of_parameters_and_state():
     ours["odd"][0, 0] = np.nextafter(ours["odd"][0, 0], np.float32(9))
     state = {"momentum_buffer": {k: np.ones_like(v) for k, v in before.items()}}
     other = {"momentum_buffer": {k: v * 2 for k, v in state["momentum_buffer"].items()}}
-    (row,) = _distances(item, "float32", "jp.step", {1: (ours, other)}, {1: (theirs, state)})
+    (row,) = _distances(item, "float32", *COMPARED[0], {1: (ours, other)}, {1: (theirs, state)})
     assert 0 < row["units"] <= 1
     assert row["differ"] == 1 / sum(v.size for v in before.values())
     assert row["state_relative"] == 1

@@ -73,7 +73,11 @@ def _of_unseen_norms(
     unseen = [
         name or "the module"
         for name, entries in _by_layer(made).items()
-        if any(entry.path.rpartition("/")[2] == "scale" for entry in entries)
+        # A parameter of torch's that is called scale itself is no norm's weight.
+        if any(
+            entry.path.rpartition("/")[2] == "scale" != entry.torch_name.rpartition(".")[2]
+            for entry in entries
+        )
         # Batch normalisation's is 1e-5 in both.
         and not (any(e.buffer for e in entries) or hasattr(layers.get(name), "running_mean"))
         and name not in paired
