@@ -13,6 +13,7 @@ from flax import linen, nnx
 import jaxopt_port as jp
 from jaxopt_port import verify
 from jaxopt_port.verify import Report
+from jaxopt_port.verify.compare import _compare
 
 STEPS = 40
 
@@ -341,3 +342,12 @@ def test_wrong_kinds_are_type_errors():
         verify.compare(theirs(), mine(), iter(batches()))
     with pytest.raises(ValueError, match=r"no \"params\""):
         verify.linen_side(LinenNet(), {"batch_stats": {}}, tx=TX, loss=jax_loss)
+
+
+def test_products_in_tf32_are_said(monkeypatch):
+    assert not _compare._of_precision()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    (said,) = _compare._of_precision()
+    assert "TF32" in said
+    with jax.default_matmul_precision("highest"):
+        assert not _compare._of_precision()
