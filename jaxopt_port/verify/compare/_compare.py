@@ -183,7 +183,7 @@ def _of_zero(context: Context) -> list[str]:
 
 def _of_precision() -> list[str]:
     """Say what JAX's products of matrices are on a GPU, where nothing else is set."""
-    if jax.default_backend() != "gpu" or jax.config.jax_default_matmul_precision is not None:
+    if jax.default_backend() != "gpu" or getattr(jax.config, "jax_default_matmul_precision", None):
         return []
     return [
         "on NVIDIA's GPUs JAX multiplies float32 matrices in TF32, some 3e-4 from exact, and torch "
