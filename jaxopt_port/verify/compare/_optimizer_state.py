@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import jaxopt_port as jp
 
-from ...engine import find_groups_state, leaf_paths, leaf_states
+from ...engine import leaf_paths, leaf_states
 
 # Optax's names of numbers, by torch's; a number in torch's `betas` by its place.
 _NUMBERS: Mapping[str, tuple[str, ...]] = {
@@ -56,12 +56,10 @@ class Hyperparameters:
 
     def __init__(self, state: Any, paths: Sequence[str]) -> None:
         self._paths = tuple(paths)
-        self._grouped = _has_groups(state)
-        self._group_of: dict[str, int] = {}
-        if self._grouped:
-            table = find_groups_state(state).table
+        self._groups_of: list[dict[str, int]] = []
+        for table in (grouped.table for grouped in _grouped(state)):
             owners = zip(table.paths, table.assignment, strict=True)
-            self._group_of = {p: g for p, g in owners if not table.groups[g].frozen}
+            self._groups_of.append({p: g for p, g in owners if not table.groups[g].frozen})
 
     def read(self, state: Any) -> dict[str, dict[str, float]]:
         """Return the numbers of each parameter, by path; empty where they cannot be read.
@@ -69,9 +67,12 @@ class Hyperparameters:
         Args:
             state: as the update left it: numbers on a schedule are those that it used.
         """
-        if self._grouped:
-            groups = [flat(group) for group in jp.get_hyperparams(state)]
-            return {path: groups[g] for path, g in self._group_of.items()}
+        if self._groups_of:
+            read: dict[str, dict[str, float]] = {}
+            for group_of, grouped in zip(self._groups_of, _grouped(state), strict=True):
+                groups = [flat(group) for group in jp.get_hyperparams(grouped)]
+                read |= {path: groups[g] for path, g in group_of.items()}
+            return read
         found = list(_injected(state))
         if len(found) != 1:
             return {}
@@ -96,11 +97,10 @@ def _names_of_rules() -> dict[int, str]:
 
 def classes(state: Any) -> dict[str, str]:
     """Return the class of this library that steps each leaf, by path, where one does."""
-    if not _has_groups(state):
-        return {}
-    table = find_groups_state(state).table
-    rules = [getattr(table.groups[g].rule, "update", None) for g in table.assignment]
-    named = {p: _names_of_rules().get(id(r)) for p, r in zip(table.paths, rules, strict=True)}
+    named: dict[str, str | None] = {}
+    for table in (grouped.table for grouped in _grouped(state)):
+        rules = [getattr(table.groups[g].rule, "update", None) for g in table.assignment]
+        named |= {p: _names_of_rules().get(id(r)) for p, r in zip(table.paths, rules, strict=True)}
     return {path: name for path, name in named.items() if name is not None}
 
 
@@ -112,9 +112,9 @@ def moments(state: Any, paths: Sequence[str], optimizer: str) -> dict[str, dict[
         paths: of the parameters.
         optimizer: torch's class.
     """
-    if _has_groups(state):
+    if states := _grouped(state):
         try:
-            return leaf_states(state)
+            return {path: own for one in states for path, own in leaf_states(one).items()}
         except ValueError:  # a group of the user's own rule, whose names are not torch's
             return {}
     if optimizer not in _WITH_MOMENTS:
@@ -136,12 +136,9 @@ def comparable(
             yield name, np.asarray(yours[name]), theirs
 
 
-def _has_groups(state: Any) -> bool:
-    try:
-        find_groups_state(state)
-    except (ValueError, TypeError):
-        return False
-    return True
+def _grouped(state: Any) -> list[Any]:
+    """Return the states of this library's optimizers: several in Optax's multi_transform."""
+    return list(_nodes(state, "GroupsState"))
 
 
 def _injected(state: Any) -> Iterator[Mapping[str, Any]]:
