@@ -160,7 +160,7 @@ FAULTS = {
         (1, "averages"), ["average-decay"],
     ),
     "one of two optimizers": (
-        lambda: torch_side(muon_and_adamw), jax_side(by_axes(0.03)), (0, "update"),
+        lambda: torch_side(muon_and_adamw), jax_side(by_axes(0.03)), (0, "hyperparameters"),
         ["number"],
     ),
 }  # fmt: skip
