@@ -54,7 +54,7 @@ def spelled(tx: Optimizer, state: Any = None) -> str:
     first = [] if made else [_factory(definition.factory, imports)]
     options = [_options_of(i, definition, state) for i in range(len(definition.members))]
     shared = _shared(definition, options)
-    defaults = arguments_of(definition.factory).defaults()
+    defaults = arguments_of(definition.factory).defaults
     groups = [
         _group(definition, i, {k: v for k, v in own.items() if not _is_in(k, v, shared)}, imports)
         for i, own in enumerate(options)
@@ -134,7 +134,7 @@ def _group(definition: Definition, i: int, own: Mapping[str, Any], imports: set[
         return "{" + ", ".join([*parts, '"frozen": True']) + "}"
     if member.factory is not definition.factory:
         parts.append(f'"optimizer": {_factory(member.factory, imports)}')
-        theirs = arguments_of(member.factory).defaults()
+        theirs = arguments_of(member.factory).defaults
         own = {k: v for k, v in own.items() if not _is_in(k, v, theirs)}
     parts += [f'"{name}": {_value(value)}' for name, value in own.items()]
     return "{" + ", ".join(parts) + "}"

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from ._untraceable import name_of, why
-from .engine import GroupsState, check_transformation
+from .engine import GroupsState, check_transformation, grouped_states
 from .trees import checked_gradients, leaf_paths
 
 # Whether `GradScaler.step`, around the transformation, has found an infinity in the gradients.
@@ -190,7 +190,7 @@ def as_after(state: Any, after: Any) -> Any:
     What the step would make, such as a buffer, is zero, and the leaves that count steps apart from
     then on do so already.
     """
-    parted = iter(_grouped(after))
+    parted = iter(grouped_states(after))
     state = jax.tree.map(
         lambda x: _parted(x, next(parted)) if isinstance(x, GroupsState) else x,
         state,
@@ -209,11 +209,6 @@ def _parted(state: GroupsState, after: GroupsState) -> GroupsState:
     clocks = np.array([origin.get(c, c) for c in range(len(after.table.of_clocks))])
     scalars = {name: vector[clocks] for name, vector in state.scalars.items()}
     return replace(state, scalars=scalars, table=after.table)
-
-
-def _grouped(state: Any) -> list[GroupsState]:
-    leaves = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, GroupsState))
-    return [leaf for leaf in leaves if isinstance(leaf, GroupsState)]
 
 
 def _checked(grads: Any, state: AccumulationState) -> list[Any]:
@@ -235,7 +230,7 @@ def _untrained(state: Any) -> set[str]:
     """Return the paths of the parameters that all optimizers with groups leave alone."""
     owned = [
         (path, rests)
-        for table in (found.table for found in _grouped(state))
+        for table in (found.table for found in grouped_states(state))
         for path, rests in zip(table.paths, table.rests, strict=True)
     ]
     return {path for path, rests in owned if rests} - {path for path, rests in owned if not rests}

@@ -102,7 +102,7 @@ class Reference:
                 f"the state dict of {self.package}'s {self.name} does not say what "
                 f"{', '.join(self.attributes)} is; pass the optimizer itself"
             )
-        defaults = arguments_of(self.optimizer.factory).defaults()
+        defaults = arguments_of(self.optimizer.factory).defaults
         given = {k: _attribute(optimizer, place) for k, (place, _) in self.attributes.items()}
         state = {k: self.read_state(_held(v)) for k, v in state_dict["state"].items()}
         groups = []

@@ -198,7 +198,7 @@ class Definition:
         values = {k: known_number(v) for k, v in member.numbers.items()}
         if not needs_more(values):
             return numbers
-        defaults = {k: v for k, v in self.arguments.defaults().items() if k in values}
+        defaults = {k: v for k, v in self.arguments.defaults.items() if k in values}
         blamed = [k for k, v in values.items() if needs_more({**defaults, k: v})]
         for name in blamed:
             if values[name] == values[name]:  # known, as NaN is not
@@ -329,7 +329,7 @@ class Definition:
                 f"the optimizer{where} must be a factory, as jp.adamw is; got {factory!r}"
             )
         arguments = arguments_of(factory)
-        return factory, arguments, arguments.defaults()
+        return factory, arguments, arguments.defaults
 
 
 def _said(state: Any) -> str:
@@ -369,7 +369,7 @@ def _options(
     numbers, static = arguments.split(options)
     check_alike(numbers, where)
     arguments.check_flags(static, where)
-    defaults = arguments.defaults() if arguments.rule is not None else {}
+    defaults = arguments.defaults if arguments.rule is not None else {}
     start = {
         name: as_number(
             name, first_value(value) if callable(value) else value, where, defaults.get(name)

@@ -158,7 +158,7 @@ def _check(
     group = state.table.groups[index]
     where = f" ({group.label})"
     check_names(state, index, new)
-    likes = current if group.rule is None else arguments_of_rule(group.rule).defaults()
+    likes = current if group.rule is None else arguments_of_rule(group.rule).defaults
     values = {
         k: v if is_traced(v) else as_number(k, v, where, likes.get(k, 0.0)) for k, v in new.items()
     }
@@ -175,7 +175,7 @@ def _check_known(group: Group, options: dict[str, Any], new: set[str], where: st
     """Raise for what is out of range, as far as it is known; the rest counts as the defaults."""
     if group.rule is None:
         return
-    likes = arguments_of_rule(group.rule).defaults()
+    likes = arguments_of_rule(group.rule).defaults
     known = {k: likes[k] if is_traced(v) else v for k, v in options.items()}
     old: list[Any] = []
     if any(map(is_traced, options.values())):
@@ -196,7 +196,7 @@ def check_held(group: Group, options: dict[str, Any], new: set[str], where: str)
     if needed is not None and needed <= group.holds:
         return
     # What is traced and not new was in order before; what is new need not be what needs state.
-    defaults = arguments_of_rule(rule).defaults()
+    defaults = arguments_of_rule(rule).defaults
     if needed != rule.holds(**{**known, **{k: defaults[k] for k in new}}):
         raise ValueError(
             f"the group was built without the state that {', '.join(sorted(new))} would need"

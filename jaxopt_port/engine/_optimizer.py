@@ -76,7 +76,7 @@ def transformation(rule: Rule[P]) -> Callable[P, optax.GradientTransformationExt
 
     @functools.wraps(rule.arguments)
     def factory(*args: P.args, **kwargs: P.kwargs) -> optax.GradientTransformationExtraArgs:
-        return leafwise(rule, {**arguments.defaults(), **arguments.bind(args, kwargs)})
+        return leafwise(rule, {**arguments.defaults, **arguments.bind(args, kwargs)})
 
     factory.__name__ = rule.name
     return marked(factory, rule=rule)
@@ -93,7 +93,7 @@ def leafwise(rule: Rule[Any], options: Mapping[str, Any]) -> optax.GradientTrans
     numbers, static = arguments.split({name: options[name] for name in arguments.names})
     check_alike(numbers, "")
     arguments.check_flags(static, "")
-    first, defaults = {}, arguments.defaults()
+    first, defaults = {}, arguments.defaults
     for name, value in numbers.items():
         if not any(isinstance(v, jax.core.Tracer) for v in jax.tree.leaves(value)):
             start = first_value(value) if callable(value) else value
@@ -288,7 +288,7 @@ def param_groups(
         factory, [static_args] if isinstance(static_args, str) else static_args
     )
     arguments.check_names(defaults, "")
-    definition = Definition(factory, arguments, {**arguments.defaults(), **defaults})
+    definition = Definition(factory, arguments, {**arguments.defaults, **defaults})
     definition = definition.extended(as_groups(params))
     definition.check_defaults()
     return Optimizer.of(definition)

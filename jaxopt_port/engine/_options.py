@@ -152,7 +152,8 @@ class Arguments:
         """Whether the factory takes ``**kwargs``."""
         return len(self.names) < len(self.signature.parameters)
 
-    def defaults(self) -> dict[str, Any]:
+    @functools.cached_property
+    def defaults(self) -> Mapping[str, Any]:
         parameters = self.signature.parameters.values()
         return {p.name: p.default for p in parameters if p.default is not p.empty}
 
@@ -195,7 +196,7 @@ class Arguments:
 
     @functools.cached_property
     def _of_floats(self) -> frozenset[str]:
-        return frozenset(name for name, default in self.defaults().items() if _is_float(default))
+        return frozenset({name for name, default in self.defaults.items() if _is_float(default)})
 
     def is_number(self, name: str, value: Any) -> bool:
         """Whether an option is a number (or a schedule of one), which may change between steps."""
@@ -218,7 +219,7 @@ class Arguments:
 
     def check_flags(self, static: Mapping[str, Any], where: str) -> None:
         """Raise TypeError for a flag of a rule that is neither True nor False."""
-        for name, default in self.defaults().items() if self.rule is not None else ():
+        for name, default in self.defaults.items() if self.rule is not None else ():
             value = static.get(name, default)
             if isinstance(default, bool) and not isinstance(value, bool | np.bool_):
                 raise TypeError(f"{name}{where} must be True or False; got {value!r}")
@@ -278,7 +279,7 @@ def arguments_of(factory: Callable[..., Any], static: Iterable[str] = ()) -> Arg
     if not is_whole_tree(factory):
         return found
     # One of this library's, whose numbers are those with a number for a default.
-    static = [name for name, value in found.defaults().items() if not isinstance(value, float)]
+    static = [name for name, value in found.defaults.items() if not isinstance(value, float)]
     return replace(found, static=frozenset(static))
 
 

@@ -214,9 +214,15 @@ def _holds_numbers(x: Any) -> bool:
     return isinstance(x, GroupsState) and not x.table.bare
 
 
+def grouped_states(state: Any) -> list[GroupsState]:
+    """Return the states of this library's optimizers: several in Optax's multi_transform."""
+    nodes = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, GroupsState))
+    return [node for node in nodes if isinstance(node, GroupsState)]
+
+
 def find_groups_state(state: Any) -> GroupsState:
-    """Return the one grouped state in a state, which may be wrapped in others."""
-    found = [x for x in jax.tree.leaves(state, is_leaf=_holds_numbers) if _holds_numbers(x)]
+    """Return the one grouped state that holds numbers; the state may be wrapped in others."""
+    found = [one for one in grouped_states(state) if not one.table.bare]
     if len(found) != 1:
         raise ValueError(
             f"expected the state of one grouped optimizer, found {len(found)}; the CapWords "
@@ -224,8 +230,7 @@ def find_groups_state(state: Any) -> GroupsState:
             if not found
             else f"the state holds {len(found)} grouped optimizers; pass the state of one of them"
         )
-    one: GroupsState = found[0]
-    return one
+    return found[0]
 
 
 def check_no_batch(state: GroupsState) -> None:

@@ -49,6 +49,7 @@ def initial_state(definition: Definition, table: Table, params: Any) -> GroupsSt
     numbers = {} if table.bare else first_numbers(definition.members, table)
     held: list[dict[str, Any]] = [{} for _ in leaves]
     names: dict[str, None] = {}
+    named: set[Program] = set()  # of many groups, most have the same
     starts: list[dict[str, jax.Array]] = []
     with jax.enable_x64(True):
         vectors = _own_numbers(definition.members[0], 0) if table.bare else numbers
@@ -56,7 +57,9 @@ def initial_state(definition: Definition, table: Table, params: Any) -> GroupsSt
             program = table.program(group)
             own = {k: jnp.asarray(v) for k, v in of_group(vectors, table, group).items()}
             starts.append(program.start(own))
-            names |= dict.fromkeys(program.names(own))
+            if program not in named:
+                named.add(program)
+                names |= dict.fromkeys(program.names(own))
             for i in table.members(group):
                 held[i] = program.init_leaf(leaves[i], own)
                 names |= dict.fromkeys(held[i])

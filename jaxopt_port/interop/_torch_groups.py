@@ -70,7 +70,7 @@ def built(
             CheckpointWarning,
             stacklevel=users_level(),
         )
-    definition = Definition(factory, arguments, arguments.defaults())
+    definition = Definition(factory, arguments, arguments.defaults)
     definition = definition.extended(groups, resumed)
     if not elementwise:
         layouts = rule_layouts(param_map, given)
@@ -83,7 +83,7 @@ def built(
 def with_options_of(factory: Any, laid_out: Mapping[str, Any]) -> dict[str, Any]:
     """Return a state dict with the options of a factory of the user's, and a word of the rest."""
     names = arguments_of(factory).names
-    defaults = arguments_of(factory).defaults()
+    defaults = arguments_of(factory).defaults
     known = {*names, *_FIXED, *_KEPT}
     odd = {k: v for group in laid_out["param_groups"] for k, v in group.items() if k not in known}
     if odd:

@@ -62,7 +62,7 @@ class TorchOptimizer(torch.optim.Optimizer):
         if is_whole_tree(self._factory):
             raise TypeError("L-BFGS evaluates the loss in JAX; use torch.optim.LBFGS here")
         self._arguments: Arguments = arguments_of(self._factory)
-        defaults = {**self._arguments.defaults(), **self._arguments.bind((), options)}
+        defaults = {**self._arguments.defaults, **self._arguments.bind((), options)}
         Definition(self._factory, self._arguments, defaults).check_defaults()
         self._running: Any = None
         self._current: Step | None = None

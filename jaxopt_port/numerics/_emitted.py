@@ -1,4 +1,4 @@
-"""`fma` and `uncontracted` in StableHLO.
+"""The primitives of `_rounding` in StableHLO: torch's kernels on a CPU.
 
 Emitted, not traced as JAX: a step has several of them for each leaf, and its program is made in a
 third of the time.
@@ -7,6 +7,7 @@ third of the time.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -134,12 +135,11 @@ def exact_float32(shape: tuple[int, ...], a: Any, y: Any, x: Any) -> Any:
     """
     from jax.extend.mlir.dialects import stablehlo as hlo
 
-    wide, integers, narrow = types(shape, "f8", "i8", "i4")
+    wide, integers = types(shape, "f8", "i8")
     (of_a,) = [wide] if a.type == x.type else types((), "f8")
     product = hlo.multiply(spread(wide, hlo.convert(of_a, a)), hlo.convert(wide, y))
     odd = _rounded_to_odd(*_two_sum(product, hlo.convert(wide, x)), integers)
-    # (XLA may drop a pair of conversions, and so this rounding, where nothing is between them.)
-    return kept(hlo.convert(x.type, odd), narrow)
+    return hlo.convert(x.type, odd)
 
 
 def exact_float64(shape: tuple[int, ...], a: Any, y: Any, x: Any) -> Any:
@@ -186,3 +186,51 @@ def _is_exact(ctx: Any) -> bool:
     devices = max(devices, 1)
     small = math.prod(aval.shape) <= SMALL * devices or aval.shape[-1] < WIDE * devices
     return small or not _contraction.holds()
+
+
+def lowerings(
+    fused: Callable[..., Any], divide: Callable[..., Any], root: Callable[..., Any]
+) -> dict[str, Callable[..., Any]]:
+    """Return the lowering of each primitive, of a platform's fma, quotient and root."""
+    from jax.extend.mlir.dialects import stablehlo as hlo
+
+    def addcmul(ctx: Any, v: Any, y: Any, z: Any, x: Any) -> Any:
+        return fused(ctx, hlo.multiply(spread(y.type, v), y), z, x)
+
+    def quotient(ctx: Any, v: Any, z: Any, y: Any) -> Any:
+        return [divide(hlo.multiply(spread(y.type, v), y), z)]
+
+    def addcdiv(ctx: Any, v: Any, y: Any, z: Any, x: Any) -> Any:
+        return [hlo.add(x, divide(hlo.multiply(spread(y.type, v), y), z))]
+
+    def div(ctx: Any, z: Any, x: Any) -> Any:
+        # XLA would make a product of a division by a scalar or by a root: a select hides it.
+        equal = hlo.compare(x, x, hlo.ComparisonDirectionAttr.get("EQ"))
+        return [divide(x, hlo.select(equal, spread(x.type, z), x))]
+
+    def sqrt(ctx: Any, x: Any) -> Any:
+        return [root(x)]
+
+    def rsqrt(ctx: Any, x: Any) -> Any:
+        (aval,) = ctx.avals_out
+        (integers,) = types(aval.shape, f"i{aval.dtype.itemsize}")
+        return [divide(constant(x.type, 1.0), kept(root(x), integers))]
+
+    return {
+        **{"fma": fused, "uncontracted": uncontracted, "addcmul": addcmul, "addcdiv": addcdiv},
+        **{"quotient": quotient, "div": div, "div_number": div, "sqrt": sqrt, "rsqrt": rsqrt},
+    }
+
+
+def by_platform() -> dict[str | None, dict[str, Callable[..., Any]]]:
+    """Return the lowerings of each primitive but on CUDA; None for all other platforms."""
+    from jax.extend.mlir.dialects import stablehlo as hlo
+
+    def of(fused: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+        return lowerings(fused, hlo.divide, hlo.sqrt)
+
+    return {
+        None: of(contracted),
+        "cpu": of(fma_on_cpu),
+        "tpu": of(fma_on_tpu) | {"uncontracted": uncontracted_on_tpu},
+    }

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._compat import varying_alike
-from ._lowerings import by_platform
+from ._cuda import cuda_lowerings
+from ._emitted import by_platform
 
 # By name, what each is but for rounding.
 _MEANT: dict[str, Callable[..., Any]] = {
@@ -55,7 +56,7 @@ def uncontracted(x: jax.Array, *, again: bool = False) -> jax.Array:
             calculated a second time where it is wanted, and not held in memory in between: XLA
             keeps what two loops read, which costs as much as a parameter.
     """
-    kept: jax.Array = _primitive("uncontracted").bind(x, again=again)
+    kept: jax.Array = _primitives()["uncontracted"].bind(x, again=again)
     return kept
 
 
@@ -71,7 +72,9 @@ def of_torch(name: str, *operands: Any) -> jax.Array:
     for operand in operands:
         x = jnp.asarray(operand, last.dtype)
         alike.append(x if x.shape in ((), last.shape) else jnp.broadcast_to(x, last.shape))
-    made: jax.Array = _primitive(name).bind(*varying_alike(*alike))
+    if jax.sharding.get_abstract_mesh().manual_axes:
+        alike = list(varying_alike(*alike))
+    made: jax.Array = _primitives()[name].bind(*alike)
     return made
 
 
@@ -88,24 +91,28 @@ def _batched(primitive: Any, args: Any, dims: Any, **params: Any) -> Any:
 
 
 @functools.cache
-def _primitive(name: str) -> Any:
+def _primitives() -> dict[str, Any]:
     # Not at import time: jax.extend brings Pallas along.
     from jax.extend.core import Primitive
     from jax.interpreters import ad, batching, mlir
 
-    made = Primitive(f"jaxopt_port_{name}")
-    bind = lambda *xs, **params: made.bind(*xs, **params)  # noqa: E731
-    made.def_impl(jax.jit(bind, static_argnames="again"))
-    made.def_abstract_eval(lambda *avals, **_: avals[-1].update(weak_type=False))
+    def primitive(name: str, meant: Callable[..., Any]) -> Any:
+        made = Primitive(f"jaxopt_port_{name}")
 
-    def jvp(primals: Any, tangents: Any, **params: Any) -> Any:
-        meant = functools.partial(_MEANT[name], **params)
-        along = tuple(map(ad.instantiate_zeros, tangents))
-        return made.bind(*primals, **params), jax.jvp(meant, primals, along)[1]
+        def bind(*xs: Any, **params: Any) -> Any:
+            return made.bind(*xs, **params)
 
-    ad.primitive_jvps[made] = jvp
-    batching.primitive_batchers[made] = functools.partial(_batched, made)
-    for platform, emitted in by_platform().items():
-        if name in emitted:
-            mlir.register_lowering(made, emitted[name], platform=platform)
-    return made
+        def jvp(primals: Any, tangents: Any, **params: Any) -> Any:
+            along = tuple(map(ad.instantiate_zeros, tangents))
+            moved = jax.jvp(functools.partial(meant, **params), primals, along)[1]
+            return made.bind(*primals, **params), moved
+
+        made.def_impl(jax.jit(bind, static_argnames="again"))
+        made.def_abstract_eval(lambda *avals, **_: avals[-1].update(weak_type=False))
+        ad.primitive_jvps[made] = jvp
+        batching.primitive_batchers[made] = functools.partial(_batched, made)
+        for platform, lowerings in (by_platform() | {"cuda": cuda_lowerings()}).items():
+            mlir.register_lowering(made, lowerings[name], platform=platform)
+        return made
+
+    return {name: primitive(name, meant) for name, meant in _MEANT.items()}

@@ -19,7 +19,7 @@ from jax import export
 import jaxopt_port as jp
 from benchmarks.accelerator._jax_side import LOW, PLAIN
 from benchmarks.accelerator._primitives import PRIMITIVES, inputs
-from jaxopt_port.numerics import _lowerings
+from jaxopt_port.numerics import _cuda
 from parity_tests.oracles.cuda_kernels import CudaKernels
 
 # torch's on CUDA, where it is another than on the CPU; the first named is the CPU's.
@@ -112,9 +112,9 @@ def test_steps_are_torchs_on_cuda(name, dtype):
 
 @pytest.fixture
 def decided_anew():
-    _lowerings._has_bits.cache_clear()
+    _cuda.has_bits.cache_clear()
     yield
-    _lowerings._has_bits.cache_clear()
+    _cuda.has_bits.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def decided_anew():
     ],
 )
 def test_slow_float64_is_not_waited_for(monkeypatch, decided_anew, wanted, gpus, bits):
-    monkeypatch.setenv(_lowerings.SWITCH, wanted)
+    monkeypatch.setenv(_cuda.SWITCH, wanted)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu" if gpus else "cpu")
     devices = [SimpleNamespace(compute_capability=gpu) for gpu in gpus]
     monkeypatch.setattr(jax, "local_devices", lambda: devices)
@@ -141,6 +141,6 @@ def test_slow_float64_is_not_waited_for(monkeypatch, decided_anew, wanted, gpus,
 
 
 def test_a_word_that_is_none_is_refused(monkeypatch, decided_anew):
-    monkeypatch.setenv(_lowerings.SWITCH, "fast")
+    monkeypatch.setenv(_cuda.SWITCH, "fast")
     with pytest.raises(ValueError, match="CUDA_BITS must be on, off or auto; got 'fast'"):
-        _lowerings._has_bits()
+        _cuda.has_bits()

@@ -170,6 +170,6 @@ def test_a_step_takes_a_short_way(monkeypatch):
         step(tx, params, tx.init(params), params)
     finally:
         sys.setprofile(None)
-    assert len(calls) <= 790
-    assert len(files) <= 26
+    assert len(calls) <= 720
+    assert len(files) <= 25
     assert max(depths) <= 12

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import jaxopt_port as jp
 
-from ...engine import find_groups_state, leaf_paths, leaf_states
+from ...engine import grouped_states, leaf_paths, leaf_states
 
 # Optax's names of numbers, by torch's; a number in torch's `betas` by its place.
 _NUMBERS: Mapping[str, tuple[str, ...]] = {
@@ -138,15 +138,7 @@ def comparable(
 
 def _grouped(state: Any) -> list[Any]:
     """Return the grouped states that hold numbers: several in Optax's multi_transform."""
-    return [node for node in _nodes(state, "GroupsState") if _holds_numbers(node)]
-
-
-def _holds_numbers(state: Any) -> bool:
-    try:
-        find_groups_state(state)
-    except ValueError:  # of a lower-case spelling
-        return False
-    return True
+    return [one for one in grouped_states(state) if not one.table.bare]
 
 
 def _injected(state: Any) -> Iterator[Mapping[str, Any]]:

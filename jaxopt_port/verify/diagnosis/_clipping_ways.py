@@ -9,11 +9,12 @@ from ._numbers import nice
 from ._simulation import limits, max_norm
 from ._update_history import UpdateHistory
 
-# Of torch's limit, what another one often is.
+# Whose norm it may be, and how that is said.
 _PARTS = {
     "group": "the group's gradients", "leaf": "the leaf's gradients",
     "kind": "the gradients of matrices, and of vectors, apart",
 }  # fmt: skip
+# Of torch's limit, what another one often is.
 _MULTIPLES = (0.1, 0.125, 0.2, 0.25, 0.5, 2.0, 4.0, 5.0, 8.0, 10.0)
 LIMITS = (0.01, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 
