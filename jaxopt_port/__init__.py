@@ -178,7 +178,12 @@ def _elsewhere(name: str) -> str:
     for module in ("lr_scheduler", "swa_utils") if name[:1].isupper() else ():
         if hasattr(importlib.import_module(f".{module}", __name__), name):
             return f"jp.{module}.{name}"
-    return _TORCHS.get(name, "")
+    if name in _TORCHS or name.startswith("_"):
+        return _TORCHS.get(name, "")
+    from .trees import nearest
+
+    alike = [each for each in __all__ if each[:1].isupper() == name[:1].isupper()]
+    return nearest(name, alike).removeprefix("; ")
 
 
 def __dir__() -> list[str]:

@@ -23,7 +23,9 @@ def check_structure(state_dict: Any) -> None:
 
 def _faults(state_dict: Any) -> Iterator[str]:
     if not isinstance(state_dict, Mapping):
-        yield f"it is {type(state_dict).__name__}, not a dict"
+        of_torch = hasattr(state_dict, "optimizers")  # a Checkpoint, or what is like one
+        remedy = "; interop.optimizer_from_torch(run, params, module) takes a checkpoint of torch's"
+        yield f"it is {type(state_dict).__name__}, not a dict" + (remedy if of_torch else "")
         return
     missing = [key for key in ("state", "param_groups") if key not in state_dict]
     if missing:

@@ -53,8 +53,9 @@ def loaded(
 ) -> tuple[Own, Groups]:
     """Return the attributes that a state dict sets, and groups with the schedulers' entries."""
     if not isinstance(state_dict, Mapping):
-        kind, holds = type(state_dict).__name__, hasattr(state_dict, "scheduler")
-        remedy = "; give its scheduler: load_state_dict(run.scheduler)" if holds else ""
+        kind, held = type(state_dict).__name__, getattr(state_dict, "schedulers", None)
+        remedy = "" if held is None else "; it holds none of a scheduler"
+        remedy = "; give its scheduler: load_state_dict(run.scheduler)" if held else remedy
         raise TypeError(f"a scheduler's state dict is a dict; got {kind}{remedy}")
     if "_last_lr" not in state_dict and "min_lrs" in state_dict and param_groups:
         # ReduceLROnPlateau of torch up to 2.2, before its first step.

@@ -60,8 +60,7 @@ def measured(torch_layer: Any, part: Any, entries: Sequence[Entry]) -> list[Meas
         found = list(_differences(drawn_pair(torch_layer, part, kind, entries), beside))
     except Exception as error:  # whatever the user's own class does
         reason = " ".join(str(error).split())[:80]
-        failed = f"could not be run beside {beside} ({type(error).__name__}: {reason})"
-        return [] if kind == "Function" else [_unknown(failed)]
+        return [_unknown(f"could not be run beside {beside} ({type(error).__name__}: {reason})")]
     return [Measured(words, kind in _SURE) for words in found]
 
 
