@@ -60,9 +60,10 @@ class Sides:
         self.begin(side)
         return side in self._workers
 
-    def _answered(self, side: str, least: float = 0.0) -> Any:
-        worker = self._workers[side]
-        worker.timeout = max(least, _LEAST, min(self.until + _GRACE, self._end) - time.monotonic())
+    def _answered(self, side: str, seconds: float = 0.0) -> Any:
+        worker, now = self._workers[side], time.monotonic()
+        until = max(self.until + _GRACE, now + seconds)
+        worker.timeout = max(_LEAST, min(until, self._end) - now)
         try:
             return worker.answer()
         except WorkerError as error:
