@@ -74,7 +74,7 @@ FACTORS = (
     18,
     4,
     "products of matrices are added up in another order (torch is up to 17 units from itself where "
-    "it does so), are rounded between in bfloat16, and a step and the parameter nearly cancel; RESTS",
+    "it does so), are rounded between in bfloat16; a step and the parameter nearly cancel; RESTS",
 )
 
 
