@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help verify test test-quick test-all lint format bench docs faults matrix matrix-packages release-check package types clean
+.PHONY: help verify test test-quick test-all lint format bench docs faults matrix matrix-packages processors release-check package types clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -69,6 +69,9 @@ matrix-packages: $(MATRIX)/.installed
 	$(MATRIX)/bin/python -m parity_tests.contrib.matrix
 	$(MATRIX)/bin/python -m parity_tests.contrib.state_memory
 	$(MATRIX)/bin/python -m parity_tests.interop.real_libraries
+
+processors: $(STAMP) ## the tests as XLA and MKL would compile and choose for Intel's processors (Linux, x86-64)
+	$(BIN)/python -m parity_tests.environments.processors
 
 RELEASE := .venv-release
 $(RELEASE)/.installed: constraints.txt

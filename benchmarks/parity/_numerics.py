@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +19,29 @@ from flax import nnx
 
 import jaxopt_port as jp
 from jaxopt_port.models import LeNet
-from jaxopt_port.numerics import fma
+from jaxopt_port.numerics import _emitted, fma
 
 SEEDS = 20
+LENET = [
+    (5, 5, 3, 6),
+    (6,),
+    (5, 5, 6, 16),
+    (16,),
+    (400, 120),
+    (120,),
+    (120, 84),
+    (84,),
+    (84, 10),
+    (10,),
+]
+EXACT_STEPS: dict[str, tuple[Any, ...]] = {
+    "SGD, LeNet": ("SGD", LENET),
+    "AdamW, LeNet": ("AdamW", LENET),
+    "AdamW, 40 unlike narrow leaves": ("AdamW", [(16 + n, 3 + n % 5) for n in range(40)]),
+    "AdamW, 100 leaves (64, 4)": ("AdamW", [(64, 4)] * 100, "auto"),
+    "the same without a C compiler": ("AdamW", [(64, 4)] * 100),
+    "SGD, the same without a C compiler": ("SGD", [(64, 4)] * 100),
+}
 _Rng = np.random.Generator
 
 
@@ -122,6 +145,30 @@ def _cost_of_exactness() -> str:
     return f"{_median(many(fma)) / _median(many(lambda a, x, y: a * x + y)):.1f}"
 
 
+def _cost_in_steps(optimizer: str, shapes: Sequence[tuple[int, ...]], kernels: str = "off") -> str:
+    """Time of a step and of its compilation over those with all left to contraction, in turns."""
+    tx = getattr(jp, optimizer)(lr=0.1, weight_decay=0.1)
+    rng = np.random.default_rng(0)
+    params, grads = ([jnp.asarray(_normal(rng, *shape)) for shape in shapes] for _ in range(2))
+    state = tx.init(params)
+    compilations, steps = [], []
+    with mock.patch.dict(os.environ, {"JAXOPT_PORT_KERNELS": kernels}):
+        for _ in range(7):
+            compiled = []
+            for exact in (_emitted._is_exact, lambda ctx: False):
+                with mock.patch.object(_emitted, "_is_exact", exact):
+                    lowered = jax.jit(lambda p, s, g: jp.step(tx, g, s, p)).lower(
+                        params, state, grads
+                    )
+                start = time.perf_counter()
+                call = functools.partial(lowered.compile(), params, state, grads)
+                compiled.append((time.perf_counter() - start, call))
+            (own, ours), (other, theirs) = compiled
+            compilations.append(own / other)
+            steps += [_median(ours, 5) / _median(theirs, 5) for _ in range(5)]
+    return f"step {statistics.median(steps):.2f}, compilation {statistics.median(compilations):.2f}"
+
+
 def _initialised() -> tuple[str, str]:
     """Seconds for the structure of a LeNet, and for the LeNet, both for the first time."""
     times = []
@@ -169,6 +216,10 @@ def rows() -> list[tuple[str, str]]:
         ("Muon's update without bfloat16's roundings, from that with", muon),
         ("steps until a momentum buffer of 1 is subnormal, at 0.9", str(_until_subnormal(0.9))),
         ("time of an exact fma over one that is left to the compiler", _cost_of_exactness()),
+        *(
+            (f"exact steps over those left to the compiler: {what}", _cost_in_steps(*of))
+            for what, of in EXACT_STEPS.items()
+        ),
         ("XLA's division by a scalar: other bits", scalar),
         ("XLA's division by a root: other bits", root),
         ("gradient of a bfloat16 bias: XLA's error over torch's", f"{_worst(_bias_gradient):.1f}"),

@@ -66,10 +66,7 @@ class Run:
     def measure(self) -> Results:
         """Run the suites; returns what was measured."""
         try:
-            for side in SIDES:
-                self._say(f"starting {side}")
-                self._workers[side] = Worker(side)
-                self.results.sides[side] = self._workers[side].started(self._threads)
+            self._start()
             cases = [case for s in self._suites if s in TIMED for case in TIMED[s](self._quick)]
             for i, case in enumerate(cases):
                 self._say(f"{case.suite} {i + 1}/{len(cases)}: {case.name}")
@@ -80,12 +77,21 @@ class Run:
                     self._say(suite)
                     measure()
         finally:
-            for worker in self._workers.values():
-                worker.stop()
+            self._stop()
         if "import" in self._suites:
             self._say("import")
             self._import()
         return self.results
+
+    def _start(self) -> None:
+        for side in SIDES:
+            self._say(f"starting {side}")
+            self._workers[side] = Worker(side)
+            self.results.sides[side] = self._workers[side].started(self._threads)
+
+    def _stop(self) -> None:
+        for worker in self._workers.values():
+            worker.stop()
 
     def _leave_out(self, case: str, contender: str, why: str) -> None:
         self.results.left_out.append({"case": case, "contender": contender, "why": why})
@@ -94,6 +100,10 @@ class Run:
         made: list[tuple[Worker, str]] = []
         checks: dict[str, Any] = {}
         too_large = self._too_large(case)
+        if too_large:  # a framework may have kept what earlier cases needed
+            self._stop()
+            self._start()
+            too_large = self._too_large(case)
         for side, contenders in case.contenders.items():
             for contender in contenders:
                 if why := too_large:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import multiprocessing
 import os
@@ -45,6 +46,7 @@ def _serve(name: str, environment: Mapping[str, str], pipe: Connection) -> None:
                     answer = getattr(made[key], request)(calls)
                 case "drop":
                     made.clear()
+                    gc.collect()  # Flax's modules refer to each other in circles
                     answer = None
                 case _:
                     answer = getattr(module, request)(*arguments)

@@ -127,6 +127,7 @@ LENET = {
     "fixed": ({"lr": 0.2, "max_iter": 4, "history_size": 3}, CALLS),
     "fixed, default limits": ({"history_size": 3}, 1),
 }
+LENET_HERE = ("wolfe", "fixed, default limits")  # the others in the whole grids
 
 
 @functools.cache
@@ -152,7 +153,13 @@ def lenet() -> tuple[Net, Any, Callable[[], torch.Tensor], Callable[[Any], jax.A
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LENET)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in LENET_HERE else pytest.mark.exhaustive)
+        for name in LENET
+    ],
+)
 def test_lenet_trains_as_torchs_does(name, x64):
     options, calls = LENET[name]
     net, like, in_torch, in_jax = lenet()

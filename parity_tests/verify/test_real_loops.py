@@ -396,7 +396,7 @@ OTHERS = {
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::jaxopt_port.engine._groups.LayoutWarning")
-@pytest.mark.parametrize("name", sampled(OTHERS, 2))
+@pytest.mark.parametrize("name", sampled(OTHERS, 3))
 def test_another_optimizer_is_named(name):
     tx, said = OTHERS[name]
     report = compare(torch_side(), jax_side(tx), batches())
