@@ -67,6 +67,7 @@ def initial_state(definition: Definition, table: Table, params: Any) -> GroupsSt
             name: jnp.stack([start.get(name, jnp.zeros((), kind)) for start in starts]).astype(kind)
             for name, kind in _promoted(starts).items()
         }
+    _set_apart(held, leaves)
     others = {}
     for group in table.foreign:
         member = definition.members[group]
@@ -82,6 +83,19 @@ def initial_state(definition: Definition, table: Table, params: Any) -> GroupsSt
         others=others,
         table=table,
     )
+
+
+def _set_apart(held: Sequence[dict[str, Any]], params: Iterable[jax.Array]) -> None:
+    """Copy what is held in the memory of a parameter or of something else that is held.
+
+    Else neither could be given to a step that overwrites it: JAX donates no memory twice.
+    """
+    seen = {id(param) for param in params}
+    for own in held:
+        for name, array in own.items():
+            if id(array) in seen:
+                own[name] = jnp.copy(array)
+            seen.add(id(array))
 
 
 def updated(
