@@ -320,7 +320,8 @@ class Definition:
         self, group: Mapping[str, Any], where: str
     ) -> tuple[Factory, Arguments, Mapping[str, Any]]:
         """Return the factory of a group, its arguments and its defaults."""
-        factory = as_factory(group.get("optimizer", self.factory), where)
+        own = group.get("optimizer", self.factory)
+        factory = own if own is self.factory else as_factory(own, where)
         if factory is self.factory:
             return factory, self.arguments, self.defaults
         arguments = arguments_of(factory)

@@ -183,10 +183,10 @@ def _check_dense(path: str, grad: Any, param: Any, name: str) -> None:
 
 
 def _check_dtype(path: str, grad: Any, param: Any) -> None:
-    own, wanted = (getattr(x, "dtype", None) for x in (grad, param))
-    if own is not None and own == wanted:
+    known = getattr(grad, "dtype", None)
+    if known is not None and known == getattr(param, "dtype", None):
         return
-    own, wanted = (to_array(x).dtype for x in (grad, param))
+    own, wanted = to_array(grad).dtype, to_array(param).dtype
     if own != wanted:
         raise TypeError(
             f'the gradient of "{path}" has dtype {own}, the parameter {wanted}; cast one to the '

@@ -183,6 +183,17 @@ def test_bad_parameters(case, spelling):
         SPELLINGS[spelling](lr=0.1).init(params)
 
 
+def test_types_in_which_torch_does_not_add_are_refused():
+    tensor = torch.nn.Parameter(torch.ones(2).to(torch.float8_e4m3fn))
+    tensor.grad = torch.ones(2).to(torch.float8_e4m3fn)
+    with pytest.raises(NotImplementedError) as theirs:
+        torch.optim.SGD([tensor], lr=0.1).step()
+    for optimizer in SPELLINGS.values():
+        with pytest.raises(NotImplementedError) as ours:
+            optimizer(lr=0.1).init({"w": jnp.ones(2, jnp.float8_e4m3fn)})
+        assert str(ours.value).startswith(str(theirs.value).partition("'")[0])
+
+
 def test_two_parameters_of_one_path_are_refused():
     params = {"a/b": jnp.ones(2), "a": {"b": jnp.ones(3)}}
     with pytest.raises(ValueError, match='two parameters have the path "a/b"'):
