@@ -15,7 +15,7 @@ import optax
 
 from ._untraceable import name_of, why
 from .engine import GroupsState, check_transformation, grouped_states
-from .trees import checked_gradients, leaf_paths
+from .trees import checked_gradients, leaf_paths, to_array
 
 # Whether `GradScaler.step`, around the transformation, has found an infinity in the gradients.
 overflow: ContextVar[jax.Array | None] = ContextVar("overflow", default=None)
@@ -94,9 +94,10 @@ def accumulate_grads(
     tx = optax.with_extra_args_support(tx)
 
     def init(params: Any) -> AccumulationState:
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        zero = jnp.zeros((), jnp.int32)
-        return AccumulationState(zero, zeros, tx.init(params), zero, jnp.zeros((), bool))
+        zeros = jax.tree.map(jnp.zeros_like, to_array(params))
+        # Each in memory of its own, so that the state can be donated.
+        taken, total = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+        return AccumulationState(taken, zeros, tx.init(params), total, jnp.zeros((), bool))
 
     def update(
         grads: Any,

@@ -91,7 +91,8 @@ class GradScaler:
     def scale(self, outputs: Outputs, scaler_state: GradScalerState) -> Outputs:
         """Multiply the loss, or a tree of outputs: torch's ``scaler.scale(loss)``.
 
-        Integers become float32, as in torch.
+        Integers become float32, and so does one number in float16 or bfloat16, as a loss is: in
+        torch it takes the type of the scale, in which it does not overflow.
 
         Raises:
             ValueError: no outputs.
@@ -106,7 +107,11 @@ class GradScaler:
 
         def one(x: Any) -> jax.Array:
             check_array(x, "the outputs")
-            return scaled(x if _is_number(x) else jnp.asarray(x, jnp.float32), scaler_state.scale)
+            if not _is_number(x):
+                x = jnp.asarray(x, jnp.float32)
+            elif jnp.ndim(x) == 0:
+                x = jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+            return scaled(x, scaler_state.scale)
 
         made: Outputs = jax.tree.map(one, outputs)
         return made

@@ -18,7 +18,7 @@ import optax
 from jax import lax
 
 from ._compat import AxisName, split_over
-from .numerics.torch_ops import add_scalar, mul, reciprocal
+from .numerics.torch_ops import add_scalar, mul, reciprocal, widened
 
 Grads = TypeVar("Grads")
 
@@ -76,7 +76,8 @@ def get_total_norm(
         norm.astype(jnp.abs(leaf).dtype)
         for norm, leaf in zip(_norms(leaves, norm_type, axis_name), leaves, strict=True)
     ]
-    stacked = jnp.stack(norms)
+    with jax.numpy_dtype_promotion("standard"):
+        stacked = jnp.stack(norms)
     total_norm = _norms([stacked], norm_type, ())[0].astype(stacked.dtype)
     if error_if_nonfinite:
         _check_finite(total_norm, norm_type)
@@ -162,9 +163,7 @@ def _norms(leaves: Sequence[jax.Array], norm_type: float, axis_name: AxisName) -
     kind = _kind(norm_type)
     sizes = [jnp.abs(leaf) for leaf in leaves]
     # Not made flat: an array that is split over devices along a later axis would be gathered.
-    totals = [
-        kind.reduce(size.astype(jnp.promote_types(size.dtype, jnp.float32))) for size in sizes
-    ]
+    totals = [kind.reduce(widened(size)) for size in sizes]
     together: dict[Any, list[int]] = {}  # one all-reduce each
     for i, axes in enumerate(split_over(leaves, axis_name, "a norm")):
         if axes:

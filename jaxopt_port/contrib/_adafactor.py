@@ -158,7 +158,9 @@ def _update(
     lr, after = constant(rate, wide), {"RMS": scale}
     if scale_parameter and (relative_step or package == "transformers"):
         least = constant(eps[1], wide)
-        lr = jnp.where(scale > least, mul(scale, rate), constant(eps[1] * rate, wide))
+        lr = jnp.where(
+            scale > least, mul(scale, rate), constant(eps[1] * rate.astype(eps.dtype), wide)
+        )
     square = add_scalar(mul(grad, grad), eps[0])
     axes = _factored(param.shape, package, min_dim_size_to_factor)
     if axes is None:

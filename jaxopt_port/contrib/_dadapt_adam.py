@@ -112,7 +112,7 @@ def _advance(
     d_hat = estimates.ratio(weighted, (1 - root) * size, known)
     new = estimates.raised(d, d_hat, growth_rate)
     after = estimates.followed(shared, known, d=new, numerator_weighted=weighted)
-    return {"step": shared["step"] + known, **after}, {
+    return {"step": shared["step"] + known.astype(jnp.float32), **after}, {
         **scalars,
         "moving": lr > 0,
         "known": known,

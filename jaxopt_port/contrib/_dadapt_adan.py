@@ -136,7 +136,7 @@ def _advance(
     d_hat = estimates.ratio(sksq_weighted / (1 - beta3) - gsq_weighted, size, known)
     new = jnp.where(lr > 0, estimates.raised(d, d_hat, growth_rate), d)
     after = estimates.followed(shared, known, d=new, gsq_weighted=gsq_weighted)
-    return {"step": shared["step"] + known, **after}, {
+    return {"step": shared["step"] + known.astype(jnp.float32), **after}, {
         **_weights(shared, lr=lr, betas=betas),
         "known": known,
         "shrunk": 1 - dlr * weight_decay,

@@ -49,7 +49,7 @@ def begun(d0: jax.Array, *names: str) -> Shared:
 
 def followed(shared: Shared, known: jax.Array, **numbers: jax.Array) -> Shared:
     """Return what is shared after a step, where that has found out anything."""
-    held = {"k": shared["k"] + known}
+    held = {"k": shared["k"] + known.astype(jnp.int32)}
     for name, new in numbers.items():
         held |= _wide.kept(name, jnp.where(known, new, _wide.read(shared, name)))
     return held

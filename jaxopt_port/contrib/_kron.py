@@ -132,7 +132,7 @@ def _advance(
     step, counter = shared["step"], shared["update_counter"] + 1
     often = preconditioner_update_probability
     between = jnp.where(often == LEFT_OUT, (1 / _seldom(step)).astype(jnp.float64), 1 / often)
-    updates = counter >= between
+    updates = counter.astype(jnp.float64) >= between
     balancing, decaying = draws(seed, step)[1:]
     if stochastic_weight_decay:
         weight_decay = 2 * decaying.astype(jnp.float64) * weight_decay

@@ -45,7 +45,7 @@ def _at(function: Callable[[int], Any], last: int, constant: bool, count: Any) -
         kind = jax.eval_shape(lambda: jnp.asarray(at(0)))
 
         def later() -> jax.Array:
-            parts = jax.pure_callback(at, kind, count)
+            parts = jax.pure_callback(at, kind, count, vmap_method="sequential")
             return jnp.sum(parts.astype(jnp.float64), axis=-1)
 
         return jax.lax.cond(count > last, later, lambda: inside)

@@ -172,7 +172,7 @@ def _advance(
     grown = jnp.where(d == d0, estimates.larger(d, d_hat), d) * growth_rate
     new = jnp.where(known, estimates.smaller(longest, grown), d)
     after = estimates.followed(shared, known, d=new, d_max=longest, d_numerator=found)
-    return {"step": shared["step"] + known, **after}, {
+    return {"step": shared["step"] + known.astype(jnp.float32), **after}, {
         **scalars,
         "beta1": betas[0],
         "weight1": d * (1 - betas[0]),

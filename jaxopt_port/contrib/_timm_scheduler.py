@@ -12,7 +12,17 @@ import numpy as np
 
 from ..engine import find_groups_state, read_number
 from ..lr_scheduler import LRScheduler, SchedulerState
-from ..lr_scheduler.arithmetic import Groups, Own, Value, check_lengths, lift, raw, where, whole
+from ..lr_scheduler.arithmetic import (
+    Groups,
+    Own,
+    Value,
+    check_lengths,
+    lift,
+    of_each,
+    raw,
+    where,
+    whole,
+)
 from ._looked_up import looked_up
 from ._torch_random import normal
 
@@ -127,13 +137,13 @@ class TimmScheduler(LRScheduler):
         def rate(count: Any) -> jax.Array:
             dtype = jnp.float64 if jax.enable_x64.value else jnp.float32
             groups = Groups(np.array([base_lr], np.float64))
+            t = jnp.asarray(count) // steps_per_epoch
             with jax.enable_x64(True):
-                t = jnp.asarray(count) // steps_per_epoch
                 own = self._construct(groups)
                 self._advance(own, groups, _lifted(t), np.ones(1))
                 return jnp.asarray(raw(groups.lr)[0], dtype)
 
-        return rate
+        return of_each(rate)
 
     # ── timm's state dict ──────────────────────────────────────────────────────────────────────
 

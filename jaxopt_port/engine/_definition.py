@@ -320,16 +320,32 @@ class Definition:
         self, group: Mapping[str, Any], where: str
     ) -> tuple[Factory, Arguments, Mapping[str, Any]]:
         """Return the factory of a group, its arguments and its defaults."""
-        factory = group.get("optimizer", self.factory)
-        factory = getattr(factory, "factory", factory)  # of the CapWords spelling
+        own = group.get("optimizer", self.factory)
+        factory = own if own is self.factory else as_factory(own, where)
         if factory is self.factory:
             return factory, self.arguments, self.defaults
-        if not callable(factory):
-            raise TypeError(
-                f"the optimizer{where} must be a factory, as jp.adamw is; got {factory!r}"
-            )
         arguments = arguments_of(factory)
         return factory, arguments, arguments.defaults
+
+
+def as_factory(optimizer: Any, where: str = "") -> Factory:
+    """Return the lower-case factory of an optimizer's class, and any other factory as it is.
+
+    Raises:
+        TypeError: no factory; a transformation is made already, and its options would be lost.
+    """
+    if isinstance(optimizer, type):
+        optimizer = getattr(optimizer, "factory", optimizer)
+    if callable(optimizer):
+        factory: Factory = optimizer
+        return factory
+    got = repr(optimizer)
+    if hasattr(optimizer, "init") and hasattr(optimizer, "update"):
+        got = (
+            f"{type(optimizer).__name__}(…), which is made already: its options would be lost. "
+            "Give the class or function itself, and the options beside it, as lr=0.1"
+        )
+    raise TypeError(f"the optimizer{where} must be a factory, as jp.adamw is; got {got}")
 
 
 def _said(state: Any) -> str:

@@ -15,7 +15,7 @@ import optax
 
 from ..numerics import Float64, own_value
 from ..trees import check_params, is_nnx_variable
-from ._definition import Definition, Groups, Member, arity_of, as_groups
+from ._definition import Definition, Groups, Member, arity_of, as_factory, as_groups
 from ._groups import Group, Table
 from ._options import (
     arguments_of,
@@ -277,6 +277,8 @@ def param_groups(
         [0.0, 0.0001]
     """
     _check_not_injected()
+    if not callable(factory):
+        as_factory(factory)  # says what is wrong
     signature = inspect.signature(factory)
     if "params" in signature.parameters:
         name = getattr(factory, "__name__", repr(factory))

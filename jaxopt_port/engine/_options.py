@@ -275,12 +275,18 @@ def arguments_of(factory: Callable[..., Any], static: Iterable[str] = ()) -> Arg
     rule = rule_of(factory)
     if rule is not None:
         return arguments_of_rule(rule)
-    found = Arguments(inspect.signature(factory), None, frozenset(static))
+    found = Arguments(_plain(inspect.signature(factory)), None, frozenset(static))
     if not is_whole_tree(factory):
         return found
     # One of this library's, whose numbers are those with a number for a default.
     static = [name for name, value in found.defaults.items() if not isinstance(value, float)]
     return replace(found, static=frozenset(static))
+
+
+def _plain(signature: inspect.Signature) -> inspect.Signature:
+    """Return a signature without its types, some of which (JAX's array) cannot be pickled."""
+    parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    return signature.replace(parameters=parameters, return_annotation=signature.empty)
 
 
 @functools.lru_cache(maxsize=256)

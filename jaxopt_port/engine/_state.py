@@ -33,7 +33,7 @@ class GroupsState:
             where a parameter has nothing of that name.
         scalars: by torch's name (``step``), a vector over clocks: ``table.clocks`` says which
             parameter has which.
-        numbers: by option (``lr``), a `Float64` over groups; NaN for a group that has none.
+        numbers: by option (``lr``), a `Float64` over groups; 0 for a group that has none.
         counts: how many updates each group has seen, for Optax schedules.
         others: by the group's index, the state of a factory that is no rule of this library.
         table: what is static about the groups.
@@ -84,13 +84,14 @@ def as_trees(
 def first_numbers(members: Sequence[Any], table: Table) -> dict[str, Any]:
     """Return float64 vectors over groups of what groups were built with.
 
-    NaN where a group has no such number, and for a number that was left out, as None.
+    0 where a group has no such number (NaN would be an error under ``jax_debug_nans``), and NaN for
+    a number that was left out, as None.
     """
     made: dict[str, Any] = {}
     n = len(table.groups)
     for name, width in table.widths.items():
         shape = (n,) if width is None else (n, width)
-        made[name] = np.full(shape, np.nan)
+        made[name] = np.zeros(shape)
         for i, member in enumerate(members):
             if name in member.numbers:
                 value = member.numbers[name]

@@ -32,6 +32,7 @@ from ._state import (
 )
 from ._step import recorder
 
+_TRAINED = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 _LARGE = 1 << 16  # numbers of a leaf whose scratch is worth an order
 
 
@@ -43,6 +44,11 @@ def initial_state(definition: Definition, table: Table, params: Any) -> GroupsSt
         if path in layouts:
             leaves[i] = layouts[path].to_rule(leaves[i])
         rule = table.rules.get(path)
+        if rule is not None and leaves[i].dtype.name not in _TRAINED:
+            raise NotImplementedError(
+                f'"add_stub" not implemented for {leaves[i].dtype.name} ("{path}"); keep '
+                f"parameters in one of {', '.join(_TRAINED)}, and cast them in use"
+            )
         if rule is not None and (problem := rule.accepts(leaves[i])) is not None:
             raise ValueError(f'{problem.message} ("{path}"); {problem.remedy}')
     x64 = bool(jax.enable_x64.value)
@@ -67,6 +73,7 @@ def initial_state(definition: Definition, table: Table, params: Any) -> GroupsSt
             name: jnp.stack([start.get(name, jnp.zeros((), kind)) for start in starts]).astype(kind)
             for name, kind in _promoted(starts).items()
         }
+    _set_apart(held, leaves)
     others = {}
     for group in table.foreign:
         member = definition.members[group]
@@ -82,6 +89,19 @@ def initial_state(definition: Definition, table: Table, params: Any) -> GroupsSt
         others=others,
         table=table,
     )
+
+
+def _set_apart(held: Sequence[dict[str, Any]], params: Iterable[jax.Array]) -> None:
+    """Copy what is held in the memory of a parameter or of something else that is held.
+
+    Else neither could be given to a step that overwrites it: JAX donates no memory twice.
+    """
+    seen = set(map(id, params))
+    for own in held:
+        for name, array in own.items():
+            if id(array) in seen:
+                own[name] = jnp.copy(array)
+            seen.add(id(array))
 
 
 def updated(

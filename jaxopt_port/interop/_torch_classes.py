@@ -7,7 +7,7 @@ from typing import Any
 
 from ..checkpoint import IMPLEMENTATION, SCHEDULERS
 from ..contrib import reference_named, reference_of
-from ..engine import Group, Optimizer, arguments_of, rule_of
+from ..engine import Group, Optimizer, arguments_of, as_factory, rule_of
 from ..optim import OPTIMIZERS, AdamW, lbfgs
 from ._tensors import import_torch
 
@@ -28,7 +28,7 @@ def _is_wrapper(optimizer: Any) -> bool:
 
 
 def made_by(factory: Callable[..., Any] | None) -> Any:
-    return getattr(factory, "factory", factory)
+    return None if factory is None else as_factory(factory)
 
 
 def factory_of(optimizer: Any, name: str | None) -> Any:

@@ -8,7 +8,16 @@ import numpy as np
 import torch
 
 from ..checkpoint import LATE, SCHEDULERS, state_dict
-from ..engine import REST, Arguments, Definition, Factory, arguments_of, is_whole_tree, step
+from ..engine import (
+    REST,
+    Arguments,
+    Definition,
+    Factory,
+    arguments_of,
+    as_factory,
+    is_whole_tree,
+    step,
+)
 from ..optim import class_of
 from ._shadow import Distance, Shadow
 from ._tensors import tensor_of
@@ -58,7 +67,7 @@ class TorchOptimizer(torch.optim.Optimizer):
     def __init__(
         self, params: Any, optimizer: Callable[..., Any], *, shadow: bool = False, **options: Any
     ) -> None:
-        self._factory: Factory = getattr(optimizer, "factory", optimizer)
+        self._factory: Factory = as_factory(optimizer)
         if is_whole_tree(self._factory):
             raise TypeError("L-BFGS evaluates the loss in JAX; use torch.optim.LBFGS here")
         self._arguments: Arguments = arguments_of(self._factory)
@@ -261,7 +270,8 @@ def _check_accepted(rule: Any, param_group: dict[str, Any]) -> None:
 
 
 def _to_jax(tensor: torch.Tensor) -> jax.Array:
-    array: jax.Array = jax.dlpack.from_dlpack(tensor.detach().contiguous())
+    plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
+    array: jax.Array = jax.dlpack.from_dlpack(plain)
     return array
 
 

@@ -144,8 +144,11 @@ def raw(x: Value) -> Any:
     return x.value if isinstance(x, Traced) else x
 
 
-def _float64(x: Value) -> jax.Array:
-    return jnp.asarray(raw(x), jnp.float64)
+def _float64(x: Value) -> Any:
+    value = raw(x)
+    # A constant stays NumPy's: made an array, a NaN would be an error under jax_debug_nans.
+    held = isinstance(value, jax.Array)
+    return jnp.asarray(value, jnp.float64) if held else np.asarray(value, np.float64)
 
 
 def _rounded(operation: Callable[..., Any], *operands: Value) -> Traced:
@@ -245,7 +248,7 @@ def entry(values: Sequence[float], index: Value) -> Value:
     """``values[index]``."""
     if not isinstance(index, Traced):
         return values[index]
-    return Traced(_float64(np.asarray(values))[index.value.astype(jnp.int64)])
+    return Traced(jnp.asarray(values, jnp.float64)[index.value.astype(jnp.int64)])
 
 
 def looked_up(values: Mapping[Any, float], key: Value, default: float) -> Value:

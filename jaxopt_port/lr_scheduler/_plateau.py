@@ -168,8 +168,13 @@ class ReduceLROnPlateau(LRScheduler):
 
 
 def metric_number(metrics: Any) -> Value:
-    """Return a metric as one number, or raise."""
-    if np.size(metrics) != 1 or metrics is None:
+    """Return a metric as one number, or raise; torch's tensors will do."""
+    if not is_traced(metrics):
+        try:
+            return float(metrics.item() if hasattr(metrics, "item") else metrics)
+        except (TypeError, ValueError, OverflowError, RuntimeError):
+            raise TypeError(f"metrics must be one number; got {metrics!r}") from None
+    if metrics.size != 1:
         raise TypeError(f"metrics must be one number; got {metrics!r}")
     axes = tuple(sorted(varying_axes(metrics)))
     if axes:
@@ -177,4 +182,4 @@ def metric_number(metrics: Any) -> Value:
             "within jax.shard_map the metrics differ between devices, and so would the learning "
             f"rates: give their mean, jax.lax.pmean(metrics, {axes})"
         )
-    return metrics.reshape(()) if is_traced(metrics) else float(np.asarray(metrics).item())
+    return metrics.reshape(())

@@ -80,8 +80,8 @@ def as_schedule(
 
     def rate_at(epoch: Any) -> Any:
         if not is_traced(epoch):
-            known = int(epoch) <= total_steps
-            return table[int(epoch)] if known else after_table(np.int32(epoch - total_steps))
+            at = max(int(epoch), 0)
+            return table[at] if at <= total_steps else after_table(np.int32(at - total_steps))
         more = jnp.maximum(epoch - total_steps, 0).astype(jnp.int32)
         later = after_table(more)  # of no steps, unless the count is beyond
         with jax.enable_x64(True):
@@ -93,7 +93,21 @@ def as_schedule(
         with jax.enable_x64(True):
             return jnp.asarray(rate, dtype)
 
-    return schedule
+    return of_each(schedule)
+
+
+def of_each(schedule: Callable[[Any], jax.Array]) -> Callable[[Any], jax.Array]:
+    """Let a schedule of one count take an array of them too, as Optax's do."""
+
+    def of_any(count: Any) -> jax.Array:
+        if np.ndim(count) == 0:
+            return schedule(count)
+        counts = jnp.ravel(jnp.asarray(count))
+        if is_traced(count) or not counts.size:
+            return jax.vmap(schedule)(counts).reshape(np.shape(count))
+        return jnp.stack([schedule(one) for one in np.asarray(counts)]).reshape(np.shape(count))
+
+    return of_any
 
 
 def _stepped_eagerly(

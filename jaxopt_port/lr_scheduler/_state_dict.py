@@ -102,8 +102,19 @@ def _same(key: str, saved: Any, value: Any) -> bool:
     A ``functools.partial`` has none ({}), and neither has a function (None).
     """
     if key == "lr_lambdas" and isinstance(saved, list):
-        return [x or None for x in saved] == [x or None for x in value]
-    return bool(saved == value)
+        return _equal([x or None for x in saved], [x or None for x in value])
+    return _equal(saved, value)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two values are equal; they may hold arrays."""
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple) and type(a) is type(b):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    if isinstance(a, dict) and type(a) is type(b):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    if hasattr(a, "shape") or hasattr(b, "shape"):
+        return np.array_equal(np.asarray(a), np.asarray(b))
+    return bool(a == b)
 
 
 def _load(scheduler: Any, own: Own, state_dict: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from ._arithmetic import where as where
 from ._groups import Groups as Groups
 from ._plateau import metric_number as metric_number
 from ._schedule import check_lengths as check_lengths
+from ._schedule import of_each as of_each
 from ._scheduler import EpochScheduler as EpochScheduler
 from ._scheduler import whole as whole
 from ._state import Own as Own

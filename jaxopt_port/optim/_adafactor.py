@@ -113,7 +113,8 @@ def _root_mean_square(x: jax.Array) -> jax.Array:
 
 def _max(a: Scalar, b: jax.Array) -> jax.Array:
     """Python's ``max``, which is ``a`` where ``b`` is NaN."""
-    return jnp.where(b > a, b, a)
+    first = jnp.asarray(a, b.dtype)
+    return jnp.where(b > first, b, first)
 
 
 def _update(
@@ -134,7 +135,7 @@ def _update(
         grad = -grad
     # NaN stands for None.
     eps1 = jnp.where(jnp.isnan(eps1), float(jnp.finfo(param.dtype).eps), eps1)
-    alpha = _max(eps2, _root_mean_square(param)) * rho_t
+    alpha = _max(eps2, _root_mean_square(param)) * rho_t.astype(jnp.float64)
     param = mul(param, decay)
     if grad.ndim > 1:
         variance, after = _factored(grad, state, weight=one_minus_beta2_t, eps1=eps1)

@@ -336,7 +336,11 @@ def _updated(
             what = f"an array of shape {mean.shape}" if hasattr(mean, "shape") else repr(mean)
             raise ValueError(f"the average of an array of shape {before.shape} was {what}")
     each = zip(old, new, means, strict=True)
-    mixed = [jnp.where(first, current, mean).astype(before.dtype) for before, current, mean in each]
+    # Integers are copied as they are: float32 does not hold the large ones.
+    mixed = [
+        jnp.where(first, *(jnp.asarray(x, before.dtype) for x in (current, mean)))
+        for before, current, mean in each
+    ]
     result = jax.tree.unflatten(jax.tree.structure(held), mixed)
     mean_params, mean_buffers = result if model.use_buffers else (result, buffers)
     return AveragedState(mean_params, mean_buffers, averages.n_averaged + 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -126,7 +125,6 @@ def _of_linen(
 
     if "batch_stats" not in variables:
         return variables
-    calls: Counter[tuple[str, ...]] = Counter()
 
     def averaging(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
         norm = context.module
@@ -139,26 +137,48 @@ def _of_linen(
                 "averages; give update_bn what makes the model train, train=True say"
             )
         before: dict[str, Any] = {
-            name: norm.get_variable("batch_stats", name) for name in ("mean", "var")
+            name: norm.get_variable("batch_stats", name) for name in ("mean", "var", _CALLS)
         }
+        count, momentum = before.pop(_CALLS) + 1, norm.momentum
         for name, value in before.items():
             norm.put_variable("batch_stats", name, jnp.zeros_like(value))
-        out = next_fun(*args, **kwargs)
-        k = calls[norm.path]
+        object.__setattr__(norm, "momentum", 0.0)  # what it then holds is the batch's own
+        try:
+            out = next_fun(*args, **kwargs)
+        finally:
+            object.__setattr__(norm, "momentum", momentum)
         for name, value in before.items():
-            # After zeros, what the module holds is this part of the batch's own.
-            own = norm.get_variable("batch_stats", name) / (1 - norm.momentum)
+            own: Any = norm.get_variable("batch_stats", name)
             if unbiased and name == "var":
                 own = own * _excess(given["x"].size, value.size, given.get("mask"))
-            norm.put_variable(
-                "batch_stats", name, own if k == 0 else value + (own - value) / (k + 1)
-            )
-        calls[norm.path] += 1
+            mean = jnp.where(count == 1, own, value + (own - value) / count)
+            norm.put_variable("batch_stats", name, mean.astype(value.dtype))
+        norm.put_variable("batch_stats", _CALLS, count)
         return out
 
-    new = dict(variables)
+    new = {**variables, "batch_stats": _with_calls(variables["batch_stats"])}
     for batch in loader:
         with linen.intercept_methods(averaging):
             _, made = model.apply(new, _first(batch), mutable=["batch_stats"], **apply_args)
         new["batch_stats"] = made["batch_stats"]
-    return new
+    return {**new, "batch_stats": _without_calls(new["batch_stats"])}
+
+
+# How often a layer has been called: among its statistics, where layers that are scanned, which are
+# traced as often as JAX likes, count too.
+_CALLS = "jaxopt_port_calls"
+
+
+def _with_calls(stats: Mapping[str, Any]) -> dict[str, Any]:
+    own = {k: _with_calls(v) if isinstance(v, Mapping) else v for k, v in stats.items()}
+    if own.keys() >= {"mean", "var"} and not isinstance(own["mean"], dict):
+        own[_CALLS] = jnp.zeros_like(own["mean"])
+    return own
+
+
+def _without_calls(stats: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        k: _without_calls(v) if isinstance(v, Mapping) else v
+        for k, v in stats.items()
+        if k != _CALLS
+    }

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax import dtypes
 
 from ._paths import leaf_paths, leaves_up_to, nearest
 
@@ -53,12 +54,26 @@ def check_params(params: Any) -> tuple[str, ...]:
                 f'the parameter "{path}" has dtype {dtype}; only floating and complex parameters '
                 f"can be trained. {SPLIT if 'flax' in sys.modules else ''}".rstrip()
             )
-    return tuple(path for path, _ in leaves)
+    paths = tuple(path for path, _ in leaves)
+    if len(set(paths)) < len(paths):
+        twice = next(path for i, path in enumerate(paths) if path in paths[:i])
+        raise ValueError(
+            f'two parameters have the path "{twice}", and groups and state dicts go by paths; '
+            "rename one: a key with a slash in it is read as two"
+        )
+    return paths
 
 
 def to_array(x: Any) -> Any:
     """Return a tree with arrays of the dtypes that ``jit`` would give its leaves."""
-    return jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(a)), x)
+    return jax.tree.map(
+        # Of a weakly typed array result_type is another one, under x64.
+        lambda a: jnp.asarray(
+            a,
+            dtypes.canonicalize_dtype(a.dtype) if hasattr(a, "dtype") else jnp.result_type(a),
+        ),
+        x,
+    )
 
 
 def check_given(params: Any) -> None:
@@ -168,10 +183,14 @@ def _check_dense(path: str, grad: Any, param: Any, name: str) -> None:
 
 
 def _check_dtype(path: str, grad: Any, param: Any) -> None:
-    if jnp.result_type(grad) != jnp.result_type(param):
+    known = getattr(grad, "dtype", None)
+    if known is not None and known == getattr(param, "dtype", None):
+        return
+    own, wanted = to_array(grad).dtype, to_array(param).dtype
+    if own != wanted:
         raise TypeError(
-            f'the gradient of "{path}" has dtype {jnp.result_type(grad)}, the parameter '
-            f"{jnp.result_type(param)}; cast one to the other, as torch demands too"
+            f'the gradient of "{path}" has dtype {own}, the parameter {wanted}; cast one to the '
+            "other, as torch demands too"
         )
 
 

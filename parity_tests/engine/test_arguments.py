@@ -183,6 +183,23 @@ def test_bad_parameters(case, spelling):
         SPELLINGS[spelling](lr=0.1).init(params)
 
 
+def test_types_in_which_torch_does_not_add_are_refused():
+    tensor = torch.nn.Parameter(torch.ones(2).to(torch.float8_e4m3fn))
+    tensor.grad = torch.ones(2).to(torch.float8_e4m3fn)
+    with pytest.raises(NotImplementedError) as theirs:
+        torch.optim.SGD([tensor], lr=0.1).step()
+    for optimizer in SPELLINGS.values():
+        with pytest.raises(NotImplementedError) as ours:
+            optimizer(lr=0.1).init({"w": jnp.ones(2, jnp.float8_e4m3fn)})
+        assert str(ours.value).startswith(str(theirs.value).partition("'")[0])
+
+
+def test_two_parameters_of_one_path_are_refused():
+    params = {"a/b": jnp.ones(2), "a": {"b": jnp.ones(3)}}
+    with pytest.raises(ValueError, match='two parameters have the path "a/b"'):
+        jp.SGD(lr=0.1).init(params)
+
+
 def test_a_state_of_other_groups_or_parameters_is_refused():
     one = jp.SGD(lr=0.1)
     two = jp.SGD([{"params": "stem"}, {"params": jp.REST}], lr=0.1)
@@ -213,7 +230,21 @@ NESTED = {
     "param_groups of a factory that injects": lambda: jp.param_groups(
         lambda lr: optax.chain(optax.clip(1.0), optax.inject_hyperparams(jp.sgd)(lr=lr)), lr=0.1
     ).init(PARAMS),
-}
+
+
+    "a group's optimizer that is made": lambda: jp.AdamW(
+        [{"params": "w", "optimizer": jp.SGD(lr=1.0)}]
+    ),
+    "a lower-case one that is made": lambda: jp.AdamW(
+        [{"params": "w", "optimizer": jp.sgd(lr=1.0)}]
+    ),
+    "param_groups of an optimizer that is made": lambda: jp.param_groups(jp.SGD(lr=1.0)),
+    "param_groups of one of Optax's": lambda: jp.param_groups(optax.sgd(1.0)),
+    "a joining group's that is made": lambda: jp.add_param_group(
+        tx := jp.SGD([{"params": "head"}, {"params": jp.REST, "frozen": True}]),
+        tx.init(PARAMS), PARAMS, {"params": "stem", "optimizer": jp.Adam(lr=1.0)},
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", NESTED)

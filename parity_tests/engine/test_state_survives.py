@@ -1,6 +1,7 @@
 """A state goes through what users do to states: nothing of it is rounded or lost."""
 
 import copy
+import functools
 import pickle
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import optax
 import pytest
 
 import jaxopt_port as jp
+from jaxopt_port import contrib
 
 PARAMS = {"stem": jnp.arange(3.0), "head": jnp.ones(2)}
 LR = 1 / 3  # not exact in float32
@@ -77,6 +79,11 @@ def test_a_pickled_state_goes_on_in_another_process(tmp_path):
     assert run.stdout.strip() == f"True {expected['stem'].tolist()}"
 
 
+def test_groups_of_optaxs_factories_are_pickled():
+    tx = pickle.loads(pickle.dumps(foreign()))
+    assert jp.get_hyperparams(tx.init(PARAMS))[0]["learning_rate"] == LR
+
+
 def test_rest_stays_one_object():
     assert pickle.loads(pickle.dumps(jp.REST)) is jp.REST
     assert copy.deepcopy(jp.REST) is jp.REST
@@ -134,6 +141,69 @@ def test_what_jit_would_make_float32_is_float32(kind, make):
     for after in (eager, jitted):
         kinds = jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), (state, after))
         assert kinds[0] == kinds[1]
+
+
+CLASSES = [
+    cls
+    for package in (jp, contrib)
+    for cls in map(functools.partial(getattr, package), sorted(dir(package)))
+    if isinstance(cls, type) and issubclass(cls, jp.Optimizer) and "factory" in vars(cls)
+]
+
+
+def fresh(cls):
+    """An optimizer and parameters that it takes, which a layout like torch's would not change."""
+    tx = cls()
+    whole = {"w": jnp.ones((4, 4)), "b": jnp.zeros(4)}
+    return tx, {"w": whole["w"]} if "Muon" in cls.__name__ else whole
+
+
+@pytest.mark.parametrize("init", [lambda tx: tx.init, lambda tx: jax.jit(tx.init)], ids=["", "jit"])
+def test_no_memory_is_held_twice(init):
+    """What shares memory, with a parameter or within a state, cannot be donated."""
+    made = {cls.__name__: fresh(cls) for cls in (*OVERLAPPING, jp.AdamW)}
+    made["accumulated"] = (jp.accumulate_grads(jp.AdamW(), 2), PARAMS)
+    for name, (tx, params) in made.items():
+        leaves = jax.tree.leaves((params, init(tx)(params)))
+        places = [leaf.unsafe_buffer_pointer() for leaf in leaves if leaf.size]
+        assert len(set(places)) == len(places), name
+
+
+OVERLAPPING = (contrib.AdaBelief, contrib.AdamWScheduleFree, contrib.CAME, contrib.Prodigy)
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_nothing_rests_on_implicit_promotion(cls):
+    if cls is jp.SparseAdam:
+        grads = {"w": (jnp.array([0]), jnp.ones((1, 4))), "b": (jnp.array([0]), jnp.ones(1))}
+    else:
+        grads = None if cls is not jp.LBFGS else lambda params: jnp.sum(params["w"] ** 2)
+    with jax.numpy_dtype_promotion("strict"):
+        tx, params = fresh(cls)
+        step = functools.partial(jp.step, tx, grads or params)
+        after = jax.eval_shape(lambda params: step(tx.init(params), params), params)[0]
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, params)
+
+
+def test_groups_without_a_number_are_no_error_under_debug_nans():
+    groups = [{"params": "stem", "frozen": True}, {"params": "head", "optimizer": jp.RMSprop}]
+    with jax.debug_nans(True):
+        tx = jp.AdamW(groups)
+        _, state = jp.step(tx, PARAMS, tx.init(PARAMS), PARAMS)
+    assert [set(group) & {"alpha", "frozen"} for group in jp.get_hyperparams(state)] == [
+        {"frozen"}, {"alpha"}
+    ]  # fmt: skip
+
+
+def test_weak_arrays_are_of_their_own_type_under_x64():
+    weak = {"w": jnp.full(3, 0.5)}
+    assert weak["w"].weak_type
+    tx = jp.SGD(lr=0.1, momentum=0.9)
+    with jax.enable_x64(True):
+        for params in (weak, {"w": jnp.ones(3, jnp.float32)}):
+            after, state = jp.step(tx, weak, tx.init(params), params)
+            kinds = {leaf.dtype.name for leaf in (after["w"], state.leaves["momentum_buffer"]["w"])}
+            assert kinds == {"float32"}
 
 
 SHAPES = {"wider": ((3, 4), (1, 4)), "a scalar": ((), (3,)), "narrower": ((1, 4), (3, 4))}

@@ -12,6 +12,7 @@ import random
 import time
 import tracemalloc
 import types
+import warnings
 import zipfile
 
 import numpy as np
@@ -29,6 +30,17 @@ from parity_tests.interop.whole_runs import (
 Pair = collections.namedtuple("Pair", "a b")
 
 RNG = np.random.RandomState(0)
+
+
+class Named(dict):
+    """As configurations are: yacs, EasyDict, fvcore."""
+
+
+class Row(list):
+    pass
+
+
+TORCHS = torch.Generator().manual_seed(3)
 PLAIN = {
     # what is saved, and what is read
     "a NumPy scalar": (np.float64(0.1), 0.1),
@@ -70,6 +82,10 @@ PLAIN = {
     "a time": (datetime.datetime(2024, 1, 2, 3), "2024-01-02T03:00:00"),
     "a large integer": (10**300, 10**300),
     "nothing": (None, None),
+    "a generator of torch's": (TORCHS, (3, None, TORCHS.get_state().numpy())),
+    "torch's version": (torch.__version__, str(torch.__version__)),
+    "a subclass of dict": (Named(a=1, b=Named(c=[2])), {"a": 1, "b": {"c": [2]}}),
+    "a subclass of list": (Row([1, 2]), [1, 2]),
     "keys that are tuples": ({(1, "a"): 2}, {(1, "a"): 2}),
 }  # fmt: skip
 
@@ -92,11 +108,25 @@ class Settings:
         self.lr = 0.1
 
 
+def quantized():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, that they will go
+        return torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
+
+
 OBJECTS = {
+    "a quantized tensor": (quantized(), r"is quantized .*make it dense"),
     "code": (Code(), r"entry/what is system.*--allow (posix|nt)\.system"),
     "an object": (Settings(), r"entry/what is Settings.*add_safe_globals\(\[Settings\]\)"),
     "a named tuple": (Pair(1, 2), "entry/what is Pair"),
     "a function": (os.path.join, "entry/what is join"),
+    "a date of NumPy's": (np.datetime64("2024-01-02"), "entry/what is scalar"),
+    "dates of NumPy's": (np.array(["2024-01-02"], "M8[D]"), "entry/what is ndarray"),
+    "an empty subclass of dict": (Named(), "entry/what is Named"),
+    "a sparse tensor": (
+        torch.eye(2).to_sparse(),
+        r"is sparse .*make it dense.*dequantize\(\)\)\. $",
+    ),
     "an array of objects": (np.array([{}], object), "entry/what is ndarray of objects"),
     "one within": ({"a": [1, Settings()], "b": 2}, "entry/what/a/1 is Settings"),
 }
@@ -120,6 +150,7 @@ def test_what_the_user_trusts_is_made(tmp_path):
 
 def test_a_whole_module_that_was_pickled_gives_its_parameters(tmp_path):
     module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    module[0].register_buffer("passing", torch.ones(1), persistent=False)
     torch.save({"model": module, "epoch": 3}, tmp_path / "yolo.pt")
     found = interop.load(tmp_path / "yolo.pt")
     assert sorted(found.params) == sorted(module.state_dict())

@@ -4,7 +4,9 @@ import argparse
 import collections
 import copy
 import dataclasses
+import io
 import pickle
+import tarfile
 import types
 import warnings
 from pathlib import Path
@@ -46,6 +48,10 @@ class Settings:
 @dataclasses.dataclass
 class Plan:
     lr: float = 0.1
+
+
+class Kept(dict):
+    pass
 
 
 def sequential():
@@ -130,6 +136,11 @@ FILES = {
          "swa_model": torch.optim.swa_utils.AveragedModel(MODULE).state_dict()},
         Holds(averages=("swa_model",)),
     ),
+    "SWA, alone": (
+        torch.optim.swa_utils.AveragedModel(MODULE).state_dict(),
+        Holds(optimizers=(), step=None, extra=("n_averaged",)),
+    ),
+    "dicts of a class": (Kept(model=Kept(M), optimizer=Kept(O)), Holds()),
     "an optimizer keyed by names": ({"model": M, "optimizer": keyed_by_names()}, Holds()),
     "an optimizer of named parameters": (
         {"model": M, "optimizer": torch.optim.Adam(MODULE.named_parameters()).state_dict()},
@@ -243,6 +254,9 @@ REFUSED_FILES = {
         lambda: {"a": W.to(torch.complex32), "b": W}, "complex32, which NumPy has not; cast",
     ),
     "sparse": ({"a": W.to_sparse(), "b": W}, "make it dense"),
+    "quantized": (
+        lambda: {"a": torch.quantize_per_tensor(W, 0.1, 0, torch.qint8), "b": W}, "make it dense",
+    ),
     "numbered tensors": ({0: W, 1: W}, "neither parameters nor an optimizer"),
     "an optimizer of nothing": (
         {"model": M, "optimizer": {"state": {}, "param_groups": []}}, "'param_groups' is empty",
@@ -252,7 +266,7 @@ REFUSED_FILES = {
 
 
 @pytest.mark.parametrize(("value", "message"), REFUSED_FILES.values(), ids=REFUSED_FILES)
-@pytest.mark.filterwarnings("ignore:ComplexHalf")
+@pytest.mark.filterwarnings("ignore:ComplexHalf", "ignore:torch.quantize_per_tensor")
 def test_refused_files(value, message, tmp_path):
     torch.save(value() if callable(value) else value, tmp_path / "a")
     with pytest.raises(ValueError, match=message):
@@ -273,7 +287,56 @@ def test_a_pickle_of_numpys_arrays(tmp_path):
     assert tuple(interop.load(tmp_path / "model_final.pkl").params) == NAMES
 
 
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_pickle_of_tensors(protocol, tmp_path):
+    """``pickle.dump(model.state_dict(), file)``: each storage is a file of its own within it."""
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"model": M, "optimizer": O}, protocol))
+    found = interop.load(tmp_path / "a.pkl")
+    assert (tuple(found.params), list(found.optimizers)) == (NAMES, ["optimizer"])
+    for name, tensor in M.items():
+        np.testing.assert_array_equal(found.params[name], tensor)
+    assert same_arrays(found.optimizer["state"][1]["exp_avg"], O["state"][1]["exp_avg"])
+
+
+def same_arrays(array, tensor):
+    return array.dtype.name == "float32" and array.tobytes() == tensor.numpy().tobytes()
+
+
+class OfBytes:
+    """As a storage says what it is made of; here of another one."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __reduce__(self):
+        return torch.storage._load_from_bytes, (self.data,)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 500])
+def test_what_is_no_storage_within_a_pickle_is_refused(depth, tmp_path):
+    data = b"\x80\x02N."
+    for _ in range(depth):
+        data = pickle.dumps(OfBytes(data))
+    (tmp_path / "a.pkl").write_bytes(data)
+    with pytest.raises(ValueError, match=r"a\.pkl is damaged.*has a storage that is none"):
+        interop.load(tmp_path / "a.pkl")
+
+
+def tar_of(name):
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as target:
+        target.addfile(tarfile.TarInfo(name))
+    return made.getvalue()
+
+
 FOREIGN = {
+    "tar": (tar_of("a.pt"), "it is a tar archive: unpack it first"),
+    "torch's first": (tar_of("sys_info"), r"before 0\.1\.10: load it in torch"),
+    "xz": (b"\xfd7zXZ\0" + b"0" * 30, "packed by xz: unpack it first"),
+    "bzip2": (b"BZh9" + b"0" * 30, "packed by bzip2"),
+    "zstd": (b"\x28\xb5\x2f\xfd" + b"0" * 30, "packed by zstd"),
+    "GGUF": (b"GGUF\x03" + b"0" * 30, "as llama.cpp writes"),
+    "an array": (b"\x93NUMPY\x01\0" + b"0" * 30, r"for numpy\.load"),
     "nothing": (b"", "it is empty"),
     "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
     "a web page": (b"<!DOCTYPE html><html>", "download the file, not its page"),

@@ -88,6 +88,23 @@ def test_other_types(dtype):
     assert port.state[ours[0]]["momentum_buffer"].dtype == dtype
 
 
+def test_gradients_that_are_views_of_their_conjugates():
+    """Of complex parameters torch may set a bit where others would copy."""
+    sides = []
+    for make_optimizer in (
+        torch.optim.SGD,
+        lambda params, **o: TorchOptimizer(params, jp.SGD, **o),
+    ):
+        torch.manual_seed(0)
+        params = [torch.nn.Parameter(torch.randn(3, dtype=torch.complex64).conj())]
+        params.append(torch.nn.Parameter(torch.ones(3)))
+        params[0].grad = torch.randn(3, dtype=torch.complex64).conj()
+        params[1].grad = torch.randn(3, dtype=torch.complex64).conj().imag
+        make_optimizer(params, lr=0.5).step()
+        sides.append([p.detach().resolve_conj() for p in params])
+    assert_equal(*sides)
+
+
 def test_a_state_dict_goes_to_torchs_optimizer_and_back(correct_root):
     (theirs, torchs), (ours, port) = both("AdamW")
     run(theirs, torchs, range(2))
@@ -233,6 +250,8 @@ REFUSED = {
     "torch's own option": ((jp.SGD,), {"foreach": True}, TypeError, "foreach"),
     "out of range": ((jp.SGD,), {"lr": -1.0}, ValueError, "Invalid learning rate: -1.0"),
     "a schedule": ((jp.SGD,), {"lr": lambda count: 0.1}, TypeError, "torch's schedulers"),
+    "an optimizer that is made": ((jp.SGD(lr=1.0),), {}, TypeError, "its options would be lost"),
+    "one of Optax's that is made": ((optax.sgd(1.0),), {}, TypeError, "its options would be lost"),
     "a shadow of Optax": ((optax.sgd,), {"learning_rate": 0.1, "shadow": True}, TypeError, "torch"),
 }
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import torch
 
 import jaxopt_port as jp
@@ -87,6 +88,17 @@ def test_grad_scaler_follows_torchs():
         if i == 9:  # each goes on from the other's state dict
             scaler_state = ours.load_state_dict(theirs.state_dict())
             theirs.load_state_dict(ours.state_dict(scaler_state))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "int32", "complex64"])
+@pytest.mark.parametrize("shape", [(), (1,), (2,)])
+def test_a_loss_is_scaled_in_torchs_type(dtype, shape):
+    """One number of float16 becomes float32, as torch promotes it: 3 * 65536 is none of float16."""
+    loss, scaler = np.full(shape, 3.0), jp.GradScaler()
+    theirs = torch.amp.GradScaler("cpu").scale(torch.tensor(loss).to(getattr(torch, dtype)))
+    ours = scaler.scale(jnp.asarray(loss, dtype), scaler.init())
+    assert ours.dtype.name == str(theirs.dtype).removeprefix("torch.")
+    np.testing.assert_array_equal(ours.astype(complex), theirs.to(torch.complex128))
 
 
 def test_a_skipped_step_leaves_the_step_count():

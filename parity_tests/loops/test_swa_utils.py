@@ -231,6 +231,49 @@ def test_update_bn_of_linen():
     assert swa.update_bn(iter(()), dense, plain) is plain
 
 
+class Block(nn.Module):
+    """A normalised layer, for nn.scan; with a momentum that moves nothing."""
+
+    train: bool
+
+    @nn.compact
+    def __call__(self, x, _):
+        return nn.BatchNorm(use_running_average=not self.train, momentum=1.0)(x * 3 + 1), None
+
+
+class Scanned(nn.Module):
+    axis: int
+
+    @nn.compact
+    def __call__(self, x, train):
+        axes = {"batch_stats": self.axis, "params": self.axis}
+        layers = nn.scan(Block, axes, split_rngs={"params": True}, length=2, in_axes=nn.broadcast)
+        return layers(train, name="layers")(x, None)[0]
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_update_bn_of_layers_that_are_scanned(axis):
+    """Flax traces a scanned layer as often as it likes; each batch counts once."""
+    scanned, batches = Scanned(axis), bn_batches()
+    variables = scanned.init(jax.random.key(0), batches[0], False)
+    made = swa.update_bn(batches, scanned, variables, train=True)["batch_stats"]
+    made = made["layers"]["BatchNorm_0"]
+    assert sorted(made) == ["mean", "var"]
+    first = [np.take(np.asarray(made[name]), 0, axis) for name in ("mean", "var")]
+    inputs = [batch * 3 + 1 for batch in batches]
+    for got, of in zip(first, (np.mean, np.var), strict=True):
+        want = np.mean([of(x, axis=0) for x in inputs], axis=0)
+        np.testing.assert_allclose(got, want, rtol=STATISTICS)
+
+
+def test_integers_are_copied_as_they_are_at_first():
+    """A count of batches beyond 2**24, which float32 does not hold."""
+    averaged, count = swa.AveragedModel(use_buffers=True), jnp.int32(20_000_001)
+    averages = averaged.init({"w": jnp.ones(1)}, {"n": jnp.int32(0)})
+    averages = averaged.update_parameters(averages, {"w": jnp.ones(1)}, {"n": count})
+    assert averages.buffers["n"] == count
+
+
 DECAYS = {
     "timm": (
         lambda n: min(0.9, (1 + n) / (10 + n)),

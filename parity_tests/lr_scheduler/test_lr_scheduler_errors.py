@@ -111,6 +111,15 @@ STEPS = {
         TypeError,
         "one number",
     ),
+    **{
+        f"{type(metric).__name__} for a metric": (
+            lrs.ReduceLROnPlateau(),
+            lambda s, st, own, metric=metric: s.step(st, own, metric),
+            TypeError,
+            "one number",
+        )
+        for metric in ("low", [1.0], 1j, 10**400, torch.ones(2))
+    },
     "negative epoch": (
         lrs.CosineAnnealingWarmRestarts(3),
         lambda s, st, own: s.step(st, own, -1),

@@ -11,6 +11,7 @@ import torch
 from flax import nnx
 
 import jaxopt_port as jp
+from jaxopt_port import contrib
 from jaxopt_port import lr_scheduler as lrs
 from parity_tests.oracles.scheduled_groups import GROUPS, PARAMS, stepped_optimizer, stepped_state
 
@@ -180,6 +181,49 @@ def test_as_schedule_is_the_undisturbed_run(case):
             if step < steps - 1:
                 state, sched_state = scheduler.step(state, sched_state)
     assert scheduler.as_schedule(0.1)(0).dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        lrs.CosineAnnealingLR(5),
+        lrs.LambdaLR(lambda epoch: 0.5 if epoch < 3 else 0.1),
+        contrib.get_cosine_schedule_with_warmup(2, 7),
+        contrib.CosineLRScheduler(t_initial=6, warmup_t=2),
+    ],
+    ids=lambda scheduler: type(scheduler).__name__,
+)
+def test_a_schedule_takes_counts_as_optaxs_do(scheduler):
+    """One, or an array of them, as for a figure; mapped over, too."""
+    schedule, counts = scheduler.as_schedule(0.1, total_steps=8), np.arange(8)
+    each = np.array([schedule(count) for count in counts])
+    np.testing.assert_array_equal(schedule(counts), each)
+    np.testing.assert_array_equal(schedule(jnp.asarray(counts).reshape(2, 4)), each.reshape(2, 4))
+    np.testing.assert_array_equal(jax.jit(schedule)(counts), each)
+    np.testing.assert_array_equal(jax.vmap(schedule)(counts), each)
+    assert schedule(counts[:0]).shape == (0,)
+
+
+def test_a_count_below_zero_is_the_beginning():
+    schedule = lrs.StepLR(2).as_schedule(0.1, total_steps=8)
+    assert schedule(-1) == jax.jit(schedule)(-1) == schedule(0)
+
+
+def test_a_step_of_a_finite_schedule_goes_on_under_debug_nans(state):
+    scheduler = lrs.OneCycleLR(0.1, 10)
+    with jax.debug_nans(True):
+        begun = jax.jit(scheduler.step)(*scheduler.init(state))
+    assert np.isfinite(scheduler.get_last_lr(begun[1])).all()
+
+
+METRICS = [torch.tensor(0.5, requires_grad=True), torch.tensor([0.5]), np.float16(0.5), "0.5"]
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=repr)
+def test_what_torch_takes_for_a_metric(metric, state):
+    scheduler = lrs.ReduceLROnPlateau()
+    _, own = scheduler.step(*scheduler.init(state), metric)
+    assert scheduler.state_dict(own)["best"] == 0.5
 
 
 @pytest.mark.slow

@@ -24,6 +24,16 @@ class Tenfold:
         return self.factor * epoch
 
 
+class Tabled:
+    """A schedule that is read from an array, which torch saves as it saves all attributes."""
+
+    def __init__(self, *factors):
+        self.factors = np.array(factors)
+
+    def __call__(self, epoch):
+        return float(self.factors[min(int(epoch), len(self.factors) - 1)])
+
+
 ALL = {
     "lambda": lambda s: s.LambdaLR(lambda e: 0.9 ** (e // 10)),
     "lambda object": lambda s: s.LambdaLR(Tenfold()),
@@ -87,6 +97,7 @@ SAVED = {
         lrs.ReduceLROnPlateau("max", 0.5, 10),
     ),
     "lambda object": (lrs.LambdaLR(Tenfold()), lrs.LambdaLR(Tenfold(-1))),
+    "lambda table": (lrs.LambdaLR(Tabled(1.0, 0.5)), lrs.LambdaLR(Tabled(1.0, 0.4))),
     "restarts": (lrs.CosineAnnealingWarmRestarts(10, 2), lrs.CosineAnnealingWarmRestarts(100)),
     "swa": (lrs.SWALR(0.5, 3), lrs.SWALR(5.0, 10, "linear")),
     "cyclic": (lrs.CyclicLR(1, 5, mode="triangular2"), lrs.CyclicLR(1, 5)),

@@ -58,7 +58,7 @@ def load(path: str | os.PathLike[str], *, keys: Mapping[str, str] | None = None)
     if file.is_dir():
         return _of_folder(file, keys)
     with open(file, "rb") as opened:
-        start = opened.read(16)
+        start = opened.read(512)
     # First, since the length that it begins with may be spelled as the marks of the others are.
     length = int.from_bytes(start[:8], "little")
     is_tensors = start[8:9] == b"{" and length <= file.stat().st_size - 8
@@ -99,12 +99,21 @@ _FOREIGN = (
     (b"<!DOCTYPE", "it is a web page, not the file itself: download the file, not its page"),
     (b"<html", "it is a web page, not the file itself: download the file, not its page"),
     (b"\x1f\x8b", "it is packed by gzip: unpack it first (gunzip, tar -xzf)"),
+    (b"\xfd7zXZ", "it is packed by xz: unpack it first (unxz, tar -xJf)"),
+    (b"BZh", "it is packed by bzip2: unpack it first (bunzip2, tar -xjf)"),
+    (b"\x28\xb5\x2f\xfd", "it is packed by zstd: unpack it first (unzstd)"),
     (b"\x89HDF", "it is of HDF5, as Keras writes; torch's files are read here"),
+    (b"GGUF", "it is of GGUF, as llama.cpp writes; torch's files are read here"),
+    (b"\x93NUMPY", "it is NumPy's, for numpy.load"),
 )
 
 
 def _foreign(start: bytes) -> str | None:
     """Say what a file is that is of neither torch nor safetensors, where it is known."""
+    if start[257:262] == b"ustar":
+        if start.startswith(b"sys_info\0"):
+            return "torch wrote it before 0.1.10: load it in torch, and save it again"
+        return "it is a tar archive: unpack it first (tar -xf)"
     return next((words for mark, words in _FOREIGN if start.startswith(mark)), None)
 
 

@@ -45,27 +45,36 @@ class Unread(Deferred):
     Attributes:
         name: of its class or function.
         state: what the pickle says of it, unfinished.
+        held: items of a subclass of list or dict, likewise; None for none.
     """
 
     def __init__(self, name: str, arguments: tuple[Any, ...]) -> None:
         self.name = name
         self.arguments = arguments
         self.state: Any = None
-        self.items: list[Any] = []
+        self.held: Any = None
 
     def build(self, state: Any) -> None:
         self.state = state
 
     def extend(self, items: list[Any]) -> None:
-        self.items += items
+        self._held_as(list).extend(items)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self.items.append(value)
+        self._held_as(dict)[key] = value
+
+    def _held_as(self, kind: type[Any]) -> Any:
+        self.held = kind() if self.held is None else self.held
+        if not isinstance(self.held, kind):
+            raise ValueError(f"its pickle has a {self.name} that is both a list and a dict")
+        return self.held
 
     def children(self) -> list[Any]:
-        return [self.state]
+        return [self.state, self.held]
 
     def finish(self, finished: Callable[[Any], Any]) -> Any:
+        if self.held and not self.arguments:  # of a subclass of dict or list, what it holds
+            return finished(self.held)
         plain = all(isinstance(x, str | int | float) for x in self.arguments)
         made = Unread(self.name, self.arguments if plain else ())
         made.state = finished(self.state)
@@ -164,8 +173,20 @@ def _bytes(data: Any = b"", *_: Any) -> Any:
     return bytes(data) if isinstance(data, bytes | bytearray) else NotImplemented
 
 
-def _nothing(*_: Any) -> Any:
-    return None
+class Stated(Deferred):
+    """An object of which only what is set as its state matters: ``torch.Generator``."""
+
+    def __init__(self, *_: Any) -> None:
+        self.held: Any = None
+
+    def build(self, state: Any) -> None:
+        self.held = state
+
+    def children(self) -> list[Any]:
+        return [self.held]
+
+    def finish(self, finished: Callable[[Any], Any]) -> Any:
+        return finished(self.held)
 
 
 def _attribute(target: Any, name: Any = "") -> Any:
@@ -211,5 +232,6 @@ KINDS: dict[str, Callable[..., Any]] = {
     "datetime.date": _of_time(datetime.date),
     "torch.Size": _tuple,
     "torch.device": _text,
-    "torch._C.Generator": _nothing,
+    "torch._C.Generator": Stated,
+    "torch.torch_version.TorchVersion": _text,
 }

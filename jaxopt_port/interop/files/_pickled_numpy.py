@@ -30,7 +30,7 @@ class RandomState(Deferred):
         return finished(self.held)
 
 
-_CODE = re.compile(r"[?]|[biufcSUV]\d{0,9}|O8?")
+_CODE = re.compile(r"[?]|[biufcSUVMm]\d{0,9}|O8?")
 
 
 class DType(Deferred):
@@ -50,7 +50,7 @@ class DType(Deferred):
     @property
     def dtype(self) -> np.dtype[Any] | None:
         """None for a dtype of objects, of dates or of records."""
-        if not self._plain or self._code[0] in "OV":
+        if not self._plain or self._code[0] in "OVMm":
             return None
         return np.dtype(self._order.replace("|", "") + self._code)
 

@@ -50,6 +50,12 @@ _STORAGES = {
     "ComplexFloatStorage": "complex64",
     "ComplexDoubleStorage": "complex128",
     "UntypedStorage": "uint8",
+    # Of tensors that are quantized, which are left unread themselves.
+    "QInt8Storage": "int8",
+    "QUInt8Storage": "uint8",
+    "QInt32Storage": "int32",
+    "QUInt4x2Storage": "uint8",
+    "QUInt2x4Storage": "uint8",
 }
 _NO_DENSE = (
     "a tensor that is {} has no NumPy counterpart; make it dense first (to_dense() or dequantize())"
@@ -98,8 +104,6 @@ def storage_of(identifier: Any, bytes_of: BytesOf) -> Storage:
         raise ValueError("its pickle refers to something that is no storage")
     kind, key, count = identifier[1], identifier[2], identifier[4]
     name = kind.name.rpartition(".")[2] if isinstance(kind, ClassName) else ""
-    if name.startswith("Q"):
-        raise ValueError(_NO_DENSE.format("quantized"))
     if name not in _STORAGES:
         raise ValueError(f"there is no storage {name or kind!r} here")
     if not isinstance(key, str) or type(count) is not int or not 0 <= count < 1 << 48:
@@ -116,7 +120,9 @@ def arrays_of_module(value: Unread) -> dict[str, Any] | None:
         isinstance(parameters, dict) and isinstance(buffers, dict) and isinstance(modules, dict)
     ):
         return None
-    held = {**parameters, **buffers}
+    passing = own.get("_non_persistent_buffers_set")
+    left_out = set(passing) if isinstance(passing, list) else set()
+    held = {**parameters, **{name: x for name, x in buffers.items() if name not in left_out}}
     arrays = {name: x for name, x in held.items() if isinstance(x, np.ndarray | Unread)}
     for name, inner in modules.items():
         if isinstance(inner, Unread):

@@ -144,6 +144,12 @@ def unwrapped(checkpoint: Checkpoint, source: str) -> Checkpoint:
     """Return a checkpoint without the prefixes of wrappers, where all names have them."""
     if checkpoint.layout != "torch":
         return checkpoint
+    others = [name for name in checkpoint.params if name != "n_averaged"]
+    if len(others) < len(checkpoint.params) and shared_prefix(others):
+        # The state dict of an AveragedModel alone.
+        params = dict(checkpoint.params)
+        extra = {**checkpoint.extra, "n_averaged": params.pop("n_averaged")}
+        checkpoint = replace(checkpoint, params=params, extra=extra)
     prefix = shared_prefix(checkpoint.params)
     if prefix:
         warnings.warn(
@@ -194,10 +200,13 @@ def needs_code(names: list[str]) -> str:
 
 
 def _remedy(names: list[str]) -> str:
-    short = ", ".join(name.rpartition(".")[2] for name in names if " " not in name)
+    classes = [name for name in names if " " not in name]
+    if not classes:
+        return ""
+    short = ", ".join(name.rpartition(".")[2] for name in classes)
     return (
         f"If you trust it: torch.serialization.add_safe_globals([{short}]) "
-        f"(--allow {names[0]} on the command line)"
+        f"(--allow {classes[0]} on the command line)"
     )
 
 

@@ -9,11 +9,13 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from ._pickled_kinds import KINDS
 from ._pickled_tensors import Storage, storage_of
 from ._pickled_values import read_pickle
 from ._plain_values import finished
@@ -181,6 +183,15 @@ def _read_pickles(path: Path, data: mmap.mmap) -> Any:
     A number, the version, what the machine was, the value, the keys of its storages, and then for
     each a count and its bytes.
     """
+    try:
+        first = read_pickle(data, None, allowed_globals())
+        return finished(_after_magic(data, data) if first == _MAGIC else first, len(data))
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{path} is damaged, or no file of torch.save: {error}") from error
+
+
+def _after_magic(stream: Any, data: Any) -> Any:
+    """Return the value that follows the first number, unfinished; its storages lie over data."""
     storages: dict[str, Storage] = {}
     held: dict[str, Any] = {}
 
@@ -192,38 +203,55 @@ def _read_pickles(path: Path, data: mmap.mmap) -> Any:
             raise ValueError("it has a view of a storage, as torch wrote before 0.4")
         return storages.setdefault(made.key, made)
 
+    version, machine = read_pickle(stream), read_pickle(stream)
+    if version != _PROTOCOL or not isinstance(machine, dict):
+        raise ValueError(f"it is of the version {version!r} of torch's format")
+    if not machine.get("little_endian", True):
+        raise ValueError("it is of a big-endian machine; load and save it on a little-endian")
+    value = read_pickle(stream, storage, allowed_globals())
+    keys = read_pickle(stream)
+    if not isinstance(keys, list) or not set(map(str, keys)) >= storages.keys():
+        raise ValueError("the list of its storages is none, or lacks some")
+    for key in keys:
+        known = storages.get(key) if isinstance(key, str) else None
+        if known is None:
+            raise ValueError(f"it has a storage {key!r} that nothing refers to")
+        head = stream.read(8)
+        count = struct.unpack("<q", head)[0] if len(head) == 8 else -1
+        if count != known.count:
+            raise ValueError(
+                f"the storage {key!r} has {count} elements, and its tensors are made for "
+                f"{known.count}"
+            )
+        start, size = stream.tell(), count * known.dtype.itemsize
+        if start + size > len(data):
+            raise ValueError("it is cut off")
+        held[key] = _aligned(memoryview(data)[start : start + size])
+        stream.seek(start + size)
+    return value
+
+
+# Whether a storage is read, in whose bytes none may be.
+_inside: ContextVar[bool] = ContextVar("inside", default=False)
+
+
+def _storage_of_bytes(data: Any = b"") -> Any:
+    """``_load_from_bytes``: a storage as ``pickle.dump`` writes it, a file of its own."""
+    data = data.encode("latin1") if isinstance(data, str) else data
+    if not isinstance(data, bytes | bytearray) or _inside.get():
+        return NotImplemented
+    before = _inside.set(True)
     try:
-        first = read_pickle(data, None, allowed_globals())
-        if first != _MAGIC:
-            return finished(first, len(data))
-        version, machine = read_pickle(data), read_pickle(data)
-        if version != _PROTOCOL or not isinstance(machine, dict):
-            raise ValueError(f"it is of the version {version!r} of torch's format")
-        if not machine.get("little_endian", True):
-            raise ValueError("it is of a big-endian machine; load and save it on a little-endian")
-        value = read_pickle(data, storage, allowed_globals())
-        keys = read_pickle(data)
-        if not isinstance(keys, list) or not set(map(str, keys)) >= storages.keys():
-            raise ValueError("the list of its storages is none, or lacks some")
-        for key in keys:
-            known = storages.get(key) if isinstance(key, str) else None
-            if known is None:
-                raise ValueError(f"it has a storage {key!r} that nothing refers to")
-            head = data.read(8)
-            count = struct.unpack("<q", head)[0] if len(head) == 8 else -1
-            if count != known.count:
-                raise ValueError(
-                    f"the storage {key!r} has {count} elements, and its tensors are made for "
-                    f"{known.count}"
-                )
-            start, size = data.tell(), count * known.dtype.itemsize
-            if start + size > len(data):
-                raise ValueError("it is cut off")
-            held[key] = _aligned(memoryview(data)[start : start + size])
-            data.seek(start + size)
-        return finished(value, len(data))
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise ValueError(f"{path} is damaged, or no file of torch.save: {error}") from error
+        stream = io.BytesIO(data)
+        made = _after_magic(stream, data) if read_pickle(stream) == _MAGIC else None
+    finally:
+        _inside.reset(before)
+    if not isinstance(made, Storage):
+        raise ValueError("a tensor in it has a storage that is none")
+    return made
+
+
+KINDS["torch.storage._load_from_bytes"] = _storage_of_bytes
 
 
 def allowed_globals() -> Mapping[str, Any]:

@@ -76,7 +76,7 @@ def remember(
         put(history.old_dirs, y),
         put(history.old_stps, s),
         put(history.ro, 1.0 / ys),
-        history.num_old + (accept & ~full),
+        history.num_old + (accept & ~full).astype(history.num_old.dtype),
         jnp.where(accept & full, (history.oldest + 1) % size, history.oldest),
     ), jnp.where(accept, ys / dot(y, y), h_diag)
 
