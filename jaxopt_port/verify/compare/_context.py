@@ -16,7 +16,7 @@ from ._jax_run import Evaluated, Model
 from ._jax_side import JaxSide
 from ._names import Array, Names
 from ._report import Cause, Curves, Divergence
-from ._results import Diagnosis, Results, as_array
+from ._results import Diagnosis, Results, as_array, explained
 from ._ties import Tie, finding
 
 # What a constant of the model that float32 has rounded may do.
@@ -43,6 +43,7 @@ class Context:
         zero: leaves whose gradient is zero but for rounding; an optimizer may make any step of it.
         apart: leaves that are one tensor in torch, whose gradient is the sum of theirs.
         lacking: whether torch has tensors that have no leaf.
+        told: what differed in the steps before, as stages and leaves.
         notes: what a reader of the report should know.
     """
 
@@ -63,6 +64,7 @@ class Context:
         self.zero: set[str] = set()
         self.apart: set[str] = set()
         self.lacking = False
+        self.told: frozenset[tuple[str, str]] = frozenset()
         self.reasons: dict[str, str] = {}
 
     def in_float64(self, given: tuple[Any, Any], batch: Any, narrow: Evaluated) -> Evaluated:
@@ -114,6 +116,10 @@ class Context:
 
         return jax.tree.map(cast, batch)
 
+    def explained(self, stage: str, leaf: str = "") -> bool:
+        """Whether what differed in a step before explains all that may differ here."""
+        return explained(stage, leaf, self.told)
+
     def see(
         self,
         stage: str,
@@ -146,6 +152,8 @@ class Context:
             extra: likewise, absolute.
             zero: whether it is zero but for rounding.
         """
+        if self.explained(stage, leaf):
+            return
         measured = Measured(values, start if self.narrow and in_own_dtype else None)
         surely = measured.in_float64(self.dtype, floor, extra) if in_float64 else None
         likely = measured.in_own_dtype(zero) if self.narrow and in_own_dtype else None

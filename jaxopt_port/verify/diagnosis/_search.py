@@ -20,6 +20,7 @@ from ._simulation import Hypothesis, Simulation
 from ._update_history import UpdateHistory
 
 _STARTS = (0.1, 1.0, 0.01, 1e-3, 0.0)
+_FIRST = 2  # of a warm-up's first rate, 0, no rule makes a step
 
 
 class Search:
@@ -30,12 +31,16 @@ class Search:
         self._enough = simulation.enough
         self._fits, self._rate = FittedNumbers(simulation), Rates(history, simulation)
 
-    def run(self) -> Cause | None:
-        for look in (
+    def run(self, dear: bool) -> Cause | None:
+        """Return what explains it: of what is quick to try, or of the rest."""
+        looks = [
             self._rate_decay, self._schedule, self._single, self._options, self._gradients,
             self._numbers, self._starts, self._one_sided, self._accumulation,
-            self._another_optimizer, self._pairs, self._rate.another,
-        ):  # fmt: skip
+        ]  # fmt: skip
+        if dear:
+            looks = [self._another_optimizer, self._pairs]
+            looks.insert(1 if self._rate.explain else 2, self._rate.another)
+        for look in looks:
             cause = look()
             if cause is not None:
                 return cause
@@ -200,7 +205,10 @@ class Search:
         return None
 
     def _another_optimizer(self) -> Cause | None:
-        return another_optimizer(self._history) if not self._simulation.begin else None
+        # Of no two rules are the first steps the same and the later ones not.
+        if self._history.first > _FIRST:
+            return None
+        return another_optimizer(self._history, parallel=self._rate.explain)
 
     def _pairs(self) -> Cause | None:
         """Look at two variations together, then at one with a number."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -39,9 +40,10 @@ def explain_updates(history: UpdateHistory) -> list[tuple[int, Cause | None]]:
     found: list[tuple[int, Cause | None]] = []
     base, now = Hypothesis(), history
     for _ in range(_MOST_FAULTS):
-        for look in _LOOK:
-            part = now.until(now.first + look)
-            cause, hypothesis = _explained(part, base)
+        ends = dict.fromkeys(min(now.first + look, len(now.grads)) for look in _LOOK)
+        for dear, end in itertools.product((False, True), ends):
+            part = now.until(end)
+            cause, hypothesis = _explained(part, base, dear)
             if cause is not None:
                 break
         found.append((now.first, cause))
@@ -93,8 +95,16 @@ def _next(history: UpdateHistory, after: int, base: Hypothesis) -> UpdateHistory
     return None
 
 
-def _explained(history: UpdateHistory, base: Hypothesis) -> tuple[Cause | None, Hypothesis | None]:
-    """Return the cause of the first difference, and what it is as a hypothesis."""
+def _explained(
+    history: UpdateHistory, base: Hypothesis, dear: bool
+) -> tuple[Cause | None, Hypothesis | None]:
+    """Return the cause of the first difference, and what it is as a hypothesis.
+
+    Args:
+        history: of a leaf.
+        base: what is known already.
+        dear: whether what takes long is tried, or what does not.
+    """
     mine, theirs = (
         _still(x[history.first :], (x[history.first - 1] if history.first else history.start))
         for x in (history.yours, history.torchs)
@@ -110,11 +120,11 @@ def _explained(history: UpdateHistory, base: Hypothesis) -> tuple[Cause | None, 
         )  # fmt: skip
         return frozen, None
     if history.optimizer not in ALGORITHMS or not np.all(np.isfinite(history.torchs)):
-        return _without_simulation(history), None
+        return _without_simulation(history) if dear else None, None
     simulation = Simulation(history, base)
     if not simulation.agrees:
-        return _without_simulation(history), None
-    cause = Search(history, simulation).run()
+        return _without_simulation(history) if dear else None, None
+    cause = Search(history, simulation).run(dear)
     if cause is None:
         return None, None
     own = [h for left, h in simulation.explained if left == cause.unexplained]
