@@ -91,7 +91,7 @@ class AfterStep:
         pairs = zip(names.paths, names.params, strict=True)
         group_of = {p: groups[e.torch_name] for p, e in pairs if e.torch_name in groups}
         given = evaluation.grads if evaluation.fed is None else evaluation.fed
-        tree = names.params_tree(given, own_grads)
+        tree = names.params_tree(given, own_grads, self._context.second)
         held = names.leaves_of(tree)
         grads = {path: held[path] for path in names.by_path(given)}
         update = self._context.reference.update()
