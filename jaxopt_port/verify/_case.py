@@ -85,8 +85,8 @@ def load_case(file: str | os.PathLike[str]) -> Case:
     module = _run(path)
     known = ["STEPS", *_OPTIONS, *_ONLY_COMPARED]
     for name, value in vars(module).items():
-        # Of a user's own constants (LAYERS, BATCH), only what differs by a letter is no such one.
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        # A user's own constants (LAYERS, NAME) differ from all of these by more than a letter.
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         if near and name not in known:
             raise CaseError(f'{path} sets {name}, which no case has; did you mean "{near[0]}"?')
         if name in _FUNCTIONS and not callable(value):

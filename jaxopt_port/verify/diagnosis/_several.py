@@ -66,19 +66,24 @@ def _likeliest(
     weights: Wide,
     yours: Wide,
 ) -> list[tuple[int, ...]]:
-    """Return what comes nearest to your side where one more effect is added, the nearest first."""
-    nearest: dict[tuple[int, ...], float] = {}
+    """Return what comes nearest to your side where one more effect is added, the nearest first.
+
+    As it is, or as a part or a multiple: of clipped gradients another momentum does less.
+    """
+    nearest: tuple[dict[tuple[int, ...], float], ...] = ({}, {})
     for held, made in runs.items():
         gap = weights * (yours - made)
-        most = float(np.abs(gap).max())
         for i, effect in effects.items():
-            if any(parts[i].changes & parts[k].changes for k in held):
+            square = float(np.vdot(effect, effect))
+            if not square or any(parts[i].changes & parts[k].changes for k in held):
                 continue
-            left = float(np.abs(gap - effect).max())
             key = tuple(sorted((*held, i)))
-            if left < min(most, nearest.get(key, math.inf)):
-                nearest[key] = left
-    return sorted(nearest, key=nearest.__getitem__)[:_TRIES]
+            part = float(np.vdot(gap, effect)) / square
+            for kept, share in zip(nearest, (1.0, part), strict=True):
+                left = float(np.abs(gap - share * effect).max())
+                kept[key] = min(left, kept.get(key, math.inf))
+    found = (k for kept in nearest for k in sorted(kept, key=kept.__getitem__)[:_TRIES])
+    return list(dict.fromkeys(found))
 
 
 def _of(parts: Sequence[Part], held: Sequence[int]) -> Hypothesis:
