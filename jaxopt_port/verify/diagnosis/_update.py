@@ -137,13 +137,15 @@ def _explained(
         return _without_simulation(history) if dear else None, None
     group = {k: v for k, v in history.options[0].items() if k != "params"}
     for other, told, hypothesis in known:
-        if other == group and simulation.unexplained(hypothesis) <= simulation.enough:
+        factor = hypothesis.factor
+        lasts = isinstance(factor, (int, float)) or len(factor) >= len(history.grads)
+        if other == group and lasts and simulation.unexplained(hypothesis) <= simulation.enough:
             return told, hypothesis
     cause = Search(history, simulation).run(dear)
     if cause is None:
         return None, None
     own = [h for left, h in simulation.explained if left == cause.unexplained]
-    if own and own[-1].rates is None and isinstance(own[-1].factor, float):  # of any leaf
+    if own and own[-1].rates is None:  # those begin where the simulation does
         known.append((group, cause, own[-1]))
     return cause, own[-1] if own else None
 
