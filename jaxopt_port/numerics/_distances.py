@@ -17,13 +17,14 @@ def ordered(x: NDArray[Any]) -> NDArray[np.int64]:
     XLA on the CPU flushes subnormal numbers to zero and torch does not, so both zeros and all
     subnormals are 0 here.
     """
-    bits = x.view(_INTEGERS[x.dtype.itemsize]).astype(np.int64)
-    sign_bit = 1 << (8 * x.dtype.itemsize - 1)
-    magnitude = bits & (sign_bit - 1)
+    integer = np.dtype(_INTEGERS[x.dtype.itemsize])
+    bits = x.view(integer)
     smallest_normal = np.asarray(ml_dtypes.finfo(x.dtype).smallest_normal, x.dtype)
-    first = int(smallest_normal.view(_INTEGERS[x.dtype.itemsize]))
-    steps = np.where(magnitude < first, 0, magnitude - first + 1)
-    return np.where(bits < 0, -steps, steps)
+    before = smallest_normal.view(integer) - integer.type(1)
+    steps = np.maximum((bits & ~np.iinfo(bits.dtype).min) - before, integer.type(0))
+    negative = bits >> integer.type(8 * x.dtype.itemsize - 1)  # -1 of a negative number, or 0
+    numbers: NDArray[np.int64] = ((steps ^ negative) - negative).astype(np.int64)
+    return numbers
 
 
 def ulps(ours: NDArray[Any], theirs: NDArray[Any]) -> int:

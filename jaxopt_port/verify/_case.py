@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import os
 import sys
@@ -10,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-from ..trees import nearest
 
 # Names that a case file may set, and the arguments of `compare` and `replay` that they are.
 _OPTIONS = {
@@ -84,10 +83,12 @@ def load_case(file: str | os.PathLike[str]) -> Case:
     if not path.is_file():
         raise CaseError(f"there is no file {path}; `jaxopt-port new-case {path}` writes one")
     module = _run(path)
-    known = [*_FUNCTIONS, "STEPS", *_OPTIONS, *_ONLY_COMPARED]
+    known = ["STEPS", *_OPTIONS, *_ONLY_COMPARED]
     for name, value in vars(module).items():
-        if name.isupper() and name not in known and nearest(name, known, 1) and len(name) > 3:
-            raise CaseError(f"{path} sets {name}, which no case has{nearest(name, known, 1)}")
+        # A user's own constants (LAYERS, NAME) differ from all of these by more than a letter.
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        if near and name not in known:
+            raise CaseError(f'{path} sets {name}, which no case has; did you mean "{near[0]}"?')
         if name in _FUNCTIONS and not callable(value):
             raise CaseError(f"{name} in {path} must be a function")
     steps = getattr(module, "STEPS", None)

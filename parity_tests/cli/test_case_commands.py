@@ -110,6 +110,13 @@ def test_bad_usage_is_exit_code_2(name, tmp_path):
     assert re.search(message, " ".join(result.output.split())), result.output
 
 
+def test_a_case_has_constants_of_its_own(tmp_path):
+    file = tmp_path / "case.py"
+    names = "LAYERS", "HEADS", "BATCH", "BATCH_SIZE", "MAX_STEPS", "WARMUP_STEPS", "EPOCHS", "NAME"
+    file.write_text("".join(f"{name} = 1\n" for name in names))
+    assert load_case(file).steps is None
+
+
 def test_the_recorder_is_one_file(tmp_path):
     file = tmp_path / "record.pyz"
     result = run("recorder", file)

@@ -12,6 +12,7 @@ import torch
 
 import jaxopt_port as jp
 from jaxopt_port.verify.diagnosis import CAUSES, UpdateHistory, _other_optimizers, explain_update
+from jaxopt_port.verify.diagnosis._schedules import another_schedule
 
 STEPS, SIZE, BATCH, EPOCH = 12, 8, 16, 4
 chain, decayed, scaled = optax.chain, optax.add_decayed_weights, optax.scale_by_learning_rate
@@ -212,6 +213,47 @@ def test_a_group_is_recognized() -> None:
     cause = explain_update(history)
     assert cause is not None
     assert cause.name == "group-options"
+
+
+MANY = [
+    (Run("SGD", M, max_norm=0.5), chain(jp.clip_by_grad_norm(0.25), optax.sgd(0.1, 0.99)),
+     ("clip-limit", "number")),
+    (Run("SGD", MD, max_norm=0.5), chain(jp.clip_by_grad_norm(0.25), optax.sgd(0.1, 0.99)),
+     ("number", "clip-limit", "number")),
+    (Run("AdamW", W, max_norm=0.5),
+     chain(optax.clip_by_global_norm(0.5), optax.adamw(1e-2, b2=0.99, weight_decay=0.1)),
+     ("clip-epsilon", "number")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("run", "tx", "names"), MANY, ids=lambda x: "-".join(x) if isinstance(
+    x, tuple) and isinstance(x[0], str) else "")  # fmt: skip
+def test_several_at_once_are_named(run: Run, tx: Any, names: tuple[str, ...]) -> None:
+    cause = explain_update(history_of(run, tx))
+    assert cause is not None
+    assert tuple(part.name for part in (cause, *cause.also)) == names, cause.message
+
+
+def test_another_groups_options_keep_the_schedule() -> None:
+    run = Run("SGD", M | {"weight_decay": 0.0}, DECAYING)
+    for momentum, names in ((0.9, ["group-options"]), (0.99, ["group-options", "number"])):
+        history = history_of(run, chain(decayed(0.1), optax.sgd(falling(), momentum)))
+        history.other_options = [{**history.options[0], "weight_decay": 0.1}]
+        cause = explain_update(history)
+        assert cause is not None
+        assert [part.name for part in (cause, *cause.also)] == names, cause.message
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.1])
+def test_a_cosine_after_a_warm_up_has_its_length(floor: float) -> None:
+    def rates(length: int) -> list[float]:
+        part = np.clip((np.arange(24) - 10) / length, 0, 1)
+        falling = floor + (1 - floor) * (1 + np.cos(np.pi * part)) / 2
+        return list(np.where(np.arange(24) < 10, np.arange(1, 25) / 11, falling))
+
+    cause = another_schedule(rates(80), rates(90), 11, 11)
+    assert cause is not None
+    assert cause.message.startswith("your side's cosine is 80 steps long, torch's 90")
 
 
 def test_a_clipping_by_group_is_recognized() -> None:

@@ -343,6 +343,7 @@ def tied_sides(torchs, mine):
     theirs = TorchSide(
         module=m, optimizer=torch.optim.SGD(m.parameters(), lr=0.1),
         loss=lambda out, batch: entropy(out, batch[1]),
+        clip=lambda parameters: torch.nn.utils.clip_grad_norm_(parameters, 0.05),
     )  # fmt: skip
     params = {"embed": {"embedding": jnp.zeros((7, 5))}}
     if not mine:
@@ -352,7 +353,8 @@ def tied_sides(torchs, mine):
         table = p["embed"]["embedding"]
         return jnp.tanh(table[batch[0]]) @ (table.T if mine else p["head"]["kernel"])
 
-    return theirs, JaxSide(apply=apply, params=params, tx=optax.sgd(0.1), loss=loss)
+    tx = optax.chain(jp.clip_by_grad_norm(0.05), optax.sgd(0.1))
+    return theirs, JaxSide(apply=apply, params=params, tx=tx, loss=loss)
 
 
 @pytest.mark.parametrize("mine", [True, False])

@@ -53,15 +53,15 @@ class AfterStep:
         self._start = names.leaves_of(theirs)
         self._fed = Stepper(side, theirs, wide=False, x64=x64, donates=large)
         self._fed_exact = Stepper(side, theirs, wide=True, x64=True, donates=large)
-        params = theirs if side.imports else side.params
+        start = (theirs if side.imports else side.params, model_state)
         self._free_torch, self._free_steps, self._large = free_torch, free_steps, large
         self._free: FreeRun | None = None
         self._free_exact: FreeRun | None = None
         if not large or free_torch is not None:
-            self._free = FreeRun(side, context.model, params, model_state, wide=False, x64=x64)
+            self._free = FreeRun(side, context.model, start, wide=False, x64=x64, donates=large)
         if free_torch is not None:
             self._free_exact = FreeRun(
-                side, context.exact, params, model_state, wide=True, x64=True
+                side, context.exact, start, wide=True, x64=True, donates=large
             )
         self._read = Hyperparameters(self._fed.state, names.paths)
         context.evidence.classes = classes(self._fed.state)
@@ -91,7 +91,7 @@ class AfterStep:
         pairs = zip(names.paths, names.params, strict=True)
         group_of = {p: groups[e.torch_name] for p, e in pairs if e.torch_name in groups}
         given = evaluation.grads if evaluation.fed is None else evaluation.fed
-        tree = names.params_tree(given, own_grads)
+        tree = names.params_tree(given, own_grads, self._context.second)
         held = names.leaves_of(tree)
         grads = {path: held[path] for path in names.by_path(given)}
         update = self._context.reference.update()
@@ -209,12 +209,13 @@ class AfterStep:
         far = [
             path
             for path in torchs64
-            if not context.results.knows("update", path) and not near(yours64[path], torchs64[path])
+            if not context.explained("update", path)
+            and (checks or not near(yours64[path], torchs64[path]))
         ]
         if not (checks or far):
             return
         torchs, yours = names.by_path(update.params), names.leaves_of(self._fed.params)
-        for path in torchs64 if checks else far:
+        for path in far:
             # A trace may have it in float64 only.
             narrow = path in torchs and getattr(update, "own_dtype", True)
             theirs = torchs[path] if narrow else torchs64[path].astype(yours[path].dtype)
@@ -272,7 +273,7 @@ class AfterStep:
 
     def _run_free(self, step: int, evaluation: Any, own_batch: Any, update: Any) -> None:
         context, names = self._context, self._context.names
-        if self._large and step >= self._free_steps:
+        if self._large and (step >= self._free_steps or context.results.found):
             self._free = self._free_exact = self._free_torch = None
         if self._free is None:
             return

@@ -78,6 +78,9 @@ class BeforeStep:
         before = {**checked.params, **checked.buffers}
         given = (names.params_tree(checked.params), names.model_state(before))
         own = context.cast(batch)
+        if context.explained("forward") and {*names.by_path(evaluation.grads)} == {*names.paths}:
+            self._loss(step, evaluation, batch)
+            return None
         first = self._structure is None
         if first:
             self._look_at_output(*given, own)
@@ -87,7 +90,8 @@ class BeforeStep:
             self._repeats(step, (*given, own), narrow, wide)
         self._forward(evaluation, narrow, wide, given, batch)
         self._loss(step, evaluation, batch)
-        self._gradients(step, evaluation, narrow, wide, given[0])
+        if not context.explained("gradient"):
+            self._gradients(step, evaluation, narrow, wide, given[0])
         self._buffers(step, checked, narrow, wide, before)
         return narrow.grads
 

@@ -16,7 +16,7 @@ from ._jax_run import Evaluated, Model
 from ._jax_side import JaxSide
 from ._names import Array, Names
 from ._report import Cause, Curves, Divergence
-from ._results import Diagnosis, Results, as_array
+from ._results import Diagnosis, Results, as_array, explained, owner
 from ._ties import Tie, finding
 
 # What a constant of the model that float32 has rounded may do.
@@ -42,7 +42,9 @@ class Context:
         reasons: why a stage is not compared, by stage.
         zero: leaves whose gradient is zero but for rounding; an optimizer may make any step of it.
         apart: leaves that are one tensor in torch, whose gradient is the sum of theirs.
+        second: those of them but the first, which are given no gradient: a norm of all has it once.
         lacking: whether torch has tensors that have no leaf.
+        told: what differed in the steps before, as stages and leaves.
         notes: what a reader of the report should know.
     """
 
@@ -62,7 +64,9 @@ class Context:
         self.notes: list[str] = []
         self.zero: set[str] = set()
         self.apart: set[str] = set()
+        self.second: set[str] = set()
         self.lacking = False
+        self.told: frozenset[tuple[str, str]] = frozenset()
         self.reasons: dict[str, str] = {}
 
     def in_float64(self, given: tuple[Any, Any], batch: Any, narrow: Evaluated) -> Evaluated:
@@ -103,7 +107,9 @@ class Context:
         """Take in what only one side ties."""
         for tie in ties:
             self.results.add(*finding(tie))
-            self.apart |= set(tie.paths) if tie.by_torch else set()
+            if tie.by_torch:
+                self.apart.update(tie.paths)
+                self.second.update(tie.paths[1:])
             self.lacking |= not tie.by_torch
 
     def cast(self, batch: Any) -> Any:
@@ -113,6 +119,10 @@ class Context:
             return x.astype(self.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
         return jax.tree.map(cast, batch)
+
+    def explained(self, stage: str, leaf: str = "") -> bool:
+        """Whether what differed in a step before explains all that may differ here."""
+        return owner(leaf) in self.second or explained(stage, leaf, self.told)
 
     def see(
         self,
@@ -146,6 +156,8 @@ class Context:
             extra: likewise, absolute.
             zero: whether it is zero but for rounding.
         """
+        if self.explained(stage, leaf):
+            return
         measured = Measured(values, start if self.narrow and in_own_dtype else None)
         surely = measured.in_float64(self.dtype, floor, extra) if in_float64 else None
         likely = measured.in_own_dtype(zero) if self.narrow and in_own_dtype else None

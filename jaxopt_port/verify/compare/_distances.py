@@ -47,7 +47,7 @@ MOVED = 1e-4
 ZERO = 1e-10
 
 # Elements at a time: what fits into a core's cache, so that a large leaf costs few passes over it.
-_BLOCK = 2**16
+_BLOCK = 2**15
 # Of each block, for percentiles.
 _SAMPLE = 2**12
 
@@ -103,13 +103,13 @@ class _Sums:
         self.largest, self.squares, self.count = 0.0, 0.0, 0
 
     def add(self, x: Wide) -> None:
-        largest = float(np.max(np.abs(x), initial=0.0))
+        largest = _largest(x)
         if not math.isfinite(largest):
             x = x[np.isfinite(x)]
-            largest = float(np.max(np.abs(x), initial=0.0))
+            largest = _largest(x)
         self.largest = max(self.largest, largest)
         # Squares of what is below 1e-150 would vanish; nothing here depends on such.
-        self.squares += float(np.dot(x, x))
+        self.squares += _dot(x, x)
         self.count += x.size
 
     @property
@@ -154,11 +154,12 @@ class Measured:
                 a, b = np.where(good, a, 0.0), np.where(good, b, 0.0)
             apart.add(a)
             scale.add(b)
-            product += float(np.dot(a, b))
-            far = np.zeros(a.size)
-            if not np.array_equal(a, b):
-                gap.add(a - b)
-                far = _units(j.astype(self._dtype, copy=False)[good], t[good])
+            product += _dot(a, b)
+            far = a - b
+            if far.any():
+                gap.add(far)
+                pair = j.astype(self._dtype, copy=False), t
+                far = _units(*pair) if good.all() else _units(*(x[good] for x in pair))
                 worst, summed = max(worst, float(far.max(initial=0.0))), summed + float(far.sum())
             units.append(far[:: max(1, far.size // _SAMPLE)])
             count += a.size
@@ -252,16 +253,25 @@ def near(yours: Array, torchs: Array) -> bool:
     """Whether two float64 arrays are as near as rounding always is: a cheap look."""
     gap, scale = 0.0, 0.0
     for a, b in blocks(yours, torchs):
-        gap = max(gap, float(np.max(np.abs(a - b), initial=0.0)))
-        scale = max(scale, float(np.max(np.abs(b), initial=0.0)))
-        if math.isnan(gap):
+        far = _largest(a - b)
+        if math.isnan(far):
             return False
+        gap, scale = max(gap, far), max(scale, _largest(b))
     return gap <= FLOAT64 * scale
 
 
 def sum_of_squares(x: Array) -> float:
     """Return the sum of squares of an array, in float64."""
-    return sum(float(np.dot(part, part)) for part in map(_wide, (b for (b,) in blocks(x))))
+    return sum(_dot(part, part) for part in map(_wide, (b for (b,) in blocks(x))))
+
+
+def _dot(a: Wide, b: Wide) -> float:
+    # np.dot would wake BLAS's threads for each block, and wait while torch's and JAX's are at work.
+    return float(np.einsum("i,i", a, b))
+
+
+def _largest(x: Wide) -> float:
+    return max(float(np.max(x, initial=0.0)), -float(np.min(x, initial=0.0)))
 
 
 def _wide(x: Array) -> Wide:

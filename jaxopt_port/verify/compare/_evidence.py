@@ -45,6 +45,7 @@ class Evidence:
         self._side, self._names, self._momenta = side, names, momenta
         self._optimizer, self._per_epoch = optimizer, steps_per_epoch
         self._batches, self._own = Batches(), Batches()
+        self._known: list[Any] = []  # causes of updates, as hypotheses
         self._size = 1
         self._theirs: list[list[dict[str, float]]] = []
         self._ours: list[dict[str, dict[str, float]]] = []
@@ -211,6 +212,7 @@ class Evidence:
         return _OfUpdate(
             lambda: history.of(path, self._optimizer, step, self._size, self._per_epoch),
             history.every,
+            self._known,
         )
 
     def averages(self, values: Any, before: Array | None, params: Array) -> Diagnosis:
@@ -252,22 +254,26 @@ class _OfUpdate:
     Args:
         history: gives what is known of the leaf.
         every: how many batches make one step.
+        known: what was found of other leaves.
 
     Attributes:
         later: step and cause of each.
     """
 
     def __init__(
-        self, history: Callable[[], diagnosis.UpdateHistory | None], every: int = 1
+        self,
+        history: Callable[[], diagnosis.UpdateHistory | None],
+        every: int,
+        known: list[Any],
     ) -> None:
-        self._history, self._every = history, every
+        self._history, self._every, self._known = history, every, known
         self.later: list[tuple[int, Cause]] = []
 
     def __call__(self) -> Cause | None:
         found = self._history()
         if found is None:
             return None
-        (first, *later) = diagnosis.explain_updates(found) or [(found.first, None)]
+        (first, *later) = diagnosis.explain_updates(found, self._known) or [(found.first, None)]
         every = self._every
         self.later = [(every * (s + 1) - 1, cause) for s, cause in later if cause is not None]
         return first[1]

@@ -8,33 +8,13 @@ from collections.abc import Iterator, Sequence
 
 from ._context import Context
 from ._report import STAGES, Cause, Divergence
-from ._results import Found
+from ._results import Found, explained, owner
 
-# What is given torch's values is not changed by a fault before it; what is not stands here, with
-# the stages that explain a difference in it: at any leaf, and at the same leaf.
-_ANYWHERE = {
-    "forward": ("forward",),
-    "loss": ("loss",),
-    "gradient": ("forward", "loss", "gradient"),
-    "buffers": ("forward",),
-    "data": ("data",),
-    "clipping": ("clipping",),
-    "update": ("clipping",),
-    "state": ("clipping",),
-    "averages": ("clipping",),
-    "trajectory": tuple(STAGES),
-}
-_SAME_LEAF = {
-    "hyperparameters": ("hyperparameters",),
-    "update": ("hyperparameters", "update"),
-    "state": ("hyperparameters", "update", "state"),
-    "averages": ("hyperparameters", "update", "averages"),
-    "buffers": ("buffers",),
-}
 # Stages whose leaves may each have a cause of their own.
 _BY_LEAF = ("parameters", "hyperparameters", "update", "state", "averages", "buffers", "data")
 # Where the same cause shows in two stages.
 _PLACES = {"state": "update"}
+_ONCE_MORE = "differs once more, beyond what the cause above explains"
 # Causes after which nothing can be compared.
 _LAST = ("not-finite", "not-repeatable")
 _MOST = 24  # leaves that are diagnosed one by one
@@ -53,20 +33,27 @@ def findings(context: Context) -> tuple[Divergence, ...]:
     seen: set[tuple[str, str]] = set()
     said: set[tuple[str, tuple[str, str] | None]] = set()
     moments: set[str] = set()  # leaves whose state has a cause of its own
+    later: list[Divergence] = []
     for _, group in itertools.groupby(sorted(context.results.found, key=place), key=place):
-        fresh = [f for f in group if not _explained(f.divergence, seen)]
-        seen |= {(f.divergence.stage, _leaf(f.divergence)) for f in fresh}
+        fresh = [f for f in group if not explained(f.divergence.stage, f.divergence.leaf, seen)]
+        seen |= {(f.divergence.stage, owner(f.divergence.leaf)) for f in fresh}
         for one in _told(context, sorted(fresh, key=lambda f: -f.excess)):
             key = (_PLACES.get(one.stage, one.stage), _said(one.cause))
             # A leaf of zeros, or a moment, shows the same cause some steps later, or sooner.
             if one.stage == "state" and one.cause is not None:
-                moments.update(leaf.partition(" · ")[0] for leaf in one.leaves)
-            if _follows(one, told, moments) or (one.cause is not None and key in said):
-                continue
-            told.append(one)
-            said.add(key)
+                moments.update(map(owner, one.leaves))
+            if one.message == _ONCE_MORE:
+                later.append(one)
+            elif not (_follows(one, told, moments) or (one.cause is not None and key in said)):
+                told.append(one)
+                said.add(key)
         if context.lacking or any(d.cause and d.cause.name in _LAST for d in told):
             break  # nothing after it can be compared
+    for one in later:  # which another leaf may have shown before, and better
+        key = (_PLACES.get(one.stage, one.stage), _said(one.cause))
+        if key not in said:
+            told.append(one)
+            said.add(key)
     return tuple(sorted(told, key=lambda d: d.step))
 
 
@@ -80,17 +67,6 @@ def _follows(one: Divergence, told: Sequence[Divergence], moments: set[str]) -> 
     return one.cause.name == "clip-missing" and any(
         d.cause is not None and d.cause.name == "clip-kind" for d in told
     )
-
-
-def _leaf(divergence: Divergence) -> str:
-    return divergence.leaf.partition(" · ")[0]
-
-
-def _explained(divergence: Divergence, seen: set[tuple[str, str]]) -> bool:
-    stage = divergence.stage
-    anywhere = {stage for stage, _ in seen} & set(_ANYWHERE.get(stage, ()))
-    here = {(other, _leaf(divergence)) for other in _SAME_LEAF.get(stage, ())}
-    return bool(anywhere or here & seen)
 
 
 def _told(context: Context, found: Sequence[Found]) -> Iterator[Divergence]:
@@ -139,7 +115,7 @@ def _asked(context: Context, found: Sequence[Found]) -> list[int]:
     asked = []
     shapes = dict(zip(context.names.paths, context.names.params, strict=True))
     for i, one in enumerate(found):
-        path = _leaf(one.divergence)
+        path = owner(one.divergence.leaf)
         axes = len(shapes[path].shape) > 1 if path in shapes else False
         kind = (context.evidence.group_of(path), axes, one.divergence.message if
                 one.divergence.stage == "hyperparameters" else "")  # fmt: skip
@@ -166,12 +142,11 @@ def _cause(context: Context, found: Found) -> Cause | None:
 
 
 def _said(cause: Cause | None) -> tuple[str, str] | None:
-    return None if cause is None else (cause.name, cause.message)
+    return None if cause is None else (cause.name, cause.message.partition(": at step")[0])
 
 
 def _later(found: Found) -> Iterator[Divergence]:
     """Yield what differs later in the same leaf, once the first cause is allowed for."""
     later: list[tuple[int, Cause]] = getattr(found.diagnosis, "later", [])
     for step, cause in later:
-        message = "differs once more, beyond what the cause above explains"
-        yield dataclasses.replace(found.divergence, step=step, message=message, cause=cause)
+        yield dataclasses.replace(found.divergence, step=step, message=_ONCE_MORE, cause=cause)

@@ -15,17 +15,18 @@ class FreeRun:
     Args:
         side: the JAX side.
         model: its model, of the precision of the run.
-        params: the start.
-        model_state: likewise.
+        start: parameters, and the model's state.
         wide: in float64, whatever the run's dtype.
         x64: whether JAX has float64 at all in this program.
+        donates: whether there is no going back.
     """
 
     def __init__(
-        self, side: JaxSide, model: Model, params: Any, model_state: Any, *, wide: bool, x64: bool
-    ) -> None:
-        self._model = model
-        self.stepper = Stepper(side, params, wide=wide, x64=x64)
+        self, side: JaxSide, model: Model, start: tuple[Any, Any], *, wide: bool, x64: bool,
+        donates: bool,
+    ) -> None:  # fmt: skip
+        self._model, (params, model_state) = model, start
+        self.stepper = Stepper(side, params, wide=wide, x64=x64, donates=donates)
         self._model_state = in_float64(model_state) if wide else model_state
 
     def step(self, batch: Any, stepped: bool) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -76,14 +76,18 @@ class Names:
             if entry.torch_name in tensors
         }
 
-    def params_tree(self, tensors: Mapping[str, Any], lacking: Any = None) -> Any:
+    def params_tree(
+        self, tensors: Mapping[str, Any], lacking: Any = None, zeros: Collection[str] = ()
+    ) -> Any:
         """Return a tree like the parameters, of NumPy arrays of their own.
 
         Args:
             tensors: by torch's name.
             lacking: a tree that has what is not among them; zeros without it.
+            zeros: paths of leaves that are zeros in any case.
         """
-        leaves = [_leaf(entry, tensors) for entry in self.params]
+        pairs = zip(self.paths, self.params, strict=True)
+        leaves = [_leaf(entry, {} if path in zeros else tensors) for path, entry in pairs]
         if lacking is not None:
             own = map(np.asarray, jax.tree.leaves(lacking))
             leaves = [

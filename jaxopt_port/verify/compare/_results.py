@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,40 @@ from ._report import STAGES, Cause, Distance, Divergence, Element, LeafResult, S
 ON_END = 3
 
 Diagnosis = Callable[[], Cause | None]
+
+# What is given torch's values is not changed by a fault before it; what is not stands here, with
+# the stages that explain a difference in it: at any leaf, and at the same leaf.
+_ANYWHERE = {
+    "forward": ("forward",),
+    "loss": ("loss",),
+    "gradient": ("forward", "loss", "gradient"),
+    "buffers": ("forward",),
+    "data": ("data",),
+    "clipping": ("clipping",),
+    "update": ("clipping",),
+    "state": ("clipping",),
+    "averages": ("clipping",),
+    "trajectory": tuple(STAGES),
+}
+_SAME_LEAF = {
+    "hyperparameters": ("hyperparameters",),
+    "update": ("hyperparameters", "update"),
+    "state": ("hyperparameters", "update", "state"),
+    "averages": ("hyperparameters", "update", "averages"),
+    "buffers": ("buffers",),
+}
+
+
+def owner(leaf: str) -> str:
+    """Return the parameter of a leaf, which may be a part of its state."""
+    return leaf.partition(" · ")[0]
+
+
+def explained(stage: str, leaf: str, told: Set[tuple[str, str]]) -> bool:
+    """Whether what differs before, as stages and leaves, explains a difference here."""
+    anywhere = {stage for stage, _ in told}.intersection(_ANYWHERE.get(stage, ()))
+    here = {(other, owner(leaf)) for other in _SAME_LEAF.get(stage, ())}
+    return bool(anywhere or here & told)
 
 
 class Found:
@@ -114,6 +148,10 @@ class Results:
     def _take(self, found: Found, number: str = "") -> None:
         self._told.add((found.divergence.stage, found.divergence.leaf, number))
         self.found.append(found)
+
+    def told(self) -> frozenset[tuple[str, str]]:
+        """Return what has been found to differ, as stages and leaves."""
+        return frozenset((stage, owner(leaf)) for stage, leaf, _ in self._told)
 
     def knows(self, stage: str, leaf: str, number: str = "") -> bool:
         """Whether a leaf, or a number of it, has been found to differ at a stage."""

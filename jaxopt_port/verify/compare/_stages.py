@@ -45,6 +45,8 @@ class Stages:
             checks: whether everything is compared.
         """
         context = self.context
+        context.told = context.results.told()
+        context.reference.has_gradients64 = not context.explained("gradient")
         evaluation = context.reference.evaluate(given)
         context.curves.loss_torch.append(float(evaluation.loss))
         context.not_finite_loss(step, float(evaluation.loss))
@@ -55,15 +57,19 @@ class Stages:
             own = jax.tree.map(numpy_of, own)
             self._before.data(step, own, batch)
             own = jax.tree.map(lambda x, like: x.astype(like.dtype), own, batch)
-        if self._after is None:
-            if evaluation.checked is None:
-                raise ValueError("step 0 must be checked: it has the initial parameters")
-            if not context.side.imports:
-                self._before.parameters(evaluation.checked)
-            self._after = AfterStep(context, evaluation, *self._free)
+        begins = self._after is None
+        if begins and evaluation.checked is None:
+            raise ValueError("step 0 must be checked: it has the initial parameters")
+        if begins and not context.side.imports:
+            self._before.parameters(evaluation.checked)
         grads = None
         if evaluation.checked is not None:
             grads = self._before.check(step, evaluation, batch)
+        if self._after is None:
+            free_torch, free_steps, large = self._free
+            if large and context.results.found:  # which explains where training leads
+                free_torch = None
+            self._after = AfterStep(context, evaluation, free_torch, free_steps, large)
         self._after.step(step, evaluation, batch if own is None else own, checks, grads)
 
     def snapshot(self) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import ml_dtypes
@@ -66,6 +66,14 @@ class FittedNumbers:
             if name.partition("[")[0] in options or rooted:
                 value, left = self.fitted(variation, name, value_of(options, name))
                 yield name, value, left
+
+    def usual(self) -> Iterator[tuple[str, float]]:
+        """Yield names of numbers, and values that are often found in them."""
+        options = self._simulation.history.options[self._simulation.history.first]
+        for name in NUMBERS:
+            if name.partition("[")[0] in options:
+                torchs = value_of(options, name)
+                yield from ((name, v) for v in (*NUMBERS[name], *_roundings(torchs)) if v != torchs)
 
     def fitted(self, variation: Variation, name: str, torchs: float) -> tuple[float, float]:
         """Return the value of one number that explains most, and what it leaves."""

@@ -35,6 +35,7 @@ _CONTRIB = (
     "Lion", "NAdamW", "LaProp", "Adopt", "MADGRAD", "AdaBelief", "RMSpropTF", "Adan", "SGDW",
     "AdamWScheduleFree", "RAdamScheduleFree", "SGDScheduleFree",
 )  # fmt: skip
+_PARALLEL = ("RAdam", "RAdamScheduleFree")  # in some steps, to Adam's
 # Those that go by the norm, the rows or the singular values of a leaf.
 _WHOLE = {
     "jp": ("Muon", "Adafactor"),
@@ -43,8 +44,13 @@ _WHOLE = {
 _Options = dict[str, Any]
 
 
-def another_optimizer(history: UpdateHistory) -> Cause | None:
-    """Return the cause of steps that another optimizer would make, at some learning rate."""
+def another_optimizer(history: UpdateHistory, parallel: bool = False) -> Cause | None:
+    """Return the cause of steps that another optimizer would make, at some learning rate.
+
+    Args:
+        history: of a leaf.
+        parallel: whether each step is a multiple of torch's.
+    """
     moved = np.diff(np.concatenate([history.start[None], history.yours]), axis=0)
     if not np.all(np.isfinite(moved)) or not np.any(moved):
         return None
@@ -56,6 +62,8 @@ def another_optimizer(history: UpdateHistory) -> Cause | None:
     sample = Steps(padded(history.start), list(map(padded, history.grads)), [])
     sample.after.extend(map(padded, history.yours))
     for home, name, options in _elementwise(history):
+        if parallel and name not in _PARALLEL:
+            continue
         made = _moved(home, name, tuple(options.items()), sample, history)[:, :n]
         if found := _cause(name, made, moved, history):
             return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +27,15 @@ class Rates:
     def __init__(self, history: UpdateHistory, simulation: Simulation) -> None:
         self._history, self._simulation = history, simulation
         self._enough = simulation.enough
+
+    @functools.cached_property
+    def explain(self) -> bool:
+        """Whether torch's rule makes your steps, each with some learning rate."""
+        rates = self._simulation.fitted_rates(Variation())
+        return (
+            rates is not None
+            and self._simulation.unexplained(Hypothesis(rates=rates)) <= self._enough
+        )
 
     def of(self, variation: Variation, last: bool = False) -> Cause | None:
         """Look for a learning rate of each step under which torch's rule makes yours, and name it.

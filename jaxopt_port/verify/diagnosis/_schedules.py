@@ -6,6 +6,8 @@ import itertools
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from ..compare._report import Cause
 from ._numbers import nice, same
 
@@ -34,7 +36,7 @@ def another_schedule(
         f"{torchs[first]:.6g}"
     )
     lengths = [_cosine(_falling(rates)) for rates in (mine, torchs)]
-    if all(lengths):
+    if all(lengths) and lengths[0] != lengths[1]:
         return Cause(
             "schedule-length",
             f"your side's cosine is {lengths[0]} steps long, torch's {lengths[1]}: {told}",
@@ -71,25 +73,20 @@ def _falling(rates: Sequence[float]) -> Sequence[float]:
 
 
 def _cosine(rates: Sequence[float]) -> int | None:
-    """Return the length of a cosine from its peak to 0 of which these are steps."""
-    # cos(w) of equal steps: (r[i-1] + r[i+1] - 2 c) / (2 (r[i] - c)), where c is half the peak.
-    peak = max(rates)
-    if (
-        len(rates) < 3
-        or not peak
-        or same(rates[0], rates[-1], _SAME)
-        or not same(rates[0], peak, _SAME)
-    ):
+    """Return the length of a cosine, from its peak to its end, of which these are steps."""
+    falling = np.array(rates[max(range(len(rates)), key=rates.__getitem__) :])
+    if len(falling) < 5 or same(falling[0], falling[-1], _SAME):
         return None
-    fall = 2 * rates[1] / peak - 1
-    if not -1 < fall < 1:
+    # Of equal steps w around a middle c: r[i-1] + r[i+1] = 2 cos(w) r[i] + 2 c (1 - cos(w)).
+    inner, around = falling[1:-1], falling[:-2] + falling[2:]
+    terms = np.stack([inner, np.full(len(inner), falling[0])], axis=1)
+    (twice, rest), *_ = np.linalg.lstsq(terms, around, rcond=None)
+    left = float(np.max(np.abs(terms @ (twice, rest) - around)))
+    if not -1 < twice / 2 < 1 - 1e-9 or left > 1e-6 * float(falling[0] - falling[-1]):
         return None
-    length = round(math.pi / math.acos(fall))
-    if not 1 < length < _LONGEST:
-        return None
-    right = [peak * (1 + math.cos(math.pi * i / length)) / 2 for i in range(len(rates))]
-    near = all(abs(a - b) <= 1e-4 * peak for a, b in zip(rates, right, strict=True))
-    return length if near else None
+    length = math.pi / math.acos(twice / 2)
+    near = round(length)
+    return near if 1 < near < _LONGEST and abs(length - near) <= 0.05 else None
 
 
 def _slope(rates: Sequence[float]) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -12,14 +12,16 @@ from ..compare._report import Cause
 from ._algorithms import Variation
 from ._clipping_ways import LIMITS, clipping_ways, ways_for_values
 from ._fitted_numbers import FittedNumbers, value_of
-from ._known_ways import KnownWay, known_ways
+from ._known_ways import known_ways
 from ._numbers import low_precision, narrowed, nice, number, same
 from ._other_optimizers import accumulations, another_optimizer
 from ._rates import Rates
+from ._several import Part, both_of, several
 from ._simulation import Hypothesis, Simulation
 from ._update_history import UpdateHistory
 
 _STARTS = (0.1, 1.0, 0.01, 1e-3, 0.0)
+_FIRST = 2  # of a warm-up's first rate, 0, no rule makes a step
 
 
 class Search:
@@ -30,12 +32,17 @@ class Search:
         self._enough = simulation.enough
         self._fits, self._rate = FittedNumbers(simulation), Rates(history, simulation)
 
-    def run(self) -> Cause | None:
-        for look in (
+    def run(self, dear: bool) -> Cause | None:
+        """Return what explains it: of what is quick to try, or of the rest."""
+        looks = [
             self._rate_decay, self._schedule, self._single, self._options, self._gradients,
             self._numbers, self._starts, self._one_sided, self._accumulation,
-            self._another_optimizer, self._pairs, self._rate.another,
-        ):  # fmt: skip
+        ]  # fmt: skip
+        if dear:
+            looks = [self._another_optimizer, self._pairs]
+            looks.insert(1 if self._rate.explain else 2, self._rate.another)
+            looks.insert(1 if self._rate.explain else 0, self._several)
+        for look in looks:
             cause = look()
             if cause is not None:
                 return cause
@@ -71,11 +78,7 @@ class Search:
         for other in self._history.other_options:
             left = self._simulation.unexplained(Hypothesis(options=other))
             if left <= self._enough:
-                return Cause(
-                    "group-options",
-                    "your side treats this leaf with the options of another of torch's groups",
-                    "check which leaves the selectors or labels of the groups take", left,
-                )  # fmt: skip
+                return replace(_GROUP, unexplained=left)
         return None
 
     def _gradients(self) -> Cause | None:
@@ -200,46 +203,49 @@ class Search:
         return None
 
     def _another_optimizer(self) -> Cause | None:
-        return another_optimizer(self._history) if not self._simulation.begin else None
+        # Of no two rules are the first steps the same and the later ones not.
+        if self._history.first > _FIRST:
+            return None
+        return another_optimizer(self._history, parallel=self._rate.explain)
+
+    def _several(self) -> Cause | None:
+        """Look at two or three of what is known together."""
+        return several(self._simulation, list(self._parts()))
+
+    def _parts(self) -> Iterator[Part]:
+        history = self._history
+        for known in known_ways(history):
+            cause = Cause(known.name, known.message, known.remedy)
+            yield Part(cause, Hypothesis(Variation(**known.change)), frozenset(known.change))
+        for other in history.other_options:
+            own = history.options[0]
+            changes = frozenset(k for k in other if k != "params" and other[k] != own.get(k))
+            yield Part(_GROUP, Hypothesis(options=other), changes)
+        for name, factors, message, remedy in clipping_ways(history):
+            hypothesis = Hypothesis(factor=self._rate.relative(factors))
+            yield Part(Cause(name, message, remedy), hypothesis, frozenset(["clip"]))
+        for name, value in self._fits.usual():
+            hypothesis = Hypothesis(numbers={name: value})
+            yield Part(self._named(name, value, 0.0), hypothesis, frozenset([name]))
 
     def _pairs(self) -> Cause | None:
-        """Look at two variations together, then at one with a number."""
-        known = list(known_ways(self._history))
-        found: list[tuple[float, Cause]] = []
-        for a, b in itertools.combinations(known, 2):
-            if a.change.keys() & b.change.keys():
-                continue
-            left = self._simulation.unexplained(Hypothesis(Variation(**a.change, **b.change)))
-            if left <= self._enough:
-                second = Cause(b.name, b.message, b.remedy, left)
-                found.append((left, _both_of(a, second, left)))
-        for one in known:
-            for name, factors, message, remedy in clipping_ways(self._history):
-                changed = Hypothesis(Variation(**one.change), factor=self._rate.relative(factors))
-                left = self._simulation.unexplained(changed)
-                if left <= self._enough:
-                    second = Cause(name, message, remedy, left)
-                    found.append((left, _both_of(one, second, left)))
-        if found:
-            return min(found, key=lambda pair: pair[0])[1]
-        for one in known:
+        """Look at a variation with a number."""
+        for one in known_ways(self._history):
+            first = Cause(one.name, one.message, one.remedy)
             if cause := self._rate.of(Variation(**one.change)):
-                return _both_of(one, cause, cause.unexplained)
+                return both_of([first, cause], cause.unexplained)
             for name, value, left in self._fits.all(Variation(**one.change)):
                 if left <= self._enough:
                     also = self._named(name, value, left) if name != "betas" else _SWAPPED
-                    return _both_of(one, also, left)
+                    return both_of([first, also], left)
         return None
 
 
-def _both_of(one: KnownWay, other: Cause, left: float) -> Cause:
-    """Return the cause that is two."""
-    return Cause(
-        one.name, f"{one.message}; and {other.message}", f"{one.remedy}; {other.remedy}", left,
-        (other,),
-    )  # fmt: skip
-
-
+_GROUP = Cause(
+    "group-options",
+    "your side treats this leaf with the options of another of torch's groups",
+    "check which leaves the selectors or labels of the groups take",
+)
 _SWAPPED = Cause(
     "betas-swapped",
     "your side has the two betas in the other order",

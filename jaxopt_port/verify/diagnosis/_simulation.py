@@ -79,6 +79,7 @@ class Simulation:
         self.explained: list[tuple[float, Hypothesis]] = []
         self.history = self._history = history
         self._algorithm = ALGORITHMS[history.optimizer]
+        self._rate = history.options[0].get("lr")
         self._clip, self._limits = _factors(history), limits(history)
         self._begin, self._state, self._p = 0, {}, history.start
         torchs = self.run(Hypothesis())
@@ -146,7 +147,9 @@ class Simulation:
         """Return the options of a step under a hypothesis."""
         options = dict(self._history.options[step])
         if h.options is not None:
-            options |= {k: v for k, v in h.options.items() if k != "params"}
+            # A rate that both groups begin with goes on as this one's.
+            same = {"params", *(["lr"] if h.options.get("lr") == self._rate else [])}
+            options |= {k: v for k, v in h.options.items() if k not in same}
         if h.rates is not None:
             options["lr"] = h.rates[step - self._begin]
         for name, value in h.numbers.items():

@@ -7,7 +7,7 @@ GELU, another mask. Where that gives your output, it is what your side does.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -20,9 +20,9 @@ from ._ways import ways
 
 # Of one kind of call, one by one: so many are tried.
 _MOST_CALLS = 48
-# Of several ways together, the nearest are gone on with.
-_MOST_WAYS, _BEAM = 3, 3
-_SAME = 1e-9
+# Of several ways together, of each number of them: so many are tried.
+_MOST_WAYS, _MOST_TRIES = 3, 16
+_SAME, _SAMPLE = 1e-9, 1024
 
 
 class Changed(NamedTuple):
@@ -75,61 +75,72 @@ class _Tries:
         yours: Sequence[Array],
         torchs: Sequence[Array],
     ) -> None:
-        self._forward, self._yours, self._torchs = forward, yours, torchs
+        self._forward, self._yours = forward, yours
+        self._mine, self._torchs = _sample(yours), _sample(torchs)
+        # What ways gave together, on a sample of the output.
+        self._made: dict[tuple[Changed, ...], Array] = {}
+        self._tried: set[frozenset[Changed]] = set()
         self.calls = Calls()
         self.calls.begin()
         forward(self.calls)
-        self.known = [way for way in ways() if self.calls.names.keys() & set(way.calls)]
+        names = self.calls.names
+        known = [way for way in ways() if names.keys() & set(way.calls)]
+        counts = [sum(names.get(name, 0) for name in way.calls) for way in known]
+        self._everywhere = [Changed(way) for way in known]
+        self._once = [
+            Changed(way, only)
+            for way, count in zip(known, counts, strict=True)
+            for only in range(min(count, _MOST_CALLS) if count > 1 else 0)
+        ]
 
-    def far(self, *changed: Changed) -> float:
-        """Return how far your output is from torch's in these ways; infinite for nonsense."""
+    def _gives_yours(self, *changed: Changed) -> bool:
+        """Whether these ways together give your output; what they give is kept."""
+        self._tried.add(frozenset(changed))
         self.calls.begin(*changed)
         try:
             made = self._forward(self.calls)
         except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError):
-            return math.inf  # it does not fit this network
+            return False  # it does not fit this network
         if len(changed) > self.calls.changed or len(made) != len(self._yours):
-            return math.inf
+            return False
         if any(a.shape != b.shape for a, b in zip(made, self._yours, strict=True)):
-            return math.inf
-        worst = 0.0
-        for a, b in zip(made, self._yours, strict=True):
-            gap = np.abs(a - b)
-            gap = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, gap)
-            if not np.all(np.isfinite(gap)):
-                return math.inf
-            scale = float(np.max(np.abs(b[np.isfinite(b)]), initial=0.0))
-            worst = max(worst, float(np.max(gap, initial=0.0)) / scale if scale else 0.0)
-        return worst
+            return False
+        self._made[changed] = _sample(made)
+        return all(_same(a, b) for a, b in zip(made, self._yours, strict=True))
 
-    def found(self) -> list[Changed]:
-        """Return the ways that give your output together, or nothing."""
-        begun: list[tuple[Changed, ...]] = [()]
-        for _ in range(_MOST_WAYS):
-            tried: list[tuple[float, tuple[Changed, ...]]] = []
-            for ways_so_far in begun:
-                nearest = self.far(*ways_so_far) if ways_so_far else math.inf
-                for changed in self._candidates(ways_so_far):
-                    far = self.far(*ways_so_far, changed)
-                    if far <= _SAME:
-                        return [*ways_so_far, changed]
-                    if far < nearest:
-                        tried.append((far, (*ways_so_far, changed)))
-            tried.sort(key=lambda pair: pair[0])
-            begun = [changed for _, changed in tried[:_BEAM]]
+    def found(self) -> Sequence[Changed]:
+        """Return the ways that give your output together, or nothing.
+
+        A way at all calls comes before one at a single call; of several together those come first
+        whose effects add up to yours.
+        """
+        for singles in (self._everywhere, self._once):
+            for changed in singles:
+                if self._gives_yours(changed):
+                    return [changed]
+            for size in range(2, _MOST_WAYS + 1):
+                for several in self._likeliest(size):
+                    if self._gives_yours(*several):
+                        return several
         return []
 
-    def _candidates(self, so_far: tuple[Changed, ...]) -> Iterator[Changed]:
-        used = [changed.way for changed in so_far]
-        for way in self.known:
-            if way not in used:
-                yield Changed(way)
-        if so_far:
-            return
-        for way in self.known:
-            count = sum(self.calls.names.get(name, 0) for name in way.calls)
-            if count > 1:
-                yield from (Changed(way, only) for only in range(min(count, _MOST_CALLS)))
+    def _likeliest(self, size: int) -> list[tuple[Changed, ...]]:
+        """Return combinations of so many ways that, added up, come nearest to your output."""
+        singles = [changed for (changed,) in (k for k in self._made if len(k) == 1)]
+        if not singles:
+            return []
+        effects = np.stack([self._made[(c,)] for c in singles]) - self._torchs
+        nearest: dict[frozenset[Changed], tuple[float, tuple[Changed, ...]]] = {}
+        for held in [key for key in self._made if len(key) == size - 1]:
+            gap = self._mine - self._made[held]
+            far = float(np.abs(gap).max(initial=0.0))
+            for changed, left in zip(singles, np.abs(gap - effects).max(1), strict=True):
+                key = frozenset((*held, changed))
+                known = any(changed.way == one.way for one in held) or key in self._tried
+                if not known and left < min(far, nearest.get(key, (math.inf,))[0]):
+                    nearest[key] = float(left), (*held, changed)
+        order = sorted(nearest.values(), key=lambda pair: pair[0])
+        return [several for _, several in order[:_MOST_TRIES]]
 
     def named(self, changed: Changed) -> Cause:
         """Say it with what torch's call has."""
@@ -177,3 +188,18 @@ def explain_by_calls(
 
 def _ordinal(n: int) -> str:
     return {0: "first", 1: "second", 2: "third"}.get(n, f"{n + 1}th")
+
+
+def _same(made: Array, yours: Array) -> bool:
+    """Whether an output is yours, NaN and infinities alike."""
+    gap = np.abs(made - yours)
+    gap = np.where((made == yours) | (np.isnan(made) & np.isnan(yours)), 0.0, gap)
+    scale = float(np.max(np.abs(yours[np.isfinite(yours)]), initial=0.0))
+    return bool(np.all(gap <= _SAME * scale))
+
+
+def _sample(outputs: Sequence[Array]) -> Array:
+    """Return some finite elements of an output, always the same."""
+    some = [np.ravel(x)[:: max(1, x.size // _SAMPLE)] for x in outputs]
+    sample: Array = np.nan_to_num(np.concatenate(some), posinf=0.0, neginf=0.0)
+    return sample

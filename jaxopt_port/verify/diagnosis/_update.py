@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -23,14 +25,22 @@ _MOST_FAULTS = 4
 _BY_MATRIX = ("Muon", "Adafactor")
 # Of a step, what more than this part of is not explained is another difference.
 _ANOTHER = 1e-3
+Known = list[tuple[dict[str, Any], Cause, Hypothesis]]
 
 
 def _still(values: Wide, start: Wide) -> bool:
     return bool(np.all(values == start))
 
 
-def explain_updates(history: UpdateHistory) -> list[tuple[int, Cause | None]]:
+def explain_updates(
+    history: UpdateHistory, known: Known | None = None
+) -> list[tuple[int, Cause | None]]:
     """Explain what your optimizer does otherwise than torch's, on one leaf.
+
+    Args:
+        history: of the leaf.
+        known: what was found of other leaves, which is tried first in those of the same options;
+            what is found here is added.
 
     Returns:
         Steps and causes, each of which explains all but a thousandth of the difference that begins
@@ -38,10 +48,12 @@ def explain_updates(history: UpdateHistory) -> list[tuple[int, Cause | None]]:
     """
     found: list[tuple[int, Cause | None]] = []
     base, now = Hypothesis(), history
+    known = [] if known is None else known
     for _ in range(_MOST_FAULTS):
-        for look in _LOOK:
-            part = now.until(now.first + look)
-            cause, hypothesis = _explained(part, base)
+        ends = dict.fromkeys(min(now.first + look, len(now.grads)) for look in _LOOK)
+        for dear, end in itertools.product((False, True), ends):
+            part = now.until(end)
+            cause, hypothesis = _explained(part, base, dear, known)
             if cause is not None:
                 break
         found.append((now.first, cause))
@@ -93,8 +105,17 @@ def _next(history: UpdateHistory, after: int, base: Hypothesis) -> UpdateHistory
     return None
 
 
-def _explained(history: UpdateHistory, base: Hypothesis) -> tuple[Cause | None, Hypothesis | None]:
-    """Return the cause of the first difference, and what it is as a hypothesis."""
+def _explained(
+    history: UpdateHistory, base: Hypothesis, dear: bool, known: Known
+) -> tuple[Cause | None, Hypothesis | None]:
+    """Return the cause of the first difference, and what it is as a hypothesis.
+
+    Args:
+        history: of a leaf.
+        base: what is known already.
+        dear: whether what takes long is tried, or what does not.
+        known: of other leaves.
+    """
     mine, theirs = (
         _still(x[history.first :], (x[history.first - 1] if history.first else history.start))
         for x in (history.yours, history.torchs)
@@ -110,14 +131,22 @@ def _explained(history: UpdateHistory, base: Hypothesis) -> tuple[Cause | None, 
         )  # fmt: skip
         return frozen, None
     if history.optimizer not in ALGORITHMS or not np.all(np.isfinite(history.torchs)):
-        return _without_simulation(history), None
+        return _without_simulation(history) if dear else None, None
     simulation = Simulation(history, base)
     if not simulation.agrees:
-        return _without_simulation(history), None
-    cause = Search(history, simulation).run()
+        return _without_simulation(history) if dear else None, None
+    group = {k: v for k, v in history.options[0].items() if k != "params"}
+    for other, told, hypothesis in known:
+        factor = hypothesis.factor
+        lasts = isinstance(factor, (int, float)) or len(factor) >= len(history.grads)
+        if other == group and lasts and simulation.unexplained(hypothesis) <= simulation.enough:
+            return told, hypothesis
+    cause = Search(history, simulation).run(dear)
     if cause is None:
         return None, None
     own = [h for left, h in simulation.explained if left == cause.unexplained]
+    if own and own[-1].rates is None:  # those begin where the simulation does
+        known.append((group, cause, own[-1]))
     return cause, own[-1] if own else None
 
 

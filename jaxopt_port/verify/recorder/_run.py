@@ -46,6 +46,7 @@ class TorchRun:
         optimizer_name: the class, ``"Adam"``.
         dtype: of the first floating parameter, ``"float32"``.
         accumulation_steps: the side's.
+        has_gradients64: whether a check has gradients in float64, too.
 
     Raises:
         TypeError: the optimizer needs a closure.
@@ -61,13 +62,13 @@ class TorchRun:
         self.names = tuple(self._params)
         self._optimizer = together(side.optimizer)
         self._schedulers = listed(side.scheduler)
-        self._kinds = [type(one).__name__ for one in listed(side.optimizer)]
-        self.optimizer_name = " and ".join(dict.fromkeys(self._kinds))
+        kinds = dict.fromkeys(type(one).__name__ for one in listed(side.optimizer))
+        self.optimizer_name = " and ".join(kinds)
         main = next(p for p in self._params.values() if p.is_floating_point())
         self._main, self._device = main.dtype, main.device
         self.dtype = str(main.dtype).removeprefix("torch.")
         self._step, self._loss, self._waiting, self._fresh = 0, 0.0, False, True
-        self.accumulation_steps = side.accumulation_steps
+        self.accumulation_steps, self.has_gradients64 = side.accumulation_steps, True
         self._window64: dict[str, torch.Tensor] = {}
         self._plain = side.accumulation_steps == 1 and side.scaler is None
         self._given_grads = {n: p.grad for n, p in self._params.items() if p.grad is not None}
@@ -76,6 +77,7 @@ class TorchRun:
         self._module64, self._optimizer64, averaged64 = copies
         self._averaged = (side.averaged, averaged64)
         self._params64 = dict(self._module64.named_parameters())
+        self._wide: tuple[Any, dict[str, torch.Tensor]] = (None, {})
         self._put_grads(self._given_grads)
 
     def evaluate(self, batch: Any) -> Evaluation:
@@ -176,19 +178,21 @@ class TorchRun:
             calls: ``calls(function, args, kwargs)`` makes each call of a torch function.
             flat: whether it is returned as a list of CPU tensors.
         """
+        if self._wide[0] is not checked:  # many passes are made of one step
+            wide = {n: widened(p).to(self._device) for n, p in checked.params.items()}
+            self._wide = checked, wide
         named = (*self._params64.items(), *self._module64.named_buffers())
         held = {name: value.data for name, value in named}
-        given = {**checked.params, **checked.buffers}
+        buffers = {**held, **checked.buffers}
         try:
             for name, value in named:
-                if name in given:
-                    value.data = widened(given[name].to(self._device), copies=True)
+                if name in self._wide[1]:
+                    value.data = self._wide[1][name]
                 else:
-                    value.data = value.data.clone()
+                    value.data = widened(buffers[name].to(self._device), copies=True)
+            given = mapped(lambda x: widened(x.to(self._device)), batch)
             with torch.no_grad(), all_float64(), Through(calls):
-                made = output_of(
-                    self._side, self._module64, mapped(lambda x: widened(x.to(self._device)), batch)
-                )
+                made = output_of(self._side, self._module64, given)
             return [x.detach().cpu() for x in flattened(made)] if flat else made
         finally:
             for name, value in named:
@@ -273,12 +277,13 @@ class TorchRun:
                     buffer.copy_(before[name])
             with all_float64():
                 output, loss = losses_of(self._side, self._module64, mapped(widened, batch))
-                torch.autograd.backward(loss)
+                if self.has_gradients64:
+                    torch.autograd.backward(loss)
             grads64 = grads_of(self._params64)
         finally:
             for name, p in self._params64.items():
                 p.data, p.grad = trajectory[name], None
-        if grads64.keys() != grads.keys():
+        if self.has_gradients64 and grads64.keys() != grads.keys():
             odd = ", ".join(sorted(grads64.keys() ^ grads.keys()))
             raise ValueError(
                 f"the same step evaluated in float64 gives no gradient of, or only then one of: "
