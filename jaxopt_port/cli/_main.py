@@ -61,7 +61,7 @@ def _main(
 
 
 def _recipes(names: list[str] | None, every: bool) -> list[str]:
-    from ..verify.recipes import ALL_RECIPES, RECIPES
+    from ..verify.cases import ALL_RECIPES, RECIPES
 
     unknown = [name for name in names or [] if name not in ALL_RECIPES]
     if unknown:
@@ -139,7 +139,7 @@ def verify(
         raise typer.BadParameter("a recipe takes 2 steps at least", param_hint="--steps")
     with usage_errors():
         with waiting("reading the digits"):
-            from ..verify.recipes import load_digits, render, run
+            from ..verify.cases import load_digits, render, run
 
             digits = load_digits()
             names = _recipes(recipe, every)
@@ -159,9 +159,7 @@ def verify(
                 progress=lambda name, step: bar.update(tasks[name], completed=step),
             )
         show(render(report))
-        if json is not None:
-            report.write(json)
-            say(f"Written to {json}")
+        write_json(json, report.to_json())
         if report.failures:
             raise typer.Exit(1)
 
@@ -213,7 +211,7 @@ def lr(
         raise typer.BadParameter("give a scheduler, or --all for an example of each")
     try:
         with waiting("drawing"):
-            from ..verify.recipes._lr_figure import EXAMPLES, draw, parsed
+            from ..verify.cases._lr_figure import EXAMPLES, draw, parsed
 
             plans = EXAMPLES if plan is None else {plan: parsed(plan)}
             difference = draw(plans, rate or [0.1], steps, output)

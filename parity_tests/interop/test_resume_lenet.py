@@ -16,14 +16,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from jaxopt_port.verify.cases._port_side import arrays, models_of
 
 import jaxopt_port as jp
 from jaxopt_port import interop
 from jaxopt_port.numerics import relative_norm
-from jaxopt_port.verify.recipes._digits import batches, load_digits
-from jaxopt_port.verify.recipes._port_side import arrays, models_of
-from jaxopt_port.verify.recipes._torch_lenet import Net
-from jaxopt_port.verify.recipes._torch_side import make_net
+from jaxopt_port.verify.cases import Net, batches, load_digits, make_net
 from parity_tests.oracles.tolerances import bound
 
 STOP, END = 3, 5  # epochs

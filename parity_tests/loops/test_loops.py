@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 import jaxopt_port as jp
 from jaxopt_port.cli import app
 from jaxopt_port.lr_scheduler._decays import LinearLR
-from jaxopt_port.verify.recipes import LOOP_RECIPES, load_digits, run
-from jaxopt_port.verify.recipes._lr_figure import EXAMPLES, NAMES, traces
+from jaxopt_port.verify.cases import LOOP_RECIPES, load_digits, run
+from jaxopt_port.verify.cases._lr_figure import EXAMPLES, NAMES, traces
 
 RUNNER = CliRunner()
 

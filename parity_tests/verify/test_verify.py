@@ -12,7 +12,7 @@ import jaxopt_port as jp
 from jaxopt_port.cli import app
 from jaxopt_port.engine import transformation
 from jaxopt_port.numerics import max_abs, relative, relative_norm, ulps
-from jaxopt_port.verify.recipes import RECIPES, load_digits, run
+from jaxopt_port.verify.cases import RECIPES, load_digits, run
 from parity_tests.faults.patched import FAULTS
 
 RUNNER = CliRunner()

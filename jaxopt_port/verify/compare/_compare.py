@@ -27,6 +27,7 @@ from ._report import Report
 from ._results import skipped
 from ._stages import Stages
 from ._ties import mapped
+from ._watched import Step
 
 if TYPE_CHECKING:
     from ..recorder import TorchSide
@@ -56,6 +57,7 @@ def compare(
     steps_per_epoch: int | None = None,
     stop: bool = True,
     progress: Progress | None = None,
+    watch: Callable[[Step], None] | None = None,
 ) -> Report:
     """Train on both sides, and find the first place where they differ by more than rounding.
 
@@ -85,6 +87,8 @@ def compare(
         steps_per_epoch: for the diagnosis of schedules; those of ``scheduler_every`` by default.
         stop: False goes on to the end after a divergence.
         progress: called with the steps done and the number of steps.
+        watch: called after each step with a `Step`, which has what both sides hold, for figures of
+            your own: other transformations beside yours, norms, a test set.
 
     Returns:
         The report: ``report.ok``, ``report.first``, ``print(report)``,
@@ -158,6 +162,7 @@ def compare(
     evidence.layers = layers
     context = Context(reference, jax_side, names, evidence)
     context.see_ties(ties)
+    context.watch = watch
     stages = Stages(context, free, free_steps, large)
     if free is None:
         context.reasons["trajectory"] = "not asked for"

@@ -109,7 +109,7 @@ class _Sums:
             largest = float(np.max(np.abs(x), initial=0.0))
         self.largest = max(self.largest, largest)
         # Squares of what is below 1e-150 would vanish; nothing here depends on such.
-        self.squares += float(np.dot(x, x))
+        self.squares += _dot(x, x)
         self.count += x.size
 
     @property
@@ -154,7 +154,7 @@ class Measured:
                 a, b = np.where(good, a, 0.0), np.where(good, b, 0.0)
             apart.add(a)
             scale.add(b)
-            product += float(np.dot(a, b))
+            product += _dot(a, b)
             far = np.zeros(a.size)
             if not np.array_equal(a, b):
                 gap.add(a - b)
@@ -261,7 +261,12 @@ def near(yours: Array, torchs: Array) -> bool:
 
 def sum_of_squares(x: Array) -> float:
     """Return the sum of squares of an array, in float64."""
-    return sum(float(np.dot(part, part)) for part in map(_wide, (b for (b,) in blocks(x))))
+    return sum(_dot(part, part) for part in map(_wide, (b for (b,) in blocks(x))))
+
+
+def _dot(a: Wide, b: Wide) -> float:
+    # np.dot's threads wait for each other, and XLA's keep them from the cores.
+    return float(np.einsum("i,i->", a, b))
 
 
 def _wide(x: Array) -> Wide:

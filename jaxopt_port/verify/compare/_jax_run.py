@@ -228,20 +228,18 @@ class Stepper:
     def __init__(
         self, side: JaxSide, params: Any, *, wide: bool, x64: bool, donates: bool = False
     ) -> None:
-        self._side, self._x64 = side, x64 or wide
+        self._side, self._wide, self._x64 = side, wide, x64 or wide
         given = (1, 2) if donates else ()
         objects = (side.tx, side.step, side.clip, side.scaler, side.accumulation_steps)
         self.seen = Seen()
-        self._schedule: Any = None
-        if side.scheduler is not None:
-            self._schedule = side.scheduler
+        self._schedule: Any = side.scheduler
         with float64(self._x64):
             self.params = jax.tree.map(jnp.array, in_float64(params) if wide else params)
             self.state = side.state
             if self.state is None:
                 self.state = side.tx.init(self.params)
             # This library's optimizers have float64 numbers already, in parts of float32.
-            lifts = wide and not _has_own_state(self.state)
+            self._lifts = lifts = wide and not _has_own_state(self.state)
             if lifts:
                 # Its state has the dtypes that its code goes by, though the values are float64.
                 leaves = jax.tree.leaves((self.params, self.state, self.params))
@@ -249,7 +247,7 @@ class Stepper:
                     "update", _updater, OPTIMIZER, "", *objects,
                     traced=tuple(str(jnp.result_type(x)) for x in leaves), donates=given,
                 )  # fmt: skip
-                self.state = jax.tree.map(lambda x: widened(x, seen=self.seen), self.state)
+                self.state = self._wide_state(self.state)
             else:
                 self._update = _program("update", _updater, *objects, donates=given)
             self.rounded = wide and not lifts and bool(_foreign(self.state))
@@ -261,7 +259,7 @@ class Stepper:
             self.averages = None if side.averaged is None else side.averaged.init(self.params)
         self.clipped: Any = None
         self.updated: Any = self.state  # as the last update left it, before the scheduler
-        self._steps = 0
+        self._begun = self._steps = 0
 
     def step(self, grads: Any, loss: Any, stepped: bool = True) -> None:
         """Take a step, and the scheduler's and the average's where they are due.
@@ -272,6 +270,11 @@ class Stepper:
             stepped: whether torch's optimizer has, or has added gradients up.
         """
         with float64(self._x64):
+            if self._begun in self._side.changes:
+                self.state = self._changed()
+            self._begun += 1
+            # One program, whichever gradients it is given.
+            grads = in_float64(grads) if self._wide else grads
             self.params, self.state, self.clipped = self._update(grads, self.state, self.params)
             self.updated = self.state
             if not stepped:
@@ -286,13 +289,27 @@ class Stepper:
                     self.state, self._schedule_state, *told
                 )
 
+    def _changed(self) -> Any:
+        changed = self._side.changes[self._begun](self.state, self.params)
+        if jax.tree.structure(changed) != jax.tree.structure(self.state):
+            raise ValueError(
+                f"changes[{self._begun}] of your side returned no state of its optimizer, but "
+                f"{type(changed).__name__}; it returns the state that the next step begins with"
+            )
+        return self._wide_state(changed) if self._lifts else changed
+
+    def _wide_state(self, state: Any) -> Any:
+        return jax.tree.map(lambda x: widened(x, seen=self.seen), state)
+
     def snapshot(self) -> Any:
         """Return all that a step changes; JAX's arrays stay as they are."""
-        return self.params, self.state, self._schedule_state, self._steps, self.averages
+        held = self.params, self.state, self._schedule_state, self.averages
+        return *held, self._begun, self._steps
 
     def restore(self, snapshot: Any) -> None:
         """Go back to a snapshot."""
-        self.params, self.state, self._schedule_state, self._steps, self.averages = snapshot
+        *held, self._begun, self._steps = snapshot
+        self.params, self.state, self._schedule_state, self.averages = held
 
 
 def _is_own(node: Any) -> bool:

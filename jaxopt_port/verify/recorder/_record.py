@@ -120,7 +120,8 @@ def record(
                 found = tensors_of(evaluation, update)
                 line = scalars_of(evaluation, update, store_batches)
                 if step == 0:
-                    sizes = sizes_of(found, line, store_batches, side.scheduler is not None)
+                    scheduled = side.scheduler is not None or bool(side.changes)
+                    sizes = sizes_of(found, line, store_batches, scheduled)
                     facts["groups"] = [group["params"] for group in evaluation.options]
                     plan = fitting(plan, sizes, facts, limit, store_batches)
                     write_json(folder, facts | plan.described(limit) | {"complete": False})

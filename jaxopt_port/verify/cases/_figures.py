@@ -1,0 +1,165 @@
+"""What a recipe shows beside the harness's report: every bit, Optax's spellings, the end of a run.
+
+The two sides are SGD's, which is promised to have torch's bits: what the harness lets pass as
+rounding is a fault here.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import jaxopt_port as jp
+
+from ...interop import param_map
+from ...numerics import relative, relative_norm, ulps
+from ..compare._distances import Measured, Values, furthest
+from ..compare._jax_run import Stepper
+from ..compare._jax_side import JaxSide
+from ..compare._names import Array, Names
+from ..compare._report import Divergence
+from ..compare._watched import Step
+from ._digits import Digits
+from ._recipes import Recipe
+from ._spelled import plain_optax_sgd, spelled
+from ._torch_lenet import Net
+
+_EVERY_BIT = {
+    "update": "SGD makes torch's operations in torch's order: every bit must agree.",
+    "literal": "it is the same rule under another spelling: every bit must agree.",
+}
+
+
+class Worst(NamedTuple):
+    """The largest of a series of distances, and where it stood."""
+
+    value: float = 0.0
+    step: int | None = None
+    path: str | None = None
+
+    def or_(self, value: float, step: int, path: str) -> Worst:
+        return Worst(value, step, path) if value > self.value else self
+
+
+class Figures:
+    """Watches a comparison, step by step.
+
+    Args:
+        recipe: what is trained.
+        side: its side in the CapWords spelling.
+        net: torch's network, before its first step.
+        digits: for the accuracy.
+        steps: how many there will be.
+        dtype: of the run.
+
+    Attributes:
+        worst: by what is compared at every step; in units in the last place, but for ``exact``.
+        by_parameter: the same of parameter and momentum buffer, by path.
+        found: what differs in a bit and must not, each kind once.
+        drift: distance of your parameters from torch's at the end, each on its own, over the norm.
+        drift_torch: the same of torch's from torch's in float64.
+        optax: the same of plain Optax's, given torch's gradients, from torch's.
+        accuracy: on the test images, torch and port.
+    """
+
+    def __init__(
+        self, recipe: Recipe, side: JaxSide, net: Net, digits: Digits, steps: int, dtype: str
+    ) -> None:
+        self._side, self._net, self._digits, self._last = side, net, digits, steps - 1
+        self._dtype, self._seen = dtype, 0
+        self._names = names = Names(param_map(net, side.params), side)
+        x64 = dtype == "float64" or bool(jax.enable_x64.value)
+        start = names.params_tree(dict(net.named_parameters()))
+        self._literal, self._optax = (
+            Stepper(spelled(recipe, side, sgd), start, wide=False, x64=x64)
+            for sgd in (jp.sgd, plain_optax_sgd)
+        )
+        self.worst = dict.fromkeys(
+            ("update_param", "update_buffer", "literal_differs", "exact"), Worst()
+        )
+        self.by_parameter = {p: {"parameter": 0.0, "momentum_buffer": 0.0} for p in names.paths}
+        self.found: dict[str, Divergence] = {}
+        self.drift = self.drift_torch = self.optax = 0.0
+        self.accuracy = (0.0, 0.0)
+
+    def __call__(self, step: Step) -> None:
+        """Take in a step."""
+        if step.step < self._seen:  # the run went back to look closer
+            return
+        self._seen = step.step + 1
+        for stepper in (self._literal, self._optax):
+            stepper.step(step.grads, step.loss)
+        literal = self._names.leaves_of(self._literal.params)
+        for path, theirs in step.torch.items():
+            far = self._bits("update_param", "update", step.step, path, step.yours[path], theirs)
+            at = self.by_parameter[path]
+            at["parameter"] = max(at["parameter"], far)
+            self._bits(
+                "literal_differs", "literal", step.step, path, literal[path], step.yours[path]
+            )
+        self._buffers(step)
+        for ours, theirs64 in [step.alone64] if step.alone64 else []:
+            for path, value in theirs64.items():
+                far = relative(ours[path], value)
+                self.worst["exact"] = self.worst["exact"].or_(far, step.step, path)
+        if step.step == self._last:
+            self._end(step)
+
+    def _buffers(self, step: Step) -> None:
+        held, buffers = (
+            {p: own["momentum_buffer"] for p, own in state.items() if _begun(own)}
+            for state in (step.yours_state, step.torch_state)
+        )
+        for path in held.keys() | buffers.keys():
+            ours, theirs = (np.asarray(of.get(path, np.nan)) for of in (held, buffers))
+            if path not in held or path not in buffers:
+                ours, theirs = np.broadcast_arrays(ours, theirs)
+            leaf = f"{path} · momentum_buffer"
+            far = self._bits("update_buffer", "update", step.step, leaf, ours, theirs)
+            at = self.by_parameter[path]
+            at["momentum_buffer"] = max(at["momentum_buffer"], far)
+
+    def _bits(
+        self, figure: str, stage: str, step: int, leaf: str, ours: Array, theirs: Array
+    ) -> float:
+        """Compare what must be equal in every bit; return units in the last place."""
+        if np.array_equal(ours, theirs):
+            return 0.0
+        far = float(ulps(ours, theirs))
+        self.worst[figure] = self.worst[figure].or_(far, step, leaf)
+        if far and self._dtype != "bfloat16" and figure not in self.found:
+            distance = Measured(Values(ours, theirs, ours, theirs), exact=False).distance
+            self.found[figure] = Divergence(
+                step, stage, leaf, "", f"{far:g} units in the last place", distance, 0.0,
+                _EVERY_BIT[stage], furthest(ours, theirs), (leaf,),
+            )  # fmt: skip
+        return far
+
+    def _end(self, step: Step) -> None:
+        theirs = list(step.torch.values())
+        optax = self._names.leaves_of(self._optax.params)
+        self.optax = relative_norm([optax[path] for path in step.torch], theirs)
+        self.drift = relative_norm([step.alone[path] for path in step.torch], theirs)
+        for _, exact in [step.alone64] if step.alone64 else []:
+            self.drift_torch = relative_norm(theirs, [exact[path] for path in step.torch])
+        images, labels = self._digits.test_images, self._digits.test_labels
+        parameter = next(self._net.parameters())
+        torchs = self._net(parameter.new_tensor(images)).argmax(1).numpy()
+        with jax.enable_x64(self._dtype == "float64" or bool(jax.enable_x64.value)):
+            batch = (jax.numpy.asarray(images, self._dtype), labels)
+            logits = _compiled(self._side.apply)(self._names.tree_of(step.alone), batch)
+        ours = np.asarray(logits).argmax(1)
+        self.accuracy = (float((torchs == labels).mean()), float((ours == labels).mean()))
+
+
+@functools.cache
+def _compiled(apply: Any) -> Any:
+    return jax.jit(apply)
+
+
+def _begun(own: Any) -> bool:
+    """Whether there is a buffer: this library has room for it before."""
+    return "momentum_buffer" in own and bool(own.get("has_momentum_buffer", True))
