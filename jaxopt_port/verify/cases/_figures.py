@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from ml_dtypes import finfo
 
 import jaxopt_port as jp
 
+from ...engine import leaf_states
 from ...interop import param_map
 from ...numerics import relative, relative_norm, ulps
 from ..compare._distances import Measured, Values, furthest
@@ -24,9 +26,10 @@ from ..compare._report import Divergence
 from ..compare._watched import Step
 from ._digits import Digits
 from ._recipes import Recipe
-from ._spelled import plain_optax_sgd, spelled
+from ._spelled import plain_optax_sgd, spelled, with_numbers
 from ._torch_lenet import Net
 
+_EVERY = 10  # steps between two looks at the momentum buffers, whose every bit moves a parameter
 _EVERY_BIT = {
     "update": "SGD makes torch's operations in torch's order: every bit must agree.",
     "literal": "it is the same rule under another spelling: every bit must agree.",
@@ -56,7 +59,9 @@ class Figures:
         dtype: of the run.
 
     Attributes:
-        worst: by what is compared at every step; in units in the last place, but for ``exact``.
+        unit: of the distances: of the last place; where every bit is not promised (in bfloat16;
+            after clipping, by a sum in another order) epsilons of the largest value.
+        worst: by what is compared at every step; ``exact`` is relative.
         by_parameter: the same of parameter and momentum buffer, by path.
         found: what differs in a bit and must not, each kind once.
         drift: distance of your parameters from torch's at the end, each on its own, over the norm.
@@ -69,7 +74,8 @@ class Figures:
         self, recipe: Recipe, side: JaxSide, net: Net, digits: Digits, steps: int, dtype: str
     ) -> None:
         self._side, self._net, self._digits, self._last = side, net, digits, steps - 1
-        self._dtype, self._seen = dtype, 0
+        self._dtype, self._seen, self._epsilon = dtype, 0, float(finfo(dtype).eps)
+        self.unit = "ε" if dtype == "bfloat16" or recipe.clip is not None else "ulp"
         self._names = names = Names(param_map(net, side.params), side)
         x64 = dtype == "float64" or bool(jax.enable_x64.value)
         start = names.params_tree(dict(net.named_parameters()))
@@ -91,6 +97,9 @@ class Figures:
             return
         self._seen = step.step + 1
         for stepper in (self._literal, self._optax):
+            if self._side.scheduler is not None:
+                numbers = jp.get_hyperparams(step.state)
+                stepper.state = with_numbers(stepper.state, numbers)
             stepper.step(step.grads, step.loss)
         literal = self._names.leaves_of(self._literal.params)
         for path, theirs in step.torch.items():
@@ -100,7 +109,8 @@ class Figures:
             self._bits(
                 "literal_differs", "literal", step.step, path, literal[path], step.yours[path]
             )
-        self._buffers(step)
+        if step.step % _EVERY == 0 or step.step == self._last:
+            self._buffers(step)
         for ours, theirs64 in [step.alone64] if step.alone64 else []:
             for path, value in theirs64.items():
                 far = relative(ours[path], value)
@@ -111,7 +121,7 @@ class Figures:
     def _buffers(self, step: Step) -> None:
         held, buffers = (
             {p: own["momentum_buffer"] for p, own in state.items() if _begun(own)}
-            for state in (step.yours_state, step.torch_state)
+            for state in (leaf_states(step.state), step.torch_state)
         )
         for path in held.keys() | buffers.keys():
             ours, theirs = (np.asarray(of.get(path, np.nan)) for of in (held, buffers))
@@ -125,12 +135,13 @@ class Figures:
     def _bits(
         self, figure: str, stage: str, step: int, leaf: str, ours: Array, theirs: Array
     ) -> float:
-        """Compare what must be equal in every bit; return units in the last place."""
+        """Compare what must be equal in every bit; return how far it is, in `unit`."""
         if np.array_equal(ours, theirs):
             return 0.0
-        far = float(ulps(ours, theirs))
+        exact = self.unit == "ulp"
+        far = float(ulps(ours, theirs)) if exact else relative(ours, theirs) / self._epsilon
         self.worst[figure] = self.worst[figure].or_(far, step, leaf)
-        if far and self._dtype != "bfloat16" and figure not in self.found:
+        if far and exact and figure not in self.found:
             distance = Measured(Values(ours, theirs, ours, theirs), exact=False).distance
             self.found[figure] = Divergence(
                 step, stage, leaf, "", f"{far:g} units in the last place", distance, 0.0,

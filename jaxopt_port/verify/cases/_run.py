@@ -78,12 +78,13 @@ class Result:
             "gradient": self._worst("gradient", relative, epsilon),
             **self.figures.worst,
             "schedule": self._worst("hyperparameters", relative),
-            "averaged": self._worst("averages", lambda leaf: max(leaf.ulps.values())),
+            "averaged": self._worst("averages", relative, epsilon),
         }
         return {
             "recipe": self.recipe,
             "steps": self.report.steps,
             **{name: each._asdict() for name, each in worst.items()},
+            "unit": self.figures.unit,
             "by_parameter": self.figures.by_parameter,
             "drift": self.figures.drift,
             "drift_torch": self.figures.drift_torch,

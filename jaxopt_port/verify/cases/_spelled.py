@@ -15,7 +15,6 @@ import jaxopt_port as jp
 from ...engine import leaf_paths
 from ..compare._jax_side import JaxSide
 from ._recipes import Recipe
-from ._sides import optimizer
 
 Factory = Callable[..., optax.GradientTransformation]
 
@@ -55,7 +54,7 @@ def spelled(recipe: Recipe, side: JaxSide, sgd: Factory) -> JaxSide:
         side,
         tx=tx,
         step=optax_loop,
-        scheduler=side.scheduler and _Followed(recipe, side.scheduler),
+        scheduler=None,  # Optax has none: its numbers are those of `side`
         changes=dict.fromkeys(side.changes, change),
     )
 
@@ -75,25 +74,6 @@ def with_numbers(state: Any, numbers: Sequence[Mapping[str, Any]]) -> Any:
         injected = masked.inner_state._replace(hyperparams={**held, **values})
         inner[str(label)] = masked._replace(inner_state=injected)
     return state._replace(inner_states=inner)
-
-
-class _Followed:
-    """A scheduler whose numbers another transformation takes over: Optax's have no torch names."""
-
-    def __init__(self, recipe: Recipe, scheduler: Any) -> None:
-        self._scheduler = scheduler
-        # The numbers of a small optimizer of the same groups.
-        self._start = optimizer(recipe).init(
-            {group["params"]: jnp.ones(1) for group in recipe.groups}
-        )
-
-    def init(self, state: Any) -> Any:
-        own = self._scheduler.init(self._start)
-        return with_numbers(state, jp.get_hyperparams(own[0])), own
-
-    def step(self, state: Any, own: Any, *metric: float) -> Any:
-        own = self._scheduler.step(*own, *metric)
-        return with_numbers(state, jp.get_hyperparams(own[0])), own
 
 
 def plain_optax_sgd(

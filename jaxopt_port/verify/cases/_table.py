@@ -18,7 +18,7 @@ Cell = Callable[[Mapping[str, Any]], str]
 
 
 def _worst(name: str, form: str) -> Cell:
-    return lambda columns: form.format(columns[name]["value"])
+    return lambda columns: form.format(columns[name]["value"], columns["unit"])
 
 
 def _number(name: str) -> Cell:
@@ -37,9 +37,9 @@ _SAME_WEIGHTS: tuple[str, dict[str, Cell]] = (
     {
         "forward ¹": _worst("forward", "{:.1f} ε"),
         "gradient ¹": _worst("gradient", "{:.1f} ε"),
-        "update ²": _worst("update_param", "{:.0f} ulp"),
-        "momentum ²": _worst("update_buffer", "{:.0f} ulp"),
-        "literal ³": _worst("literal_differs", "{:.0f} ulp"),
+        "update ²": _worst("update_param", "{:.0f} {}"),
+        "momentum ²": _worst("update_buffer", "{:.0f} {}"),
+        "literal ³": _worst("literal_differs", "{:.0f} {}"),
     },
 )
 _ALONE: tuple[str, dict[str, Cell]] = (
@@ -66,7 +66,7 @@ _LOOP: tuple[str, dict[str, Cell]] = (
     "The loop around the step",
     {
         "learning rates, momenta ⁸": _worst("schedule", "{:.0e}"),
-        "averages ⁹": _worst("averaged", "{:.0f} ulp"),
+        "averages ⁹": _worst("averaged", "{:.1f} ε"),
     },
 )
 
@@ -74,8 +74,8 @@ _NOTES = """\
 Two numbers are torch|port.
 1 in the worst step that was checked, over the largest value, in the dtype's
   epsilon ε; what rounding may leave is judged by the same step in float64
-2 torch's own gradients fed to both optimizers: units in the last place, worst
-  step
+2 torch's own gradients fed to both optimizers, worst step: units in the last
+  place; in bfloat16, and after clipping, as ¹
 3 multi_transform of inject_hyperparams(jp.sgd) in a plain Optax loop against
   jp.SGD
 4 both sides on their own in float64: parameters, worst step
@@ -84,7 +84,7 @@ Two numbers are torch|port.
 7 the same of optax.sgd's, fed with torch's gradients, from torch's"""
 _LOOP_NOTES = """
 8 of each step: relative difference, worst step
-9 of parameters fed with torch's gradients, in the unit of ²"""
+9 of parameters fed with torch's gradients, as ¹"""
 
 
 def _table(of: tuple[str, dict[str, Cell]], rows: Iterable[Mapping[str, Any]]) -> Table:

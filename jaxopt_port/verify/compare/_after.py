@@ -105,20 +105,12 @@ class AfterStep:
             self._context.reasons["update"] = "the trace does not hold it"
         self._run_free(step, evaluation, own_batch, update)
         if self._context.watch is not None:
-            self._context.watch(self._seen(step, evaluation, update, tree, checks))
-
-    def _seen(self, step: int, evaluation: Any, update: Any, grads: Any, checks: bool) -> Step:
-        names, free = self._context.names, self._free
-        optimizer = self._context.reference.optimizer_name
-        states: Any = ({}, {})
-        if checks:
-            yours = moments(self._fed.updated, names.paths, optimizer)
-            states = (torch_state(names, update.state), yours)
-        return Step(
-            step, float(evaluation.loss), grads, names.by_path(update.params),
-            names.leaves_of(self._fed.params), *states,
-            {} if free is None else names.leaves_of(free.stepper.params), self._alone64,
-        )  # fmt: skip
+            alone = {} if self._free is None else names.leaves_of(self._free.stepper.params)
+            self._context.watch(Step(
+                step, float(evaluation.loss), tree, names.by_path(update.params),
+                torch_state(names, update.state), names.leaves_of(self._fed.params),
+                self._fed.updated, alone, self._alone64,
+            ))  # fmt: skip
 
     def _clipping(self, step: int, update: Any, grads: Mapping[str, Array]) -> None:
         context, names = self._context, self._context.names

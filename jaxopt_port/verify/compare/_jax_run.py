@@ -247,7 +247,7 @@ class Stepper:
                     "update", _updater, OPTIMIZER, "", *objects,
                     traced=tuple(str(jnp.result_type(x)) for x in leaves), donates=given,
                 )  # fmt: skip
-                self.state = self._wide_state(self.state)
+                self.state = self._widened(self.state)
             else:
                 self._update = _program("update", _updater, *objects, donates=given)
             self.rounded = wide and not lifts and bool(_foreign(self.state))
@@ -270,8 +270,9 @@ class Stepper:
             stepped: whether torch's optimizer has, or has added gradients up.
         """
         with float64(self._x64):
-            if self._begun in self._side.changes:
-                self.state = self._changed()
+            change = self._side.changes.get(self._begun)
+            if change is not None:
+                self.state = self._taken(change(self.state, self.params))
             self._begun += 1
             # One program, whichever gradients it is given.
             grads = in_float64(grads) if self._wide else grads
@@ -289,16 +290,17 @@ class Stepper:
                     self.state, self._schedule_state, *told
                 )
 
-    def _changed(self) -> Any:
-        changed = self._side.changes[self._begun](self.state, self.params)
-        if jax.tree.structure(changed) != jax.tree.structure(self.state):
+    def _taken(self, changed: Any) -> Any:
+        """Return the state that a change has made."""
+        made, held = (str(jax.tree.structure(state)) for state in (changed, self.state))
+        if made != held:
             raise ValueError(
-                f"changes[{self._begun}] of your side returned no state of its optimizer, but "
-                f"{type(changed).__name__}; it returns the state that the next step begins with"
+                f"changes[{self._begun}] of your side returned {type(changed).__name__} in the "
+                f"place of its optimizer's state, {type(self.state).__name__}"
             )
-        return self._wide_state(changed) if self._lifts else changed
+        return self._widened(changed) if self._lifts else changed
 
-    def _wide_state(self, state: Any) -> Any:
+    def _widened(self, state: Any) -> Any:
         return jax.tree.map(lambda x: widened(x, seen=self.seen), state)
 
     def snapshot(self) -> Any:

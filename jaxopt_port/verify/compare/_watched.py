@@ -21,10 +21,9 @@ class Step(NamedTuple):
         grads: torch's, before clipping, which both optimizers are fed with: a tree like
             `JaxSide.params`.
         torch: torch's parameters after it, by path.
-        yours: those that your optimizer makes of the same gradients.
-        torch_state: what torch's optimizer holds of each, by path and name, in your layout; empty
-            where the step is not checked.
-        yours_state: likewise of yours; empty too where its names are not torch's.
+        torch_state: what torch's optimizer holds of each, by path and name, in your layout.
+        yours: the parameters that your optimizer makes of the same gradients.
+        state: its state, as that step left it.
         alone: your parameters, trained on gradients of their own; empty where they are not.
         alone64: yours and torch's, each on its own in float64; empty beyond ``free_steps``.
     """
@@ -33,9 +32,9 @@ class Step(NamedTuple):
     loss: float
     grads: Any
     torch: Arrays
-    yours: Arrays
     torch_state: Mapping[str, Arrays]
-    yours_state: Mapping[str, Mapping[str, Any]]
+    yours: Arrays
+    state: Any
     alone: Arrays
     alone64: tuple[Arrays, Arrays] | tuple[()]
 
