@@ -211,7 +211,7 @@ def lr(
         raise typer.BadParameter("give a scheduler, or --all for an example of each")
     try:
         with waiting("drawing"):
-            from ..verify.cases._lr_figure import EXAMPLES, draw, parsed
+            from ._lr_figure import EXAMPLES, draw, parsed
 
             plans = EXAMPLES if plan is None else {plan: parsed(plan)}
             difference = draw(plans, rate or [0.1], steps, output)

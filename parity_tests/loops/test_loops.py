@@ -6,9 +6,9 @@ from typer.testing import CliRunner
 
 import jaxopt_port as jp
 from jaxopt_port.cli import app
+from jaxopt_port.cli._lr_figure import EXAMPLES, NAMES, traces
 from jaxopt_port.lr_scheduler._decays import LinearLR
 from jaxopt_port.verify.cases import LOOP_RECIPES, load_digits, run
-from jaxopt_port.verify.cases._lr_figure import EXAMPLES, NAMES, traces
 
 RUNNER = CliRunner()
 

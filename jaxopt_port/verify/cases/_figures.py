@@ -7,6 +7,7 @@ rounding is a fault here.
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -18,10 +19,10 @@ import jaxopt_port as jp
 from ...engine import leaf_states
 from ...interop import param_map
 from ...numerics import relative, relative_norm, ulps
-from ..compare._distances import Measured, Values, furthest
+from ..compare._distances import Measured, Values
 from ..compare._jax_run import Stepper
 from ..compare._jax_side import JaxSide
-from ..compare._names import Array, Names
+from ..compare._names import Names
 from ..compare._report import Divergence
 from ..compare._watched import Step
 from ._digits import Digits
@@ -30,10 +31,8 @@ from ._spelled import plain_optax_sgd, spelled, with_numbers
 from ._torch_lenet import Net
 
 _EVERY = 10  # steps between two looks at the momentum buffers, whose every bit moves a parameter
-_EVERY_BIT = {
-    "update": "SGD makes torch's operations in torch's order: every bit must agree.",
-    "literal": "it is the same rule under another spelling: every bit must agree.",
-}
+_OF_PARAMETER = {"update_param": "parameter", "update_buffer": "momentum_buffer"}
+EVERY_BIT = "SGD makes torch's operations in torch's order: every bit must agree."
 
 
 class Worst(NamedTuple):
@@ -88,8 +87,8 @@ class Figures:
         )
         self.by_parameter = {p: {"parameter": 0.0, "momentum_buffer": 0.0} for p in names.paths}
         self.found: dict[str, Divergence] = {}
-        self.drift = self.drift_torch = self.optax = 0.0
-        self.accuracy = (0.0, 0.0)
+        self.drift = self.drift_torch = self.optax = math.nan
+        self.accuracy = (math.nan, math.nan)
 
     def __call__(self, step: Step) -> None:
         """Take in a step."""
@@ -103,58 +102,49 @@ class Figures:
             stepper.step(step.grads, step.loss)
         literal = self._names.leaves_of(self._literal.params)
         for path, theirs in step.torch.items():
-            far = self._bits("update_param", "update", step.step, path, step.yours[path], theirs)
-            at = self.by_parameter[path]
-            at["parameter"] = max(at["parameter"], far)
-            self._bits(
-                "literal_differs", "literal", step.step, path, literal[path], step.yours[path]
-            )
+            ours = step.yours[path]
+            self._bits("update_param", step.step, path, ours, theirs)
+            self._bits("literal_differs", step.step, path, literal[path], ours)
         if step.step % _EVERY == 0 or step.step == self._last:
-            self._buffers(step)
-        for ours, theirs64 in [step.alone64] if step.alone64 else []:
+            states = (leaf_states(step.state), step.torch_state)
+            held, buffers = ({p: _buffer(own) for p, own in each.items()} for each in states)
+            for path, theirs in buffers.items():
+                if held[path] is not None or theirs is not None:
+                    self._bits("update_buffer", step.step, path, held[path], theirs)
+        for ours64, theirs64 in [step.alone64] if step.alone64 else []:
             for path, value in theirs64.items():
-                far = relative(ours[path], value)
+                far = relative(ours64[path], value)
                 self.worst["exact"] = self.worst["exact"].or_(far, step.step, path)
         if step.step == self._last:
             self._end(step)
 
-    def _buffers(self, step: Step) -> None:
-        held, buffers = (
-            {p: own["momentum_buffer"] for p, own in state.items() if _begun(own)}
-            for state in (leaf_states(step.state), step.torch_state)
-        )
-        for path in held.keys() | buffers.keys():
-            ours, theirs = (np.asarray(of.get(path, np.nan)) for of in (held, buffers))
-            if path not in held or path not in buffers:
-                ours, theirs = np.broadcast_arrays(ours, theirs)
-            leaf = f"{path} · momentum_buffer"
-            far = self._bits("update_buffer", "update", step.step, leaf, ours, theirs)
-            at = self.by_parameter[path]
-            at["momentum_buffer"] = max(at["momentum_buffer"], far)
-
-    def _bits(
-        self, figure: str, stage: str, step: int, leaf: str, ours: Array, theirs: Array
-    ) -> float:
-        """Compare what must be equal in every bit; return how far it is, in `unit`."""
+    def _bits(self, figure: str, step: int, path: str, ours: Any, theirs: Any) -> None:
+        """Compare what must be equal in every bit."""
         if np.array_equal(ours, theirs):
-            return 0.0
+            return
+        both = ours is not None and theirs is not None  # or one side alone has a buffer
+        ours = np.full_like(theirs, np.nan) if ours is None else ours
+        theirs = np.full_like(ours, np.nan) if theirs is None else theirs
         exact = self.unit == "ulp"
         far = float(ulps(ours, theirs)) if exact else relative(ours, theirs) / self._epsilon
-        self.worst[figure] = self.worst[figure].or_(far, step, leaf)
+        self.worst[figure] = self.worst[figure].or_(far, step, path)
+        if figure in _OF_PARAMETER:
+            at, name = self.by_parameter[path], _OF_PARAMETER[figure]
+            at[name] = max(at[name], far)
         if far and exact and figure not in self.found:
+            stage = "literal" if figure == "literal_differs" else "update"
             distance = Measured(Values(ours, theirs, ours, theirs), exact=False).distance
+            message = f"{far:g} units in the last place" if both else "one side alone has a buffer"
             self.found[figure] = Divergence(
-                step, stage, leaf, "", f"{far:g} units in the last place", distance, 0.0,
-                _EVERY_BIT[stage], furthest(ours, theirs), (leaf,),
-            )  # fmt: skip
-        return far
+                step, stage, path, "", message, distance, 0.0, EVERY_BIT, leaves=(path,)
+            )
 
     def _end(self, step: Step) -> None:
         theirs = list(step.torch.values())
         optax = self._names.leaves_of(self._optax.params)
         self.optax = relative_norm([optax[path] for path in step.torch], theirs)
         self.drift = relative_norm([step.alone[path] for path in step.torch], theirs)
-        for _, exact in [step.alone64] if step.alone64 else []:
+        for _, exact in [step.alone64] if step.alone64 else []:  # until something differs
             self.drift_torch = relative_norm(theirs, [exact[path] for path in step.torch])
         images, labels = self._digits.test_images, self._digits.test_labels
         parameter = next(self._net.parameters())
@@ -171,6 +161,7 @@ def _compiled(apply: Any) -> Any:
     return jax.jit(apply)
 
 
-def _begun(own: Any) -> bool:
-    """Whether there is a buffer: this library has room for it before."""
-    return "momentum_buffer" in own and bool(own.get("has_momentum_buffer", True))
+def _buffer(own: Any) -> Any:
+    """Return the momentum buffer, if there is one: this library has room for it before."""
+    held = own.get("momentum_buffer") if own.get("has_momentum_buffer", True) else None
+    return None if held is None else np.asarray(held)

@@ -15,7 +15,7 @@ from ml_dtypes import finfo
 from ..compare._compare import compare, environment
 from ..compare._report import Divergence, LeafResult, Report
 from ._digits import Digits, batches
-from ._figures import Figures, Worst
+from ._figures import EVERY_BIT, Figures
 from ._recipes import ALL_RECIPES, RECIPES, Recipe
 from ._sides import Norms, jax_side, make_net, network, torch_side
 
@@ -31,68 +31,60 @@ class Result:
         recipe: its name.
         report: the harness's.
         figures: what was seen beside it.
-        change: what the change in mid-run did, torch and port: norms of all momentum buffers
-            before it and after it, the mean loss of the 10 steps before it and the largest of the
-            10 after it; None where there is none.
+        norms: of all momentum buffers before and after the change in mid-run, torch's and the
+            port's; empty where there is none.
         warnings: what the port warned of.
     """
 
     recipe: str
     report: Report
     figures: Figures
-    change: dict[str, Any] | None
+    norms: tuple[Norms, Norms]
     warnings: list[str]
+
+    def _worst(self, stage: str) -> LeafResult | None:
+        return max(self.report.stages[stage].leaves, key=_relative, default=None)
 
     @property
     def failures(self) -> list[Divergence]:
         """What the harness found, and what must be equal in every bit and is not."""
+        bits, leaf = list(self.figures.found.values()), self._worst("hyperparameters")
+        if leaf is not None and _relative(leaf):
+            message = f"off by {_relative(leaf):.3g} of itself"
+            place = (leaf.worst_step, "hyperparameters", leaf.leaf, leaf.torch_name)
+            bits.append(Divergence(*place, message, leaf.worst, 0.0, EVERY_BIT))
         told = {found.stage for found in self.report.found}
-        numbers = self._worst("hyperparameters", lambda leaf: leaf.worst.relative)
-        bits = [*self.figures.found.values()]
-        if numbers.value > 0:
-            bits.append(self._off(numbers))
         return [*self.report.found, *(found for found in bits if found.stage not in told)]
 
-    def _off(self, numbers: Worst) -> Divergence:
-        leaves = self.report.stages["hyperparameters"].leaves
-        leaf = next(leaf for leaf in leaves if leaf.leaf == numbers.path)
-        return Divergence(
-            leaf.worst_step, "hyperparameters", leaf.leaf, leaf.torch_name,
-            f"off by {numbers.value:.3g}", leaf.worst, 0.0,
-            "the same numbers by the same float64 operations: every bit must agree.",
-        )  # fmt: skip
-
-    def _worst(self, stage: str, size: Callable[[LeafResult], float], unit: float = 1.0) -> Worst:
-        worst = Worst()
-        for leaf in self.report.stages[stage].leaves:
-            worst = worst.or_(size(leaf) / unit, leaf.worst_step, leaf.leaf)
-        return worst
-
     def columns(self) -> dict[str, Any]:
-        """Return the figures by name; those of the forward pass and gradients in epsilons."""
-        epsilon, curves = float(finfo(self.report.dtype).eps), self.report.curves
-        theirs, ours = np.array(curves.loss_torch), np.array(curves.loss_yours)
-        relative = lambda leaf: leaf.worst.relative  # noqa: E731
-        worst = {
-            "forward": self._worst("forward", relative, epsilon),
-            "gradient": self._worst("gradient", relative, epsilon),
-            **self.figures.worst,
-            "schedule": self._worst("hyperparameters", relative),
-            "averaged": self._worst("averages", relative, epsilon),
-        }
+        """Return the figures by name; those of forward pass, gradients, averages in epsilons."""
+
+        def worst(stage: str, unit: float = float(finfo(self.report.dtype).eps)) -> dict[str, Any]:
+            leaf = self._worst(stage)
+            if leaf is None or not _relative(leaf):
+                return {"value": 0.0, "step": None, "path": None}
+            return {"value": _relative(leaf) / unit, "step": leaf.worst_step, "path": leaf.leaf}
+
+        figures = self.figures
+        losses = np.array([self.report.curves.loss_torch, self.report.curves.loss_yours])
+        apart = np.max(np.abs(losses[1] - losses[0])) / np.max(np.abs(losses[0]))
         return {
             "recipe": self.recipe,
             "steps": self.report.steps,
-            **{name: each._asdict() for name, each in worst.items()},
-            "unit": self.figures.unit,
-            "by_parameter": self.figures.by_parameter,
-            "drift": self.figures.drift,
-            "drift_torch": self.figures.drift_torch,
-            "optax": self.figures.optax,
-            "loss": (float(theirs[-1]), float(ours[-1])),
-            "loss_difference": float(np.max(np.abs(ours - theirs)) / np.max(np.abs(theirs))),
-            "accuracy": self.figures.accuracy,
-            "change": self.change,
+            "forward": worst("forward"),
+            "gradient": worst("gradient"),
+            **{name: each._asdict() for name, each in figures.worst.items()},
+            "unit": figures.unit,
+            "by_parameter": figures.by_parameter,
+            "schedule": worst("hyperparameters", 1.0),
+            "averaged": worst("averages"),
+            "drift": figures.drift,
+            "drift_torch": figures.drift_torch,
+            "optax": figures.optax,
+            "loss": losses[:, -1].tolist(),
+            "loss_difference": float(apart),
+            "accuracy": figures.accuracy,
+            "change": self._change(losses) if all(self.norms) else None,
             "warnings": self.warnings,
             "failures": [
                 {"recipe": self.recipe, "stage": f.stage, "step": f.step, "path": f.leaf,
@@ -101,19 +93,26 @@ class Result:
             ],
         }  # fmt: skip
 
+    def _change(self, losses: Any) -> dict[str, Any]:
+        """Return what the change did, torch and port: loss 10 steps before it, worst 10 after."""
+        at = self.report.steps // 2
+        before, after = zip(*(norms[0] for norms in self.norms), strict=True)
+        return {
+            "after_step": at,
+            "momentum_before": before,
+            "momentum_after": after,
+            "loss_before": losses[:, max(0, at - _AROUND_CHANGE) : at].mean(1).tolist(),
+            "loss_peak": losses[:, at : at + _AROUND_CHANGE].max(1).tolist(),
+        }
+
+
+def _relative(leaf: LeafResult) -> float:
+    return leaf.worst.relative
+
 
 @dataclass(frozen=True)
 class Run:
-    """Several recipes.
-
-    Attributes:
-        flax: ``nnx`` or ``linen``.
-        dtype: of parameters and data.
-        seed: of weights and batches.
-        batch_size: images a step.
-        results: a recipe each.
-        versions: of what was run.
-    """
+    """Several recipes, and what they were run with."""
 
     flax: str
     dtype: str
@@ -124,16 +123,14 @@ class Run:
 
     @property
     def failures(self) -> list[tuple[str, Divergence]]:
-        """Return what differs, and in which recipe."""
+        """What differs, and in which recipe."""
         return [(result.recipe, found) for result in self.results for found in result.failures]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values, the harness's report of each recipe among them."""
-        own = {"flax": self.flax, "dtype": self.dtype, "seed": self.seed}
         results = [{**each.columns(), "report": each.report.to_json()} for each in self.results]
         return {
-            "schema": SCHEMA, "passed": not self.failures, **own, "batch_size": self.batch_size,
-            "results": results, "versions": self.versions,
+            "schema": SCHEMA, "passed": not self.failures, **vars(self), "results": results
         }  # fmt: skip
 
 
@@ -163,56 +160,27 @@ def run(
         dtype: ``"float32"``, ``"float64"`` or ``"bfloat16"``, of parameters and data.
         batch_size: images a step.
         progress: called with a recipe's name and the steps it has taken.
-
-    Returns:
-        What was measured and found.
     """
     data = list(batches(digits, batch_size, steps, seed))
+
+    def one(recipe: Recipe) -> Result:
+        given, net = data[:1] if recipe.one_step else data, make_net(seed, dtype)
+        norms: tuple[Norms, Norms] = ([], [])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            theirs = torch_side(recipe, net, len(given), norms[0])
+            mine = jax_side(recipe, network(flax, dtype), len(given), norms[1])
+            figures = Figures(recipe, mine, net, digits, len(given), dtype)
+            report = compare(
+                theirs, mine, given, name=recipe.name, free_steps=len(given), stop=False,
+                watch=figures, progress=lambda done, _: progress(recipe.name, done),
+            )  # fmt: skip
+        told = sorted({str(warning.message) for warning in caught})
+        return Result(recipe.name, report, figures, norms, told)
+
     with one_thread():
-        results = [
-            _result(ALL_RECIPES[name], digits, data, seed, flax, dtype, progress)
-            for name in recipes
-        ]
+        results = [one(ALL_RECIPES[name]) for name in recipes]
     return Run(flax, dtype, seed, batch_size, results)
-
-
-def _result(
-    recipe: Recipe,
-    digits: Digits,
-    data: list[Any],
-    seed: int,
-    flax: str,
-    dtype: str,
-    progress: Callable[[str, int], None],
-) -> Result:
-    given = data[:1] if recipe.one_step else data
-    steps, net = len(given), make_net(seed, dtype)
-    norms: tuple[Norms, Norms] = ([], [])
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        theirs = torch_side(recipe, net, steps, norms[0])
-        mine = jax_side(recipe, network(flax, dtype), steps, norms[1])
-        figures = Figures(recipe, mine, net, digits, steps, dtype)
-        report = compare(
-            theirs, mine, given, name=recipe.name, free_steps=steps, stop=False, watch=figures,
-            progress=lambda done, _: progress(recipe.name, done),
-        )  # fmt: skip
-    told = sorted({str(warning.message) for warning in caught})
-    return Result(recipe.name, report, figures, _change(steps // 2, norms, report), told)
-
-
-def _change(at: int, norms: tuple[Norms, Norms], report: Report) -> dict[str, Any] | None:
-    if not all(norms):
-        return None
-    (before, after), curves = zip(norms[0][0], norms[1][0], strict=True), report.curves
-    losses = np.array([curves.loss_torch, curves.loss_yours])
-    return {
-        "after_step": at,
-        "momentum_before": before,
-        "momentum_after": after,
-        "loss_before": tuple(losses[:, max(0, at - _AROUND_CHANGE) : at].mean(1).tolist()),
-        "loss_peak": tuple(losses[:, at : at + _AROUND_CHANGE].max(1).tolist()),
-    }
 
 
 @contextlib.contextmanager

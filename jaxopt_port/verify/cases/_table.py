@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich import box
@@ -14,62 +14,66 @@ from ..report._terminal import render as render_report
 from ._recipes import LOOP_RECIPES
 from ._run import Run
 
-Cell = Callable[[Mapping[str, Any]], str]
+Row = Mapping[str, Any]
 
 
-def _worst(name: str, form: str) -> Cell:
-    return lambda columns: form.format(columns[name]["value"], columns["unit"])
+def _far(name: str) -> Callable[[Row], str]:
+    return lambda row: f"{row[name]['value']:.0f} {row['unit']}"
 
 
-def _number(name: str) -> Cell:
-    return lambda columns: f"{columns[name]:.0e}"
+def _pair(form: str, *names: str) -> Callable[[Row], str]:
+    def cell(row: Row) -> str:
+        for name in names:
+            row = row[name]
+        return "|".join(form.format(number) for number in row)
+
+    return cell
 
 
-def _pair(name: str, form: str, within: str = "") -> Cell:
-    return lambda columns: "|".join(
-        form.format(x) for x in (columns[within] if within else columns)[name]
-    )
-
-
-# Title, and a cell of each column.
-_SAME_WEIGHTS: tuple[str, dict[str, Cell]] = (
-    "On torch's weights",
-    {
-        "forward ¹": _worst("forward", "{:.1f} ε"),
-        "gradient ¹": _worst("gradient", "{:.1f} ε"),
-        "update ²": _worst("update_param", "{:.0f} {}"),
-        "momentum ²": _worst("update_buffer", "{:.0f} {}"),
-        "literal ³": _worst("literal_differs", "{:.0f} {}"),
-    },
+# The title of each table, which recipes are in it, and its columns.
+_TABLES: tuple[tuple[str, Callable[[Row], bool], dict[str, Callable[[Row], str]]], ...] = (
+    (
+        "On torch's weights",
+        lambda row: True,
+        {
+            "forward ¹": lambda row: f"{row['forward']['value']:.1f} ε",
+            "gradient ¹": lambda row: f"{row['gradient']['value']:.1f} ε",
+            "update ²": _far("update_param"),
+            "momentum ²": _far("update_buffer"),
+            "literal ³": _far("literal_differs"),
+        },
+    ),
+    (
+        "Each side on its own",
+        lambda row: True,
+        {
+            "float64 ⁴": lambda row: f"{row['exact']['value']:.0e}",
+            "drift ⁵": lambda row: f"{row['drift']:.0e}",
+            "torch ⁶": lambda row: f"{row['drift_torch']:.0e}",
+            "optax ⁷": lambda row: f"{row['optax']:.0e}",
+            "loss": _pair("{:.3f}", "loss"),
+            "accuracy": _pair("{:.1%}", "accuracy"),
+        },
+    ),
+    (
+        "The change in mid-run",
+        lambda row: row["change"] is not None,
+        {
+            "momentum before": _pair("{:.3g}", "change", "momentum_before"),
+            "after": _pair("{:.3g}", "change", "momentum_after"),
+            "loss before": _pair("{:.3g}", "change", "loss_before"),
+            "peak after": _pair("{:.3g}", "change", "loss_peak"),
+        },
+    ),
+    (
+        "The loop around the step",
+        lambda row: row["recipe"] in LOOP_RECIPES,
+        {
+            "learning rates, momenta ⁸": lambda row: f"{row['schedule']['value']:.0e}",
+            "averages ⁹": lambda row: f"{row['averaged']['value']:.1f} ε",
+        },
+    ),
 )
-_ALONE: tuple[str, dict[str, Cell]] = (
-    "Each side on its own",
-    {
-        "float64 ⁴": _worst("exact", "{:.0e}"),
-        "drift ⁵": _number("drift"),
-        "torch ⁶": _number("drift_torch"),
-        "optax ⁷": _number("optax"),
-        "loss": _pair("loss", "{:.3f}"),
-        "accuracy": _pair("accuracy", "{:.1%}"),
-    },
-)
-_CHANGE: tuple[str, dict[str, Cell]] = (
-    "The change in mid-run",
-    {
-        "momentum before": _pair("momentum_before", "{:.3g}", "change"),
-        "after": _pair("momentum_after", "{:.3g}", "change"),
-        "loss before": _pair("loss_before", "{:.3g}", "change"),
-        "peak after": _pair("loss_peak", "{:.3g}", "change"),
-    },
-)
-_LOOP: tuple[str, dict[str, Cell]] = (
-    "The loop around the step",
-    {
-        "learning rates, momenta ⁸": _worst("schedule", "{:.0e}"),
-        "averages ⁹": _worst("averaged", "{:.1f} ε"),
-    },
-)
-
 _NOTES = """\
 Two numbers are torch|port.
 1 in the worst step that was checked, over the largest value, in the dtype's
@@ -87,19 +91,6 @@ _LOOP_NOTES = """
 9 of parameters fed with torch's gradients, as ¹"""
 
 
-def _table(of: tuple[str, dict[str, Cell]], rows: Iterable[Mapping[str, Any]]) -> Table:
-    title, cells = of
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1)
-    )
-    table.add_column("recipe", no_wrap=True)
-    for column in cells:
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(row["recipe"], *(cell(row) for cell in cells.values()))
-    return table
-
-
 def render(run: Run) -> RenderableType:
     """Return a run as one renderable: tables, notes, verdict, and the report of what differs."""
     shown = ("python", "jax", "optax", "flax", "torch", "numpy")
@@ -108,13 +99,20 @@ def render(run: Run) -> RenderableType:
         f"LeNet on handwritten digits: Flax {run.flax}, {run.dtype}, batches of "
         f"{run.batch_size}, seed {run.seed}\n{versions}\n"
     )
-    rows = [result.columns() for result in run.results]
-    changed = [row for row in rows if row["change"] is not None]
-    loops = [row for row in rows if row["recipe"] in LOOP_RECIPES]
     parts: list[RenderableType] = [Text(head, style="dim")]
-    parts += [_table(_SAME_WEIGHTS, rows), _table(_ALONE, rows)]
-    parts += [_table(_CHANGE, changed)] if changed else []
-    parts += [_table(_LOOP, loops)] if loops else []
+    rows = [result.columns() for result in run.results]
+    for title, has, cells in _TABLES:
+        table = Table(
+            title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
+            padding=(0, 1),
+        )  # fmt: skip
+        table.add_column("recipe", no_wrap=True)
+        for column in cells:
+            table.add_column(column, justify="right", no_wrap=True)
+        for row in filter(has, rows):
+            table.add_row(row["recipe"], *(cell(row) for cell in cells.values()))
+        parts += [table] if table.rows else []
+    loops = any(row["recipe"] in LOOP_RECIPES for row in rows)
     parts.append(Text(_NOTES + (_LOOP_NOTES if loops else ""), style="dim"))
     for result in run.results:
         parts += [Text(f"{result.recipe} warns: {w}", style="yellow") for w in result.warnings]

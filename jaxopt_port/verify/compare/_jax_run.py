@@ -183,7 +183,7 @@ class Model:
         """Return the gradients of the loss in the output, a tree of arrays, in float64."""
         with float64(True):
             program, _ = _lifted_program(
-                "gradient of loss", _gradient_of, self._dtypes, self._own, self._side.loss
+                "gradient of loss", jax.grad, self._dtypes, self._own, self._side.loss
             )
             return jax.tree.leaves(program(in_float64(output), in_float64(batch)))
 
@@ -199,10 +199,6 @@ class Model:
             else:
                 program = _program("loss", _of_output, self._side.loss)
             return float(program(output, batch))
-
-
-def _gradient_of(loss: Any) -> Callable[..., Any]:
-    return jax.grad(loss)
 
 
 def _of_output(loss: Any) -> Callable[..., Any]:
@@ -292,11 +288,10 @@ class Stepper:
 
     def _taken(self, changed: Any) -> Any:
         """Return the state that a change has made."""
-        made, held = (str(jax.tree.structure(state)) for state in (changed, self.state))
-        if made != held:
-            raise ValueError(
-                f"changes[{self._begun}] of your side returned {type(changed).__name__} in the "
-                f"place of its optimizer's state, {type(self.state).__name__}"
+        if type(changed) is not type(self.state):
+            raise TypeError(
+                f"changes[{self._begun}] of your side returned {type(changed).__name__}, not the "
+                f"state of its optimizer, {type(self.state).__name__}"
             )
         return self._widened(changed) if self._lifts else changed
 
