@@ -119,12 +119,10 @@ def verify(
     Of a case: finds the first place (step, stage, leaf) where the two differ by more than rounding,
     and names the likely cause.
 
-    Of a recipe: both sides start from the same weights and see the same batches of scikit-learn's
-    handwritten digits. At each step the outputs and gradients on torch's weights are compared;
-    torch's own gradients are fed to both optimizers, whose parameters and momentum buffers must
-    agree to the last bit; and the port runs free beside torch. The recipes of the loop add a
-    scheduler, clipping or averages: learning rates and momenta must be torch's at every step, in
-    every bit.
+    Of a recipe: the same, of LeNet on batches of scikit-learn's handwritten digits. Besides,
+    torch's own gradients are fed to both optimizers at each step, whose parameters and momentum
+    buffers must agree to the last bit, and to Optax's literal spelling. The recipes of the loop add
+    a scheduler, clipping or averages: learning rates and momenta must be torch's in every bit.
 
     Exit code 0: every bound holds. 1: one is broken, and the first place is named. 2: bad usage.
     """

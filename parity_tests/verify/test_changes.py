@@ -1,4 +1,4 @@
-"""What a loop changes in mid-run is compared; who watches a comparison sees what both sides hold."""
+"""What a loop changes in mid-run is compared; who watches sees what both sides hold."""
 
 import jax.numpy as jnp
 import numpy as np
