@@ -67,7 +67,8 @@ def test_what_a_report_says(digits):
 @pytest.mark.slow
 def test_a_rebuilt_optimizer_has_lost_its_momentum_on_both_sides(digits):
     (result,) = run(["dynamic-rebuilt"], digits=digits, steps=4).results
-    before, after = result.change["momentum_before"], result.change["momentum_after"]
+    change = result.columns()["change"]
+    before, after = change["momentum_before"], change["momentum_after"]
     assert before[0] == pytest.approx(before[1], rel=1e-6)
     assert before[0] > 0
     assert after == (0.0, 0.0)

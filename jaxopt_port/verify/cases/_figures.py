@@ -76,10 +76,10 @@ class Figures:
         self._dtype, self._seen, self._epsilon = dtype, 0, float(finfo(dtype).eps)
         self.unit = "ε" if dtype == "bfloat16" or recipe.clip is not None else "ulp"
         self._names = names = Names(param_map(net, side.params), side)
-        x64 = dtype == "float64" or bool(jax.enable_x64.value)
+        self._x64 = dtype == "float64" or bool(jax.enable_x64.value)
         start = names.params_tree(dict(net.named_parameters()))
         self._literal, self._optax = (
-            Stepper(spelled(recipe, side, sgd), start, wide=False, x64=x64)
+            Stepper(spelled(recipe, side, sgd), start, wide=False, x64=self._x64)
             for sgd in (jp.sgd, plain_optax_sgd)
         )
         self.worst = dict.fromkeys(
@@ -125,16 +125,17 @@ class Figures:
         both = ours is not None and theirs is not None  # or one side alone has a buffer
         ours = np.full_like(theirs, np.nan) if ours is None else ours
         theirs = np.full_like(ours, np.nan) if theirs is None else theirs
-        exact = self.unit == "ulp"
+        exact, literal = self.unit == "ulp", figure == "literal_differs"
         far = float(ulps(ours, theirs)) if exact else relative(ours, theirs) / self._epsilon
         self.worst[figure] = self.worst[figure].or_(far, step, path)
         if figure in _OF_PARAMETER:
             at, name = self.by_parameter[path], _OF_PARAMETER[figure]
             at[name] = max(at[name], far)
-        if far and exact and figure not in self.found:
-            stage = "literal" if figure == "literal_differs" else "update"
+        judged = self._dtype != "bfloat16" if literal else exact
+        if far and judged and figure not in self.found:
+            stage = "literal" if literal else "update"
             distance = Measured(Values(ours, theirs, ours, theirs), exact=False).distance
-            message = f"{far:g} units in the last place" if both else "one side alone has a buffer"
+            message = f"differs by {far:g} {self.unit}" if both else "one side alone has a buffer"
             self.found[figure] = Divergence(
                 step, stage, path, "", message, distance, 0.0, EVERY_BIT, leaves=(path,)
             )
@@ -149,7 +150,7 @@ class Figures:
         images, labels = self._digits.test_images, self._digits.test_labels
         parameter = next(self._net.parameters())
         torchs = self._net(parameter.new_tensor(images)).argmax(1).numpy()
-        with jax.enable_x64(self._dtype == "float64" or bool(jax.enable_x64.value)):
+        with jax.enable_x64(self._x64):
             batch = (jax.numpy.asarray(images, self._dtype), labels)
             logits = _compiled(self._side.apply)(self._names.tree_of(step.alone), batch)
         ours = np.asarray(logits).argmax(1)

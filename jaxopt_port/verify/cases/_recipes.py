@@ -17,7 +17,6 @@ class Recipe:
 
     Attributes:
         name: as on the command line.
-        shows: what must hold.
         groups: as both sides' SGD takes them; their ``"params"`` are places in the network, or the
             rest of it.
         defaults: options of all groups.
@@ -33,7 +32,6 @@ class Recipe:
     """
 
     name: str
-    shows: str
     groups: Sequence[Numbers] = ({"params": jp.REST},)
     defaults: Numbers = field(default_factory=dict)
     change: Sequence[Numbers] = ()
@@ -66,43 +64,17 @@ _NESTEROV = {"lr": 1e-2, "momentum": 0.8, "weight_decay": 5e-4, "nesterov": True
 _NEW_NUMBERS = {"lr": 3e-3, "momentum": 0.7, "weight_decay": 1e-2}
 
 _TUTORIAL = (
+    Recipe("basic", defaults={"lr": 1}, own_output=True, one_step=True),
+    Recipe("per-subnetwork", _subnetworks({}, {"lr": 1e-2}), {"lr": 1e-5}),
     Recipe(
-        "basic",
-        "one group; the cotangent is the output itself, not a loss; one step",
-        defaults={"lr": 1},
-        own_output=True,
-        one_step=True,
-    ),
-    Recipe(
-        "per-subnetwork",
-        "features at the default lr 1e-5, classifier at 1e-2",
-        _subnetworks({}, {"lr": 1e-2}),
-        {"lr": 1e-5},
-    ),
-    Recipe(
-        "per-layer",
-        "classifier/0 at 0.01, the rest at 0.001; classifier/3 has no parameters",
+        "per-layer",  # of which classifier/3 has no parameters
         [{"params": jp.REST}, {"params": ["classifier/0", "classifier/3"], "lr": 0.01}],
         {"lr": 0.001},
     ),
-    Recipe(
-        "dynamic-in-place",
-        "the classifier's lr divided by 10 in mid-run; momentum is kept",
-        **_DYNAMIC,
-    ),
-    Recipe(
-        "dynamic-rebuilt",
-        "the same by a new optimizer in mid-run; momentum is lost",
-        rebuilt=True,
-        **_DYNAMIC,
-    ),
+    Recipe("dynamic-in-place", **_DYNAMIC),
+    Recipe("dynamic-rebuilt", rebuilt=True, **_DYNAMIC),
     # Not the tutorial's, but what its recipes leave out.
-    Recipe(
-        "every-option",
-        "dampening and weight decay; Nesterov; every number changed in mid-run",
-        _subnetworks(_DAMPED, _NESTEROV),
-        change=[_NEW_NUMBERS, _NEW_NUMBERS],
-    ),
+    Recipe("every-option", _subnetworks(_DAMPED, _NESTEROV), change=[_NEW_NUMBERS, _NEW_NUMBERS]),
 )
 
 
@@ -112,30 +84,18 @@ def _warm_up_cosine(s: Any, steps: int) -> Any:
     return s.SequentialLR([s.LinearLR(0.1, total_iters=warm_up), cosine], [warm_up])
 
 
-def _loop(name: str, shows: str, **loop: Any) -> Recipe:
-    return Recipe(name, shows, _subnetworks({"lr": 0.01}, {"lr": 0.02}), {"momentum": 0.9}, **loop)
+def _loop(name: str, **loop: Any) -> Recipe:
+    return Recipe(name, _subnetworks({"lr": 0.01}, {"lr": 0.02}), {"momentum": 0.9}, **loop)
 
 
 # Of the loop around the step; a run has to ask for them.
 _LOOPS = (
+    _loop("one-cycle", scheduler=lambda s, steps: s.OneCycleLR([0.02, 0.04], total_steps=steps)),
     _loop(
-        "one-cycle",
-        "OneCycleLR: learning rates and momenta of two groups",
-        scheduler=lambda s, steps: s.OneCycleLR([0.02, 0.04], total_steps=steps),
+        "plateau", scheduler=lambda s, _: s.ReduceLROnPlateau(factor=0.5, patience=8), metric=True
     ),
-    _loop(
-        "plateau",
-        "ReduceLROnPlateau, told the loss of each batch",
-        scheduler=lambda s, steps: s.ReduceLROnPlateau(factor=0.5, patience=8),
-        metric=True,
-    ),
-    _loop("warm-up-cosine", "SequentialLR: a warm-up, then a cosine", scheduler=_warm_up_cosine),
-    _loop(
-        "clip-ema",
-        "gradients clipped to a norm of 1, an exponential moving average of the parameters",
-        clip=1.0,
-        ema=0.9,
-    ),
+    _loop("warm-up-cosine", scheduler=_warm_up_cosine),
+    _loop("clip-ema", clip=1.0, ema=0.9),
 )
 
 RECIPES = {recipe.name: recipe for recipe in _TUTORIAL}

@@ -23,7 +23,6 @@ from ._recipes import Recipe
 from ._schedulers import TorchSchedulers
 from ._torch_lenet import Net
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 Norms = list[tuple[float, float]]  # of all momentum buffers, before a change and after it
 
 
@@ -31,7 +30,7 @@ def make_net(seed: int, dtype: str) -> Net:
     """Return the net with torch's own initial weights; the global generator is left as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return Net().to(DTYPES[dtype])
+        return Net().to(getattr(torch, dtype))
 
 
 # ── torch ──────────────────────────────────────────────────────────────────────────────────────
@@ -67,7 +66,7 @@ def torch_side(recipe: Recipe, net: Net, steps: int, norms: Norms) -> TorchSide:
             group.update(numbers)
         norms.append((before, norm(held)))
 
-    make, averaged = recipe.scheduler, None
+    make, limit, averaged = recipe.scheduler, recipe.clip, None
     if recipe.ema is not None:
         average = torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema)
         averaged = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=average)
@@ -77,7 +76,7 @@ def torch_side(recipe: Recipe, net: Net, steps: int, norms: Norms) -> TorchSide:
         loss=_torch_own_output if recipe.own_output else _torch_cross_entropy,
         scheduler=None if make is None else make(TorchSchedulers(optimizer), steps),
         metric=recipe.metric,
-        clip=None if recipe.clip is None else _torch_clip(recipe.clip),
+        clip=None if limit is None else lambda ps: torch.nn.utils.clip_grad_norm_(ps, limit),
         averaged=averaged,
         changes={steps // 2: change} if recipe.change else {},
     )
@@ -90,10 +89,6 @@ def _torch_cross_entropy(output: torch.Tensor, batch: Any) -> torch.Tensor:
 def _torch_own_output(output: torch.Tensor, batch: Any) -> torch.Tensor:
     """What `output.backward(output)` differentiates: the cotangent is the output's value."""
     return (output * output.detach()).sum()
-
-
-def _torch_clip(norm: float) -> Any:
-    return lambda parameters: torch.nn.utils.clip_grad_norm_(parameters, norm)
 
 
 # ── JAX ────────────────────────────────────────────────────────────────────────────────────────
@@ -133,7 +128,7 @@ def jax_side(recipe: Recipe, model: JaxSide, steps: int, norms: Norms) -> JaxSid
         norms.append((before, norm(state)))
         return state
 
-    make, averaged = recipe.scheduler, None
+    make, limit, averaged = recipe.scheduler, recipe.clip, None
     if recipe.ema is not None:
         average = jp.swa_utils.get_ema_multi_avg_fn(recipe.ema)
         averaged = jp.swa_utils.AveragedModel(multi_avg_fn=average)
@@ -143,7 +138,7 @@ def jax_side(recipe: Recipe, model: JaxSide, steps: int, norms: Norms) -> JaxSid
         loss=_own_output if recipe.own_output else model.loss,
         scheduler=None if make is None else make(jp.lr_scheduler, steps),
         metric=recipe.metric,
-        clip=None if recipe.clip is None else _clip(recipe.clip),
+        clip=None if limit is None else lambda grads: jp.clip_grad_norm(grads, limit)[0],
         averaged=averaged,
         changes={steps // 2: change} if recipe.change else {},
     )
@@ -165,7 +160,3 @@ def _cross_entropy(output: jax.Array, batch: Any) -> jax.Array:
 
 def _own_output(output: jax.Array, batch: Any) -> jax.Array:
     return jnp.sum(output * jax.lax.stop_gradient(output))
-
-
-def _clip(norm: float) -> Any:
-    return lambda grads: jp.clip_grad_norm(grads, norm)[0]

@@ -121,11 +121,11 @@ def compare(
         >>> report.first.step, report.first.stage, report.first.cause.name
         (0, 'update', 'number')
     """
-    from ..recorder import TorchRun, cycled
+    from ..recorder import TorchRun, count_of, cycled
 
     _check_kinds(torch_side, jax_side)
     _check_state(torch_side, jax_side)
-    count = _count(batches, steps, every)
+    count = count_of(batches, steps, every)
     began = time.perf_counter()
     batches, per_epoch = cycled(batches)
     first, batches = _peeked(batches)
@@ -276,17 +276,3 @@ def _check_state(torch_side: Any, jax_side: JaxSide) -> None:
             "torch's optimizer has taken steps already and yours has not: give the JAX side "
             "`tx` and `state` as interop.optimizer_from_torch returns them"
         )
-
-
-def _count(batches: Any, steps: int | None, every: int) -> int:
-    if every < 1:
-        raise ValueError(f"every must be at least 1, got {every}")
-    if steps is not None:
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}")
-        return steps
-    if not hasattr(batches, "__len__"):
-        raise TypeError("batches has no length; say how many with steps=")
-    if len(batches) == 0:
-        raise ValueError("there are no batches")
-    return len(batches)
