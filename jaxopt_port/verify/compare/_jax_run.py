@@ -182,9 +182,8 @@ class Model:
     def loss_gradients(self, output: Any, batch: Any) -> list[Any]:
         """Return the gradients of the loss in the output, a tree of arrays, in float64."""
         with float64(True):
-            program, _ = _lifted_program(
-                "gradient of loss", jax.grad, self._dtypes, self._own, self._side.loss
-            )
+            of_loss = (self._dtypes, self._own, self._side.loss)
+            program, _ = _lifted_program("gradient of loss", jax.grad, *of_loss)
             return jax.tree.leaves(program(in_float64(output), in_float64(batch)))
 
     def loss_of(self, output: Any, batch: Any) -> float:
@@ -193,9 +192,8 @@ class Model:
             if self._wide:
                 output, batch = in_float64(output), in_float64(batch)
             if self._own:
-                program, _ = _lifted_program(
-                    "loss", _of_output, self._dtypes, self._own, self._side.loss
-                )
+                of_loss = (self._dtypes, self._own, self._side.loss)
+                program, _ = _lifted_program("loss", _of_output, *of_loss)
             else:
                 program = _program("loss", _of_output, self._side.loss)
             return float(program(output, batch))
@@ -228,7 +226,6 @@ class Stepper:
         given = (1, 2) if donates else ()
         objects = (side.tx, side.step, side.clip, side.scaler, side.accumulation_steps)
         self.seen = Seen()
-        self._schedule: Any = side.scheduler
         with float64(self._x64):
             self.params = jax.tree.map(jnp.array, in_float64(params) if wide else params)
             self.state = side.state
@@ -250,8 +247,8 @@ class Stepper:
             if wide and side.state is not None:
                 self.state = in_float64(self.state)
             self._schedule_state: Any = None
-            if self._schedule is not None:
-                self.state, self._schedule_state = self._schedule.init(self.state)
+            if side.scheduler is not None:
+                self.state, self._schedule_state = side.scheduler.init(self.state)
             self.averages = None if side.averaged is None else side.averaged.init(self.params)
         self.clipped: Any = None
         self.updated: Any = self.state  # as the last update left it, before the scheduler
@@ -280,9 +277,10 @@ class Stepper:
             if self.averages is not None:
                 update = self._side.averaged.update_parameters
                 self.averages = update(self.averages, self.params)
-            if self._schedule is not None and self._steps % self._side.scheduler_every == 0:
-                told = [float(loss)] if self._side.metric else []
-                self.state, self._schedule_state = self._schedule.step(
+            side = self._side
+            if side.scheduler is not None and self._steps % side.scheduler_every == 0:
+                told = [float(loss)] if side.metric else []
+                self.state, self._schedule_state = side.scheduler.step(
                     self.state, self._schedule_state, *told
                 )
 
