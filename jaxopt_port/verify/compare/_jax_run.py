@@ -162,10 +162,8 @@ class Model:
     def evaluate(self, params: Any, model_state: Any, batch: Any) -> Evaluated:
         """Run forward and backward."""
         with float64(self._x64):
-            arguments = (params, model_state, batch)
-            done: Evaluated = self._evaluate(
-                *(in_float64(a) if self._wide else a for a in arguments)
-            )
+            given = (params, model_state, batch)
+            done: Evaluated = self._evaluate(*(map(in_float64, given) if self._wide else given))
             return done
 
     def disturbed(self, params: Any, model_state: Any, batch: Any) -> list[Any]:
