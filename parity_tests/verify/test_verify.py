@@ -13,6 +13,7 @@ from jaxopt_port.cli import app
 from jaxopt_port.engine import transformation
 from jaxopt_port.numerics import max_abs, relative, relative_norm, ulps
 from jaxopt_port.verify.cases import RECIPES, load_digits, run
+from parity_tests.engine.test_deliberate_faults import FAULTS as FAULTS_OF_A_STEP
 from parity_tests.faults.patched import FAULTS
 
 RUNNER = CliRunner()
@@ -87,6 +88,20 @@ def test_a_deliberate_fault_is_found_and_named(fault, digits, monkeypatch):
     recipe, first = run([fault.recipe], digits=digits, steps=4).failures[0]
     assert (recipe, first.stage, first.step) == (fault.recipe, "update", fault.step)
     assert first.leaf.startswith(fault.path)
+
+
+@pytest.mark.slow
+def test_what_is_rounding_to_the_harness_is_a_fault_of_a_recipe(digits, monkeypatch):
+    update = FAULTS_OF_A_STEP["momentum in one rounding"]
+    sgd = transformation(replace(jp.sgd.rule, update=update))
+    monkeypatch.setattr(jp, "SGD", type("SGD", (jp.SGD,), {"factory": staticmethod(sgd)}))
+    verified = run(["dynamic-in-place"], digits=digits, steps=4)
+    (result,) = verified.results
+    assert result.report.ok, str(result.report)
+    assert {found.stage for found in result.failures} == {"update", "literal"}
+    assert result.failures[0].step == 1
+    assert not verified.to_json()["passed"]
+    assert "ulp" in result.columns()["failures"][0]["message"]
 
 
 @pytest.mark.slow
