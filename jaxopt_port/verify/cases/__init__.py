@@ -12,7 +12,7 @@ from ._recipes import RECIPES as RECIPES
 from ._run import Run as Run
 from ._run import one_thread as one_thread
 from ._run import run as run
-from ._schedulers import TorchSchedulers as TorchSchedulers
+from ._sides import TorchSchedulers as TorchSchedulers
 from ._sides import make_net as make_net
 from ._sides import network as network
 from ._table import render as render

@@ -32,6 +32,7 @@ from ._torch_lenet import Net
 
 _EVERY = 10  # steps between two looks at the momentum buffers, whose every bit moves a parameter
 _OF_PARAMETER = {"update_param": "parameter", "update_buffer": "momentum_buffer"}
+_compiled = functools.cache(jax.jit)
 EVERY_BIT = "SGD makes torch's operations in torch's order: every bit must agree."
 
 
@@ -155,11 +156,6 @@ class Figures:
             logits = _compiled(self._side.apply)(self._names.tree_of(step.alone), batch)
         ours = np.asarray(logits).argmax(1)
         self.accuracy = (float((torchs == labels).mean()), float((ours == labels).mean()))
-
-
-@functools.cache
-def _compiled(apply: Any) -> Any:
-    return jax.jit(apply)
 
 
 def _buffer(own: Any) -> Any:

@@ -134,10 +134,6 @@ class Run:
         }  # fmt: skip
 
 
-def _never(recipe: str, step: int) -> None:
-    """Report no progress."""
-
-
 def run(
     recipes: Iterable[str] = tuple(RECIPES),
     *,
@@ -147,7 +143,7 @@ def run(
     flax: str = "nnx",
     dtype: str = "float32",
     batch_size: int = 16,
-    progress: Callable[[str, int], None] = _never,
+    progress: Callable[[str, int], None] = lambda recipe, step: None,
 ) -> Run:
     """Train the LeNet by each recipe in torch and here, from the same weights on the same batches.
 

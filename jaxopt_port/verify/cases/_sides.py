@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
+import torch.nn.functional as F
 from flax import nnx
 
 import jaxopt_port as jp
@@ -20,7 +21,6 @@ from ...models.lenet import LeNet, LinenLeNet
 from ..compare._jax_side import JaxSide, linen_side, nnx_side
 from ..recorder import TorchSide
 from ._recipes import Recipe
-from ._schedulers import TorchSchedulers
 from ._torch_lenet import Net
 
 Norms = list[tuple[float, float]]  # of all momentum buffers, before a change and after it
@@ -34,6 +34,19 @@ def make_net(seed: int, dtype: str) -> Net:
 
 
 # ── torch ──────────────────────────────────────────────────────────────────────────────────────
+
+
+class TorchSchedulers:
+    """torch's schedulers of one optimizer, to be called as this library's are, without it."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+
+    def __getattr__(self, name: str) -> Any:
+        module: Any = torch.optim.swa_utils if name == "SWALR" else torch.optim.lr_scheduler
+        if name == "ChainedScheduler":
+            return functools.partial(module.ChainedScheduler, optimizer=self._optimizer)
+        return functools.partial(getattr(module, name), self._optimizer)
 
 
 def _groups(recipe: Recipe, net: Net) -> list[dict[str, Any]]:
@@ -73,17 +86,13 @@ def torch_side(recipe: Recipe, net: Net, steps: int, norms: Norms) -> TorchSide:
     return TorchSide(
         module=net,
         optimizer=optimizer,
-        loss=_torch_own_output if recipe.own_output else _torch_cross_entropy,
+        loss=_torch_own_output if recipe.own_output else lambda z, b: F.cross_entropy(z, b[1]),
         scheduler=None if make is None else make(TorchSchedulers(optimizer), steps),
         metric=recipe.metric,
         clip=None if limit is None else lambda ps: torch.nn.utils.clip_grad_norm_(ps, limit),
         averaged=averaged,
         changes={steps // 2: change} if recipe.change else {},
     )
-
-
-def _torch_cross_entropy(output: torch.Tensor, batch: Any) -> torch.Tensor:
-    return torch.nn.functional.cross_entropy(output, batch[1])
 
 
 def _torch_own_output(output: torch.Tensor, batch: Any) -> torch.Tensor:
@@ -116,7 +125,8 @@ def jax_side(recipe: Recipe, model: JaxSide, steps: int, norms: Norms) -> JaxSid
     """Return this library's side in the CapWords spelling."""
 
     def norm(state: Any) -> float:
-        held = [own["momentum_buffer"] for own in leaf_states(state).values() if _begun(own)]
+        states = leaf_states(state).values()
+        held = [own["momentum_buffer"] for own in states if own.get("has_momentum_buffer")]
         return float(sum(np.sum(np.square(np.asarray(b, np.float64))) for b in held) ** 0.5)
 
     def change(state: Any, params: Any) -> Any:
@@ -147,10 +157,6 @@ def jax_side(recipe: Recipe, model: JaxSide, steps: int, norms: Norms) -> JaxSid
 def optimizer(recipe: Recipe) -> jp.Optimizer:
     """Return this library's optimizer of a recipe."""
     return jp.SGD(list(recipe.groups), **recipe.defaults)
-
-
-def _begun(own: Any) -> bool:
-    return bool(own.get("has_momentum_buffer", False))
 
 
 def _cross_entropy(output: jax.Array, batch: Any) -> jax.Array:

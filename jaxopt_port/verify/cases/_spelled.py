@@ -13,7 +13,7 @@ import optax
 import jaxopt_port as jp
 
 from ...engine import leaf_paths
-from ..compare._jax_side import JaxSide
+from ..compare._jax_side import JaxSide, applied
 from ._recipes import Recipe
 
 Factory = Callable[..., optax.GradientTransformation]
@@ -53,15 +53,10 @@ def spelled(recipe: Recipe, side: JaxSide, sgd: Factory) -> JaxSide:
     return dataclasses.replace(
         side,
         tx=tx,
-        step=optax_loop,
+        step=applied,
         scheduler=None,  # Optax has none: its numbers are those of `side`
         changes=dict.fromkeys(side.changes, change),
     )
-
-
-def optax_loop(tx: Any, grads: Any, state: Any, params: Any) -> Any:
-    updates, state = tx.update(grads, state, params)
-    return optax.apply_updates(params, updates), state
 
 
 def with_numbers(state: Any, numbers: Sequence[Mapping[str, Any]]) -> Any:

@@ -169,11 +169,12 @@ def _optimizer(tx: Any, steps: int, state: Any, ours: bool) -> dict[str, Any]:
         state: its state.
         ours: whether its step is `jp.step`.
     """
-    step = jp.step if ours else _applied
+    step = jp.step if ours else applied
     return {"tx": tx, "state": state if steps else None, "step": step}
 
 
-def _applied(tx: Any, grads: Any, state: Any, params: Any) -> Any:
+def applied(tx: Any, grads: Any, state: Any, params: Any) -> Any:
+    """Take a step as Optax's own loop does."""
     updates, state = tx.update(grads, state, params)
     return optax.apply_updates(params, updates), state
 
