@@ -17,9 +17,7 @@ from flax import nnx
 import jaxopt_port as jp
 from jaxopt_port import verify
 from jaxopt_port.models.lenet import LeNet
-from jaxopt_port.verify.recipes._digits import batches, load_digits
-from jaxopt_port.verify.recipes._torch_lenet import Net
-from jaxopt_port.verify.recipes._torch_side import one_thread
+from jaxopt_port.verify.cases import Net, batches, load_digits, one_thread
 
 from ._timing import Spread
 

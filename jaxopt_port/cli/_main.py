@@ -61,7 +61,7 @@ def _main(
 
 
 def _recipes(names: list[str] | None, every: bool) -> list[str]:
-    from ..verify.recipes import ALL_RECIPES, RECIPES
+    from ..verify.cases import ALL_RECIPES, RECIPES
 
     unknown = [name for name in names or [] if name not in ALL_RECIPES]
     if unknown:
@@ -119,12 +119,10 @@ def verify(
     Of a case: finds the first place (step, stage, leaf) where the two differ by more than rounding,
     and names the likely cause.
 
-    Of a recipe: both sides start from the same weights and see the same batches of scikit-learn's
-    handwritten digits. At each step the outputs and gradients on torch's weights are compared;
-    torch's own gradients are fed to both optimizers, whose parameters and momentum buffers must
-    agree to the last bit; and the port runs free beside torch. The recipes of the loop add a
-    scheduler, clipping or averages: learning rates and momenta must be torch's at every step, in
-    every bit.
+    Of a recipe: the same, of LeNet on batches of scikit-learn's handwritten digits. Besides,
+    torch's own gradients are fed to both optimizers at each step, whose parameters and momentum
+    buffers must agree to the last bit, and to Optax's literal spelling. The recipes of the loop add
+    a scheduler, clipping or averages: learning rates and momenta must be torch's in every bit.
 
     Exit code 0: every bound holds. 1: one is broken, and the first place is named. 2: bad usage.
     """
@@ -139,7 +137,7 @@ def verify(
         raise typer.BadParameter("a recipe takes 2 steps at least", param_hint="--steps")
     with usage_errors():
         with waiting("reading the digits"):
-            from ..verify.recipes import load_digits, render, run
+            from ..verify.cases import load_digits, render, run
 
             digits = load_digits()
             names = _recipes(recipe, every)
@@ -159,9 +157,7 @@ def verify(
                 progress=lambda name, step: bar.update(tasks[name], completed=step),
             )
         show(render(report))
-        if json is not None:
-            report.write(json)
-            say(f"Written to {json}")
+        write_json(json, report.to_json())
         if report.failures:
             raise typer.Exit(1)
 
@@ -213,7 +209,7 @@ def lr(
         raise typer.BadParameter("give a scheduler, or --all for an example of each")
     try:
         with waiting("drawing"):
-            from ..verify.recipes._lr_figure import EXAMPLES, draw, parsed
+            from ._lr_figure import EXAMPLES, draw, parsed
 
             plans = EXAMPLES if plan is None else {plan: parsed(plan)}
             difference = draw(plans, rate or [0.1], steps, output)

@@ -1,7 +1,7 @@
 """The verification harness: finds the first place where a port goes wrong.
 
 `compare` runs torch and JAX side by side; `verify.recorder` writes a trace where there is no JAX,
-and `replay` compares with it where there is no torch. ``verify.recipes`` has the tutorial's LeNet.
+and `replay` compares with it where there is no torch. ``verify.cases`` has the tutorial's LeNet.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from .compare._report import Element as Element
 from .compare._report import LeafResult as LeafResult
 from .compare._report import Report as Report
 from .compare._report import StageResult as StageResult
+from .compare._watched import Step as Step
 from .diagnosis import CAUSES as CAUSES
 
 if TYPE_CHECKING:

@@ -45,7 +45,7 @@ COMMANDS = {
     "verify": (["case.py"], "jaxopt_port.verify.compare"),
     "show": (["run.pt"], "jaxopt_port.interop.load"),
     "convert": (["run.pt", "run.safetensors"], "jaxopt_port.cli._conversion.prepared"),
-    "lr": (["StepLR(3)", "--steps", "5"], "jaxopt_port.verify.recipes._lr_figure.draw"),
+    "lr": (["StepLR(3)", "--steps", "5"], "jaxopt_port.cli._lr_figure.draw"),
     "bench": (["--quick"], "subprocess.run"),
 }
 WITHOUT_JSON = {"bench"}  # passes everything on

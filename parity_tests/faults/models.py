@@ -17,9 +17,8 @@ import jaxopt_port as jp
 from jaxopt_port import verify
 from jaxopt_port._compat import as_pure
 from jaxopt_port.models.lenet import LeNet
-from jaxopt_port.verify.recipes._digits import batches as digit_batches
-from jaxopt_port.verify.recipes._digits import load_digits
-from jaxopt_port.verify.recipes._torch_lenet import Net
+from jaxopt_port.verify.cases import Net, load_digits
+from jaxopt_port.verify.cases import batches as digit_batches
 
 BATCH = 8
 digits = functools.cache(load_digits)

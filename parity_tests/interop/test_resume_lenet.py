@@ -19,17 +19,19 @@ import torch.nn.functional as F
 
 import jaxopt_port as jp
 from jaxopt_port import interop
+from jaxopt_port.engine import leaf_paths
 from jaxopt_port.numerics import relative_norm
-from jaxopt_port.verify.recipes._digits import batches, load_digits
-from jaxopt_port.verify.recipes._port_side import arrays, models_of
-from jaxopt_port.verify.recipes._torch_lenet import Net
-from jaxopt_port.verify.recipes._torch_side import make_net
+from jaxopt_port.verify.cases import Net, batches, load_digits, make_net, network
 from parity_tests.oracles.tolerances import bound
 
 STOP, END = 3, 5  # epochs
 BATCHES, BATCH_SIZE = 12, 16  # of an epoch: too few for a good net, enough for momentum
 
 pytestmark = pytest.mark.slow
+
+
+def arrays(tree: Any) -> dict[str, np.ndarray]:
+    return {path: np.asarray(leaf) for path, leaf in leaf_paths(tree)}
 
 
 class Torch(NamedTuple):
@@ -61,8 +63,10 @@ class Task:
         self.dtype, self.folder = dtype, folder
         steps = END * BATCHES
         self.data = list(batches(load_digits(), BATCH_SIZE, steps, seed=0))
-        self.models = models_of("nnx", dtype)
-        self.map = interop.param_map(make_net(0, dtype), self.models.like)
+        side = network("nnx", dtype)
+        self.like = side.params
+        self.map = interop.param_map(make_net(0, dtype), self.like)
+        self.gradient = jax.jit(jax.grad(lambda p, batch: side.loss(side.apply(p, batch), batch)))
 
         there, here = self.torch_start(), self.port_start()
         self.torch_train(there, 0, STOP)
@@ -100,7 +104,7 @@ class Task:
         return state, scheduler, sched_state
 
     def params_from(self, net: Any) -> Any:
-        return interop.params_from_torch(net, self.models.like, self.map)
+        return interop.params_from_torch(net, self.like, self.map)
 
     def params_of(self, net: Net) -> dict[str, np.ndarray]:
         return {path: np.array(x) for path, x in arrays(self.params_from(net)).items()}
@@ -122,7 +126,7 @@ class Task:
         tx, params, state, scheduler, sched_state = side
         for index in range(start, stop):
             for images, labels in self.epoch(index):
-                grads = self.models.evaluate(params, jnp.asarray(images), labels, False).grads
+                grads = self.gradient(params, (jnp.asarray(images), labels))
                 params, state = jp.step(tx, grads, state, params)
             state, sched_state = scheduler.step(state, sched_state)
         return Port(tx, params, state, scheduler, sched_state)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from jaxopt_port import lr_scheduler as lrs
-from jaxopt_port.verify.recipes._loops import TorchSchedulers
+from jaxopt_port.verify.cases import TorchSchedulers
 from parity_tests.oracles.scheduled_groups import stepped_optimizer, stepped_state
 
 STEPS = 12

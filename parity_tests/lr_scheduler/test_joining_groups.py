@@ -11,7 +11,7 @@ import torch
 
 import jaxopt_port as jp
 from jaxopt_port import lr_scheduler as lrs
-from jaxopt_port.verify.recipes._loops import TorchSchedulers
+from jaxopt_port.verify.cases import TorchSchedulers
 from parity_tests.oracles.joining_groups import (
     PARAMS,
     STEPS,

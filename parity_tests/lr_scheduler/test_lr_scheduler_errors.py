@@ -8,7 +8,7 @@ import torch
 
 import jaxopt_port as jp
 from jaxopt_port import lr_scheduler as lrs
-from jaxopt_port.verify.recipes._loops import TorchSchedulers
+from jaxopt_port.verify.cases import TorchSchedulers
 from parity_tests.oracles.scheduled_groups import PARAMS, stepped_optimizer, stepped_state
 
 

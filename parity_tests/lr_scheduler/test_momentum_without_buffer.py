@@ -9,7 +9,7 @@ import torch
 
 import jaxopt_port as jp
 from jaxopt_port import lr_scheduler as lrs
-from jaxopt_port.verify.recipes._loops import TorchSchedulers
+from jaxopt_port.verify.cases import TorchSchedulers
 from parity_tests.oracles.bits import assert_same_bits, relative
 from parity_tests.oracles.tolerances import bound
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn import datasets
 
-from jaxopt_port.verify.recipes._digits import Digits, batches, load_digits
+from jaxopt_port.verify.cases import Digits, batches, load_digits
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,7 @@ from jaxopt_port.engine import leaf_paths
 from jaxopt_port.interop import params_from_torch
 from jaxopt_port.models import LeNet
 from jaxopt_port.optim._lbfgs import lbfgs
-from jaxopt_port.verify.recipes._digits import load_digits
-from jaxopt_port.verify.recipes._torch_lenet import Net
+from jaxopt_port.verify.cases import Net, load_digits
 from parity_tests.oracles.lbfgs import (
     COUNTS,
     PROBLEMS,

@@ -15,7 +15,7 @@ import torch
 
 import jaxopt_port as jp
 from jaxopt_port.numerics import decoded
-from jaxopt_port.verify.recipes._loops import TorchSchedulers
+from jaxopt_port.verify.cases import TorchSchedulers
 
 STEPS = 12
 NAMES = "abcd"

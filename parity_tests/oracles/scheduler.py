@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from jaxopt_port.numerics import decoded
-from jaxopt_port.verify.recipes._loops import TorchSchedulers
+from jaxopt_port.verify.cases import TorchSchedulers
 from parity_tests.oracles.port_scheduler import OPTIONS, STEPS, PortSide, arguments, parts_of, run
 from parity_tests.oracles.scheduler_case import Case
 from parity_tests.oracles.scheduler_cases import CASES

@@ -292,7 +292,7 @@ OWN = {"nnx": lambda: nnx_of(Own), "linen": lambda: linen_of(OwnState)}
 @pytest.mark.parametrize("name", FLAX)
 def test_flaxs_own_objects_are_sides(name):
     mine = FLAX[name]()
-    assert mine.step is (jp.step if name.startswith("jaxopt_port") else _jax_side._applied)
+    assert mine.step is (jp.step if name.startswith("jaxopt_port") else _jax_side.applied)
     report = compare(linear_side(), mine, batches()[:4])
     assert report.ok, str(report)
 

@@ -12,7 +12,8 @@ import jaxopt_port as jp
 from jaxopt_port.cli import app
 from jaxopt_port.engine import transformation
 from jaxopt_port.numerics import max_abs, relative, relative_norm, ulps
-from jaxopt_port.verify.recipes import RECIPES, load_digits, run
+from jaxopt_port.verify.cases import RECIPES, load_digits, run
+from parity_tests.engine.test_deliberate_faults import FAULTS as FAULTS_OF_A_STEP
 from parity_tests.faults.patched import FAULTS
 
 RUNNER = CliRunner()
@@ -47,15 +48,17 @@ def test_recipes_hold_their_bounds(digits, flax, dtype, recipes):
 @pytest.mark.slow
 def test_what_a_report_says(digits):
     report = run(["per-layer", "dynamic-in-place"], digits=digits, steps=6)
-    layer, dynamic = report.results
-    (warning,) = layer.warnings
+    layer, dynamic = (result.columns() for result in report.results)
+    (warning,) = layer["warnings"]
     assert '"classifier/3"' in warning
     assert "matched no parameter" in warning
-    assert layer.change is None
-    assert dynamic.change.after_step == 3
-    assert dynamic.change.momentum_after == dynamic.change.momentum_before
-    assert dynamic.update_param.value == 0
-    assert set(dynamic.by_parameter) == {
+    assert layer["change"] is None
+    change = dynamic["change"]
+    assert change["after_step"] == 3
+    assert change["momentum_after"] == change["momentum_before"]
+    assert dynamic["update_param"]["value"] == dynamic["update_buffer"]["value"] == 0
+    assert dynamic["literal_differs"]["value"] == 0 < dynamic["forward"]["value"] < 16
+    assert set(dynamic["by_parameter"]) == {
         f"{layer}/{kind}"
         for layer in ("features/0", "features/3", "classifier/0", "classifier/2", "classifier/4")
         for kind in ("kernel", "bias")
@@ -65,7 +68,8 @@ def test_what_a_report_says(digits):
 @pytest.mark.slow
 def test_a_rebuilt_optimizer_has_lost_its_momentum_on_both_sides(digits):
     (result,) = run(["dynamic-rebuilt"], digits=digits, steps=4).results
-    before, after = result.change.momentum_before, result.change.momentum_after
+    change = result.columns()["change"]
+    before, after = change["momentum_before"], change["momentum_after"]
     assert before[0] == pytest.approx(before[1], rel=1e-6)
     assert before[0] > 0
     assert after == (0.0, 0.0)
@@ -81,10 +85,23 @@ def test_a_deliberate_fault_is_found_and_named(fault, digits, monkeypatch):
     sgd = transformation(replace(jp.sgd.rule, update=fault.update))
     monkeypatch.setattr(jp, "sgd", sgd)
     monkeypatch.setattr(jp, "SGD", type("SGD", (jp.SGD,), {"factory": staticmethod(sgd)}))
-    failures = run([fault.recipe], digits=digits, steps=4).failures
-    first = failures[0]
-    assert (first.recipe, first.stage, first.step) == (fault.recipe, "update", fault.step)
-    assert first.path.startswith(fault.path)
+    recipe, first = run([fault.recipe], digits=digits, steps=4).failures[0]
+    assert (recipe, first.stage, first.step) == (fault.recipe, "update", fault.step)
+    assert first.leaf.startswith(fault.path)
+
+
+@pytest.mark.slow
+def test_what_is_rounding_to_the_harness_is_a_fault_of_a_recipe(digits, monkeypatch):
+    update = FAULTS_OF_A_STEP["momentum in one rounding"]
+    sgd = transformation(replace(jp.sgd.rule, update=update))
+    monkeypatch.setattr(jp, "SGD", type("SGD", (jp.SGD,), {"factory": staticmethod(sgd)}))
+    verified = run(["dynamic-in-place"], digits=digits, steps=4)
+    (result,) = verified.results
+    assert result.report.ok, str(result.report)
+    assert {found.stage for found in result.failures} == {"update", "literal"}
+    assert result.failures[0].step == 1
+    assert not verified.to_json()["passed"]
+    assert "ulp" in result.columns()["failures"][0]["message"]
 
 
 @pytest.mark.slow

@@ -12,9 +12,10 @@ from ._context import Context
 from ._distances import FLOAT64, FREE, Judgement, Values, near
 from ._free_run import FreeInFloat64, FreeRun
 from ._jax_run import Stepper
-from ._names import Array, numpy_of
+from ._names import Array
 from ._optimizer_state import Hyperparameters, classes, comparable, flat, moments
 from ._results import as_array
+from ._watched import Arrays, Step, torch_state
 
 # A hyperparameter may be kept in float32.
 _FLOAT32 = 1.2e-7
@@ -27,12 +28,7 @@ _FLOAT64 = 1e-9
 class AfterStep:
     """Feeds both optimizers with torch's gradients, lets both sides run free, and compares.
 
-    Args:
-        context: both sides.
-        evaluation: torch's first.
-        free_torch: torch's side on its own in float64, or None.
-        free_steps: for how many steps both are.
-        large: whether memory counts more than the curves of your side on its own.
+    The arguments are those of `Stages`, and torch's first evaluation.
     """
 
     def __init__(
@@ -69,6 +65,7 @@ class AfterStep:
         self._off = 0.0  # how far a rate is from torch's in this step, as rounding lets it be
         self._slack: dict[str, float] = {}
         self._last: dict[str, Any] = {}
+        self._alone64: tuple[Arrays, Arrays] | tuple[()] = ()
         self._averages = Averages(context)
         grads = names.by_path(evaluation.grads)
         context.history.begin(names.by_path(checked.params), grads)
@@ -107,6 +104,13 @@ class AfterStep:
         else:
             self._context.reasons["update"] = "the trace does not hold it"
         self._run_free(step, evaluation, own_batch, update)
+        if self._context.watch is not None:
+            alone = {} if self._free is None else names.leaves_of(self._free.stepper.params)
+            self._context.watch(Step(
+                step, float(evaluation.loss), tree, names.by_path(update.params),
+                torch_state(names, update.state), names.leaves_of(self._fed.params),
+                self._fed.updated, alone, self._alone64,
+            ))  # fmt: skip
 
     def _clipping(self, step: int, update: Any, grads: Mapping[str, Array]) -> None:
         context, names = self._context, self._context.names
@@ -246,33 +250,27 @@ class AfterStep:
         if not ours:
             context.reasons["state"] = "the optimizer's state has not torch's names"
             return
+        torchs, torchs64 = (torch_state(names, s) for s in (update.state, update.state64))
         for path, entry in zip(names.paths, names.params, strict=True):
-            theirs, narrow = (
-                {
-                    name: entry.to_jax(numpy_of(value))
-                    for name, value in held.get(entry.torch_name, {}).items()
-                    if np.shape(value) == entry.torch_shape
-                }
-                for held in (update.state64, update.state)
-            )
-            for name, yours64, torchs64 in comparable(exact.get(path, {}), theirs, entry.shape):
+            narrow, theirs = torchs[path], torchs64[path]
+            for name, mine64, theirs64 in comparable(exact.get(path, {}), theirs, entry.shape):
                 yours = np.asarray(ours[path][name])
                 own = name in narrow
-                theirs_narrow = narrow[name] if own else torchs64
+                theirs_narrow = narrow[name] if own else theirs64
                 kept = (yours.dtype, theirs_narrow.dtype) if own else None
                 diagnosis = context.evidence.state(context.history, path, name, kept)
                 if own and yours.dtype.itemsize < theirs_narrow.dtype.itemsize:
                     yours = yours.astype(theirs_narrow.dtype)
-                values = Values(yours, theirs_narrow.astype(yours.dtype), yours64, torchs64)
+                values = Values(yours, theirs_narrow.astype(yours.dtype), mine64, theirs64)
                 leaf = f"{path} · {name}"
                 context.see(
                     "state", step, leaf, entry.torch_name, values, diagnosis,
-                    in_own_dtype=own, start=np.zeros_like(torchs64),
+                    in_own_dtype=own, start=np.zeros_like(theirs64),
                     floor=_ROUNDED if self._fed_exact.rounded or self._slack else FLOAT64,
                 )  # fmt: skip
 
     def _run_free(self, step: int, evaluation: Any, own_batch: Any, update: Any) -> None:
-        context, names = self._context, self._context.names
+        context, names, self._alone64 = self._context, self._context.names, ()
         if self._large and (step >= self._free_steps or context.results.found):
             self._free = self._free_exact = self._free_torch = None
         if self._free is None:
@@ -289,6 +287,7 @@ class AfterStep:
         torchs64 = names.by_path(self._free_torch.step(evaluation.batch, evaluation.options))
         self._free_exact.step(own_batch, update.stepped)
         yours64 = names.leaves_of(self._free_exact.stepper.params)
+        self._alone64 = yours64, torchs64
         torchs = names.by_path(update.params)
         yours = names.leaves_of(self._free.stepper.params)
         for path, exact in torchs64.items():

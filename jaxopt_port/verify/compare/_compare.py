@@ -27,6 +27,7 @@ from ._report import Report
 from ._results import skipped
 from ._stages import Stages
 from ._ties import mapped
+from ._watched import Step
 
 if TYPE_CHECKING:
     from ..recorder import TorchSide
@@ -56,6 +57,7 @@ def compare(
     steps_per_epoch: int | None = None,
     stop: bool = True,
     progress: Progress | None = None,
+    watch: Callable[[Step], None] | None = None,
 ) -> Report:
     """Train on both sides, and find the first place where they differ by more than rounding.
 
@@ -85,6 +87,8 @@ def compare(
         steps_per_epoch: for the diagnosis of schedules; those of ``scheduler_every`` by default.
         stop: False goes on to the end after a divergence.
         progress: called with the steps done and the number of steps.
+        watch: called after each step with a `Step`, which has what both sides hold, for figures of
+            your own: other transformations beside yours, norms, a test set.
 
     Returns:
         The report: ``report.ok``, ``report.first``, ``print(report)``,
@@ -117,11 +121,11 @@ def compare(
         >>> report.first.step, report.first.stage, report.first.cause.name
         (0, 'update', 'number')
     """
-    from ..recorder import TorchRun, cycled
+    from ..recorder import TorchRun, count_of, cycled
 
     _check_kinds(torch_side, jax_side)
     _check_state(torch_side, jax_side)
-    count = _count(batches, steps, every)
+    count = count_of(batches, steps, every)
     began = time.perf_counter()
     batches, per_epoch = cycled(batches)
     first, batches = _peeked(batches)
@@ -158,6 +162,7 @@ def compare(
     evidence.layers = layers
     context = Context(reference, jax_side, names, evidence)
     context.see_ties(ties)
+    context.watch = watch
     stages = Stages(context, free, free_steps, large)
     if free is None:
         context.reasons["trajectory"] = "not asked for"
@@ -271,17 +276,3 @@ def _check_state(torch_side: Any, jax_side: JaxSide) -> None:
             "torch's optimizer has taken steps already and yours has not: give the JAX side "
             "`tx` and `state` as interop.optimizer_from_torch returns them"
         )
-
-
-def _count(batches: Any, steps: int | None, every: int) -> int:
-    if every < 1:
-        raise ValueError(f"every must be at least 1, got {every}")
-    if steps is not None:
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}")
-        return steps
-    if not hasattr(batches, "__len__"):
-        raise TypeError("batches has no length; say how many with steps=")
-    if len(batches) == 0:
-        raise ValueError("there are no batches")
-    return len(batches)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from ._names import Array, Names
 from ._report import Cause, Curves, Divergence
 from ._results import Diagnosis, Results, as_array, explained, owner
 from ._ties import Tie, finding
+from ._watched import Step
 
 # What a constant of the model that float32 has rounded may do.
 _ROUNDED = 1e-6
@@ -46,6 +47,7 @@ class Context:
         lacking: whether torch has tensors that have no leaf.
         told: what differed in the steps before, as stages and leaves.
         notes: what a reader of the report should know.
+        watch: is told of each step, or None.
     """
 
     def __init__(self, reference: Any, side: JaxSide, names: Names, evidence: Evidence) -> None:
@@ -68,6 +70,7 @@ class Context:
         self.lacking = False
         self.told: frozenset[tuple[str, str]] = frozenset()
         self.reasons: dict[str, str] = {}
+        self.watch: Callable[[Step], None] | None = None
 
     def in_float64(self, given: tuple[Any, Any], batch: Any, narrow: Evaluated) -> Evaluated:
         """Evaluate your side in float64; ``narrow``, with a note, where it cannot be."""

@@ -60,7 +60,7 @@ class FreeInFloat64:
         self._optimizer = optimizer
         own = TorchSide(
             module=module, optimizer=optimizer, loss=side.loss, forward=side.forward,
-            clip=side.clip, accumulation_steps=side.accumulation_steps,
+            clip=side.clip, accumulation_steps=side.accumulation_steps, changes=side.changes,
         )  # fmt: skip
         self._run = TorchRun(own, lambda step: False)
         self._all_float64 = all_float64

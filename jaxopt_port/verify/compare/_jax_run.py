@@ -162,10 +162,8 @@ class Model:
     def evaluate(self, params: Any, model_state: Any, batch: Any) -> Evaluated:
         """Run forward and backward."""
         with float64(self._x64):
-            arguments = (params, model_state, batch)
-            done: Evaluated = self._evaluate(
-                *(in_float64(a) if self._wide else a for a in arguments)
-            )
+            given = (params, model_state, batch)
+            done: Evaluated = self._evaluate(*(map(in_float64, given) if self._wide else given))
             return done
 
     def disturbed(self, params: Any, model_state: Any, batch: Any) -> list[Any]:
@@ -182,9 +180,8 @@ class Model:
     def loss_gradients(self, output: Any, batch: Any) -> list[Any]:
         """Return the gradients of the loss in the output, a tree of arrays, in float64."""
         with float64(True):
-            program, _ = _lifted_program(
-                "gradient of loss", _gradient_of, self._dtypes, self._own, self._side.loss
-            )
+            of_loss = (self._dtypes, self._own, self._side.loss)
+            program, _ = _lifted_program("gradient of loss", jax.grad, *of_loss)
             return jax.tree.leaves(program(in_float64(output), in_float64(batch)))
 
     def loss_of(self, output: Any, batch: Any) -> float:
@@ -193,16 +190,11 @@ class Model:
             if self._wide:
                 output, batch = in_float64(output), in_float64(batch)
             if self._own:
-                program, _ = _lifted_program(
-                    "loss", _of_output, self._dtypes, self._own, self._side.loss
-                )
+                of_loss = (self._dtypes, self._own, self._side.loss)
+                program, _ = _lifted_program("loss", _of_output, *of_loss)
             else:
                 program = _program("loss", _of_output, self._side.loss)
             return float(program(output, batch))
-
-
-def _gradient_of(loss: Any) -> Callable[..., Any]:
-    return jax.grad(loss)
 
 
 def _of_output(loss: Any) -> Callable[..., Any]:
@@ -228,20 +220,17 @@ class Stepper:
     def __init__(
         self, side: JaxSide, params: Any, *, wide: bool, x64: bool, donates: bool = False
     ) -> None:
-        self._side, self._x64 = side, x64 or wide
+        self._side, self._wide, self._x64 = side, wide, x64 or wide
         given = (1, 2) if donates else ()
         objects = (side.tx, side.step, side.clip, side.scaler, side.accumulation_steps)
         self.seen = Seen()
-        self._schedule: Any = None
-        if side.scheduler is not None:
-            self._schedule = side.scheduler
         with float64(self._x64):
             self.params = jax.tree.map(jnp.array, in_float64(params) if wide else params)
             self.state = side.state
             if self.state is None:
                 self.state = side.tx.init(self.params)
             # This library's optimizers have float64 numbers already, in parts of float32.
-            lifts = wide and not _has_own_state(self.state)
+            self._lifts = lifts = wide and not _has_own_state(self.state)
             if lifts:
                 # Its state has the dtypes that its code goes by, though the values are float64.
                 leaves = jax.tree.leaves((self.params, self.state, self.params))
@@ -249,19 +238,19 @@ class Stepper:
                     "update", _updater, OPTIMIZER, "", *objects,
                     traced=tuple(str(jnp.result_type(x)) for x in leaves), donates=given,
                 )  # fmt: skip
-                self.state = jax.tree.map(lambda x: widened(x, seen=self.seen), self.state)
+                self.state = self._widened(self.state)
             else:
                 self._update = _program("update", _updater, *objects, donates=given)
             self.rounded = wide and not lifts and bool(_foreign(self.state))
             if wide and side.state is not None:
                 self.state = in_float64(self.state)
             self._schedule_state: Any = None
-            if self._schedule is not None:
-                self.state, self._schedule_state = self._schedule.init(self.state)
+            if side.scheduler is not None:
+                self.state, self._schedule_state = side.scheduler.init(self.state)
             self.averages = None if side.averaged is None else side.averaged.init(self.params)
         self.clipped: Any = None
         self.updated: Any = self.state  # as the last update left it, before the scheduler
-        self._steps = 0
+        self._begun = self._steps = 0
 
     def step(self, grads: Any, loss: Any, stepped: bool = True) -> None:
         """Take a step, and the scheduler's and the average's where they are due.
@@ -272,6 +261,12 @@ class Stepper:
             stepped: whether torch's optimizer has, or has added gradients up.
         """
         with float64(self._x64):
+            change = self._side.changes.get(self._begun)
+            if change is not None:
+                self.state = self._taken(change(self.state, self.params))
+            self._begun += 1
+            # One program, whichever gradients it is given.
+            grads = in_float64(grads) if self._wide else grads
             self.params, self.state, self.clipped = self._update(grads, self.state, self.params)
             self.updated = self.state
             if not stepped:
@@ -280,19 +275,34 @@ class Stepper:
             if self.averages is not None:
                 update = self._side.averaged.update_parameters
                 self.averages = update(self.averages, self.params)
-            if self._schedule is not None and self._steps % self._side.scheduler_every == 0:
-                told = [float(loss)] if self._side.metric else []
-                self.state, self._schedule_state = self._schedule.step(
+            side = self._side
+            if side.scheduler is not None and self._steps % side.scheduler_every == 0:
+                told = [float(loss)] if side.metric else []
+                self.state, self._schedule_state = side.scheduler.step(
                     self.state, self._schedule_state, *told
                 )
 
+    def _taken(self, changed: Any) -> Any:
+        """Return the state that a change has made."""
+        if type(changed) is not type(self.state):
+            raise TypeError(
+                f"changes[{self._begun}] of your side returned {type(changed).__name__}, not the "
+                f"state of its optimizer, {type(self.state).__name__}"
+            )
+        return self._widened(changed) if self._lifts else changed
+
+    def _widened(self, state: Any) -> Any:
+        return jax.tree.map(lambda x: widened(x, seen=self.seen), state)
+
     def snapshot(self) -> Any:
         """Return all that a step changes; JAX's arrays stay as they are."""
-        return self.params, self.state, self._schedule_state, self._steps, self.averages
+        held = self.params, self.state, self._schedule_state, self.averages
+        return *held, self._begun, self._steps
 
     def restore(self, snapshot: Any) -> None:
         """Go back to a snapshot."""
-        self.params, self.state, self._schedule_state, self._steps, self.averages = snapshot
+        *held, self._begun, self._steps = snapshot
+        self.params, self.state, self._schedule_state, self.averages = held
 
 
 def _is_own(node: Any) -> bool:

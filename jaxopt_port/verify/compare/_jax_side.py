@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ class JaxSide:
 
     Raises:
         TypeError: ``tx`` is no transformation.
+        ValueError: ``changes`` has something else than steps.
 
     Args:
         apply: ``apply(params, batch) -> output``, an array or a tree of arrays; with
@@ -48,6 +49,9 @@ class JaxSide:
         averaged: a `jp.swa_utils.AveragedModel`, which is told each step.
         step: ``step(tx, grads, state, params) -> (params, state)``; `jp.step`, which is `tx.update`
             and `optax.apply_updates`, by default.
+        changes: what your loop changes between steps, by the step before which it does, counted
+            from 0: ``changes={50: lambda state, params: jp.set_hyperparams(state, lr=1e-3)}``.
+            Returns the optimizer's state; that of a new optimizer is ``tx.init(params)``.
         imports: False compares ``params`` with torch's, where the user has imported them.
         like: what `interop.param_map` is given: a model, where its layers tell the layouts.
         flax_module: likewise, the Linen module of the variables ``like``.
@@ -70,6 +74,7 @@ class JaxSide:
     scaler: jp.GradScaler | None = None
     averaged: Any = None
     step: Callable[..., Any] = jp.step
+    changes: Mapping[int, Callable[[Any, Any], Any]] = field(default_factory=dict)
     imports: bool = True
     like: Any = field(default=None, repr=False)
     flax_module: Any = field(default=None, repr=False)
@@ -83,6 +88,9 @@ class JaxSide:
                 f"tx must be an optax.GradientTransformation, got {name or type(self.tx).__name__}"
                 f"{hint}"
             )
+        odd = [step for step in self.changes if not isinstance(step, int) or step < 0]
+        if odd:
+            raise ValueError(f"changes has {odd[0]!r} for a step; steps are counted from 0")
 
 
 def nnx_side(
@@ -161,11 +169,12 @@ def _optimizer(tx: Any, steps: int, state: Any, ours: bool) -> dict[str, Any]:
         state: its state.
         ours: whether its step is `jp.step`.
     """
-    step = jp.step if ours else _applied
+    step = jp.step if ours else applied
     return {"tx": tx, "state": state if steps else None, "step": step}
 
 
-def _applied(tx: Any, grads: Any, state: Any, params: Any) -> Any:
+def applied(tx: Any, grads: Any, state: Any, params: Any) -> Any:
+    """Take a step as Optax's own loop does."""
     updates, state = tx.update(grads, state, params)
     return optax.apply_updates(params, updates), state
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -123,11 +123,6 @@ def _leaf(entry: Entry, tensors: Mapping[str, Any]) -> Array:
         return np.zeros(entry.shape, entry.dtype)
     # JAX may read it later than torch, or the next step, overwrites it.
     return np.array(entry.to_jax(numpy_of(tensors[entry.torch_name])), order="C")
-
-
-def mapped(arrays: Callable[[Array], Array], tree: Any) -> Any:
-    """Apply a function to each NumPy array in nested tuples, lists and dicts."""
-    return jax.tree.map(lambda x: arrays(numpy_of(x)), tree)
 
 
 def concrete(arrays: Iterable[Any]) -> list[Array]:

@@ -220,11 +220,6 @@ class Results:
         there = [found for found in self.found if place(found) == at]
         return max(there, key=lambda found: found.excess)
 
-    def leaves_at(self, step: int, stage: str) -> tuple[str, ...]:
-        """Return the leaves that differ at a step and a stage."""
-        here = [f.divergence for f in self.found]
-        return tuple(dict.fromkeys(d.leaf for d in here if (d.step, d.stage) == (step, stage)))
-
 
 def skipped(results: Results, reasons: dict[str, str]) -> None:
     """Say why stages were not compared; those with no reason and no comparison had nothing."""

@@ -4,6 +4,7 @@ It needs Python 3.11 and torch, and nothing else: ``jaxopt-port recorder`` write
 that Python runs. What `record` writes is described in ``docs/trace-format.md``.
 """
 
+from ._batches import count_of as count_of
 from ._batches import cycled as cycled
 from ._command import main as main
 from ._float64 import all_float64 as all_float64

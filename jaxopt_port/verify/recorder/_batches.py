@@ -78,3 +78,17 @@ def cycled(batches: Iterable[Any]) -> tuple[Iterable[Any], int]:
     with contextlib.suppress(TypeError):  # of an iterable dataset
         length = max(1, len(batches))
     return itertools.chain.from_iterable(itertools.repeat(batches)), length
+
+
+def count_of(batches: Any, steps: int | None, every: int) -> int:
+    """Return how many steps are asked for: all batches by default."""
+    if steps is None:
+        if not hasattr(batches, "__len__"):
+            raise TypeError("batches has no length; say how many steps with steps=")
+        steps = len(batches)
+        if steps == 0:
+            raise ValueError("there are no batches")
+    for name, value in (("steps", steps), ("every", every)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be 1 or more")
+    return steps

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ._batches import cycled
+from ._batches import count_of, cycled
 from ._described import (
     environment,
     layers_described,
@@ -85,9 +85,7 @@ def record(
         ['scalars.jsonl', 'steps', 'trace.json']
     """
     target, limit = Path(path), bytes_of(budget)
-    count = _count(batches, steps)
-    if every < 1:
-        raise ValueError(f"every is {every}; it must be 1 or more")
+    count = count_of(batches, steps, every)
     if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"{target} is there already; overwrite=True replaces it")
     plan = Plan(asked=every, every=every, steps=count, updates=count)
@@ -120,7 +118,8 @@ def record(
                 found = tensors_of(evaluation, update)
                 line = scalars_of(evaluation, update, store_batches)
                 if step == 0:
-                    sizes = sizes_of(found, line, store_batches, side.scheduler is not None)
+                    scheduled = side.scheduler is not None or bool(side.changes)
+                    sizes = sizes_of(found, line, store_batches, scheduled)
                     facts["groups"] = [group["params"] for group in evaluation.options]
                     plan = fitting(plan, sizes, facts, limit, store_batches)
                     write_json(folder, facts | plan.described(limit) | {"complete": False})
@@ -137,18 +136,6 @@ def record(
             write_json(folder, facts | plan.described(limit) | {"complete": True})
     finally:
         run.restore(before)
-
-
-def _count(batches: Any, steps: int | None) -> int:
-    if steps is None:
-        if not hasattr(batches, "__len__"):
-            raise TypeError("batches has no length; say how many steps with steps=")
-        steps = len(batches)
-        if steps == 0:
-            raise ValueError("there are no batches")
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; it must be 1 or more")
-    return steps
 
 
 _END = object()

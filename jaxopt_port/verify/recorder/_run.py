@@ -28,7 +28,7 @@ from ._held import (
 )
 from ._side import TorchSide, refuse
 from ._steps import Checked, Evaluation, Update
-from ._together import listed, options_of, together
+from ._together import change, listed, options_of, together
 
 
 class TorchRun:
@@ -93,6 +93,8 @@ class TorchRun:
         """
         if self._waiting:
             raise RuntimeError("evaluate() was called twice; update() comes between two calls")
+        if self._step in self._side.changes:
+            change(self._side, self._step, self._optimizer64)
         given = cast_batch(batch, self._main, self._device, "the batch")
         if self._fresh:
             refuse_randomness(self._side, given)

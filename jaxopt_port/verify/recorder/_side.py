@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,6 +34,11 @@ class TorchSide:
         scaler: a `torch.amp.GradScaler`: its ``scale``, ``unscale_``, ``step`` and ``update``
             stand around the backward pass, the clipping and the step, as in torch's loop.
         averaged: a `torch.optim.swa_utils.AveragedModel` of the module, which is told each step.
+        changes: what the loop changes between steps, by the step before which it does, counted from
+            0: ``changes={50: lambda optimizer: optimizer.param_groups[0].update(lr=1e-3)}``. Called
+            also with copies of the optimizer in float64, it changes the one that it is given, or
+            each in a list of several; ``optimizer.load_state_dict(new.state_dict())`` makes it a
+            new one.
 
     Example:
         >>> module = torch.nn.Linear(3, 1)
@@ -55,6 +60,7 @@ class TorchSide:
     accumulation_steps: int = 1
     scaler: torch.amp.GradScaler | None = None
     averaged: torch.optim.swa_utils.AveragedModel | None = None
+    changes: Mapping[int, Callable[[Any], None]] = field(default_factory=dict)
 
 
 def refuse(side: TorchSide) -> None:
@@ -93,6 +99,9 @@ def refuse(side: TorchSide) -> None:
     for name in ("scheduler_every", "accumulation_steps"):
         if getattr(side, name) < 1:
             raise ValueError(f"{name} is {getattr(side, name)}; it must be 1 or more")
+    odd_steps = [step for step in side.changes if not isinstance(step, int) or step < 0]
+    if odd_steps:
+        raise ValueError(f"changes has {odd_steps[0]!r} for a step; steps are counted from 0")
     if side.averaged is not None:
         averaged = dict(side.averaged.module.named_parameters())
         if averaged.keys() != dict(side.module.named_parameters()).keys():

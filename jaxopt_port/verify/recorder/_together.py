@@ -27,6 +27,18 @@ def together(given: Any) -> Any:
     return optimizers[0] if len(optimizers) == 1 else Together(optimizers)
 
 
+def change(side: Any, step: int, optimizer64: Any) -> None:
+    """Change the optimizer of a side, and its copy in float64, as the loop does before a step."""
+    for one in (side.optimizer, optimizer64):
+        given = one.optimizers if isinstance(one, Together) else one
+        made = side.changes[step](given)
+        if isinstance(made, torch.optim.Optimizer) and made is not given:
+            raise TypeError(
+                f"changes[{step}] of torch's side returned another {type(made).__name__}; it "
+                "changes the one that it is given: optimizer.load_state_dict(new.state_dict())"
+            )
+
+
 class Together:
     """Optimizers that step after one another, each with parameters of its own.
 

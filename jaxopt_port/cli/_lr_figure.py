@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import jaxopt_port as jp
 
-from ._loops import TorchSchedulers
+from ..verify.cases import TorchSchedulers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

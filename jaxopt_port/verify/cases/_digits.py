@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -92,19 +93,11 @@ def batches(
         raise ValueError(f"Invalid batch_size: {batch_size}; must be between 1 and {size}.")
     if steps < 0:
         raise ValueError(f"Invalid steps: {steps}; must be >= 0.")
-    return _batches(digits, batch_size, steps, np.random.default_rng(seed))
-
-
-def _batches(
-    digits: Digits, batch_size: int, steps: int, rng: np.random.Generator
-) -> Iterator[tuple[Images, Labels]]:
-    per_pass = len(digits.train_labels) // batch_size
-    for step in range(steps):
-        if step % per_pass == 0:
-            order = rng.permutation(len(digits.train_labels))
-        start = step % per_pass * batch_size
-        chosen = order[start : start + batch_size]
-        yield digits.train_images[chosen], digits.train_labels[chosen]
+    rng, per_pass = np.random.default_rng(seed), size // batch_size
+    passes = (rng.permutation(size) for _ in itertools.count())
+    parts = (order[i * batch_size :][:batch_size] for order in passes for i in range(per_pass))
+    chosen = itertools.islice(parts, steps)
+    return ((digits.train_images[part], digits.train_labels[part]) for part in chosen)
 
 
 def _bilinear_matrix(size_in: int, size_out: int) -> NDArray[Any]:
