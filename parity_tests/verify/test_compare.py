@@ -250,6 +250,28 @@ def test_running_statistics_of_flax(norm):
         assert any(note.startswith("LayerDifferenceWarning") for note in report.notes)
 
 
+class Norms(nnx.Module):
+    def __init__(self, rngs):
+        self.layers = nnx.List([nnx.LayerNorm(5, rngs=rngs) for _ in range(5)])
+        self.dense = nnx.Linear(5, 3, rngs=rngs)
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return self.dense(x)
+
+
+def test_layers_that_differ_alike_are_one_note():
+    norms = [torch.nn.LayerNorm(5) for _ in range(5)]
+    module = torch.nn.Sequential(*norms, torch.nn.Linear(5, 3))
+    side = verify.nnx_side(Norms(nnx.Rngs(0)), tx=TX, loss=jax_loss)
+    rename = [(r"^5\.", "dense."), (r"^(\d)\.", r"layers.\1.")]
+    report = verify.compare(theirs(module=module), side, batches(), steps=1, rename=rename)
+    assert report.first.cause.name == "layer-eps"
+    (note,) = (note for note in report.notes if note.startswith("LayerDifferenceWarning"))
+    assert "0, 1, 2 and 2 more (LayerNorm): eps is 1e-05 in torch and 1e-06 in Flax" in note
+
+
 def test_a_report_goes_through_json(tmp_path):
     report = verify.compare(theirs(), mine(tx=optax.sgd(jnp.inf)), batches(), steps=5)
     assert report.first.distance.mismatched > 0

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from ...interop import ParamMap
+from ...interop import LayerDifferenceWarning, ParamMap
 from ...interop import param_map as make_map
+from ...trees import listed
 from ._comparison import Checks, paired, run
 from ._context import Context
 from ._evidence import Evidence
@@ -136,8 +137,9 @@ def compare(
             **flax_layers(jax_side, first),
         )  # fmt: skip
         made, ties = (param_map, []) if param_map else mapped(torch_side.module, make)
-    notes = [f"{w.category.__name__}: {w.message}" for w in caught]
-    layers = [str(w.message) for w in caught if w.category.__name__ == "LayerDifferenceWarning"]
+    layers = [str(w.message) for w in caught if w.category is LayerDifferenceWarning]
+    others = (w for w in caught if w.category is not LayerDifferenceWarning)
+    notes = [*_of_layers(layers), *(f"{w.category.__name__}: {w.message}" for w in others)]
     names = Names(made, jax_side)
     checks = Checks(every, count)
     reference = TorchRun(torch_side, checks)
@@ -174,6 +176,18 @@ def compare(
     report = finished(context, name or type(torch_side.module).__name__, done, notes)
     report.seconds = time.perf_counter() - began
     return report
+
+
+def _of_layers(messages: Iterable[str]) -> list[str]:
+    """Return notes of layers that differ, those that differ alike in one."""
+    alike: dict[str, list[str]] = {}
+    for message in messages:
+        layer, of, what = message.partition(" (")
+        alike.setdefault(of + what, []).append(layer)
+    return [
+        f"{LayerDifferenceWarning.__name__}: {listed(layers)}{what}"
+        for what, layers in alike.items()
+    ]
 
 
 def _of_zero(context: Context) -> list[str]:
