@@ -262,6 +262,7 @@ class Norms(nnx.Module):
 
 
 def test_layers_that_differ_alike_are_one_note():
+    torch.manual_seed(1)  # nearly equal outputs, which any number close to 1 seems to explain
     norms = [torch.nn.LayerNorm(5) for _ in range(5)]
     module = torch.nn.Sequential(*norms, torch.nn.Linear(5, 3))
     side = verify.nnx_side(Norms(nnx.Rngs(0)), tx=TX, loss=jax_loss)

@@ -32,7 +32,9 @@ def _ratio(a: Array, b: Array) -> float | None:
     if square == 0 or a.shape != b.shape:
         return None
     ratio = float(np.vdot(a, b)) / square
-    return ratio if ratio and equal(a, ratio * b, 1e-6) else None
+    # Where the two are nearly equal, it has to explain what they differ by.
+    left, apart = np.max(np.abs(a - ratio * b)), np.max(np.abs(a - b))
+    return ratio if ratio and equal(a, ratio * b, 1e-6) and left <= 1e-3 * apart else None
 
 
 def _rearranged(a: Array, b: Array) -> tuple[str, str] | None:
@@ -125,7 +127,8 @@ def explain_output(yours: Array, torchs: Array) -> Cause | None:
     if yours.shape == torchs.shape and yours.ndim > 1:
         for words, function in _ACTIVATIONS.items():
             for a, b, who in ((yours, torchs, "your output"), (torchs, yours, "torch's output")):
-                if equal(a, function(b)):
+                made = function(b)
+                if equal(a, made) and not equal(b, made):  # it does something to them
                     return Cause(
                         "output-activation",
                         f"{who} is the {words} of the other side's",
