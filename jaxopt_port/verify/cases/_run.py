@@ -77,7 +77,6 @@ class Result:
             "unit": figures.unit,
             "by_parameter": figures.by_parameter,
             "schedule": worst("hyperparameters", 1.0),
-            "averaged": worst("averages"),
             "drift": figures.drift,
             "drift_torch": figures.drift_torch,
             "optax": figures.optax,
@@ -169,7 +168,7 @@ def run(
             figures = Figures(recipe, mine, net, digits, len(given), dtype)
             report = compare(
                 theirs, mine, given, name=recipe.name, free_steps=len(given), stop=False,
-                watch=figures, progress=lambda done, _: progress(recipe.name, done),
+                every=1, watch=figures, progress=lambda done, _: progress(recipe.name, done),
             )  # fmt: skip
         told = sorted({str(warning.message) for warning in caught})
         return Result(recipe.name, report, figures, norms, told)

@@ -70,16 +70,17 @@ _TABLES: tuple[tuple[str, Callable[[Row], bool], dict[str, Callable[[Row], str]]
         lambda row: row["recipe"] in LOOP_RECIPES,
         {
             "learning rates, momenta ⁸": lambda row: f"{row['schedule']['value']:.0e}",
-            "averages ⁹": lambda row: f"{row['averaged']['value']:.1f} ε",
+            "averages ⁹": _far("averaged"),
         },
     ),
 )
 _NOTES = """\
 Two numbers are torch|port.
-1 in the worst step that was checked, over the largest value, in the dtype's
-  epsilon ε; what rounding may leave is judged by the same step in float64
-2 torch's own gradients fed to both optimizers, worst step: units in the last
-  place; in bfloat16, and after clipping, as ¹
+1 in the worst step, over the largest value, in the dtype's epsilon ε; judged
+  by the same step in float64, since a tie in max pooling that rounding breaks
+  sends a gradient either way (thousands of ε)
+2 torch's own gradients, clipped, fed to both optimizers, worst step: units in
+  the last place; in bfloat16 as ¹
 3 multi_transform of inject_hyperparams(jp.sgd) in a plain Optax loop against
   jp.SGD
 4 both sides on their own in float64: parameters, worst step
@@ -88,7 +89,7 @@ Two numbers are torch|port.
 7 the same of optax.sgd's, fed with torch's gradients, from torch's"""
 _LOOP_NOTES = """
 8 of each step: relative difference, worst step
-9 of parameters fed with torch's gradients, as ¹"""
+9 of parameters fed with torch's gradients, as ²"""
 
 
 def render(run: Run) -> RenderableType:

@@ -106,10 +106,11 @@ class AfterStep:
         self._run_free(step, evaluation, own_batch, update)
         if self._context.watch is not None:
             alone = {} if self._free is None else names.leaves_of(self._free.stepper.params)
+            clipped = names.params_tree(update.clipped) if update.clipped else tree
             self._context.watch(Step(
-                step, float(evaluation.loss), tree, names.by_path(update.params),
-                torch_state(names, update.state), names.leaves_of(self._fed.params),
-                self._fed.updated, alone, self._alone64,
+                step, float(evaluation.loss), tree, clipped, names.by_path(update.params),
+                torch_state(names, update.state), names.by_path(update.averages),
+                names.leaves_of(self._fed.params), self._fed.updated, alone, self._alone64,
             ))  # fmt: skip
 
     def _clipping(self, step: int, update: Any, grads: Mapping[str, Array]) -> None:

@@ -20,8 +20,10 @@ class Step(NamedTuple):
         loss: torch's.
         grads: torch's, before clipping, which both optimizers are fed with: a tree like
             `JaxSide.params`.
+        clipped: the same after torch's clipping.
         torch: torch's parameters after it, by path.
         torch_state: what torch's optimizer holds of each, by path and name, in your layout.
+        torch_averages: torch's running averages, by path; empty where there are none.
         yours: the parameters that your optimizer makes of the same gradients.
         state: its state, as that step left it.
         alone: your parameters, trained on gradients of their own; empty where they are not.
@@ -31,8 +33,10 @@ class Step(NamedTuple):
     step: int
     loss: float
     grads: Any
+    clipped: Any
     torch: Arrays
     torch_state: Mapping[str, Arrays]
+    torch_averages: Arrays
     yours: Arrays
     state: Any
     alone: Arrays
