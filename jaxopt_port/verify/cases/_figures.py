@@ -115,7 +115,7 @@ class Figures:
         for path, theirs in buffers.items():
             if held[path] is not None or theirs is not None:
                 self._bits("update_buffer", step.step, path, held[path], theirs)
-        if step.torch_averages:
+        if self._fed.averages is not None:
             averages = self._names.leaves_of(self._fed.averages.params)
             for path, theirs in step.torch_averages.items():
                 self._bits("averaged", step.step, path, averages[path], theirs)
@@ -162,12 +162,12 @@ class Figures:
             batch = (jax.numpy.asarray(images, self._dtype), labels)
             logits = _compiled(self._side.apply)(self._names.tree_of(step.alone), batch)
         ours = np.asarray(logits).argmax(1)
-        theirs, mine = (float((guess == labels).mean()) for guess in (torchs, ours))
-        self.accuracy = (theirs, mine)
-        if not abs(mine - theirs) <= ACCURACY:
-            pair = np.array([mine]), np.array([theirs])
+        there, here = float((torchs == labels).mean()), float((ours == labels).mean())
+        self.accuracy = (there, here)
+        if not abs(here - there) <= ACCURACY:
+            pair = np.array([here]), np.array([there])
             self.found["accuracy"] = Divergence(
-                step.step, "trajectory", "accuracy", "", f"{mine:.1%}, torch's {theirs:.1%}",
+                step.step, "trajectory", "accuracy", "", f"{here:.1%}, torch's {there:.1%}",
                 Measured(Values(*pair, *pair), exact=False).distance, ACCURACY, BORDERS,
             )  # fmt: skip
 
