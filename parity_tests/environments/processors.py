@@ -104,6 +104,8 @@ print(hashlib.md5((a @ b).numpy().tobytes()).hexdigest())
 def products(python: Path | str, name: str) -> str:
     """Return a digest of torch's product of two matrices; raises where XLA compiles as it did."""
     done = subprocess.run([python, "-c", SEEN, name], capture_output=True, text=True)
+    if "not a recognized processor" in done.stderr:
+        raise SystemExit(f"LLVM knows no processor {name}; some that it does: {', '.join(NAMES)}")
     if done.returncode:
         raise RuntimeError(done.stderr.strip()[-1500:])
     return done.stdout

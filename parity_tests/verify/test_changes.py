@@ -108,6 +108,9 @@ REFUSED = {
     "no state": ({}, {AT: lambda *_: None}, TypeError, r"changes\[5\].*returned NoneType, not"),
     "torch's: no step": ({"5": slower}, {}, ValueError, "changes has '5' for a step"),
     "yours: no step": ({}, {-1: port_slower}, ValueError, "changes has -1 for a step"),
+    "torch's: no function": ({5: 0.1}, {}, TypeError, r"changes are functions by step.*\{5: 0.1\}"),
+    "yours: no function": ({}, {5: 0.1}, TypeError, r"changes are functions by step.*\{5: 0.1\}"),
+    "yours: a list": ({}, [port_slower], TypeError, "changes are functions by step"),
 }  # fmt: skip
 
 
@@ -116,6 +119,13 @@ def test_what_is_no_change_is_refused(name):
     theirs, mine, kind, words = REFUSED[name]
     with pytest.raises(kind, match=words):
         compare(torch_side(changes=theirs), jax_side(changes=mine), batches())
+
+
+def test_a_change_after_the_end_is_told():
+    sides = torch_side(changes={STEPS: slower}), jax_side(changes={STEPS + 2: port_slower})
+    report = compare(*sides, batches())
+    assert report.ok
+    assert any(f"changes at step {STEPS} and later were not made" in n for n in report.notes)
 
 
 @pytest.mark.parametrize("wrong", [False, True])

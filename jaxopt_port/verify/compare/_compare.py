@@ -125,6 +125,8 @@ def compare(
     from ..recorder import TorchRun, count_of, cycled
 
     _check_kinds(torch_side, jax_side)
+    if watch is not None and not callable(watch):
+        raise TypeError(f"watch must be a function of a Step; got {watch!r}")
     _check_state(torch_side, jax_side)
     count = count_of(batches, steps, every)
     began = time.perf_counter()
@@ -143,6 +145,9 @@ def compare(
     names = Names(made, jax_side)
     checks = Checks(every, count)
     reference = TorchRun(torch_side, checks)
+    late = sorted(step for step in {*torch_side.changes, *jax_side.changes} if step >= count)
+    if late:
+        notes.append(f"changes at step {late[0]} and later were not made: {count} steps were taken")
     before = reference.snapshot()
     every_steps = max(torch_side.scheduler_every, jax_side.scheduler_every)
     epoch = steps_per_epoch or (per_epoch if every_steps == 1 else every_steps)

@@ -88,6 +88,8 @@ class JaxSide:
                 f"tx must be an optax.GradientTransformation, got {name or type(self.tx).__name__}"
                 f"{hint}"
             )
+        if not isinstance(self.changes, Mapping) or not all(map(callable, self.changes.values())):
+            raise TypeError(f"changes are functions by step, {{50: f}}; got {self.changes!r}")
         odd = [step for step in self.changes if not isinstance(step, int) or step < 0]
         if odd:
             raise ValueError(f"changes has {odd[0]!r} for a step; steps are counted from 0")

@@ -99,6 +99,8 @@ def refuse(side: TorchSide) -> None:
     for name in ("scheduler_every", "accumulation_steps"):
         if getattr(side, name) < 1:
             raise ValueError(f"{name} is {getattr(side, name)}; it must be 1 or more")
+    if not isinstance(side.changes, Mapping) or not all(map(callable, side.changes.values())):
+        raise TypeError(f"changes are functions by step, {{50: f}}; got {side.changes!r}")
     odd_steps = [step for step in side.changes if not isinstance(step, int) or step < 0]
     if odd_steps:
         raise ValueError(f"changes has {odd_steps[0]!r} for a step; steps are counted from 0")
