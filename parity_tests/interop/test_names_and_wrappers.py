@@ -108,6 +108,16 @@ def test_prefixes_of_all_names(tmp_path, prefix):
     np.testing.assert_array_equal(got["1"]["kernel"], module[1].weight.detach().T)
 
 
+def test_an_average_of_a_module_brings_no_counter():
+    averaged = torch.optim.swa_utils.AveragedModel(network())
+    got = interop.params_from_torch(averaged.state_dict(), {"module": LIKE})["module"]
+    kernel = averaged.module[1].weight.detach().T
+    np.testing.assert_array_equal(got["1"]["kernel"], kernel)
+    np.testing.assert_array_equal(
+        interop.params_from_torch(averaged.state_dict(), LIKE)["1"]["kernel"], kernel
+    )
+
+
 def test_a_prefix_that_the_tree_has_too_stays():
     inner = network()
     saved = {f"model.{name}": value for name, value in inner.state_dict().items()}

@@ -24,12 +24,12 @@ class Leaf(NamedTuple):
 
 @dataclass(frozen=True)
 class JaxTree:
-    """A tree's leaves, its random states left out, and the Flax layers that it is of.
+    """A tree's leaves, what is no weight left out, and the layers that it is of.
 
     Args:
         tree: what gave the leaves: of an ``nnx.Module``, its state.
         leaves: in the order of ``jax.tree.leaves``.
-        layers: NNX layers by short path; empty for a mere tree.
+        layers: NNX's or Equinox's by short path; empty for a mere tree.
         has_statistics: whether it holds more than parameters.
     """
 
@@ -44,15 +44,15 @@ def jax_tree(like: Any, torch_names: Sequence[str], flax_parts: Mapping[str, Any
 
     ``flax_parts``: the layers of the tree's Flax module by path, where they are known.
     """
-    layers = flax_parts or nnx_layers(like)
+    layers = flax_parts or nnx_layers(like) or equinox_layers(like)
     tree = state_of(like)
     sequential = _sequential(layers)
     collections = _collections(tree, torch_names)
     pairs = leaf_paths(tree)
-    random = random_paths(pairs)
+    others = no_weights(tree, pairs)
     leaves = []
     for path, leaf in pairs:
-        if path not in random:
+        if path not in others:
             collection, _, rest = path.partition("/")
             short = rest if rest and collection in collections else path
             short = _short(short, sequential).replace(".", "/")
@@ -84,8 +84,38 @@ def nnx_layers(model: Any) -> dict[str, Any]:
     return {"/".join(map(str, path)): layer for path, layer in nnx.iter_modules(model)}
 
 
-def random_paths(pairs: Sequence[tuple[str, Any]]) -> set[str]:
-    """Return the paths of random keys, and of the counters beside them: no weights of a model."""
+def is_equinox_module(x: object) -> bool:
+    equinox = sys.modules.get("equinox")
+    return equinox is not None and isinstance(x, equinox.Module)
+
+
+def equinox_layers(model: Any) -> dict[str, Any]:
+    """Return an Equinox module's layers by path, itself under ""; none for what is none."""
+    if not is_equinox_module(model):
+        return {}
+    layers = {"": model}
+
+    def is_layer(x: object) -> bool:
+        return x is not model and is_equinox_module(x)
+
+    for path, layer in jax.tree_util.tree_leaves_with_path(model, is_leaf=is_layer):
+        own = jax.tree_util.keystr(path, simple=True, separator="/")
+        found = equinox_layers(layer).items()
+        layers |= {f"{own}/{inner}".rstrip("/"): part for inner, part in found}
+    return layers
+
+
+def no_weights(tree: Any, pairs: Sequence[tuple[str, Any]]) -> set[str]:
+    """Return the paths of what is no weight of a model: random keys, and the counters beside them.
+
+    In an Equinox module also functions and numbers that are no arrays (a rate of dropout).
+
+    Args:
+        tree: the model's.
+        pairs: its leaves with their paths.
+    """
+    if is_equinox_module(tree):
+        return {path for path, leaf in pairs if not hasattr(leaf, "dtype")} | no_weights({}, pairs)
     dtypes = [(path, getattr(leaf, "dtype", None)) for path, leaf in pairs]
     keys = {p for p, d in dtypes if d is not None and jnp.issubdtype(d, jax.dtypes.prng_key)}
     return keys | {path.removesuffix("key") + "count" for path in keys if path.endswith("/key")}

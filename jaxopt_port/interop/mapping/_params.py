@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ...trees import leaf_paths, nearest
 from .._tensors import array_of, dtype_name, import_torch, tensor_of, to_jax
 from .._wrapper_prefixes import known_names
-from ._jax_leaves import random_paths, state_of
+from ._jax_leaves import no_weights, state_of
 from ._mapping import matched_without_prefix, refuse_if
 from ._mapping import param_map as make_map
 from ._param_map import ParamMap
@@ -36,8 +36,8 @@ def params_from_torch(
         module: a ``torch.nn.Module``, a state dict, or what `load` returns; its tensors may be on
             any device and of any strides. Nothing is aliased.
         like: a tree that gives structure and shapes: an ``nnx.Module``, NNX state, pure or with
-            Variables, Linen variables or their ``params``, nested dicts; the leaves may be
-            ``ShapeDtypeStruct``.
+            Variables, Linen variables or their ``params``, an Equinox module, nested dicts; the
+            leaves may be ``ShapeDtypeStruct``.
         param_map: made before by `param_map`, of tensors and a tree of the same names and shapes.
         rename: where no map is given: see `param_map`.
         layouts: likewise.
@@ -66,8 +66,9 @@ def params_from_torch(
     leaves = made.from_torch(_with_known_names(made, _arrays(made, module, strict)), strict=strict)
     tree = state_of(like)
     pairs = leaf_paths(tree)
-    refuse_if(_unlike(pairs, leaves, strict), module)
-    wanted = {path for path, _ in pairs} - set(random_paths(pairs))
+    others = no_weights(tree, pairs)
+    refuse_if(_unlike(pairs, others, leaves, strict), module)
+    wanted = {path for path, _ in pairs} - others
     if wanted and not wanted & leaves.keys():
         raise ValueError(
             "none of torch's tensors is a leaf of the tree, so nothing would be taken over: give a "
@@ -129,9 +130,10 @@ def params_to_torch(
         found = matched_without_prefix(module, params, rename, layouts, strict, {})
         param_map = found.made
     made = param_map
-    pairs = leaf_paths(state_of(params))
-    random = random_paths(pairs)
-    leaves = {path: np.asarray(leaf) for path, leaf in pairs if path not in random}
+    tree = state_of(params)
+    pairs = leaf_paths(tree)
+    others = no_weights(tree, pairs)
+    leaves = {path: np.asarray(leaf) for path, leaf in pairs if path not in others}
     targets = {} if module is None else values_of(module)
     if module is not None:
         unwritable = _unwritable(made, leaves, targets)
@@ -177,18 +179,20 @@ def _with_known_names(made: ParamMap, arrays: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unlike(
-    pairs: Sequence[tuple[str, Any]], leaves: Mapping[str, NDArray[Any]], strict: bool
+    pairs: Sequence[tuple[str, Any]],
+    others: Set[str],
+    leaves: Mapping[str, NDArray[Any]],
+    strict: bool,
 ) -> list[str]:
-    """Name what a tree and the leaves that a map made do not have in common."""
+    """Name what a tree, but for what is no weight, and the leaves of a map do not both have."""
     problems = []
-    random = random_paths(pairs)
     for path, leaf in pairs:
         if path in leaves:
             if leaves[path].shape != np.shape(leaf):
                 problems.append(f"{path}: shape {np.shape(leaf)}, not {leaves[path].shape}")
-        elif strict and path not in random:
+        elif strict and path not in others:
             problems.append(f"{path}: the map has no such leaf{nearest(path, list(leaves))}")
-        elif isinstance(leaf, jax.ShapeDtypeStruct) and path not in random:
+        elif isinstance(leaf, jax.ShapeDtypeStruct) and path not in others:
             problems.append(f"{path}: torch has no value for it, and the tree only a shape")
     if strict:
         missing = leaves.keys() - {path for path, _ in pairs}

@@ -1,7 +1,8 @@
-"""Where Flax keeps a tensor of torch's layers, and in which layouts it may."""
+"""Where Flax and Equinox keep a tensor of torch's layers, and in which layouts they may."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ class Place(NamedTuple):
 
 
 class Surroundings(NamedTuple):
-    """What is known of the JAX side: shapes of leaves and NNX layers, by short path."""
+    """What is known of the JAX side: shapes of leaves, NNX's or Equinox's layers, by short path."""
 
     shapes: Mapping[str, tuple[int, ...]]
     layers: Mapping[str, Any]
@@ -79,6 +80,9 @@ def _names(tensor: TorchTensor) -> tuple[str, ...]:
 def _layouts(tensor: TorchTensor, path: str, around: Surroundings) -> tuple[Layout, ...]:
     """Return the layouts of a tensor that is one leaf: more than one where nothing decides."""
     n, (prefix, _, name) = len(tensor.shape), path.rpartition("/")
+    layer = around.layers.get(prefix)
+    if type(layer).__module__.startswith("equinox.nn."):
+        return (_of_equinox(tensor, layer, around.shapes.get(path, ())),)
     if tensor.kind == "PReLU":
         return (Layout(view=()), AS_IS)
     as_they_are = ("bare", "Norm", "Embedding", "AsIs")
@@ -90,13 +94,21 @@ def _layouts(tensor: TorchTensor, path: str, around: Surroundings) -> tuple[Layo
         return (*unsure, TRANSPOSED)
     convolution = Layout(axes=(*range(2, n), 1, 0))
     flipped = Layout(axes=(*range(2, n), 0, 1), flip=tuple(range(n - 2)))
-    layer = around.layers.get(prefix)
     if tensor.kind == "Conv" or type(layer).__name__ == "Conv":
         return (*unsure, convolution)
     transposed_kernel = getattr(layer, "transpose_kernel", None)
     # A transposed convolution with transpose_kernel=True has that of a plain one.
     known = {None: (convolution, flipped), True: (convolution,), False: (flipped,)}
     return (*unsure, *known[transposed_kernel])
+
+
+def _of_equinox(tensor: TorchTensor, layer: Any, shape: tuple[int, ...]) -> Layout:
+    """Return the layout of a tensor in a layer of Equinox: torch's own, but for two."""
+    n = len(tensor.shape)
+    if n > 2 and type(layer).__name__.startswith("ConvTranspose"):  # (out, in, …), turned round
+        return Layout(axes=(1, 0, *range(2, n)), flip=tuple(range(2, n)))
+    # The bias of a convolution has its axes, the slope of a PReLU none.
+    return Layout(view=shape) if n == 1 and math.prod(shape) == tensor.shape[0] else AS_IS
 
 
 def _of_attention(tensor: TorchTensor, prefix: str, around: Surroundings) -> Iterator[list[Place]]:
@@ -121,6 +133,11 @@ def _of_attention(tensor: TorchTensor, prefix: str, around: Surroundings) -> Ite
         without = Layout(None if is_bias else (1, 0), rows)
         places.append(Place(path, (without if 0 < len(shape) < len(view) else with_heads,)))
     yield places
+    leaf = "bias" if is_bias else "weight"  # Equinox's
+    yield [
+        Place(f"{prefix}/{name}_proj/{leaf}".lstrip("/"), (Layout(rows=rows),))
+        for name, rows in parts.items()
+    ]
 
 
 def _of_attention_out(
@@ -136,6 +153,8 @@ def _of_attention_out(
         out, size = tensor.shape
         view = (out, heads, size // heads if heads and size % heads == 0 else size)
         yield [Place(path, (TRANSPOSED if len(shape) == 2 else Layout((1, 2, 0), None, view),))]
+    own = re.sub(r"(^|/)out_proj$", r"\1output_proj", prefix)  # Equinox's
+    yield [Place(f"{own}/{tensor.leaf}", (AS_IS,))]
 
 
 def _of_recurrent(tensor: TorchTensor, prefix: str) -> Iterator[list[Place]]:

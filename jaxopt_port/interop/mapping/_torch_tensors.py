@@ -63,6 +63,7 @@ _OF_KIND = {
 _RECURRENT = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _STATISTICS = ("running_mean", "running_var")
 COUNTER = "num_batches_tracked"  # without a counterpart in Flax
+_AVERAGED = "n_averaged"  # likewise, of torch's AveragedModel
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,8 @@ def kind_of_layer(layer: Any) -> str:
 
 
 def _of_state_dict(tensors: Mapping[str, Any]) -> Iterator[tuple[TorchTensor, Any]]:
+    others = [name for name in tensors if name != _AVERAGED]
+    averaged = bool(others) and all(str(name).startswith("module.") for name in others)
     for name, tensor in tensors.items():
         if not isinstance(name, str) or not hasattr(tensor, "shape"):
             raise TypeError(
@@ -200,7 +203,7 @@ def _of_state_dict(tensors: Mapping[str, Any]) -> Iterator[tuple[TorchTensor, An
                 f"{name!r} has {type(tensor).__name__}. Where a file holds more than the module,"
                 ' give the part with its state dict, as checkpoint["model_state_dict"].'
             )
-        if name.endswith(COUNTER):
+        if name.endswith(COUNTER) or (averaged and name == _AVERAGED):
             continue
         leaf = name.rpartition(".")[2]
         yield (
