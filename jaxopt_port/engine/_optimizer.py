@@ -130,7 +130,24 @@ def _register(cls: type[Optimizer]) -> None:
     jax.tree_util.register_pytree_node(cls, lambda tx: ((), tx), lambda tx, _: tx)
 
 
-class Optimizer(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
+class _Kind(type):
+    """The class of optimizers' classes: where a loop takes one for an optimizer, it is told so."""
+
+    if not TYPE_CHECKING:
+
+        @property
+        def init(cls):
+            return functools.partial(_unmade, cls)
+
+        update = init
+
+
+def _unmade(cls: type, *_: Any, **__: Any) -> Any:
+    name = cls.__name__
+    raise TypeError(f"{name} is a class, and no optimizer yet: make one, by {name}(…)")
+
+
+class Optimizer(optax.GradientTransformationExtraArgs, metaclass=_Kind):  # type: ignore[misc]
     """An optimizer with groups: an Optax transformation that remembers what it was built from.
 
     Attributes:

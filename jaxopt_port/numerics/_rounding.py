@@ -96,6 +96,8 @@ def _primitives() -> dict[str, Any]:
     from jax.extend.core import Primitive
     from jax.interpreters import ad, batching, mlir
 
+    platforms = by_platform() | {"cuda": cuda_lowerings()}
+
     def primitive(name: str, meant: Callable[..., Any]) -> Any:
         made = Primitive(f"jaxopt_port_{name}")
 
@@ -111,7 +113,7 @@ def _primitives() -> dict[str, Any]:
         made.def_abstract_eval(lambda *avals, **_: avals[-1].update(weak_type=False))
         ad.primitive_jvps[made] = jvp
         batching.primitive_batchers[made] = functools.partial(_batched, made)
-        for platform, lowerings in (by_platform() | {"cuda": cuda_lowerings()}).items():
+        for platform, lowerings in platforms.items():
             mlir.register_lowering(made, lowerings[name], platform=platform)
         return made
 

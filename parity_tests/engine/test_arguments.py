@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 import torch
+from flax.training import train_state
 
 import jaxopt_port as jp
 from parity_tests.oracles.optimizer import bad_arguments
@@ -44,6 +45,21 @@ def test_torchs_bad_argument(case):
     torchs = TORCHS[case]
     with pytest.raises(torchs.error_type, match=MESSAGES.get(case, torchs.error_regex)):
         PORTED[case]()
+
+
+PARAMS = {"w": np.ones(2, np.float32)}
+LOOPS = {
+    "TrainState": lambda tx: train_state.TrainState.create(apply_fn=None, params=PARAMS, tx=tx),
+    "chain": lambda tx: optax.chain(optax.clip(1.0), tx).init(PARAMS),
+    "MultiSteps": lambda tx: optax.MultiSteps(tx, 2).init(PARAMS),
+    "update": lambda tx: tx.update(PARAMS, None, PARAMS),
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_class_in_the_place_of_an_optimizer(loop):
+    with pytest.raises(TypeError, match=r"Adam is a class, and no optimizer yet.* Adam\(…\)"):
+        LOOPS[loop](jp.Adam)
 
 
 BAD_OPTIONS = {
