@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 from ._assertion import assert_same_training as assert_same_training
 from .compare._compare import compare as compare
 from .compare._jax_side import JaxSide as JaxSide
-from .compare._jax_side import linen_side as linen_side
-from .compare._jax_side import nnx_side as nnx_side
 from .compare._replay import replay as replay
 from .compare._report import STAGES as STAGES
 from .compare._report import Cause as Cause
@@ -20,6 +18,9 @@ from .compare._report import Element as Element
 from .compare._report import LeafResult as LeafResult
 from .compare._report import Report as Report
 from .compare._report import StageResult as StageResult
+from .compare._sides import equinox_side as equinox_side
+from .compare._sides import linen_side as linen_side
+from .compare._sides import nnx_side as nnx_side
 from .compare._watched import Step as Step
 from .diagnosis import CAUSES as CAUSES
 

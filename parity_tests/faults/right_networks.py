@@ -381,15 +381,12 @@ class Scaled(nn.Module):
 
 
 def eqx_side(**options: Any) -> verify.JaxSide:
-    params, static = eqx.partition(EqxNet(), eqx.is_inexact_array)
-
-    def apply(params: Any, batch: Any) -> Any:
-        return jax.vmap(functools.partial(eqx.combine(params, static), **options))(batch[0])
-
-    return verify.JaxSide(
-        apply=apply,
-        params=params, tx=TX, loss=lambda o, b: optax.l2_loss(o, b[1]).mean() * 2,
-    )  # fmt: skip
+    return verify.equinox_side(
+        EqxNet(),
+        tx=TX,
+        loss=lambda o, b: optax.l2_loss(o, b[1]).mean() * 2,
+        forward=lambda model, batch: jax.vmap(functools.partial(model, **options))(batch[0]),
+    )
 
 
 @jax.custom_vjp
@@ -466,7 +463,7 @@ NETWORKS: dict[str, Network] = {
     "nnx at rest": Network(Evaluated, evaluated, images),
     "nnx autoencoder": Network(Autoencoder, nnx_of(NnxAutoencoder, loss=per_image, batch=nhwc), pixels, {"loss": torch_per_image}),
     "nnx bags": Network(Bags, nnx_of(NnxBags, loss=masked, forward=lambda m, b: m(b["ids"])), texts, {"loss": torch_masked, "forward": lambda m, b: m(b["ids"])}),
-    "equinox": Network(Scaled, eqx_side, targets, {"loss": lambda o, b: functional.mse_loss(o, b[1])}, {"layouts": {"*.weight": None}}),
+    "equinox": Network(Scaled, eqx_side, targets, {"loss": lambda o, b: functional.mse_loss(o, b[1])}),
     "plain": Network(Stacked, plain_side, vectors, {"loss": torch_smooth}, {"layouts": {"layers.*": None}}),
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ from flax.training import train_state
 import jaxopt_port as jp
 from jaxopt_port.flax import Optimizer, TrainState
 from jaxopt_port.verify import JaxSide, TorchSide, compare, linen_side, nnx_side, replay
-from jaxopt_port.verify.compare import _compare, _jax_side
+from jaxopt_port.verify.compare import _compare, _sides
 from jaxopt_port.verify.recorder import record
 from parity_tests.oracles.sampling import sampled
 
@@ -292,7 +292,7 @@ OWN = {"nnx": lambda: nnx_of(Own), "linen": lambda: linen_of(OwnState)}
 @pytest.mark.parametrize("name", FLAX)
 def test_flaxs_own_objects_are_sides(name):
     mine = FLAX[name]()
-    assert mine.step is (jp.step if name.startswith("jaxopt_port") else _jax_side.applied)
+    assert mine.step is (jp.step if name.startswith("jaxopt_port") else _sides.applied)
     report = compare(linear_side(), mine, batches()[:4])
     assert report.ok, str(report)
 

@@ -21,10 +21,10 @@ from ...engine import leaf_states
 from ...interop import param_map
 from ...numerics import relative, relative_norm, ulps
 from ..compare._distances import Measured, Values
-from ..compare._jax_run import Stepper
 from ..compare._jax_side import JaxSide
 from ..compare._names import Names
 from ..compare._report import Divergence
+from ..compare._stepper import Stepper
 from ..compare._watched import Step
 from ._digits import Digits
 from ._recipes import Recipe

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from ._averages import Averages
+from ._closures import Disturbed
 from ._context import Context
-from ._distances import FLOAT64, FREE, Judgement, Values, near
-from ._free_run import FreeInFloat64, FreeRun
-from ._jax_run import Stepper
+from ._distances import FLOAT64, Judgement, Values, near
+from ._free_run import FreeInFloat64, OnTheirOwn
 from ._names import Array
 from ._optimizer_state import Hyperparameters, classes, comparable, flat, moments
 from ._results import as_array
-from ._watched import Arrays, Step, torch_state
+from ._stepper import Stepper
+from ._watched import Step, torch_state
 
 # A hyperparameter may be kept in float32.
 _FLOAT32 = 1.2e-7
@@ -47,38 +48,39 @@ class AfterStep:
         if side.imports:
             model_state = names.model_state({**checked.params, **checked.buffers})
         self._start = names.leaves_of(theirs)
+        self._model_state = model_state
         self._fed = Stepper(side, theirs, wide=False, x64=x64, donates=large)
         self._fed_exact = Stepper(side, theirs, wide=True, x64=True, donates=large)
+        self._disturbed = Disturbed(context, theirs) if side.closure else None
         start = (theirs if side.imports else side.params, model_state)
-        self._free_torch, self._free_steps, self._large = free_torch, free_steps, large
-        self._free: FreeRun | None = None
-        self._free_exact: FreeRun | None = None
-        if not large or free_torch is not None:
-            self._free = FreeRun(side, context.model, start, wide=False, x64=x64, donates=large)
-        if free_torch is not None:
-            self._free_exact = FreeRun(
-                side, context.exact, start, wide=True, x64=True, donates=large
-            )
+        self._own = OnTheirOwn(context, start, free_torch, free_steps, large)
+        parts = self._fed, self._fed_exact, self._own, self._disturbed
+        self._parts: list[Any] = [part for part in parts if part is not None]
         self._read = Hyperparameters(self._fed.state, names.paths)
         context.evidence.classes = classes(self._fed.state)
         self._base = 0.0  # the largest rate so far
         self._off = 0.0  # how far a rate is from torch's in this step, as rounding lets it be
         self._slack: dict[str, float] = {}
         self._last: dict[str, Any] = {}
-        self._alone64: tuple[Arrays, Arrays] | tuple[()] = ()
         self._averages = Averages(context)
         grads = names.by_path(evaluation.grads)
         context.history.begin(names.by_path(checked.params), grads)
 
     def step(
-        self, step: int, evaluation: Any, own_batch: Any, checks: bool, own_grads: Any = None
+        self,
+        step: int,
+        evaluation: Any,
+        batches: tuple[Any, Any],
+        checks: bool,
+        own_grads: Any = None,
     ) -> None:
         """Take the step on both sides, and compare.
 
         Args:
             step: counted from 0.
             evaluation: torch's.
-            own_batch: what the JAX side trains on when it is on its own.
+            batches: torch's, as this side is given it, and what this side trains on when it is on
+                its own.
             checks: whether everything is compared, or only what differs at first sight.
             own_grads: the JAX side's gradients, where they are known: they are what its optimizer
                 is given of leaves that torch has no gradient of.
@@ -92,25 +94,33 @@ class AfterStep:
         held = names.leaves_of(tree)
         grads = {path: held[path] for path in names.by_path(given)}
         update = self._context.reference.update()
-        for fed in (self._fed, self._fed_exact):
-            fed.step(tree, float(evaluation.loss), update.stepped)
+        batch, own_batch = batches
+        models = self._context.model, self._context.exact
+        for fed, model in zip((self._fed, self._fed_exact), models, strict=True):
+            step_by = model.closure(self._model_state, batch) if self._disturbed else tree
+            fed.step(step_by, float(evaluation.loss), update.stepped)
+        if self._disturbed is not None:
+            told = float(evaluation.loss)
+            self._disturbed.step(step, step_by, told, self._fed_exact, self._start)
         rounded = self._fed_exact.seen.inexact or self._fed_exact.rounded
         self._off = _FLOAT32 if rounded else 0.0
         self._clipping(step, update, grads)
         self._hyperparameters(step, evaluation.options, group_of, checks, update.stepped)
+        if self._disturbed is not None and step == 0:
+            words = self._read.words(self._fed.updated)
+            self._disturbed.see_options(words, evaluation.options, group_of)
         if update.params64:
             self._updated(step, update, grads, evaluation.options, group_of, checks)
             self._averages.see(step, update, self._fed, self._fed_exact)
         else:
             self._context.reasons["update"] = "the trace does not hold it"
-        self._run_free(step, evaluation, own_batch, update)
+        self._own.step(step, evaluation, own_batch, update, self._slack)
         if self._context.watch is not None:
-            alone = {} if self._free is None else names.leaves_of(self._free.stepper.params)
             clipped = names.params_tree(update.clipped) if update.clipped else tree
             self._context.watch(Step(
                 step, float(evaluation.loss), tree, clipped, names.by_path(update.params),
                 torch_state(names, update.state), names.by_path(update.averages),
-                names.leaves_of(self._fed.params), self._fed.updated, alone, self._alone64,
+                names.leaves_of(self._fed.params), self._fed.updated, *self._own.seen(),
             ))  # fmt: skip
 
     def _clipping(self, step: int, update: Any, grads: Mapping[str, Array]) -> None:
@@ -227,9 +237,14 @@ class AfterStep:
             held = Values(yours[path], theirs, yours64[path], torchs64[path])
             diagnosis = context.evidence.update(context.history, path, step, update.stepped)
             name, start = names.torch_name(path), self._start[path]
+            extra = self._slack.get(path, 0.0)
+            if self._disturbed is not None:  # and there are no gradients to tell the algorithm
+                if self._disturbed.lost or context.results.found:
+                    continue
+                narrow, extra = False, self._disturbed.allowed[path]
             context.see(
-                "update", step, path, name, held, diagnosis,
-                start=start, in_own_dtype=narrow, extra=self._slack.get(path, 0.0),
+                "update", step, path, name, held, None if self._disturbed else diagnosis,
+                start=start, in_own_dtype=narrow, extra=extra,
             )  # fmt: skip
         self._states(step, update)
 
@@ -245,6 +260,9 @@ class AfterStep:
 
     def _states(self, step: int, update: Any) -> None:
         context, names = self._context, self._context.names
+        if self._disturbed is not None:
+            context.reasons["state"] = "that of a step with a closure is not known: see update"
+            return
         optimizer = context.reference.optimizer_name
         ours = moments(self._fed.updated, names.paths, optimizer)
         exact = moments(self._fed_exact.updated, names.paths, optimizer)
@@ -270,50 +288,14 @@ class AfterStep:
                     floor=_ROUNDED if self._fed_exact.rounded or self._slack else FLOAT64,
                 )  # fmt: skip
 
-    def _run_free(self, step: int, evaluation: Any, own_batch: Any, update: Any) -> None:
-        context, names, self._alone64 = self._context, self._context.names, ()
-        if self._large and (step >= self._free_steps or context.results.found):
-            self._free = self._free_exact = self._free_torch = None
-        if self._free is None:
-            return
-        context.curves.loss_yours.append(self._free.step(context.cast(own_batch), update.stepped))
-        if not context.has_wide:
-            context.reasons["trajectory"] = "your forward pass is not to be had in float64"
-            return
-        if self._free_exact is None or self._free_torch is None or step >= self._free_steps:
-            return
-        if context.results.found:  # what differs already explains where training leads
-            self._free_steps = 0
-            return
-        torchs64 = names.by_path(self._free_torch.step(evaluation.batch, evaluation.options))
-        self._free_exact.step(own_batch, update.stepped)
-        yours64 = names.leaves_of(self._free_exact.stepper.params)
-        self._alone64 = yours64, torchs64
-        torchs = names.by_path(update.params)
-        yours = names.leaves_of(self._free.stepper.params)
-        for path, exact in torchs64.items():
-            if path in context.zero:
-                continue
-            values = Values(yours[path], torchs[path], yours64[path], exact)
-            name = names.torch_name(path)
-            context.see(
-                "trajectory", step, path, name, values, None,
-                in_own_dtype=False, floor=max(FREE, 1e3 * context.floor),
-                extra=1e3 * self._slack.get(path, 0.0),
-            )  # fmt: skip
-
     def snapshot(self) -> Any:
         """Return all that a step changes."""
-        parts = [part.snapshot() for part in self._parts()]
+        parts = [part.snapshot() for part in self._parts]
         return parts, dict(self._slack), self._last, self._averages.before
 
     def restore(self, snapshot: Any) -> None:
         """Go back to a snapshot."""
         parts, slack, self._last, self._averages.before = snapshot
         self._slack = dict(slack)
-        for part, held in zip(self._parts(), parts, strict=True):
+        for part, held in zip(self._parts, parts, strict=True):
             part.restore(held)
-
-    def _parts(self) -> list[Any]:
-        free = [self._free, self._free_exact, self._free_torch]
-        return [self._fed, self._fed_exact, *(part for part in free if part is not None)]

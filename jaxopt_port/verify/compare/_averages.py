@@ -8,8 +8,8 @@ import numpy as np
 
 from ._context import Context
 from ._distances import Values
-from ._jax_run import Stepper
 from ._names import Array
+from ._stepper import Stepper
 
 
 class Averages:

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from ._context import Context, owner_of
-from ._distances import ZERO, Measured, Values
-from ._jax_run import Evaluated, float64
+from ._distances import ZERO, Measured, Values, left_by_rounding
+from ._jax_run import Evaluated, float64, in_float32
 from ._names import Array, concrete, numpy_of
 from ._repeats import not_repeated
 from ._report import Cause, Divergence
@@ -88,10 +88,11 @@ class BeforeStep:
         wide = context.in_float64(given, batch, narrow)
         if first:
             self._repeats(step, (*given, own), narrow, wide)
-        self._forward(evaluation, narrow, wide, given, batch)
+        coarse = context.in_float32(lambda model: model.evaluate(*in_float32((*given, batch))))
+        self._forward(evaluation, narrow, wide, coarse, given, batch)
         self._loss(step, evaluation, batch)
         if not context.explained("gradient"):
-            self._gradients(step, evaluation, narrow, wide, given[0])
+            self._gradients(step, evaluation, narrow, wide, coarse, given[0])
         self._buffers(step, checked, narrow, wide, before)
         return narrow.grads
 
@@ -131,6 +132,7 @@ class BeforeStep:
         evaluation: Any,
         narrow: Evaluated,
         wide: Evaluated,
+        coarse: Evaluated | None,
         given: tuple[Any, Any],
         batch: Any,
     ) -> None:
@@ -146,7 +148,8 @@ class BeforeStep:
         for i, of_leaf in enumerate(zip(*outputs, strict=True)):
             leaf = "output" if len(outputs[0]) == 1 else f"output/{i}"
             diagnosis = context.evidence.forward(context, evaluation, given, batch, outputs, i)
-            self._see("forward", step, leaf, "", Values(*of_leaf), diagnosis)
+            rounded = None if coarse is None else coarse.output[i]
+            self._see("forward", step, leaf, "", Values(*of_leaf), diagnosis, rounded=rounded)
 
     def _loss(self, step: int, evaluation: Any, batch: Any) -> None:
         """Compare the losses of torch's outputs: the loss functions alone."""
@@ -162,13 +165,25 @@ class BeforeStep:
             as_array(float(checked.loss64)),
         )
         diagnosis = context.evidence.loss(context, yours64, evaluation, exact, batch)
-        self._see("loss", step, "loss", "", values, diagnosis)
+        rounded = context.in_float32(lambda model: model.loss_of(*in_float32((exact, batch))))
+        # A loss near zero is the difference of outputs that are not.
+        largest = max(
+            float(np.max(np.abs(x), initial=0.0)) for x in map(numpy_of, checked.output64)
+        )
+        self._see("loss", step, "loss", "", values, diagnosis, rounded=rounded, made_of=largest)
 
     def _gradients(
-        self, step: int, evaluation: Any, narrow: Evaluated, wide: Evaluated, params: Any
+        self,
+        step: int,
+        evaluation: Any,
+        narrow: Evaluated,
+        wide: Evaluated,
+        coarse: Evaluated | None,
+        params: Any,
     ) -> None:
         context, names = self._context, self._context.names
         yours, yours64 = names.leaves_of(narrow.grads), names.leaves_of(wide.grads)
+        rounded = {} if coarse is None else names.leaves_of(coarse.grads)
         torchs = names.by_path(evaluation.grads)
         torchs64 = names.by_path(evaluation.checked.grads64)
         sizes = {path: float(np.max(np.abs(g), initial=0.0)) for path, g in torchs64.items()}
@@ -179,8 +194,10 @@ class BeforeStep:
                 continue
             values = Values(yours[path], theirs, yours64[path], torchs64[path])
             diagnosis = context.evidence.gradient(yours64, torchs64, params, path)
-            name = names.torch_name(path)
-            self._see("gradient", step, path, name, values, diagnosis, path in context.zero)
+            self._see(
+                "gradient", step, path, names.torch_name(path), values, diagnosis,
+                zero=path in context.zero, rounded=rounded.get(path),
+            )  # fmt: skip
 
     def _buffers(
         self,
@@ -212,11 +229,14 @@ class BeforeStep:
         values: Values,
         diagnosis: Any,
         zero: bool = False,
+        rounded: Any = None,
+        made_of: float = 0.0,
     ) -> None:
         context, wide = self._context, self._context.has_wide
         context.see(
             stage, step, leaf, name, values, diagnosis,
             in_float64=wide, zero=zero, floor=context.floor,
+            extra=left_by_rounding(rounded, values.yours64, "float32"), made_of=made_of,
         )  # fmt: skip
 
 

@@ -153,7 +153,8 @@ def compare(
     epoch = steps_per_epoch or (per_epoch if every_steps == 1 else every_steps)
     large = sum(p.numel() for p in torch_side.module.parameters()) > _LARGE
     free_steps = _FREE_STEPS[large] if free_steps is None else free_steps
-    free = FreeInFloat64(torch_side) if free_steps and jax_side.imports else None
+    alone = free_steps and jax_side.imports and not jax_side.closure
+    free = FreeInFloat64(torch_side) if alone else None
     if large:
         notes.append(
             f"more than {_LARGE // 10**6} million parameters: no snapshots were kept, so that a "
@@ -172,7 +173,8 @@ def compare(
     context.watch = watch
     stages = Stages(context, free, free_steps, large)
     if free is None:
-        context.reasons["trajectory"] = "not asked for"
+        closes = "with a closure both are on their own: see update"
+        context.reasons["trajectory"] = closes if jax_side.closure else "not asked for"
     try:
         pairs = paired(batches, jax_side.batches, count)
         done = run(stages, pairs, count, checks, progress or never, stop=stop, goes_back=not large)
@@ -284,6 +286,17 @@ def _check_kinds(torch_side: Any, jax_side: Any) -> None:
         raise TypeError(f"the first argument must be a TorchSide, got {type(torch_side).__name__}")
     if not isinstance(jax_side, JaxSide):
         raise TypeError(f"the second argument must be a JaxSide, got {type(jax_side).__name__}")
+    check_closures(torch_side.closure, jax_side.closure)
+
+
+def check_closures(torchs: bool, yours: bool) -> None:
+    """Raise ValueError where only one side's step evaluates the loss itself."""
+    if torchs != yours:
+        side = "torch's" if torchs else "your"
+        raise ValueError(
+            f"closure=True on {side} side only: both steps are given gradients, or both evaluate "
+            "the loss themselves"
+        )
 
 
 def _check_state(torch_side: Any, jax_side: JaxSide) -> None:

@@ -57,6 +57,7 @@ class Context:
         self.x64 = not self.narrow or bool(jax.enable_x64.value)
         self.model = Model(side, wide=not self.narrow, x64=self.x64)
         self.exact = Model(side, wide=True, x64=True, own=self.dtype)
+        self._single: Model | None = None if self.narrow else Model(side, wide=False, x64=True)
         self.results, self.curves = Results(), Curves()
         self.history = History(reference.accumulation_steps)
         evidence.every = reference.accumulation_steps
@@ -88,6 +89,24 @@ class Context:
                 self._say_lifted()
                 return wide
         return narrow
+
+    def in_float32(self, call: Callable[[Model], Any]) -> Any:
+        """Return what a call of your model in float32 gives, in a run in float64; else None.
+
+        How far it is from float64 tells what rounding does, as torch's own rounding does in other
+        runs. None also where it cannot be had, with a note.
+        """
+        if self._single is None:
+            return None
+        try:
+            return call(self._single)
+        except (TypeError, ValueError, NotImplementedError) as error:
+            self._single = None
+            self.notes.append(
+                f"your forward pass cannot be had in float32 ({type(error).__name__}: "
+                f"{str(error).splitlines()[0]}): how large rounding is was not measured"
+            )
+            return None
 
     def _say_lifted(self) -> None:
         seen = self.exact.seen
@@ -142,6 +161,7 @@ class Context:
         floor: float = FLOAT64,
         extra: float = 0.0,
         zero: bool = False,
+        made_of: float = 0.0,
     ) -> None:
         """Judge a leaf at a stage, and take it in.
 
@@ -158,12 +178,13 @@ class Context:
             floor: what float64 results may differ by, of their largest magnitude.
             extra: likewise, absolute.
             zero: whether it is zero but for rounding.
+            made_of: the magnitude of what it is the difference of.
         """
         if self.explained(stage, leaf):
             return
         measured = Measured(values, start if self.narrow and in_own_dtype else None)
         surely = measured.in_float64(self.dtype, floor, extra) if in_float64 else None
-        likely = measured.in_own_dtype(zero) if self.narrow and in_own_dtype else None
+        likely = measured.in_own_dtype(zero, made_of) if self.narrow and in_own_dtype else None
         if stage == "state" and measured.by_habit:
             self._say_habit(leaf, measured.distance.relative)
         shown = values[2:] if in_float64 else values[:2]

@@ -61,6 +61,24 @@ class Values(NamedTuple):
     torchs64: Array
 
 
+def left_by_rounding(rounded: Any, exact: Any, dtype: str) -> float:
+    """Return by how much float64 results may differ, going by one result in a narrower dtype.
+
+    Args:
+        rounded: the result in that dtype; None for none, which allows nothing.
+        exact: in float64.
+        dtype: the narrower one.
+    """
+    if rounded is None:
+        return 0.0
+    far = _largest(_wide(np.asarray(rounded)) - _wide(np.asarray(exact)))
+    return SAFETY * _finer(dtype) * far if math.isfinite(far) else 0.0
+
+
+def _finer(dtype: str) -> float:
+    return float(np.finfo(np.float64).eps / ml_dtypes.finfo(dtype).eps)
+
+
 class Judgement(NamedTuple):
     """Whether rounding explains a difference.
 
@@ -205,21 +223,20 @@ class Measured:
         if self._odd64:
             return Judgement(math.inf, 0.0, "in float64 too, one side alone is NaN or infinite.")
         gap, scale = self._gap64.largest, self._scale64.largest
-        finer = float(np.finfo(np.float64).eps / ml_dtypes.finfo(dtype).eps)
-        bound = (
-            extra + floor * scale + (SAFETY * finer * self.spread if dtype != "float64" else 0.0)
-        )
+        rounding = SAFETY * _finer(dtype) * self.spread if dtype != "float64" else 0.0
+        bound = extra + floor * scale + rounding
         why = (
             f"with both sides in float64 the difference is still {gap:.3g} of at most "
             f"{scale:.3g}; rounding would leave {bound:.1g}."
         )
         return Judgement(_quotient(gap, bound), bound, why)
 
-    def in_own_dtype(self, zero: bool = False) -> Judgement:
+    def in_own_dtype(self, zero: bool = False, made_of: float = 0.0) -> Judgement:
         """Judge ``j`` by its distance from ``T``, with torch's own as the measure.
 
         Args:
             zero: whether it is zero but for rounding.
+            made_of: the magnitude of what it is the difference of, where that is larger than it.
         """
         if self.odd:
             return Judgement(math.inf, 0.0, f"{self.odd} elements are NaN or infinite on one side.")
@@ -227,7 +244,7 @@ class Measured:
         if zero:
             return Judgement(0.0, ours, "it is zero but for rounding.")
         epsilon = float(ml_dtypes.finfo(self._dtype).eps)
-        strict = RATIO * theirs + UNITS * epsilon * self._scale64.rms
+        strict = RATIO * theirs + UNITS * epsilon * max(self._scale64.rms, made_of)
         bound = strict + MOVED * self._moved.rms
         self.by_habit = strict < ours <= bound
         why = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -10,10 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...accumulation import AccumulationState
 from ._jax_side import JaxSide
 from ._lifted import lifted
-from ._meant import MODEL, OPTIMIZER, Seen, widened
+from ._meant import MODEL, OPTIMIZER, Seen
 
 
 class Evaluated(NamedTuple):
@@ -45,7 +45,7 @@ _PROGRAMS: dict[tuple[str, _ById], Any] = {}
 _MOST_PROGRAMS = 64
 
 
-def _program(kind: str, make: Callable[..., Any], *objects: Any, donates: Any = ()) -> Any:
+def compiled(kind: str, make: Callable[..., Any], *objects: Any, donates: Any = ()) -> Any:
     key = (f"{kind} {donates}", _ById(*objects))
     if key not in _PROGRAMS:
         if len(_PROGRAMS) >= _MOST_PROGRAMS:
@@ -69,23 +69,31 @@ def _evaluator(apply: Any, loss: Any, has_state: bool) -> Callable[..., Any]:
     return evaluate
 
 
-def _updater(
-    tx: Any, step: Any, clip: Any, scaler: Any, accumulation_steps: int
-) -> Callable[..., Any]:
-    def update(grads: Any, state: Any, params: Any) -> Any:
-        # torch's gradients come in the run's dtype; the float64 optimizer has them in float64.
-        grads = jax.tree.map(
-            lambda g, p: jnp.asarray(g).astype(p.dtype) / accumulation_steps, grads, params
-        )
-        clipped = grads if clip is None else clip(grads)
-        if scaler is None:
-            params, state = step(tx, clipped, state, params)
-        else:
-            found_inf = ~jnp.all(jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(grads)]))
-            params, state = scaler.step(tx, clipped, state, params, found_inf)
-        return params, state, clipped
+def _closed(apply: Any, loss: Any, has_state: bool, lift: Any = None) -> Callable[..., Any]:
+    """Return the loss as a function of the model's state, a batch and, the last, the parameters.
 
-    return update
+    Args:
+        apply: a JAX side's.
+        loss: likewise.
+        has_state: whether the model has one.
+        lift: makes a function of one that calculates in float64 throughout, or None.
+    """
+
+    def total(model_state: Any, batch: Any, params: Any) -> Any:
+        output = apply(params, model_state, batch)[0] if has_state else apply(params, batch)
+        return loss(output, batch)
+
+    if lift is None:
+        return total
+
+    # A derivative is lifted with its function: a rule written by hand is lost in lifting.
+    lifted_loss = jax.custom_vjp(lift(total))
+    with_grads = lift(jax.value_and_grad(total, argnums=2))
+    lifted_loss.defvjp(
+        lambda *given: with_grads(*given),
+        lambda grads, scale: (None, None, jax.tree.map(lambda g: scale * g, grads)),
+    )
+    return lifted_loss
 
 
 def in_float64(tree: Any) -> Any:
@@ -98,6 +106,14 @@ def in_float64(tree: Any) -> Any:
         return jnp.asarray(x, jnp.float64) if floating else x
 
     return jax.tree.map(wide, tree)
+
+
+def in_float32(tree: Any) -> Any:
+    """Return a tree with float32 where it has floating numbers."""
+    with np.errstate(over="ignore"):
+        return jax.tree.map(
+            lambda x: x.astype(np.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+        )
 
 
 @contextmanager
@@ -114,7 +130,7 @@ def float64(on: bool = True) -> Iterator[None]:
 _SEEN: dict[tuple[str, _ById], Seen] = {}
 
 
-def _lifted_program(
+def compiled_lifted(
     kind: str,
     make: Callable[..., Any],
     dtypes: Any,
@@ -130,7 +146,7 @@ def _lifted_program(
     def made(*given: Any) -> Any:
         return lifted(make(*given), dtypes, seen, own, traced=traced)
 
-    return _program(key[0], made, *objects, donates=donates), seen
+    return compiled(key[0], made, *objects, donates=donates), seen
 
 
 class Model:
@@ -152,12 +168,13 @@ class Model:
         self._has_state = side.model_state is not None
         self.seen = Seen()
         made = (_evaluator, side.apply, side.loss, self._has_state)
+        self._closed: Any = None
         if own:
-            self._evaluate, self.seen = _lifted_program(
+            self._evaluate, self.seen = compiled_lifted(
                 "evaluate", made[0], self._dtypes, own, *made[1:]
             )
         else:
-            self._evaluate = _program("evaluate", *made)
+            self._evaluate = compiled("evaluate", *made)
 
     def evaluate(self, params: Any, model_state: Any, batch: Any) -> Evaluated:
         """Run forward and backward."""
@@ -165,6 +182,16 @@ class Model:
             given = (params, model_state, batch)
             done: Evaluated = self._evaluate(*(map(in_float64, given) if self._wide else given))
             return done
+
+    def closure(self, model_state: Any, batch: Any) -> Callable[[Any], Any]:
+        """Return the loss of a batch as a function of the parameters."""
+        if self._closed is None:
+            lift = functools.partial(lifted, dtypes=self._dtypes, seen=self.seen, own=self._own)
+            made = (self._side.apply, self._side.loss, self._has_state)
+            self._closed = _closed(*made, lift if self._own else None)
+        if self._wide:
+            model_state, batch = in_float64((model_state, batch))
+        return jax.tree_util.Partial(self._closed, model_state, batch)
 
     def disturbed(self, params: Any, model_state: Any, batch: Any) -> list[Any]:
         """Return the output with all random bits turned over."""
@@ -181,7 +208,7 @@ class Model:
         """Return the gradients of the loss in the output, a tree of arrays, in float64."""
         with float64(True):
             of_loss = (self._dtypes, self._own, self._side.loss)
-            program, _ = _lifted_program("gradient of loss", jax.grad, *of_loss)
+            program, _ = compiled_lifted("gradient of loss", jax.grad, *of_loss)
             return jax.tree.leaves(program(in_float64(output), in_float64(batch)))
 
     def loss_of(self, output: Any, batch: Any) -> float:
@@ -191,129 +218,11 @@ class Model:
                 output, batch = in_float64(output), in_float64(batch)
             if self._own:
                 of_loss = (self._dtypes, self._own, self._side.loss)
-                program, _ = _lifted_program("loss", _of_output, *of_loss)
+                program, _ = compiled_lifted("loss", _of_output, *of_loss)
             else:
-                program = _program("loss", _of_output, self._side.loss)
+                program = compiled("loss", _of_output, self._side.loss)
             return float(program(output, batch))
 
 
 def _of_output(loss: Any) -> Callable[..., Any]:
     return lambda output, batch: loss(output, batch)
-
-
-class Stepper:
-    """An optimizer of a JAX side and the parameters that it moves.
-
-    Args:
-        side: the JAX side.
-        params: where they start, in the run's dtype.
-        wide: in float64, whatever that dtype is, and numbers that the optimizer has in float32 too.
-        x64: whether JAX has float64 at all in this program.
-        donates: whether a step may overwrite what it began with: there is no going back then.
-
-    Attributes:
-        seen: what its trace has shown, where it is lifted.
-        rounded: whether there is something that is not lifted, and may be in float32: a wrapper
-            around one of this library's optimizers (`optax.MultiSteps`), a schedule beside it.
-    """
-
-    def __init__(
-        self, side: JaxSide, params: Any, *, wide: bool, x64: bool, donates: bool = False
-    ) -> None:
-        self._side, self._wide, self._x64 = side, wide, x64 or wide
-        given = (1, 2) if donates else ()
-        objects = (side.tx, side.step, side.clip, side.scaler, side.accumulation_steps)
-        self.seen = Seen()
-        with float64(self._x64):
-            self.params = jax.tree.map(jnp.array, in_float64(params) if wide else params)
-            self.state = side.state
-            if self.state is None:
-                self.state = side.tx.init(self.params)
-            # This library's optimizers have float64 numbers already, in parts of float32.
-            self._lifts = lifts = wide and not _has_own_state(self.state)
-            if lifts:
-                # Its state has the dtypes that its code goes by, though the values are float64.
-                leaves = jax.tree.leaves((self.params, self.state, self.params))
-                self._update, self.seen = _lifted_program(
-                    "update", _updater, OPTIMIZER, "", *objects,
-                    traced=tuple(str(jnp.result_type(x)) for x in leaves), donates=given,
-                )  # fmt: skip
-                self.state = self._widened(self.state)
-            else:
-                self._update = _program("update", _updater, *objects, donates=given)
-            self.rounded = wide and not lifts and bool(_foreign(self.state))
-            if wide and side.state is not None:
-                self.state = in_float64(self.state)
-            self._schedule_state: Any = None
-            if side.scheduler is not None:
-                self.state, self._schedule_state = side.scheduler.init(self.state)
-            self.averages = None if side.averaged is None else side.averaged.init(self.params)
-        self.clipped: Any = None
-        self.updated: Any = self.state  # as the last update left it, before the scheduler
-        self._begun = self._steps = 0
-
-    def step(self, grads: Any, loss: Any, stepped: bool = True) -> None:
-        """Take a step, and the scheduler's and the average's where they are due.
-
-        Args:
-            grads: of the parameters.
-            loss: of the batch.
-            stepped: whether torch's optimizer has, or has added gradients up.
-        """
-        with float64(self._x64):
-            change = self._side.changes.get(self._begun)
-            if change is not None:
-                self.state = self._taken(change(self.state, self.params))
-            self._begun += 1
-            # One program, whichever gradients it is given.
-            grads = in_float64(grads) if self._wide else grads
-            self.params, self.state, self.clipped = self._update(grads, self.state, self.params)
-            self.updated = self.state
-            if not stepped:
-                return
-            self._steps += 1
-            if self.averages is not None:
-                update = self._side.averaged.update_parameters
-                self.averages = update(self.averages, self.params)
-            side = self._side
-            if side.scheduler is not None and self._steps % side.scheduler_every == 0:
-                told = [float(loss)] if side.metric else []
-                self.state, self._schedule_state = side.scheduler.step(
-                    self.state, self._schedule_state, *told
-                )
-
-    def _taken(self, changed: Any) -> Any:
-        """Return the state that a change has made."""
-        if type(changed) is not type(self.state):
-            raise TypeError(
-                f"changes[{self._begun}] of your side returned {type(changed).__name__}, not the "
-                f"state of its optimizer, {type(self.state).__name__}"
-            )
-        return self._widened(changed) if self._lifts else changed
-
-    def _widened(self, state: Any) -> Any:
-        return jax.tree.map(lambda x: widened(x, seen=self.seen), state)
-
-    def snapshot(self) -> Any:
-        """Return all that a step changes; JAX's arrays stay as they are."""
-        held = self.params, self.state, self._schedule_state, self.averages
-        return *held, self._begun, self._steps
-
-    def restore(self, snapshot: Any) -> None:
-        """Go back to a snapshot."""
-        *held, self._begun, self._steps = snapshot
-        self.params, self.state, self._schedule_state, self.averages = held
-
-
-def _is_own(node: Any) -> bool:
-    """Whether it is the state of an optimizer of this library; a window is the wrapped one's."""
-    own = type(node).__module__.startswith("jaxopt_port.")
-    return own and not isinstance(node, AccumulationState)
-
-
-def _has_own_state(state: Any) -> bool:
-    return any(map(_is_own, jax.tree.leaves(state, is_leaf=_is_own)))
-
-
-def _foreign(state: Any) -> list[Any]:
-    return [x for x in jax.tree.leaves(state, is_leaf=_is_own) if not _is_own(x)]

@@ -61,6 +61,15 @@ class Hyperparameters:
             owners = zip(table.paths, table.assignment, strict=True)
             self._groups_of.append({p: g for p, g in owners if not table.groups[g].frozen})
 
+    def words(self, state: Any) -> dict[str, dict[str, str | None]]:
+        """Return the options that are a word or None, by path; of this library's optimizers."""
+        return {
+            path: {k: v for k, v in groups[g].items() if v is None or isinstance(v, str)}
+            for group_of, grouped in zip(self._groups_of, _grouped(state), strict=True)
+            for groups in [jp.get_hyperparams(grouped)]
+            for path, g in group_of.items()
+        }
+
     def read(self, state: Any) -> dict[str, dict[str, float]]:
         """Return the numbers of each parameter, by path; empty where they cannot be read.
 

@@ -11,7 +11,7 @@ from typing import Any
 from ...interop import ParamMap
 from ...interop.mapping import map_of_tensors
 from ..trace import Trace, TraceReference
-from ._compare import Progress, finished, flax_layers, like_of, never
+from ._compare import Progress, check_closures, finished, flax_layers, like_of, never
 from ._comparison import Checks, paired, run
 from ._context import Context
 from ._evidence import Evidence
@@ -79,6 +79,7 @@ def replay(
         layouts=layouts,
         **flax_layers(jax_side, first),
     )
+    check_closures(bool(recorded.facts.get("closure", False)), jax_side.closure)
     names = Names(made, jax_side)
     reference = TraceReference(recorded)
     epoch = steps_per_epoch or recorded.facts.get("scheduler_every", 1)

@@ -70,7 +70,8 @@ class Stages:
             if large and context.results.found:  # which explains where training leads
                 free_torch = None
             self._after = AfterStep(context, evaluation, free_torch, free_steps, large)
-        self._after.step(step, evaluation, batch if own is None else own, checks, grads)
+        batches = batch, batch if own is None else own
+        self._after.step(step, evaluation, batches, checks, grads)
 
     def snapshot(self) -> Any:
         """Return all that a step changes."""

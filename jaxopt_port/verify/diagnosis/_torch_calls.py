@@ -6,8 +6,9 @@ GELU, another mask. Where that gives your output, it is what your side does.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -119,7 +120,7 @@ class _Tries:
                 if self._gives_yours(changed):
                     return [changed]
             for size in range(2, _MOST_WAYS + 1):
-                for several in self._likeliest(size):
+                for several in itertools.chain(self._likeliest(size), self._siblings(size)):
                     if self._gives_yours(*several):
                         return several
         return []
@@ -141,6 +142,19 @@ class _Tries:
                     nearest[key] = float(left), (*held, changed)
         order = sorted(nearest.values(), key=lambda pair: pair[0])
         return [several for _, several in order[:_MOST_TRIES]]
+
+    def _siblings(self, size: int) -> Iterator[tuple[Changed, ...]]:
+        """Yield the combination that came nearest to your output, each way in other settings."""
+        made = {key: gives for key, gives in self._made.items() if len(key) == size}
+        if not made:
+            return
+        nearest = min(made, key=lambda key: float(np.abs(self._mine - made[key]).max(initial=0.0)))
+        for i, changed in enumerate(nearest):
+            for other in self._everywhere:
+                alike = (other.way.cause, other.way.calls) == (changed.way.cause, changed.way.calls)
+                several = (*nearest[:i], Changed(other.way, changed.only), *nearest[i + 1 :])
+                if alike and frozenset(several) not in self._tried:
+                    yield several
 
     def named(self, changed: Changed) -> Cause:
         """Say it with what torch's call has."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
-from ._batches import flattened, same_tensors
+from ._batches import flattened, mapped, same_tensors
+from ._float64 import all_float64, widened
 from ._held import grads_of, random_state, set_random_state
 from ._side import TorchSide
 
@@ -102,6 +104,45 @@ def backward(
             share = p.grad / steps if scaler is None else p.grad
             p.grad = share if held is None else held + share
     return grads, fed
+
+
+def _closure_of(
+    side: TorchSide,
+    module: torch.nn.Module,
+    batch: Any,
+    within: Callable[[], AbstractContextManager[None]],
+) -> Callable[[], torch.Tensor]:
+    """Return what an optimizer evaluates the loss with, as torch's loop writes it."""
+
+    def closure() -> torch.Tensor:
+        for p in module.parameters():
+            p.grad = None
+        with within():
+            _, loss = losses_of(side, module, batch)
+            torch.autograd.backward(loss)
+        return loss
+
+    return closure
+
+
+def closures_of(
+    side: TorchSide, batch: Any, buffers: Mapping[str, Any], module64: torch.nn.Module
+) -> tuple[list[Any], list[Any]]:
+    """Return what a step is called with, and one in float64: a closure each, or nothing.
+
+    Args:
+        side: what is trained. Its buffers go back to where they were: the first call of a closure
+            makes the forward pass that has been made.
+        batch: of the step.
+        buffers: as they were before that pass.
+        module64: the copy in float64.
+    """
+    if not side.closure:
+        return [], []
+    for name, buffer in side.module.named_buffers():
+        buffer.copy_(buffers[name])
+    wide = _closure_of(side, module64, mapped(widened, batch), all_float64)
+    return [_closure_of(side, side.module, batch, nullcontext)], [wide]
 
 
 def added64(

@@ -106,6 +106,7 @@ def record(
         "scheduler_every": side.scheduler_every,
         "metric": side.metric,
         "clip": side.clip is not None,
+        "closure": side.closure,
         "accumulation_steps": side.accumulation_steps,
         "batches": "stored" if store_batches else "hashed",
     }

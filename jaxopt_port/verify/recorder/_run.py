@@ -11,7 +11,14 @@ import torch
 
 from ._batches import cast_batch, flattened, mapped
 from ._float64 import Through, all_float64, follow, in_float64, widened
-from ._forward import added64, backward, losses_of, output_of, refuse_randomness
+from ._forward import (
+    added64,
+    backward,
+    closures_of,
+    losses_of,
+    output_of,
+    refuse_randomness,
+)
 from ._held import (
     all_finite,
     copied,
@@ -49,7 +56,7 @@ class TorchRun:
         has_gradients64: whether a check has gradients in float64, too.
 
     Raises:
-        TypeError: the optimizer needs a closure.
+        TypeError: the optimizer needs a closure, and the side has none.
         ValueError: a parameter is NaN or infinite, the optimizer has parameters that are not the
             module's, or the scheduler is another optimizer's.
     """
@@ -70,6 +77,7 @@ class TorchRun:
         self._step, self._loss, self._waiting, self._fresh = 0, 0.0, False, True
         self.accumulation_steps, self.has_gradients64 = side.accumulation_steps, True
         self._window64: dict[str, torch.Tensor] = {}
+        self._closures: tuple[list[Any], list[Any]] = ([], [])
         self._plain = side.accumulation_steps == 1 and side.scaler is None
         self._given_grads = {n: p.grad for n, p in self._params.items() if p.grad is not None}
         self._clear_grads()
@@ -91,34 +99,36 @@ class TorchRun:
             ValueError: the loss is no scalar or does not depend on the parameters, the forward
                 pass differs from one call to the next, or a gradient is sparse.
         """
+        side = self._side
         if self._waiting:
             raise RuntimeError("evaluate() was called twice; update() comes between two calls")
-        if self._step in self._side.changes:
-            change(self._side, self._step, self._optimizer64)
+        if self._step in side.changes:
+            change(side, self._step, self._optimizer64)
         given = cast_batch(batch, self._main, self._device, "the batch")
         if self._fresh:
-            refuse_randomness(self._side, given)
-        before = {n: b.detach().clone() for n, b in self._side.module.named_buffers()}
+            refuse_randomness(side, given)
+        before = {n: b.detach().clone() for n, b in side.module.named_buffers()}
         checking = bool(self._check(self._step))
         held = {n: p.detach().clone().cpu() for n, p in self._params.items()} if checking else {}
-        output, loss = losses_of(self._side, self._side.module, given)
-        window = self._window()
+        output, loss = losses_of(side, side.module, given)
+        window = window_of(side, self._params, self._step)
         self._clear_grads()
-        grads, fed = backward(self._side, self._params, window, loss)
+        grads, fed = backward(side, self._params, window, loss)
         if not self._plain:
-            self._window64 = added64(self._window64, fed or grads, self._side.accumulation_steps)
+            self._window64 = added64(self._window64, fed or grads, side.accumulation_steps)
         checked = None
         if checking:
             drawn = random_state()
             exact = self._evaluate64(given, before, grads)
             set_random_state(drawn)
-            after = floating(self._side.module.named_buffers())
+            after = floating(side.module.named_buffers())
             flat = [x.detach().cpu() for x in flattened(output)]
             buffers = {n: b.cpu() for n, b in before.items() if b.is_floating_point()}
             checked = Checked(held, buffers, flat, after, *exact)
         self._loss, self._waiting, self._fresh = float(loss.detach()), True, False
+        self._closures = closures_of(side, given, before, self._module64)
         shown = mapped(lambda x: x.cpu(), given)
-        options = options_of(self._side.optimizer, self._name_of)
+        options = options_of(side.optimizer, self._name_of)
         return Evaluation(self._step, shown, self._loss, grads, options, checked, fed)
 
     def update(self) -> Update:
@@ -138,13 +148,16 @@ class TorchRun:
                 side.clip(list(self._params.values()))
                 clipped = grads_of(self._params)
             self._take_step()
+        # L-BFGS holds lists of vectors, of all parameters together.
+        state = {} if side.closure else state_of(self._optimizer, self._params)
+        state64 = {} if side.closure else state_of(self._optimizer64, self._params64)
         return Update(
             clipped,
             clipped64,
             parameters_of(side.module),
-            state_of(self._optimizer, self._params),
+            state,
             parameters_of(self._module64),
-            state_of(self._optimizer64, self._params64),
+            state64,
             stepped,
             given,
             *(parameters_of(averaged) for averaged in self._averaged),
@@ -153,7 +166,7 @@ class TorchRun:
     def _take_step(self) -> None:
         side, scaler = self._side, self._side.scaler
         for one in listed(side.optimizer):
-            one.step() if scaler is None else scaler.step(one)
+            one.step(*self._closures[0]) if scaler is None else scaler.step(one)
         if scaler is not None:
             scaler.update()
         if side.averaged is not None:
@@ -165,9 +178,6 @@ class TorchRun:
                 warnings.filterwarnings("ignore", message="The epoch parameter in")
                 for scheduler in self._schedulers:
                     scheduler.step(*([self._loss] if side.metric else []))
-
-    def _window(self) -> dict[str, torch.Tensor]:
-        return window_of(self._side, self._params, self._step)
 
     def forward64(
         self, checked: Checked, batch: Any, calls: Callable[..., Any], flat: bool = True
@@ -215,11 +225,10 @@ class TorchRun:
 
     def snapshot(self) -> Any:
         """Return all that a step changes: values, both optimizers, scheduler, random numbers."""
+        window = window_of(self._side, self._params, self._step)
         held: dict[str, Any] = {
             "step": (self._step, self._loss, self._fresh),
-            "grads": self._given_grads
-            if self._fresh
-            else window_of(self._side, self._params, self._step),
+            "grads": self._given_grads if self._fresh else window,
             "window": self._window64,
             "random": random_state(),
             "schedulers": [copied(s, s.state_dict()) for s in self._schedulers],
@@ -315,7 +324,7 @@ class TorchRun:
                     "write it as clip=lambda parameters: clip_grad_norm_(parameters, …)"
                 )
         if not skipped:
-            self._optimizer64.step()
+            self._optimizer64.step(*self._closures[1])
         clipped = {} if self._side.clip is None else grads_of(self._params64)
         for p in self._params64.values():
             p.grad = None

@@ -18,8 +18,7 @@ class TorchSide:
 
     Args:
         module: in the mode (``train()``, ``eval()``) in which it is to be compared.
-        optimizer: of the module's parameters, without a closure; or a list of several, which step
-            after one another.
+        optimizer: of the module's parameters; or a list of several, which step after one another.
         loss: ``loss(output, batch)``, a scalar tensor.
         forward: ``forward(module, batch)``, a tensor or a tuple, list or dict of tensors; None is
             ``module(batch[0])``.
@@ -34,6 +33,8 @@ class TorchSide:
         scaler: a `torch.amp.GradScaler`: its ``scale``, ``unscale_``, ``step`` and ``update``
             stand around the backward pass, the clipping and the step, as in torch's loop.
         averaged: a `torch.optim.swa_utils.AveragedModel` of the module, which is told each step.
+        closure: whether ``step`` is given a closure, which clears the gradients, evaluates the
+            batch's loss and calls ``backward``: L-BFGS needs one.
         changes: what the loop changes between steps, by the step before which it does, counted from
             0: ``changes={50: lambda optimizer: optimizer.param_groups[0].update(lr=1e-3)}``. Called
             also with copies of the optimizer in float64, it changes the one that it is given, or
@@ -60,6 +61,7 @@ class TorchSide:
     accumulation_steps: int = 1
     scaler: torch.amp.GradScaler | None = None
     averaged: torch.optim.swa_utils.AveragedModel | None = None
+    closure: bool = False
     changes: Mapping[int, Callable[[Any], None]] = field(default_factory=dict)
 
 
@@ -68,11 +70,14 @@ def refuse(side: TorchSide) -> None:
     optimizers, schedulers = listed(side.optimizer), listed(side.scheduler)
     for optimizer in optimizers:
         closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-        if closure is not None and closure.default is inspect.Parameter.empty:
+        needs = closure is not None and closure.default is inspect.Parameter.empty
+        if needs and not side.closure:
             raise TypeError(
-                f"{type(optimizer).__name__} evaluates the loss itself, through a closure; only "
-                "optimizers whose step() takes the gradients that are there can be compared"
+                f"{type(optimizer).__name__} evaluates the loss itself, through a closure: give "
+                "closure=True, on both sides"
             )
+        if closure is None and side.closure:
+            raise TypeError(f"closure=True, but {type(optimizer).__name__}.step takes no closure")
     own = {id(p) for p in side.module.parameters()}
     if not any(p.is_floating_point() for p in side.module.parameters()):
         raise ValueError(f"{type(side.module).__name__} has no parameters to train")
@@ -96,6 +101,7 @@ def refuse(side: TorchSide) -> None:
         plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         if plateau and not side.metric:
             raise ValueError("ReduceLROnPlateau steps with the loss: give metric=True")
+    refuse_beside_closure(side)
     for name in ("scheduler_every", "accumulation_steps"):
         if getattr(side, name) < 1:
             raise ValueError(f"{name} is {getattr(side, name)}; it must be 1 or more")
@@ -108,3 +114,15 @@ def refuse(side: TorchSide) -> None:
         averaged = dict(side.averaged.module.named_parameters())
         if averaged.keys() != dict(side.module.named_parameters()).keys():
             raise ValueError("averaged is of another module: its parameters have other names")
+
+
+def refuse_beside_closure(side: Any) -> None:
+    """Raise ValueError where a side with a closure has what stands between backward and step."""
+    beside = [name for name in ("clip", "scaler") if getattr(side, name) is not None]
+    if side.accumulation_steps != 1:
+        beside.append("accumulation_steps")
+    if side.closure and beside:
+        raise ValueError(
+            f"closure=True and {beside[0]}=: a step that evaluates the loss itself is given no "
+            f"gradients to which {beside[0]} could be applied"
+        )

@@ -59,9 +59,9 @@ class Together:
     def state(self) -> MutableMapping[torch.Tensor, State]:
         return _States(self.optimizers)
 
-    def step(self) -> None:
+    def step(self, *closure: Any) -> None:
         for one in self.optimizers:
-            one.step()
+            one.step(*closure)
 
 
 class _States(MutableMapping[torch.Tensor, State]):

@@ -89,6 +89,7 @@ FACTS = {
 FREE = {
     "name": _TEXT,
     "environment": {str: _TEXT},
+    "closure": _is(bool),
     "scheduler_every": lambda x: _is_count(x) and x > 0,
     "accumulation_steps": lambda x: _is_count(x) and x > 0,
 }
