@@ -151,9 +151,9 @@ class Evidence:
             params = _wide(self._names.by_path(checked.params))
             arrays = [numpy_of(x) for x in jax.tree.leaves(batch)]
             gradients = None
-            if hasattr(context.reference, "loss_gradients64"):
+            if hasattr(context.reference, "exact"):
                 mine = concrete(context.exact.loss_gradients(output, batch))
-                theirs = concrete(context.reference.loss_gradients64(checked, evaluation.batch))
+                theirs = concrete(context.reference.exact.loss_gradients(checked, evaluation.batch))
                 gradients = (mine, theirs)
             return diagnosis.explain_loss(
                 yours, float(checked.loss64), outputs, arrays, params,
@@ -283,14 +283,14 @@ def _by_calls(
     reference: Any, evaluation: Any, yours: Sequence[Array], torchs: Sequence[Array]
 ) -> Cause | None:
     """Try torch's forward pass with other calls; on two examples where they are independent."""
-    if not hasattr(reference, "forward64"):
+    if not hasattr(reference, "exact"):
         return None  # a trace
     checked, batch = evaluation.checked, evaluation.batch
     whole = [len(x) for x in yours if x.ndim]
     part = jax.tree.map(lambda x: x[:_EXAMPLES] if x.ndim else x, batch)
 
     def run(calls: Any, batch: Any = batch) -> list[Array]:
-        return concrete(reference.forward64(checked, batch, calls))
+        return concrete(reference.exact.forward(checked, batch, calls))
 
     def plain(function: Any, args: Any, options: Any) -> Any:
         return function(*args, **options)

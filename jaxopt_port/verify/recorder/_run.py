@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from ._batches import cast_batch, flattened, mapped
-from ._float64 import Through, all_float64, follow, in_float64, widened
+from ._exact import Exact
+from ._float64 import follow, in_float64, widened
 from ._forward import (
     added64,
     backward,
     closures_of,
     losses_of,
-    output_of,
     refuse_randomness,
 )
 from ._held import (
@@ -54,6 +54,7 @@ class TorchRun:
         dtype: of the first floating parameter, ``"float32"``.
         accumulation_steps: the side's.
         has_gradients64: whether a check has gradients in float64, too.
+        exact: the module in float64, at any step that was checked.
 
     Raises:
         TypeError: the optimizer needs a closure, and the side has none.
@@ -85,7 +86,7 @@ class TorchRun:
         self._module64, self._optimizer64, averaged64 = copies
         self._averaged = (side.averaged, averaged64)
         self._params64 = dict(self._module64.named_parameters())
-        self._wide: tuple[Any, dict[str, torch.Tensor]] = (None, {})
+        self.exact = Exact(side, self._module64, self._device)
         self._put_grads(self._given_grads)
 
     def evaluate(self, batch: Any) -> Evaluation:
@@ -119,7 +120,7 @@ class TorchRun:
         checked = None
         if checking:
             drawn = random_state()
-            exact = self._evaluate64(given, before, grads)
+            exact = self.exact.evaluate(given, before, self._params, grads, self.has_gradients64)
             set_random_state(drawn)
             after = floating(side.module.named_buffers())
             flat = [x.detach().cpu() for x in flattened(output)]
@@ -179,50 +180,6 @@ class TorchRun:
                 for scheduler in self._schedulers:
                     scheduler.step(*([self._loss] if side.metric else []))
 
-    def forward64(
-        self, checked: Checked, batch: Any, calls: Callable[..., Any], flat: bool = True
-    ) -> Any:
-        """Return the output in float64 from the parameters of a step that was checked.
-
-        Args:
-            checked: of that step.
-            batch: of its evaluation, or a part of it.
-            calls: ``calls(function, args, kwargs)`` makes each call of a torch function.
-            flat: whether it is returned as a list of CPU tensors.
-        """
-        if self._wide[0] is not checked:  # many passes are made of one step
-            wide = {n: widened(p).to(self._device) for n, p in checked.params.items()}
-            self._wide = checked, wide
-        named = (*self._params64.items(), *self._module64.named_buffers())
-        held = {name: value.data for name, value in named}
-        buffers = {**held, **checked.buffers}
-        try:
-            for name, value in named:
-                if name in self._wide[1]:
-                    value.data = self._wide[1][name]
-                else:
-                    value.data = widened(buffers[name].to(self._device), copies=True)
-            given = mapped(lambda x: widened(x.to(self._device)), batch)
-            with torch.no_grad(), all_float64(), Through(calls):
-                made = output_of(self._side, self._module64, given)
-            return [x.detach().cpu() for x in flattened(made)] if flat else made
-        finally:
-            for name, value in named:
-                value.data = held[name]
-
-    def loss_gradients64(self, checked: Checked, batch: Any) -> list[Any]:
-        """Return the gradients in float64 of the loss in the outputs of a checked step."""
-        wide = mapped(lambda x: widened(x.to(self._device)), batch)
-        made = self.forward64(
-            checked, batch, lambda f, args, options: f(*args, **options), flat=False
-        )
-        leaves = [x.requires_grad_() for x in flattened(made)]
-        with all_float64():
-            loss = self._side.loss(made, wide)
-            grads = torch.autograd.grad(loss, leaves, allow_unused=True)
-        zeros = (torch.zeros_like(x) for x in leaves)
-        return [(z if g is None else g).detach().cpu() for g, z in zip(grads, zeros, strict=True)]
-
     def snapshot(self) -> Any:
         """Return all that a step changes: values, both optimizers, scheduler, random numbers."""
         window = window_of(self._side, self._params, self._step)
@@ -274,35 +231,6 @@ class TorchRun:
     def _put_grads(self, grads: Mapping[str, torch.Tensor]) -> None:
         for name, grad in grads.items():
             self._params[name].grad = grad
-
-    def _evaluate64(
-        self, batch: Any, before: Mapping[str, torch.Tensor], grads: Mapping[str, Any]
-    ) -> tuple[list[Any], float, dict[str, Any], dict[str, Any]]:
-        """Evaluate in float64 from the run's own parameters."""
-        trajectory = {name: p.data for name, p in self._params64.items()}
-        try:
-            for name, p in self._params64.items():
-                p.data = widened(self._params[name].detach())
-            with torch.no_grad():
-                for name, buffer in self._module64.named_buffers():
-                    buffer.copy_(before[name])
-            with all_float64():
-                output, loss = losses_of(self._side, self._module64, mapped(widened, batch))
-                if self.has_gradients64:
-                    torch.autograd.backward(loss)
-            grads64 = grads_of(self._params64)
-        finally:
-            for name, p in self._params64.items():
-                p.data, p.grad = trajectory[name], None
-        if self.has_gradients64 and grads64.keys() != grads.keys():
-            odd = ", ".join(sorted(grads64.keys() ^ grads.keys()))
-            raise ValueError(
-                f"the same step evaluated in float64 gives no gradient of, or only then one of: "
-                f"{odd}. forward must use the module that it is given, which then is a copy"
-            )
-        flat = [x.detach().cpu() for x in flattened(output)]
-        after = floating(self._module64.named_buffers())
-        return flat, float(loss.detach()), grads64, after
 
     def _update64(self, given: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         """Feed the optimizer in float64 with the run's gradients; return them as it clips them.
