@@ -18,7 +18,7 @@ from ._shown import say, show
 
 if TYPE_CHECKING:
     from ..verify import Report
-    from ..verify._case import Case
+    from ._case import Case
 
 CaseFile = Annotated[Path, typer.Argument(metavar="CASE.py", help="The case file.")]
 NewFile = Annotated[Path, typer.Argument(metavar="FILE", callback=new, help="The file to write.")]
@@ -34,7 +34,7 @@ def verify_case(
     """Compare both sides of a case file, show the report, and exit."""
     with usage_errors():
         from ..verify import compare
-        from ..verify._case import load_case
+        from ._case import load_case
 
         with waiting(f"reading {file.name}"):
             case = load_case(file)
@@ -70,7 +70,7 @@ def record(
     """
     with usage_errors():
         from ..verify import recorder
-        from ..verify._case import load_case
+        from ._case import load_case
 
         loaded = load_case(case)
         loaded.need("torch_side", "batches")
@@ -103,7 +103,7 @@ def replay(
     """
     with usage_errors():
         from ..verify import replay as run
-        from ..verify._case import load_case
+        from ._case import load_case
 
         loaded = load_case(case)
         loaded.need("jax_side")
@@ -123,7 +123,7 @@ def new_case(file: NewFile, json: JsonFile = None) -> None:
 
     Exit code 0: it is written. 2: bad usage; a file that is there is left as it is.
     """
-    from ..verify._case import TEMPLATE
+    from ._case import TEMPLATE
 
     if file.suffix != ".py":
         raise typer.BadParameter(f"{file} is no Python file: name a file that ends in .py")
@@ -155,14 +155,14 @@ def _batches(case: Case, steps: int | None) -> tuple[Iterable[Any], int | None]:
     batches = case.batches()
     count = steps or case.steps
     if count is None and not hasattr(batches, "__len__"):
-        from ..verify._case import CaseError
+        from ._case import CaseError
 
         raise CaseError(f"{case.path} says nothing of how many steps: set STEPS, or use --steps")
     return batches, count
 
 
 def _show(report: Report, html: Path | None, json: Path | None) -> None:
-    from ..verify.report._terminal import render
+    from ..verify.report import render
 
     show(render(report))
     if html is not None:

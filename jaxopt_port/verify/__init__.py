@@ -7,22 +7,22 @@ and `replay` compares with it where there is no torch. ``verify.cases`` has the 
 from typing import TYPE_CHECKING, Any
 
 from ._assertion import assert_same_training as assert_same_training
-from .compare._compare import compare as compare
-from .compare._jax_side import JaxSide as JaxSide
-from .compare._replay import replay as replay
-from .compare._report import STAGES as STAGES
-from .compare._report import Cause as Cause
-from .compare._report import Distance as Distance
-from .compare._report import Divergence as Divergence
-from .compare._report import Element as Element
-from .compare._report import LeafResult as LeafResult
-from .compare._report import Report as Report
-from .compare._report import StageResult as StageResult
-from .compare._sides import equinox_side as equinox_side
-from .compare._sides import linen_side as linen_side
-from .compare._sides import nnx_side as nnx_side
-from .compare._watched import Step as Step
+from .comparison import JaxSide as JaxSide
+from .comparison import Step as Step
+from .comparison import compare as compare
+from .comparison import equinox_side as equinox_side
+from .comparison import linen_side as linen_side
+from .comparison import nnx_side as nnx_side
+from .comparison import replay as replay
 from .diagnosis import CAUSES as CAUSES
+from .report import STAGES as STAGES
+from .report import Cause as Cause
+from .report import Distance as Distance
+from .report import Divergence as Divergence
+from .report import Element as Element
+from .report import LeafResult as LeafResult
+from .report import Report as Report
+from .report import StageResult as StageResult
 
 if TYPE_CHECKING:
     from .recorder import TorchSide as TorchSide

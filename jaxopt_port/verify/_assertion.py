@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .compare._jax_side import JaxSide
-from .compare._report import Report
+from .comparison import JaxSide, compare, replay
+from .report import Report
 
 
 def assert_same_training(
@@ -36,12 +36,8 @@ def assert_same_training(
     """
     __tracebackhide__ = True
     if isinstance(torch_side, (str, os.PathLike)):
-        from .compare._replay import replay
-
         result = replay(torch_side, jax_side, batches=batches, **options)
     else:
-        from .compare._compare import compare
-
         result = compare(torch_side, jax_side, batches, **options)  # type: ignore[arg-type]
     first = result.first
     if first is None:

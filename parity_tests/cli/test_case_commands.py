@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from jaxopt_port import verify
 from jaxopt_port.cli import _cases, main
 from jaxopt_port.cli import _main as _cli
-from jaxopt_port.verify._case import CaseError, load_case
+from jaxopt_port.cli._case import CaseError, load_case
 from parity_tests.verify import made_reports
 
 RUNNER = CliRunner()

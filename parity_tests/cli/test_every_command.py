@@ -38,7 +38,7 @@ def jax_side():
 # A call of each that does its work, in a folder with case.py and run.pt; what it leaves; and the
 # function of ours that fails in the test of faults.
 COMMANDS = {
-    "new-case": (["new.py"], "jaxopt_port.verify._case.TEMPLATE"),
+    "new-case": (["new.py"], "jaxopt_port.cli._case.TEMPLATE"),
     "recorder": (["recorder.pyz"], "zipfile.ZipFile"),
     "record": (["case.py", "run.trace"], "jaxopt_port.verify.recorder.record"),
     "replay": (["run.trace", "case.py"], "jaxopt_port.verify.replay"),

@@ -68,10 +68,10 @@ BREAKAGES = [
     Breakage("a rule is proposed that mends nothing", "interop", "interop/mapping/_suggested_rules.py", "if len(after) >= len(problems):", "if rule[1]:"),
     Breakage("a convolution's kernel is transposed in space", "interop", "interop/mapping/_places.py", "convolution = Layout(axes=(*range(2, n), 1, 0))", "convolution = Layout(axes=(*reversed(range(2, n)), 1, 0))"),
     # the harness
-    Breakage("gradients are not compared", "verify", "verify/compare/_before.py", "        self._gradients(step, evaluation, narrow, wide, coarse, given[0])\n", ""),
-    Breakage("averages are not compared", "verify", "verify/compare/_after.py", "            self._averages.see(step, update, self._fed, self._fed_exact)\n", "            pass\n"),
-    Breakage("optimizer states are not compared", "verify", "verify/compare/_after.py", "        self._states(step, update)\n", ""),
+    Breakage("gradients are not compared", "verify", "verify/comparison/_before.py", "        self._gradients(step, evaluation, narrow, wide, coarse, given[0])\n", ""),
+    Breakage("averages are not compared", "verify", "verify/comparison/_after.py", "            self._averages.see(step, update, self._fed, self._fed_exact)\n", "            pass\n"),
+    Breakage("optimizer states are not compared", "verify", "verify/comparison/_after.py", "        self._states(step, update)\n", ""),
     Breakage("a change in mid-run is not made in float64", "verify", "verify/recorder/_together.py", "    for one in (side.optimizer, optimizer64):\n", "    for one in (side.optimizer,):\n"),
-    Breakage("who watches is told nothing", "verify", "verify/compare/_after.py", "        if self._context.watch is not None:\n", "        if False:\n"),
+    Breakage("who watches is told nothing", "verify", "verify/comparison/_after.py", "        if self._context.watch is not None:\n", "        if False:\n"),
     Breakage("a divergence exits with 0", "cli", "cli/_cases.py", "    if not report.ok:\n        raise typer.Exit(1)\n", ""),
 ]  # fmt: skip

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from jaxopt_port.verify.compare._report import (
+from jaxopt_port.verify.report import (
     STAGES,
     Cause,
     Curves,

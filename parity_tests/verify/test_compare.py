@@ -13,7 +13,7 @@ from flax import linen, nnx
 import jaxopt_port as jp
 from jaxopt_port import verify
 from jaxopt_port.verify import Report
-from jaxopt_port.verify.compare import _compare
+from jaxopt_port.verify.comparison import _compare
 
 STEPS = 40
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxopt_port.verify import diagnosis
-from jaxopt_port.verify.compare._batches import Batches
+from jaxopt_port.verify.comparison._batches import Batches
 from jaxopt_port.verify.diagnosis import CAUSES
 from jaxopt_port.verify.diagnosis._loss_gradients import explain_by_gradient
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from jaxopt_port.verify import Cause, Distance, Divergence
-from jaxopt_port.verify.compare._findings import findings
-from jaxopt_port.verify.compare._results import Found
+from jaxopt_port.verify.comparison._findings import findings
+from jaxopt_port.verify.comparison._results import Found
 
 FAR = Distance(1.0, 1.0, 1.0, 1.0, 1.0, 0, 1.0)
 

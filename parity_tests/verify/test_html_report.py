@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from jaxopt_port.verify.compare._report import (
+from jaxopt_port.verify.report import (
     STAGES,
     Curves,
     Distance,

@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxopt_port.verify.compare._lifted import lifted
-from jaxopt_port.verify.compare._meant import MODEL, OPTIMIZER, Seen, meant
+from jaxopt_port.verify.comparison._lifted import lifted
+from jaxopt_port.verify.comparison._meant import MODEL, OPTIMIZER, Seen, meant
 
 # A number, and whether it is found again.
 NUMBERS = [

@@ -14,7 +14,7 @@ from flax.training import train_state
 import jaxopt_port as jp
 from jaxopt_port.flax import Optimizer, TrainState
 from jaxopt_port.verify import JaxSide, TorchSide, compare, linen_side, nnx_side, replay
-from jaxopt_port.verify.compare import _compare, _sides
+from jaxopt_port.verify.comparison import _compare, _sides
 from jaxopt_port.verify.recorder import record
 from parity_tests.oracles.sampling import sampled
 

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from jaxopt_port.verify.compare._report import StageResult
+from jaxopt_port.verify.report import StageResult
 from jaxopt_port.verify.report._terminal import render
 from jaxopt_port.verify.report._wording import exact, number, shortened, worst_leaf
 from parity_tests.verify.made_reports import HOSTILE, REPORTS, SAME, leaf, report, stages

@@ -20,12 +20,8 @@ import jaxopt_port as jp
 from ...engine import leaf_states
 from ...interop import param_map
 from ...numerics import relative, relative_norm, ulps
-from ..compare._distances import Measured, Values
-from ..compare._jax_side import JaxSide
-from ..compare._names import Names
-from ..compare._report import Divergence
-from ..compare._stepper import Stepper
-from ..compare._watched import Step
+from ..comparison import JaxSide, Measured, Names, Step, Stepper, Values
+from ..report import Divergence
 from ._digits import Digits
 from ._recipes import Recipe
 from ._spelled import plain_optax_sgd, spelled, with_numbers

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from ml_dtypes import finfo
 
-from ..compare._compare import compare, environment
-from ..compare._report import Divergence, LeafResult, Report
+from ..comparison import compare, environment
+from ..report import Divergence, LeafResult, Report
 from ._digits import Digits, batches
 from ._figures import EVERY_BIT, Figures
 from ._recipes import ALL_RECIPES, RECIPES, Recipe

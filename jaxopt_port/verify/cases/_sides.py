@@ -18,8 +18,7 @@ import jaxopt_port as jp
 
 from ...engine import leaf_states
 from ...models.lenet import LeNet, LinenLeNet
-from ..compare._jax_side import JaxSide
-from ..compare._sides import linen_side, nnx_side
+from ..comparison import JaxSide, linen_side, nnx_side
 from ..recorder import TorchSide
 from ._recipes import Recipe
 from ._torch_lenet import Net

@@ -13,8 +13,7 @@ import optax
 import jaxopt_port as jp
 
 from ...engine import leaf_paths
-from ..compare._jax_side import JaxSide
-from ..compare._sides import applied
+from ..comparison import JaxSide, applied
 from ._recipes import Recipe
 
 Factory = Callable[..., optax.GradientTransformation]

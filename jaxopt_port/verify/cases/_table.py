@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..report._terminal import render as render_report
+from ..report import render as render_report
 from ._recipes import LOOP_RECIPES
 from ._run import Run
 

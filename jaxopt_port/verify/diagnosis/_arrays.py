@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compare._report import Cause
+from ..report import Cause
 from ._numbers import nice, same
 
 Array = NDArray[Any]

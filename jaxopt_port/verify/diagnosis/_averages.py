@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compare._report import Cause
+from ..report import Cause
 
 _ENOUGH = 1e-3
 

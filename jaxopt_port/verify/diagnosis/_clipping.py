@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from ..compare._report import Cause
+from ..report import Cause
 from ._arrays import Array, equal
 
 _REMEDY = "use jp.clip_grad_norm, or jp.clip_by_grad_norm in the chain: torch's formula"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..compare._report import Cause
+from ..report import Cause
 from ._arrays import Array, rounding
 from ._numbers import nice
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from ..compare._report import Cause
+from ..report import Cause
 from ._arrays import Array
 from ._numbers import nice, same
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..compare._report import Cause
+from ..report import Cause
 from ._arrays import Array
 from ._loss_gradients import explain_by_gradient
 from ._numbers import narrow_number, nice, same

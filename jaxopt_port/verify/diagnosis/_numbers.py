@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import ml_dtypes
 import numpy as np
 
-from ..compare._report import Cause
+from ..report import Cause
 
 _SAME = 1e-6
 _NARROW = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16}

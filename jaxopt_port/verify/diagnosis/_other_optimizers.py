@@ -14,7 +14,7 @@ import optax
 
 import jaxopt_port as jp
 
-from ..compare._report import Cause
+from ..report import Cause
 from ._algorithms import ALGORITHMS
 from ._numbers import nice, same
 from ._simulation import Hypothesis, Simulation

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..compare._report import Cause
+from ..report import Cause
 from ._algorithms import Variation
 from ._clipping_ways import clipping_ways
 from ._numbers import nice, number, of_schedule, one_sided, same, schedule_anew

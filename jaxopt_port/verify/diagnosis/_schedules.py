@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..compare._report import Cause
+from ..report import Cause
 from ._numbers import nice, same
 
 _SAME = 1e-5

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..compare._report import Cause
+from ..report import Cause
 from ._algorithms import Variation
 from ._clipping_ways import LIMITS, clipping_ways, ways_for_values
 from ._fitted_numbers import FittedNumbers, value_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..compare._report import Cause
+from ..report import Cause
 
 # What concerns running statistics only, which no output of a training step depends on.
 _AFTERWARDS = ("running variance", "momentum")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..compare._report import Cause
+from ..report import Cause
 from ._simulation import Hypothesis, Simulation
 from ._update_history import Wide
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..compare._report import Cause
+from ..report import Cause
 from ._arrays import Array
 from ._calls import Call, Way
 from ._ways import ways

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..compare._report import Cause
+from ..report import Cause
 from ._algorithms import ALGORITHMS
 from ._clipping_ways import clipping_ways
 from ._numbers import low_precision, narrowed, nice, number, same

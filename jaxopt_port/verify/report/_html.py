@@ -6,7 +6,7 @@ from html import escape
 from importlib import resources
 from string import Template
 
-from ..compare._report import Report
+from ._report import Report
 from ._sections import sections
 
 
@@ -17,7 +17,7 @@ def html(report: Report) -> str:
         report: of `compare` or of a replay, or read back with ``Report.from_json``.
 
     Example:
-        >>> from jaxopt_port.verify.compare._report import Curves, Report
+        >>> from jaxopt_port.verify.report import Curves, Report
         >>> report = Report("mlp", 3, None, {}, Curves(), "float32", "Adam", {})
         >>> html(report).startswith("<!doctype html>")
         True

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from html import escape
 
-from ..compare._report import STAGES, Distance, Divergence, LeafResult, Report, StageResult
+from ._report import STAGES, Distance, Divergence, LeafResult, Report, StageResult
 from ._svg import LEVELS, MOST_GROUPS, MOST_LEAVES, curves, heat_map
 from ._wording import (
     by_severity,

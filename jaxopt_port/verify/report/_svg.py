@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from ..compare._report import LeafResult, StageResult
+from ._report import LeafResult, StageResult
 from ._wording import by_severity, number, shortened
 
 # More is neither seen nor worth the bytes.

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..compare._report import STAGES, Divergence, LeafResult, Report, StageResult
+from ._report import STAGES, Divergence, LeafResult, Report, StageResult
 from ._wording import (
     exact,
     not_compared,
@@ -30,7 +30,7 @@ def render(report: Report) -> RenderableType:
     """Return the report as one renderable: verdict, cause, tables, notes.
 
     Example:
-        >>> from jaxopt_port.verify.compare._report import Curves, Report
+        >>> from jaxopt_port.verify.report import Curves, Report
         >>> from rich.console import Console
         >>> report = Report("mlp", 3, None, {}, Curves(), "float32", "Adam", {})
         >>> Console(width=80).print(render(report))  # doctest: +ELLIPSIS

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ..compare._report import Divergence, LeafResult, Report, StageResult
+from ._report import Divergence, LeafResult, Report, StageResult
 
 # Between what fits a line and what tells siblings apart: "encoder/…/3/kernel".
 _GAP = "…"

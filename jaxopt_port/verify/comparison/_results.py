@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ..report import STAGES, Cause, Distance, Divergence, Element, LeafResult, StageResult
 from ._distances import Judgement, Measured, Values, furthest
 from ._names import Array
-from ._report import STAGES, Cause, Distance, Divergence, Element, LeafResult, StageResult
 
 # A branch (a maximum, a sign) that rounding decides sends one side another way for one batch: that
 # a side calculates less exactly is said only of what is so in this many checks on end.

@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..report import Cause, Divergence
 from ._context import Context
 from ._distances import FREE, SAFETY, Measured, Values
 from ._names import Array
-from ._report import Cause, Divergence
 from ._results import as_array
 from ._stepper import Stepper
 

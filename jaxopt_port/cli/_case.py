@@ -51,7 +51,7 @@ class Case:
 
     def made_torch_side(self) -> Any:
         """Return the `TorchSide`, which the case may give as a dict of its arguments."""
-        from .recorder import TorchSide
+        from ..verify import TorchSide
 
         self.need("torch_side")
         assert self.torch_side is not None

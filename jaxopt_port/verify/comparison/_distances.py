@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...numerics import ordered
-from ._report import Distance, Element
+from ..report import Distance, Element
 
 Array = NDArray[Any]
 Wide = NDArray[np.float64]

@@ -11,12 +11,12 @@ import jax
 import numpy as np
 
 from .. import diagnosis
+from ..report import Cause
 from ._batches import Batches
 from ._history import History
 from ._jax_run import Model
 from ._jax_side import JaxSide
 from ._names import Array, Names, concrete, numpy_of
-from ._report import Cause
 
 Diagnosis = Callable[[], Cause | None]
 _HALVES = ("bfloat16", "float16")

@@ -6,8 +6,8 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 
+from ..report import STAGES, Cause, Divergence
 from ._context import Context
-from ._report import STAGES, Cause, Divergence
 from ._results import Found, explained, owner
 
 # Stages whose leaves may each have a cause of their own.

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ...interop import ParamMap
+from ..report import Cause, Divergence
 from ._distances import Measured, Values
-from ._report import Cause, Divergence
 from ._results import as_array
 
 Make = Callable[..., ParamMap]

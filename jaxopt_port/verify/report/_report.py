@@ -258,7 +258,7 @@ class Report:
         """
         target = Path(file)
         if target.suffix.lower() in (".html", ".htm"):
-            from ..report._html import html
+            from ._html import html
 
             text = html(self)
         else:

@@ -17,6 +17,7 @@ import jax
 from ...interop import LayerDifferenceWarning, ParamMap
 from ...interop import param_map as make_map
 from ...trees import listed
+from ..report import Report
 from ._comparison import Checks, paired, run
 from ._context import Context
 from ._evidence import Evidence
@@ -24,7 +25,6 @@ from ._findings import findings
 from ._free_run import FreeInFloat64
 from ._jax_side import JaxSide
 from ._names import Names, numpy_of
-from ._report import Report
 from ._results import skipped
 from ._stages import Stages
 from ._ties import mapped

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..report import Cause, Curves, Divergence
 from ._distances import FLOAT64, Judgement, Measured, Values, furthest
 from ._evidence import Evidence
 from ._history import History
 from ._jax_run import Evaluated, Model
 from ._jax_side import JaxSide
 from ._names import Array, Names
-from ._report import Cause, Curves, Divergence
 from ._results import Diagnosis, Results, as_array, explained, owner
 from ._ties import Tie, finding
 from ._watched import Step

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...interop import ParamMap
 from ...interop.mapping import map_of_tensors
+from ..report import Report
 from ..trace import Trace, TraceReference
 from ._compare import Progress, check_closures, finished, flax_layers, like_of, never
 from ._comparison import Checks, paired, run
@@ -17,7 +18,6 @@ from ._context import Context
 from ._evidence import Evidence
 from ._jax_side import JaxSide
 from ._names import Names
-from ._report import Report
 from ._stages import Stages
 
 

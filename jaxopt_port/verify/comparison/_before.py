@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..report import Cause, Divergence
 from ._context import Context, owner_of
 from ._distances import ZERO, Measured, Values, left_by_rounding
 from ._jax_run import Evaluated, float64, in_float32
 from ._names import Array, concrete, numpy_of
 from ._repeats import not_repeated
-from ._report import Cause, Divergence
 from ._results import as_array
 
 

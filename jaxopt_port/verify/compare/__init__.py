@@ -1,1 +1,0 @@
-"""Compares training on both sides, stage by stage."""
