@@ -374,3 +374,30 @@ def test_products_in_tf32_are_said(monkeypatch):
     assert "TF32" in said
     with jax.default_matmul_precision("highest"):
         assert not _compare._of_precision()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_loss_near_zero_raises_no_alarm(dtype):
+    """It is the difference of logits: torch's and Optax's round it otherwise."""
+    rng = np.random.default_rng(0)
+    module = torch.nn.Linear(3, 3).to(dtype)
+    with torch.no_grad():
+        module.weight.copy_(14 * torch.eye(3) + torch.tensor(rng.normal(size=(3, 3)) / 9))
+    labels = rng.integers(0, 3, 16)
+    x = (np.eye(3)[labels] + rng.normal(size=(16, 3)) / 99).astype(np.float32)
+    theirs = verify.TorchSide(
+        module=module,
+        optimizer=torch.optim.SGD(module.parameters(), lr=0.1),
+        loss=lambda output, batch: torch.nn.functional.cross_entropy(output, batch[1]),
+    )
+    mine = verify.JaxSide(
+        apply=lambda params, batch: batch[0] @ params["kernel"] + params["bias"],
+        params={"kernel": np.zeros((3, 3), np.float32), "bias": np.zeros(3, np.float32)},
+        tx=optax.sgd(0.1),
+        loss=lambda output, batch: optax.softmax_cross_entropy_with_integer_labels(
+            output, batch[1]
+        ).mean(),
+    )
+    report = verify.compare(theirs, mine, [(x, labels)] * 6, layouts={"weight": (1, 0)})
+    assert report.curves.loss_torch[0] < 1e-5
+    assert report.ok, report

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..report import Cause, Divergence
 from ._context import Context, owner_of
-from ._distances import ZERO, Measured, Values, left_by_rounding
+from ._distances import ZERO, Measured, Values, left_by_rounding, magnitude
 from ._jax_run import Evaluated, float64, in_float32
 from ._names import Array, concrete, numpy_of
 from ._repeats import not_repeated
@@ -167,10 +167,8 @@ class BeforeStep:
         diagnosis = context.evidence.loss(context, yours64, evaluation, exact, batch)
         rounded = context.in_float32(lambda model: model.loss_of(*in_float32((exact, batch))))
         # A loss near zero is the difference of outputs that are not.
-        largest = max(
-            float(np.max(np.abs(x), initial=0.0)) for x in map(numpy_of, checked.output64)
-        )
-        self._see("loss", step, "loss", "", values, diagnosis, rounded=rounded, made_of=largest)
+        size = magnitude(map(numpy_of, checked.output64))
+        self._see("loss", step, "loss", "", values, diagnosis, rounded=rounded, made_of=size)
 
     def _gradients(
         self,

@@ -15,7 +15,7 @@ and 2**45 times finer than in bfloat16. So two rules tell rounding from a differ
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -46,6 +46,9 @@ MOVED = 1e-4
 # Beside the largest gradient, in float64: the others' rounding is some 1e-16 of it.
 ZERO = 1e-10
 
+# What masks a logit is larger.
+_MASKED = 1e4
+
 # Elements at a time: what fits into a core's cache, so that a large leaf costs few passes over it.
 _BLOCK = 2**15
 # Of each block, for percentiles.
@@ -73,6 +76,13 @@ def left_by_rounding(rounded: Any, exact: Any, dtype: str) -> float:
         return 0.0
     far = _largest(_wide(np.asarray(rounded)) - _wide(np.asarray(exact)))
     return SAFETY * _finer(dtype) * far if math.isfinite(far) else 0.0
+
+
+def magnitude(arrays: Iterable[Array]) -> float:
+    """Return how large elements are, as a rule: the median, without what stands for infinity."""
+    some = [np.abs(np.ravel(x)[:: max(1, x.size // _SAMPLE)]) for x in arrays]
+    sizes = np.concatenate([_wide(x[x < _MASKED]) for x in some] or [np.zeros(0)])
+    return float(np.median(sizes)) if sizes.size else 0.0
 
 
 def _finer(dtype: str) -> float:
