@@ -401,3 +401,24 @@ def test_a_loss_near_zero_raises_no_alarm(dtype):
     report = verify.compare(theirs, mine, [(x, labels)] * 6, layouts={"weight": (1, 0)})
     assert report.curves.loss_torch[0] < 1e-5
     assert report.ok, report
+
+
+def test_a_parameter_that_comes_near_zero_raises_no_alarm():
+    """What its steps have rounded is of what it was."""
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    module = torch.nn.Linear(4, 2).double()
+    x = rng.normal(size=(16, 4)).astype(np.float32)
+    y = (x @ rng.normal(size=(4, 2))).astype(np.float32)
+    theirs = verify.TorchSide(
+        module=module, optimizer=torch.optim.Adam(module.parameters(), lr=0.05), loss=torch_loss
+    )
+    mine = verify.JaxSide(
+        apply=lambda params, batch: batch[0] @ params["kernel"] + params["bias"],
+        params={"kernel": np.zeros((4, 2), np.float32), "bias": np.zeros(2, np.float32)},
+        tx=optax.adam(0.05),
+        loss=jax_loss,
+    )
+    report = verify.compare(theirs, mine, [(x, y)] * 150)
+    assert module.bias.abs().max() > 1e-3  # left as it was; trained, it is nearly 0
+    assert report.ok, report

@@ -61,6 +61,7 @@ class AfterStep:
         self._base = 0.0  # the largest rate so far
         self._off = 0.0  # how far a rate is from torch's in this step, as rounding lets it be
         self._slack: dict[str, float] = {}
+        self._reach: dict[str, float] = {}
         self._last: dict[str, Any] = {}
         self._averages = Averages(context)
         grads = names.by_path(evaluation.grads)
@@ -237,7 +238,7 @@ class AfterStep:
             held = Values(yours[path], theirs, yours64[path], torchs64[path])
             diagnosis = context.evidence.update(context.history, path, step, update.stepped)
             name, start = names.torch_name(path), self._start[path]
-            extra = self._slack.get(path, 0.0)
+            extra = self._slack.get(path, 0.0) + self._reached(path, torchs64[path], start)
             if self._disturbed is not None:  # and there are no gradients to tell the algorithm
                 if self._disturbed.lost or context.results.found:
                     continue
@@ -247,6 +248,13 @@ class AfterStep:
                 start=start, in_own_dtype=narrow, extra=extra,
             )  # fmt: skip
         self._states(step, update)
+
+    def _reached(self, leaf: str, *values: Array) -> float:
+        """Return what float64 leaves by the largest that a leaf has been: it may be near 0 now."""
+        held = [self._reach.get(leaf, 0.0)]
+        held += [float(np.max(np.abs(value), initial=0.0)) for value in values]
+        self._reach[leaf] = max(x for x in held if np.isfinite(x))
+        return FLOAT64 * self._reach[leaf]
 
     def _take_slack(self, torchs64: Mapping[str, Array]) -> None:
         """Let parameters be apart by what a rate's rounding has done to each step so far."""
@@ -285,6 +293,7 @@ class AfterStep:
                 context.see(
                     "state", step, leaf, entry.torch_name, values, diagnosis,
                     in_own_dtype=own, start=np.zeros_like(theirs64),
+                    extra=self._reached(leaf, theirs64),
                     floor=_ROUNDED if self._fed_exact.rounded or self._slack else FLOAT64,
                 )  # fmt: skip
 

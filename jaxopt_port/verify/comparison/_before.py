@@ -165,10 +165,12 @@ class BeforeStep:
             as_array(float(checked.loss64)),
         )
         diagnosis = context.evidence.loss(context, yours64, evaluation, exact, batch)
-        rounded = context.in_float32(lambda model: model.loss_of(*in_float32((exact, batch))))
-        # A loss near zero is the difference of outputs that are not.
-        size = magnitude(map(numpy_of, checked.output64))
-        self._see("loss", step, "loss", "", values, diagnosis, rounded=rounded, made_of=size)
+        # A loss near zero is the difference of terms that are not: of outputs, and as many as make
+        # the loss of outputs that say nothing.
+        nothing = context.exact.loss_of(jax.tree.map(np.zeros_like, exact), batch)
+        size = magnitude(map(numpy_of, checked.output64)) * abs(nothing)
+        made_of = size if np.isfinite(size) else 0.0
+        self._see("loss", step, "loss", "", values, diagnosis, made_of=made_of)
 
     def _gradients(
         self,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..report import Cause, Curves, Divergence
-from ._distances import FLOAT64, Judgement, Measured, Values, furthest
+from ._distances import FLOAT64, UNITS, Judgement, Measured, Values, furthest
 from ._evidence import Evidence
 from ._history import History
 from ._jax_run import Evaluated, Model
@@ -183,6 +183,7 @@ class Context:
         if self.explained(stage, leaf):
             return
         measured = Measured(values, start if self.narrow and in_own_dtype else None)
+        extra += UNITS * float(np.finfo(np.float64).eps) * made_of
         surely = measured.in_float64(self.dtype, floor, extra) if in_float64 else None
         likely = measured.in_own_dtype(zero, made_of) if self.narrow and in_own_dtype else None
         if stage == "state" and measured.by_habit:

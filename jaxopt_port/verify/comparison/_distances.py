@@ -79,10 +79,10 @@ def left_by_rounding(rounded: Any, exact: Any, dtype: str) -> float:
 
 
 def magnitude(arrays: Iterable[Array]) -> float:
-    """Return how large elements are, as a rule: the median, without what stands for infinity."""
+    """Return the root mean square of elements, without those that stand for infinity."""
     some = [np.abs(np.ravel(x)[:: max(1, x.size // _SAMPLE)]) for x in arrays]
     sizes = np.concatenate([_wide(x[x < _MASKED]) for x in some] or [np.zeros(0)])
-    return float(np.median(sizes)) if sizes.size else 0.0
+    return math.sqrt(_dot(sizes, sizes) / sizes.size) if sizes.size else 0.0
 
 
 def _finer(dtype: str) -> float:

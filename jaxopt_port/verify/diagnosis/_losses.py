@@ -63,7 +63,7 @@ def explain_loss(
     if found is not None:
         return found
     short = nice(ratio)
-    if ratio and float(f"{short:.4g}") == short:
+    if ratio and float(f"{short:.4g}") == short != 1.0:
         half = "; optax.l2_loss has one of 1/2 that torch's mse_loss has not"
         return Cause(
             "loss-scale", f"your loss is {short:.6g} times torch's",
