@@ -49,7 +49,7 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize("name", sampled(RIGHT, 2))
+@pytest.mark.parametrize("name", sampled(RIGHT, 4))
 def test_right_ports_are_the_same(name):
     dtype, options, tx, data = RIGHT[name]
     report = compare(theirs(dtype=dtype, **options), mine(tx), data())
@@ -75,6 +75,7 @@ def test_faults_are_found_in_the_first_step(name):
     assert words in first.cause.message if words else first.cause is None
 
 
+@pytest.mark.exhaustive
 def test_another_loss_is_found_as_a_loss():
     found = compare(theirs(), mine(loss=louder), one_batch()).found
     assert [(f.stage, f.cause.name) for f in found] == [("loss", "loss-scale")]
