@@ -238,7 +238,9 @@ class AfterStep:
             held = Values(yours[path], theirs, yours64[path], torchs64[path])
             diagnosis = context.evidence.update(context.history, path, step, update.stepped)
             name, start = names.torch_name(path), self._start[path]
-            extra = self._slack.get(path, 0.0) + self._reached(path, torchs64[path], start)
+            extra = self._slack.get(path, 0.0) + self._reached(
+                path, torchs64[path], float(np.max(np.abs(start), initial=0.0))
+            )
             if self._disturbed is not None:  # and there are no gradients to tell the algorithm
                 if self._disturbed.lost or context.results.found:
                     continue
@@ -249,12 +251,12 @@ class AfterStep:
             )  # fmt: skip
         self._states(step, update)
 
-    def _reached(self, leaf: str, *values: Array) -> float:
+    def _reached(self, leaf: str, now: Array, start: float = 0.0) -> float:
         """Return what float64 leaves by the largest that a leaf has been: it may be near 0 now."""
-        held = [self._reach.get(leaf, 0.0)]
-        held += [float(np.max(np.abs(value), initial=0.0)) for value in values]
-        self._reach[leaf] = max(x for x in held if np.isfinite(x))
-        return FLOAT64 * self._reach[leaf]
+        size = float(np.max(np.abs(now), initial=0.0))
+        reach = max(start, self._reach.get(leaf, 0.0), size if np.isfinite(size) else 0.0)
+        self._reach[leaf] = reach
+        return FLOAT64 * max(0.0, reach - size)
 
     def _take_slack(self, torchs64: Mapping[str, Array]) -> None:
         """Let parameters be apart by what a rate's rounding has done to each step so far."""
