@@ -289,3 +289,19 @@ def test_an_algorithm_that_is_not_torchs_is_not_explained() -> None:
     history = history_of(SGDM, optax.sgd(0.1, 0.8))
     history.torchs = history.torchs + 1e-3 * np.arange(STEPS)[:, None]
     assert explain_update(history) is None
+
+
+def test_another_optimizer_is_tried_on_leaves_that_it_takes():
+    """A convolution's kernel is none of Muon's: trying it all the same cost every name."""
+    kernel, matrix = np.zeros((3, 3, 1, 4)), np.zeros((3, 4))
+    whole = _other_optimizers._WHOLE
+    taken = {
+        (home, name): _other_optimizers._takes(home, name, kernel)
+        for home, names in whole.items()
+        for name in names
+    }
+    assert not taken["jp", "Muon"]
+    assert _other_optimizers._takes("jp", "Muon", matrix)
+    for (home, name), takes in taken.items():
+        if takes and home != "optax":
+            getattr(jp if home == "jp" else jp.contrib, name)(lr=0.1).init(jnp.asarray(kernel))

@@ -103,13 +103,22 @@ def _of_whole(history: UpdateHistory) -> Cause | None:
     moved = np.diff(np.stack([whole.start, *whole.after]), axis=0)
     for home, names in _WHOLE.items():
         for name in names:
-            if (home, name) == ("jp", history.optimizer):
+            if (home, name) == ("jp", history.optimizer) or not _takes(home, name, whole.start):
                 continue
             for options in _numbers(history, home)[:_FEW]:
                 made = _moved(home, name, tuple(options.items()), whole, history)
                 if found := _cause(name, made, moved, history):
                     return found
     return None
+
+
+def _takes(home: str, name: str, leaf: Wide) -> bool:
+    """Whether an optimizer takes a leaf: Muon takes matrices alone."""
+    if home == "optax":
+        return True
+    factory: Any = getattr(jp if home == "jp" else jp.contrib, name).factory
+    accepted: bool = factory.rule.accepts(jax.numpy.asarray(leaf)) is None
+    return accepted
 
 
 def _cause(name: str, made: Wide, moved: Wide, history: UpdateHistory) -> Cause | None:
