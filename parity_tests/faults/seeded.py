@@ -233,7 +233,9 @@ def score(fault):
     place = (first.step, first.stage) == (fault.step, fault.stage)
     if fault.leaf is not SOME:
         compared = [result.leaf for result in found.stages[first.stage].leaves]
-        place = place and set(first.leaves) == expected(fault.leaf, compared)
+        # Parameters that were imported wrong may each have a cause of their own.
+        there = [d for d in found.found if (d.step, d.stage) == (first.step, first.stage)]
+        place = place and {x for d in there for x in d.leaves} == expected(fault.leaf, compared)
     named = first.cause.name if first.cause else None
     said = f"step {first.step}, {first.stage} of {first.leaf} ({len(first.leaves)}): {named}"
     return Score(True, place, named == fault.cause, said)

@@ -95,6 +95,9 @@ def test_outputs_agree_and_values_come_back(name):
     # What a user trains: the arrays alone.
     arrays = eqx.filter(model, eqx.is_inexact_array)
     assert param_map(module, arrays).entries == param_map(module, model).entries
+    both = {"net": model}  # modules within a tree of one's own
+    got = params_from_torch(T.ModuleDict({"net": module}), both)["net"]
+    assert eqx.tree_equal(got, imported)
 
 
 def test_a_layer_of_ones_own_does_not_tell_its_layout():

@@ -66,14 +66,22 @@ def state_of(like: Any) -> Any:
     return sys.modules["flax.nnx"].state(like) if is_nnx_module(like) else like
 
 
+def _is_module_of(library: str, x: object) -> bool:
+    """Whether it is a module of a library, which has been imported then."""
+    imported = sys.modules.get(library)
+    return imported is not None and isinstance(x, imported.Module)
+
+
 def is_nnx_module(x: object) -> bool:
-    nnx = sys.modules.get("flax.nnx")
-    return nnx is not None and isinstance(x, nnx.Module)
+    return _is_module_of("flax.nnx", x)
 
 
 def is_linen_module(x: object) -> bool:
-    linen = sys.modules.get("flax.linen")
-    return linen is not None and isinstance(x, linen.Module)
+    return _is_module_of("flax.linen", x)
+
+
+def is_equinox_module(x: object) -> bool:
+    return _is_module_of("equinox", x)
 
 
 def nnx_layers(model: Any) -> dict[str, Any]:
@@ -84,41 +92,37 @@ def nnx_layers(model: Any) -> dict[str, Any]:
     return {"/".join(map(str, path)): layer for path, layer in nnx.iter_modules(model)}
 
 
-def is_equinox_module(x: object) -> bool:
-    equinox = sys.modules.get("equinox")
-    return equinox is not None and isinstance(x, equinox.Module)
-
-
-def equinox_layers(model: Any) -> dict[str, Any]:
-    """Return an Equinox module's layers by path, itself under ""; none for what is none."""
-    if not is_equinox_module(model):
+def equinox_layers(tree: Any) -> dict[str, Any]:
+    """Return the modules of Equinox in a tree by path, itself under ""."""
+    if "equinox" not in sys.modules:
         return {}
-    layers = {"": model}
+    layers = {"": tree} if is_equinox_module(tree) else {}
 
     def is_layer(x: object) -> bool:
-        return x is not model and is_equinox_module(x)
+        return x is not tree and is_equinox_module(x)
 
-    for path, layer in jax.tree_util.tree_leaves_with_path(model, is_leaf=is_layer):
-        own = jax.tree_util.keystr(path, simple=True, separator="/")
-        found = equinox_layers(layer).items()
-        layers |= {f"{own}/{inner}".rstrip("/"): part for inner, part in found}
+    for path, layer in jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_layer):
+        if is_equinox_module(layer):
+            own = jax.tree_util.keystr(path, simple=True, separator="/")
+            found = equinox_layers(layer).items()
+            layers |= {f"{own}/{inner}".rstrip("/"): part for inner, part in found}
     return layers
 
 
 def no_weights(tree: Any, pairs: Sequence[tuple[str, Any]]) -> set[str]:
     """Return the paths of what is no weight of a model: random keys, and the counters beside them.
 
-    In an Equinox module also functions and numbers that are no arrays (a rate of dropout).
+    Where modules are Equinox's also functions and numbers that are no arrays (a rate of dropout).
 
     Args:
         tree: the model's.
         pairs: its leaves with their paths.
     """
-    if is_equinox_module(tree):
-        return {path for path, leaf in pairs if not hasattr(leaf, "dtype")} | no_weights({}, pairs)
     dtypes = [(path, getattr(leaf, "dtype", None)) for path, leaf in pairs]
     keys = {p for p, d in dtypes if d is not None and jnp.issubdtype(d, jax.dtypes.prng_key)}
-    return keys | {path.removesuffix("key") + "count" for path in keys if path.endswith("/key")}
+    counters = {path.removesuffix("key") + "count" for path in keys if path.endswith("/key")}
+    plain = {path for path, dtype in dtypes if dtype is None} if equinox_layers(tree) else set()
+    return keys | counters | plain
 
 
 def _collections(tree: Any, torch_names: Sequence[str]) -> set[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from ._averages import Averages
 from ._closures import Disturbed
 from ._context import Context
-from ._distances import FLOAT64, Judgement, Values, near
+from ._distances import FLOAT64, Judgement, Values, largest, near
 from ._free_run import FreeInFloat64, OnTheirOwn
 from ._names import Array
 from ._optimizer_state import Hyperparameters, classes, comparable, flat, moments
@@ -238,9 +238,8 @@ class AfterStep:
             held = Values(yours[path], theirs, yours64[path], torchs64[path])
             diagnosis = context.evidence.update(context.history, path, step, update.stepped)
             name, start = names.torch_name(path), self._start[path]
-            extra = self._slack.get(path, 0.0) + self._reached(
-                path, torchs64[path], float(np.max(np.abs(start), initial=0.0))
-            )
+            reached = self._reached(path, torchs64[path], largest(start))
+            extra = self._slack.get(path, 0.0) + reached
             if self._disturbed is not None:  # and there are no gradients to tell the algorithm
                 if self._disturbed.lost or context.results.found:
                     continue
@@ -253,18 +252,17 @@ class AfterStep:
 
     def _reached(self, leaf: str, now: Array, start: float = 0.0) -> float:
         """Return what float64 leaves by the largest that a leaf has been: it may be near 0 now."""
-        size = float(np.max(np.abs(now), initial=0.0))
+        size = largest(now)
         reach = max(start, self._reach.get(leaf, 0.0), size if np.isfinite(size) else 0.0)
         self._reach[leaf] = reach
-        return FLOAT64 * max(0.0, reach - size)
+        return FLOAT64 * max(0.0, reach - size)  # beside what its own size allows
 
     def _take_slack(self, torchs64: Mapping[str, Array]) -> None:
         """Let parameters be apart by what a rate's rounding has done to each step so far."""
         if self._off:
             for path, now in torchs64.items():
                 moved = now - self._last.get(path, self._start[path])
-                most = float(np.max(np.abs(moved), initial=0.0))
-                self._slack[path] = self._slack.get(path, 0.0) + 2 * self._off * most
+                self._slack[path] = self._slack.get(path, 0.0) + 2 * self._off * largest(moved)
         if self._off or self._slack:
             self._last = {path: np.array(now) for path, now in torchs64.items()}
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from ..report import Cause, Divergence
 from ._context import Context, owner_of
-from ._distances import ZERO, Measured, Values, left_by_rounding, magnitude
-from ._jax_run import Evaluated, float64, in_float32
+from ._distances import ZERO, Values, largest, left_by_rounding, magnitude
+from ._jax_run import Evaluated, float64
 from ._names import Array, concrete, numpy_of
 from ._repeats import not_repeated
-from ._results import as_array
+from ._results import NO_DISTANCE, as_array
 
 
 class BeforeStep:
@@ -88,7 +88,7 @@ class BeforeStep:
         wide = context.in_float64(given, batch, narrow)
         if first:
             self._repeats(step, (*given, own), narrow, wide)
-        coarse = context.in_float32(lambda model: model.evaluate(*in_float32((*given, batch))))
+        coarse = context.in_float32(given, batch)
         self._forward(evaluation, narrow, wide, coarse, given, batch)
         self._loss(step, evaluation, batch)
         if not context.explained("gradient"):
@@ -108,8 +108,9 @@ class BeforeStep:
             "switch dropout off (model.eval(), deterministic=True, rate 0) or give both sides the "
             "same masks as part of the batch; make no key from the clock, and no NumPy noise",
         )
-        far = Measured(Values(*[as_array(0.0)] * 4), exact=False).distance
-        found = Divergence(step, "forward", "output", "", words, far, 0.0, "torch's side repeats.")
+        found = Divergence(
+            step, "forward", "output", "", words, NO_DISTANCE, 0.0, "torch's side repeats."
+        )
         context.results.add(found, cause)
 
     def _look_at_output(self, params: Any, model_state: Any, batch: Any) -> None:
@@ -167,7 +168,8 @@ class BeforeStep:
         diagnosis = context.evidence.loss(context, yours64, evaluation, exact, batch)
         # A loss near zero is the difference of terms that are not: of outputs, and as many as make
         # the loss of outputs that say nothing.
-        nothing = context.exact.loss_of(jax.tree.map(np.zeros_like, exact), batch)
+        with jax.debug_nans(False), jax.debug_infs(False):  # such as the logarithm of 0
+            nothing = context.exact.loss_of(jax.tree.map(np.zeros_like, exact), batch)
         size = magnitude(map(numpy_of, checked.output64)) * abs(nothing)
         made_of = size if np.isfinite(size) else 0.0
         self._see("loss", step, "loss", "", values, diagnosis, made_of=made_of)
@@ -186,9 +188,9 @@ class BeforeStep:
         rounded = {} if coarse is None else names.leaves_of(coarse.grads)
         torchs = names.by_path(evaluation.grads)
         torchs64 = names.by_path(evaluation.checked.grads64)
-        sizes = {path: float(np.max(np.abs(g), initial=0.0)) for path, g in torchs64.items()}
-        largest = max(sizes.values(), default=0.0)
-        context.zero = {path for path, size in sizes.items() if 0 < size < ZERO * largest}
+        sizes = {path: largest(g) for path, g in torchs64.items()}
+        most = max(sizes.values(), default=0.0)
+        context.zero = {path for path, size in sizes.items() if 0 < size < ZERO * most}
         for path, theirs in torchs.items():  # of what is frozen in torch there is none
             if path in context.apart:
                 continue
@@ -236,7 +238,7 @@ class BeforeStep:
         context.see(
             stage, step, leaf, name, values, diagnosis,
             in_float64=wide, zero=zero, floor=context.floor,
-            extra=left_by_rounding(rounded, values.yours64, "float32"), made_of=made_of,
+            extra=left_by_rounding(rounded, values.yours64), made_of=made_of,
         )  # fmt: skip
 
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from ..report import Cause, Divergence
 from ._context import Context
-from ._distances import FREE, SAFETY, Measured, Values
+from ._distances import FREE, SAFETY, largest
 from ._names import Array
-from ._results import as_array
+from ._results import NO_DISTANCE
 from ._stepper import Stepper
 
 # How far aside it begins, of each parameter.
@@ -61,8 +61,7 @@ class Disturbed:
         leaves_of, before = self._context.names.leaves_of, self.lost
         aside = leaves_of(self._stepper.params)
         for path, value in leaves_of(exact.params).items():
-            far = float(np.max(np.abs(aside[path] - value), initial=0.0))
-            moved = float(np.max(np.abs(value - start[path]), initial=0.0))
+            far, moved = largest(aside[path] - value), largest(value - start[path])
             self.allowed[path] = SAFETY * far + FREE * moved
             self.lost |= not far <= _LOST * moved
         if self.lost and not before:
@@ -86,7 +85,6 @@ class Disturbed:
             group_of: torch's group of a path.
         """
         seen = set()
-        far = Measured(Values(*[as_array(0.0)] * 4), exact=False).distance
         for path, group in group_of.items():
             for name, mine in yours.get(path, {}).items():
                 theirs = groups[group].get(name, mine)
@@ -95,8 +93,8 @@ class Disturbed:
                 seen.add(name)
                 words = f"your side has {name}={mine!r}; torch has {theirs!r}"
                 found = Divergence(
-                    0, "hyperparameters", path, self._context.names.torch_name(path), words, far,
-                    0.0, "An option is no matter of numbers.",
+                    0, "hyperparameters", path, self._context.names.torch_name(path), words,
+                    NO_DISTANCE, 0.0, "An option is no matter of numbers.",
                 )  # fmt: skip
                 remedy = f"give the optimizer torch's {name}"
                 self._context.results.add(found, Cause("number", words, remedy))

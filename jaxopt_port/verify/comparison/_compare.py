@@ -173,8 +173,8 @@ def compare(
     context.watch = watch
     stages = Stages(context, free, free_steps, large)
     if free is None:
-        closes = "with a closure both are on their own: see update"
-        context.reasons["trajectory"] = closes if jax_side.closure else "not asked for"
+        why = "with a closure both are on their own: see update"
+        context.reasons["trajectory"] = why if jax_side.closure else "not asked for"
     try:
         pairs = paired(batches, jax_side.batches, count)
         done = run(stages, pairs, count, checks, progress or never, stop=stop, goes_back=not large)

@@ -13,7 +13,7 @@ from ..report import Cause, Curves, Divergence
 from ._distances import FLOAT64, UNITS, Judgement, Measured, Values, furthest
 from ._evidence import Evidence
 from ._history import History
-from ._jax_run import Evaluated, Model
+from ._jax_run import Evaluated, Model, in_float32
 from ._jax_side import JaxSide
 from ._names import Array, Names
 from ._results import Diagnosis, Results, as_array, explained, owner
@@ -90,16 +90,16 @@ class Context:
                 return wide
         return narrow
 
-    def in_float32(self, call: Callable[[Model], Any]) -> Any:
-        """Return what a call of your model in float32 gives, in a run in float64; else None.
+    def in_float32(self, given: tuple[Any, Any], batch: Any) -> Evaluated | None:
+        """Evaluate your side in float32, in a run in float64; else None.
 
-        How far it is from float64 tells what rounding does, as torch's own rounding does in other
+        How far that is from float64 tells what rounding does, as torch's own rounding does in other
         runs. None also where it cannot be had, with a note.
         """
         if self._single is None:
             return None
         try:
-            return call(self._single)
+            return self._single.evaluate(*in_float32((*given, batch)))
         except (TypeError, ValueError, NotImplementedError) as error:
             self._single = None
             self.notes.append(

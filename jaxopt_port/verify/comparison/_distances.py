@@ -64,18 +64,17 @@ class Values(NamedTuple):
     torchs64: Array
 
 
-def left_by_rounding(rounded: Any, exact: Any, dtype: str) -> float:
-    """Return by how much float64 results may differ, going by one result in a narrower dtype.
+def left_by_rounding(rounded: Any, exact: Any) -> float:
+    """Return by how much float64 results may differ, going by one result in float32.
 
     Args:
-        rounded: the result in that dtype; None for none, which allows nothing.
+        rounded: that result; None for none, which allows nothing.
         exact: in float64.
-        dtype: the narrower one.
     """
     if rounded is None:
         return 0.0
-    far = _largest(_wide(np.asarray(rounded)) - _wide(np.asarray(exact)))
-    return SAFETY * _finer(dtype) * far if math.isfinite(far) else 0.0
+    far = largest(_wide(np.asarray(rounded)) - _wide(np.asarray(exact)))
+    return SAFETY * _finer("float32") * far if math.isfinite(far) else 0.0
 
 
 def magnitude(arrays: Iterable[Array]) -> float:
@@ -131,11 +130,11 @@ class _Sums:
         self.largest, self.squares, self.count = 0.0, 0.0, 0
 
     def add(self, x: Wide) -> None:
-        largest = _largest(x)
-        if not math.isfinite(largest):
+        most = largest(x)
+        if not math.isfinite(most):
             x = x[np.isfinite(x)]
-            largest = _largest(x)
-        self.largest = max(self.largest, largest)
+            most = largest(x)
+        self.largest = max(self.largest, most)
         # Squares of what is below 1e-150 would vanish; nothing here depends on such.
         self.squares += _dot(x, x)
         self.count += x.size
@@ -280,10 +279,10 @@ def near(yours: Array, torchs: Array) -> bool:
     """Whether two float64 arrays are as near as rounding always is: a cheap look."""
     gap, scale = 0.0, 0.0
     for a, b in blocks(yours, torchs):
-        far = _largest(a - b)
+        far = largest(a - b)
         if math.isnan(far):
             return False
-        gap, scale = max(gap, far), max(scale, _largest(b))
+        gap, scale = max(gap, far), max(scale, largest(b))
     return gap <= FLOAT64 * scale
 
 
@@ -297,7 +296,8 @@ def _dot(a: Wide, b: Wide) -> float:
     return float(np.einsum("i,i", a, b))
 
 
-def _largest(x: Wide) -> float:
+def largest(x: Array) -> float:
+    """Return the largest magnitude, 0 of nothing; NaN where one is in it."""
     return max(float(np.max(x, initial=0.0)), -float(np.min(x, initial=0.0)))
 
 

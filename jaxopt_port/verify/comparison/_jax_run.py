@@ -1,4 +1,4 @@
-"""The JAX side at work: evaluations of a batch, and optimizers that are fed with gradients."""
+"""The model of a JAX side at work, and the programs that are made of a side."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ _MOST_PROGRAMS = 64
 
 
 def compiled(kind: str, make: Callable[..., Any], *objects: Any, donates: Any = ()) -> Any:
+    """Return ``make(*objects)``, compiled, the same for the same kind and objects."""
     key = (f"{kind} {donates}", _ById(*objects))
     if key not in _PROGRAMS:
         if len(_PROGRAMS) >= _MOST_PROGRAMS:
@@ -167,14 +168,13 @@ class Model:
         self._own, self._dtypes = own, OPTIMIZER if own == "float64" else MODEL
         self._has_state = side.model_state is not None
         self.seen = Seen()
-        made = (_evaluator, side.apply, side.loss, self._has_state)
-        self._closed: Any = None
+        self._objects = (side.apply, side.loss, self._has_state)
         if own:
             self._evaluate, self.seen = compiled_lifted(
-                "evaluate", made[0], self._dtypes, own, *made[1:]
+                "evaluate", _evaluator, self._dtypes, own, *self._objects
             )
         else:
-            self._evaluate = compiled("evaluate", *made)
+            self._evaluate = compiled("evaluate", _evaluator, *self._objects)
 
     def evaluate(self, params: Any, model_state: Any, batch: Any) -> Evaluated:
         """Run forward and backward."""
@@ -185,13 +185,14 @@ class Model:
 
     def closure(self, model_state: Any, batch: Any) -> Callable[[Any], Any]:
         """Return the loss of a batch as a function of the parameters."""
-        if self._closed is None:
+        make: Any = _closed
+        if self._own:
             lift = functools.partial(lifted, dtypes=self._dtypes, seen=self.seen, own=self._own)
-            made = (self._side.apply, self._side.loss, self._has_state)
-            self._closed = _closed(*made, lift if self._own else None)
+            make = functools.partial(_closed, lift=lift)
+        total = compiled(f"closure {self._own} {self._dtypes}", make, *self._objects)
         if self._wide:
             model_state, batch = in_float64((model_state, batch))
-        return jax.tree_util.Partial(self._closed, model_state, batch)
+        return jax.tree_util.Partial(total, model_state, batch)
 
     def disturbed(self, params: Any, model_state: Any, batch: Any) -> list[Any]:
         """Return the output with all random bits turned over."""

@@ -18,8 +18,9 @@ def _updater(
     tx: Any, step: Any, clip: Any, scaler: Any, accumulation_steps: int
 ) -> Callable[..., Any]:
     def update(grads: Any, state: Any, params: Any) -> Any:
-        if isinstance(grads, jax.tree_util.Partial):  # gradients may be callable: a module's
-            return *step(tx, grads, state, params), None  # the loss
+        # A loss, that is; gradients may be callable themselves, a module's.
+        if isinstance(grads, jax.tree_util.Partial):
+            return *step(tx, grads, state, params), None
         # torch's gradients come in the run's dtype; the float64 optimizer has them in float64.
         grads = jax.tree.map(
             lambda g, p: jnp.asarray(g).astype(p.dtype) / accumulation_steps, grads, params

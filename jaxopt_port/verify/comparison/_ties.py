@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 from ...interop import ParamMap
 from ..report import Cause, Divergence
-from ._distances import Measured, Values
-from ._results import as_array
+from ._results import NO_DISTANCE
 
 Make = Callable[..., ParamMap]
 
@@ -122,9 +121,8 @@ def finding(tie: Tie) -> tuple[Divergence, Cause]:
             f"it: {paths} may stand in its place (tied)"
         )
         remedy = f"give your side a leaf for {tie.torch_names[1]}, or tie the two in torch"
-    far = Measured(Values(*[as_array(0.0)] * 4), exact=False).distance
     place = Divergence(
-        0, "parameters", tie.paths[-1], tie.torch_names[-1], words, far, 0.0,
+        0, "parameters", tie.paths[-1], tie.torch_names[-1], words, NO_DISTANCE, 0.0,
         "Which tensors are one is no matter of numbers.",
     )  # fmt: skip
     return place, Cause("tied-parameters", words, remedy)

@@ -126,21 +126,17 @@ def _closure_of(
 
 
 def closures_of(
-    side: TorchSide, batch: Any, buffers: Mapping[str, Any], module64: torch.nn.Module
+    side: TorchSide, batch: Any, module64: torch.nn.Module
 ) -> tuple[list[Any], list[Any]]:
     """Return what a step is called with, and one in float64: a closure each, or nothing.
 
     Args:
-        side: what is trained. Its buffers go back to where they were: the first call of a closure
-            makes the forward pass that has been made.
+        side: what is trained.
         batch: of the step.
-        buffers: as they were before that pass.
         module64: the copy in float64.
     """
     if not side.closure:
         return [], []
-    for name, buffer in side.module.named_buffers():
-        buffer.copy_(buffers[name])
     wide = _closure_of(side, module64, mapped(widened, batch), all_float64)
     return [_closure_of(side, side.module, batch, nullcontext)], [wide]
 

@@ -101,7 +101,12 @@ def refuse(side: TorchSide) -> None:
         plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         if plateau and not side.metric:
             raise ValueError("ReduceLROnPlateau steps with the loss: give metric=True")
-    refuse_beside_closure(side)
+    beside = [name for name in ("clip", "scaler") if getattr(side, name) is not None]
+    if side.closure and (beside or side.accumulation_steps != 1):
+        name = [*beside, "accumulation_steps"][0]
+        raise ValueError(
+            f"closure=True and {name}=: a step that evaluates the loss itself is given no gradients"
+        )
     for name in ("scheduler_every", "accumulation_steps"):
         if getattr(side, name) < 1:
             raise ValueError(f"{name} is {getattr(side, name)}; it must be 1 or more")
@@ -114,15 +119,3 @@ def refuse(side: TorchSide) -> None:
         averaged = dict(side.averaged.module.named_parameters())
         if averaged.keys() != dict(side.module.named_parameters()).keys():
             raise ValueError("averaged is of another module: its parameters have other names")
-
-
-def refuse_beside_closure(side: Any) -> None:
-    """Raise ValueError where a side with a closure has what stands between backward and step."""
-    beside = [name for name in ("clip", "scaler") if getattr(side, name) is not None]
-    if side.accumulation_steps != 1:
-        beside.append("accumulation_steps")
-    if side.closure and beside:
-        raise ValueError(
-            f"closure=True and {beside[0]}=: a step that evaluates the loss itself is given no "
-            f"gradients to which {beside[0]} could be applied"
-        )
