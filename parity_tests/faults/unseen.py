@@ -21,6 +21,7 @@ from jaxopt_port import verify
 from parity_tests.faults.changes import of, scheduled
 from parity_tests.faults.flax_networks import HEADS, WIDTH, NnxGPT, batches, both
 from parity_tests.faults.models import convolutions_apply, jax_loss, perceptron_apply
+from parity_tests.faults.seeded import searched
 
 STEPS = 10
 SGD, ADAM = of(optim.SGD, lr=0.05), of(optim.Adam, lr=1e-3)
@@ -223,7 +224,7 @@ def told(fault: Unseen) -> Told:
 
 def judged(causes: tuple[tuple[str, str], ...], made: Any) -> Told:
     """Compare what a report says with the causes, by stage; "" is a cause without a name."""
-    said = [(d.stage, d.cause.name if d.cause else "") for d in made.found]
+    said = [(d.stage, d.cause.name if d.cause else "") for d in searched(made).found]
     more = [
         (d.stage, also.name) for d in made.found if d.cause is not None for also in d.cause.also
     ]
