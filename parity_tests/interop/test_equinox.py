@@ -139,6 +139,8 @@ def test_what_is_no_model_or_has_state_is_refused():
     given = {"tx": jp.SGD(lr=0.1), "loss": lambda output, batch: output.sum()}
     with pytest.raises(TypeError, match=r"takes an equinox\.Module, got dict"):
         verify.equinox_side({}, **given)
+    with pytest.raises(TypeError, match="got the class Linear"):
+        verify.equinox_side(E.Linear, **given)
     model, _ = E.make_with_state(E.BatchNorm)(3, axis_name="batch", mode="ema")
     with pytest.raises(ValueError, match="a layer of the model has a state"):
         verify.equinox_side(model, **given)

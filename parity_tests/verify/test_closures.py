@@ -89,6 +89,12 @@ def test_a_trace_is_replayed(tmp_path):
         replay(tmp_path / "run.trace", mine("short", closure=False))
 
 
+def test_another_optimizer_is_told_with_its_twin():
+    report = compare(theirs(**SHORT), mine(jp.SGD(lr=0.5)), one_batch())
+    assert report.first.cause.name == "another-optimizer"
+    assert "jp.LBFGS" in report.first.cause.remedy
+
+
 def test_rounding_that_decides_is_a_note():
     rng = np.random.default_rng(3)
     wild = [(50 * rng.normal(size=(8, 4)), rng.integers(0, 3, 8)) for _ in range(9)]

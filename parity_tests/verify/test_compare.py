@@ -363,6 +363,9 @@ def test_wrong_kinds_are_type_errors():
         verify.compare(theirs(), {}, batches())
     with pytest.raises(TypeError, match="no length"):
         verify.compare(theirs(), mine(), iter(batches()))
+    for function in (optax.adam, jp.Adam):
+        with pytest.raises(TypeError, match=r"got [aA]dam; call it: tx=[aA]dam\(…\)"):
+            mine(tx=function)
     with pytest.raises(ValueError, match=r"no \"params\""):
         verify.linen_side(LinenNet(), {"batch_stats": {}}, tx=TX, loss=jax_loss)
 

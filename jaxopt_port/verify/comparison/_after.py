@@ -244,8 +244,9 @@ class AfterStep:
                 if self._disturbed.lost or context.results.found:
                     continue
                 narrow, extra = False, self._disturbed.allowed[path]
+                diagnosis = context.evidence.another_class(path)
             context.see(
-                "update", step, path, name, held, None if self._disturbed else diagnosis,
+                "update", step, path, name, held, diagnosis,
                 start=start, in_own_dtype=narrow, extra=extra,
             )  # fmt: skip
         self._states(step, update)

@@ -13,6 +13,7 @@ import numpy as np
 from .. import diagnosis
 from ..report import Cause
 from ._batches import Batches
+from ._distances import largest
 from ._history import History
 from ._jax_run import Model
 from ._jax_side import JaxSide
@@ -187,8 +188,7 @@ class Evidence:
 
         def diagnose() -> Cause | None:
             group = self._group_of[path]
-            told = diagnosis.of_another_class(self.classes.get(path, ""), self._optimizer)
-            if told is not None:
+            if told := self.another_class(path)():
                 return told
             steps = slice(self.every - 1, None, self.every)
             ours = [held.get(path, {}).get(name, math.nan) for held in self._ours[steps]]
@@ -204,6 +204,10 @@ class Evidence:
             )
 
         return diagnose
+
+    def another_class(self, path: str) -> Diagnosis:
+        """Of an optimizer whose gradients are not known: its class, where your state shows it."""
+        return lambda: diagnosis.of_another_class(self.classes.get(path, ""), self._optimizer)
 
     def update(self, history: History, path: str, step: int, stepped: bool = True) -> Diagnosis:
         """Of what an optimizer did; it tells of later differences, too."""
@@ -261,10 +265,7 @@ class _OfUpdate:
     """
 
     def __init__(
-        self,
-        history: Callable[[], diagnosis.UpdateHistory | None],
-        every: int,
-        known: list[Any],
+        self, history: Callable[[], diagnosis.UpdateHistory | None], every: int, known: list[Any]
     ) -> None:
         self._history, self._every, self._known = history, every, known
         self.later: list[tuple[int, Cause]] = []
@@ -315,6 +316,5 @@ def _wide(leaves: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _relative(a: Array, b: Array) -> float:
-    scale = float(np.max(np.abs(b), initial=0.0))
-    far = float(np.max(np.abs(np.asarray(a, np.float64) - b), initial=0.0))
+    scale, far = largest(b), largest(np.asarray(a, np.float64) - b)
     return far / scale if scale else far

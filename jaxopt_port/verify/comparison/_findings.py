@@ -6,6 +6,8 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from ..report import STAGES, Cause, Divergence
 from ._context import Context
 from ._results import Found, explained, owner
@@ -130,7 +132,8 @@ def _cause(context: Context, found: Found) -> Cause | None:
     if found.diagnosis is None:
         return None
     try:
-        return found.diagnosis()
+        with np.errstate(all="ignore"):  # what is tried may be anything
+            return found.diagnosis()
     except Exception as error:
         at = found.divergence
         context.notes.append(

@@ -80,7 +80,8 @@ class JaxSide:
     inputs: Sequence[Any] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        if not (hasattr(self.tx, "init") and hasattr(self.tx, "update")):
+        made = hasattr(self.tx, "init") and hasattr(self.tx, "update")
+        if not made or isinstance(self.tx, type):
             name = getattr(self.tx, "__name__", "")
             hint = f"; call it: tx={name}(…)" if callable(self.tx) and name else ""
             raise TypeError(

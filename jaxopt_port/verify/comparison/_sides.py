@@ -252,7 +252,8 @@ def equinox_side(
     import equinox as eqx
 
     if not isinstance(model, eqx.Module):
-        raise TypeError(f"equinox_side() takes an equinox.Module, got {type(model).__name__}")
+        name = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise TypeError(f"equinox_side() takes an equinox.Module, got {name}")
     stateful = eqx.nn.StateIndex
     nodes = jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, stateful))
     if any(isinstance(node, stateful) for node in nodes):

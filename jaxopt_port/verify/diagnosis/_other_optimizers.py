@@ -90,8 +90,8 @@ def _said(name: str, at: str, torchs: str, left: float) -> Cause:
     of_torch = name in (*_OURS, *_WHOLE["jp"])
     other = f", or torch.optim.{name}" if of_torch else f"; torch.optim has no {name}"
     words = f"your side's optimizer is {name}{at}; torch's is {torchs}"
-    has_twin = torchs in (*_OURS, *_WHOLE["jp"])
-    twin = f"jp.{torchs}" if has_twin else f"a twin of {torchs} (jaxopt_port.contrib has some)"
+    here = hasattr(jp, torchs)
+    twin = f"jp.{torchs}" if here else f"a twin of {torchs} (jaxopt_port.contrib has some)"
     return Cause("another-optimizer", words, f"use {twin}{other}", left)
 
 
