@@ -27,7 +27,7 @@ _FLAGS = [
     *("-std=gnu11", "-O3", "-march=native", "-fPIC", "-shared", "-fno-fast-math"),
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
 ]
-TIMEOUT = 30.0  # seconds that the compilers of a process may take in all
+TIMEOUT = 30.0  # seconds that the compilers of a process may take in all for nothing
 
 # What a library must stand before it is let into this process: a broken one ends another.
 _TRIAL = "import ctypes; lib = ctypes.CDLL('./kernel.so'); lib.{0}; lib.jaxopt_port_trial()"
@@ -57,7 +57,7 @@ def _command(named: str, path: str | None) -> list[str] | None:
 
 
 class Clock:
-    """The time that all compilers of a process share."""
+    """The time that all compilers of a process share; those that succeed take none of it."""
 
     def __init__(self) -> None:
         self._left = TIMEOUT
@@ -102,11 +102,11 @@ class Clock:
                 with self._lock:
                     self._running.discard(process)
                 end(process)
-                self._left -= time.monotonic() - begun
             text = _readable(os.pread(said, 4096, 0))
         finally:
             os.close(said)
         if code:
+            self._left -= time.monotonic() - begun
             how = f"with signal {-code}" if code < 0 else f"with {code}"
             raise KernelError(f"{Path(words[0]).name} ended {how}: {text or 'without a word'}")
         return text

@@ -131,6 +131,21 @@ def test_a_compiler_that_hangs_is_ended_once_with_its_children(
         time.sleep(0.01)
 
 
+def test_only_compilers_that_fail_use_up_the_time(monkeypatch, tmp_path):
+    monkeypatch.setattr(_compiler, "TIMEOUT", 0.8)
+    clock, work = _compiler.Clock(), os.open(tmp_path, os.O_RDONLY)
+    try:
+        for _ in range(5):
+            clock.run(["sleep", "0.2"], work)
+        assert not clock.is_over
+        for _ in range(5):
+            with pytest.raises(_compiler.KernelError, match=r"with 3|second"):
+                clock.run(["sh", "-c", "sleep 0.2; exit 3"], work)
+        assert clock.is_over
+    finally:
+        os.close(work)
+
+
 def test_in_mode_auto_no_program_waits_long(fresh, monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("JAXOPT_PORT_KERNELS", "auto")
     monkeypatch.setenv("CC", script(tmp_path / "cc", 'sleep 2; exec {gcc} "$@"'))
