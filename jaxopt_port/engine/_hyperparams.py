@@ -14,7 +14,7 @@ import numpy as np
 from ..numerics import decoded, own_value
 from ..trees import nearest
 from ._groups import Group
-from ._options import arguments_of_rule, as_number, reject_unknown
+from ._options import NO_NUMBER, arguments_of_rule, as_number, reject_unknown
 from ._state import (
     GroupsState,
     check_no_batch,
@@ -81,13 +81,13 @@ def _read(
 
 
 def _shown(vector: Any) -> list[Any]:
-    """Return groups' numbers as Python has them; of a tuple, NaN is one that was left out."""
+    """Return groups' numbers as Python has them, of a tuple also None for one that was left out."""
     column: list[Any] = vector.tolist()
     if vector.ndim == 1:
         return column
-    if not np.isnan(vector).any():
+    if not (vector == NO_NUMBER).any():
         return list(map(tuple, column))
-    return [tuple(None if math.isnan(v) else v for v in entry) for entry in column]
+    return [tuple(None if v == NO_NUMBER else v for v in entry) for entry in column]
 
 
 def _row(state: GroupsState, index: int) -> dict[str, Any]:

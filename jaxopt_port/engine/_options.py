@@ -45,6 +45,9 @@ _OPTIONS_ELSEWHERE = frozenset({
     "weight_lr_power"
 })  # fmt: skip
 
+# What stands in a vector of numbers for one that was left out, as None.
+NO_NUMBER = -math.inf
+
 _LARGEST = float(np.finfo(np.float32).max)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from ..numerics import Float64, encoded, entry, own_value
 from ..trees import is_nnx_variable
 from ._groups import Table
-from ._options import first_value
+from ._options import NO_NUMBER, first_value
 
 State = TypeVar("State")
 
@@ -84,8 +84,8 @@ def as_trees(
 def first_numbers(members: Sequence[Any], table: Table) -> dict[str, Any]:
     """Return float64 vectors over groups of what groups were built with.
 
-    0 where a group has no such number (NaN would be an error under ``jax_debug_nans``), and NaN for
-    a number that was left out, as None.
+    0 where a group has no such number, and `NO_NUMBER` for one that was left out, as None; NaN
+    would be an error under ``jax_debug_nans``.
     """
     made: dict[str, Any] = {}
     n = len(table.groups)
@@ -103,13 +103,13 @@ def first_numbers(members: Sequence[Any], table: Table) -> dict[str, Any]:
 def row(value: Any, width: int | None) -> Any:
     """Return a group's number as an entry of its option's vector: NumPy, or JAX where traced."""
     parts = list(value) if isinstance(value, tuple | list) else [value]
+    padded = [NO_NUMBER if part is None else part for part in parts]
+    padded += [NO_NUMBER] * ((width or 1) - len(parts))
     if any(isinstance(part, jax.Array) for part in parts):
         with jax.enable_x64(True):
-            padded = [*parts, *[jnp.nan] * ((width or 1) - len(parts))]
             stacked = jnp.stack([jnp.asarray(part, jnp.float64) for part in padded])
             return stacked[0] if width is None else stacked
-    # NumPy makes NaN of None.
-    own = np.asarray([*parts, *[None] * ((width or 1) - len(parts))], np.float64)
+    own = np.asarray(padded, np.float64)
     return own[0] if width is None else own
 
 

@@ -29,6 +29,7 @@ from ._state import (
     of_group,
     of_groups,
     parts_of,
+    row,
 )
 from ._step import recorder
 
@@ -168,11 +169,8 @@ def _own_numbers(member: Member, count: Any) -> dict[str, jax.Array]:
     numbers = {}
     for name, value in member.numbers.items():
         value = value_at(value, count) if callable(value) else value
-        # NumPy makes NaN of the None that stands for a number left out.
-        concrete = isinstance(value, float | int | tuple)
-        numbers[name] = jnp.asarray(
-            np.asarray(value, np.float64) if concrete else value, jnp.float64
-        )[None]
+        value = row(value, len(value)) if isinstance(value, tuple) else value
+        numbers[name] = jnp.asarray(value, jnp.float64)[None]
     return numbers
 
 

@@ -133,8 +133,8 @@ def _update(
 ) -> tuple[Sum, LeafState]:
     if maximize:
         grad = -grad
-    # NaN stands for None.
-    eps1 = jnp.where(jnp.isnan(eps1), float(jnp.finfo(param.dtype).eps), eps1)
+    # A negative number stands for None.
+    eps1 = jnp.where(eps1 < 0, float(jnp.finfo(param.dtype).eps), eps1)
     alpha = _max(eps2, _root_mean_square(param)) * rho_t.astype(jnp.float64)
     param = mul(param, decay)
     if grad.ndim > 1:

@@ -185,6 +185,14 @@ def test_nothing_rests_on_implicit_promotion(cls):
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, params)
 
 
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_no_state_holds_a_nan(cls):
+    """It would be an error under ``jax_debug_nans``, in the first jitted step."""
+    tx, params = fresh(cls)
+    held = [np.asarray(x) for x in jax.tree.leaves(tx.init(params))]
+    assert not any(np.isnan(x).any() for x in held if x.dtype.kind == "f")
+
+
 def test_groups_without_a_number_are_no_error_under_debug_nans():
     groups = [{"params": "stem", "frozen": True}, {"params": "head", "optimizer": jp.RMSprop}]
     with jax.debug_nans(True):

@@ -1,7 +1,10 @@
 """The diagnosis of every stage but the update: made faults, the causes that they must be given."""
 
+import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+import optax
 import pytest
 
 from jaxopt_port.verify import diagnosis
@@ -196,6 +199,34 @@ HYPERPARAMETERS = {
     "group-options": hyperparameter([0.03] * 10, [0.1] * 10, [[0.03] * 10]),
     "number": hyperparameter([0.9] * 10, [0.99] * 10, name="alpha"),
 }
+
+IN_FLOAT32 = {
+    "a power": (lambda count: 0.05 * 0.9**count, 150),
+    "exponential": (optax.exponential_decay(0.1, 1, 0.999), 600),
+    "cosine, to its end": (optax.cosine_decay_schedule(0.1, 400), 405),
+    "linear": (optax.linear_schedule(0.1, 0.0, 350), 400),
+    "warm-up and cosine": (optax.warmup_cosine_decay_schedule(0.0, 0.1, 30, 300), 310),
+}
+MOVED = {
+    "early": ("schedule-offset", lambda count: count + 1),
+    "late": ("schedule-offset", lambda count: np.maximum(count - 1, 0)),
+    "anew": ("schedule-offset", lambda count: np.where(count < 20, count, count - 20)),
+    "by epoch": ("schedule-per-epoch", lambda count: count // 3),
+}
+
+
+@pytest.mark.parametrize("moved", MOVED)
+@pytest.mark.parametrize("of", IN_FLOAT32)
+def test_a_schedule_in_float32_has_its_name(of, moved):
+    (schedule, steps), (name, move) = IN_FLOAT32[of], MOVED[moved]
+    count = np.arange(steps)
+    mine = np.asarray(schedule(jnp.asarray(move(count), jnp.float32)))
+    with jax.enable_x64(True):
+        torchs = np.asarray(schedule(jnp.asarray(count, jnp.float64)))
+    first = int(np.argmax(abs(mine - torchs) > 1e-4 * torchs))
+    found = hyperparameter(mine.tolist(), torchs.tolist(), step=first)
+    assert (found.name, mine.dtype) == (name, np.float32)
+
 
 BEFORE, MEANS = RNG.normal(size=6), RNG.uniform(1, 2, 6)
 

@@ -12,6 +12,8 @@ import numpy as np
 from ..report import Cause
 
 _SAME = 1e-6
+# A schedule in float32 multiplies rounded factors: with each step it may be as much more off.
+_DRIFT = 3e-8
 _NARROW = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 _REMEDIES: Mapping[str, str] = {
     "lr": "give the optimizer torch's learning rate",
@@ -85,15 +87,14 @@ def of_schedule(
         first: the first step at which they differ.
         steps_per_epoch: 1 where that is not known.
     """
-    if len(mine) != len(torchs) or all(same(a, b) for a, b in zip(mine, torchs, strict=True)):
+    if len(mine) != len(torchs) or _alike(mine, torchs):
         return None
+    # What explains the rates is far nearer to them than what they are to be.
+    apart = max(abs(a - b) for a, b in zip(mine, torchs, strict=True)) / 10
     for shift, words in ((1, "the step before"), (-1, "the next step")):
-        pairs = [
-            (mine[i], torchs[i - shift]) for i in range(len(mine)) if 0 <= i - shift < len(torchs)
-        ]
         # At the shift's end of the run there is nothing to compare with.
-        seen = pairs and all(same(a, b) for a, b in pairs) and len(set(torchs)) > 1
-        if seen and not all(same(a, b) for a, b in zip(mine, torchs, strict=True)):
+        later, sooner = (mine, torchs) if shift == 1 else (torchs, mine)
+        if len(mine) > 1 and _alike(later[1:], sooner, apart) and len(set(torchs)) > 1:
             return Cause(
                 "schedule-offset",
                 f"your side's learning rate at step {first} is torch's of {words}: "
@@ -103,14 +104,26 @@ def of_schedule(
             )
     if (
         first > 1
-        and all(same(a, b) for a, b in zip(mine[first:], torchs, strict=False))
+        and _alike(mine[first:], torchs, apart)
         and (len(set(torchs[: len(mine) - first])) > 1)
     ):
         return schedule_anew(first, mine[first], torchs[first])
     for rounding in _NARROW:
         if all(same(a, b) or narrowed(a, b) == rounding for a, b in zip(mine, torchs, strict=True)):
             return low_precision("the learning rate", rounding, mine[first], torchs[first])
-    return _per_epoch(mine, torchs, first, steps_per_epoch)
+    return _per_epoch(mine, torchs, first, steps_per_epoch, apart)
+
+
+def _alike(mine: Sequence[float], torchs: Sequence[float], most: float = 0.0) -> bool:
+    """Whether rates are the same as far as both go, but for rounding, which is ``most`` at most.
+
+    It is that of the largest rate: the last of a cosine are differences of two such.
+    """
+    largest = max(map(abs, torchs), default=0.0)
+    pairs = enumerate(zip(mine, torchs, strict=False))
+    return all(
+        same(a, b) or abs(a - b) <= min((_SAME + _DRIFT * i) * largest, most) for i, (a, b) in pairs
+    )
 
 
 def schedule_anew(first: int, mine: float, torchs: float) -> Cause:
@@ -124,7 +137,11 @@ def schedule_anew(first: int, mine: float, torchs: float) -> Cause:
 
 
 def _per_epoch(
-    mine: Sequence[float], torchs: Sequence[float], first: int, steps_per_epoch: int
+    mine: Sequence[float],
+    torchs: Sequence[float],
+    first: int,
+    steps_per_epoch: int,
+    apart: float,
 ) -> Cause | None:
     changes = [_changes(rates) for rates in (mine, torchs)]
     if not changes[0] and not changes[1]:
@@ -142,8 +159,7 @@ def _per_epoch(
     for rate in slow:
         if not same(rate, seen[-1]):
             seen.append(rate)
-    in_order = all(same(a, b) for a, b in zip(seen, values, strict=False))
-    if not in_order or len(values) < 2 or len(seen) >= len(values):
+    if not _alike(seen, values, apart) or len(values) < 2 or len(seen) >= len(values):
         return None
     # A rate that never changes may as well be no schedule at all.
     if len(seen) == 1 and steps_per_epoch == 1:
