@@ -200,10 +200,11 @@ HYPERPARAMETERS = {
     "number": hyperparameter([0.9] * 10, [0.99] * 10, name="alpha"),
 }
 
+COSINE = optax.cosine_decay_schedule
 IN_FLOAT32 = {
     "a power": (lambda count: 0.05 * 0.9**count, 150),
     "exponential": (optax.exponential_decay(0.1, 1, 0.999), 600),
-    "cosine, to its end": (optax.cosine_decay_schedule(0.1, 400), 405),
+    "cosine, to its end": (COSINE(0.1, 400), 405),
     "linear": (optax.linear_schedule(0.1, 0.0, 350), 400),
     "warm-up and cosine": (optax.warmup_cosine_decay_schedule(0.0, 0.1, 30, 300), 310),
 }
@@ -226,6 +227,40 @@ def test_a_schedule_in_float32_has_its_name(of, moved):
     first = int(np.argmax(abs(mine - torchs) > 1e-4 * torchs))
     found = hyperparameter(mine.tolist(), torchs.tolist(), step=first)
     assert (found.name, mine.dtype) == (name, np.float32)
+
+
+WARM = optax.warmup_cosine_decay_schedule
+LINEAR = optax.linear_schedule
+OTHER_SCHEDULES = {
+    "cosine": (COSINE(0.1, 300), COSINE(0.1, 400), 60, "schedule-length", "300 steps long"),
+    "to a tenth": (COSINE(0.1, 300, 0.1), COSINE(0.1, 400, 0.1), 290, "schedule-length", "300"),
+    "long": (COSINE(0.1, 9000), COSINE(0.1, 10_000), 1500, "schedule-length", "torch's 10000"),
+    "as far as seen": (COSINE(0.1, 9000), COSINE(0.1, 10_000), 100, "schedule", "another"),
+    "warm-up": (WARM(0, 0.1, 40, 400), WARM(0, 0.1, 30, 400), 99, "schedule-length", "warm-up is"),
+    "after it": (WARM(0, 0.1, 30, 300), WARM(0, 0.1, 30, 400), 200, "schedule-length", "270 steps"),
+    "linear": (LINEAR(0, 0.1, 5000), LINEAR(0, 0.1, 4000), 60, "schedule-length", "2e-05 a step"),
+    "powers": (
+        optax.exponential_decay(0.1, 1, 0.999), optax.exponential_decay(0.1, 1, 0.998), 300,
+        "schedule", "multiplied by 0.999",
+    ),
+    "torch's goes on": (
+        COSINE(0.1, 50), lambda count: 0.05 * (1 + jnp.cos(jnp.pi * count / 50)), 70,
+        "schedule", "after its 50 steps torch's goes up again",
+    ),
+    "none": (optax.constant_schedule(0.1), COSINE(0.1, 400), 60, "number", "torch's learning rate"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("given", OTHER_SCHEDULES.values(), ids=OTHER_SCHEDULES)
+def test_another_schedule_in_float32_has_its_name(given):
+    mine, torchs, steps, name, said = given
+    count = np.arange(steps)
+    ours = np.broadcast_to(jax.vmap(mine)(jnp.asarray(count)), steps)
+    with jax.enable_x64(True):
+        theirs = np.broadcast_to(jax.vmap(torchs)(jnp.asarray(count, jnp.float64)), steps)
+    first = int(np.argmax(abs(ours - theirs) > 1e-5 * abs(theirs)))
+    found = hyperparameter(ours.tolist(), theirs.tolist(), step=first)
+    assert (found.name, said in found.message) == (name, True), found
 
 
 BEFORE, MEANS = RNG.normal(size=6), RNG.uniform(1, 2, 6)

@@ -142,3 +142,50 @@ def test_a_parameter_that_comes_near_zero_raises_no_alarm():
     sides = linear(adam, optax.adam(0.05), losses, torch.float64, 4, 2)
     report = verify.compare(*sides, [(x, y)] * 150)
     assert report.ok, report
+
+
+class ByHand:
+    """A schedule as torch's users write it: the optimizer is not told where it goes."""
+
+    def __init__(self, optimizer, rate):
+        self.optimizer, self.rate, self.steps = optimizer, rate, 0
+
+    def state_dict(self):
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.steps = state["steps"]
+
+    def step(self):
+        self.steps += 1
+        self.optimizer.param_groups[0]["lr"] = self.rate(self.steps)
+
+
+def rising(start):
+    return lambda step: start * 0.1 + 0.1 * (1 - start) * step / 500
+
+
+WARM_UPS = {
+    "torch's": lambda optimizer, start: torch.optim.lr_scheduler.LinearLR(
+        optimizer, start, 1.0, total_iters=500
+    ),
+    "by hand": lambda optimizer, start: ByHand(optimizer, rising(start)),
+}
+
+
+@pytest.mark.parametrize("start", [1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize("kind", WARM_UPS)
+def test_a_rate_that_rises_from_next_to_nothing_raises_no_alarm(kind, start):
+    """Optax calculates it, in float32, from where it goes: a part in a thousand off at first."""
+    tx = optax.inject_hyperparams(optax.sgd)(optax.linear_schedule(0.1 * start, 0.1, 500))
+    first = 0.1 if kind == "torch's" else rising(start)(0)
+
+    def optimizer(parameters):
+        return torch.optim.SGD(parameters, lr=first)
+
+    theirs, mine = linear(optimizer, tx, LOSSES["cross entropy"], torch.float32)
+    theirs.scheduler = WARM_UPS[kind](theirs.optimizer, start)
+    rng = np.random.default_rng(0)
+    batch = rng.normal(size=(16, 3)).astype(np.float32), rng.integers(0, 3, 16)
+    report = verify.compare(theirs, mine, [batch] * 8, layouts={"weight": (1, 0)})
+    assert report.ok, report

@@ -1,6 +1,7 @@
 """A torch run beside its optimizer in float64: what it returns, and that it can be undone."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -226,6 +227,10 @@ ERRORS = {
     "closure": (with_lbfgs, (X, Y), TypeError, "LBFGS evaluates the loss itself"),
     "foreign optimizer": (with_a_foreign_optimizer, (X, Y), ValueError, "not the module's: shapes"),
     "foreign scheduler": (with_a_foreign_scheduler, (X, Y), ValueError, "of another optimizer"),
+    "a scheduler by hand": (
+        lambda: linear(scheduler=types.SimpleNamespace(step=print)), (X, Y), TypeError,
+        "no state_dict and no load_state_dict",
+    ),
     "plateau": (with_a_plateau, (X, Y), ValueError, "metric=True"),
     "every": (lambda: linear(scheduler_every=0), (X, Y), ValueError, "scheduler_every is 0"),
     "no parameters": (

@@ -58,7 +58,7 @@ class AfterStep:
         self._parts: list[Any] = [part for part in parts if part is not None]
         self._read = Hyperparameters(self._fed.state, names.paths)
         context.evidence.classes = classes(self._fed.state)
-        self._base = 0.0  # the largest rate so far
+        self._base = 0.0  # the largest rate that is known of
         self._off = 0.0  # how far a rate is from torch's in this step, as rounding lets it be
         self._slack: dict[str, float] = {}
         self._reach: dict[str, float] = {}
@@ -162,7 +162,9 @@ class AfterStep:
             numbers = ours.get(path, {})
             if len(mine[group]) <= step and "lr" in numbers:
                 mine[group].append(numbers["lr"])
-            self._base = max(self._base, abs(theirs[group].get("lr", 0.0)))
+            # torch's schedulers say to what a rate may rise that is small at first.
+            known = (theirs[group].get(k, 0.0) for k in ("lr", "initial_lr", "max_lr"))
+            self._base = max(self._base, *map(abs, known))
             for name in sorted(numbers.keys() & theirs[group].keys()):
                 torchs = theirs[group][name]
                 # A schedule's number is that of the last step, until the next is taken.
@@ -183,8 +185,11 @@ class AfterStep:
         seen = self._fed_exact.seen
         lifted = bool(seen.narrow or seen.rounded) and not seen.inexact
         of_exact = _FLOAT64 if lifted else rounding
+        numbers = [(exact, of_exact), (mine, rounding)]
+        if not (seen.halves or self._read.in_halves) and abs(exact - theirs) <= _FLOAT64 * scale:
+            numbers = numbers[:1]  # what float32 makes of it is rounding, as much as that may be
         judged = max(
-            ((abs(x - theirs), of * scale) for x, of in ((mine, rounding), (exact, of_exact))),
+            ((abs(x - theirs), of * scale) for x, of in numbers),
             key=lambda pair: pair[0] / pair[1] if pair[1] else float(pair[0] > 0),
         )
         far, bound = judged

@@ -20,7 +20,6 @@ from ._jax_side import JaxSide
 from ._names import Array, Names, concrete, numpy_of
 
 Diagnosis = Callable[[], Cause | None]
-_HALVES = ("bfloat16", "float16")
 _EXAMPLES = 2
 
 
@@ -121,7 +120,7 @@ class Evidence:
         def diagnose() -> Cause | None:
             seen = context.exact.seen
             plain = yours[which]
-            if set(seen.narrow) & set(_HALVES) and not seen.fixed:
+            if seen.halves and not seen.fixed:
                 plain = np.array(
                     concrete(as_written.evaluate(params, model_state, batch).output)[which],
                     np.float64,
@@ -130,7 +129,7 @@ class Evidence:
                 return found
             same = all(_relative(a, b) <= 1e-9 for a, b in zip(yours, wanted, strict=True))
             if same:  # but for what it keeps in fewer bits
-                halves = sorted(set(seen.narrow) & set(_HALVES))
+                halves = sorted(seen.halves)
                 return diagnosis.narrow_forward(halves[0]) if halves else None
             if found := _by_calls(context.reference, evaluation, yours, wanted):
                 return found

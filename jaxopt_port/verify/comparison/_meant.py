@@ -16,6 +16,7 @@ import numpy as np
 MODEL = ("float32", "bfloat16", "float16")
 OPTIMIZER = ("float32",)
 
+HALVES = frozenset({"bfloat16", "float16"})
 _DIGITS = 6
 _WHOLE = 4096
 _SHORT_BITS = 14
@@ -40,6 +41,11 @@ class Seen:
     rounded: bool = False
     random: bool = False
     fixed: str = ""
+
+    @property
+    def halves(self) -> set[str]:
+        """Those of `narrow` that are narrower than float32."""
+        return self.narrow & HALVES
 
 
 def meant(value: float) -> tuple[float, bool]:

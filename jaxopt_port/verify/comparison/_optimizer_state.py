@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import jaxopt_port as jp
 
 from ...engine import grouped_states, leaf_paths, leaf_states
+from ._meant import HALVES
 
 # Optax's names of numbers, by torch's; a number in torch's `betas` by its place.
 _NUMBERS: Mapping[str, tuple[str, ...]] = {
@@ -52,6 +53,9 @@ class Hyperparameters:
     Args:
         state: a state, which tells what can be read.
         paths: of the parameters.
+
+    Attributes:
+        in_halves: whether it holds any in fewer bits than float32.
     """
 
     def __init__(self, state: Any, paths: Sequence[str]) -> None:
@@ -60,6 +64,8 @@ class Hyperparameters:
         for table in (grouped.table for grouped in _grouped(state)):
             owners = zip(table.paths, table.assignment, strict=True)
             self._groups_of.append({p: g for p, g in owners if not table.groups[g].frozen})
+        held = [x for numbers in _injected(state) for x in numbers.values()]
+        self.in_halves = any(str(getattr(x, "dtype", "")) in HALVES for x in held)
 
     def words(self, state: Any) -> dict[str, dict[str, str | None]]:
         """Return the options that are a word or None, by path; of this library's optimizers."""

@@ -10,8 +10,8 @@ import numpy as np
 from ..report import Cause
 from ._algorithms import Variation
 from ._clipping_ways import clipping_ways
-from ._numbers import nice, number, of_schedule, one_sided, same, schedule_anew
-from ._schedules import another_schedule
+from ._numbers import nice, number, same
+from ._schedules import another_schedule, of_schedule, one_sided, schedule_anew
 from ._simulation import Hypothesis, Simulation
 from ._update_history import UpdateHistory
 
@@ -56,9 +56,10 @@ class Rates:
         ratios = [a / b if b else np.inf for a, b in zip(rates, torchs, strict=True)]
         at = history.first - simulation.begin
         if last:
-            found = one_sided(rates, torchs, at)
+            found = one_sided(rates, torchs, at, history.first)
             return None if found is None else replace(found, unexplained=left)
-        found = of_schedule(rates, torchs, at, history.steps_per_epoch) or self._anew(rates, at)
+        found = of_schedule(rates, torchs, at, history.first, history.steps_per_epoch)
+        found = found or self._anew(rates, at)
         if found is not None:
             return replace(found, unexplained=left)
         others = [o.get("lr") for o in history.other_options]
@@ -69,8 +70,10 @@ class Rates:
         if not steady:
             return None
         ratio = float(np.mean(tail))
-        if abs(ratio) < 1e-12 or same(ratio, 1.0, 1e-5):
-            return None  # so near to torch's, it is the + 1e-6 of a clipping
+        # Next to nothing is a rate of 0, which no number explains; so near to torch's, it is the
+        # + 1e-6 of a clipping.
+        if abs(ratio) < 1e-6 or same(ratio, 1.0, 1e-5):
+            return None
         if same(ratio, -1.0):
             return Cause(
                 "sign", "your side goes up the gradient; torch down (or the other way round)",

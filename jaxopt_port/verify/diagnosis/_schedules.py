@@ -7,12 +7,180 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..report import Cause
-from ._numbers import nice, same
+from ._numbers import NARROW, SAME, low_precision, narrowed, nice, number, same
 
-_SAME = 1e-5
+# A schedule in float32 multiplies rounded factors: with each step it may be as much more off.
+_DRIFT = 3e-8
+_EVEN = 1e-5
+_ROUND = 3e-7  # of the largest rate: a few roundings to float32
 _LONGEST = 100_000
+
+
+def of_schedule(
+    mine: Sequence[float], torchs: Sequence[float], first: int, step: int, steps_per_epoch: int
+) -> Cause | None:
+    """Return the cause of a learning rate that goes another way than torch's.
+
+    Args:
+        mine: by step.
+        torchs: by step, of the same length.
+        first: the place in both of the first that differs.
+        step: its step.
+        steps_per_epoch: 1 where that is not known.
+    """
+    if len(mine) != len(torchs) or _alike(mine, torchs):
+        return None
+    # What explains the rates is far nearer to them than what they are to be.
+    apart = max(abs(a - b) for a, b in zip(mine, torchs, strict=True)) / 10
+    for shift, words in ((1, "the step before"), (-1, "the next step")):
+        # At the shift's end of the run there is nothing to compare with.
+        later, sooner = (mine, torchs) if shift == 1 else (torchs, mine)
+        if len(mine) > 1 and _alike(later[1:], sooner, apart) and len(set(torchs)) > 1:
+            return Cause(
+                "schedule-offset",
+                f"your side's learning rate at step {step} is torch's of {words}: "
+                f"{mine[first]:.6g}, torch's {torchs[first]:.6g}",
+                "step the scheduler after the optimizer, once; an Optax schedule is called with "
+                "the count of steps before this one",
+            )
+    if (
+        first > 1
+        and _alike(mine[first:], torchs, apart)
+        and (len(set(torchs[: len(mine) - first])) > 1)
+    ):
+        return schedule_anew(step, mine[first], torchs[first])
+    for rounding in NARROW:
+        if all(same(a, b) or narrowed(a, b) == rounding for a, b in zip(mine, torchs, strict=True)):
+            return low_precision("the learning rate", rounding, mine[first], torchs[first])
+    return _per_epoch(mine, torchs, first, step, steps_per_epoch, apart)
+
+
+def _alike(mine: Sequence[float], torchs: Sequence[float], most: float = 0.0) -> bool:
+    """Whether rates are the same as far as both go, but for rounding, which is ``most`` at most.
+
+    It is that of the largest rate: the last of a cosine are differences of two such.
+    """
+    largest = max(map(abs, torchs), default=0.0)
+    pairs = enumerate(zip(mine, torchs, strict=False))
+    return all(
+        same(a, b) or abs(a - b) <= min((SAME + _DRIFT * i) * largest, most) for i, (a, b) in pairs
+    )
+
+
+def schedule_anew(step: int, mine: float, torchs: float) -> Cause:
+    """Return the cause of a schedule that begins again in mid-run."""
+    return Cause(
+        "schedule-offset",
+        f"your side's schedule begins anew at step {step}: its learning rate is torch's of step "
+        f"0, {mine:.6g}; torch's goes on with {torchs:.6g}",
+        "restore the count of the schedule with the checkpoint: it is part of the state",
+    )
+
+
+def _per_epoch(
+    mine: Sequence[float],
+    torchs: Sequence[float],
+    first: int,
+    step: int,
+    steps_per_epoch: int,
+    apart: float,
+) -> Cause | None:
+    changes = [_changes(rates) for rates in (mine, torchs)]
+    if not changes[0] and not changes[1]:
+        return None
+    if steps_per_epoch <= 1 and not (changes[0] and changes[1]):
+        return None  # a schedule and none: see `one_sided`
+    slow_torch = len(changes[1]) < len(changes[0])
+    fast, slow = (mine, torchs) if slow_torch else (torchs, mine)
+    # The slow one walks through the same values, later.
+    values = [fast[0]]
+    for rate in fast:
+        if not same(rate, values[-1]):
+            values.append(rate)
+    seen = [slow[0]]
+    for rate in slow:
+        if not same(rate, seen[-1]):
+            seen.append(rate)
+    if not _alike(seen, values, apart) or len(values) < 2 or 2 * len(seen) > len(values) + 1:
+        return None
+    # A rate that never changes may as well be no schedule at all.
+    if len(seen) == 1 and len(slow) > steps_per_epoch:
+        return None
+    who = ("each step", "each epoch") if slow_torch else ("each epoch", "each step")
+    every = f" ({steps_per_epoch} steps)" if steps_per_epoch > 1 else ""
+    return Cause(
+        "schedule-per-epoch",
+        f"your side's schedule goes on at {who[0]}, torch's at {who[1]}{every}: at step {step} "
+        f"the learning rate is {mine[first]:.6g}, torch's {torchs[first]:.6g}",
+        "call both schedulers as often: scheduler_every, or count // steps_per_epoch in a schedule",
+    )
+
+
+def one_sided(
+    mine: Sequence[float], torchs: Sequence[float], first: int, step: int
+) -> Cause | None:
+    """Return the cause of a learning rate that follows a schedule on one side only."""
+    changes = [_changes(rates) for rates in (mine, torchs)]
+    if bool(changes[0]) == bool(changes[1]):
+        return None
+    steady, moving = (torchs, mine) if changes[0] else (mine, torchs)
+    # Rates that a schedule gives are few, or go one way after a warm-up: they turn once at most.
+    rises = [b > a for a, b in itertools.pairwise(moving) if not same(a, b)]
+    turns = sum(a != b for a, b in itertools.pairwise(rises))
+    if turns > 1 or min(moving) < 0:
+        return None
+    who = ("your side's", "torch's") if changes[0] else ("torch's", "your side's")
+    return Cause(
+        "number",
+        f"{who[0]} learning rate follows a schedule, {who[1]} stays at {nice(steady[0]):.6g}: at "
+        f"step {step} it is {nice(mine[first]):.6g}, torch's {torchs[first]:.6g}",
+        "give both sides the schedule; jp.explain does not follow torch's schedulers",
+    )
+
+
+def _changes(rates: Sequence[float]) -> list[int]:
+    return [i for i in range(1, len(rates)) if not same(rates[i], rates[i - 1])]
+
+
+def explain_hyperparameter(
+    name: str,
+    yours: Sequence[float],
+    torchs: Sequence[float],
+    step: int,
+    steps_per_epoch: int,
+    other_groups: Sequence[Sequence[float]],
+) -> Cause | None:
+    """Explain a hyperparameter that is read off both sides.
+
+    Args:
+        name: torch's, ``"lr"`` or ``"betas[0]"``.
+        yours: by step.
+        torchs: by step.
+        step: the first at which they differ.
+        steps_per_epoch: 1 where that is not known.
+        other_groups: of torch's other groups, by step.
+    """
+    mine, theirs = yours[step], torchs[step]
+    if dtype := narrowed(mine, theirs):
+        return low_precision(name, dtype, mine, theirs)
+    if len(set(torchs)) > 1 or len(set(yours)) > 1:
+        found = of_schedule(yours, torchs, step, step, steps_per_epoch)
+        if found is not None:
+            return found
+    if any(same(mine, group[step]) for group in other_groups):
+        return Cause(
+            "group-options",
+            f"your side has {name}={mine:.6g} here, as torch has in another group; torch has "
+            f"{theirs:.6g} in this one",
+            "check which leaves the selectors or labels of the groups take",
+        )
+    found = None
+    if name == "lr" and all(map(math.isfinite, yours)):
+        found = one_sided(yours, torchs, step, step) or another_schedule(yours, torchs, step, step)
+    return found or number(name, mine, theirs)
 
 
 def another_schedule(
@@ -28,13 +196,20 @@ def another_schedule(
     """
     if len(mine) <= first + 1 or not all(math.isfinite(r) and r >= 0 for r in mine):
         return None
-    rises = [b > a for a, b in itertools.pairwise(mine) if not same(a, b, _SAME)]
+    rises = [b > a for a, b in itertools.pairwise(mine) if not same(a, b, _EVEN)]
     if sum(a != b for a, b in itertools.pairwise(rises)) > 1:
         return None  # rates that only sum up something else jump about
     told = (
         f"at step {step} your side's learning rate is {nice(mine[first]):.6g}, torch's "
         f"{torchs[first]:.6g}"
     )
+    rising = [_warm_up(rates) for rates in (mine, torchs)]
+    if all(rising) and rising[0] != rising[1]:
+        return Cause(
+            "schedule-length",
+            f"your side's warm-up is {rising[0]} steps long, torch's {rising[1]}: {told}",
+            "give both the same steps of warm-up, counted from 0",
+        )
     lengths = [_cosine(_falling(rates)) for rates in (mine, torchs)]
     if all(lengths) and lengths[0] != lengths[1]:
         return Cause(
@@ -43,19 +218,28 @@ def another_schedule(
             "give decay_steps torch's T_max; a warm-up is part of Optax's decay_steps, and of "
             "torch's T_max it is not",
         )  # fmt: skip
-    slopes = [_slope(rates) for rates in (mine, torchs)]
-    if all(s is not None for s in slopes):
+    if all(lengths) and first > (lengths[0] or 0):
+        who = ("torch's", "your side's") if torchs[first] > mine[first] else ("yours", "torch's")
+        return Cause(
+            "schedule",
+            f"after its {lengths[0]} steps {who[0]} goes up again as a cosine does, {who[1]} stays "
+            f"where it ended: {told}",
+            "step torch's scheduler T_max times at most; or give your side "
+            "jp.lr_scheduler.CosineAnnealingLR, which goes on as torch's",
+        )
+    slope, torchs_slope = _slope(mine), _slope(torchs)
+    if slope and torchs_slope and not same(slope, torchs_slope, _EVEN):
         return Cause(
             "schedule-length",
-            f"your side's rate changes by {nice(slopes[0] or 0):.4g} a step, torch's by "
-            f"{nice(slopes[1] or 0):.4g}: {told}",
+            f"your side's rate changes by {nice(slope):.4g} a step, torch's by "
+            f"{nice(torchs_slope):.4g}: {told}",
             "give transition_steps torch's total_iters, and both the same ends",
         )  # fmt: skip
-    decays = [_decay(rates) for rates in (mine, torchs)]
-    if all(d is not None for d in decays):
+    decay, torchs_decay = _decay(mine), _decay(torchs)
+    if decay and torchs_decay and not same(decay, torchs_decay, _EVEN):
         return Cause(
-            "schedule", f"your side's rate is multiplied by {nice(decays[0] or 0):.6g} a step, "
-            f"torch's by {nice(decays[1] or 0):.6g}: {told}",
+            "schedule", f"your side's rate is multiplied by {nice(decay):.6g} a step, torch's by "
+            f"{nice(torchs_decay):.6g}: {told}",
             "give both the same factor, and the same steps between two of it",
         )  # fmt: skip
     return Cause(
@@ -74,9 +258,14 @@ def _falling(rates: Sequence[float]) -> Sequence[float]:
 
 def _cosine(rates: Sequence[float]) -> int | None:
     """Return the length of a cosine, from its peak to its end, of which these are steps."""
-    falling = np.array(rates[max(range(len(rates)), key=rates.__getitem__) :])
-    if len(falling) < 5 or same(falling[0], falling[-1], _SAME):
+    falling = np.array(rates[_peak(rates) :])
+    if len(falling) < 5 or same(falling[0], falling[-1], _EVEN):
         return None
+    # Most end at 0: then the last of these rates says the length, to less than a step or not.
+    angle = math.acos(max(-1.0, 2 * falling[-1] / falling[0] - 1))
+    near = round(math.pi * (len(falling) - 1) / angle)
+    if [n for n in (near - 1, near, near + 1) if _is_cosine(falling, max(n, 1))] == [near]:
+        return near
     # Of equal steps w around a middle c: r[i-1] + r[i+1] = 2 cos(w) r[i] + 2 c (1 - cos(w)).
     inner, around = falling[1:-1], falling[:-2] + falling[2:]
     terms = np.stack([inner, np.full(len(inner), falling[0])], axis=1)
@@ -89,10 +278,29 @@ def _cosine(rates: Sequence[float]) -> int | None:
     return near if 1 < near < _LONGEST and abs(length - near) <= 0.05 else None
 
 
+def _is_cosine(falling: NDArray[np.float64], length: int) -> bool:
+    angles = np.minimum(np.arange(len(falling)) / length, 1) * math.pi
+    return bool(np.all(abs(falling[0] / 2 * (1 + np.cos(angles)) - falling) <= _ROUND * falling[0]))
+
+
+def _peak(rates: Sequence[float]) -> int:
+    return max(range(len(rates)), key=rates.__getitem__)
+
+
+def _warm_up(rates: Sequence[float]) -> int | None:
+    """Return how many steps a rate rises evenly before it goes on otherwise."""
+    peak = _peak(rates)
+    even = 1 < peak < len(rates) - 1 and _slope(rates[: peak + 1])
+    return peak if even else None
+
+
 def _slope(rates: Sequence[float]) -> float | None:
-    steps = [b - a for a, b in itertools.pairwise(rates)]
-    even = steps and max(steps) - min(steps) <= 1e-4 * max(map(abs, steps))
-    return steps[0] if even and steps[0] else None
+    """Return by how much rates change each step, where that is always as much."""
+    step = (rates[-1] - rates[0]) / (len(rates) - 1)
+    off = max(abs(rates[0] + step * i - rate) for i, rate in enumerate(rates))
+    largest = max(map(abs, rates))
+    even = off <= max(1e-3 * abs(step), _ROUND * largest)
+    return step if even and abs(rates[-1] - rates[0]) > _EVEN * largest else None
 
 
 def _decay(rates: Sequence[float]) -> float | None:

@@ -144,8 +144,11 @@ class Search:
                         "same", left,
                     )  # fmt: skip
         for fit in self._fits.all(Variation()):
-            near = fit[0] == "lr" and same(fit[1], self._simulation.torch_rates[0], 1e-5)
-            if fit[2] <= self._enough and not near:
+            # A rate that is torch's is no cause, and one of next to nothing is one that has ended.
+            rates = self._simulation.torch_rates
+            ended = abs(fit[1]) < 1e-6 * max(map(abs, rates))
+            no_cause = same(fit[1], rates[0], 1e-5) or ended
+            if fit[2] <= self._enough and not (fit[0] == "lr" and no_cause):
                 return self._named(*fit) if fit[0] != "betas" else replace(
                     _SWAPPED, unexplained=fit[2]
                 )  # fmt: skip

@@ -116,25 +116,16 @@ def _explained(
         dear: whether what takes long is tried, or what does not.
         known: of other leaves.
     """
-    mine, theirs = (
-        _still(x[history.first :], (x[history.first - 1] if history.first else history.start))
-        for x in (history.yours, history.torchs)
-    )
-    if mine != theirs:
-        who = ("your side does not train this leaf", "torch does")
-        if theirs:
-            who = ("your side trains this leaf", "torch does not")
-        frozen = Cause(
-            "frozen-leaf", f"{who[0]}; {who[1]}",
-            "check requires_grad and the groups of torch's optimizer, and the selectors, masks or "
-            "labels of yours",
-        )  # fmt: skip
+    frozen = _frozen(history)
+    # What was trained before may have come to a learning rate of 0.
+    scheduled = history.first > 0 and len({o.get("lr") for o in history.options}) > 1
+    if frozen is not None and not scheduled:
         return frozen, None
     if history.optimizer not in ALGORITHMS or not np.all(np.isfinite(history.torchs)):
-        return _without_simulation(history) if dear else None, None
+        return frozen or (_without_simulation(history) if dear else None), None
     simulation = Simulation(history, base)
     if not simulation.agrees:
-        return _without_simulation(history) if dear else None, None
+        return frozen or (_without_simulation(history) if dear else None), None
     group = {k: v for k, v in history.options[0].items() if k != "params"}
     for other, told, hypothesis in known:
         factor = hypothesis.factor
@@ -143,11 +134,29 @@ def _explained(
             return told, hypothesis
     cause = Search(history, simulation).run(dear)
     if cause is None:
-        return None, None
+        return (frozen if dear else None), None
     own = [h for left, h in simulation.explained if left == cause.unexplained]
     if own and own[-1].rates is None:  # those begin where the simulation does
         known.append((group, cause, own[-1]))
     return cause, own[-1] if own else None
+
+
+def _frozen(history: UpdateHistory) -> Cause | None:
+    """Return the cause of a leaf that one side leaves as it is, from the first difference on."""
+    mine, theirs = (
+        _still(x[history.first :], (x[history.first - 1] if history.first else history.start))
+        for x in (history.yours, history.torchs)
+    )
+    if mine == theirs:
+        return None
+    who = ("your side does not train this leaf", "torch does")
+    if theirs:
+        who = ("your side trains this leaf", "torch does not")
+    return Cause(
+        "frozen-leaf", f"{who[0]}; {who[1]}",
+        "check requires_grad and the groups of torch's optimizer, and the selectors, masks or "
+        "labels of yours",
+    )  # fmt: skip
 
 
 def _without_simulation(history: UpdateHistory) -> Cause | None:

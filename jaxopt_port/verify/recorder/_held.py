@@ -99,7 +99,7 @@ def restore_optimizer(
 
 def copied(scheduler: Any, state: Any) -> Any:
     # Bound methods in it would otherwise take copies of these along.
-    kept = {id(scheduler): scheduler, id(scheduler.optimizer): scheduler.optimizer}
+    kept = {id(x): x for x in (scheduler, getattr(scheduler, "optimizer", scheduler))}
     return copy.deepcopy(state, kept)
 
 

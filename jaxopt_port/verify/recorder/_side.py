@@ -96,6 +96,13 @@ def refuse(side: TorchSide) -> None:
     if len(held) > len(set(held)):
         raise ValueError("two optimizers have the same parameter: it would be stepped twice")
     for scheduler in schedulers:
+        needed = ("step", "state_dict", "load_state_dict")
+        lacking = [name for name in needed if not callable(getattr(scheduler, name, None))]
+        if lacking:
+            raise TypeError(
+                f"the scheduler, a {type(scheduler).__name__}, has no {' and no '.join(lacking)}: "
+                "steps are run again from where they were. Give it what torch's schedulers have"
+            )
         if not any(getattr(scheduler, "optimizer", one) is one for one in optimizers):
             raise ValueError("the scheduler is of another optimizer than the one that is given")
         plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
