@@ -197,7 +197,7 @@ HYPERPARAMETERS = {
     "schedule-per-epoch": hyperparameter([RATES[i // 3] for i in range(10)]),
     "low-precision": hyperparameter([float(ml_dtypes.bfloat16(r)) for r in RATES]),
     "group-options": hyperparameter([0.03] * 10, [0.1] * 10, [[0.03] * 10]),
-    "number": hyperparameter([0.9] * 10, [0.99] * 10, name="alpha"),
+    "number": hyperparameter([0.3] * 10, [0.1] * 10),
 }
 
 COSINE = optax.cosine_decay_schedule
@@ -247,6 +247,7 @@ OTHER_SCHEDULES = {
         COSINE(0.1, 50), lambda count: 0.05 * (1 + jnp.cos(jnp.pi * count / 50)), 70,
         "schedule", "after its 50 steps torch's goes up again",
     ),
+    "twice": (LINEAR(0, 0.2, 400), LINEAR(0, 0.1, 400), 99, "number", "is 2 times torch's"),
     "none": (optax.constant_schedule(0.1), COSINE(0.1, 400), 60, "number", "torch's learning rate"),
 }  # fmt: skip
 

@@ -178,7 +178,7 @@ def explain_hyperparameter(
             "check which leaves the selectors or labels of the groups take",
         )
     found = None
-    if name == "lr" and all(map(math.isfinite, yours)):
+    if name == "lr" and all(map(math.isfinite, yours)) and (_changes(yours) or _changes(torchs)):
         found = one_sided(yours, torchs, step, step) or another_schedule(yours, torchs, step, step)
     return found or number(name, mine, theirs)
 
@@ -203,6 +203,13 @@ def another_schedule(
         f"at step {step} your side's learning rate is {nice(mine[first]):.6g}, torch's "
         f"{torchs[first]:.6g}"
     )
+    peak = _peak(torchs)
+    ratio = mine[peak] / torchs[peak] if torchs[peak] > 0 else 0.0
+    if _alike(mine, [ratio * rate for rate in torchs], abs(mine[peak] - torchs[peak]) / 10):
+        return Cause(
+            "number", f"your side's learning rate is {nice(ratio):.6g} times torch's: {told}",
+            "give the schedule torch's learning rate",
+        )  # fmt: skip
     rising = [_warm_up(rates) for rates in (mine, torchs)]
     if all(rising) and rising[0] != rising[1]:
         return Cause(
@@ -218,7 +225,7 @@ def another_schedule(
             "give decay_steps torch's T_max; a warm-up is part of Optax's decay_steps, and of "
             "torch's T_max it is not",
         )  # fmt: skip
-    if all(lengths) and first > (lengths[0] or 0):
+    if all(lengths) and first - peak > (lengths[0] or 0):
         who = ("torch's", "your side's") if torchs[first] > mine[first] else ("yours", "torch's")
         return Cause(
             "schedule",
