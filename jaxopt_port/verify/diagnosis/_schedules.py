@@ -205,7 +205,8 @@ def another_schedule(
     )
     peak = _peak(torchs)
     ratio = mine[peak] / torchs[peak] if torchs[peak] > 0 else 0.0
-    if _alike(mine, [ratio * rate for rate in torchs], abs(mine[peak] - torchs[peak]) / 10):
+    rounding = abs(mine[peak] - torchs[peak]) / 10
+    if not same(ratio, 1.0, _EVEN) and _alike(mine, [ratio * x for x in torchs], rounding):
         return Cause(
             "number", f"your side's learning rate is {nice(ratio):.6g} times torch's: {told}",
             "give the schedule torch's learning rate",
