@@ -27,7 +27,7 @@ _FLAGS = [
     *("-std=gnu11", "-O3", "-march=native", "-fPIC", "-shared", "-fno-fast-math"),
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
 ]
-TIMEOUT = 30.0  # seconds that the compilers of a process may take in all for nothing
+TIMEOUT = 30.0  # seconds that the compilers of a process may take in all and fail
 
 # What a library must stand before it is let into this process: a broken one ends another.
 _TRIAL = "import ctypes; lib = ctypes.CDLL('./kernel.so'); lib.{0}; lib.jaxopt_port_trial()"

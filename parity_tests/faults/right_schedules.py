@@ -79,8 +79,8 @@ SCHEDULES: dict[str, tuple[Any, Made]] = {
     "warm-up": (factors(lambda s: min(s / 6, 1.0)), lambda r: optax.warmup_constant_schedule(0.0, r, 6)),
     "warm-up and cosine": (_warm_up, lambda r: optax.join_schedules([optax.linear_schedule(0.1 * r, r, 5), optax.cosine_decay_schedule(r, 15)], [5])),
     "warm-up from little": (
-        scheduler("LinearLR", start_factor=1e-4, end_factor=1.0, total_iters=2000),
-        lambda r: optax.linear_schedule(1e-4 * r, r, 2000),
+        scheduler("LinearLR", start_factor=1e-2, end_factor=1.0, total_iters=500),
+        lambda r: optax.linear_schedule(1e-2 * r, r, 500),
     ),
     "warmup_cosine": (factors(lambda s: s / 4 if s < 4 else cosine((s - 4) / 16)), lambda r: optax.warmup_cosine_decay_schedule(0.0, r, 4, 20)),
     "warmup_cosine to a hundredth": (

@@ -197,7 +197,7 @@ HYPERPARAMETERS = {
     "schedule-per-epoch": hyperparameter([RATES[i // 3] for i in range(10)]),
     "low-precision": hyperparameter([float(ml_dtypes.bfloat16(r)) for r in RATES]),
     "group-options": hyperparameter([0.03] * 10, [0.1] * 10, [[0.03] * 10]),
-    "number": hyperparameter([0.3] * 10, [0.1] * 10),
+    "number": hyperparameter([0.9] * 10, [0.99] * 10, name="alpha"),
 }
 
 COSINE = optax.cosine_decay_schedule
@@ -248,6 +248,7 @@ OTHER_SCHEDULES = {
         "schedule", "after its 50 steps torch's goes up again",
     ),
     "twice": (LINEAR(0, 0.2, 400), LINEAR(0, 0.1, 400), 99, "number", "is 2 times torch's"),
+    "neither": (optax.constant_schedule(0.3), optax.constant_schedule(0.1), 60, "number", "lr=0.3"),
     "none": (optax.constant_schedule(0.1), COSINE(0.1, 400), 60, "number", "torch's learning rate"),
 }  # fmt: skip
 

@@ -72,6 +72,8 @@ NAMED = [
     (Run("SGD", M, DECAYING), optax.sgd(falling(1), 0.9), "schedule-offset", "next step"),
     (Run("Adam", L, DECAYING), optax.adam(falling(1)), "schedule-offset", "next step"),
     (Run("SGD", M, BY_EPOCH), optax.sgd(falling(by=0.5), 0.9), "schedule-per-epoch", "each step"),
+    (Run("SGD", M, DECAYING),
+     optax.sgd(lambda n: jnp.where(n < 5, falling()(n), 0.0), 0.9), "frozen-leaf", "not train"),
     (Run("SGD", M, tuple(0.1 * 0.5**i for i in range(STEPS))),
      optax.sgd(falling(every=EPOCH, by=0.5), 0.9), "schedule-per-epoch", "each epoch"),
     (Run("SGD", M, DECAYING), chain(scaled(falling()), optax.trace(0.9)), "lr-in-momentum", "rate"),

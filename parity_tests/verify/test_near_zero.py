@@ -176,7 +176,7 @@ WARM_UPS = {
 @pytest.mark.parametrize("start", [1e-2, 1e-4, 1e-6])
 @pytest.mark.parametrize("kind", WARM_UPS)
 def test_a_rate_that_rises_from_next_to_nothing_raises_no_alarm(kind, start):
-    """Optax calculates it, in float32, from where it goes: a part in a thousand off at first."""
+    """Optax calculates it, in float32, from where it goes, and is as far off as that rounds."""
     tx = optax.inject_hyperparams(optax.sgd)(optax.linear_schedule(0.1 * start, 0.1, 500))
     first = 0.1 if kind == "torch's" else rising(start)(0)
 

@@ -117,9 +117,7 @@ def _explained(
         known: of other leaves.
     """
     frozen = _frozen(history)
-    # What was trained before may have come to a learning rate of 0.
-    scheduled = history.first > 0 and len({o.get("lr") for o in history.options}) > 1
-    if frozen is not None and not scheduled:
+    if frozen is not None and not _nearly_ended(history):
         return frozen, None
     if history.optimizer not in ALGORITHMS or not np.all(np.isfinite(history.torchs)):
         return frozen or (_without_simulation(history) if dear else None), None
@@ -139,6 +137,12 @@ def _explained(
     if own and own[-1].rates is None:  # those begin where the simulation does
         known.append((group, cause, own[-1]))
     return cause, own[-1] if own else None
+
+
+def _nearly_ended(history: UpdateHistory) -> bool:
+    """Whether torch's learning rate had all but come to 0, as one side's schedule then may have."""
+    rates = [float(o.get("lr", 0.0)) for o in history.options[: history.first]]
+    return bool(rates) and rates[-1] <= max(rates) / 10
 
 
 def _frozen(history: UpdateHistory) -> Cause | None:
