@@ -72,6 +72,7 @@ RIGHT = [
     Port("plain", "jp.adam", "pieces chosen", "MultiSteps"),
     Port("equinox", "jp.adadelta", "polynomial, a root", "accumulate_grads"),
     Port("plain", "jp.asgd", "inverse root", "as it is"),
+    Port("plain", "jp.adam", "inverse root", "clipped apart"),
     Port("nnx bags", "jp.nadam", "linear, late", "clipped apart"),
     Port("linen images", "jp.amsgrad", "inverse root", "multi_transform", 1),
 ]

@@ -26,6 +26,11 @@ _ROUNDED = 1e-6
 _FLOAT64 = 1e-9
 
 
+def _of_schedule(step: int) -> float:
+    """Return how far a rate may be off: one in float32 multiplies rounded factors, step by step."""
+    return _FLOAT32 * (8 + step / 4)
+
+
 class AfterStep:
     """Feeds both optimizers with torch's gradients, lets both sides run free, and compares.
 
@@ -105,6 +110,8 @@ class AfterStep:
             self._disturbed.step(step, step_by, told, self._fed_exact, self._start)
         rounded = self._fed_exact.seen.inexact or self._fed_exact.rounded
         self._off = _FLOAT32 if rounded else 0.0
+        if self._fed_exact.unread:
+            self._off = _of_schedule(step)
         self._clipping(step, update, grads)
         self._hyperparameters(step, evaluation.options, group_of, checks, update.stepped)
         if self._disturbed is not None and step == 0:
@@ -180,8 +187,7 @@ class AfterStep:
         context = self._context
         mine, exact = both
         scale = max(abs(theirs), self._base if name == "lr" else 0.0)
-        # A schedule in float32 multiplies rounded factors, a part of a bit more off with each step.
-        rounding = _FLOAT32 * (8 + step / 4) if name == "lr" else _FLOAT32
+        rounding = _of_schedule(step) if name == "lr" else _FLOAT32
         seen = self._fed_exact.seen
         lifted = bool(seen.narrow or seen.rounded) and not seen.inexact
         of_exact = _FLOAT64 if lifted else rounding

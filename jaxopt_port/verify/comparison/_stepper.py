@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ...accumulation import AccumulationState
+from ...engine import grouped_states
 from ._jax_run import compiled, compiled_lifted, float64, in_float64
 from ._jax_side import JaxSide
 from ._meant import OPTIMIZER, Seen, widened
@@ -50,6 +51,7 @@ class Stepper:
         seen: what its trace has shown, where it is lifted.
         rounded: whether there is something that is not lifted, and may be in float32: a wrapper
             around one of this library's optimizers (`optax.MultiSteps`), a schedule beside it.
+        unread: whether a schedule sets a rate that the state does not hold, of a lower-case one.
     """
 
     def __init__(
@@ -78,6 +80,8 @@ class Stepper:
             else:
                 self._update = compiled("update", _updater, *objects, donates=given)
             self.rounded = wide and not lifts and bool(_foreign(self.state))
+            groups = [g for own in grouped_states(self.state) for g in own.table.groups]
+            self.unread = any(group.bare and group.scheduled for group in groups)
             if wide and side.state is not None:
                 self.state = in_float64(self.state)
             self._schedule_state: Any = None
