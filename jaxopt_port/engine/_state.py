@@ -102,6 +102,8 @@ def first_numbers(members: Sequence[Any], table: Table) -> dict[str, Any]:
 
 def row(value: Any, width: int | None) -> Any:
     """Return a group's number as an entry of its option's vector: NumPy, or JAX where traced."""
+    if width is None and isinstance(value, float):
+        return value
     parts = list(value) if isinstance(value, tuple | list) else [value]
     padded = [NO_NUMBER if part is None else part for part in parts]
     padded += [NO_NUMBER] * ((width or 1) - len(parts))

@@ -41,7 +41,7 @@ def _is_float32(x: Any) -> bool:
 
 
 def _rounded(x: Any) -> Any:
-    """A float32 that was a float64: XLA drops two conversions that nothing is between."""
+    """A float32 that was a float64, or becomes one: XLA drops two such conversions of a number."""
     (integers,) = types_of(tuple(x.type.shape), "i4")
     return kept(x, integers)
 
@@ -53,7 +53,7 @@ def _fused(ctx: Any, a: Any, y: Any, x: Any) -> Any:
         return [exact_float64(aval.shape, a, y, x)]
     if not has_bits():
         return contracted(ctx, a, y, x)
-    return [_rounded(exact_float32(aval.shape, a, y, x))]
+    return [_rounded(exact_float32(aval.shape, _rounded(a), y, x))]
 
 
 def _in_float64(operation: Callable[..., Any], *operands: Any) -> Any:
@@ -68,7 +68,7 @@ def _in_float64(operation: Callable[..., Any], *operands: Any) -> Any:
         return operation(*operands)
     narrow = operands[0].type
     wide, integers = types_of(tuple(narrow.shape), "f8", "i8")
-    made = operation(*(hlo.convert(wide, x) for x in operands))
+    made = operation(*(hlo.convert(wide, _rounded(x)) for x in operands))
     return _rounded(hlo.convert(narrow, kept(made, integers)))
 
 
@@ -89,7 +89,7 @@ def cuda_lowerings() -> dict[str, Callable[..., Any]]:
 
     def div_number(ctx: Any, a: Any, x: Any) -> Any:
         """By the reciprocal, which torch calculates on the host."""
-        return [hlo.multiply(x, divide(constant(x.type, 1.0), spread(x.type, a)))]
+        return [hlo.multiply(x, spread(x.type, divide(constant(a.type, 1.0), a)))]
 
     def rsqrt(ctx: Any, x: Any) -> Any:
         """An instruction of the GPU, at most two units off, as torch has it."""

@@ -1,5 +1,7 @@
 """optimizer_from_torch knows the classes of other packages, and optimizer_to_torch makes them."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,7 +108,8 @@ def test_a_class_is_known_by_its_module_and_name():
         interop.optimizer_from_torch(AdamWLike(of.values()), ported(of), of)
 
 
-def test_a_package_that_is_not_here_is_named():
+def test_a_package_that_is_not_here_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
     of = {"a": module()["a"]}
     params = ported(of)
     tx = contrib.Lion()

@@ -8,6 +8,9 @@ import pytest
 from jaxopt_port import interop
 from jaxopt_port.interop import Checkpoint
 
+# More than any Python's json reads.
+DEEP = "[" * 100_000 + "]" * 100_000
+
 
 def rewritten(path, change):
     """Change what a file of the exchange format says of itself."""
@@ -16,16 +19,9 @@ def rewritten(path, change):
     header = json.loads(data[8 : 8 + size])
     record = json.loads(header["__metadata__"]["jaxopt_port"])
     change(record)
-    header["__metadata__"]["jaxopt_port"] = json.dumps(record)
+    header["__metadata__"]["jaxopt_port"] = json.dumps(record).replace('"DEEP"', DEEP)
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
-
-
-def deep(record):
-    nested = []
-    for _ in range(900):
-        nested = [nested]
-    record["extra"] = {"deep": nested}
 
 
 def setting(**values):
@@ -40,7 +36,7 @@ METADATA = {
         lambda r: r["optimizer"]["state"]["$dict"][0][1].update(step=10**400),
         "damaged",
     ),
-    "deep nesting": (deep, "nested too deep|not JSON"),
+    "deep nesting": (setting(extra={"deep": "DEEP"}), "nested too deep|not JSON"),
     "another layout": (setting(layout="torcH"), "the layout is 'torcH'"),
     "optimizers that are a list": (setting(optimizers=[1]), "damaged"),
     "averages that are none": (setting(averages=3), "damaged|must be"),

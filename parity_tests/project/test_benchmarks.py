@@ -18,7 +18,7 @@ from benchmarks.speed._shapes import MODELS, elements, shapes_of
 from benchmarks.speed._suites import LOOPS, TIMED, bytes_moved
 from benchmarks.speed._targets import targets
 
-COMMITTED, OF_GPU = FOLDER / "cpu.json", FOLDER / "h100.json"
+COMMITTED, OF_GPU = FOLDER / "cpu.json", FOLDER / "h200.json"
 
 
 def measured(**medians):
