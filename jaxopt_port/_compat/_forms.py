@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import jax
 from jax import lax
-from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 Form: TypeAlias = Callable[..., Sequence[Any]]
 
@@ -63,7 +63,8 @@ def whole_on_each(plain: Form) -> Forms:
 
     def several(devices: int, x: jax.Array, *numbers: jax.Array) -> list[Any]:
         # Which mesh it is does not matter for what is on all of its devices.
-        everywhere = NamedSharding(AbstractMesh((devices,), ("devices",)), PartitionSpec())
+        mesh = AbstractMesh((devices,), ("devices",), axis_types=(AxisType.Auto,))
+        everywhere = NamedSharding(mesh, PartitionSpec())
         (made,) = plain(lax.with_sharding_constraint(x, everywhere), *numbers)
         return [lax.with_sharding_constraint(made, everywhere)]
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .._compat import carried_by
 from . import _pairs
 from ._pairs import Pair
 
@@ -22,8 +23,8 @@ _CALLS |= {"custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
 # What only moves numbers about is done to both parts alike.
 _MOVES = {
     *("broadcast_in_dim", "concatenate", "copy", "dynamic_slice", "dynamic_update_slice"),
-    *("expand_dims", "gather", "reshape", "reshard", "scatter", "select_n", "slice", "squeeze"),
-    *("stack", "stop_gradient", "transpose"),
+    *("expand_dims", "gather", "reshape", "reshard", "scatter", "select_n", "slice", "split"),
+    *("squeeze", "stack", "stop_gradient", "transpose", "unstack"),
 }
 _ARITHMETIC: dict[str, Callable[..., Any]] = {
     "abs": _pairs.absolute,
@@ -149,7 +150,8 @@ def _applied(eqn: Any, inputs: list[Any]) -> Sequence[Any]:
         return [_pairs.power(inputs[0], Pair(*map(jnp.asarray, exponent)))]
     if name in _MOVES:
         parts = [[x[i] if isinstance(x, Pair) else x for x in inputs] for i in (0, 1)]
-        return [Pair(*(eqn.primitive.bind(*own, **params) for own in parts))]
+        high, low = (eqn.primitive.bind(*own, **params) for own in parts)
+        return list(map(Pair, high, low)) if eqn.primitive.multiple_results else [Pair(high, low)]
     if name in _ARITHMETIC:
         wide = (x if isinstance(x, Pair) else _pairs.widened(x) for x in inputs)
         return [_ARITHMETIC[name](*wide)]
@@ -196,7 +198,7 @@ def _summed(x: Pair, axes: Sequence[int]) -> Pair:
 
 def _scan(eqn: Any, inputs: list[Any]) -> Sequence[Any]:
     params = eqn.params
-    consts, carry = params["num_consts"], params["num_carry"]
+    consts, carry = carried_by(params)
 
     def body(carried: Any, xs: Any) -> Any:
         made = _evaluated(params["jaxpr"], [*inputs[:consts], *carried, *xs])

@@ -128,7 +128,8 @@ def checked_gradients(
         if rule is not None and (rule.sparse or (rule.sparse is None and _is_sparse(grad))):
             _check_sparse(path, grad, param, rule.name)
         elif not (frozen and _is_sparse(grad)):
-            _check_dense(path, grad, param, "the optimizer" if rule is None else rule.name)
+            name = None if rules is None else "the optimizer" if rule is None else rule.name
+            _check_dense(path, grad, param, name)
     return at_leaves
 
 
@@ -168,8 +169,14 @@ def _is_sparse(grad: Any) -> bool:
     return hasattr(grad, "todense") or (isinstance(grad, tuple | list) and len(grad) == 2)
 
 
-def _check_dense(path: str, grad: Any, param: Any, name: str) -> None:
+def _check_dense(path: str, grad: Any, param: Any, name: str | None) -> None:
     if _is_sparse(grad):
+        if name is None:
+            raise TypeError(
+                f'a sparse gradient ("{path}") is taken by jp.sparse_adam, jp.sgd and jp.adagrad '
+                "themselves, not by what is around them; of several batches, join the indices and "
+                "the rows into one gradient"
+            )
         raise TypeError(
             f'{name} does not support sparse gradients ("{path}"), please consider '
             "jp.sparse_adam instead (jp.sgd and jp.adagrad take both)"

@@ -199,6 +199,10 @@ def test_bad_gradients(case, spelling):
 def test_sparse_gradients_are_refused_by_the_others():
     params = {"table": jnp.ones((4, 2))}
     grad = {"table": as_bcoo([1], np.ones((1, 2), np.float32), (4, 2))}
-    for tx in (jp.adam(), jp.Adam()):
-        with pytest.raises(TypeError, match="does not support sparse gradients"):
+    for tx, message in (
+        (jp.adam(), "does not support sparse gradients"),
+        (jp.Adam(), "does not support sparse gradients"),
+        (jp.accumulate_grads(jp.SparseAdam(), 2), "not by what is around them"),
+    ):
+        with pytest.raises(TypeError, match=message):
             jp.step(tx, grad, tx.init(params), params)

@@ -14,6 +14,7 @@ from jaxopt_port._compat import (
     Forms,
     alternative,
     as_pure,
+    carried_by,
     current_trace,
     known_number,
     on_explicit_mesh,
@@ -103,6 +104,14 @@ def test_x64_can_be_enabled_around_a_part_of_a_traced_program():
 
     difference, is_wide = program(jnp.float32(1))
     assert (difference, is_wide) == (2.0**-40, True)
+
+
+def test_a_scan_tells_what_it_carries():
+    program = jax.make_jaxpr(
+        lambda a, b, xs: jax.lax.scan(lambda c, x: ((c[0] * a, c[1] + x), c[1]), (a, b), xs)
+    )
+    (of_scan,) = (e for e in program(1.0, 2.0, jnp.ones(3)).eqns if e.primitive.name == "scan")
+    assert carried_by(of_scan.params) == (1, 2)
 
 
 def test_a_primitive_converts_to_a_weak_type():

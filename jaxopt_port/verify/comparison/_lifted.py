@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from ..._compat import carried_by
 from ._meant import MODEL, OPTIMIZER, Seen, is_rounded, meant, widened
 
 # Their programs say how two numbers are combined; they are no calls.
@@ -227,7 +228,7 @@ class _Lift:
         ]
 
     def _scan(self, params: dict[str, Any], given: list[Any]) -> list[Any]:
-        fixed, carried = params["num_consts"], params["num_carry"]
+        fixed, carried = carried_by(params)
         constants, first, along = (
             given[:fixed], given[fixed : fixed + carried], given[fixed + carried :]
         )  # fmt: skip
