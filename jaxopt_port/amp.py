@@ -76,6 +76,11 @@ class GradScaler:
     enabled: bool = True
 
     def __post_init__(self) -> None:
+        if isinstance(self.init_scale, str):
+            raise TypeError(
+                f"GradScaler takes no device, as torch's takes {self.init_scale!r}: its first "
+                "argument is init_scale, a number"
+            )
         for name in ("init_scale", "growth_factor", "backoff_factor"):
             real_number(getattr(self, name), name, static=True)
         _integer(self.growth_interval, "growth_interval")

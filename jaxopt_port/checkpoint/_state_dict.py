@@ -5,7 +5,15 @@ from typing import Any
 import jax
 import optax
 
-from ..engine import GroupsState, Optimizer, Table, find_groups_state, get_hyperparams, leaf_paths
+from ..engine import (
+    Group,
+    GroupsState,
+    Optimizer,
+    Table,
+    find_groups_state,
+    get_hyperparams,
+    leaf_paths,
+)
 from ..numerics import own_value
 from ._kinds import read_group
 from ._structure import StateDict
@@ -64,6 +72,7 @@ def state_dict(tx: optax.GradientTransformation, state: Any, params: Any) -> Sta
         groups.append(
             {
                 **group_options,
+                **_implied(found.table.groups[i]),
                 **dict(found.table.groups[i].extras),
                 **_count(found, i),
                 "params": [indices[path] for path in paths],
@@ -71,6 +80,10 @@ def state_dict(tx: optax.GradientTransformation, state: Any, params: Any) -> Sta
             }
         )
     return {"state": dict(sorted(states.items())), "param_groups": groups}
+
+
+def _implied(group: Group) -> dict[str, Any]:
+    return {} if group.rule is None or group.frozen else dict(group.rule.implied)
 
 
 def _count(found: GroupsState, group: int) -> dict[str, int]:

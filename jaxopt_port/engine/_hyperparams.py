@@ -328,8 +328,11 @@ def settable(state: GroupsState, groups: Sequence[int], name: str) -> GroupsStat
         group = new[i]
         if group.rule is None or group.holds is None:
             continue
-        with_nan = jax.tree.map(lambda _: math.nan, current[i][name])
-        needed = group.rule.holds(**{**current[i], name: with_nan})
+        known = {
+            k: jax.tree.map(lambda _: math.nan, v) if k == name or is_traced(v) else v
+            for k, v in current[i].items()
+        }
+        needed = group.rule.holds(**known)
         if needed is None or not needed <= group.holds:
             new[i] = replace(group, holds=None)
     return replace(state, table=replace(state.table, groups=tuple(new)))

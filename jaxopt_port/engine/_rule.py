@@ -122,6 +122,7 @@ class Rule(Generic[P]):
         oriented: ``oriented(shape, **static)``: whether the step of an array of this shape is
             another one where Flax's layout of a kernel takes the place of torch's.
         title: the optimizer's name, where it is not that of ``arguments``.
+        implied: what torch's groups say of this optimizer that is no argument of it.
     """
 
     arguments: Callable[P, Iterator[Problem]]
@@ -138,6 +139,7 @@ class Rule(Generic[P]):
     elementwise: bool = True
     oriented: Callable[..., bool] = _never
     title: str = ""
+    implied: Static = ()
 
     @property
     def name(self) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 import warnings
@@ -94,6 +95,15 @@ def check_selector(selector: Selector, where: str) -> None:
         return
     holds_arrays = any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(selector))
     if callable(selector) and not holds_arrays:
+        try:
+            inspect.signature(selector).bind("path", None)
+        except ValueError:  # a function of C's, which does not say
+            pass
+        except TypeError as error:
+            raise TypeError(
+                f"a predicate{where} is called with the path and the leaf, (path, leaf) -> bool: "
+                f"{error}"
+            ) from None
         return
     raise TypeError(
         f"params argument given to the optimizer should be a path, a glob, a compiled regex, a "

@@ -6,9 +6,11 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from .._compat import current_trace, moved, tagged, through_branches
+from ..trees import check_params
 from ._definition import Definition
 
 Params = TypeVar("Params")
@@ -121,7 +123,11 @@ def step(
     if _is_loss(grads, params) and not isinstance(grads, jax.tree_util.Partial):
         grads = jax.tree_util.Partial(grads)
     stepped: tuple[Params, State]
-    stepped = (_step_in_place if donate else _step)(tx, params, state, grads, extra_args)
+    try:
+        stepped = (_step_in_place if donate else _step)(tx, params, state, grads, extra_args)
+    except TypeError:
+        check_params(params)  # JAX speaks of its own arguments
+        raise
     return stepped
 
 
@@ -145,13 +151,27 @@ def _is_loss(grads: Any, params: Any) -> bool:
     return not (arrays and structures[0] == structures[1])
 
 
+def _scalar(value_fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def value_of(params: Any) -> Any:
+        value = value_fn(params)
+        if len(jax.tree.leaves(value)) != 1 or np.shape(jax.tree.leaves(value)[0]) != ():
+            raise TypeError(
+                "the function must return the loss alone, one number, since its gradient is taken "
+                "here: give the function that jax.grad or jax.value_and_grad would be given; it "
+                f"has returned {jax.tree.map(np.shape, value)!r} (shapes)"
+            )
+        return value
+
+    return value_of
+
+
 def _stepped(
     tx: Any, params: Any, state: Any, grads: Any, extra_args: dict[str, Any], inner: bool = False
 ) -> Any:
     """Return new parameters and state; of an inner call: updates, new leaves, state."""
     if _is_loss(grads, params):
         value_fn = grads
-        value, grads = jax.value_and_grad(value_fn)(params)
+        value, grads = jax.value_and_grad(_scalar(value_fn))(params)
         extra_args = {"value": value, "grad": grads, "value_fn": value_fn, **extra_args}
     if not inner:
         check_transformation(tx)

@@ -8,7 +8,7 @@ from flax import nnx
 from flax.nnx import filterlib
 
 from .._compat import as_pure
-from ..engine import step
+from ..engine import check_transformation, step
 from ..trees import is_nnx_variable
 
 M = TypeVar("M")
@@ -64,6 +64,7 @@ class Optimizer(nnx.Optimizer[M]):
         opt_state: Any = None,
         **graph: Any,
     ) -> None:
+        check_transformation(tx)
         made_by = tx
         if opt_state is not None:
             state = as_pure(opt_state)

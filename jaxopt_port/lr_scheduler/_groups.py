@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..engine import (
+    check_names,
     find_groups_state,
     read_number,
     replace_groups_state,
@@ -170,6 +171,22 @@ class Written:
     def _first(self, names: Sequence[str]) -> str | None:
         return next((name for name in names if name in self._names), None)
 
+    def entries(self) -> dict[str, Value]:
+        """Return the schedulers' entries that groups were built with, or brought from torch."""
+        groups = [self._found.table.groups[i] for i in self.trained]
+        made: dict[str, Value] = {}
+        for name in ENTRIES:
+            held: list[Any] = [dict(group.extras).get(name) for group in groups]
+            for k, group in enumerate(groups):
+                if name in group.own:
+                    held[k] = read_number(self._found, [self.trained[k]], name)[0]
+            if is_traced(held):
+                pairs = zip(held, self.lr, strict=True)
+                made[name] = Traced(jnp.stack([rate if x is None else x for x, rate in pairs]))
+            elif any(x is not None for x in held):
+                made[name] = np.array([np.nan if x is None else x for x in held], np.float64)
+        return made
+
     def groups(self, entries: dict[str, Value], traced: bool) -> Groups:
         """Return what schedulers read and write; ``traced`` for all of it."""
         momentum = self._momenta[:, 0] if self._pairs else self._momenta
@@ -196,7 +213,12 @@ class Written:
             (self.lr_name, self._read[0], groups.lr),
             (self.momentum_name, self._read[1], groups.momentum),
         ):
-            if name is None or value is read:
+            if name is None:
+                continue
+            if first and name == self.lr_name:
+                for group in self.trained:
+                    check_names(found, group, [name])
+            if value is read:
                 continue
             if first:
                 found = settable(found, self.trained, name)

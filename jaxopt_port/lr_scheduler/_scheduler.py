@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import jax
 import numpy as np
 
+from ..engine import grouped_states
 from ..numerics import decoded
 from ._arithmetic import Traced, Value, is_traced, lift, raw
 from ._groups import ENTRIES, Groups, Written, entries_of
@@ -33,7 +34,7 @@ class LRScheduler:
     entries: ClassVar[tuple[str, ...]] = ENTRIES
 
     def __new__(cls, *args: Any, **_: Any) -> Self:
-        if args and any(hasattr(args[0], name) for name in ("tx", "init", "param_groups")):
+        if any(map(_is_optimizer, args)):
             raise TypeError(
                 f"{cls.__name__} takes no optimizer here, but its own arguments alone: "
                 f"scheduler = {cls.__name__}(…), then state, own = scheduler.init(tx.init(params))"
@@ -75,7 +76,7 @@ class LRScheduler:
         traced = written.traced
         with jax.enable_x64(True), np.errstate(all="ignore"):
             groups = written.groups({}, traced)
-            groups.entries = entries_of(param_groups, groups)
+            groups.entries = written.entries() | entries_of(param_groups, groups)
             groups.stepped = None
             own = self._construct(groups)
             return written.state(groups, first=True), self._encoded(own, groups)
@@ -272,6 +273,13 @@ class EpochScheduler(LRScheduler):
         """
         stepped: tuple[State, SchedulerState] = self._stepped(state, sched_state, whole(epoch))
         return stepped
+
+
+def _is_optimizer(x: Any) -> bool:
+    """Whether it is an optimizer, or its state, which come later here."""
+    return any(hasattr(x, name) for name in ("tx", "init", "param_groups")) or (
+        not callable(x) and bool(list(grouped_states(x)))
+    )
 
 
 def whole(epoch: Any) -> Value | None:

@@ -43,7 +43,10 @@ def _update(
     return ADAM.update(grad, param, state, decoupled_weight_decay=True, **options)
 
 
-RULE = Rule(_arguments, ADAM.init, _update, ADAM.start, ADAM.advance, title="adamw")
+RULE = Rule(
+    _arguments, ADAM.init, _update, ADAM.start, ADAM.advance, title="adamw",
+    implied=(("decoupled_weight_decay", True),),
+)  # fmt: skip
 
 
 @of_rule(RULE)

@@ -205,6 +205,10 @@ def test_arrays_around_the_optimizer_have_no_place():
 
 
 def test_another_optimizers_state_is_refused():
+    saved = jp.state_dict(jp.AdamW(), jp.AdamW().init(PARAMS), PARAMS)
+    assert saved["param_groups"][0]["decoupled_weight_decay"] is True
+    with pytest.raises(ValueError, match="decoupled_weight_decay is True there and False here"):
+        jp.load_state_dict(jp.Adam(), saved, PARAMS)
     with pytest.raises(ValueError, match="made by another optimizer"):
         jp.state_dict(jp.SGD(), jp.Adam().init(PARAMS), PARAMS)
     with pytest.raises(ValueError, match='"c" is in only one'):

@@ -3,6 +3,7 @@
 import io
 import pickle
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from flax import nnx
 
 import jaxopt_port as jp
+import jaxopt_port.flax
 from jaxopt_port import interop
 from jaxopt_port import lr_scheduler as lrs
 
@@ -123,12 +125,32 @@ TX = jp.SGD(lr=0.1)
         lambda: lrs.LambdaLR(TX, len),
         lambda: lrs.StepLR(torch.optim.SGD([torch.ones(1)]), 30),
         lambda: lrs.StepLR(nnx.Optimizer(Flat(nnx.Rngs(0)), TX, wrt=nnx.Param), 30),
+        lambda: lrs.StepLR(TX.init(jnp.ones(2)), 30),
+        lambda: lrs.ChainedScheduler([lrs.StepLR(30)], TX),
     ],
-    ids=["by place", "by name", "a function", "torch's", "Flax's"],
+    ids=["by place", "by name", "a function", "torch's", "Flax's", "a state", "torch's place"],
 )
 def test_a_scheduler_takes_no_optimizer(made):
     with pytest.raises(TypeError, match=r"takes no optimizer here.*scheduler\.init\(tx\.init"):
         made()
+
+
+@pytest.mark.parametrize("derived", [jax.grad, jax.value_and_grad])
+def test_a_function_of_the_gradients_in_place_of_the_loss(derived):
+    params = {"w": jnp.ones(2)}
+    with pytest.raises(TypeError, match=r"must return the loss alone.*jax\.grad or jax.value_and"):
+        jp.step(TX, derived(lambda p: (p["w"] ** 2).sum()), TX.init(params), params)
+
+
+def test_a_model_with_more_than_arrays_in_a_step():
+    params = {"w": jnp.ones(2)}
+    with pytest.raises(TypeError, match=r'the parameter "act" is .*, not an array; keep only'):
+        jp.step(TX, params, TX.init(params), {**params, "act": jnp.tanh})
+
+
+def test_an_optimizer_of_flax_with_its_arguments_exchanged():
+    with pytest.raises(TypeError, match="tx must be an Optax transformation"):
+        jaxopt_port.flax.Optimizer(TX, Flat(nnx.Rngs(0)), wrt=nnx.Param)
 
 
 @pytest.mark.parametrize(

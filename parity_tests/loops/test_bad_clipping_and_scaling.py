@@ -132,7 +132,7 @@ SCALING = {
     "backoff of 1": Bad(
         made(backoff_factor=1.0), AssertionError, r"must be < 1\.0", theirs(backoff_factor=1.0)
     ),
-    "a word for the scale": Bad(made(init_scale="a"), ValueError, f"{WORD}.*init_scale must be"),
+    "torch's device": Bad(made(init_scale="cuda"), TypeError, "takes no device.*'cuda'"),
     "no scale": Bad(made(init_scale=None), TypeError, f"{NONE}.*init_scale must be"),
     "two scales": Bad(made(init_scale=jnp.ones(2)), TypeError, "init_scale must be one number"),
     "a word for growth": Bad(made(growth_factor="a"), ValueError, f"{WORD}.*growth_factor must"),

@@ -13,6 +13,7 @@ from flax import nnx
 import jaxopt_port as jp
 from jaxopt_port import contrib
 from jaxopt_port import lr_scheduler as lrs
+from jaxopt_port.verify.cases import TorchSchedulers
 from parity_tests.oracles.scheduled_groups import GROUPS, PARAMS, stepped_optimizer, stepped_state
 
 
@@ -47,10 +48,48 @@ def test_optax_factories_have_their_own_names():
         assert (group["learning_rate"], group["b1"]) == (pytest.approx(0.004), 0.7)
 
 
-def test_a_scheduled_number_is_refused():
+@pytest.mark.parametrize(
+    "scheduler",
+    [lrs.ConstantLR(), lrs.StepLR(3), lrs.CosineAnnealingLR(5), lrs.ReduceLROnPlateau()],
+    ids=lambda scheduler: type(scheduler).__name__,
+)
+def test_a_scheduled_number_is_refused(scheduler):
+    """Also by what leaves the rate as it is in the beginning."""
     state = jp.SGD(lr=optax.constant_schedule(0.1)).init(PARAMS)
     with pytest.raises(ValueError, match="set by an Optax schedule"):
-        lrs.ConstantLR().init(state)
+        scheduler.init(state)
+
+
+BEGUN = {
+    "LambdaLR": lambda s: s.LambdaLR(lambda epoch: 0.5**epoch),
+    "CosineAnnealingLR": lambda s: s.CosineAnnealingLR(10),
+    "resumed": lambda s: s.StepLR(3, last_epoch=5),
+}
+
+
+@pytest.mark.parametrize("name", BEGUN)
+def test_an_initial_rate_among_a_groups_options_is_the_base(name):
+    tensors = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
+    rates = [{"initial_lr": 0.3}, {"lr": 0.2, **({"initial_lr": 0.2} if name == "resumed" else {})}]
+    pairs = [{"params": [t], **r} for t, r in zip(tensors, rates, strict=True)]
+    ours = torch.optim.SGD(pairs, lr=0.1)
+    theirs = BEGUN[name](TorchSchedulers(ours))
+    groups = [{"params": p, **r} for p, r in zip(("a", jp.REST), rates, strict=True)]
+    tx, params = jp.SGD(groups, lr=0.1), {"a": jnp.zeros(2), "b": jnp.zeros(2)}
+    scheduler = BEGUN[name](lrs)
+    ours.step()
+    state, own = scheduler.init(jp.step(tx, params, tx.init(params), params)[1])
+    for _ in range(4):
+        assert [g["lr"] for g in jp.get_hyperparams(state)] == theirs.get_last_lr()
+        theirs.step()
+        state, own = scheduler.step(state, own)
+
+
+def test_a_scheduler_begins_in_a_compiled_program():
+    state = jp.SGD([{"params": jp.REST, "initial_lr": 0.3}], lr=0.1).init(PARAMS)
+    scheduler = lrs.LambdaLR(lambda epoch: 0.5)
+    one, two = scheduler.init(state), jax.jit(scheduler.init)(state)
+    assert jp.get_hyperparams(one[0])[0]["lr"] == jp.get_hyperparams(two[0])[0]["lr"] == 0.15
 
 
 def test_second_scheduler_of_an_optimizer(state):

@@ -366,6 +366,16 @@ def test_wrong_kinds_are_type_errors():
     for function in (optax.adam, jp.Adam):
         with pytest.raises(TypeError, match=r"got [aA]dam; call it: tx=[aA]dam\(…\)"):
             mine(tx=function)
+    with pytest.raises(TypeError, match=r"got Adam; make one: optimizer=Adam\(module"):
+        verify.compare(theirs(optimizer=lambda _: torch.optim.Adam), mine(), batches())
+    with pytest.raises(TypeError, match="an Optax schedule is the learning rate of tx"):
+        mine(scheduler=optax.constant_schedule(0.1))
+    with pytest.raises(TypeError, match="chain a transformation before the optimizer"):
+        mine(clip=optax.clip_by_global_norm(1.0))
+    with pytest.raises(TypeError, match=r"clip must return the gradients.*has returned NoneType"):
+        verify.compare(theirs(), mine(clip=lambda grads: None), batches())
+    with pytest.raises(TypeError, match="got the class Linear; make one"):
+        verify.nnx_side(nnx.Linear, tx=TX, loss=jax_loss)
     with pytest.raises(ValueError, match=r"no \"params\""):
         verify.linen_side(LinenNet(), {"batch_stats": {}}, tx=TX, loss=jax_loss)
 

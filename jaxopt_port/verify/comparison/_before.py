@@ -121,7 +121,11 @@ class BeforeStep:
             else:
                 output, _ = jax.eval_shape(side.apply, params, model_state, batch)
             loss = jax.eval_shape(side.loss, output, batch)
-        if getattr(loss, "shape", None) != ():
+        if getattr(loss, "shape", None) is None:
+            raise ValueError(
+                f"your loss must return one number, and nothing beside it; it returns {loss}"
+            )
+        if loss.shape != ():
             raise ValueError(
                 f"your loss is no scalar: it returns {loss}; take the mean, or the sum, as torch's "
                 "side does"

@@ -280,12 +280,19 @@ def flax_layers(side: JaxSide, batch: Any) -> dict[str, Any]:
 
 
 def _check_kinds(torch_side: Any, jax_side: Any) -> None:
-    from ..recorder import TorchSide
+    from ..recorder import TorchSide, listed
 
     if not isinstance(torch_side, TorchSide):
         raise TypeError(f"the first argument must be a TorchSide, got {type(torch_side).__name__}")
     if not isinstance(jax_side, JaxSide):
         raise TypeError(f"the second argument must be a JaxSide, got {type(jax_side).__name__}")
+    for optimizer in listed(torch_side.optimizer):
+        if isinstance(optimizer, type) or not hasattr(optimizer, "param_groups"):
+            name = getattr(optimizer, "__name__", type(optimizer).__name__)
+            raise TypeError(
+                f"torch's optimizer must be an optimizer of the module's parameters, got {name}; "
+                f"make one: optimizer={name}(module.parameters(), …)"
+            )
     check_closures(torch_side.closure, jax_side.closure)
 
 

@@ -88,6 +88,17 @@ class JaxSide:
                 f"tx must be an optax.GradientTransformation, got {name or type(self.tx).__name__}"
                 f"{hint}"
             )
+        lacking = [k for k in ("init", "step") if not hasattr(self.scheduler, k)]
+        if self.scheduler is not None and lacking:
+            raise TypeError(
+                "scheduler must be one of jp.lr_scheduler; an Optax schedule is the learning rate "
+                f"of tx, optax.adam(schedule); got {self.scheduler!r}"
+            )
+        if self.clip is not None and (hasattr(self.clip, "update") or not callable(self.clip)):
+            raise TypeError(
+                "clip must be a function of the gradients that returns them clipped; chain a "
+                f"transformation before the optimizer, in tx=optax.chain(…); got {self.clip!r}"
+            )
         if not isinstance(self.changes, Mapping) or not all(map(callable, self.changes.values())):
             raise TypeError(f"changes are functions by step, {{50: f}}; got {self.changes!r}")
         odd = [step for step in self.changes if not isinstance(step, int) or step < 0]

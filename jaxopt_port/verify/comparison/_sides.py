@@ -53,6 +53,11 @@ def nnx_side(
 
     from ...flax import Optimizer
 
+    if isinstance(model, type):
+        raise TypeError(
+            f"model must be a model, got the class {model.__name__}; make one: "
+            f"{model.__name__}(…, rngs=nnx.Rngs(0))"
+        )
     if isinstance(tx, nnx.Optimizer):
         wrt = tx.wrt if wrt is None else wrt
         kinds = [nnx.Optimizer, Optimizer, getattr(nnx, "ModelAndOptimizer", nnx.Optimizer)]

@@ -27,6 +27,12 @@ def _updater(
             lambda g, p: jnp.asarray(g).astype(p.dtype) / accumulation_steps, grads, params
         )
         clipped = grads if clip is None else clip(grads)
+        structures: list[Any] = [jax.tree.structure(tree) for tree in (clipped, grads)]
+        if structures[0] != structures[1]:
+            raise TypeError(
+                "clip must return the gradients, clipped, in their tree; it has returned "
+                f"{type(clipped).__name__}"
+            )
         if scaler is None:
             params, state = step(tx, clipped, state, params)
         else:
