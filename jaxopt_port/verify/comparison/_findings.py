@@ -16,6 +16,7 @@ from ._results import Found, explained, owner
 _BY_LEAF = ("parameters", "hyperparameters", "update", "state", "averages", "buffers", "data")
 # Where the same cause shows in two stages.
 _PLACES = {"state": "update"}
+_OTHER_CLIPPING = ("clip-kind", "clip-per-group")
 _ONCE_MORE = "differs once more, beyond what the cause above explains"
 # Causes after which nothing can be compared.
 _LAST = ("not-finite", "not-repeatable")
@@ -46,7 +47,7 @@ def findings(context: Context) -> tuple[Divergence, ...]:
                 moments.update(map(owner, one.leaves))
             if one.message == _ONCE_MORE:
                 later.append(one)
-            elif not (_follows(one, told, moments) or (one.cause is not None and key in said)):
+            elif not (_follows(one, moments) or (one.cause is not None and key in said)):
                 told.append(one)
                 said.add(key)
         if context.lacking or any(d.cause and d.cause.name in _LAST for d in told):
@@ -56,19 +57,24 @@ def findings(context: Context) -> tuple[Divergence, ...]:
         if key not in said:
             told.append(one)
             said.add(key)
-    return tuple(sorted(told, key=lambda d: d.step))
+    return tuple(sorted(_by_one_clipping(told), key=lambda d: d.step))
 
 
-def _follows(one: Divergence, told: Sequence[Divergence], moments: set[str]) -> bool:
+def _by_one_clipping(told: list[Divergence]) -> list[Divergence]:
+    """Leave out leaves that seem not to be clipped, where others show that they are in another way.
+
+    Where no number of a leaf is beyond a limit, or its own norm is not, it is as if not clipped.
+    """
+    if not any(d.cause is not None and d.cause.name in _OTHER_CLIPPING for d in told):
+        return told
+    return [d for d in told if d.cause is None or d.cause.name != "clip-missing"]
+
+
+def _follows(one: Divergence, moments: set[str]) -> bool:
     """Whether what was told before explains a leaf's update, too."""
     if one.stage != "update":
         return False
-    if one.cause is None:
-        return set(one.leaves) <= moments
-    # Where no number of a leaf is beyond a limit, numbers are clipped as if they were not.
-    return one.cause.name == "clip-missing" and any(
-        d.cause is not None and d.cause.name == "clip-kind" for d in told
-    )
+    return one.cause is None and set(one.leaves) <= moments
 
 
 def _told(context: Context, found: Sequence[Found]) -> Iterator[Divergence]:

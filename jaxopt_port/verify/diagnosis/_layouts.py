@@ -25,13 +25,21 @@ def explain_forward(
             torch's, relative.
     """
     for leaf, words, name, changed in itertools.islice(_candidates(leaves), _MOST):
-        if evaluate({**leaves, **changed}) <= _SAME:
+        if evaluate({**leaves, **changed}) > _SAME:
+            continue
+        if name == "swapped-leaves":
             return Cause(
                 name,
-                f"your side takes {leaf} in another layout than it has: with it {words}, your "
-                "output is torch's",
-                f'layouts={{"{leaf}": …}} of interop.param_map, or the flattening before it',
+                f"your forward pass takes {leaf} where torch's takes another: {words}, your output "
+                "is torch's",
+                "exchange them in the forward pass, or by rename= of interop.param_map",
             )
+        return Cause(
+            name,
+            f"your side takes {leaf} in another layout than it has: with it {words}, your "
+            "output is torch's",
+            f'layouts={{"{leaf}": …}} of interop.param_map, or the flattening before it',
+        )
     return None
 
 

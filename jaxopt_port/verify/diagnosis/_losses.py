@@ -53,7 +53,7 @@ def explain_loss(
                 return found
         if not all(map(_is_multiple, *gradients)):
             return None  # no factor, and no term beside the output
-    if found := _of_size(ratio, outputs[0]):
+    if found := _of_size(ratio, outputs[0]) or _of_ignored(ratio, outputs[0], batch):
         return found
     if gradients is None and (found := _smoothing(yours, torchs, outputs[0], batch)):
         return found
@@ -121,6 +121,23 @@ def _of_size(ratio: float, output: Array) -> Cause | None:
         f"({size}), where torch takes the {less}",
         f"take the {less} over {' or '.join(sizes)}, as torch's loss does",
     )
+
+
+def _of_ignored(ratio: float, output: Array, batch: Sequence[Array]) -> Cause | None:
+    """Explain a mean over all labels, where torch's is over those that are not to be ignored."""
+    size = output.size // output.shape[-1] if output.ndim > 1 else 0
+    for labels in batch:
+        if labels.size != size or not np.issubdtype(labels.dtype, np.integer):
+            continue
+        counted = int((labels >= 0).sum())
+        if 0 < counted < size and same(ratio, counted / size):
+            return Cause(
+                "loss-scale",
+                f"your loss is {nice(ratio):.6g} times torch's: a mean over all {size} labels, "
+                f"where torch takes it over the {counted} that are not to be ignored",
+                "divide the sum by the number of labels that count, in each batch",
+            )
+    return None
 
 
 def _smoothing(yours: float, torchs: float, logits: Array, batch: Sequence[Array]) -> Cause | None:

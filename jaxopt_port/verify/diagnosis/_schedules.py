@@ -199,9 +199,11 @@ def another_schedule(
     rises = [b > a for a, b in itertools.pairwise(mine) if not same(a, b, _EVEN)]
     if sum(a != b for a, b in itertools.pairwise(rises)) > 1:
         return None  # rates that only sum up something else jump about
+    pairs = list(zip(mine, torchs, strict=True))
+    at = next((i for i in range(first, len(pairs)) if not same(*pairs[i], _EVEN)), first)
     told = (
-        f"at step {step} your side's learning rate is {nice(mine[first]):.6g}, torch's "
-        f"{torchs[first]:.6g}"
+        f"at step {step + at - first} your side's learning rate is {nice(mine[at]):.6g}, torch's "
+        f"{torchs[at]:.6g}"
     )
     peak = _peak(torchs)
     ratio = mine[peak] / torchs[peak] if torchs[peak] > 0 else 0.0
@@ -211,6 +213,8 @@ def another_schedule(
             "number", f"your side's learning rate is {nice(ratio):.6g} times torch's: {told}",
             "give the schedule torch's learning rate",
         )  # fmt: skip
+    if is_scaled(mine, torchs, first):
+        told = f"its steps are {nice(ratio):.6g} times torch's, too (its rate, or the gradients)"
     rising = [_warm_up(rates) for rates in (mine, torchs)]
     if all(rising) and rising[0] != rising[1]:
         return Cause(
@@ -254,6 +258,13 @@ def another_schedule(
         "schedule", f"your side's learning rate follows another schedule: {told}",
         "print both by step; compare length, warm-up, start, boundaries and the values there",
     )  # fmt: skip
+
+
+def is_scaled(mine: Sequence[float], torchs: Sequence[float], first: int) -> bool:
+    """Whether rates that differ from the largest on do so there: lengths do not tell that."""
+    return (
+        first == _peak(torchs) and torchs[first] > 0 and not same(mine[first], torchs[first], _EVEN)
+    )
 
 
 def _falling(rates: Sequence[float]) -> Sequence[float]:

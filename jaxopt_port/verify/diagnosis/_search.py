@@ -40,7 +40,8 @@ class Search:
         ]  # fmt: skip
         if dear:
             looks = [self._another_optimizer, self._pairs]
-            looks.insert(1 if self._rate.explain else 2, self._rate.another)
+            at = 1 if self._rate.explain else 2
+            looks[at:at] = [self._clipping_and_rates, self._rate.another]
             looks.insert(1 if self._rate.explain else 0, self._several)
         for look in looks:
             cause = look()
@@ -210,6 +211,17 @@ class Search:
         if self._history.first > _FIRST:
             return None
         return another_optimizer(self._history, parallel=self._rate.explain)
+
+    def _clipping_and_rates(self) -> Cause | None:
+        """Look at another clipping under another schedule, of a kind that has a name."""
+        found = []
+        for name, factors, message, remedy in clipping_ways(self._history):
+            base = Hypothesis(factor=self._rate.relative(factors))
+            rates = Rates(self._history, Simulation(self._history, base))
+            cause = rates.of(Variation()) or rates.another(unscaled=True)
+            if cause is not None and cause.name != "schedule":
+                found.append(both_of([Cause(name, message, remedy), cause], cause.unexplained))
+        return min(found, key=lambda cause: cause.unexplained, default=None)
 
     def _several(self) -> Cause | None:
         """Look at two or three of what is known together."""
