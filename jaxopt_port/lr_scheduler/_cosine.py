@@ -41,6 +41,10 @@ class CosineAnnealingLR(EpochScheduler):
     eta_min: float = 0.0
     last_epoch: int = -1
 
+    def _check(self) -> None:
+        if self.T_max == 0:
+            raise ValueError("T_max must not be 0")
+
     def _arguments(self, size: int) -> dict[str, Any]:
         return {"T_max": self.T_max, "eta_min": self.eta_min}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from ._arithmetic import Value, bisect_right, entry, looked_up, minimum, where
@@ -44,6 +45,10 @@ class StepLR(EpochScheduler):
     gamma: float = 0.1
     last_epoch: int = -1
 
+    def _check(self) -> None:
+        if self.step_size == 0:
+            raise ValueError("step_size must not be 0")
+
     def _arguments(self, size: int) -> dict[str, Any]:
         return {"step_size": self.step_size, "gamma": self.gamma}
 
@@ -77,7 +82,11 @@ class MultiStepLR(EpochScheduler):
     last_epoch: int = -1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "milestones", tuple(self.milestones))
+        given: Any = self.milestones
+        epochs = tuple(given) if isinstance(given, Iterable) else (None,)
+        if not all(isinstance(epoch, Real) for epoch in epochs):
+            raise TypeError(f"milestones must be a list of epochs; got {given!r}")
+        object.__setattr__(self, "milestones", epochs)
         super().__post_init__()
 
     def _arguments(self, size: int) -> dict[str, Any]:

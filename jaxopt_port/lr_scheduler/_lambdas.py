@@ -30,6 +30,11 @@ class _OfLambda(EpochScheduler):
         steps = self.total_steps
         if steps is not None and (not isinstance(steps, int) or steps <= 0):
             raise ValueError(f"Expected positive integer total_steps, but got {steps}")
+        for function in self._lambdas(1):
+            if not callable(function):
+                raise TypeError(
+                    f"lr_lambda should be a function, but got {type(function).__name__}"
+                )
 
     def _lambdas(self, size: int) -> list[Lambda]:
         given: Any = self.lr_lambda
@@ -131,14 +136,6 @@ class MultiplicativeLR(_OfLambda):
         >>> [float(schedule(count)) for count in range(4)]
         [1.0, 0.5, 0.25, 0.125]
     """
-
-    def _check(self) -> None:
-        super()._check()
-        for function in self._lambdas(1):
-            if not callable(function):
-                raise TypeError(
-                    f"lr_lambda should be a function, but got {type(function).__name__}"
-                )
 
     def _get_lr(self, own: Own, groups: Groups, initial: bool) -> Value:
         if initial:

@@ -22,6 +22,10 @@ from ._state_dict import loaded, state_dict
 
 State = TypeVar("State")
 
+# Annotations of arguments that are one number, and what is none.
+_NUMBERS = ("int", "float")
+_NO_NUMBERS = (str, bytes, tuple, dict, set, type(None))
+
 
 class LRScheduler:
     """Base of all schedulers: arguments, and pure functions of states.
@@ -45,7 +49,12 @@ class LRScheduler:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             object.__setattr__(self, field.name, _held(getattr(self, field.name)))
-        self._check()
+        try:
+            self._check()
+        except TypeError:  # of a comparison
+            self._check_numbers()
+            raise
+        self._check_numbers()
 
     # ── public ─────────────────────────────────────────────────────────────────────────────────
 
@@ -157,6 +166,14 @@ class LRScheduler:
             ValueError: a scheduler that follows a metric.
         """
         return as_schedule(self, base_lr, steps_per_epoch, total_steps)
+
+    def _check_numbers(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if field.type in _NUMBERS and (callable(value) or isinstance(value, _NO_NUMBERS)):
+                raise TypeError(
+                    f"{field.name} of {type(self).__name__} must be a number; got {value!r}"
+                )
 
     # ── for subclasses ─────────────────────────────────────────────────────────────────────────
 

@@ -75,6 +75,27 @@ def test_bad_arguments_get_torchs_error(case, state):
     jax.tree.map(np.testing.assert_array_equal, before, state)
 
 
+# What torch takes, and fails of some steps later.
+EARLIER = {
+    "a word": (lambda: lrs.StepLR(3, gamma="x"), TypeError, "gamma of StepLR must be a number"),
+    "nothing": (lambda: lrs.ExponentialLR(None), TypeError, "gamma of ExponentialLR must be"),
+    "a list": (lambda: lrs.CosineAnnealingLR(10, [0.1, 0.2]), TypeError, "eta_min of Cosine"),
+    "compared": (lambda: lrs.LinearLR("a"), TypeError, "start_factor of LinearLR must be a number"),
+    "no steps": (lambda: lrs.StepLR(0), ValueError, "step_size must not be 0"),
+    "no length": (lambda: lrs.CosineAnnealingLR(0), ValueError, "T_max must not be 0"),
+    "one milestone": (lambda: lrs.MultiStepLR(5), TypeError, "a list of epochs; got 5"),
+    "words": (lambda: lrs.MultiStepLR(["a"]), TypeError, "a list of epochs"),
+    "no function": (lambda: lrs.LambdaLR(0.9), TypeError, "should be a function, but got float"),
+}
+
+
+@pytest.mark.parametrize("case", EARLIER)
+def test_arguments_are_refused_at_once(case):
+    make, error, message = EARLIER[case]
+    with pytest.raises(error, match=message):
+        make()
+
+
 def test_wrong_lengths_say_that_frozen_groups_do_not_count(state):
     with pytest.raises(ValueError, match="Frozen groups are not counted; there are 1"):
         lrs.SWALR([0.1, 0.2, 0.3]).init(state)
