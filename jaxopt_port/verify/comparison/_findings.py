@@ -61,13 +61,18 @@ def findings(context: Context) -> tuple[Divergence, ...]:
 
 
 def _by_one_clipping(told: list[Divergence]) -> list[Divergence]:
-    """Leave out leaves that seem not to be clipped, where others show that they are in another way.
+    """Let leaves that seem not to be clipped go with others that show how they are, at that step.
 
     Where no number of a leaf is beyond a limit, or its own norm is not, it is as if not clipped.
     """
-    if not any(d.cause is not None and d.cause.name in _OTHER_CLIPPING for d in told):
-        return told
-    return [d for d in told if d.cause is None or d.cause.name != "clip-missing"]
+    made = list(told)
+    for other in [d for d in told if d.cause is not None and d.cause.name in _OTHER_CLIPPING]:
+        seeming = [d for d in made if d.cause is not None and d.cause.name == "clip-missing"]
+        alike = [d for d in seeming if (d.step, d.stage) == (other.step, other.stage)]
+        leaves = dict.fromkeys(leaf for d in (*alike, other) for leaf in d.leaves)
+        made = [d for d in made if d is not other and d not in seeming]
+        made.append(dataclasses.replace(other, leaves=tuple(leaves)))
+    return made
 
 
 def _follows(one: Divergence, moments: set[str]) -> bool:

@@ -214,7 +214,9 @@ class Search:
 
     def _clipping_and_rates(self) -> Cause | None:
         """Look at another clipping under another schedule, of a kind that has a name."""
-        found = []
+        found: list[Cause] = []
+        if self._rate.another(unscaled=True) is not None:
+            return None  # the schedule alone explains it
         for name, factors, message, remedy in clipping_ways(self._history):
             base = Hypothesis(factor=self._rate.relative(factors))
             rates = Rates(self._history, Simulation(self._history, base))
