@@ -291,7 +291,7 @@ class Definition:
         extra = arguments.are_own(own, where)
         keys, kept = _own_keys({name: own.pop(name) for name in extra}, where)
         numbers, static = _options(arguments, {**defaults, **own}, where)
-        scheduled = frozenset({k for k, v in numbers.items() if callable(v)})
+        scheduled = frozenset(k for k, v in numbers.items() if callable(v))
         options = tuple(arguments.names)
         common: dict[str, Any] = {
             "label": label,

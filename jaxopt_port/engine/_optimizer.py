@@ -108,7 +108,7 @@ def leafwise(rule: Rule[Any], options: Mapping[str, Any]) -> optax.GradientTrans
     given = tuple((name, arity_of(defaults[name])) for name in numbers)
     group = Group(
         rule.name, None, bare=True, rule=rule, numbers=given, static=program.static,
-        scheduled=frozenset({k for k, v in numbers.items() if callable(v)}), holds=program.holds,
+        scheduled=frozenset(k for k, v in numbers.items() if callable(v)), holds=program.holds,
     )  # fmt: skip
     member = Member(group, REST, numbers, static, leafwise)
     return optax.GradientTransformationExtraArgs(

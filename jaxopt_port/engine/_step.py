@@ -154,7 +154,7 @@ def _is_loss(grads: Any, params: Any) -> bool:
 def _scalar(value_fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def value_of(params: Any) -> Any:
         value = value_fn(params)
-        if len(jax.tree.leaves(value)) != 1 or np.shape(jax.tree.leaves(value)[0]) != ():
+        if not jax.tree_util.all_leaves([value]) or np.shape(value) != ():
             raise TypeError(
                 "the function must return the loss alone, one number, since its gradient is taken "
                 "here: give the function that jax.grad or jax.value_and_grad would be given; it "

@@ -209,16 +209,13 @@ class Written:
             first: check too that the optimizer can take what is going to be written.
         """
         found = self._found
+        for group in self.trained if first else ():  # whether the rate is written now, or later
+            check_names(found, group, [self.lr_name])
         for name, read, value in (
             (self.lr_name, self._read[0], groups.lr),
             (self.momentum_name, self._read[1], groups.momentum),
         ):
-            if name is None:
-                continue
-            if first and name == self.lr_name:
-                for group in self.trained:
-                    check_names(found, group, [name])
-            if value is read:
+            if name is None or value is read:
                 continue
             if first:
                 found = settable(found, self.trained, name)

@@ -47,14 +47,20 @@ class LRScheduler:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
+        odd = None
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            object.__setattr__(self, field.name, _held(getattr(self, field.name)))
+            value = _held(getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+            if field.type in _NUMBERS and (callable(value) or isinstance(value, _NO_NUMBERS)):
+                odd = odd or TypeError(
+                    f"{field.name} of {type(self).__name__} must be a number; got {value!r}"
+                )
         try:
-            self._check()
-        except TypeError:  # of a comparison
-            self._check_numbers()
-            raise
-        self._check_numbers()
+            self._check()  # in torch's words, where it has some
+        except TypeError as error:
+            raise odd or error from None
+        if odd is not None:
+            raise odd
 
     # ── public ─────────────────────────────────────────────────────────────────────────────────
 
@@ -166,14 +172,6 @@ class LRScheduler:
             ValueError: a scheduler that follows a metric.
         """
         return as_schedule(self, base_lr, steps_per_epoch, total_steps)
-
-    def _check_numbers(self) -> None:
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if field.type in _NUMBERS and (callable(value) or isinstance(value, _NO_NUMBERS)):
-                raise TypeError(
-                    f"{field.name} of {type(self).__name__} must be a number; got {value!r}"
-                )
 
     # ── for subclasses ─────────────────────────────────────────────────────────────────────────
 
@@ -295,7 +293,7 @@ class EpochScheduler(LRScheduler):
 def _is_optimizer(x: Any) -> bool:
     """Whether it is an optimizer, or its state, which come later here."""
     return any(hasattr(x, name) for name in ("tx", "init", "param_groups")) or (
-        not callable(x) and bool(list(grouped_states(x)))
+        not callable(x) and bool(grouped_states(x))
     )
 
 

@@ -135,8 +135,10 @@ def test_a_scheduler_takes_no_optimizer(made):
         made()
 
 
-@pytest.mark.parametrize("derived", [jax.grad, jax.value_and_grad])
-def test_a_function_of_the_gradients_in_place_of_the_loss(derived):
+@pytest.mark.parametrize(
+    "derived", [jax.grad, jax.value_and_grad, lambda loss: lambda p: {"loss": loss(p)}]
+)
+def test_what_returns_more_than_the_loss(derived):
     params = {"w": jnp.ones(2)}
     with pytest.raises(TypeError, match=r"must return the loss alone.*jax\.grad or jax.value_and"):
         jp.step(TX, derived(lambda p: (p["w"] ** 2).sum()), TX.init(params), params)

@@ -110,6 +110,9 @@ def test_what_a_fault_is_called(fault):
     )
     report = verify.compare(theirs, mine, batches(16))
     assert causes(report) == expected, str(report)
+    assert report.first.stage == "update"
+    if fault == "clipped leaf by leaf":  # some are within the limit
+        assert len(report.first.leaves) == 6
 
 
 @pytest.mark.parametrize("shape", [(24,), (4, 6)], ids=["rows", "sequences"])

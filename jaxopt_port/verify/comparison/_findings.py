@@ -65,14 +65,15 @@ def _by_one_clipping(told: list[Divergence]) -> list[Divergence]:
 
     Where no number of a leaf is beyond a limit, or its own norm is not, it is as if not clipped.
     """
-    made = list(told)
-    for other in [d for d in told if d.cause is not None and d.cause.name in _OTHER_CLIPPING]:
-        seeming = [d for d in made if d.cause is not None and d.cause.name == "clip-missing"]
-        alike = [d for d in seeming if (d.step, d.stage) == (other.step, other.stage)]
-        leaves = dict.fromkeys(leaf for d in (*alike, other) for leaf in d.leaves)
-        made = [d for d in made if d is not other and d not in seeming]
-        made.append(dataclasses.replace(other, leaves=tuple(leaves)))
-    return made
+    named = [(d, "" if d.cause is None else d.cause.name) for d in told]
+    other = next((d for d, name in named if name in _OTHER_CLIPPING), None)
+    if other is None:
+        return told
+    alike = [d for d, name in named if name == "clip-missing"
+             and (d.step, d.stage) == (other.step, other.stage)]  # fmt: skip
+    leaves = tuple(dict.fromkeys(leaf for d in (*alike, other) for leaf in d.leaves))
+    whole = dataclasses.replace(other, leaves=leaves)
+    return [whole if d is other else d for d, name in named if name != "clip-missing"]
 
 
 def _follows(one: Divergence, moments: set[str]) -> bool:

@@ -25,7 +25,8 @@ class Variation:
         decay: "torch" (as the class has it), "coupled", "decoupled", "none", "after" (added to the
             update, after momentum) or "raw" (decoupled, not multiplied by the learning rate).
         first: the first momentum buffer: "torch" (the gradient) or "damped".
-        dampening: "torch" or "ema" (1 - momentum).
+        dampening: "torch", "ema" (the momentum) or "corrected" (that, of an average from zero which
+            is divided by the part that it has seen, as Adam's are).
         nesterov: turned over; of Adam and NAdam, the form that Optax has.
         lr_inside: whether the momentum buffer holds what was multiplied by the learning rate.
         correction: of the moments: "both", "none", "first" or "second".
@@ -66,7 +67,7 @@ def _sgd(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
     old = p
     p, g = _decayed(p, g, o, kind)
     momentum, lr = o.get("momentum", 0.0), o["lr"]
-    dampening = 1 - momentum if v.dampening == "ema" else o.get("dampening", 0.0)
+    dampening = o.get("dampening", 0.0) if v.dampening == "torch" else momentum
     if v.lr_inside:
         g = lr * g
     update = g
@@ -75,8 +76,12 @@ def _sgd(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
             state["buf"] = momentum * state["buf"] + (1 - dampening) * g
         else:
             state["buf"] = (1 - dampening) * g if v.first == "damped" else g
+        held = state["buf"]
+        if v.dampening == "corrected":
+            state["step"] = state.get("step", 0) + 1
+            held = held / (1 - momentum ** state["step"])
         nesterov = o.get("nesterov", False) != v.nesterov
-        update = g + momentum * state["buf"] if nesterov else state["buf"]
+        update = g + momentum * held if nesterov else held
     if kind == "after":
         update = update + o.get("weight_decay", 0.0) * old * (lr if v.lr_inside else 1.0)
     return np.asarray(p - (update if v.lr_inside else lr * update))

@@ -83,6 +83,12 @@ def known_ways(history: UpdateHistory) -> Iterator[KnownWay]:
                 f"{1 - options.get('dampening', 0.0):.6g}",
                 "use optax.trace, not optax.ema, or jp.sgd",
             )  # fmt: skip
+            yield KnownWay(
+                "dampening", {"dampening": "corrected", "first": "damped"},
+                "your side's momentum is an average of the gradients, corrected for its beginning; "
+                "torch's adds gradients up",
+                "use optax.trace, not optax.ema, or jp.sgd",
+            )  # fmt: skip
             nesterov = bool(options.get("nesterov"))
             yield KnownWay(
                 "nesterov", {"nesterov": True},

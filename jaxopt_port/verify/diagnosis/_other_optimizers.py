@@ -129,19 +129,20 @@ def _cause(name: str, made: Wide, moved: Wide, history: UpdateHistory) -> Cause 
         return None
     ratio = float(np.vdot(moved, made)) / square
     left = float(np.max(np.abs(moved - ratio * made)) / np.max(np.abs(moved)))
-    if ratio <= 0 or left > min(_ENOUGH, _NEARER * _beside_torch(moved, history)):
+    if ratio <= 0 or left > min(_ENOUGH, _NEARER * _beside_torch(history)):
         return None
     rate = ratio * float(history.options[0]["lr"])
     at = "" if same(ratio, 1.0, 1e-5) else f" with lr={nice(rate):.6g}"
     return _said(name, at, history.optimizer, left)
 
 
-def _beside_torch(moved: Wide, history: UpdateHistory) -> float:
-    """Return how far torch's own steps are from yours, as a part of the largest."""
-    theirs = np.diff(np.concatenate([history.start[None], history.torchs]), axis=0)
-    if theirs.shape != moved.shape:  # of a leaf that is held as a whole
-        return 1.0
-    return float(np.max(np.abs(moved - theirs)) / np.max(np.abs(moved)))
+def _beside_torch(history: UpdateHistory) -> float:
+    """Return how far torch's own steps are from yours, as a part of the largest of yours."""
+    mine, theirs = (
+        np.diff(np.concatenate([history.start[None], after]), axis=0)
+        for after in (history.yours, history.torchs)
+    )
+    return float(np.max(np.abs(mine - theirs)) / np.max(np.abs(mine)))
 
 
 def _elementwise(history: UpdateHistory) -> Iterator[tuple[str, str, _Options]]:

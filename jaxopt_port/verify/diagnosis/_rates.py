@@ -10,17 +10,11 @@ import numpy as np
 from ..report import Cause
 from ._algorithms import Variation
 from ._clipping_ways import clipping_ways
+from ._known_ways import known_ways
 from ._numbers import nice, number, same
 from ._schedules import another_schedule, is_scaled, of_schedule, one_sided, schedule_anew
 from ._simulation import Hypothesis, Simulation
 from ._update_history import UpdateHistory
-
-_AVERAGE = Cause(
-    "dampening",
-    "your side's momentum is an average, which takes 1 - momentum of each gradient; torch's adds "
-    "gradients up",
-    "use optax.trace, not optax.ema, or jp.sgd",
-)
 
 
 class Rates:
@@ -63,7 +57,7 @@ class Rates:
         ratios = [a / b if b else np.inf for a, b in zip(rates, torchs, strict=True)]
         at = history.first - simulation.begin
         if last:
-            found = self._average(rates) or one_sided(rates, torchs, at, history.first)
+            found = one_sided(rates, torchs, at, history.first)
             return None if found is None else replace(found, unexplained=left)
         found = of_schedule(rates, torchs, at, history.first, history.steps_per_epoch)
         found = found or self._anew(rates, at)
@@ -90,18 +84,6 @@ class Rates:
             return None
         return self._factor(ratio, number("lr", rates[at], torchs[at], left), left)
 
-    def _average(self, rates: list[float]) -> Cause | None:
-        """Look for momentum that is an average, corrected for its beginning: so much less a step.
-
-        Times ``(1 - momentum) / (1 - momentum**t)``; torch's adds gradients up.
-        """
-        momentum = float(self._history.options[0].get("momentum") or 0.0)
-        if not momentum or self._simulation.begin:
-            return None
-        parts = [(1 - momentum) / (1 - momentum**t) for t in range(1, len(rates) + 1)]
-        pairs = zip(rates, self._simulation.torch_rates, parts, strict=True)
-        return _AVERAGE if all(same(a, b * part, 1e-5) for a, b, part in pairs) else None
-
     def _factor(self, ratio: float, rate: Cause, left: float) -> Cause:
         """Name what a rate that is so many times torch's may be instead, where that is as good."""
         rivals = []
@@ -127,9 +109,10 @@ class Rates:
             if exactly:
                 rivals.append(rate)
                 rate = rivals.pop(-2)
-        momentum = float(self._history.options[0].get("momentum") or 0.0)
-        if momentum and same(ratio, 1 - momentum, 1e-5):
-            rivals.append(replace(_AVERAGE, unexplained=left))
+        for way in known_ways(self._history):
+            tried = self._simulation.unexplained(Hypothesis(Variation(**way.change)))
+            if tried <= self._enough:
+                rivals.append(Cause(way.name, way.message, way.remedy, tried))
         if not rivals:
             return rate
         told = " or ".join(dict.fromkeys(c.message for c in (rate, *rivals)))
