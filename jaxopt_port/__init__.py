@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .clip_grad import clip_grad_value as clip_grad_value
     from .clip_grad import clip_grads_with_norm as clip_grads_with_norm
     from .clip_grad import get_total_norm as get_total_norm
+    from .clip_grad import trained_grads as trained_grads
     from .engine import REST as REST
     from .engine import Optimizer as Optimizer
     from .engine import add_param_group as add_param_group
@@ -144,6 +145,7 @@ _PLACES = {
     "clip_grad_value": ".clip_grad",
     "clip_grads_with_norm": ".clip_grad",
     "get_total_norm": ".clip_grad",
+    "trained_grads": ".clip_grad",
     "state_shardings": ".sharding",
     "without_float64": ".numerics",
 }

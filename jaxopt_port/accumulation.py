@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from ._untraceable import name_of, why
-from .engine import GroupsState, check_transformation, grouped_states
+from .engine import GroupsState, check_transformation, grouped_states, untrained_paths
 from .trees import checked_gradients, leaf_paths, to_array
 
 # Whether `GradScaler.step`, around the transformation, has found an infinity in the gradients.
@@ -215,7 +215,7 @@ def _parted(state: GroupsState, after: GroupsState) -> GroupsState:
 def _checked(grads: Any, state: AccumulationState) -> list[Any]:
     """Return the gradient of each leaf, or None where the leaf is frozen; raise for bad ones."""
     given = checked_gradients(grads, state.grads)
-    untrained = _untrained(state.inner_state)
+    untrained = untrained_paths(state.inner_state)
     for (path, _), grad in zip(leaf_paths(state.grads), given, strict=True):
         if grad is None and path not in untrained:
             raise ValueError(
@@ -225,13 +225,3 @@ def _checked(grads: Any, state: AccumulationState) -> list[Any]:
                 "jp.set_hyperparams(state, group=…, frozen=True)"
             )
     return given
-
-
-def _untrained(state: Any) -> set[str]:
-    """Return the paths of the parameters that all optimizers with groups leave alone."""
-    owned = [
-        (path, rests)
-        for table in (found.table for found in grouped_states(state))
-        for path, rests in zip(table.paths, table.rests, strict=True)
-    ]
-    return {path for path, rests in owned if rests} - {path for path, rests in owned if not rests}

@@ -2,7 +2,8 @@
 
 Here the gradients are a tree, not the parameters' ``.grad``, and they are returned, not changed.
 Leaves that are None are left out, as torch leaves out parameters without a gradient. Gradients of
-frozen parameters count in the norm if they are in the tree; in torch such parameters have none.
+frozen parameters count in the norm if they are in the tree; in torch such parameters have none:
+`trained_grads` takes them out.
 """
 
 from __future__ import annotations
@@ -18,9 +19,51 @@ import optax
 from jax import lax
 
 from ._compat import AxisName, split_over
+from .engine import grouped_states, untrained_paths
 from .numerics.torch_ops import add_scalar, mul, reciprocal, widened
+from .trees import is_nnx_variable
 
 Grads = TypeVar("Grads")
+
+
+def trained_grads(grads: Grads, state: Any) -> Grads:
+    """Return the gradients with None in the place of those of frozen parameters, as in torch.
+
+    ``jax.grad`` returns a gradient for every parameter. Where torch's ``requires_grad`` is False
+    there is none, and it has no part in a norm that gradients are clipped by, nor among those that
+    a `GradScaler` looks through for infinities: take them out first.
+
+    Args:
+        grads: a tree of gradients.
+        state: the state of an optimizer of this library, bare or within other Optax states. Frozen
+            is what its groups leave alone, from the beginning or for now.
+
+    Raises:
+        ValueError: a state without such an optimizer, in which nothing says what is frozen.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxopt_port as jp
+        >>> params = {"stem": jnp.zeros(1), "head": jnp.zeros(1)}
+        >>> state = jp.SGD([{"params": "head"}, {"params": "stem", "frozen": True}]).init(params)
+        >>> grads = {"stem": jnp.array([4.0]), "head": jnp.array([3.0])}
+        >>> trained = jp.trained_grads(grads, state)
+        >>> float(jp.get_total_norm(grads)), float(jp.get_total_norm(trained))
+        (5.0, 3.0)
+    """
+    if not grouped_states(state):
+        raise ValueError(
+            "the state has no optimizer of this library, which would say what is frozen; leave the "
+            "gradients of frozen parameters out of the tree, or put None in their place"
+        )
+    untrained = untrained_paths(state)
+    trained: Grads = jax.tree_util.tree_map_with_path(
+        lambda path, grad: (
+            None if jax.tree_util.keystr(path, simple=True, separator="/") in untrained else grad
+        ),
+        grads,
+        is_leaf=is_nnx_variable,
+    )
+    return trained
 
 
 def get_total_norm(

@@ -201,15 +201,15 @@ def _wrong_names(
 
 
 def _with_numbers(found: GroupsState, groups: list[Mapping[str, Any]]) -> GroupsState:
+    values: dict[str, Any] = {}
     for i, (given, info) in enumerate(zip(groups, found.table.groups, strict=True)):
         if info.frozen:
             continue
-        names = set(dict(info.numbers))
-        values = {name: _plain(given[name]) for name in names - info.scheduled}
-        found = set_hyperparams(found, group=i, **values)
+        for name in set(dict(info.numbers)) - info.scheduled:
+            values.setdefault(name, {})[i] = _plain(given[name])
         for name in info.scheduled:  # what the last update used; the next one overwrites it
             found = write_number(found, [i], name, np.asarray([given[name]], np.float64))
-    return found
+    return set_hyperparams(found, **values)
 
 
 def _plain(value: Any) -> Any:

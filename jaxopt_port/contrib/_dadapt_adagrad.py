@@ -159,6 +159,7 @@ RULE = Rule(
     _advance,
     gathers=_gathers,
     common=estimates.common("d", *_SUMS),
+    own_options=frozenset(("d0", "weight_decay", "eps")),
     accepts=_accepts,
     begins="begun",
     elementwise=False,

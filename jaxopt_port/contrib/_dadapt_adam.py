@@ -165,6 +165,7 @@ RULE = Rule(
     _advance,
     gathers=_gathers,
     common=estimates.common("d", "numerator_weighted"),
+    own_options=frozenset(("d0", "lr=0", "weight_decay", "eps", "layer_scale")),
     accepts=_accepts,
     elementwise=False,
     title="dadapt_adam",

@@ -173,6 +173,7 @@ RULE = Rule(
     _advance,
     gathers=_gathers,
     common=estimates.common("d", "gsq_weighted"),
+    own_options=frozenset(("d0", "weight_decay", "eps")),
     accepts=_accepts,
     begins="step",
     elementwise=False,

@@ -137,6 +137,12 @@ RULE = Rule(
     _advance,
     gathers=_gathers,
     common=estimates.common("d", "numerator_weighted"),
+    own_options=frozenset(
+        (
+            "d0",
+            "weight_decay",
+        )
+    ),
     accepts=_accepts,
     begins="begun",
     elementwise=False,

@@ -136,6 +136,12 @@ RULE = Rule(
     _advance,
     gathers=_gathers,
     common=estimates.common("d", "numerator_weighted", "g0_norm"),
+    own_options=frozenset(
+        (
+            "d0",
+            "lr=0",
+        )
+    ),
     accepts=_accepts,
     begins="begun",
     elementwise=False,

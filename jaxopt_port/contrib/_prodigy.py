@@ -234,6 +234,7 @@ RULE = Rule(
     _holds,
     gathers=_gathers,
     common=_COMMON,
+    own_options=frozenset(("lr=0", "weight_decay", "eps", "safeguard_warmup", "slice_p")),
     accepts=_accepts,
     elementwise=False,
     title="prodigy",

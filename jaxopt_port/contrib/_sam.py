@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from .._compat import check_whole
-from ..engine import check_transformation
+from ..clip_grad import trained_grads
+from ..engine import check_transformation, grouped_states
 from ..numerics.torch_ops import add, add_scalar, mul, reciprocal, sqrt, widened
 from ..trees import checked_gradients
 from ._sums import norm
@@ -102,7 +103,8 @@ def sam(
     `jp.step` is given the loss, as it is by ``jp.lbfgs``: a function of the parameters (give its
     data by ``jax.tree_util.Partial(loss, batch=batch)``). Where a loss returns more than a number,
     take the two steps yourself: `sam_perturbed`. It has no state of its own: the state, its
-    groups and state dicts are the optimizer's. There is one ``rho`` for all groups.
+    groups and state dicts are the optimizer's. There is one ``rho`` for all groups, and what they
+    freeze stays where it is and out of the norm.
 
     Args:
         tx: the optimizer of the step.
@@ -138,7 +140,8 @@ def sam(
                 "SAM requires closure: a step takes two gradients; give jp.step the loss, a "
                 "function of the parameters, in place of gradients, or use contrib.sam_perturbed"
             )
-        ahead = sam_perturbed(params, grads, rho, adaptive=adaptive, perturb_eps=perturb_eps)
+        own = trained_grads(grads, state) if grouped_states(state) else grads
+        ahead = sam_perturbed(params, own, rho, adaptive=adaptive, perturb_eps=perturb_eps)
         rest = {k: v for k, v in extra_args.items() if k not in ("value", "grad")}
         return tx.update(jax.grad(value_fn)(ahead), state, params, **rest)
 

@@ -20,6 +20,7 @@ from ._options import (
     arguments_of,
     as_number,
     check_alike,
+    check_together,
     check_values,
     first_value,
     is_whole_tree,
@@ -240,6 +241,11 @@ class Definition:
             brought = (resumed or {}).get(index, Resumed())
             member = self._member(index, group, members, brought)
             members.append(replace(member, joined=joined))
+        check_together(
+            (m.group.rule, m.group.label, {**m.numbers, **m.static})
+            for m in members
+            if m.group.rule is not None
+        )
         trained = [member for member in members if not member.group.frozen]
         whole = [member.factory for member in trained if is_whole_tree(member.factory)]
         if whole and len(trained) > 1:

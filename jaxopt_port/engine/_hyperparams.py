@@ -14,7 +14,7 @@ import numpy as np
 from ..numerics import decoded, own_value
 from ..trees import nearest
 from ._groups import Group
-from ._options import NO_NUMBER, arguments_of_rule, as_number, reject_unknown
+from ._options import NO_NUMBER, arguments_of_rule, as_number, check_together, reject_unknown
 from ._state import (
     GroupsState,
     check_no_batch,
@@ -239,6 +239,7 @@ def set_hyperparams(state: State, *, group: int | str | None = None, **values: A
     else:
         current = {i: _row(found, i) for i in wanted}
     checked = {i: _check(found, i, current[i], own) for i, own in wanted.items()}
+    _check_others(found, checked)
     numbers = dict(new.numbers)
     for name in values:
         own = [i for i in checked if name in checked[i]]
@@ -246,6 +247,19 @@ def set_hyperparams(state: State, *, group: int | str | None = None, **values: A
             numbers[name] = written(new, name, own, [checked[i][name] for i in own])
     new = replace(new, numbers=numbers)
     return replace_groups_state(state, lambda _: new)
+
+
+def _check_others(state: GroupsState, checked: Mapping[int, Mapping[str, Any]]) -> None:
+    """Raise ValueError for numbers that have to be those of all groups, where they are not."""
+    rules = [group.rule for group in state.table.groups]
+    if all(rule is None or rule.own_options is None for rule in rules):
+        return
+    rows = {i: {**row, **checked.get(i, {})} for i, row in enumerate(_rows(state))}
+    check_together(
+        (rule, state.table.groups[i].label, rows[i])
+        for i, rule in enumerate(rules)
+        if rule is not None
+    )
 
 
 def _by_group(
@@ -257,7 +271,9 @@ def _by_group(
     for name, value in values.items():
         if isinstance(value, Mapping):
             own = {i: v for key, v in value.items() for i in _indices(state, key)}
-        elif isinstance(value, list) and not _is_tuple(state, name):
+        elif isinstance(value, list) and (
+            not _is_tuple(state, name) or any(isinstance(v, tuple | list) for v in value)
+        ):
             if group is not None:
                 raise ValueError(
                     f"{name} is a list, which has a value for each group; leave group={group!r} out"

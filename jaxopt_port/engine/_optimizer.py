@@ -347,7 +347,9 @@ def add_param_group(
     if not isinstance(tx, Optimizer):
         raise TypeError(
             "add_param_group needs an optimizer with groups, as the CapWords spellings and "
-            f"jp.param_groups make them; got {type(tx).__name__}"
+            f"jp.param_groups make them; got {type(tx).__name__}: give it the optimizer within "
+            "what wraps it (jp.accumulate_grads, optax.chain), with the whole state, and wrap what "
+            "it returns again"
         )
     old = find_groups_state(state)
     tx.definition.check_state(old)

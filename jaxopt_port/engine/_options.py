@@ -185,7 +185,11 @@ class Arguments:
         own = [name for name in options if name not in self.names]
         for name in own:
             near = difflib.get_close_matches(name.lower(), self.names, n=1, cutoff=0.7)
-            if near or name in _IMPLEMENTATIONS or name in _OPTIONS_ELSEWHERE:
+            if (
+                (near and not _extends(name, near[0]))
+                or name in _IMPLEMENTATIONS
+                or name in _OPTIONS_ELSEWHERE
+            ):
                 reject_unknown(name, self.names, where)
         return own
 
@@ -226,6 +230,11 @@ class Arguments:
             value = static.get(name, default)
             if isinstance(default, bool) and not isinstance(value, bool | np.bool_):
                 raise TypeError(f"{name}{where} must be True or False; got {value!r}")
+
+
+def _extends(name: str, option: str) -> bool:
+    """Whether a name is an option's with a word more, as ``weight_decay_mult``: no slip of it."""
+    return f"_{option}_" in f"_{name}_" and all(name.split("_"))
 
 
 def named(call: Callable[P, R]) -> Callable[P, R]:
@@ -308,6 +317,32 @@ def check_values(rule: Rule[Any] | None, options: Mapping[str, Any], where: str)
     if rule is not None:
         for message, remedy in rule.arguments(**options):
             raise ValueError(f"{message}{where}; {remedy}.")
+
+
+def check_together(groups: Iterable[tuple[Rule[Any], str, Mapping[str, Any]]]) -> None:
+    """Raise ValueError where groups of a rule differ in what has to be that of all.
+
+    Args:
+        groups: of each its rule, how messages show it, and its options; traced ones, and schedules
+            beside numbers, are not known.
+    """
+    first: dict[tuple[str, str], tuple[str, Any]] = {}
+    for rule, label, options in groups:
+        if rule.own_options is None:
+            continue
+        for name in arguments_of_rule(rule).names:
+            value = options.get(name, arguments_of_rule(rule).defaults[name])
+            free = name in rule.own_options or (name == "lr" and "lr=0" in rule.own_options)
+            if isinstance(value, jax.Array) or (free and (name != "lr" or value == 0)):
+                continue
+            other, known = first.setdefault((rule.name, name), (label, value))
+            if value != known and not (callable(value) or callable(known)):
+                also = ", or 0" if free else ""
+                raise ValueError(
+                    f"{name} ({label}) is {value}, that of {other} {known}: {rule.name} works out "
+                    f"one rate for all groups, which must have the same {name}{also}; where it "
+                    f"is to change, set it for all at once: jp.set_hyperparams(state, {name}=…)"
+                )
 
 
 def _is_float(default: Any) -> bool:

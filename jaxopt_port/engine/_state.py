@@ -223,6 +223,16 @@ def grouped_states(state: Any) -> list[GroupsState]:
     return [node for node in nodes if isinstance(node, GroupsState)]
 
 
+def untrained_paths(state: Any) -> set[str]:
+    """Return the paths of the parameters that all optimizers with groups leave alone."""
+    owned = [
+        (path, rests)
+        for table in (found.table for found in grouped_states(state))
+        for path, rests in zip(table.paths, table.rests, strict=True)
+    ]
+    return {path for path, rests in owned if rests} - {path for path, rests in owned if not rests}
+
+
 def find_groups_state(state: Any) -> GroupsState:
     """Return the one grouped state that holds numbers; the state may be wrapped in others."""
     found = [one for one in grouped_states(state) if not one.table.bare]
@@ -240,8 +250,9 @@ def check_no_batch(state: GroupsState) -> None:
     """Raise ValueError for the states of several runs side by side."""
     if np.ndim(own_value(state.counts)) != 1:
         raise ValueError(
-            "the state is a batch of states, as jax.vmap(tx.init) makes it; map over it: "
-            "jax.vmap(lambda state: jp.set_hyperparams(state, lr=0.1))(state)"
+            "the state is a batch of states, as jax.vmap(tx.init) makes it; map over it what takes "
+            "one: jax.vmap(lambda state: jp.set_hyperparams(state, lr=0.1))(state), say, or "
+            "jax.vmap(functools.partial(jp.step, tx))(grads, state, params)"
         )
 
 

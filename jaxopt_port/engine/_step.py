@@ -128,6 +128,9 @@ def step(
     except TypeError:
         check_params(params)  # JAX speaks of its own arguments
         raise
+    except (ValueError, RuntimeError) as error:
+        _check_held(error, params=params, state=state, gradients=grads)
+        raise
     return stepped
 
 
@@ -140,6 +143,17 @@ def check_transformation(tx: Any) -> None:
         )
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
         raise TypeError(f"tx must be an Optax transformation, such as jp.SGD(…); got {tx!r}")
+
+
+def _check_held(cause: Exception, **trees: Any) -> None:
+    """Raise ValueError for arrays whose memory an earlier, donated step has taken."""
+    for name, tree in trees.items():
+        leaves = [x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array)]
+        if any(not isinstance(x, jax.core.Tracer) and x.is_deleted() for x in leaves):
+            raise ValueError(
+                f"the {name} are no longer there: an earlier step that donated them has written "
+                "its results into their memory; go on from what it returned, or donate nothing"
+            ) from cause
 
 
 def _is_loss(grads: Any, params: Any) -> bool:

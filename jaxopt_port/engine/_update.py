@@ -24,6 +24,7 @@ from ._rule import Program, as_real, leaf_update
 from ._state import (
     GroupsState,
     as_trees,
+    check_no_batch,
     first_numbers,
     held_by,
     of_group,
@@ -112,6 +113,7 @@ def updated(
     check_given(params)
     definition.check_state(state)
     table = state.table
+    check_no_batch(state)
     table.check_counts(state.scalars)
     table.check_paths(check_params(params))
     if not table.bare and table.groups != definition.groups:

@@ -53,9 +53,10 @@ def to_jax_layout(
                 continue
             raise ValueError(
                 f"group {i} of the state dict has no 'param_names', and which parameter is which "
-                "does not follow from their number; pass module=, whose order they may follow, or "
-                "param_names, a list for each group in the order in which the optimizer was given "
-                "the parameters: of one group [name for name, _ in module.named_parameters()]"
+                "does not follow from their number, nor, where module= is given, from its order "
+                "and their shapes, which allow several divisions or none; pass param_names, a list "
+                "for each group in the order in which the optimizer was given the parameters: of "
+                "one group [name for name, _ in module.named_parameters()]"
             )
         names = [param_map.aliases.get(name, name) for name in names]
         problems += [f"{n}: the map has no such parameter" for n in names if n not in entries]

@@ -20,7 +20,15 @@ from ._optimizer_layout import ORDER, rule_layouts, to_jax_layout, to_torch_layo
 from ._tensors import import_torch, tensor_of
 from ._torch_classes import factory_named, factory_of, made_by, torch_name, unwrapped_optimizer
 from ._torch_groups import built, with_frozen, with_options_of
-from ._torch_state_dict import in_numpy, indices_of, named, names_in, renamed_state, without
+from ._torch_state_dict import (
+    in_numpy,
+    indices_of,
+    indices_untrained,
+    named,
+    names_in,
+    renamed_state,
+    without,
+)
 from ._wrapper_prefixes import known_names
 from .files import Checkpoint, by_indices, names_of, renamed
 from .mapping import Layouts, ParamMap, Rename, unwrapped
@@ -67,8 +75,8 @@ def optimizer_from_torch(
             the optimizer was given them; of one group, one list. Needed where the state dict has no
             ``"param_names"`` (an optimizer that was made with ``module.named_parameters()`` has)
             and their order does not follow from the module's and their shapes.
-        frozen: torch's names of parameters that the optimizer was given and did not train; of an
-            optimizer, those that require no gradient are known.
+        frozen: torch's names of parameters that the optimizer was given and did not train. Those
+            that require no gradient, in the optimizer or in the module, are known.
         factory: for an optimizer that is none of torch's: ``jp.AdamW``, or a factory of the user's
             (`jp.transformation`) that does the same.
         state: with ``factory``, torch's names of what a parameter holds and the rule's,
@@ -133,7 +141,10 @@ def optimizer_from_torch(
     elif module is not None and not any("param_names" in g for g in torch_dict["param_groups"]):
         param_names = names_by_order(torch_dict, unwrapped(module), sure)
     torch_dict = _with_known_names(named(torch_dict, param_names), mapped)
-    torch_dict = without(torch_dict, left_out | indices_of(torch_dict, frozen))
+    left_out |= indices_of(torch_dict, frozen)
+    if module is not None:
+        left_out |= indices_untrained(torch_dict, unwrapped(module))
+    torch_dict = without(torch_dict, left_out)
     torch_dict = renamed_state(torch_dict, state or {})
     made = found.optimizer.factory if isinstance(found, Reference) else found
     rule = rule_of(made)

@@ -95,10 +95,10 @@ def with_numbers(state: Any, param_groups: ParamGroups) -> Any:
     owners = [i for i, group in enumerate(param_groups) for _ in group["params"]]
     table = state.table
     first = dict(zip(reversed(table.assignment), reversed(table.paths), strict=True))
+    new: dict[str, Any] = {}
     for i, current in enumerate(get_hyperparams(state)):
         group = param_groups[owners[int(first[i][1:])]]
-        settable = dict(table.groups[i].numbers)
-        new = {k: number(group[k]) for k in settable if number(group[k]) != current[k]}
-        if new:
-            state = set_hyperparams(state, group=i, **new)
-    return state
+        for name in dict(table.groups[i].numbers):
+            if number(group[name]) != current[name]:
+                new.setdefault(name, {})[i] = number(group[name])
+    return set_hyperparams(state, **new) if new else state

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from ._callers import users_level
 from ._optimizer_layout import ORDER, UNTRAINED
 from ._tensors import array_of, import_torch
+from ._warnings import CheckpointWarning
 from .mapping import unwrapped
 
 TorchDict = dict[str, Any]
@@ -105,15 +108,34 @@ def renamed_state(torch_dict: TorchDict, names: Mapping[str, str | None]) -> Tor
 
 def indices_of(torch_dict: TorchDict, names: Iterable[str]) -> set[int]:
     """Return the indices of parameters by torch's names."""
-    indices = {
-        name: index
-        for group in torch_dict["param_groups"]
-        for name, index in zip(group.get("param_names", ()), group["params"], strict=False)
-    }
+    indices = _indices(torch_dict)
     unknown = [name for name in names if name not in indices]
     if unknown:
         raise ValueError(f"{unknown[0]!r} in frozen is none of the optimizer's parameters")
     return {indices[name] for name in names}
+
+
+def indices_untrained(torch_dict: TorchDict, module: Any) -> set[int]:
+    """Return the indices of parameters that require no gradient in torch's module."""
+    named = module.named_parameters(remove_duplicate=False)
+    requires = {name: p.requires_grad for name, p in named}
+    if not any(requires.values()):
+        warnings.warn(
+            "no parameter of the module requires a gradient, so that all are frozen here; give a "
+            "module as it was trained",
+            CheckpointWarning,
+            stacklevel=users_level(),
+        )
+    indices = _indices(torch_dict)
+    return {index for name, index in indices.items() if not requires.get(name, True)}
+
+
+def _indices(torch_dict: TorchDict) -> dict[str, int]:
+    return {
+        name: index
+        for group in torch_dict["param_groups"]
+        for name, index in zip(group.get("param_names", ()), group["params"], strict=False)
+    }
 
 
 def without(torch_dict: TorchDict, frozen: set[int]) -> TorchDict:

@@ -39,6 +39,7 @@ def update_bn(
         Of a Linen module, the new variables; else None.
 
     Raises:
+        TypeError: ``model`` is no module, or a Linen module without ``variables``.
         ValueError: a Linen module that normalises by its running averages; ``unbiased`` with a
             mask, or with one value in a channel, as torch raises.
 
@@ -55,6 +56,11 @@ def update_bn(
     from flax import nnx
 
     modules = [module for _, module in nnx.iter_modules(model)]
+    if not modules:
+        raise TypeError(
+            "model must be a Flax NNX module, or a Linen module with its variables, after the "
+            f"batches: update_bn(loader, model, variables); got {type(model).__name__}"
+        )
     norms: list[Any] = [module for module in modules if isinstance(module, nnx.BatchNorm)]
     if not norms:
         return None

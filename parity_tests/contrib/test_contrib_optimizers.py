@@ -213,22 +213,71 @@ def _stepped(tx, params, steps=3):
 
 
 @pytest.mark.parametrize(
-    ("cls", "options", "static"),
+    ("cls", "options", "other"),
     [
-        (contrib.Lamb, {"eps": 1.0, "weight_decay": 0.0}, "trust_clip"),
-        (contrib.Prodigy, {"d0": 0.1}, "decouple"),
-        (contrib.DAdaptAdam, {"d0": 0.1, "eps": 1.0}, "decouple"),
+        (contrib.Lamb, {"eps": 1.0, "weight_decay": 0.0}, {"trust_clip": True}),
+        (contrib.Prodigy, {"d0": 0.1}, {"eps": 1e-8}),
+        (contrib.DAdaptAdam, {"d0": 0.1, "eps": 1.0}, {"layer_scale": 1.0}),
     ],
     ids=["Lamb", "Prodigy", "DAdaptAdam"],
 )
-def test_what_is_added_up_is_added_up_over_all_groups(cls, options, static):
-    """Two groups, with their static options in common and without, step as one."""
+def test_what_is_added_up_is_added_up_over_all_groups(cls, options, other):
+    """Two groups, of one program and of two, step as one."""
     expected = _stepped(cls(**options), PARAMS)
     groups = [{"params": "a"}, {"params": "b"}]
     assert np.array_equal(_stepped(cls(groups, **options), PARAMS), expected)
-    other = [{"params": "a", static: not inspect.signature(cls).parameters[static].default}]
-    assert np.array_equal(_stepped(cls([groups[1], *other], **options), PARAMS), expected)
+    others = [{"params": "b"}, {"params": "a", **other}]
+    assert np.array_equal(_stepped(cls(others, **options), PARAMS), expected)
     assert np.all(_stepped(cls(**options), {"b": PARAMS["b"]}) != expected)
+
+
+TOGETHER = {
+    "Prodigy": {
+        **{"lr": 0.5, "d_coef": 3.0, "d0": 1e-5, "growth_rate": 2.0, "betas": (0.5, 0.9)},
+        **{"beta3": 0.5, "decouple": False, "use_bias_correction": True},
+    },
+    "DAdaptAdam": {"lr": 0.5, "growth_rate": 2.0, "betas": (0.5, 0.9)},
+    "DAdaptSGD": {"lr": 0.5, "momentum": 0.5, "weight_decay": 0.1},
+    "DAdaptAdaGrad": {"lr": 0.0, "momentum": 0.5},
+    "DAdaptAdan": {"lr": 0.0, "betas": (0.9, 0.9, 0.9), "no_prox": True},
+    "DAdaptLion": {"lr": 0.0, "betas": (0.5, 0.9)},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [(name, option) for name, own in TOGETHER.items() for option in own]
+)
+def test_one_rate_for_all_groups_needs_the_same_numbers(name, option):
+    """The package raises at another rate, and takes the first group's of the rest."""
+    cls, value = getattr(contrib, name), TOGETHER[name][option]
+    message = rf'{option} \(group 1, "b"\) is .*, that of group 0, "a" .* set it for all at once'
+    with pytest.raises(ValueError, match=message):
+        cls([{"params": "a"}, {"params": "b", option: value}])
+    tx = cls([{"params": "a"}, {"params": "b"}])
+    state = tx.init(PARAMS)
+    if isinstance(value, bool):
+        return
+    with pytest.raises(ValueError, match=message):
+        jp.set_hyperparams(state, group=1, **{option: value})
+    after = jp.set_hyperparams(state, **{option: value})
+    assert [group[option] for group in jp.get_hyperparams(after)] == [value] * 2
+    added = {"params": "b", option: value}
+    joins = cls([{"params": "a"}, {"params": "b", "frozen": True}])
+    with pytest.raises(ValueError, match=option):
+        jp.add_param_group(joins, joins.init(PARAMS), PARAMS, added)
+
+
+@pytest.mark.parametrize("name", ["Prodigy", "DAdaptAdam", "DAdaptSGD"])
+def test_a_group_may_have_a_rate_of_zero_beside_the_others(name):
+    for groups in ([0.0, 1.0, 1.0], [1.0, 0.0, 1.0]):
+        params = {"a": jnp.ones(2), "b": jnp.ones(2), "c": jnp.ones(2)}
+        tx = getattr(contrib, name)(
+            [{"params": k, "lr": lr} for k, lr in zip(params, groups, strict=True)], d0=0.1
+        )
+        state = tx.init(params)
+        after, _ = jp.step(tx, jax.tree.map(jnp.ones_like, params), state, params)
+        moved = [bool(jnp.any(after[k] != params[k])) for k in params]
+        assert moved == [lr > 0 for lr in groups]
 
 
 def test_what_is_evaluated_is_the_average_and_can_be_undone():

@@ -71,6 +71,26 @@ def test_sam_is_its_two_steps_and_keeps_the_state_dict():
     np.testing.assert_allclose(jp.get_total_norm(apart), 0.3, rtol=1e-5)
 
 
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("frozen", ["from the beginning", "for now"])
+def test_sam_leaves_what_is_frozen_in_its_place(frozen, adaptive):
+    """As torch, where what requires no gradient has none: not moved uphill, not in the norm."""
+
+    def loss(params):
+        return jnp.sum((params["a"] * params["b"][0]) ** 2) + jnp.sum(jnp.cos(params["b"]))
+
+    built = {"frozen": True} if frozen == "from the beginning" else {}
+    inner = jp.SGD([{"params": "a"}, {"params": "b", **built}], lr=0.1)
+    state = inner.init(PARAMS)
+    if not built:
+        state = jp.set_hyperparams(state, frozen=True, group=1)
+    tx = contrib.sam(inner, rho=0.3, adaptive=adaptive)
+    params, _ = jp.step(tx, loss, state, PARAMS)
+    alone, own = contrib.sam(jp.SGD(lr=0.1), rho=0.3, adaptive=adaptive), {"a": PARAMS["a"]}
+    expected, _ = jp.step(alone, lambda p: loss({**PARAMS, **p}), alone.init(own), own)
+    assert_same_bits(*_numpy(params, {**PARAMS, **expected}), "what is frozen is not there")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -165,7 +165,12 @@ def test_there_must_be_one_grouped_state(case):
 def test_a_batch_of_states_must_be_mapped_over():
     tx = jp.SGD(lr=0.1)
     state = jax.vmap(tx.init)(jax.tree.map(lambda x: jnp.stack([x] * 4), PARAMS))
-    for call in (jp.get_hyperparams, lambda s: jp.set_hyperparams(s, lr=0.2)):
+    grads = params = jax.tree.map(lambda x: jnp.stack([x] * 4), PARAMS)
+    for call in (
+        jp.get_hyperparams,
+        lambda s: jp.set_hyperparams(s, lr=0.2),
+        lambda s: jp.step(tx, grads, s, params),
+    ):
         with pytest.raises(ValueError, match="the state is a batch of states"):
             call(state)
 
@@ -248,6 +253,30 @@ def test_keys_of_ones_own_are_kept_shown_and_set(factory):
 def test_what_is_nearly_an_option_is_none_of_ones_own(name):
     with pytest.raises(TypeError, match=f"unknown option '{name}'"):
         jp.SGD([{"params": jp.REST, name: 0.1}])
+
+
+def test_an_options_name_with_a_word_more_is_ones_own():
+    tx = jp.SGD([{"params": jp.REST, "weight_decay_mult": 0.5, "lr_mult": 2.0}], weight_decay=0.1)
+    (shown,) = jp.get_hyperparams(tx.init(PARAMS))
+    assert (shown["weight_decay"], shown["weight_decay_mult"], shown["lr_mult"]) == (0.1, 0.5, 2.0)
+    with pytest.raises(TypeError, match="unknown option 'weight_decay_'"):
+        jp.SGD([{"params": jp.REST, "weight_decay_": 0.1}])
+
+
+@pytest.mark.parametrize(
+    ("given", "both"),
+    [
+        ([(0.8, 0.9), (0.7, 0.8)], [(0.8, 0.9), (0.7, 0.8)]),
+        ([None, [0.7, 0.8]], [(0.9, 0.999), (0.7, 0.8)]),
+        ([0.8, 0.9], [(0.8, 0.9)] * 2),
+    ],
+)
+def test_a_list_of_pairs_has_one_for_each_group(given, both):
+    state = jp.Adam([{"params": "stem"}, {"params": jp.REST}]).init(PARAMS)
+    changed = jp.set_hyperparams(state, betas=given)
+    assert [group["betas"] for group in jp.get_hyperparams(changed)] == both
+    with pytest.raises(ValueError, match="betas has 1 values for 2 groups"):
+        jp.set_hyperparams(state, betas=[(0.8, 0.9)])
 
 
 def test_numbers_are_read_and_set_by_optaxs_own_tools():

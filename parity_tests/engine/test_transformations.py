@@ -243,3 +243,13 @@ def test_derivatives_are_those_of_torchs_differentiable_sgd(case, rng):
     np.testing.assert_allclose(
         ours({"w": jnp.asarray(start)})["w"], torchs, rtol=bound("differentiable"), atol=1e-6
     )
+
+
+def test_what_a_donated_step_has_taken_is_told():
+    tx, params = jp.SGD(lr=0.1, momentum=0.9), {"w": jnp.ones(3)}
+    grads, state = {"w": jnp.ones(3)}, tx.init(params)
+    new, after = jp.step(tx, grads, state, params, donate=True)
+    for given, name in (((state, params), "params"), ((state, new), "state")):
+        with pytest.raises(ValueError, match=f"the {name} are no longer there: an earlier step"):
+            jp.step(tx, grads, *given, donate=True)
+    jp.step(tx, grads, after, new)

@@ -3,6 +3,7 @@
 import copy
 import functools
 import pickle
+import warnings
 
 import flax
 import jax
@@ -252,6 +253,34 @@ def test_groups_there_and_back(divide, correct_root):
     after = interop.params_to_torch(params, param_map=interop.param_map(module, LIKE))
     for name, p in module.named_parameters():
         assert torch.equal(after[name], p.detach()), name
+
+
+@pytest.mark.parametrize("kind", ["state dict", "file"])
+@pytest.mark.parametrize("frozen", ["from the beginning", "in mid-run", "all"])
+def test_what_the_module_does_not_train_is_frozen_whatever_is_read(frozen, kind, tmp_path):
+    module = network()
+    still = module if frozen == "all" else module[0].weight
+    still.requires_grad_(frozen == "in mid-run")
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.1)
+    stepped(module, optimizer)
+    still.requires_grad_(False)
+    params = interop.params_from_torch(module, LIKE)
+    read = optimizer.state_dict()
+    if kind == "file":
+        torch.save({"model": module.state_dict(), "optimizer": read}, tmp_path / "saved.pt")
+        read = interop.load(tmp_path / "saved.pt")
+    steps = []
+    for given in (optimizer, read):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            tx, state = interop.optimizer_from_torch(
+                given, params, module=module, optimizer_name="AdamW"
+            )
+        assert any("all are frozen here" in str(w.message) for w in told) == (frozen == "all")
+        steps.append(jp.step(tx, jax.tree.map(jnp.ones_like, params), state, params)[0])
+    assert jnp.array_equal(steps[1]["0"]["kernel"], params["0"]["kernel"])
+    assert jnp.array_equal(steps[1]["1"]["kernel"], params["1"]["kernel"]) == (frozen == "all")
+    jax.tree.map(np.testing.assert_array_equal, *steps)
 
 
 def test_keys_of_ones_own_are_shown_and_can_be_set():

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import pytest
 import torch
+from flax import linen, nnx
 
 import jaxopt_port as jp
 from jaxopt_port import contrib, swa_utils
@@ -101,6 +102,14 @@ ANOTHER = "the model's tree is not the one that the averages were made for: of t
 AVERAGING = {
     **of_decay(EMA, torch.optim.swa_utils.get_ema_avg_fn),
     **of_decay(swa_utils.get_ema_multi_avg_fn, torch.optim.swa_utils.get_ema_multi_avg_fn),
+    "a model for the batches": Bad(
+        lambda: swa_utils.update_bn(nnx.BatchNorm(1, rngs=nnx.Rngs(0)), [jnp.ones((2, 1))]),
+        TypeError,
+        "after the batches",
+    ),
+    "a Linen module alone": Bad(
+        lambda: swa_utils.update_bn([], linen.BatchNorm()), TypeError, "Linen module with its var"
+    ),
     "two functions": Bad(
         lambda: swa_utils.AveragedModel(EMA(), swa_utils.get_ema_multi_avg_fn()),
         AssertionError,

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 import torch
+from flax import nnx
 from jax.experimental import checkify, sparse
 
 import jaxopt_port as jp
@@ -185,3 +186,33 @@ def test_bits_of_an_optimizer_with_clipping_before_it(momentum):
         oracle.optimizer.step()
         params, state = jp.step(tx, grads, state, params)
         assert_same_bits(params, oracle.params(), f"after step {step}")
+
+
+@pytest.mark.parametrize("kind", ["built frozen", "for now", "within a chain", "NNX's gradients"])
+def test_what_is_frozen_has_no_part_in_the_norm(kind):
+    grads = gradients()
+    theirs, norm = clipped_by_torch(
+        {name: grads[name] for name in "ac"}, lambda ps: torch.nn.utils.clip_grad_norm_(ps, 0.7)
+    )
+    built = {"frozen": True} if kind == "built frozen" else {}
+    tx = jp.SGD([{"params": ["a", "c"]}, {"params": "b", **built}], lr=0.1)
+    tx = optax.chain(optax.identity(), tx) if kind == "within a chain" else tx
+    state = tx.init(grads)
+    if not built:
+        assert jp.trained_grads(grads, state) == grads
+        state = jp.set_hyperparams(state, frozen=True, group=1)
+    given = grads
+    if kind == "NNX's gradients":
+        given = nnx.State({name: nnx.Param(grad) for name, grad in grads.items()})
+    ours, own_norm = jax.jit(
+        lambda grads, state: jp.clip_grad_norm(jp.trained_grads(grads, state), 0.7)
+    )(given, state)
+    assert len(jax.tree.leaves(ours)) == 2
+    limit = bound("clip float32")
+    assert most_ulps({"norm": own_norm}, {"norm": to_numpy(norm)}) <= limit
+    assert most_ulps(dict(zip("ac", jax.tree.leaves(ours), strict=True)), theirs) <= limit
+
+
+def test_gradients_of_what_no_optimizer_here_trains_are_refused():
+    with pytest.raises(ValueError, match="the state has no optimizer of this library"):
+        jp.trained_grads(gradients(), optax.sgd(0.1).init(gradients()))

@@ -214,6 +214,46 @@ def test_flax_models():
     assert verify.compare(theirs(), side, batches(), steps=12).ok
 
 
+class TorchsPair(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(3, 2), torch.nn.Linear(4, 2)
+
+    def forward(self, x, y):
+        return self.a(x) * self.b(y)
+
+
+class Pair(linen.Module):
+    @linen.compact
+    def __call__(self, x, y):
+        return linen.Dense(2, name="a")(x) * linen.Dense(2, name="b")(y)
+
+
+def test_a_linen_module_of_two_inputs():
+    """What calls it knows how; and says what the batch is where it looks for something else."""
+    module, net, rng = TorchsPair(), Pair(), np.random.default_rng(0)
+    data = [tuple(rng.normal(size=(5, n)).astype(np.float32) for n in (3, 4)) for _ in range(3)]
+    theirs = verify.TorchSide(
+        module=module,
+        optimizer=torch.optim.SGD(module.parameters(), lr=0.1),
+        forward=lambda module, batch: module(*batch),
+        loss=lambda output, batch: output.square().mean(),
+    )
+    variables = net.init(jax.random.key(0), *data[0])
+
+    def side(forward):
+        return verify.linen_side(
+            net, variables, tx=optax.sgd(0.1), loss=lambda o, b: (o**2).mean(), forward=forward
+        )
+
+    mine = side(lambda variables, batch: net.apply(variables, *batch))
+    assert verify.compare(theirs, mine, data).ok
+    with pytest.raises(TypeError, match="tuple indices") as raised:
+        verify.compare(theirs, side(lambda v, batch: net.apply(v, batch["x"], batch["y"])), data)
+    told = "raised in your forward pass or loss, whose batch is ((5, 3), (5, 4)) (shapes)"
+    assert told in raised.value.__notes__
+
+
 class Normalised(nnx.Module):
     def __init__(self, rngs, norm):
         self.norm = norm(5, rngs=rngs, epsilon=1e-5, momentum=0.9)

@@ -1,5 +1,7 @@
 """The diagnosis of every stage but the update: made faults, the causes that they must be given."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -114,6 +116,21 @@ def by_gradient(mine, theirs=None, labels=LABELS):
 
 BY_GRADIENT = {
     "class weights": (by_gradient(pulled(LABELS, BY_CLASS[LABELS])), "class-weights"),
+    "weights, and the number of labels": (
+        by_gradient(
+            pulled(LABELS, BY_CLASS[LABELS]),
+            pulled(LABELS, 8 * BY_CLASS[LABELS] / BY_CLASS[LABELS].sum()),
+        ),
+        "class-weights",
+    ),
+    "weights, and a factor besides": (
+        by_gradient(
+            pulled(LABELS, 12 * BY_CLASS[LABELS] / BY_CLASS[LABELS].sum()),
+            pulled(LABELS, 8 * BY_CLASS[LABELS] / BY_CLASS[LABELS].sum()),
+        ),
+        None,
+    ),
+    "a factor": (by_gradient(pulled(LABELS, 1.5)), None),
     "a weight of each example's own": (by_gradient(pulled(LABELS, WEIGHTS)), None),
     "a weight of each example's own, labels distinct": (
         by_gradient(pulled(DISTINCT, WEIGHTS[:5]), labels=DISTINCT), None
@@ -136,6 +153,58 @@ BY_GRADIENT = {
 def test_a_table_with_a_row_of_each_examples_own_explains_nothing(name):
     cause, wanted = BY_GRADIENT[name]
     assert (None if cause is None else cause.name) == wanted, cause
+
+
+ERRORS = RNG.normal(size=(8, 5))
+TRUTH = (RNG.uniform(size=(8, 5)) > 0.5).astype(np.float64)
+
+
+def huber(delta):
+    return np.clip(ERRORS, -delta, delta) / 40
+
+
+def binary(weight=1.0, smooth=0.0):
+    """The gradient of a binary cross entropy of the logits `ERRORS` + `TRUTH`."""
+    chances = 1 / (1 + np.exp(-(ERRORS + TRUTH)))
+    made = (1 - TRUTH) * chances - weight * TRUTH * (1 - chances)
+    return (made + smooth * (TRUTH - 0.5)) / 40
+
+
+# Your gradient and torch's; what is said of each.
+OF_TARGETS = {
+    "other deltas": (huber(1.0), huber(0.7), "Huber's with delta=1; torch's is Huber's with de"),
+    "a delta that no error reaches": (
+        huber(9.0), huber(0.7), "squared error (or Huber's with a delta beyond"
+    ),
+    "absolute errors": (np.sign(ERRORS), huber(0.7), "the absolute error; torch's is Huber's"),
+    "no pos_weight": (binary(), binary(3.0), "logits; torch's is the binary cross entropy of "
+                      "logits with pos_weight=3"),
+    "another pos_weight": (binary(2.5), binary(3.0), "logits with pos_weight=2.5; torch's is"),
+    "smoothed targets": (binary(smooth=0.1), binary(), "its targets smoothed by 0.1; torch's is"),
+    "another loss": (binary(), 2 * ERRORS, "logits; torch's is the squared error"),
+    "both at once": (binary(3.0, 0.1), binary(), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_TARGETS)
+def test_what_a_loss_of_targets_is(name):
+    mine, theirs, words = OF_TARGETS[name]
+    cause = explain_by_gradient(ERRORS + TRUTH, mine, theirs, [TRUTH])
+    assert (cause is None) == (words is None)
+    assert words is None or words in cause.message
+
+
+def test_labels_are_what_torchs_loss_pulls_towards():
+    """Tokens that are read stand beside those that are to be found, of one shape and kind."""
+    tokens = np.roll(LABELS, 1)
+    counts = LABELS != 0
+    theirs = pulled(LABELS, counts / counts.mean())
+    cause = explain_by_gradient(LOGITS, pulled(LABELS), theirs, [tokens, LABELS])
+    assert cause.message.startswith("your loss counts the label 0 (")
+    batch = [tokens, LABELS]
+    given = ([counts.mean() * theirs], [theirs])
+    cause = diagnosis.explain_loss(counts.mean(), 1.0, [LOGITS], batch, {}, None, given)
+    assert f"over all 8 labels, where torch takes it over the {counts.sum()} that" in cause.message
 
 
 @pytest.mark.parametrize(
@@ -197,7 +266,7 @@ HYPERPARAMETERS = {
     "schedule-per-epoch": hyperparameter([RATES[i // 3] for i in range(10)]),
     "low-precision": hyperparameter([float(ml_dtypes.bfloat16(r)) for r in RATES]),
     "group-options": hyperparameter([0.03] * 10, [0.1] * 10, [[0.03] * 10]),
-    "number": hyperparameter([0.9] * 10, [0.99] * 10, name="alpha"),
+    "number": hyperparameter([0.0] * 10, [1e-8] * 10, name="eps"),
 }
 
 COSINE = optax.cosine_decay_schedule
@@ -231,6 +300,8 @@ def test_a_schedule_in_float32_has_its_name(of, moved):
 
 WARM = optax.warmup_cosine_decay_schedule
 LINEAR = optax.linear_schedule
+STAIRS = functools.partial(optax.exponential_decay, staircase=True)
+BOUNDS = optax.piecewise_constant_schedule
 OTHER_SCHEDULES = {
     "cosine": (COSINE(0.1, 300), COSINE(0.1, 400), 60, "schedule-length", "300 steps long"),
     "to a tenth": (COSINE(0.1, 300, 0.1), COSINE(0.1, 400, 0.1), 290, "schedule-length", "300"),
@@ -246,6 +317,13 @@ OTHER_SCHEDULES = {
     "torch's goes on": (
         COSINE(0.1, 50), lambda count: 0.05 * (1 + jnp.cos(jnp.pi * count / 50)), 70,
         "schedule", "after its 50 steps torch's goes up again",
+    ),
+    "steps": (STAIRS(0.1, 30, 0.1), STAIRS(0.1, 40, 0.1), 99, "schedule-length", "every 30 steps"),
+    "one step of several": (
+        BOUNDS(0.1, {30: 0.1}), STAIRS(0.1, 40, 0.1), 99, "schedule", "changes at step 30, torch's",
+    ),
+    "other milestones": (
+        BOUNDS(0.1, {30: 0.1, 70: 0.1}), BOUNDS(0.1, {30: 0.1, 60: 0.1}), 99, "schedule", "30, 70,",
     ),
     "twice": (LINEAR(0, 0.2, 400), LINEAR(0, 0.1, 400), 99, "number", "is 2 times torch's"),
     "neither": (optax.constant_schedule(0.3), optax.constant_schedule(0.1), 60, "number", "lr=0.3"),

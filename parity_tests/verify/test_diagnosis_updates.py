@@ -115,6 +115,7 @@ NAMED = [
     (Run("SGD", M, DECAYING), optax.sgd(lambda n: falling()(n % 7), 0.9), "schedule-offset",
      "anew at step 7"),
     (Run("Rprop", L), jp.rprop(lr=2e-2), "number", "lr=0.02"),
+    (Run("Rprop", L), optax.rprop(1e-2), "first-step", "takes no step at first"),
     (Run("SGD", M), chain(optax.scale_by_sign(), scaled(0.1)), "another-optimizer", "sign_sgd"),
     (Run("Adam", L), optax.lion(1e-2), "another-optimizer", "lion"),
     (Run("AdamW", W), optax.lamb(1e-2), None, ""),

@@ -133,3 +133,23 @@ def test_a_mean_over_labels_that_are_to_be_ignored(shape):
     cause = verify.compare(theirs, mine, data[:3]).first.cause
     assert cause.name == "loss-scale"
     assert "a mean over all 24 labels" in cause.message
+
+
+def test_weights_of_classes_divided_by_the_number_of_labels():
+    weights = np.array([1.0, 0.25, 2.0, 0.7], np.float32)
+    module = torchs_net()
+    theirs = verify.TorchSide(
+        module=module,
+        optimizer=torch.optim.SGD(module.parameters(), **SGD),
+        loss=lambda output, batch: F.cross_entropy(
+            output, batch[1], weight=torch.as_tensor(weights).to(output.dtype)
+        ),
+    )
+    mine = verify.nnx_side(
+        Net(nnx.Rngs(0)),
+        tx=optax.sgd(1e-2, momentum=0.9),
+        loss=lambda output, batch: (each(output, batch[1]) * jnp.asarray(weights)[batch[1]]).mean(),
+    )
+    cause = verify.compare(theirs, mine, batches(24)[:3]).first.cause
+    assert cause.name == "class-weights"
+    assert "by the number of labels (24)" in cause.message

@@ -35,7 +35,8 @@ class Checkpoint:
         optimizer_name: the optimizer's class, ``"AdamW"``; torch's files do not say it.
         layout: whose names and layouts the arrays have.
         param_map: which JAX leaf is which torch tensor, where it is known.
-        extra: what else there is, by name: numbers, texts, lists, dicts and arrays.
+        extra: what else there is, by name: numbers, texts, lists, dicts and arrays;
+            ``"n_averaged"`` of torch's AveragedModel, of several by the average's name.
         optimizers: where there are several, their state dicts by name.
         schedulers: likewise.
         scaler: the state dict of a ``torch.amp.GradScaler``.

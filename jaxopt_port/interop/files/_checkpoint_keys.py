@@ -167,10 +167,13 @@ def _take_named(made: Contents, rest: dict[str, Any], keys: Mapping[str, str]) -
     for role, key in keys.items():
         if role not in ROLES:
             raise ValueError(f"keys names a role {role!r}; the roles are {', '.join(ROLES)}")
-        if key not in rest:
-            raise ValueError(f"keys says that {role} is {key!r}; {contents(rest)}")
+        if _place(rest, key) is None:
+            raise ValueError(
+                f"keys says that {role} is {key!r}; {contents(rest)}; what is within one is "
+                "named with a dot: 'state.net', 'optimizers.0'"
+            )
     for role, key in keys.items():
-        value = rest.pop(key)
+        value = _taken(rest, key)
         value = value[0] if isinstance(value, list) and len(value) == 1 else value
         if not isinstance(value, Mapping):
             what = "a dict of tensors" if role in ("params", "averages") else "a state dict"
@@ -181,6 +184,39 @@ def _take_named(made: Contents, rest: dict[str, Any], keys: Mapping[str, str]) -
             made.averages[key] = dict(value)
         else:
             getattr(made, f"{role}s")[role] = dict(value)
+
+
+def _place(held: Any, key: str) -> list[Any] | None:
+    """Return the keys that lead to a part: one, or several that are joined by dots."""
+    if isinstance(held, list | tuple):
+        held = {str(i): each for i, each in enumerate(held)}
+    if not isinstance(held, Mapping):
+        return None
+    for own, value in held.items():
+        if str(own) == key:
+            return [own]
+        if key.startswith(f"{own}."):
+            inner = _place(value, key[len(str(own)) + 1 :])
+            if inner is not None:
+                return [own, *inner]
+    return None
+
+
+def _taken(rest: dict[str, Any], key: str) -> Any:
+    """Take a part out of a dict, of whose parts none is changed."""
+    place = _place(rest, key)
+    if place is None:
+        raise ValueError(f"keys names {key!r} for two roles")
+    node: Any = rest
+    for own in place[:-1]:
+        inner = node[own]
+        named = isinstance(inner, list | tuple)
+        inner = {str(i): x for i, x in enumerate(inner)} if named else dict(inner)
+        node[own], node = inner, inner
+    value = node.pop(place[-1])
+    if not node and len(place) > 1:
+        _taken(rest, ".".join(map(str, place[:-1])))
+    return value
 
 
 LIGHTNING = "a checkpoint of Lightning"

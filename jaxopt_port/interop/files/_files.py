@@ -38,7 +38,8 @@ def load(path: str | os.PathLike[str], *, keys: Mapping[str, str] | None = None)
         path: of the file or folder.
         keys: where parts have names that do not say what they are: ``{"params": "net",
             "optimizer": "opt_g", "scheduler": "sched"}``, ``"scaler"`` and ``"averages"`` too. What
-            has no role stands in ``extra``.
+            is within another is named with a dot: ``"state.net"``, ``"optimizers.0"``. What has no
+            role stands in ``extra``.
 
     Raises:
         ValueError: it is damaged, of a newer version, of no known format, needs code to be run, or

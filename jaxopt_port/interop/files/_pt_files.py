@@ -160,7 +160,11 @@ def unwrapped(checkpoint: Checkpoint, source: str) -> Checkpoint:
     params = {without_inner(n.removeprefix(prefix)): x for n, x in checkpoint.params.items()}
     if len(params) < len(checkpoint.params):
         return checkpoint
-    averages = {}
+    averages, extra = {}, checkpoint.extra
+    counts = {k: x["n_averaged"] for k, x in checkpoint.averages.items() if "n_averaged" in x}
+    if counts:
+        several = len(checkpoint.averages) > 1
+        extra = {"n_averaged": counts if several else next(iter(counts.values())), **extra}
     for key, held in checkpoint.averages.items():
         own = {n: x for n, x in held.items() if n != "n_averaged"}
         inner = shared_prefix(own)
@@ -171,7 +175,7 @@ def unwrapped(checkpoint: Checkpoint, source: str) -> Checkpoint:
         inner = shared_prefix(names)
         plain = {name: without_inner(name.removeprefix(inner)) for name in names}
         optimizers[key] = renamed(optimizer, plain)
-    return replace(checkpoint, params=params, averages=averages, optimizers=optimizers)
+    return replace(checkpoint, params=params, averages=averages, optimizers=optimizers, extra=extra)
 
 
 def _record(record: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import warnings
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -101,8 +101,12 @@ def differences(torch_layer: Any, flax_part: Any) -> list[str]:
     return []
 
 
-def flax_parts(model: Any, inputs: Sequence[Any]) -> dict[str, Any]:
+def flax_parts(model: Any, inputs: Sequence[Any] | Callable[[], Any]) -> dict[str, Any]:
     """Return the layers of a Flax module by path and, of NNX, the functions among its attributes.
+
+    Args:
+        model: the module, or None.
+        inputs: of a Linen module, arguments of its call, or a function that calls it.
 
     Raises:
         TypeError: it is no Flax module.
@@ -124,7 +128,10 @@ def flax_parts(model: Any, inputs: Sequence[Any]) -> dict[str, Any]:
         return call(*args, **kwargs)
 
     with sys.modules["flax.linen"].intercept_methods(note):
-        jax.eval_shape(model.init, jax.random.key(0), *inputs)
+        if callable(inputs):
+            jax.eval_shape(inputs)
+        else:
+            jax.eval_shape(model.init, jax.random.key(0), *inputs)
     return found
 
 

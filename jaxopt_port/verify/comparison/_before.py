@@ -12,6 +12,7 @@ from ..report import Cause, Divergence
 from ._context import Context, owner_of
 from ._distances import ZERO, Values, largest, left_by_rounding, magnitude
 from ._jax_run import Evaluated, float64
+from ._jax_side import told_of
 from ._names import Array, concrete, numpy_of
 from ._repeats import not_repeated
 from ._results import NO_DISTANCE, as_array
@@ -115,7 +116,7 @@ class BeforeStep:
 
     def _look_at_output(self, params: Any, model_state: Any, batch: Any) -> None:
         side = self._context.side
-        with float64(self._context.x64):
+        with float64(self._context.x64), told_of(batch):
             if side.model_state is None:
                 output = jax.eval_shape(side.apply, params, batch)
             else:

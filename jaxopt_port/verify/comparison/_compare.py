@@ -23,7 +23,7 @@ from ._context import Context
 from ._evidence import Evidence
 from ._findings import findings
 from ._free_run import FreeInFloat64
-from ._jax_side import JaxSide
+from ._jax_side import JaxSide, told_of
 from ._names import Names, numpy_of
 from ._results import skipped
 from ._stages import Stages
@@ -274,9 +274,13 @@ def flax_layers(side: JaxSide, batch: Any) -> dict[str, Any]:
         return {"flax_module": side.flax_module, "inputs": side.inputs}
     data = jax.tree.map(numpy_of, batch)
     data = data if side.batch is None else side.batch(data)
-    if not isinstance(data, (tuple, list)):  # it has a `forward` that knows; `inputs` would tell
-        return {}
-    return {"flax_module": side.flax_module, "inputs": (data[0],)}
+    state = () if side.model_state is None else (side.model_state,)
+
+    def called() -> Any:
+        with told_of(data):
+            return side.apply(side.params, *state, data)
+
+    return {"flax_module": side.flax_module, "inputs": called}
 
 
 def _check_kinds(torch_side: Any, jax_side: Any) -> None:

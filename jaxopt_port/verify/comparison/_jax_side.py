@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 import jaxopt_port as jp
@@ -109,3 +111,14 @@ class JaxSide:
                 "closure=True beside clip, scaler or accumulation_steps: a step that evaluates the "
                 "loss itself is given no gradients"
             )
+
+
+@contextlib.contextmanager
+def told_of(batch: Any) -> Iterator[None]:
+    """Say what the batch is where the user's functions look for something else in it."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError) as error:
+        shapes = jax.tree.map(np.shape, batch)
+        error.add_note(f"raised in your forward pass or loss, whose batch is {shapes!r} (shapes)")
+        raise

@@ -4,6 +4,7 @@ CAUSES: dict[str, str] = {
     "eps-placement": "eps stands inside the root on one side and outside on the other",
     "decay-coupling": "weight decay is part of the gradient on one side only",
     "decay-order": "weight decay comes after momentum, or is not multiplied by the learning rate",
+    "first-step": "one side takes no step at first, and then goes on",
     "dampening": "the momentum buffer takes another part of the gradient",
     "bias-correction": "moments are not corrected for their start at zero",
     "first-momentum": "the first momentum buffer is not the first gradient itself",

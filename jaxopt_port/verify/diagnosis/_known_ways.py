@@ -156,6 +156,7 @@ def _of_eps(name: str) -> Iterator[KnownWay]:
     torchs = "inside" if name == "Adadelta" else "outside"
     if torchs == "inside":
         return
+    root = "root" if name in ("RMSprop", "Adagrad") else "corrected root"
     for kind, words in (
         ("inside", "inside the root"),
         ("root", "inside the root of the corrected moment"),
@@ -163,6 +164,6 @@ def _of_eps(name: str) -> Iterator[KnownWay]:
     ):
         yield KnownWay(
             "eps-placement", {"eps": kind},
-            f"your side adds eps {words}; torch's {name} adds it to the corrected root",
+            f"your side adds eps {words}; torch's {name} adds it to the {root}",
             "set eps, not eps_root (optax.adam), or eps_in_sqrt=False (optax.rmsprop)",
         )  # fmt: skip

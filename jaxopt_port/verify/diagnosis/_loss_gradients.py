@@ -7,8 +7,7 @@ count, how much, and towards what.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -75,15 +74,19 @@ def explain_by_gradient(
     """
     if output.ndim < 1 or not np.any(torchs) or not np.all(np.isfinite([yours, torchs])):
         return None
-    for labels in batch:
-        whole = np.issubdtype(labels.dtype, np.integer) and output.ndim > 1
-        if whole and labels.shape == output.shape[:-1]:
-            rows = Rows(output, yours, torchs, labels)
-            found = _weighted(rows) if rows.parallel else _targets(rows)
-            if found is not None:
-                return found
+    whole = [
+        x for x in batch if np.issubdtype(x.dtype, np.integer) and x.shape == output.shape[:-1]
+    ]
+    # The labels are what torch's loss pulls towards; tokens that are read may look like them.
+    pulled = torchs.any(-1)
+    whole.sort(key=lambda x: -int((torchs.argmin(-1) == x)[pulled].sum()))
+    for labels in whole if output.ndim > 1 else ():
+        rows = Rows(output, yours, torchs, labels)
+        found = _weighted(rows) if rows.parallel else _targets(rows)
+        if found is not None:
+            return found
     for target in batch:
-        if target.shape == output.shape and np.issubdtype(target.dtype, np.floating):
+        if target.shape == output.shape and target.dtype.kind in "fiub":
             return _regression(output, target.astype(np.float64), yours, torchs)
     return None
 
@@ -107,7 +110,7 @@ def _weighted(rows: Rows) -> Cause | None:
         )
     ratios = rows.ratio[counts]
     if np.ptp(ratios) <= _SAME * np.abs(ratios).max():
-        return None  # one factor: see the sizes
+        return _number_for_weights(rows)  # or one factor: see the sizes
     position = np.arange(len(labels))
     length = rows.shape[-1] if len(rows.shape) > 1 else 1
     if length > 1 and (by := rows.by(position // length)):
@@ -132,6 +135,39 @@ def _weighted(rows: Rows) -> Cause | None:
             "labels, not by their number",
         )  # fmt: skip
     return None
+
+
+def _number_for_weights(rows: Rows) -> Cause | None:
+    """Explain a sum that is divided by the number of labels, not by their classes' weights."""
+    labels, classes = rows.labels[rows.counts], rows.chances.shape[-1]
+    if labels.min() < 0 or labels.max() >= classes:
+        return None
+    away = rows.chances[rows.counts] - np.eye(classes)[labels]
+    shares = []
+    for side in (rows.mine[rows.counts], rows.theirs[rows.counts]):
+        of_rows = (side * away).sum(-1) / (away**2).sum(-1)
+        if np.abs(side - of_rows[:, None] * away).max() > _SAME * np.abs(side).max():
+            return None
+        shares.append(of_rows)
+    mine, theirs = shares
+    by_class = [len(labels) * mine[labels == k] for k in np.unique(labels)]
+    slack = _SAME * len(labels) * np.abs(mine).max()
+    if not same(theirs.sum(), 1) or np.ptp(mine) * len(labels) <= slack:
+        return None
+    short = all(_is_short(nice(float(of_class[0]))) for of_class in by_class)
+    ratio = mine[0] / theirs[0]
+    if all(np.ptp(x) <= slack for x in by_class) and (short or not _is_short(nice(ratio))):
+        return Cause(
+            "class-weights",
+            f"your loss is {nice(ratio):.6g} times torch's: it is divided by the number of labels "
+            f"({len(labels)}), where torch divides by the sum of their classes' weights",
+            "divide the weighted sum by weights[labels].sum(), in each batch",
+        )
+    return None
+
+
+def _is_short(number: float) -> bool:
+    return float(f"{number:.3g}") == number
 
 
 def _positions(rows: Rows, more: Array, who: tuple[str, str]) -> Cause | None:
@@ -239,32 +275,63 @@ def _other_labels(rows: Rows, valid: Array, hot: Array, torchs: object) -> Cause
 
 
 def _regression(output: Array, target: Array, yours: Array, torchs: Array) -> Cause | None:
-    names = [_kind(output - target, output, target, side) for side in (yours, torchs)]
+    apart = output - target
+    names = [_kind(apart, output, target, side) for side in (yours, torchs)]
     if names[0] is None or names[1] is None or names[0] == names[1]:
         return None
+    if any(name is not None and name.startswith("Huber's") for name in names):
+        most = f" (or Huber's with a delta beyond {np.abs(apart).max():.3g}, the largest error)"
+        names = [name and name + most * (name == _SQUARED) for name in names]
     return Cause(
         "loss-kind", f"your loss is {names[0]}; torch's is {names[1]}",
-        "take the same loss on both sides",
+        "take the same loss, and the same numbers of it, on both sides",
     )  # fmt: skip
+
+
+_SQUARED = "the squared error"
 
 
 def _kind(apart: Array, output: Array, target: Array, gradient: Array) -> str | None:
     """Return the loss whose gradient this is."""
-
-    def kinds() -> Iterator[tuple[str, Callable[[], Array]]]:
-        yield "the squared error", lambda: apart
-        yield "the absolute error", lambda: np.sign(apart)
-        with np.errstate(over="ignore"):
-            yield "the binary cross entropy of logits", lambda: 1 / (1 + np.exp(-output)) - target
-        yield "the logarithm of the hyperbolic cosine", lambda: np.tanh(apart)
-        for delta in (1.0, 0.5, 0.1, 2.0, 1 / 9):
-            yield f"Huber's with delta={delta:g}", functools.partial(np.clip, apart, -delta, delta)
-
-    for name, made in kinds():
-        part = made()
+    known = {
+        _SQUARED: apart,
+        "the absolute error": np.sign(apart),
+        "the logarithm of the hyperbolic cosine": np.tanh(apart),
+    }
+    for name, part in known.items():
         square = float(np.vdot(part, part))
-        if square:
-            ratio = float(np.vdot(gradient, part)) / square
-            if ratio and np.abs(gradient - ratio * part).max() <= _SAME * np.abs(gradient).max():
-                return name
-    return None
+        ratio = float(np.vdot(gradient, part)) / square if square else 0.0
+        if ratio and np.abs(gradient - ratio * part).max() <= _SAME * np.abs(gradient).max():
+            return name
+    return _huber(apart, gradient) or _binary(output, target, gradient)
+
+
+def _huber(apart: Array, gradient: Array) -> str | None:
+    """Return Huber's loss with its delta, where a gradient goes with the error and then stays."""
+    sizes = np.abs(apart[apart != 0])
+    if not sizes.size:
+        return None
+    nearest = np.abs(apart) == sizes.min()
+    scale = abs(float(gradient[nearest][0])) / float(sizes.min())
+    if not scale:
+        return None
+    delta = float(np.abs(gradient).max()) / scale
+    made = scale * np.clip(apart, -delta, delta)
+    fits = np.abs(np.abs(gradient) - np.abs(made)).max() <= _SAME * np.abs(gradient).max()
+    return f"Huber's with delta={nice(delta):.4g}" if fits else None
+
+
+def _binary(output: Array, target: Array, gradient: Array) -> str | None:
+    """Return the binary cross entropy of logits, with what weighs or smooths its targets."""
+    if target.min() < 0 or target.max() > 1:
+        return None
+    with np.errstate(over="ignore"):
+        chance = 1 / (1 + np.exp(-output))
+    fit = _fit(gradient, [(1 - target) * chance, -target * (1 - chance), target - 0.5])
+    if fit is None:
+        return None
+    weight, smooth = nice(fit[1] / fit[0]), nice(fit[2] / fit[0])
+    name = "the binary cross entropy of logits"
+    if same(weight, 1.0):
+        return name if abs(smooth) < _SAME else f"{name}, its targets smoothed by {smooth:.4g}"
+    return f"{name} with pos_weight={weight:.4g}" if abs(smooth) < _SAME else None

@@ -53,7 +53,9 @@ def explain_loss(
                 return found
         if not all(map(_is_multiple, *gradients)):
             return None  # no factor, and no term beside the output
-    if found := _of_size(ratio, outputs[0]) or _of_ignored(ratio, outputs[0], batch):
+    torchs_gradient = None if gradients is None else gradients[1][0]
+    found = _of_ignored(ratio, outputs[0], batch, torchs_gradient) or _of_size(ratio, outputs[0])
+    if found is not None:
         return found
     if gradients is None and (found := _smoothing(yours, torchs, outputs[0], batch)):
         return found
@@ -64,7 +66,8 @@ def explain_loss(
         return found
     short = nice(ratio)
     if ratio and float(f"{short:.4g}") == short != 1.0:
-        half = "; optax.l2_loss has one of 1/2 that torch's mse_loss has not"
+        regression = any(x.shape == outputs[0].shape for x in batch)
+        half = "; optax.l2_loss has one of 1/2 that torch's mse_loss has not" if regression else ""
         return Cause(
             "loss-scale", f"your loss is {short:.6g} times torch's",
             f"leave the factor out{half if short == 0.5 else ''}",
@@ -123,13 +126,17 @@ def _of_size(ratio: float, output: Array) -> Cause | None:
     )
 
 
-def _of_ignored(ratio: float, output: Array, batch: Sequence[Array]) -> Cause | None:
+def _of_ignored(
+    ratio: float, output: Array, batch: Sequence[Array], gradient: Array | None
+) -> Cause | None:
     """Explain a mean over all labels, where torch's is over those that are not to be ignored."""
     size = output.size // output.shape[-1] if output.ndim > 1 else 0
     for labels in batch:
         if labels.size != size or not np.issubdtype(labels.dtype, np.integer):
             continue
         counted = int((labels >= 0).sum())
+        if counted == size and gradient is not None:  # whatever label it is that is ignored
+            counted = int(gradient.reshape(size, -1).any(-1).sum())
         if 0 < counted < size and same(ratio, counted / size):
             return Cause(
                 "loss-scale",

@@ -38,10 +38,13 @@ def nice(value: float) -> float:
 
 
 def narrowed(value: float, other: float) -> str | None:
-    """Return the dtype whose rounding of ``other`` is ``value``, if there is one."""
+    """Return the dtype whose rounding of ``other`` is ``value``, if there is one.
+
+    What rounds to 0 may as well be 0.
+    """
     for name, dtype in NARROW.items():
         rounded = float(np.asarray(other).astype(dtype))
-        if not same(rounded, other) and same(value, rounded):
+        if rounded and not same(rounded, other) and same(value, rounded):
             return name
     return None
 

@@ -106,6 +106,10 @@ def _per_epoch(
             seen.append(rate)
     if not _alike(seen, values, apart) or len(values) < 2 or 2 * len(seen) > len(values) + 1:
         return None
+    # It stays as many times as long at each.
+    epochs = [steps_per_epoch] if len(seen) == 1 else range(2, len(slow))
+    if not any(_alike([fast[i // n] for i in range(len(slow))], slow, apart) for n in epochs):
+        return None
     # A rate that never changes may as well be no schedule at all.
     if len(seen) == 1 and len(slow) > steps_per_epoch:
         return None
@@ -143,6 +147,12 @@ def one_sided(
 
 def _changes(rates: Sequence[float]) -> list[int]:
     return [i for i in range(1, len(rates)) if not same(rates[i], rates[i - 1])]
+
+
+def _period(changes: Sequence[int]) -> int | None:
+    """Return after how many steps something changes, where that is always as many."""
+    gaps = {b - a for a, b in itertools.pairwise([0, *changes])}
+    return gaps.pop() if len(gaps) == 1 and len(changes) > 1 else None
 
 
 def explain_hyperparameter(
@@ -254,6 +264,22 @@ def another_schedule(
             f"{nice(torchs_decay):.6g}: {told}",
             "give both the same factor, and the same steps between two of it",
         )  # fmt: skip
+    stairs = [_changes(rates) for rates in (mine, torchs)]
+    if all(0 < 3 * len(at) <= len(mine) for at in stairs):
+        every = [_period(at) for at in stairs]
+        if all(every):
+            return Cause(
+                "schedule-length",
+                f"your side's rate changes every {every[0]} steps, torch's every {every[1]}: "
+                f"{told}",
+                "give transition_steps torch's step_size",
+            )
+        shown = [", ".join(map(str, at[:6])) + (", …" if at[6:] else "") for at in stairs]
+        return Cause(
+            "schedule",
+            f"your side's rate changes at step {shown[0]}, torch's at {shown[1]}: {told}",
+            "give both the same boundaries: torch's milestones, or each multiple of step_size",
+        )
     return Cause(
         "schedule", f"your side's learning rate follows another schedule: {told}",
         "print both by step; compare length, warm-up, start, boundaries and the values there",

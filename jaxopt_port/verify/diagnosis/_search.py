@@ -199,8 +199,8 @@ class Search:
             if left <= self._enough:
                 return Cause(
                     "accumulation",
-                    f"your side takes one step in {steps}, of the {words} of {steps} gradients; "
-                    "torch takes each",
+                    f"your side takes one step for {steps} of torch's, of the {words} of their "
+                    "gradients",
                     "accumulate on both sides, or on neither: optax.MultiSteps, "
                     "jp.accumulate_grads", left,
                 )  # fmt: skip

@@ -175,6 +175,15 @@ def _without_simulation(history: UpdateHistory) -> Cause | None:
     square = float(np.dot(theirs, theirs))
     if not square or not np.all(np.isfinite(mine)):
         return None
+    if not mine.any():
+        if history.first or _still(history.yours, history.start):
+            return None
+        return Cause(
+            "first-step",
+            "your side takes no step at first, and then goes on; torch's optimizer steps at once",
+            "use jp.rprop for optax.rprop, which waits for a second gradient; take out what else "
+            "holds a first step back",
+        )
     ratio = float(np.dot(mine, theirs)) / square
     if float(np.max(np.abs(mine - ratio * theirs))) > 1e-6 * float(np.max(np.abs(mine))):
         return another_optimizer(history) if not history.first else None
