@@ -241,11 +241,13 @@ class Definition:
             brought = (resumed or {}).get(index, Resumed())
             member = self._member(index, group, members, brought)
             members.append(replace(member, joined=joined))
-        check_together(
-            (m.group.rule, m.group.label, {**m.numbers, **m.static})
-            for m in members
-            if m.group.rule is not None
-        )
+        together = []
+        for member in members:
+            rule = member.group.rule
+            if rule is not None and rule.own_options is not None:
+                together.append((rule, member.group.label, {**member.numbers, **member.static}))
+        if together:
+            check_together(together)
         trained = [member for member in members if not member.group.frozen]
         whole = [member.factory for member in trained if is_whole_tree(member.factory)]
         if whole and len(trained) > 1:

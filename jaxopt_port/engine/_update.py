@@ -113,7 +113,8 @@ def updated(
     check_given(params)
     definition.check_state(state)
     table = state.table
-    check_no_batch(state)
+    if state.counts.ndim != 1:
+        check_no_batch(state)
     table.check_counts(state.scalars)
     table.check_paths(check_params(params))
     if not table.bare and table.groups != definition.groups:

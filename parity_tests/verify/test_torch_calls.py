@@ -3,21 +3,9 @@
 import pytest
 import torch
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from jaxopt_port.verify.diagnosis import explain_by_calls
-
-
-class Through(TorchFunctionMode):
-    """Makes each call through another."""
-
-    def __init__(self, calls):
-        super().__init__()
-        self.calls = calls
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        return self.calls(func, args, kwargs or {})
-
+from jaxopt_port.verify.recorder._float64 import Through
 
 GENERATOR = torch.Generator().manual_seed(3)
 IMAGES = torch.randn(2, 3, 7, 7, generator=GENERATOR, dtype=torch.float64)
@@ -32,6 +20,29 @@ def attention(scale, q=Q, k=K):
     return torch.einsum(
         "bhqk,bkhd->bqhd", torch.einsum("bqhd,bkhd->bhqk", q * scale, k).softmax(-1), V
     )
+
+
+HEADS = 2
+X = torch.randn(3, 5, 8, generator=GENERATOR, dtype=torch.float64)
+with torch.random.fork_rng():
+    torch.manual_seed(0)
+    MULTIHEAD = torch.nn.MultiheadAttention(8, HEADS, batch_first=True, dtype=torch.float64)
+CAUSAL = torch.ones(5, 5, dtype=torch.bool).triu(1)
+
+
+def multihead(scale=4**-0.5, hidden=None, axis=-1, bias=True):
+    """`MULTIHEAD` of `X`, written out."""
+    packed = functional.linear(X, MULTIHEAD.in_proj_weight, MULTIHEAD.in_proj_bias)
+    q, k, v = (t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in packed.chunk(3, -1))
+    scores = scale * q @ k.transpose(-1, -2)
+    scores = scores if hidden is None else scores.masked_fill(hidden, -torch.inf)
+    joined = (scores.softmax(axis) @ v).transpose(1, 2).flatten(-2)
+    out = MULTIHEAD.out_proj
+    return functional.linear(joined, out.weight, out.bias if bias else None)
+
+
+def torchs(hidden=None, weights=True):
+    return lambda: MULTIHEAD(X, X, X, attn_mask=hidden, need_weights=weights)[0].detach()
 
 
 # What torch calls, what your side calculates, and the words for it.
@@ -55,6 +66,24 @@ CASES = {
     "attention by einsum, unscaled": (
         lambda: attention(8**-0.5), lambda: attention(1.0),
         "attention is without the division by the root of the head's size",
+    ),
+    "torch's layer of attention, unscaled": (
+        torchs(), lambda: multihead(1.0).detach(), "without the division by the root of the head's"
+    ),
+    "the same without weights": (
+        torchs(weights=False), lambda: multihead(1.0).detach(), "without the division by the root"
+    ),
+    "the same with a mask": (
+        torchs(CAUSAL), lambda: multihead(1.0, CAUSAL).detach(), "without the division by the root"
+    ),
+    "torch's layer of attention, its mask forgotten": (
+        torchs(CAUSAL), lambda: multihead().detach(), "has no mask where torch's has one"
+    ),
+    "torch's layer of attention, another axis": (
+        torchs(), lambda: multihead(axis=-2).detach(), "softmax goes along axis -2"
+    ),
+    "torch's layer of attention, no bias at its end": (
+        torchs(), lambda: multihead(bias=False).detach(), "leaves a bias out (linear)"
     ),
 }  # fmt: skip
 

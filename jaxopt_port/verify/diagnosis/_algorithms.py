@@ -23,7 +23,8 @@ class Variation:
 
     Attributes:
         decay: "torch" (as the class has it), "coupled", "decoupled", "none", "after" (added to the
-            update, after momentum) or "raw" (decoupled, not multiplied by the learning rate).
+            update, after momentum), "raw" (decoupled, not multiplied by the learning rate) or
+            "grown" (that, added).
         first: the first momentum buffer: "torch" (the gradient) or "damped".
         dampening: "torch", "ema" (the momentum) or "corrected" (that, of an average from zero which
             is divided by the part that it has seen, as Adam's are).
@@ -59,6 +60,8 @@ def _decayed(p: Wide, g: Wide, o: Options, kind: str) -> tuple[Wide, Wide]:
         return p * (1 - o["lr"] * decay), g
     if kind == "raw":
         return p * (1 - decay), g
+    if kind == "grown":
+        return p * (1 + decay), g
     return p, g
 
 

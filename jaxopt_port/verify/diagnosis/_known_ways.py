@@ -58,6 +58,12 @@ def known_ways(history: UpdateHistory) -> Iterator[KnownWay]:
             "chain optax.add_decayed_weights before the optimizer",
         )  # fmt: skip
         yield KnownWay(
+            "decay-order", {"decay": "grown"},
+            "your side's weight decay makes parameters grow: it is added after the update has its "
+            "sign, and without the learning rate",
+            "chain add_decayed_weights before the scaling by the negative learning rate",
+        )  # fmt: skip
+        yield KnownWay(
             "number", {"decay": "none"},
             f"your side has no weight decay; torch has weight_decay={decay:.6g}",
             f"give the optimizer weight_decay={decay:.6g}, or chain add_decayed_weights",

@@ -60,8 +60,9 @@ class Calls:
                     self.changed += made is not None
                     result = made if result is None else result
                 self.at[i] += 1
-        if name in ("matmul", "bmm", "einsum"):
-            first = args[1 if name == "einsum" else 0]  # which begins with its equation
+        if name in ("matmul", "bmm", "einsum", "baddbmm"):
+            # einsum begins with its equation, and baddbmm with what is added.
+            first = args[1 if name in ("einsum", "baddbmm") else 0]
             if getattr(first, "ndim", 0):
                 self.inner = int(first.shape[-1])
         return function(*args, **options) if result is None else result

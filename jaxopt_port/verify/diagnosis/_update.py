@@ -119,6 +119,8 @@ def _explained(
     frozen = _frozen(history)
     if frozen is not None and not _nearly_ended(history):
         return frozen, None
+    if (passed := _passed_on(history)) is not None:
+        return passed, None
     if history.optimizer not in ALGORITHMS or not np.all(np.isfinite(history.torchs)):
         return frozen or (_without_simulation(history) if dear else None), None
     simulation = Simulation(history, base)
@@ -161,6 +163,22 @@ def _frozen(history: UpdateHistory) -> Cause | None:
         "check requires_grad and the groups of torch's optimizer, and the selectors, masks or "
         "labels of yours",
     )  # fmt: skip
+
+
+def _passed_on(history: UpdateHistory) -> Cause | None:
+    """Return the cause of a leaf to which its gradient is added as it is."""
+    moved = np.diff(np.concatenate([history.start[None], history.yours]), axis=0)[history.first :]
+    grads = history.grads[history.first :]
+    largest = float(np.max(np.abs(history.yours)))
+    gap = float(np.max(np.abs(moved - grads)))
+    if not grads.any() or gap > 1e-6 * float(np.max(np.abs(grads))) + 1e-15 * largest:
+        return None
+    return Cause(
+        "passed-on",
+        "your side adds the gradient to the parameter as it is: what optax.masked leaves out is "
+        "passed on, not frozen",
+        'use optax.multi_transform with optax.set_to_zero(), or {"params": …, "frozen": True}',
+    )
 
 
 def _without_simulation(history: UpdateHistory) -> Cause | None:

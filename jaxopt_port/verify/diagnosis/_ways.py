@@ -72,6 +72,12 @@ def ways() -> Iterator[Way]:
         "your side's attention is causal; torch's sees the future",
         "leave the causal mask out, or give torch's side one",
     )  # fmt: skip
+    for axis in (-2, 0, 1):
+        yield Way(
+            "softmax-axis", ("softmax", "log_softmax"), layers.argument(1, "dim", axis),
+            f"your side's softmax goes along axis {axis}; torch's along another",
+            "give jax.nn.softmax torch's dim as its axis: -1 by default",
+        )  # fmt: skip
     packing = ("chunk", "split", "unbind", "tensor_split")
     for heads in (1, 2, 3, 4, 6, 8, 12, 16, 32):
         yield Way(

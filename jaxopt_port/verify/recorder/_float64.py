@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from ._together import listed, together
@@ -54,7 +55,27 @@ class Through(TorchFunctionMode):
         self._calls = calls
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return self._calls(func, args, kwargs or {})
+        opened = self._attention if func is functional.multi_head_attention_forward else func
+        return self._calls(opened, args, kwargs or {})
+
+    def _attention(self, *args: Any, **kwargs: Any) -> Any:
+        """Call torch's attention so that its own calls come through here, too.
+
+        It is written in Python, and hands itself over where it asks first whether a mode is on.
+        """
+        names = vars(functional)
+        asks = names["has_torch_function"]
+
+        def first(tensors: Any) -> bool:
+            names["has_torch_function"] = asks
+            return False
+
+        names["has_torch_function"] = first
+        try:
+            with self:
+                return functional.multi_head_attention_forward(*args, **kwargs)
+        finally:
+            names["has_torch_function"] = asks
 
 
 @contextlib.contextmanager
