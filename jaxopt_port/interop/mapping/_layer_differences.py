@@ -106,7 +106,7 @@ def flax_parts(model: Any, inputs: Sequence[Any] | Callable[[], Any]) -> dict[st
 
     Args:
         model: the module, or None.
-        inputs: of a Linen module, arguments of its call, or a function that calls it.
+        inputs: of a Linen module, arguments of its call, or a function that traces a call of it.
 
     Raises:
         TypeError: it is no Flax module.
@@ -129,7 +129,7 @@ def flax_parts(model: Any, inputs: Sequence[Any] | Callable[[], Any]) -> dict[st
 
     with sys.modules["flax.linen"].intercept_methods(note):
         if callable(inputs):
-            jax.eval_shape(inputs)
+            inputs()
         else:
             jax.eval_shape(model.init, jax.random.key(0), *inputs)
     return found

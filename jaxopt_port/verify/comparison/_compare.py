@@ -278,7 +278,7 @@ def flax_layers(side: JaxSide, batch: Any) -> dict[str, Any]:
 
     def called() -> Any:
         with told_of(data):
-            return side.apply(side.params, *state, data)
+            return jax.eval_shape(side.apply, side.params, *state, data)
 
     return {"flax_module": side.flax_module, "inputs": called}
 
