@@ -250,6 +250,6 @@ def test_what_a_donated_step_has_taken_is_told():
     grads, state = {"w": jnp.ones(3)}, tx.init(params)
     new, after = jp.step(tx, grads, state, params, donate=True)
     for given, name in (((state, params), "params"), ((state, new), "state")):
-        with pytest.raises(ValueError, match=f"the {name} are no longer there: an earlier step"):
+        with pytest.raises(ValueError, match=f"of {name} are no longer there: an earlier step"):
             jp.step(tx, grads, *given, donate=True)
     jp.step(tx, grads, after, new)
