@@ -151,8 +151,9 @@ def _check_held(cause: Exception, **trees: Any) -> None:
         leaves = [x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array)]
         if any(not isinstance(x, jax.core.Tracer) and x.is_deleted() for x in leaves):
             raise ValueError(
-                f"the arrays of {name} are no longer there: an earlier step that donated them has written "
-                "its results into their memory; go on from what it returned, or donate nothing"
+                f"the arrays of {name} are no longer there: an earlier step that donated them has "
+                "written its results into their memory; go on from what it returned, or donate "
+                "nothing"
             ) from cause
 
 
