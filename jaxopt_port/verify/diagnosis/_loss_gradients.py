@@ -75,12 +75,14 @@ def explain_by_gradient(
     if output.ndim < 1 or not np.any(torchs) or not np.all(np.isfinite([yours, torchs])):
         return None
     whole = [
-        x for x in batch if np.issubdtype(x.dtype, np.integer) and x.shape == output.shape[:-1]
+        x
+        for x in batch
+        if np.issubdtype(x.dtype, np.integer) and x.shape == output.shape[:-1] != ()
     ]
     # The labels are what torch's loss pulls towards; tokens that are read may look like them.
     pulled = torchs.any(-1)
     whole.sort(key=lambda x: -int((torchs.argmin(-1) == x)[pulled].sum()))
-    for labels in whole if output.ndim > 1 else ():
+    for labels in whole:
         rows = Rows(output, yours, torchs, labels)
         found = _weighted(rows) if rows.parallel else _targets(rows)
         if found is not None:
@@ -309,7 +311,7 @@ def _kind(apart: Array, output: Array, target: Array, gradient: Array) -> str | 
 def _huber(apart: Array, gradient: Array) -> str | None:
     """Return Huber's loss with its delta, where a gradient goes with the error and then stays."""
     sizes = np.abs(apart[apart != 0])
-    if not sizes.size:
+    if sizes.size < 4:  # one tells the scale, and another one the delta
         return None
     nearest = np.abs(apart) == sizes.min()
     scale = abs(float(gradient[nearest][0])) / float(sizes.min())
@@ -318,6 +320,7 @@ def _huber(apart: Array, gradient: Array) -> str | None:
     delta = float(np.abs(gradient).max()) / scale
     made = scale * np.clip(apart, -delta, delta)
     fits = np.abs(np.abs(gradient) - np.abs(made)).max() <= _SAME * np.abs(gradient).max()
+    fits = fits and int((sizes < delta).sum()) >= 2
     return f"Huber's with delta={nice(delta):.4g}" if fits else None
 
 

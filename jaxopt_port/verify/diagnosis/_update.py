@@ -171,6 +171,9 @@ def _passed_on(history: UpdateHistory) -> Cause | None:
     grads = history.grads[history.first :]
     largest = float(np.max(np.abs(history.yours)))
     gap = float(np.max(np.abs(moved - grads)))
+    rates = {abs(float(o.get("lr", 0.0))) for o in history.options[history.first :]}
+    if rates == {1.0}:
+        return None  # a sign, or a rate of -1, does the same
     if not grads.any() or gap > 1e-6 * float(np.max(np.abs(grads))) + 1e-15 * largest:
         return None
     return Cause(
