@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from ._together import listed, together
@@ -55,7 +54,8 @@ class Through(TorchFunctionMode):
         self._calls = calls
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        opened = self._attention if func is functional.multi_head_attention_forward else func
+        attention = torch.nn.functional.multi_head_attention_forward
+        opened = self._attention if func is attention else func
         return self._calls(opened, args, kwargs or {})
 
     def _attention(self, *args: Any, **kwargs: Any) -> Any:
@@ -63,7 +63,7 @@ class Through(TorchFunctionMode):
 
         It is written in Python, and hands itself over where it asks first whether a mode is on.
         """
-        names = vars(functional)
+        names = vars(torch.nn.functional)
         asks = names["has_torch_function"]
 
         def first(tensors: Any) -> bool:
@@ -73,7 +73,7 @@ class Through(TorchFunctionMode):
         names["has_torch_function"] = first
         try:
             with self:
-                return functional.multi_head_attention_forward(*args, **kwargs)
+                return torch.nn.functional.multi_head_attention_forward(*args, **kwargs)
         finally:
             names["has_torch_function"] = asks
 
