@@ -159,7 +159,7 @@ RULE = Rule(
     _advance,
     gathers=_gathers,
     common=estimates.common("d", *_SUMS),
-    own_options=frozenset(("d0", "weight_decay", "eps")),
+    own_options=frozenset({"d0", "weight_decay", "eps"}),
     accepts=_accepts,
     begins="begun",
     elementwise=False,
@@ -202,7 +202,7 @@ class DAdaptAdaGrad(Optimizer):
 
     Raises:
         ValueError: a number out of its range, beginning with the package's own message; a
-            parameter that is complex.
+            parameter that is complex; an option that has to be that of the other groups.
 
     References:
         Defazio and Mishchenko, 2023, *Learning-Rate-Free Learning by D-Adaptation*;

@@ -165,7 +165,7 @@ RULE = Rule(
     _advance,
     gathers=_gathers,
     common=estimates.common("d", "numerator_weighted"),
-    own_options=frozenset(("d0", "lr=0", "weight_decay", "eps", "layer_scale")),
+    own_options=frozenset({"d0", "lr=0", "weight_decay", "eps", "layer_scale"}),
     accepts=_accepts,
     elementwise=False,
     title="dadapt_adam",
@@ -214,7 +214,7 @@ class DAdaptAdam(Optimizer):
 
     Raises:
         ValueError: a number out of its range, beginning with the package's own message; a
-            parameter that is complex.
+            parameter that is complex; an option that has to be that of the other groups.
 
     References:
         Defazio and Mishchenko, 2023, *Learning-Rate-Free Learning by D-Adaptation*;

@@ -137,12 +137,7 @@ RULE = Rule(
     _advance,
     gathers=_gathers,
     common=estimates.common("d", "numerator_weighted"),
-    own_options=frozenset(
-        (
-            "d0",
-            "weight_decay",
-        )
-    ),
+    own_options=frozenset({"d0", "weight_decay"}),
     accepts=_accepts,
     begins="begun",
     elementwise=False,
@@ -181,7 +176,7 @@ class DAdaptLion(Optimizer):
 
     Raises:
         ValueError: a number out of its range, beginning with the package's own message; a
-            parameter that is complex.
+            parameter that is complex; an option that has to be that of the other groups.
 
     References:
         Defazio and Mishchenko, 2023, *Learning-Rate-Free Learning by D-Adaptation*;

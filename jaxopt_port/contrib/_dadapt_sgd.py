@@ -136,12 +136,7 @@ RULE = Rule(
     _advance,
     gathers=_gathers,
     common=estimates.common("d", "numerator_weighted", "g0_norm"),
-    own_options=frozenset(
-        (
-            "d0",
-            "lr=0",
-        )
-    ),
+    own_options=frozenset({"d0", "lr=0"}),
     accepts=_accepts,
     begins="begun",
     elementwise=False,
@@ -183,7 +178,7 @@ class DAdaptSGD(Optimizer):
 
     Raises:
         ValueError: a number out of its range, beginning with the package's own message; a
-            parameter that is complex.
+            parameter that is complex; an option that has to be that of the other groups.
 
     References:
         Defazio and Mishchenko, 2023, *Learning-Rate-Free Learning by D-Adaptation*;

@@ -234,7 +234,7 @@ RULE = Rule(
     _holds,
     gathers=_gathers,
     common=_COMMON,
-    own_options=frozenset(("lr=0", "weight_decay", "eps", "safeguard_warmup", "slice_p")),
+    own_options=frozenset({"lr=0", "weight_decay", "eps", "safeguard_warmup", "slice_p"}),
     accepts=_accepts,
     elementwise=False,
     title="prodigy",
@@ -288,7 +288,8 @@ class Prodigy(Optimizer):
         slice_p: estimate from each entry of this number. Static.
 
     Raises:
-        ValueError: a number out of its range, beginning with the package's own message.
+        ValueError: a number out of its range, beginning with the package's own message; an
+            option that has to be that of the other groups.
 
     References:
         Mishchenko and Defazio, 2024, *Prodigy: An Expeditiously Adaptive Parameter-Free Learner*;

@@ -251,15 +251,13 @@ def set_hyperparams(state: State, *, group: int | str | None = None, **values: A
 
 def _check_others(state: GroupsState, checked: Mapping[int, Mapping[str, Any]]) -> None:
     """Raise ValueError for numbers that have to be those of all groups, where they are not."""
-    rules = [group.rule for group in state.table.groups]
-    if all(rule is None or rule.own_options is None for rule in rules):
-        return
-    rows = {i: {**row, **checked.get(i, {})} for i, row in enumerate(_rows(state))}
-    check_together(
-        (rule, state.table.groups[i].label, rows[i])
-        for i, rule in enumerate(rules)
-        if rule is not None
-    )
+    together = [
+        (i, group.rule, group.label)
+        for i, group in enumerate(state.table.groups)
+        if group.rule is not None and group.rule.own_options is not None
+    ]
+    rows = _rows(state) if together else []
+    check_together((rule, label, {**rows[i], **checked.get(i, {})}) for i, rule, label in together)
 
 
 def _by_group(

@@ -323,21 +323,21 @@ def check_together(groups: Iterable[tuple[Rule[Any], str, Mapping[str, Any]]]) -
     """Raise ValueError where groups of a rule differ in what has to be that of all.
 
     Args:
-        groups: of each its rule, how messages show it, and its options; traced ones, and schedules
-            beside numbers, are not known.
+        groups: of each its rule, which has `Rule.own_options`, how messages show it, and its
+            options; traced ones, and schedules beside numbers, are not known.
     """
     first: dict[tuple[str, str], tuple[str, Any]] = {}
     for rule, label, options in groups:
-        if rule.own_options is None:
-            continue
+        own = rule.own_options or frozenset()
         for name in arguments_of_rule(rule).names:
             value = options.get(name, arguments_of_rule(rule).defaults[name])
-            free = name in rule.own_options or (name == "lr" and "lr=0" in rule.own_options)
-            if isinstance(value, jax.Array) or (free and (name != "lr" or value == 0)):
+            traced = any(isinstance(part, jax.Array) for part in jax.tree.leaves(value))
+            may_rest = name == "lr" and "lr=0" in own
+            if traced or name in own or (may_rest and value == 0):
                 continue
             other, known = first.setdefault((rule.name, name), (label, value))
             if value != known and not (callable(value) or callable(known)):
-                also = ", or 0" if free else ""
+                also = ", or 0" if may_rest else ""
                 raise ValueError(
                     f"{name} ({label}) is {value}, that of {other} {known}: {rule.name} works out "
                     f"one rate for all groups, which must have the same {name}{also}; where it "

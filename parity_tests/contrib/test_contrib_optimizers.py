@@ -216,13 +216,13 @@ def _stepped(tx, params, steps=3):
     ("cls", "options", "other"),
     [
         (contrib.Lamb, {"eps": 1.0, "weight_decay": 0.0}, {"trust_clip": True}),
-        (contrib.Prodigy, {"d0": 0.1}, {"eps": 1e-8}),
-        (contrib.DAdaptAdam, {"d0": 0.1, "eps": 1.0}, {"layer_scale": 1.0}),
+        (contrib.Prodigy, {"d0": 0.1}, {"safeguard_warmup": True}),  # the same at a rate of 1
+        (contrib.DAdaptAdam, {"d0": 0.1, "eps": 1.0}, {}),  # no static option may differ
     ],
     ids=["Lamb", "Prodigy", "DAdaptAdam"],
 )
 def test_what_is_added_up_is_added_up_over_all_groups(cls, options, other):
-    """Two groups, of one program and of two, step as one."""
+    """Two groups, of one program and, where they may be, of two, step as one."""
     expected = _stepped(cls(**options), PARAMS)
     groups = [{"params": "a"}, {"params": "b"}]
     assert np.array_equal(_stepped(cls(groups, **options), PARAMS), expected)
@@ -244,40 +244,46 @@ TOGETHER = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "option"), [(name, option) for name, own in TOGETHER.items() for option in own]
-)
-def test_one_rate_for_all_groups_needs_the_same_numbers(name, option):
+IN_COMMON = [(name, option) for name, own in TOGETHER.items() for option in own]
+NUMBERS = [(n, option) for n, option in IN_COMMON if not isinstance(TOGETHER[n][option], bool)]
+
+
+def _of_others(option):
+    return rf'{option} \(group 1, "b"\) is .*, that of group 0, "a" .* set it for all at once'
+
+
+@pytest.mark.parametrize(("name", "option"), IN_COMMON)
+def test_one_rate_for_all_groups_needs_the_same_options(name, option):
     """The package raises at another rate, and takes the first group's of the rest."""
+    cls, other = getattr(contrib, name), {"params": "b", option: TOGETHER[name][option]}
+    with pytest.raises(ValueError, match=_of_others(option)):
+        cls([{"params": "a"}, other])
+    tx = cls([{"params": "a"}, {"params": "b", "frozen": True}])
+    with pytest.raises(ValueError, match=rf'{option} \(group 2, "b"\) is .*, that of group 0'):
+        jp.add_param_group(tx, tx.init(PARAMS), PARAMS, other)
+
+
+@pytest.mark.parametrize(("name", "option"), NUMBERS)
+def test_a_number_of_all_groups_is_set_for_all_at_once(name, option):
     cls, value = getattr(contrib, name), TOGETHER[name][option]
-    message = rf'{option} \(group 1, "b"\) is .*, that of group 0, "a" .* set it for all at once'
-    with pytest.raises(ValueError, match=message):
-        cls([{"params": "a"}, {"params": "b", option: value}])
-    tx = cls([{"params": "a"}, {"params": "b"}])
-    state = tx.init(PARAMS)
-    if isinstance(value, bool):
-        return
-    with pytest.raises(ValueError, match=message):
+    state = cls([{"params": "a"}, {"params": "b"}]).init(PARAMS)
+    with pytest.raises(ValueError, match=_of_others(option)):
         jp.set_hyperparams(state, group=1, **{option: value})
     after = jp.set_hyperparams(state, **{option: value})
     assert [group[option] for group in jp.get_hyperparams(after)] == [value] * 2
-    added = {"params": "b", option: value}
-    joins = cls([{"params": "a"}, {"params": "b", "frozen": True}])
-    with pytest.raises(ValueError, match=option):
-        jp.add_param_group(joins, joins.init(PARAMS), PARAMS, added)
+    inside = jax.jit(lambda state, v: jp.set_hyperparams(state, **{option: v}))(state, value)
+    assert jp.get_hyperparams(inside)[1][option] == pytest.approx(value, rel=1e-6)
 
 
+@pytest.mark.parametrize("rates", [(0.0, 1.0, 1.0), (1.0, 0.0, 1.0)])
 @pytest.mark.parametrize("name", ["Prodigy", "DAdaptAdam", "DAdaptSGD"])
-def test_a_group_may_have_a_rate_of_zero_beside_the_others(name):
-    for groups in ([0.0, 1.0, 1.0], [1.0, 0.0, 1.0]):
-        params = {"a": jnp.ones(2), "b": jnp.ones(2), "c": jnp.ones(2)}
-        tx = getattr(contrib, name)(
-            [{"params": k, "lr": lr} for k, lr in zip(params, groups, strict=True)], d0=0.1
-        )
-        state = tx.init(params)
-        after, _ = jp.step(tx, jax.tree.map(jnp.ones_like, params), state, params)
-        moved = [bool(jnp.any(after[k] != params[k])) for k in params]
-        assert moved == [lr > 0 for lr in groups]
+def test_a_group_may_have_a_rate_of_zero_beside_the_others(name, rates):
+    params = {"a": jnp.ones(2), "b": jnp.ones(2), "c": jnp.ones(2)}
+    groups = [{"params": k, "lr": lr} for k, lr in zip(params, rates, strict=True)]
+    tx = getattr(contrib, name)(groups, d0=0.1)
+    after, _ = jp.step(tx, jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    moved = [bool(jnp.any(after[k] != params[k])) for k in params]
+    assert moved == [lr > 0 for lr in rates]
 
 
 def test_what_is_evaluated_is_the_average_and_can_be_undone():

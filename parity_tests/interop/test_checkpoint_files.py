@@ -116,6 +116,44 @@ def test_a_doubtful_file_is_refused_until_it_is_said(tmp_path):
     assert (len(found.params), list(found.extra)) == (4, ["net_g", "epoch"])
 
 
+NESTED = {"params": "state.nets.g", "optimizer": "state.optimizers.1"}
+WRONG_PLACES = {
+    "state.nets.h": "what is within one is named with a dot",
+    "state.optimizers.2": "what is within one is named with a dot",
+    "state.nets.g": "keys names 'state.nets.g' for two roles",
+}
+
+
+def test_what_is_within_another_part_is_named_with_a_dot(tmp_path):
+    held = two_networks(trained())
+    optimizers = [torch.optim.Adam([torch.ones(n)]).state_dict() for n in (1, 2)]
+    nets = {"g": held["net_g"], "d": held["net_d"]}
+    torch.save({"state": {"nets": nets, "optimizers": optimizers}, "step": 3}, tmp_path / "run.pt")
+    found = interop.load(tmp_path / "run.pt", keys=NESTED)
+    assert list(found.params) == list(held["net_g"])
+    assert found.optimizer["param_groups"][0]["params"] == [0]
+    assert found.step == 3
+    assert list(found.extra["state"]["nets"]) == ["d"]
+    assert list(found.extra["state"]["optimizers"]) == ["0"]
+    for place, message in WRONG_PLACES.items():
+        with pytest.raises(ValueError, match=message):
+            interop.load(tmp_path / "run.pt", keys={"params": "state.nets.g", "averages": place})
+
+
+def test_how_many_models_were_averaged_is_kept(tmp_path):
+    module = torch.nn.Linear(2, 1)
+    averages = [torch.optim.swa_utils.AveragedModel(module) for _ in range(2)]
+    for average in (averages[0], *averages):
+        average.update_parameters(module)
+    saved = {"model": module.state_dict(), "swa_model": averages[0].state_dict()}
+    torch.save(saved, tmp_path / "one.pt")
+    torch.save({**saved, "ema_model": averages[1].state_dict()}, tmp_path / "two.pt")
+    one, two = (interop.load(tmp_path / name) for name in ("one.pt", "two.pt"))
+    assert one.extra == {"n_averaged": 2}
+    assert two.extra == {"n_averaged": {"swa_model": 2, "ema_model": 1}}
+    assert {tuple(average) for average in two.averages.values()} == {("weight", "bias")}
+
+
 def test_what_no_file_can_hold_is_named(tmp_path):
     torch.save({"model": module_alone(trained()), "act": torch.nn.ReLU()}, tmp_path / "run.pt")
     with pytest.warns(interop.CheckpointWarning, match="entry/act is ReLU"):

@@ -55,7 +55,7 @@ def test_names_in_the_modules_order_are_not_those_of_the_groups():
         interop.optimizer_from_torch(
             optimizer.state_dict(), params, mapped, param_names=names, **more
         )
-    with pytest.raises(ValueError, match="does not follow from their number"):
+    with pytest.raises(ValueError, match="allow several divisions or none; pass param_names"):
         interop.optimizer_from_torch(optimizer.state_dict(), params, module, **more)
     _, state = interop.optimizer_from_torch(
         optimizer.state_dict(), params, mapped, param_names=[["a.weight"], ["b.weight"]], **more

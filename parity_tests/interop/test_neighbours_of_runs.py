@@ -134,7 +134,7 @@ FILES = {
     "SWA": (
         {"model": M, "optimizer": O,
          "swa_model": torch.optim.swa_utils.AveragedModel(MODULE).state_dict()},
-        Holds(averages=("swa_model",)),
+        Holds(averages=("swa_model",), extra=("n_averaged",)),
     ),
     "SWA, alone": (
         torch.optim.swa_utils.AveragedModel(MODULE).state_dict(),

@@ -203,7 +203,7 @@ def _place(held: Any, key: str) -> list[Any] | None:
 
 
 def _taken(rest: dict[str, Any], key: str) -> Any:
-    """Take a part out of a dict, of whose parts none is changed."""
+    """Take a part out of a dict; what is left of a list is a dict by their numbers."""
     place = _place(rest, key)
     if place is None:
         raise ValueError(f"keys names {key!r} for two roles")

@@ -52,7 +52,7 @@ CAUSES: dict[str, str] = {
     "clip-limit": "gradients are clipped to another limit",
     "schedule": "the learning rate follows another schedule",
     "schedule-length": "the schedule has another length",
-    "accumulation": "gradients of several steps are added up before one step, on one side only",
+    "accumulation": "gradients of several steps are added up before one step, of more on one side",
     "average-decay": "a running average of the parameters keeps another share of what it was",
     "another-optimizer": "the optimizer is another one",
     "not-repeatable": "the JAX side gives two outputs of one batch (dropout, noise)",

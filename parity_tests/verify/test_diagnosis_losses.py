@@ -1,0 +1,144 @@
+"""The diagnosis of a loss by its gradient in the output: made losses, and their causes."""
+
+import numpy as np
+import pytest
+
+from jaxopt_port.verify import diagnosis
+from jaxopt_port.verify.diagnosis._loss_gradients import explain_by_gradient
+
+RNG = np.random.default_rng(11)
+LOGITS, LABELS = RNG.normal(size=(8, 5)), RNG.integers(0, 5, 8)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+DISTINCT = np.arange(5)  # a label of each row's own
+WEIGHTS = RNG.uniform(0.5, 2, 8)
+BY_CLASS = np.array([1.0, 2.0, 0.5, 1.0, 3.0])
+
+
+def pulled(labels, weights=1.0, towards=None, penalty=0.0, focal=0.0):
+    """Return the gradient of a cross entropy in its logits."""
+    logits = LOGITS[: len(labels)]
+    chances, hot = softmax(logits), np.eye(5)[labels if towards is None else towards]
+    total = np.log(np.exp(logits).sum(-1, keepdims=True))
+    right = (chances * hot).sum(-1, keepdims=True)
+    # The derivative of (1 - p) ** focal * -log(p), over that of -log(p).
+    factor = (1 - right) ** focal - focal * right * (1 - right) ** max(focal - 1, 0) * np.log(right)
+    made = (chances - hot) * factor + 2 * penalty * total * chances
+    return made * np.broadcast_to(weights, len(labels))[:, None] / len(labels)
+
+
+def by_gradient(mine, theirs=None, labels=LABELS):
+    theirs = pulled(labels) if theirs is None else theirs
+    return explain_by_gradient(LOGITS[: len(labels)], mine, theirs, [labels])
+
+
+BY_GRADIENT = {
+    "class weights": (by_gradient(pulled(LABELS, BY_CLASS[LABELS])), "class-weights"),
+    "weights, and the number of labels": (
+        by_gradient(
+            pulled(LABELS, BY_CLASS[LABELS]),
+            pulled(LABELS, 8 * BY_CLASS[LABELS] / BY_CLASS[LABELS].sum()),
+        ),
+        "class-weights",
+    ),
+    "weights, and a factor besides": (
+        by_gradient(
+            pulled(LABELS, 12 * BY_CLASS[LABELS] / BY_CLASS[LABELS].sum()),
+            pulled(LABELS, 8 * BY_CLASS[LABELS] / BY_CLASS[LABELS].sum()),
+        ),
+        None,
+    ),
+    "a factor": (by_gradient(pulled(LABELS, 1.5)), None),
+    "a weight of each example's own": (by_gradient(pulled(LABELS, WEIGHTS)), None),
+    "a weight of each example's own, labels distinct": (
+        by_gradient(pulled(DISTINCT, WEIGHTS[:5]), labels=DISTINCT), None
+    ),
+    "a focal loss": (by_gradient(pulled(LABELS, focal=2.0)), None),
+    "a focal loss, labels distinct": (
+        by_gradient(pulled(DISTINCT, focal=2.0), labels=DISTINCT), None
+    ),
+    "classes numbered otherwise": (
+        by_gradient(pulled(LABELS, towards=(2 * LABELS + 1) % 5)), "labels-shifted"
+    ),
+    "unrelated targets, labels distinct": (
+        by_gradient(pulled(DISTINCT, towards=[2, 2, 0, 1, 0]), labels=DISTINCT), None
+    ),
+    "torch's gradient is not finite": (by_gradient(pulled(LABELS), np.full((8, 5), np.nan)), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BY_GRADIENT)
+def test_a_table_with_a_row_of_each_examples_own_explains_nothing(name):
+    cause, wanted = BY_GRADIENT[name]
+    assert (None if cause is None else cause.name) == wanted, cause
+
+
+ERRORS = RNG.normal(size=(8, 5))
+TRUTH = (RNG.uniform(size=(8, 5)) > 0.5).astype(np.float64)
+
+
+def huber(delta):
+    return np.clip(ERRORS, -delta, delta) / 40
+
+
+def binary(weight=1.0, smooth=0.0):
+    """The gradient of a binary cross entropy of the logits `ERRORS` + `TRUTH`."""
+    chances = 1 / (1 + np.exp(-(ERRORS + TRUTH)))
+    made = (1 - TRUTH) * chances - weight * TRUTH * (1 - chances)
+    return (made + smooth * (TRUTH - 0.5)) / 40
+
+
+# Your gradient and torch's; what is said of each.
+OF_TARGETS = {
+    "other deltas": (huber(1.0), huber(0.7), "Huber's with delta=1; torch's is Huber's with de"),
+    "a delta that no error reaches": (
+        huber(9.0), huber(0.7), "squared error (or Huber's with a delta beyond"
+    ),
+    "absolute errors": (np.sign(ERRORS), huber(0.7), "the absolute error; torch's is Huber's"),
+    "no pos_weight": (binary(), binary(3.0), "logits; torch's is the binary cross entropy of "
+                      "logits with pos_weight=3"),
+    "another pos_weight": (binary(2.5), binary(3.0), "logits with pos_weight=2.5; torch's is"),
+    "smoothed targets": (binary(smooth=0.1), binary(), "its targets smoothed by 0.1; torch's is"),
+    "another loss": (binary(), 2 * ERRORS, "logits; torch's is the squared error"),
+    "both at once": (binary(3.0, 0.1), binary(), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_TARGETS)
+def test_what_a_loss_of_targets_is(name):
+    mine, theirs, words = OF_TARGETS[name]
+    cause = explain_by_gradient(ERRORS + TRUTH, mine, theirs, [TRUTH])
+    assert (cause is None) == (words is None)
+    assert words is None or words in cause.message
+
+
+def test_labels_are_what_torchs_loss_pulls_towards():
+    """Tokens that are read stand beside those that are to be found, of one shape and kind."""
+    tokens = np.roll(LABELS, 1)
+    counts = LABELS != 0
+    theirs = pulled(LABELS, counts / counts.mean())
+    cause = explain_by_gradient(LOGITS, pulled(LABELS), theirs, [tokens, LABELS])
+    assert cause.message.startswith("your loss counts the label 0 (")
+    batch = [tokens, LABELS]
+    given = ([counts.mean() * theirs], [theirs])
+    cause = diagnosis.explain_loss(counts.mean(), 1.0, [LOGITS], batch, {}, None, given)
+    assert f"over all 8 labels, where torch takes it over the {counts.sum()} that" in cause.message
+
+
+@pytest.mark.parametrize(
+    ("mine", "torchs", "words"),
+    [
+        (1e-3, 0.0, "your loss has 0.001 of it; torch's has none of it"),
+        (0.0, 1e-3, "your loss has none of it; torch's has 0.001 of it"),
+        (1e-3, 3e-3, "your loss has 0.001 of it; torch's has 0.003 of it"),
+    ],
+)
+def test_a_term_is_told_of_the_side_that_has_it(mine, torchs, words):
+    cause = by_gradient(pulled(LABELS, penalty=mine), pulled(LABELS, penalty=torchs))
+    assert cause.name == "additional-term"
+    assert words in cause.message
