@@ -140,6 +140,14 @@ def test_what_is_within_another_part_is_named_with_a_dot(tmp_path):
             interop.load(tmp_path / "run.pt", keys={"params": "state.nets.g", "averages": place})
 
 
+def test_a_dot_in_a_name_is_no_way_into_another_part(tmp_path):
+    held = two_networks(trained())
+    torch.save({"g": {"ema": held["net_d"]}, "g.ema": held["net_g"]}, tmp_path / "run.pt")
+    found = interop.load(tmp_path / "run.pt", keys={"params": "g.ema"})
+    assert list(found.params) == list(held["net_g"])
+    assert list(found.extra) == ["g"]
+
+
 def test_how_many_models_were_averaged_is_kept(tmp_path):
     module = torch.nn.Linear(2, 1)
     averages = [torch.optim.swa_utils.AveragedModel(module) for _ in range(2)]

@@ -192,9 +192,10 @@ def _place(held: Any, key: str) -> list[Any] | None:
         held = {str(i): each for i, each in enumerate(held)}
     if not isinstance(held, Mapping):
         return None
+    whole = [own for own in held if str(own) == key]
+    if whole:
+        return whole
     for own, value in held.items():
-        if str(own) == key:
-            return [own]
         if key.startswith(f"{own}."):
             inner = _place(value, key[len(str(own)) + 1 :])
             if inner is not None:

@@ -145,9 +145,12 @@ def _number_for_weights(rows: Rows) -> Cause | None:
     if labels.min() < 0 or labels.max() >= classes:
         return None
     away = rows.chances[rows.counts] - np.eye(classes)[labels]
+    square = (away**2).sum(-1)
+    if not square.all():
+        return None
     shares = []
     for side in (rows.mine[rows.counts], rows.theirs[rows.counts]):
-        of_rows = (side * away).sum(-1) / (away**2).sum(-1)
+        of_rows = (side * away).sum(-1) / square
         if np.abs(side - of_rows[:, None] * away).max() > _SAME * np.abs(side).max():
             return None
         shares.append(of_rows)
