@@ -78,6 +78,33 @@ def test_a_table_with_a_row_of_each_examples_own_explains_nothing(name):
     assert (None if cause is None else cause.name) == wanted, cause
 
 
+CHANCES, HOT = softmax(LOGITS), np.eye(5)[LABELS]
+
+
+def in_logits(away):
+    """The gradient in logits, of that in their probabilities."""
+    return CHANCES * (away - (CHANCES * away).sum(-1, keepdims=True)) / 8
+
+
+# Your gradient in an output, and torch's; what is said of both.
+TAKEN_FOR = {
+    "softmax twice": (LOGITS, in_logits(softmax(CHANCES) - HOT), CHANCES - HOT, "for logits whose"),
+    "a temperature": (LOGITS, softmax(LOGITS / 4) - HOT, CHANCES - HOT, "for logits times 0.25; "),
+    "probabilities": (CHANCES, -HOT / CHANCES, softmax(CHANCES) - HOT, "for probabilities; torch"),
+    "no logarithm": (CHANCES, -HOT, -HOT / CHANCES, "for logarithms of probabilities; "),
+    "alike": (LOGITS, softmax(LOGITS / 4) - HOT, 2 * softmax(LOGITS / 4) - 2 * HOT, None),
+    "a power": (LOGITS, CHANCES**2 - HOT, CHANCES - HOT, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TAKEN_FOR)
+def test_what_a_cross_entropy_takes_its_output_for(name):
+    output, mine, theirs, words = TAKEN_FOR[name]
+    cause = explain_by_gradient(output, mine, theirs, [LABELS])
+    assert (cause is None) == (words is None), cause
+    assert words is None or (cause.name, words in cause.message) == ("loss-kind", True), cause
+
+
 ERRORS = RNG.normal(size=(8, 5))
 TRUTH = (RNG.uniform(size=(8, 5)) > 0.5).astype(np.float64)
 

@@ -182,6 +182,9 @@ BOUNDS = optax.piecewise_constant_schedule
 OTHER_SCHEDULES = {
     "cosine": (COSINE(0.1, 300), COSINE(0.1, 400), 60, "schedule-length", "300 steps long"),
     "to a tenth": (COSINE(0.1, 300, 0.1), COSINE(0.1, 400, 0.1), 290, "schedule-length", "300"),
+    "another end": (COSINE(0.1, 300), COSINE(0.1, 300, 0.05), 120, "schedule", "torch's at 0.005"),
+    "end, seen whole": (COSINE(0.1, 90, 0.1), COSINE(0.1, 90), 90, "schedule", "at 0.01, torch"),
+    "start": (WARM(0.01, 0.1, 30, 300), WARM(0, 0.1, 30, 300), 99, "schedule", "starts at 0.01,"),
     "long": (COSINE(0.1, 9000), COSINE(0.1, 10_000), 1500, "schedule-length", "torch's 10000"),
     "as far as seen": (COSINE(0.1, 9000), COSINE(0.1, 10_000), 100, "schedule", "another"),
     "warm-up": (WARM(0, 0.1, 40, 400), WARM(0, 0.1, 30, 400), 99, "schedule-length", "warm-up is"),

@@ -22,9 +22,8 @@ class Variation:
     """How an algorithm departs from torch's; the defaults are torch's.
 
     Attributes:
-        decay: "torch" (as the class has it), "coupled", "decoupled", "none", "after" (added to the
-            update, after momentum), "raw" (decoupled, not multiplied by the learning rate) or
-            "grown" (that, added).
+        decay: "torch" (as the class has it), "coupled", "decoupled" (or after momentum, the same),
+            "none", "raw" (decoupled, not multiplied by the learning rate) or "grown" (that, added).
         first: the first momentum buffer: "torch" (the gradient) or "damped".
         dampening: "torch", "ema" (the momentum) or "corrected" (that, of an average from zero which
             is divided by the part that it has seen, as Adam's are).
@@ -67,7 +66,6 @@ def _decayed(p: Wide, g: Wide, o: Options, kind: str) -> tuple[Wide, Wide]:
 
 def _sgd(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
     kind = "coupled" if v.decay == "torch" else v.decay
-    old = p
     p, g = _decayed(p, g, o, kind)
     momentum, lr = o.get("momentum", 0.0), o["lr"]
     dampening = o.get("dampening", 0.0) if v.dampening == "torch" else momentum
@@ -85,8 +83,6 @@ def _sgd(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
             held = held / (1 - momentum ** state["step"])
         nesterov = o.get("nesterov", False) != v.nesterov
         update = g + momentum * held if nesterov else held
-    if kind == "after":
-        update = update + o.get("weight_decay", 0.0) * old * (lr if v.lr_inside else 1.0)
     return np.asarray(p - (update if v.lr_inside else lr * update))
 
 
@@ -94,7 +90,6 @@ def _adam(p: Wide, g: Wide, o: Options, state: State, v: Variation, decoupled: b
     kind = v.decay
     if kind == "torch":
         kind = "decoupled" if decoupled or o.get("decoupled_weight_decay") else "coupled"
-    old = p
     p, g = _decayed(p, g, o, kind)
     beta1, beta2 = o["betas"]
     t = state["step"] = state.get("step", 0) + 1
@@ -111,8 +106,6 @@ def _adam(p: Wide, g: Wide, o: Options, state: State, v: Variation, decoupled: b
     if v.nesterov:
         first = beta1 * m / (1 - beta1 ** (t + 1)) + (1 - beta1) * g / c1
     update = first / _root(s, c2, o, v.eps)
-    if kind == "after":
-        update = update + o.get("weight_decay", 0.0) * old
     return np.asarray(p - o["lr"] * update)
 
 
@@ -129,7 +122,6 @@ def _root(s: Wide, correction: float, o: Options, kind: str) -> Wide:
 
 def _rmsprop(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
     kind = "coupled" if v.decay == "torch" else v.decay
-    old = p
     p, g = _decayed(p, g, o, kind)
     alpha, momentum = o["alpha"], o.get("momentum", 0.0)
     start = 0.0 if v.initial is None else v.initial
@@ -146,14 +138,11 @@ def _rmsprop(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
         update = o["lr"] * update
     if momentum:
         update = state["buf"] = momentum * state.get("buf", 0.0) + update
-    if kind == "after":
-        update = update + o.get("weight_decay", 0.0) * old
     return np.asarray(p - (update if v.lr_inside else o["lr"] * update))
 
 
 def _adagrad(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
     kind = "coupled" if v.decay == "torch" else v.decay
-    old = p
     p, g = _decayed(p, g, o, kind)
     t = state["step"] = state.get("step", 0) + 1
     start: float = o.get("initial_accumulator_value", 0.0) if v.initial is None else v.initial
@@ -162,8 +151,6 @@ def _adagrad(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
     root = _root(s, 1.0, o, v.eps)
     # Where nothing has been seen yet, Optax divides by nothing.
     update = np.divide(g, root, out=np.zeros_like(g), where=root != 0)
-    if kind == "after":
-        update = update + o.get("weight_decay", 0.0) * old
     return np.asarray(p - o["lr"] / (1 + (t - 1) * o.get("lr_decay", 0.0)) * update)
 
 

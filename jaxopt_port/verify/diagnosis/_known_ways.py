@@ -36,14 +36,10 @@ def known_ways(history: UpdateHistory) -> Iterator[KnownWay]:
             )  # fmt: skip
         elif name == "SGD":
             yield KnownWay(
-                "decay-order", {"decay": "after"},
-                "your side adds weight decay after momentum; torch's SGD before",
-                "chain optax.add_decayed_weights before optax.trace",
-            )  # fmt: skip
-            yield KnownWay(
-                "decay-coupling", {"decay": "decoupled"},
-                "your side applies weight decay to the parameter; torch's SGD to the gradient",
-                "chain optax.add_decayed_weights before optax.sgd",
+                "decay-order", {"decay": "decoupled"},
+                "your side adds weight decay after momentum, or takes it off the parameter; "
+                "torch's SGD adds it to the gradient, before momentum",
+                "chain optax.add_decayed_weights before optax.trace or optax.sgd",
             )  # fmt: skip
         else:
             yield KnownWay(

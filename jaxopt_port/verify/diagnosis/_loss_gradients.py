@@ -13,9 +13,8 @@ import numpy as np
 
 from ..report import Cause
 from ._arrays import Array
-from ._numbers import nice, same
-
-_SAME = 1e-6
+from ._numbers import SAME, nice, same
+from ._regression_losses import explain_regression, fit_of
 
 
 class Rows:
@@ -33,11 +32,8 @@ class Rows:
         self.shape = output.shape[:-1]
         self.mine, self.theirs = yours.reshape(-1, classes), torchs.reshape(-1, classes)
         self.labels = labels.reshape(-1)
-        logits = output.reshape(-1, classes)
-        shifted = logits - logits.max(-1, keepdims=True)
-        total = np.exp(shifted).sum(-1, keepdims=True)
-        self.chances = np.exp(shifted) / total
-        self.log_total = (logits.max(-1, keepdims=True) + np.log(total))[:, 0]
+        self.output = output.reshape(-1, classes)
+        self.chances, self.log_total = _softmax(self.output)
         square = (self.theirs**2).sum(-1)
         self.counts = square > 0  # in torch's loss
         self.mine_count = (self.mine**2).sum(-1) > 0
@@ -45,7 +41,7 @@ class Rows:
         self.ratio = np.divide(dots, square, out=np.zeros_like(dots), where=self.counts)
         gap = np.abs(self.mine - self.ratio[:, None] * self.theirs).max(-1)
         scale = max(np.abs(self.mine).max(), np.abs(self.theirs).max())
-        self.parallel = bool(np.all(gap[self.counts] <= _SAME * scale))
+        self.parallel = bool(np.all(gap[self.counts] <= SAME * scale))
 
     def by(self, key: Array) -> dict[int, float] | None:
         """Return the ratio of rows by a key that decides it, if it does.
@@ -55,10 +51,25 @@ class Rows:
         found = {}
         for value in np.unique(key[self.counts]):
             here = self.ratio[(key == value) & self.counts]
-            if np.ptp(here) > _SAME * max(1e-30, np.abs(self.ratio).max()):
+            if np.ptp(here) > SAME * max(1e-30, np.abs(self.ratio).max()):
                 return None
             found[int(value)] = float(here[0])
         return found if len(found) < self.counts.sum() else None
+
+    def of_both(self) -> tuple[Array, Array | None]:
+        """Return which rows count in both losses, and their labels as ones among zeros."""
+        classes = self.chances.shape[-1]
+        in_range = (self.labels >= 0) & (self.labels < classes)
+        valid = in_range & self.counts & self.mine_count
+        few = 0 < classes * int(valid.sum()) < 2**24
+        return valid, np.eye(classes)[self.labels[valid]] if few else None
+
+
+def _softmax(logits: Array) -> tuple[Array, Array]:
+    """Return probabilities, and the logarithm of what they are divided by."""
+    most = logits.max(-1, keepdims=True)
+    total = np.exp(logits - most).sum(-1, keepdims=True)
+    return np.exp(logits - most) / total, (most + np.log(total))[:, 0]
 
 
 def explain_by_gradient(
@@ -84,12 +95,12 @@ def explain_by_gradient(
     whole.sort(key=lambda x: -int((torchs.argmin(-1) == x)[pulled].sum()))
     for labels in whole:
         rows = Rows(output, yours, torchs, labels)
-        found = _weighted(rows) if rows.parallel else _targets(rows)
+        found = (_weighted(rows) if rows.parallel else _targets(rows)) or _taken_for(rows)
         if found is not None:
             return found
     for target in batch:
         if target.shape == output.shape and target.dtype.kind in "fiub":
-            return _regression(output, target.astype(np.float64), yours, torchs)
+            return explain_regression(output, target.astype(np.float64), yours, torchs)
     return None
 
 
@@ -111,7 +122,7 @@ def _weighted(rows: Rows) -> Cause | None:
             "over the labels that count",
         )
     ratios = rows.ratio[counts]
-    if np.ptp(ratios) <= _SAME * np.abs(ratios).max():
+    if np.ptp(ratios) <= SAME * np.abs(ratios).max():
         return _number_for_weights(rows)  # or one factor: see the sizes
     position = np.arange(len(labels))
     length = rows.shape[-1] if len(rows.shape) > 1 else 1
@@ -120,7 +131,7 @@ def _weighted(rows: Rows) -> Cause | None:
         part = [ratio * n for ratio, n in zip(by.values(), kept, strict=True)]
         words = (
             "takes the mean of each sequence, and then the mean of these"
-            if np.ptp(part) <= _SAME * max(part)
+            if np.ptp(part) <= SAME * max(part)
             else "weighs sequences otherwise than torch's"
         )
         return Cause(
@@ -151,12 +162,12 @@ def _number_for_weights(rows: Rows) -> Cause | None:
     shares = []
     for side in (rows.mine[rows.counts], rows.theirs[rows.counts]):
         of_rows = (side * away).sum(-1) / square
-        if np.abs(side - of_rows[:, None] * away).max() > _SAME * np.abs(side).max():
+        if np.abs(side - of_rows[:, None] * away).max() > SAME * np.abs(side).max():
             return None
         shares.append(of_rows)
     mine, theirs = shares
     by_class = [len(labels) * mine[labels == k] for k in np.unique(labels)]
-    slack = _SAME * len(labels) * np.abs(mine).max()
+    slack = SAME * len(labels) * np.abs(mine).max()
     if not same(theirs.sum(), 1) or np.ptp(mine) * len(labels) <= slack:
         return None
     short = all(_is_short(nice(float(of_class[0]))) for of_class in by_class)
@@ -193,18 +204,14 @@ def _positions(rows: Rows, more: Array, who: tuple[str, str]) -> Cause | None:
 def _targets(rows: Rows) -> Cause | None:
     """Explain rows that are pulled elsewhere."""
     classes = rows.chances.shape[-1]
-    valid = (rows.labels >= 0) & (rows.labels < classes) & rows.counts & rows.mine_count
-    if not valid.any():
-        return None
-    labels = rows.labels[valid]
-    hot = np.eye(classes)[labels] if classes * len(labels) < 2**24 else None
+    valid, hot = rows.of_both()
     if hot is None:
         return None
     chances = rows.chances[valid]
     mine, theirs = rows.mine[valid], rows.theirs[valid]
     away = hot - 1 / classes
     fits = [
-        _fit(side, [chances - hot, away, rows.log_total[valid][:, None] * chances])
+        fit_of(side, [chances - hot, away, rows.log_total[valid][:, None] * chances])
         for side in (mine, theirs)
     ]
     if fits[0] is None or fits[1] is None:
@@ -230,14 +237,48 @@ def _targets(rows: Rows) -> Cause | None:
     )
 
 
-def _fit(side: Array, parts: Sequence[Array]) -> tuple[float, ...] | None:
-    """Return what a gradient is of each part, where it is a sum of these."""
-    matrix = np.stack([p.ravel() for p in parts], -1)
-    found, *_ = np.linalg.lstsq(matrix, side.ravel(), rcond=None)
-    left = np.abs(matrix @ found - side.ravel()).max()
-    if left > _SAME * np.abs(side).max() or found[0] == 0:
+def _taken_for(rows: Rows) -> Cause | None:
+    """Explain losses that take the same output for different things."""
+    valid, hot = rows.of_both()
+    if hot is None:
         return None
-    return tuple(float(x) if abs(x) > 1e-10 * abs(found[0]) else 0.0 for x in found)
+    names = [_form(rows.output[valid], hot, side[valid]) for side in (rows.mine, rows.theirs)]
+    if None in names or names[0] == names[1]:
+        return None
+    return Cause(
+        "loss-kind", f"your loss takes the output for {names[0]}; torch's for {names[1]}",
+        "torch's cross_entropy and optax.softmax_cross_entropy take logits, nll_loss takes "
+        "logarithms of probabilities: take the softmax once",
+    )  # fmt: skip
+
+
+def _form(output: Array, hot: Array, side: Array) -> str | None:
+    """Return what a cross entropy of this gradient takes its output for."""
+    if not np.any(side * (1 - hot)):  # the label alone counts
+        chance = (output * hot).sum(-1, keepdims=True)
+        if np.all(chance > 0) and fit_of(side, [-hot / chance]):
+            return "probabilities"
+        return "logarithms of probabilities" if fit_of(side, [-hot]) else None
+    once = _softmax(output)[0]
+    away = _softmax(once)[0] - hot
+    if fit_of(side, [once - hot]):
+        return "logits"
+    if fit_of(side, [once * (away - (once * away).sum(-1, keepdims=True))]):
+        return "logits whose softmax it takes twice"
+    others = hot == 0
+    if others.sum(-1).min() < 2 or not np.all(side[others]):
+        return None
+    # But for the label's, a row's are exp(scale * logit), times one number.
+    logs, logits = (
+        x - x.mean(-1, keepdims=True)
+        for x in (
+            np.log(np.abs(side[others])).reshape(len(side), -1),
+            output[others].reshape(len(side), -1),
+        )
+    )
+    scale = float(np.vdot(logs, logits) / max(np.vdot(logits, logits), 1e-300))
+    fits = scale and fit_of(side, [_softmax(scale * output)[0] - hot])
+    return f"logits times {nice(scale):.4g}" if fits else None
 
 
 def _other_labels(rows: Rows, valid: Array, hot: Array, torchs: object) -> Cause | None:
@@ -247,7 +288,7 @@ def _other_labels(rows: Rows, valid: Array, hot: Array, torchs: object) -> Cause
     mine = rows.mine[valid]
     towards = mine.argmin(-1)
     pulled = rows.chances[valid] - np.eye(hot.shape[-1])[towards]
-    if _fit(mine, [pulled]) is None:
+    if fit_of(mine, [pulled]) is None:
         return None
     labels = rows.labels[valid]
     known, to = valid.reshape(rows.shape), np.zeros(len(rows.labels), labels.dtype)
@@ -277,67 +318,3 @@ def _other_labels(rows: Rows, valid: Array, hot: Array, torchs: object) -> Cause
         "labels-shifted", f"your loss takes another label for each class: {shown}",
         "give both sides the same labels: do they count from 0?",
     )  # fmt: skip
-
-
-def _regression(output: Array, target: Array, yours: Array, torchs: Array) -> Cause | None:
-    apart = output - target
-    names = [_kind(apart, output, target, side) for side in (yours, torchs)]
-    if names[0] is None or names[1] is None or names[0] == names[1]:
-        return None
-    if any(name is not None and name.startswith("Huber's") for name in names):
-        most = f" (or Huber's with a delta beyond {np.abs(apart).max():.3g}, the largest error)"
-        names = [name and name + most * (name == _SQUARED) for name in names]
-    return Cause(
-        "loss-kind", f"your loss is {names[0]}; torch's is {names[1]}",
-        "take the same loss, and the same numbers of it, on both sides",
-    )  # fmt: skip
-
-
-_SQUARED = "the squared error"
-
-
-def _kind(apart: Array, output: Array, target: Array, gradient: Array) -> str | None:
-    """Return the loss whose gradient this is."""
-    known = {
-        _SQUARED: apart,
-        "the absolute error": np.sign(apart),
-        "the logarithm of the hyperbolic cosine": np.tanh(apart),
-    }
-    for name, part in known.items():
-        square = float(np.vdot(part, part))
-        ratio = float(np.vdot(gradient, part)) / square if square else 0.0
-        if ratio and np.abs(gradient - ratio * part).max() <= _SAME * np.abs(gradient).max():
-            return name
-    return _huber(apart, gradient) or _binary(output, target, gradient)
-
-
-def _huber(apart: Array, gradient: Array) -> str | None:
-    """Return Huber's loss with its delta, where a gradient goes with the error and then stays."""
-    sizes = np.abs(apart[apart != 0])
-    if sizes.size < 4:  # one tells the scale, and another one the delta
-        return None
-    nearest = np.abs(apart) == sizes.min()
-    scale = abs(float(gradient[nearest][0])) / float(sizes.min())
-    if not scale:
-        return None
-    delta = float(np.abs(gradient).max()) / scale
-    made = scale * np.clip(apart, -delta, delta)
-    fits = np.abs(np.abs(gradient) - np.abs(made)).max() <= _SAME * np.abs(gradient).max()
-    fits = fits and int((sizes < delta).sum()) >= 2
-    return f"Huber's with delta={nice(delta):.4g}" if fits else None
-
-
-def _binary(output: Array, target: Array, gradient: Array) -> str | None:
-    """Return the binary cross entropy of logits, with what weighs or smooths its targets."""
-    if target.min() < 0 or target.max() > 1:
-        return None
-    with np.errstate(over="ignore"):
-        chance = 1 / (1 + np.exp(-output))
-    fit = _fit(gradient, [(1 - target) * chance, -target * (1 - chance), target - 0.5])
-    if fit is None:
-        return None
-    weight, smooth = nice(fit[1] / fit[0]), nice(fit[2] / fit[0])
-    name = "the binary cross entropy of logits"
-    if same(weight, 1.0):
-        return name if abs(smooth) < _SAME else f"{name}, its targets smoothed by {smooth:.4g}"
-    return f"{name} with pos_weight={weight:.4g}" if abs(smooth) < _SAME else None

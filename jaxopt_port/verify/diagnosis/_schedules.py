@@ -6,17 +6,22 @@ import itertools
 import math
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..report import Cause
 from ._numbers import NARROW, SAME, low_precision, narrowed, nice, number, same
+from ._schedule_shapes import (
+    EVEN,
+    changes_of,
+    cosine_of,
+    decay_of,
+    falling_of,
+    peak_of,
+    period_of,
+    slope_of,
+    warm_up_of,
+)
 
 # A schedule in float32 multiplies rounded factors: with each step it may be as much more off.
 _DRIFT = 3e-8
-_EVEN = 1e-5
-_ROUND = 3e-7  # of the largest rate: a few roundings to float32
-_LONGEST = 100_000
 
 
 def of_schedule(
@@ -88,7 +93,7 @@ def _per_epoch(
     steps_per_epoch: int,
     apart: float,
 ) -> Cause | None:
-    changes = [_changes(rates) for rates in (mine, torchs)]
+    changes = [changes_of(rates) for rates in (mine, torchs)]
     if not changes[0] and not changes[1]:
         return None
     if steps_per_epoch <= 1 and not (changes[0] and changes[1]):
@@ -127,7 +132,7 @@ def one_sided(
     mine: Sequence[float], torchs: Sequence[float], first: int, step: int
 ) -> Cause | None:
     """Return the cause of a learning rate that follows a schedule on one side only."""
-    changes = [_changes(rates) for rates in (mine, torchs)]
+    changes = [changes_of(rates) for rates in (mine, torchs)]
     if bool(changes[0]) == bool(changes[1]):
         return None
     steady, moving = (torchs, mine) if changes[0] else (mine, torchs)
@@ -143,16 +148,6 @@ def one_sided(
         f"step {step} it is {nice(mine[first]):.6g}, torch's {torchs[first]:.6g}",
         "give both sides the schedule; jp.explain does not follow torch's schedulers",
     )
-
-
-def _changes(rates: Sequence[float]) -> list[int]:
-    return [i for i in range(1, len(rates)) if not same(rates[i], rates[i - 1])]
-
-
-def _period(changes: Sequence[int]) -> int | None:
-    """Return after how many steps something changes, where that is always as many."""
-    gaps = {b - a for a, b in itertools.pairwise([0, *changes])}
-    return gaps.pop() if len(gaps) == 1 and len(changes) > 1 else None
 
 
 def explain_hyperparameter(
@@ -188,7 +183,11 @@ def explain_hyperparameter(
             "check which leaves the selectors or labels of the groups take",
         )
     found = None
-    if name == "lr" and all(map(math.isfinite, yours)) and (_changes(yours) or _changes(torchs)):
+    if (
+        name == "lr"
+        and all(map(math.isfinite, yours))
+        and (changes_of(yours) or changes_of(torchs))
+    ):
         found = one_sided(yours, torchs, step, step) or another_schedule(yours, torchs, step, step)
     return found or number(name, mine, theirs)
 
@@ -206,41 +205,57 @@ def another_schedule(
     """
     if len(mine) <= first + 1 or not all(math.isfinite(r) and r >= 0 for r in mine):
         return None
-    rises = [b > a for a, b in itertools.pairwise(mine) if not same(a, b, _EVEN)]
+    rises = [b > a for a, b in itertools.pairwise(mine) if not same(a, b, EVEN)]
     if sum(a != b for a, b in itertools.pairwise(rises)) > 1:
         return None  # rates that only sum up something else jump about
     pairs = list(zip(mine, torchs, strict=True))
-    at = next((i for i in range(first, len(pairs)) if not same(*pairs[i], _EVEN)), first)
+    at = next((i for i in range(first, len(pairs)) if not same(*pairs[i], EVEN)), first)
     told = (
         f"at step {step + at - first} your side's learning rate is {nice(mine[at]):.6g}, torch's "
         f"{torchs[at]:.6g}"
     )
-    peak = _peak(torchs)
+    peak = peak_of(torchs)
     ratio = mine[peak] / torchs[peak] if torchs[peak] > 0 else 0.0
     rounding = abs(mine[peak] - torchs[peak]) / 10
-    if not same(ratio, 1.0, _EVEN) and _alike(mine, [ratio * x for x in torchs], rounding):
+    if not same(ratio, 1.0, EVEN) and _alike(mine, [ratio * x for x in torchs], rounding):
         return Cause(
             "number", f"your side's learning rate is {nice(ratio):.6g} times torch's: {told}",
             "give the schedule torch's learning rate",
         )  # fmt: skip
     if is_scaled(mine, torchs, first):
         told = f"its steps are {nice(ratio):.6g} times torch's, too (its rate, or the gradients)"
-    rising = [_warm_up(rates) for rates in (mine, torchs)]
+    rising = [warm_up_of(rates) for rates in (mine, torchs)]
     if all(rising) and rising[0] != rising[1]:
         return Cause(
             "schedule-length",
             f"your side's warm-up is {rising[0]} steps long, torch's {rising[1]}: {told}",
             "give both the same steps of warm-up, counted from 0",
         )
-    lengths = [_cosine(_falling(rates)) for rates in (mine, torchs)]
-    if all(lengths) and lengths[0] != lengths[1]:
+    if all(rising) and not same(mine[0], torchs[0], EVEN):
+        return Cause(
+            "schedule",
+            f"your side's warm-up starts at {nice(mine[0]):.4g}, torch's at {torchs[0]:.4g}: "
+            f"{told}",
+            "give init_value torch's start_factor times the rate",
+        )
+    cosines = [cosine_of(falling_of(rates)) for rates in (mine, torchs)]
+    lengths, ends = ([part[i] for part in cosines if part] for i in (0, 1))
+    both = len(lengths) == 2
+    if both and lengths[0] != lengths[1]:
         return Cause(
             "schedule-length",
             f"your side's cosine is {lengths[0]} steps long, torch's {lengths[1]}: {told}",
             "give decay_steps torch's T_max; a warm-up is part of Optax's decay_steps, and of "
             "torch's T_max it is not",
         )  # fmt: skip
-    if all(lengths) and first - peak > (lengths[0] or 0):
+    if both and abs(ends[0] - ends[1]) > 1e-3 * torchs[peak]:
+        return Cause(
+            "schedule",
+            f"your side's cosine ends at {ends[0]:.3g}, torch's at {ends[1]:.3g}: {told}",
+            "give alpha (or end_value) torch's eta_min: alpha is a part of the rate, end_value is "
+            "one",
+        )
+    if both and first - peak > lengths[0]:
         who = ("torch's", "your side's") if torchs[first] > mine[first] else ("yours", "torch's")
         return Cause(
             "schedule",
@@ -249,24 +264,24 @@ def another_schedule(
             "step torch's scheduler T_max times at most; or give your side "
             "jp.lr_scheduler.CosineAnnealingLR, which goes on as torch's",
         )
-    slope, torchs_slope = _slope(mine), _slope(torchs)
-    if slope and torchs_slope and not same(slope, torchs_slope, _EVEN):
+    slope, torchs_slope = slope_of(mine), slope_of(torchs)
+    if slope and torchs_slope and not same(slope, torchs_slope, EVEN):
         return Cause(
             "schedule-length",
             f"your side's rate changes by {nice(slope):.4g} a step, torch's by "
             f"{nice(torchs_slope):.4g}: {told}",
             "give transition_steps torch's total_iters, and both the same ends",
         )  # fmt: skip
-    decay, torchs_decay = _decay(mine), _decay(torchs)
-    if decay and torchs_decay and not same(decay, torchs_decay, _EVEN):
+    decay, torchs_decay = decay_of(mine), decay_of(torchs)
+    if decay and torchs_decay and not same(decay, torchs_decay, EVEN):
         return Cause(
             "schedule", f"your side's rate is multiplied by {nice(decay):.6g} a step, torch's by "
             f"{nice(torchs_decay):.6g}: {told}",
             "give both the same factor, and the same steps between two of it",
         )  # fmt: skip
-    stairs = [_changes(rates) for rates in (mine, torchs)]
+    stairs = [changes_of(rates) for rates in (mine, torchs)]
     if all(0 < 3 * len(at) <= len(mine) for at in stairs):
-        every = [_period(at) for at in stairs]
+        every = [period_of(at) for at in stairs]
         if all(every):
             return Cause(
                 "schedule-length",
@@ -289,67 +304,7 @@ def another_schedule(
 def is_scaled(mine: Sequence[float], torchs: Sequence[float], first: int) -> bool:
     """Whether rates that differ from the largest on do so there: lengths do not tell that."""
     return (
-        first == _peak(torchs) and torchs[first] > 0 and not same(mine[first], torchs[first], _EVEN)
+        first == peak_of(torchs)
+        and torchs[first] > 0
+        and not same(mine[first], torchs[first], EVEN)
     )
-
-
-def _falling(rates: Sequence[float]) -> Sequence[float]:
-    """Return rates without those after the end, where they stay as they are."""
-    last = len(rates)
-    while last > 1 and rates[last - 1] == rates[last - 2]:
-        last -= 1
-    return rates[:last]
-
-
-def _cosine(rates: Sequence[float]) -> int | None:
-    """Return the length of a cosine, from its peak to its end, of which these are steps."""
-    falling = np.array(rates[_peak(rates) :])
-    if len(falling) < 5 or same(falling[0], falling[-1], _EVEN):
-        return None
-    # Most end at 0: then the last of these rates says the length, to less than a step or not.
-    angle = math.acos(max(-1.0, 2 * falling[-1] / falling[0] - 1))
-    near = round(math.pi * (len(falling) - 1) / angle)
-    if [n for n in (near - 1, near, near + 1) if _is_cosine(falling, max(n, 1))] == [near]:
-        return near
-    # Of equal steps w around a middle c: r[i-1] + r[i+1] = 2 cos(w) r[i] + 2 c (1 - cos(w)).
-    inner, around = falling[1:-1], falling[:-2] + falling[2:]
-    terms = np.stack([inner, np.full(len(inner), falling[0])], axis=1)
-    (twice, rest), *_ = np.linalg.lstsq(terms, around, rcond=None)
-    left = float(np.max(np.abs(terms @ (twice, rest) - around)))
-    if not -1 < twice / 2 < 1 - 1e-9 or left > 1e-6 * float(falling[0] - falling[-1]):
-        return None
-    length = math.pi / math.acos(twice / 2)
-    near = round(length)
-    return near if 1 < near < _LONGEST and abs(length - near) <= 0.05 else None
-
-
-def _is_cosine(falling: NDArray[np.float64], length: int) -> bool:
-    angles = np.minimum(np.arange(len(falling)) / length, 1) * math.pi
-    return bool(np.all(abs(falling[0] / 2 * (1 + np.cos(angles)) - falling) <= _ROUND * falling[0]))
-
-
-def _peak(rates: Sequence[float]) -> int:
-    return max(range(len(rates)), key=rates.__getitem__)
-
-
-def _warm_up(rates: Sequence[float]) -> int | None:
-    """Return how many steps a rate rises evenly before it goes on otherwise."""
-    peak = _peak(rates)
-    even = 1 < peak < len(rates) - 1 and _slope(rates[: peak + 1])
-    return peak if even else None
-
-
-def _slope(rates: Sequence[float]) -> float | None:
-    """Return by how much rates change each step, where that is always as much."""
-    step = (rates[-1] - rates[0]) / (len(rates) - 1)
-    off = max(abs(rates[0] + step * i - rate) for i, rate in enumerate(rates))
-    largest = max(map(abs, rates))
-    even = off <= max(1e-3 * abs(step), _ROUND * largest)
-    return step if even and abs(rates[-1] - rates[0]) > _EVEN * largest else None
-
-
-def _decay(rates: Sequence[float]) -> float | None:
-    if not all(rates):
-        return None
-    factors = [b / a for a, b in itertools.pairwise(rates)]
-    return factors[0] if max(factors) - min(factors) <= 1e-5 and not same(factors[0], 1.0) else None

@@ -133,17 +133,15 @@ class Search:
 
     def _numbers(self) -> Cause | None:
         if self._history.options[0].get("weight_decay") == 0:
-            for kind, words in (("decoupled", "parameter"), ("after", "update")):
-                variation = Variation(decay=kind)
-                value, left = self._fits.fitted(variation, "weight_decay", 0.0)
-                if left <= self._enough and self._coupled(value) > self._enough:
-                    return Cause(
-                        "number",
-                        f"your side applies weight_decay={nice(value):.6g} to the {words}; torch "
-                        "has none",
-                        "give weight_decay=0 (optax.adamw has 0.0001), or torch's optimizer the "
-                        "same", left,
-                    )  # fmt: skip
+            value, left = self._fits.fitted(Variation(decay="decoupled"), "weight_decay", 0.0)
+            if left <= self._enough and self._coupled(value) > self._enough:
+                return Cause(
+                    "number",
+                    f"your side applies weight_decay={nice(value):.6g} to the parameter; torch has "
+                    "none",
+                    "give weight_decay=0 (optax.adamw has 0.0001), or torch's optimizer the same",
+                    left,
+                )
         for fit in self._fits.all(Variation()):
             # A rate that is torch's is no cause, and one of next to nothing is one that has ended.
             rates = self._simulation.torch_rates
