@@ -104,6 +104,8 @@ NAMED = [
     (SGD, optax.set_to_zero(), "frozen-leaf", "your side does not train"),
     (SGD, optax.masked(optax.sgd(0.1), False), "passed-on", "what optax.masked leaves out"),
     (Run("SGD", {"lr": 1.0}), optax.sgd(-1.0), "sign", "goes up the gradient"),
+    (Run("SGD", {"lr": 1.0}), optax.identity(), "sign", "what optax.masked leaves out"),
+    (Run("SGD", M | {"lr": 1.0}), optax.identity(), "passed-on", "what optax.masked leaves out"),
     (Run("AdamW", W), chain(optax.adam(1e-2), optax.add_decayed_weights(0.1)), "decay-order",
      "grow"),
     (Run("SGD", {"lr": 0.0}), optax.sgd(0.1), "frozen-leaf", "your side trains"),

@@ -171,17 +171,23 @@ def _passed_on(history: UpdateHistory) -> Cause | None:
     grads = history.grads[history.first :]
     largest = float(np.max(np.abs(history.yours)))
     gap = float(np.max(np.abs(moved - grads)))
-    rates = {abs(float(o.get("lr", 0.0))) for o in history.options[history.first :]}
-    if rates == {1.0}:
-        return None  # a sign, or a rate of -1, does the same
     if not grads.any() or gap > 1e-6 * float(np.max(np.abs(grads))) + 1e-15 * largest:
         return None
-    return Cause(
+    passed = Cause(
         "passed-on",
         "your side adds the gradient to the parameter as it is: what optax.masked leaves out is "
         "passed on, not frozen",
         'use optax.multi_transform with optax.set_to_zero(), or {"params": …, "frozen": True}',
     )
+    theirs = np.diff(np.concatenate([history.start[None], history.torchs]), axis=0)[history.first :]
+    if np.max(np.abs(theirs + grads)) > 1e-6 * float(np.max(np.abs(grads))) + 1e-15 * largest:
+        return passed
+    # At a rate of 1 without momentum, torch's step with its sign turned is the same.
+    return Cause(
+        "sign", f"your side goes up the gradient; torch down; or {passed.message}: these cannot be "
+        "told apart here",
+        f"give maximize the same value on both sides; or {passed.remedy}", 0.0, (passed,),
+    )  # fmt: skip
 
 
 def _without_simulation(history: UpdateHistory) -> Cause | None:

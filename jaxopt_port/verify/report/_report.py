@@ -73,7 +73,8 @@ class Cause:
         remedy: the setting or the change that would mend it.
         unexplained: the part of the difference that is left when this is taken into account; 0 is
             all explained.
-        also: other causes without which this one does not explain it.
+        also: other causes: without which this one does not explain it, or that explain it as well,
+            as the message says.
     """
 
     name: str
