@@ -296,6 +296,8 @@ class Definition:
             return Member(Group(label, name, frozen=True), selector, {}, {}, self.factory)
 
         factory, arguments, defaults = self._optimizer(group, where)
+        if factory is not self.factory:
+            self._check_said(own, arguments, label)
         extra = arguments.are_own(own, where)
         keys, kept = _own_keys({name: own.pop(name) for name in extra}, where)
         numbers, static = _options(arguments, {**defaults, **own}, where)
@@ -324,6 +326,25 @@ class Definition:
             info = Group(**common, rule=program.rule, static=program.static, holds=holds)
         return Member(info, selector, {**numbers, **keys}, static, factory)
 
+    def _check_said(self, own: Mapping[str, Any], arguments: Arguments, label: str) -> None:
+        """Raise for a number that the constructor has and a group of another optimizer has not."""
+        usual = self.arguments.defaults
+        given = {
+            name: value
+            for name, value in self.defaults.items()
+            if name in arguments.defaults and name not in own and not _is(value, usual.get(name))
+        }
+        if given:
+            shown, defaults = (
+                ", ".join(f"{name}={values[name]!r}" for name in given)
+                for values in (given, arguments.defaults)
+            )
+            raise ValueError(
+                f"{label} has another optimizer, and does not say whether {shown}, which the "
+                f"constructor was given, is for it too; write that into the group, or that "
+                f"optimizer's own default: {defaults}"
+            )
+
     def _optimizer(
         self, group: Mapping[str, Any], where: str
     ) -> tuple[Factory, Arguments, Mapping[str, Any]]:
@@ -334,6 +355,12 @@ class Definition:
             return factory, self.arguments, self.defaults
         arguments = arguments_of(factory)
         return factory, arguments, arguments.defaults
+
+
+def _is(value: Any, default: Any) -> bool:
+    """Whether a value is a default that nobody gave; no array and no function is."""
+    plain = isinstance(value, int | float | str | tuple | None)
+    return value is default or (plain and bool(value == default))
 
 
 def as_factory(optimizer: Any, where: str = "") -> Factory:

@@ -312,7 +312,7 @@ OTHERS = [jp.SGD, jp.Adam, jp.Rprop, contrib.MADGRAD, contrib.Lion]
 @pytest.mark.parametrize("cls", [contrib.SGDScheduleFree, contrib.AdamWScheduleFree])
 def test_what_another_optimizer_steps_is_evaluated_as_it_is(cls, other):
     alone = cls(lr=0.5)
-    mixed = cls([{"params": "a"}, {"params": "b", "optimizer": other}], lr=0.5)
+    mixed = cls([{"params": "a"}, {"params": "b", "optimizer": other, "lr": 0.5}], lr=0.5)
     ends = []
     for tx, params in ((alone, {"a": PARAMS["a"]}), (mixed, PARAMS)):
         state = tx.init(params)

@@ -185,3 +185,16 @@ def test_groups_with_optimizers_of_their_own(case):
     groups, error, message = GROUPS[case]
     with pytest.raises(error, match=message):
         jp.Adam(groups)
+
+
+def test_numbers_of_the_constructor_are_said_in_a_group_of_another_optimizer():
+    given = {"lr": 0.01, "betas": (0.8, 0.95), "amsgrad": True, "eps": 1e-8}
+    table = {"params": "w", "optimizer": jp.SparseAdam}
+    words = r"whether lr=0.01, betas=\(0.8, 0.95\), which .* default: lr=0.001, betas=\(0.9, 0.999"
+    with pytest.raises(ValueError, match=words):
+        jp.Adam([table, {"params": jp.REST}], **given)
+    tx = jp.Adam([{**table, "lr": 0.001, "betas": (0.9, 0.999)}, {"params": jp.REST}], **given)
+    shown = jp.get_hyperparams(tx.init({"w": jnp.ones(2), "b": jnp.ones(2)}))
+    assert [(group["lr"], group["betas"]) for group in shown] == [
+        (0.001, (0.9, 0.999)), (0.01, (0.8, 0.95)),
+    ]  # fmt: skip

@@ -148,6 +148,18 @@ def compare(
     late = sorted(step for step in {*torch_side.changes, *jax_side.changes} if step >= count)
     if late:
         notes.append(f"changes at step {late[0]} and later were not made: {count} steps were taken")
+    if reference.hooked:
+        if jax_side.clip is not None and not reference.clips:
+            raise ValueError(
+                f"torch's side has hooks on {', '.join(reference.hooked)} and no clip=, your side "
+                "has clip=, so that gradients are no longer comparable before it: let both sides "
+                "do in clip= what those hooks do"
+            )
+        notes.append(
+            f"torch's gradients of {', '.join(reference.hooked)} are what hooks make of them, and "
+            "are compared so; what your side does in clip= comes after that: let both sides do it "
+            "in clip="
+        )
     before = reference.snapshot()
     every_steps = max(torch_side.scheduler_every, jax_side.scheduler_every)
     epoch = steps_per_epoch or (per_epoch if every_steps == 1 else every_steps)

@@ -59,7 +59,7 @@ class Context:
         self.exact = Model(side, wide=True, x64=True, own=self.dtype)
         self._single: Model | None = None if self.narrow else Model(side, wide=False, x64=True)
         self.results, self.curves = Results(), Curves()
-        self.history = History(reference.accumulation_steps)
+        self.history = History(reference.accumulation_steps, hooked=reference.steps_hooked)
         evidence.every = reference.accumulation_steps
         self.has_wide = True
         self.floor, self._said, self.finite = FLOAT64, False, True

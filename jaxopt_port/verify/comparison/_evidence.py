@@ -211,7 +211,7 @@ class Evidence:
     def update(self, history: History, path: str, step: int, stepped: bool = True) -> Diagnosis:
         """Of what an optimizer did; it tells of later differences, too."""
         if not stepped:
-            return lambda: diagnosis.step_too_early(history.every)
+            return lambda: diagnosis.step_too_early(history.every, step)
         return _OfUpdate(
             lambda: history.of(path, self._optimizer, step, self._size, self._per_epoch),
             history.every,

@@ -28,10 +28,11 @@ class History:
     Args:
         every: how many batches make one step of the optimizer.
         seed: which elements.
+        hooked: whether hooks come after torch's step.
     """
 
-    def __init__(self, every: int = 1, seed: int = 0) -> None:
-        self.every = every
+    def __init__(self, every: int = 1, seed: int = 0, hooked: bool = False) -> None:
+        self.every, self.hooked = every, hooked
         self._rng = np.random.default_rng(seed)
         self._chosen: dict[str, NDArray[np.intp]] = {}
         self._start: dict[str, NDArray[np.float64]] = {}
@@ -139,6 +140,7 @@ class History:
             batch_size=batch_size,
             steps_per_epoch=steps_per_epoch,
             whole=next((w for p, w in self._whole.items() if self._group.get(p) == own), None),
+            hooked=self.hooked,
         )
 
 

@@ -12,11 +12,13 @@ from ..report import Cause
 _ENOUGH = 1e-3
 
 
-def step_too_early(batches: int) -> Cause:
-    """Return the cause of a step that torch has not taken yet."""
+def step_too_early(batches: int, step: int) -> Cause:
+    """Return the cause of a step that torch has not taken yet, the first of its window."""
+    mine = step % batches + 1
+    own = "each batch" if mine == 1 else f"{mine} batches"
     return Cause(
         "accumulation",
-        f"your side takes a step after each batch; torch adds up the gradients of {batches}",
+        f"your side takes a step after {own}; torch adds up the gradients of {batches}",
         f"wrap the optimizer: optax.MultiSteps(tx, {batches}) of the mean, or "
         f"jp.accumulate_grads(tx, {batches}) of the sum",
     )

@@ -200,7 +200,7 @@ def _without_simulation(history: UpdateHistory) -> Cause | None:
         for side, old in zip((history.yours, history.torchs), before, strict=True)
     )
     square = float(np.dot(theirs, theirs))
-    if not square or not np.all(np.isfinite(mine)):
+    if history.hooked or not square or not np.all(np.isfinite(mine)):
         return None
     if not mine.any():
         if history.first or _still(history.yours, history.start):

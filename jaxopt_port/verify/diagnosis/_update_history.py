@@ -45,6 +45,7 @@ class UpdateHistory:
         batch_size: examples in a batch.
         steps_per_epoch: 1 where that is not known.
         whole: a matrix of the same group, for rules that do not go element by element.
+        hooked: whether hooks come after torch's step, so that it is not its optimizer's alone.
     """
 
     optimizer: str
@@ -59,6 +60,7 @@ class UpdateHistory:
     batch_size: int
     steps_per_epoch: int
     whole: Steps | None = None
+    hooked: bool = False
 
     def until(self, end: int) -> UpdateHistory:
         """Return the same without the steps from ``end`` on."""

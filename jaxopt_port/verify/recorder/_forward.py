@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ._batches import flattened, mapped, same_tensors
-from ._float64 import all_float64, widened
+from ._float64 import all_float64, has_hooks, widened
 from ._held import grads_of, random_state, set_random_state
 from ._side import TorchSide
 
@@ -89,7 +89,8 @@ def backward(
     scaler, steps, fed = side.scaler, side.accumulation_steps, None
     plain = steps == 1 and scaler is None
     loss.backward(retain_graph=scaler is not None)
-    grads = grads_of(params, copies=side.clip is not None or not plain)
+    in_place = side.clip is not None or has_hooks(side.optimizer)
+    grads = grads_of(params, copies=in_place or not plain)
     if scaler is not None:
         for p in params.values():
             p.grad = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -43,6 +44,16 @@ def grads_of(params: Mapping[str, torch.Tensor], copies: bool = False) -> dict[s
             )
         grads[name] = p.grad.detach().clone().cpu() if copies else p.grad.detach().cpu()
     return grads
+
+
+@contextlib.contextmanager
+def untouched(params: Iterable[torch.Tensor], message: str) -> Iterator[None]:
+    """Raise a ValueError if parameters or their gradients are changed meanwhile."""
+    held = [x for p in params for x in (p, p.grad) if x is not None]
+    before = [x._version for x in held]
+    yield
+    if before != [x._version for x in held]:
+        raise ValueError(message)
 
 
 def window_of(side: Any, params: Mapping[str, Any], step: int) -> dict[str, torch.Tensor]:

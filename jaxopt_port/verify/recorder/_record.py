@@ -105,8 +105,9 @@ def record(
         "scheduler": ", ".join(type(s).__name__ for s in listed(side.scheduler)) or None,
         "scheduler_every": side.scheduler_every,
         "metric": side.metric,
-        "clip": side.clip is not None,
+        "clip": run.clips,
         "closure": side.closure,
+        "steps_hooked": run.steps_hooked,
         "accumulation_steps": side.accumulation_steps,
         "batches": "stored" if store_batches else "hashed",
     }

@@ -11,7 +11,7 @@ import torch
 
 from ._batches import cast_batch, flattened, mapped
 from ._exact import Exact
-from ._float64 import follow, in_float64, widened
+from ._float64 import follow, has_hooks, hooked, in_float64, widened
 from ._forward import (
     added64,
     backward,
@@ -30,12 +30,22 @@ from ._held import (
     restore_optimizer,
     set_random_state,
     state_of,
+    untouched,
     values_of,
     window_of,
 )
 from ._side import TorchSide, refuse
 from ._steps import Checked, Evaluation, Update
 from ._together import change, listed, options_of, together
+
+# What a user's code may do that is called for the run, and again for its copy in float64.
+_OTHERS = (
+    "{} changed parameters or gradients of the run itself as it was called for the copy in "
+    "float64; write it for {}"
+)
+_CLIP = "clip", "those that it is given: clip=lambda parameters: clip_grad_norm_(parameters, …)"
+_STEP_HOOK = "a hook of the optimizer's step", "what is in the optimizer that it is given"
+_HOOK = "a hook of a parameter", "the gradient or the parameter that it is given"
 
 
 class TorchRun:
@@ -54,6 +64,9 @@ class TorchRun:
         dtype: of the first floating parameter, ``"float32"``.
         accumulation_steps: the side's.
         has_gradients64: whether a check has gradients in float64, too.
+        clips: whether gradients are clipped, or hooks of a step may do so.
+        steps_hooked: whether hooks of a step may change parameters.
+        hooked: names of the parameters whose gradients go through hooks.
         exact: the module in float64, at any step that was checked.
 
     Raises:
@@ -67,7 +80,7 @@ class TorchRun:
         self._side, self._check = side, check
         self._params = dict(side.module.named_parameters())
         self._name_of = {id(p): name for name, p in self._params.items()}
-        self.names = tuple(self._params)
+        self.names, self.hooked = tuple(self._params), hooked(side.module)
         self._optimizer = together(side.optimizer)
         self._schedulers = listed(side.scheduler)
         kinds = dict.fromkeys(type(one).__name__ for one in listed(side.optimizer))
@@ -79,6 +92,8 @@ class TorchRun:
         self.accumulation_steps, self.has_gradients64 = side.accumulation_steps, True
         self._window64: dict[str, torch.Tensor] = {}
         self._closures: tuple[list[Any], list[Any]] = ([], [])
+        self.clips = side.clip is not None or has_hooks(side.optimizer)
+        self.steps_hooked = has_hooks(side.optimizer, after=True)
         self._plain = side.accumulation_steps == 1 and side.scaler is None
         self._given_grads = {n: p.grad for n, p in self._params.items() if p.grad is not None}
         self._clear_grads()
@@ -120,7 +135,10 @@ class TorchRun:
         checked = None
         if checking:
             drawn = random_state()
-            exact = self.exact.evaluate(given, before, self._params, grads, self.has_gradients64)
+            with untouched(self._params.values(), _OTHERS.format(*_HOOK)):
+                exact = self.exact.evaluate(
+                    given, before, self._params, grads, self.has_gradients64
+                )
             set_random_state(drawn)
             after = floating(side.module.named_buffers())
             flat = [x.detach().cpu() for x in flattened(output)]
@@ -150,8 +168,10 @@ class TorchRun:
             clipped64 = self._update64(given)
             if side.clip is not None:
                 side.clip(list(self._params.values()))
-                clipped = grads_of(self._params)
+                clipped = grads_of(self._params, copies=True)  # some steps write into gradients
             self._take_step()
+            if has_hooks(side.optimizer):
+                clipped = grads_of(self._params)
         # L-BFGS holds lists of vectors, of all parameters together.
         state = {} if side.closure else state_of(self._optimizer, self._params)
         state64 = {} if side.closure else state_of(self._optimizer64, self._params64)
@@ -246,17 +266,14 @@ class TorchRun:
         for name, p in self._params.items():
             grad = given.get(name, p.grad)
             self._params64[name].grad = None if grad is None else widened(grad, copies=True)
+        mine = list(self._params.values())
         if self._side.clip is not None:
-            versions = [p.grad._version for p in self._params.values() if p.grad is not None]
-            self._side.clip(list(self._params64.values()))
-            if versions != [p.grad._version for p in self._params.values() if p.grad is not None]:
-                raise ValueError(
-                    "clip changed other gradients than those of the parameters that it was given; "
-                    "write it as clip=lambda parameters: clip_grad_norm_(parameters, …)"
-                )
+            with untouched(mine, _OTHERS.format(*_CLIP)):
+                self._side.clip(list(self._params64.values()))
         if not skipped:
-            self._optimizer64.step(*self._closures[1])
-        clipped = {} if self._side.clip is None else grads_of(self._params64)
+            with untouched(mine, _OTHERS.format(*_STEP_HOOK)):
+                self._optimizer64.step(*self._closures[1])
+        clipped = grads_of(self._params64) if self.clips else {}
         for p in self._params64.values():
             p.grad = None
         return clipped

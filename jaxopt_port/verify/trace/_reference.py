@@ -18,6 +18,7 @@ class TraceReference:
         names: of the parameters, tied ones once.
         optimizer_name: torch's class.
         dtype: of the run.
+        steps_hooked: whether hooks of a step may change parameters.
         accumulation_steps: how many batches make one step of the optimizer.
     """
 
@@ -26,6 +27,7 @@ class TraceReference:
         self.names = trace.names
         self.optimizer_name = trace.optimizer_name
         self.dtype = trace.dtype
+        self.steps_hooked: bool = trace.facts.get("steps_hooked", False)
         self.accumulation_steps: int = trace.facts.get("accumulation_steps", 1)
 
     def evaluate(self, batch: Any = None) -> Evaluation:

@@ -90,6 +90,7 @@ FREE = {
     "name": _TEXT,
     "environment": {str: _TEXT},
     "closure": _is(bool),
+    "steps_hooked": _is(bool),
     "scheduler_every": lambda x: _is_count(x) and x > 0,
     "accumulation_steps": lambda x: _is_count(x) and x > 0,
 }
