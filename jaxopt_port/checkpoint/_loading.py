@@ -202,14 +202,22 @@ def _wrong_names(
 
 def _with_numbers(found: GroupsState, groups: list[Mapping[str, Any]]) -> GroupsState:
     values: dict[str, Any] = {}
+    below: dict[int, float] = {}  # rates that a scheduler has set, as torch's may; no user does
     for i, (given, info) in enumerate(zip(groups, found.table.groups, strict=True)):
         if info.frozen:
             continue
         for name in set(dict(info.numbers)) - info.scheduled:
-            values.setdefault(name, {})[i] = _plain(given[name])
+            value = _plain(given[name])
+            if name == "lr" and isinstance(value, float) and -math.inf < value < 0:
+                below[i] = value
+            else:
+                values.setdefault(name, {})[i] = value
         for name in info.scheduled:  # what the last update used; the next one overwrites it
             found = write_number(found, [i], name, np.asarray([given[name]], np.float64))
-    return set_hyperparams(found, **values)
+    found = set_hyperparams(found, **values)
+    if below:
+        found = write_number(found, list(below), "lr", np.array(list(below.values())))
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ from ._definition import Factory as Factory
 from ._definition import Groups as Groups
 from ._definition import Resumed as Resumed
 from ._definition import as_factory as as_factory
+from ._groups import UNTRAINED as UNTRAINED
 from ._groups import Group as Group
 from ._groups import LayoutWarning as LayoutWarning
 from ._groups import Table as Table

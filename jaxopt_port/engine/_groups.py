@@ -14,6 +14,9 @@ from ..trees import leaf_paths
 from ._rule import Program, Rule, Static
 from ._selectors import users_level
 
+# Among what is kept of torch's group: names of parameters that it was given and does not train.
+UNTRAINED = "untrained"
+
 
 @dataclass(frozen=True)
 class Group:

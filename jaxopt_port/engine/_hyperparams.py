@@ -13,7 +13,7 @@ import numpy as np
 
 from ..numerics import decoded, own_value
 from ..trees import nearest
-from ._groups import Group
+from ._groups import UNTRAINED, Group
 from ._options import NO_NUMBER, arguments_of_rule, as_number, check_together, reject_unknown
 from ._state import (
     GroupsState,
@@ -164,23 +164,31 @@ def _check(
     }
     others = {"name", "frozen", *group.own, *dict(group.kept)}
     options = {k: v for k, v in {**current, **values}.items() if k not in others}
-    _check_known(group, options, set(new), where)
+    before = {k: v for k, v in current.items() if k not in others}
+    _check_known(group, options, before, set(new), where)
     if group.check is not None and not any(map(is_traced, options.values())):
         group.check(**options)
     check_held(group, options, set(new), where)
     return values
 
 
-def _check_known(group: Group, options: dict[str, Any], new: set[str], where: str) -> None:
-    """Raise for what is out of range, as far as it is known; the rest counts as the defaults."""
+def _check_known(
+    group: Group, options: dict[str, Any], before: dict[str, Any], new: set[str], where: str
+) -> None:
+    """Raise for what is out of range, as far as it is known; the rest counts as the defaults.
+
+    What was so before is no matter of the new numbers: a scheduler may have set it.
+    """
     if group.rule is None:
         return
     likes = arguments_of_rule(group.rule).defaults
     known = {k: likes[k] if is_traced(v) else v for k, v in options.items()}
-    old: list[Any] = []
+    old = list(
+        group.rule.arguments(**{k: likes[k] if is_traced(v) else v for k, v in before.items()})
+    )
     if any(map(is_traced, options.values())):
         # The defaults may be at odds with what was set before.
-        old = list(group.rule.arguments(**{**known, **{k: likes[k] for k in new if k in likes}}))
+        old += group.rule.arguments(**{**known, **{k: likes[k] for k in new if k in likes}})
     for problem in group.rule.arguments(**known):
         if problem not in old:
             raise ValueError(f"{problem.message}{where}; {problem.remedy}.")
@@ -198,8 +206,9 @@ def check_held(group: Group, options: dict[str, Any], new: set[str], where: str)
     # What is traced and not new was in order before; what is new need not be what needs state.
     defaults = arguments_of_rule(rule).defaults
     if needed != rule.holds(**{**known, **{k: defaults[k] for k in new}}):
+        needs = [k for k in new if needed != rule.holds(**{**known, k: defaults[k]})] or new
         raise ValueError(
-            f"the group was built without the state that {', '.join(sorted(new))} would need"
+            f"the group was built without the state that {', '.join(sorted(needs))} would need"
             f"{where}; build the optimizer with such a value, and set another after tx.init(params)"
         )
 
@@ -304,6 +313,15 @@ def _frozen(state: GroupsState, indices: Sequence[int], frozen: Any) -> GroupsSt
                 "parameters to a new group by jp.add_param_group"
             )
     table, chosen = state.table, set(indices)
+    rest = table.resting | {table.assignment[i] for i in table.resting_leaves}
+    for i in [] if frozen else sorted(chosen - rest):
+        if names := dict(table.groups[i].extras).get(UNTRAINED):
+            raise ValueError(
+                f"{table.groups[i].label} does not hold {', '.join(names)}: torch did not train "
+                "that as the optimizer was brought over, and it cannot go on here. Bring it over "
+                "with requires_grad_(True) there, and freeze it here until then: "
+                f"jp.set_hyperparams(state, frozen=True, group={i})"
+            )
     leaves = {i for i in table.resting_leaves if frozen or table.assignment[i] not in chosen}
     resting = table.resting | chosen if frozen else table.resting - chosen
     table = replace(table, resting=resting, resting_leaves=frozenset(leaves))

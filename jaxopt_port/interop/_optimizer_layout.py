@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checkpoint import StateDict, check_structure
-from ..engine import LayoutWarning, LeafLayout, Optimizer, leaf_paths
+from ..engine import UNTRAINED, LayoutWarning, LeafLayout, Optimizer, leaf_paths
 from . import _flat_vectors as flat_vectors
 from .mapping import Entry, ParamMap
 from .mapping import param_map as map_of
@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     import torch
 
 
-# Kept among a group's entries: torch's names where they are not in the module's order, and which of
-# them it was given and does not train.
+# Kept among a group's entries, as `UNTRAINED` is: torch's names, if not in the module's order.
 ORDER = "param_order"
-UNTRAINED = "untrained"
 
 
 def to_jax_layout(

@@ -121,6 +121,7 @@ def optimizer_from_torch(
         if optimizer.optimizer is None:
             raise ValueError("the checkpoint has no optimizer's state")
         optimizer = optimizer.optimizer
+    usual: Mapping[str, Any] = {}
     if isinstance(optimizer, Mapping):
         torch_dict = by_indices(optimizer)
         check_structure(torch_dict)
@@ -130,6 +131,8 @@ def optimizer_from_torch(
         torchs: Any = unwrapped_optimizer(optimizer)
         found = made_by(factory) or factory_of(torchs, optimizer_name)
         torch_dict = _of_package(found, torchs.state_dict(), torchs)
+        if not isinstance(found, Reference):
+            (usual,) = in_numpy({"state": {}, "param_groups": [torchs.defaults]})["param_groups"]
         tensors = [p for group in torchs.param_groups for p in group["params"]]
         left_out = {i for i, p in enumerate(tensors) if not p.requires_grad}
         if module is not None and param_names is None:
@@ -156,7 +159,7 @@ def optimizer_from_torch(
             group.pop("update_count", None)
     if factory is not None:
         laid_out = with_options_of(made, laid_out)
-    tx = built(made, laid_out, torch_dict, params, mapped, elementwise)
+    tx = built(made, laid_out, torch_dict, params, mapped, elementwise, usual)
     return tx, load_state_dict(tx, with_frozen(laid_out, params), params)
 
 
@@ -230,8 +233,9 @@ def optimizer_to_torch(
     by_name = dict(unwrapped(module).named_parameters())
     if reference is None:
         _check_dtypes(converted, by_name)
-        cls, arguments = getattr(torch.optim, name), {}
+        cls = getattr(torch.optim, name)
         _check_new(cls, converted["param_groups"])
+        arguments = _defaults(tx, rule, cls)
     else:
         converted = reference.to_torch(converted)
         cls, arguments = reference.imported(), reference.arguments(converted)
@@ -257,8 +261,28 @@ def optimizer_to_torch(
     return made
 
 
+def _defaults(tx: Optimizer, rule: Any, cls: Any) -> dict[str, Any]:
+    """Return what torch's class takes of the numbers for groups that do not set them."""
+    definition = tx.definition
+    if definition.arguments.rule is not rule:
+        return {}
+    known = inspect.signature(cls).parameters
+    return {
+        name: value
+        for name, value in definition.defaults.items()
+        if name in known and not callable(value) and value != definition.arguments.defaults[name]
+    }
+
+
 def _check_new(cls: Any, groups: Sequence[dict[str, Any]]) -> None:
-    """Take out what this torch's class has not; raise ValueError where it would matter."""
+    """Make groups as this torch's class makes them.
+
+    Raises:
+        ValueError: it lacks an option that matters.
+    """
+    for group in groups:
+        if group.get("max_eval", 0) is None:  # torch works it out for what it is given alone
+            group["max_eval"] = group["max_iter"] * 5 // 4
     if "maximize" in inspect.signature(cls).parameters:
         return
     wanted = [group.pop("maximize", False) for group in groups]
@@ -302,7 +326,9 @@ def _check_dtypes(converted: Mapping[str, Any], by_name: Mapping[str, Any]) -> N
             continue
         kind = str(by_name[name].dtype).removeprefix("torch.")
         for held, value in converted["state"].get(index, {}).items():
-            if np.shape(value) == tuple(by_name[name].shape) != () and value.dtype.name != kind:
+            same_shape = np.shape(value) == tuple(by_name[name].shape) != ()
+            # L-BFGS has lists of vectors.
+            if same_shape and isinstance(value, np.ndarray) and value.dtype.name != kind:
                 problems.append(f"{held} of {name} is {value.dtype.name}, the parameter {kind}")
     if problems:
         raise ValueError(

@@ -168,16 +168,24 @@ def scheduler_to_torch(
     _check_classes(scheduler, of_torch)
     saved = scheduler.state_dict(sched_state)
     entries = scheduler.param_groups(sched_state)
-    if len(entries) != len(optimizer.param_groups):
+    groups: list[dict[str, Any]] = optimizer.param_groups
+    if len(entries) > len(groups):
         raise ValueError(
             f"the scheduler is one of {len(entries)} groups, torch's optimizer has "
-            f"{len(optimizer.param_groups)}; what is frozen here torch's is not given"
+            f"{len(groups)}; what is frozen here torch's is not given"
         )
-    with _as_it_was(optimizer):
-        made: torch.optim.lr_scheduler.LRScheduler
-        made = _constructed(scheduler, optimizer, of_torch)
-        made.load_state_dict(saved)
-    for group, held in zip(optimizer.param_groups, entries, strict=True):
+    # What has joined since it began is not there as it is made.
+    begun = len(saved.get("base_lrs", entries))
+    joined = groups[begun:]
+    del groups[begun:]
+    try:
+        with _as_it_was(optimizer):
+            made: torch.optim.lr_scheduler.LRScheduler
+            made = _constructed(scheduler, optimizer, of_torch)
+            made.load_state_dict(saved)
+    finally:
+        groups += joined
+    for group, held in zip(groups, entries, strict=False):
         group.update({name: value for name, value in held.items() if not math.isnan(value)})
     return made
 

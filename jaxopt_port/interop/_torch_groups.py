@@ -9,9 +9,18 @@ from typing import Any
 import numpy as np
 
 from ..checkpoint import IMPLEMENTATION, SCHEDULERS, with_late_options
-from ..engine import REST, Arguments, Definition, Optimizer, Resumed, arguments_of, leaf_paths
+from ..engine import (
+    REST,
+    UNTRAINED,
+    Arguments,
+    Definition,
+    Optimizer,
+    Resumed,
+    arguments_of,
+    leaf_paths,
+)
 from ._callers import users_level
-from ._optimizer_layout import ORDER, UNTRAINED, rule_layouts
+from ._optimizer_layout import ORDER, rule_layouts
 from ._warnings import CheckpointWarning
 from .mapping import ParamMap
 
@@ -27,7 +36,9 @@ def built(
     params: Any,
     param_map: ParamMap,
     elementwise: bool,
+    usual: Mapping[str, Any],
 ) -> Optimizer:
+    """Return the optimizer of groups; ``usual`` are the defaults of torch's, as far as known."""
     arguments = arguments_of(factory)
     late: dict[str, None] = {}
     rank = {name: i for i, name in enumerate(param_map.torch_names)}
@@ -37,6 +48,8 @@ def built(
         group, filled = with_late_options(group, arguments.names)
         late |= dict.fromkeys(filled)
         options = {k: v for k, v in group.items() if k in arguments.names}
+        if isinstance(rate := options.get("lr"), float) and rate < 0:  # a scheduler has set it:
+            options["lr"] = arguments.defaults["lr"]  # it comes with the state
         lacking = [name for name in arguments.names if name not in options]
         if lacking:
             raise ValueError(
@@ -70,7 +83,8 @@ def built(
             CheckpointWarning,
             stacklevel=users_level(),
         )
-    definition = Definition(factory, arguments, arguments.defaults)
+    defaults = {k: usual.get(k, default) for k, default in arguments.defaults.items()}
+    definition = Definition(factory, arguments, defaults)
     definition = definition.extended(groups, resumed)
     if not elementwise:
         layouts = rule_layouts(param_map, given)

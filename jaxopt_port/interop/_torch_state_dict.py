@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..engine import UNTRAINED
 from ._callers import users_level
-from ._optimizer_layout import ORDER, UNTRAINED
+from ._optimizer_layout import ORDER
 from ._tensors import array_of, import_torch
 from ._warnings import CheckpointWarning
 from .mapping import unwrapped

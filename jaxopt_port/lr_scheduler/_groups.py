@@ -122,14 +122,17 @@ class Groups:
 
 
 def entries_of(
-    param_groups: Sequence[Mapping[str, Any]] | None, groups: Groups
+    param_groups: Sequence[Mapping[str, Any]] | None, groups: Groups, loading: bool = False
 ) -> dict[str, Value]:
-    """Return the schedulers' entries of torch's ``param_groups``."""
+    """Return the schedulers' entries of torch's ``param_groups``.
+
+    As a state dict is loaded, there may be groups that have joined since the scheduler began.
+    """
     if param_groups is None:
         return {}
     # A group that rests for now is frozen and has its rate all the same.
     trained = [g for g in param_groups if not g.get("frozen", False) or g.keys() & {*_LR}]
-    if len(trained) > len(groups):
+    if len(trained) > len(groups) and not loading:
         raise ValueError(
             f"param_groups has {len(trained)} groups, the optimizer has {len(groups)}."
             + groups.not_counted()

@@ -146,7 +146,7 @@ class LRScheduler:
         """
         own, groups = loaded(self, state_dict, param_groups)
         self._check_loaded(own, groups)
-        groups.entries.update(entries_of(param_groups, groups))
+        groups.entries.update(entries_of(param_groups, groups, loading=True))
         return self._encoded(own, groups)
 
     def _check_loaded(self, own: Own, groups: Groups) -> None:

@@ -51,7 +51,7 @@ FACTORIES = {
     "optax in groups": lambda: jp.param_groups(
         optax.sgd, [{"params": "b"}, {"params": jp.REST}], learning_rate=0.1, momentum=0.9
     ),
-    "mixed": lambda: jp.SGD([{"params": "b"}, {"params": jp.REST, "optimizer": jp.adam}], lr=0.1),
+    "mixed": lambda: jp.SGD([{"params": "b"}, {"params": jp.REST, "optimizer": jp.adam}]),
     "scheduled": lambda: jp.SGD(lr=optax.linear_schedule(1.0, 0.0, 10)),
     "clipped": lambda: optax.chain(optax.clip_by_global_norm(1.0), jp.RMSprop(momentum=0.9)),
 }
@@ -146,7 +146,7 @@ DAMAGED = {
     "an option missing": (adam(group_0_betas=None), "no 'betas'"),
     "an option too many": (adam(group_0_momentum=0.9), "no 'momentum'"),
     "a static option": (adam(group_0_amsgrad=True), "amsgrad is True there and False here"),
-    "a number out of range": (adam(group_0_lr=-1.0), "Invalid learning rate"),
+    "a number out of range": (adam(group_0_eps=-1.0), "Invalid epsilon value"),
     "NaN for a number": (adam(group_0_lr=float("nan")), "Invalid learning rate"),
     "text for a number": (adam(group_0_lr="fast"), "must be a number"),
     "frozen there": (adam(group_0_frozen=True), "not frozen, unlike there"),

@@ -56,9 +56,9 @@ UNFIT = {
         edited(lambda sd: (sd["param_groups"].pop(), sd["state"].pop(1))),
         "1 parameter groups, the optimizer 2",
     ),
-    "a negative learning rate": (
-        edited(lambda sd: sd["param_groups"][0].update(lr=-1.0)),
-        "Invalid learning rate",
+    "a negative decay": (
+        edited(lambda sd: sd["param_groups"][0].update(weight_decay=-1.0)),
+        "Invalid weight_decay value",
     ),
 }
 
