@@ -29,6 +29,7 @@ def in_torch(net, grads):
     optimizer.add_param_group({"params": norms, "weight_decay": 0.0})
     optimizer.add_param_group({"params": biases, "weight_decay": 0.0})
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    scheduler.last_epoch = -1  # start_epoch - 1, "do not move"
     for i, grad in enumerate(grads):
         if i <= WARM:
             for j, group in enumerate(optimizer.param_groups):
@@ -46,6 +47,7 @@ def in_jax(params, grads):
     tx = jp.SGD([decayed, {"params": "**/scale"}, {"params": jp.REST}], **OPTIONS)
     scheduler = jp.lr_scheduler.LambdaLR(factor)
     state, sched = scheduler.init(tx.init(params))
+    sched = scheduler.load_state_dict({**scheduler.state_dict(sched), "last_epoch": -1})
     for i, grad in enumerate(grads):
         if i <= WARM:
             warm = [warm_up(i, i // IN_EPOCH, j) for j in range(3)]

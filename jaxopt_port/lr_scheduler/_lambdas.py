@@ -99,6 +99,8 @@ class LambdaLR(_OfLambda):
 
     def _check_loaded(self, own: Own, groups: Groups) -> None:
         """Warn where the function is another one: torch saves none, and so cannot tell."""
+        if int(raw(own.last_epoch)) < 0:
+            return  # set back, as YOLOv5 does: no rate is of that epoch
         saved, base = (np.asarray(raw(x), np.float64) for x in (own._last_lr, own.base_lrs))
         made = np.asarray(raw(self._factors(own)), np.float64) * base
         if made.shape == saved.shape and not np.allclose(made, saved, rtol=1e-6, atol=0.0):

@@ -64,9 +64,10 @@ def reparametrised(name: str) -> str:
         found = re.search(pattern, name)
         if found:
             return (
-                f"; torch calculates {found[1]} from it (weight or spectral norm), and layers of "
-                f"Flax have {found[1]} itself: call {remedy}(layer, {found[1]!r}) first, or have "
-                "leaves of these names that your own layer calculates with"
+                f"; torch calculates {found[1]} from it (weight or spectral norm); Flax's layers "
+                f"have {found[1]} itself, and its WeightNorm other shapes: call {remedy}(layer, "
+                f"{found[1]!r}) first, which then is what trains, or have leaves of these names "
+                "and shapes that your own layer calculates with"
             )
     return ""
 

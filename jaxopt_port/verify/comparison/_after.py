@@ -22,6 +22,9 @@ from ._watched import Step, torch_state
 _FLOAT32 = 1.2e-7
 # What a state is apart by that is made of sums in float32.
 _ROUNDED = 1e-6
+# Of a step of Muon's, which rounds to bfloat16 in float64 too: where a number is rounded the other
+# way, as orders of summation do, the product of the iteration moves by up to so much.
+_BFLOAT16 = 4e-2
 # A schedule in float64 multiplies another way than torch's.
 _FLOAT64 = 1e-9
 
@@ -66,6 +69,8 @@ class AfterStep:
         self._base = 0.0  # the largest rate that is known of
         self._off = 0.0  # how far a rate is from torch's in this step, as rounding lets it be
         self._slack: dict[str, float] = {}
+        self._rough: set[str] = set()  # leaves of Muon's
+        self._layouts = dict(getattr(getattr(side.tx, "definition", None), "layouts", ()))
         self._reach: dict[str, float] = {}
         self._last: dict[str, Any] = {}
         self._averages = Averages(context)
@@ -110,6 +115,12 @@ class AfterStep:
             self._disturbed.step(step, step_by, told, self._fed_exact, self._start)
         rounded = self._fed_exact.seen.inexact or self._fed_exact.rounded
         self._off = _FLOAT32 if rounded else 0.0
+        named = self._context.reference.optimizer_name
+        self._rough = {
+            path
+            for path, group in group_of.items()
+            if "Muon" in evaluation.options[group].get("optimizer", named)
+        }
         if self._fed_exact.unread:
             self._off = _of_schedule(step)
         self._clipping(step, update, grads)
@@ -245,6 +256,7 @@ class AfterStep:
         for path in far:
             # A trace may have it in float64 only.
             narrow = path in torchs and getattr(update, "own_dtype", True)
+            narrow = narrow and path not in self._rough
             theirs = torchs[path] if narrow else torchs64[path].astype(yours[path].dtype)
             held = Values(yours[path], theirs, yours64[path], torchs64[path])
             diagnosis = context.evidence.update(context.history, path, step, update.stepped)
@@ -270,11 +282,11 @@ class AfterStep:
         return FLOAT64 * max(0.0, reach - size)  # beside what its own size allows
 
     def _take_slack(self, torchs64: Mapping[str, Array]) -> None:
-        """Let parameters be apart by what a rate's rounding has done to each step so far."""
-        if self._off:
-            for path, now in torchs64.items():
-                moved = now - self._last.get(path, self._start[path])
-                self._slack[path] = self._slack.get(path, 0.0) + 2 * self._off * largest(moved)
+        """Let parameters be apart by what rounding has done to each step so far."""
+        for path in torchs64 if self._off else self._rough:
+            moved = torchs64[path] - self._last.get(path, self._start[path])
+            part = _BFLOAT16 if path in self._rough else 2 * self._off
+            self._slack[path] = self._slack.get(path, 0.0) + part * largest(moved)
         if self._off or self._slack:
             self._last = {path: np.array(now) for path, now in torchs64.items()}
 
@@ -284,13 +296,17 @@ class AfterStep:
             context.reasons["state"] = "that of a step with a closure is not known: see update"
             return
         optimizer = context.reference.optimizer_name
-        ours = moments(self._fed.updated, names.paths, optimizer)
-        exact = moments(self._fed_exact.updated, names.paths, optimizer)
+        ours, exact = (
+            moments(fed.updated, names.paths, optimizer, self._layouts)
+            for fed in (self._fed, self._fed_exact)
+        )
         if not ours:
             context.reasons["state"] = "the optimizer's state has not torch's names"
             return
         torchs, torchs64 = (torch_state(names, s) for s in (update.state, update.state64))
         for path, entry in zip(names.paths, names.params, strict=True):
+            if path in self._rough and path not in self._layouts:
+                continue  # its axes may be the other way round, within another transformation
             narrow, theirs = torchs[path], torchs64[path]
             for name, mine64, theirs64 in comparable(exact.get(path, {}), theirs, entry.shape):
                 yours = np.asarray(ours[path][name])
@@ -306,7 +322,7 @@ class AfterStep:
                     "state", step, leaf, entry.torch_name, values, diagnosis,
                     in_own_dtype=own, start=np.zeros_like(theirs64),
                     extra=self._reached(leaf, theirs64),
-                    floor=_ROUNDED if self._fed_exact.rounded or self._slack else FLOAT64,
+                    floor=_ROUNDED if self._fed_exact.rounded or path in self._slack else FLOAT64,
                 )  # fmt: skip
 
     def snapshot(self) -> Any:

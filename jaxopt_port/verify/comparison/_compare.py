@@ -165,7 +165,8 @@ def compare(
     epoch = steps_per_epoch or (per_epoch if every_steps == 1 else every_steps)
     large = sum(p.numel() for p in torch_side.module.parameters()) > _LARGE
     free_steps = _FREE_STEPS[large] if free_steps is None else free_steps
-    alone = free_steps and jax_side.imports and not jax_side.closure
+    rough = "Muon" in reference.optimizer_name
+    alone = free_steps and jax_side.imports and not jax_side.closure and not rough
     free = FreeInFloat64(torch_side) if alone else None
     if large:
         notes.append(
@@ -186,7 +187,8 @@ def compare(
     stages = Stages(context, free, free_steps, large)
     if free is None:
         why = "with a closure both are on their own: see update"
-        context.reasons["trajectory"] = why if jax_side.closure else "not asked for"
+        halves = "Muon rounds to bfloat16 in float64 too, and what that moves grows" * rough
+        context.reasons["trajectory"] = why if jax_side.closure else halves or "not asked for"
     try:
         pairs = paired(batches, jax_side.batches, count)
         done = run(stages, pairs, count, checks, progress or never, stop=stop, goes_back=not large)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import jaxopt_port as jp
 
-from ...engine import grouped_states, leaf_paths, leaf_states
+from ...engine import LeafLayout, grouped_states, leaf_paths, leaf_states
 from ._meant import HALVES
 
 # Optax's names of numbers, by torch's; a number in torch's `betas` by its place.
@@ -119,27 +119,41 @@ def classes(state: Any) -> dict[str, str]:
     return {path: name for path, name in named.items() if name is not None}
 
 
-def moments(state: Any, paths: Sequence[str], optimizer: str) -> dict[str, dict[str, Any]]:
+def moments(
+    state: Any, paths: Sequence[str], optimizer: str, layouts: Mapping[str, LeafLayout]
+) -> dict[str, dict[str, Any]]:
     """Return what is held for each parameter, by path and torch's name; empty if not known.
 
     Args:
         state: the optimizer's.
         paths: of the parameters.
         optimizer: torch's class.
+        layouts: by path, how rules see the leaves that they do not see as they are.
     """
+    held: dict[str, dict[str, Any]]
     if states := _grouped(state):
         try:
-            return {path: own for one in states for path, own in leaf_states(one).items()}
+            held = {path: own for one in states for path, own in leaf_states(one).items()}
         except ValueError:  # a group of the user's own rule, whose names are not torch's
             return {}
+        for path in layouts.keys() & held.keys():
+            held[path] = {n: _as_leaf(value, layouts[path]) for n, value in held[path].items()}
+        return held
     if optimizer not in _WITH_MOMENTS:
         return {}
-    held: dict[str, dict[str, Any]] = {path: {} for path in paths}
+    held = {path: {} for path in paths}
     for node in _nodes(state, "ScaleByAdamState"):
         for field, name in _MOMENTS.items():
             for path, leaf in leaf_paths(getattr(node, field)):
                 held.setdefault(path, {})[name] = leaf
     return held
+
+
+def _as_leaf(value: Any, layout: LeafLayout) -> Any:
+    """Return what a rule holds of the shape that it sees as the parameter has it."""
+    if np.shape(value) != layout.shape:
+        return value
+    return np.flip(np.asarray(value).reshape(layout.view).transpose(layout.axes), layout.flip)
 
 
 def comparable(

@@ -191,12 +191,17 @@ def explain_gradient(
                 "sign", f"your side: {where} torch's with the sign turned",
                 "differentiate the loss, not its negative",
             )  # fmt: skip
-        words = ""
+        words, remedy = "", "take the mean on both sides, and over devices too"
+        if not everywhere:
+            remedy = (
+                "look for a factor before this leaf in the forward pass (alpha / r of a LoRA), or "
+                "on its gradient alone"
+            )
         if same(ratio, batch_size) or same(ratio, 1 / batch_size):
             words = f": the batch has {batch_size}, a sum is on one side and a mean on the other"
         return Cause(
             "gradient-scale", f"your side: {where} {nice(ratio):.6g} times torch's{words}",
-            "take the mean on both sides, and over devices too",
+            remedy,
         )  # fmt: skip
     decay = _ratio(mine - theirs, params[leaf])
     if decay is not None:
