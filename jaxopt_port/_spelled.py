@@ -55,14 +55,12 @@ def spelled(tx: Optimizer, state: Any = None) -> str:
     options = [_options_of(i, definition, state) for i in range(len(definition.members))]
     shared = _shared(definition, options)
     defaults = arguments_of(definition.factory).defaults
-    groups = [
-        _group(definition, i, {k: v for k, v in own.items() if not _is_in(k, v, shared)}, imports)
-        for i, own in enumerate(options)
-    ]
+    given = {k: v for k, v in shared.items() if not _is_in(k, v, defaults)}
+    groups = [_group(definition, i, own, shared, given, imports) for i, own in enumerate(options)]
     lines = list(first)
     if groups != ['{"params": jp.REST}']:
         lines.append("\n".join(["[", *(f"    {group}," for group in groups), "]"]))
-    lines += [f"{k}={_value(v)}" for k, v in shared.items() if not _is_in(k, v, defaults)]
+    lines += [f"{k}={_value(v)}" for k, v in given.items()]
     text = f"tx = {call}({', '.join(lines)})"
     if len(text) > 96 or "\n" in text:
         inner = "".join(f"    {line},\n" for line in ",\n".join(lines).split("\n"))
@@ -125,7 +123,24 @@ def _shared(definition: Definition, options: Sequence[Mapping[str, Any]]) -> dic
     return shared
 
 
-def _group(definition: Definition, i: int, own: Mapping[str, Any], imports: set[str]) -> str:
+def _group(
+    definition: Definition,
+    i: int,
+    own: Mapping[str, Any],
+    shared: Mapping[str, Any],
+    given: Mapping[str, Any],
+    imports: set[str],
+) -> str:
+    """Return the code of a group.
+
+    Args:
+        definition: of the optimizer.
+        i: the group's index.
+        own: its options.
+        shared: options of the optimizer's groups.
+        given: those of them that the constructor is given.
+        imports: what the code imports; added to.
+    """
     member = definition.members[i]
     parts = [f'"params": {_selector(member.selector, member.group.label, imports)}']
     if member.group.name is not None:
@@ -135,7 +150,9 @@ def _group(definition: Definition, i: int, own: Mapping[str, Any], imports: set[
     if member.factory is not definition.factory:
         parts.append(f'"optimizer": {_factory(member.factory, imports)}')
         theirs = arguments_of(member.factory).defaults
-        own = {k: v for k, v in own.items() if not _is_in(k, v, theirs)}
+        own = {k: v for k, v in own.items() if k in given or not _is_in(k, v, theirs)}
+    else:
+        own = {k: v for k, v in own.items() if not _is_in(k, v, shared)}
     parts += [f'"{name}": {_value(value)}' for name, value in own.items()]
     return "{" + ", ".join(parts) + "}"
 

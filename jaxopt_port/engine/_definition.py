@@ -333,6 +333,8 @@ class Definition:
             name: value
             for name, value in self.defaults.items()
             if name in arguments.defaults and name not in own and not _is(value, usual.get(name))
+            # Another kind of number, of the same name, is for its own rule alone.
+            if isinstance(value, tuple) == isinstance(arguments.defaults[name], tuple)
         }
         if given:
             shown, defaults = (

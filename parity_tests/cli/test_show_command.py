@@ -195,8 +195,14 @@ BUILT = {
     ),
     "a frozen group": jp.RMSprop([{"params": "a/bias"}, {"params": jp.REST, "frozen": True}]),
     "two optimizers": jp.Muon(
-        [{"params": "a/kernel"}, {"params": jp.REST, "optimizer": jp.AdamW, "lr_scale": 2.0}],
+        [
+            {"params": "a/kernel"},
+            {"params": jp.REST, "optimizer": jp.AdamW, "lr": 1e-3, "lr_scale": 2.0},
+        ],
         lr=0.02,
+    ),
+    "two optimizers of one rate": jp.Muon(
+        [{"params": "a/kernel"}, {"params": jp.REST, "optimizer": jp.AdamW, "lr": 0.02}], lr=0.02
     ),
     "Optax's own": jp.param_groups(
         optax.adamw,

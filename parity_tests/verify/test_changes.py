@@ -14,9 +14,7 @@ from parity_tests.verify.test_real_loops import (
     ADAMW,
     STEPS,
     batches,
-    by_axes,
     jax_side,
-    muon_and_adamw,
     torch_side,
 )
 
@@ -31,6 +29,13 @@ def slower(optimizer):
 def anew(optimizer):
     groups = [{**group, "lr": LR} for group in optimizer.param_groups]
     optimizer.load_state_dict(torch.optim.AdamW(groups).state_dict())
+
+
+def sgd_and_adamw(m):
+    return [
+        torch.optim.SGD([p for p in m.parameters() if p.ndim == 2], lr=0.1, momentum=0.9),
+        torch.optim.AdamW([p for p in m.parameters() if p.ndim == 1], lr=0.01),
+    ]
 
 
 def both_anew(optimizers):
@@ -51,13 +56,16 @@ def injected_slower(state, params):
 
 
 INJECTED = optax.inject_hyperparams(optax.adamw)(learning_rate=0.01, weight_decay=0.01)
-AXES = by_axes()
+AXES = jp.SGD(
+    [{"params": "**/kernel"}, {"params": jp.REST, "optimizer": jp.AdamW, "lr": 0.01}],
+    lr=0.1, momentum=0.9,
+)  # fmt: skip
 RIGHT = {
     "a number": (slower, {}, ADAMW, port_slower),
     "a new optimizer": (anew, {}, ADAMW, port_anew),
     "Optax's number": (slower, {}, INJECTED, injected_slower),
     "two new optimizers": (
-        both_anew, {"optimizer": muon_and_adamw}, AXES, lambda state, params: AXES.init(params)
+        both_anew, {"optimizer": sgd_and_adamw}, AXES, lambda state, params: AXES.init(params)
     ),
     "within an accumulation": (
         slower, {"accumulation_steps": 2}, optax.MultiSteps(ADAMW, 2),

@@ -141,6 +141,8 @@ def in_float64(
     optimizer64 = together(copies)
     module64.double()
     for p, p64 in zip(module.parameters(), module64.parameters(), strict=True):
+        if not p.requires_grad:
+            continue
         for hook in (p._backward_hooks or {}).values():
             p64.register_hook(hook)
         for hook in (p._post_accumulate_grad_hooks or {}).values():
