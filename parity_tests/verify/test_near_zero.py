@@ -189,3 +189,35 @@ def test_a_rate_that_rises_from_next_to_nothing_raises_no_alarm(kind, start):
     batch = rng.normal(size=(16, 3)).astype(np.float32), rng.integers(0, 3, 16)
     report = verify.compare(theirs, mine, [batch] * 8, layouts={"weight": (1, 0)})
     assert report.ok, report
+
+
+RATES = 0.01 * np.cos(np.arange(12) / 9)  # such as no six digits say
+TABLE = jnp.asarray(RATES, jnp.float32)
+FROM_A_TABLE = {
+    "plain": optax.adam(lambda n: TABLE[n]),
+    "taken": optax.adam(lambda n: jnp.take(TABLE, n)),
+    "chained": optax.chain(optax.scale_by_adam(), optax.scale_by_schedule(lambda n: -TABLE[n])),
+    "injected": optax.inject_hyperparams(optax.adam)(lambda n: TABLE[n]),
+}
+
+
+def beside_a_table(tx):
+    theirs, mine = linear(
+        lambda p: torch.optim.Adam(p, lr=RATES[0]), tx, LOSSES["cross entropy"], torch.float32
+    )
+    theirs.scheduler = ByHand(theirs.optimizer, lambda step: float(RATES[step]))
+    rng = np.random.default_rng(0)
+    batch = rng.normal(size=(16, 3)).astype(np.float32), rng.integers(0, 3, 16)
+    return verify.compare(theirs, mine, [batch] * 8, layouts={"weight": (1, 0)})
+
+
+@pytest.mark.parametrize("name", FROM_A_TABLE)
+def test_rates_from_a_table_in_float32_raise_no_alarm(name):
+    report = beside_a_table(FROM_A_TABLE[name])
+    assert report.ok, report
+
+
+def test_another_table_of_rates_is_a_fault():
+    late = optax.adam(lambda n: TABLE[jnp.maximum(n - 1, 0)])
+    first = beside_a_table(late).first
+    assert (first.step, first.stage, first.cause.name) == (1, "update", "schedule-offset")

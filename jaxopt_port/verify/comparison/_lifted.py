@@ -18,7 +18,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from ..._compat import carried_by
-from ._meant import MODEL, OPTIMIZER, Seen, is_rounded, meant, widened
+from ._meant import MODEL, OPTIMIZER, SMALL, Seen, is_rounded, meant, widened
 
 # Their programs say how two numbers are combined; they are no calls.
 _WITH_A_RULE = ("reduce", "scatter", "select_and")
@@ -155,6 +155,8 @@ class _Lift:
         if not hasattr(x, "dtype") or not self._replaced(x.dtype):
             return self._of_float64(x)
         if np.ndim(x) == 0 or self._dtypes == OPTIMIZER:
+            if np.ndim(x) and not isinstance(x, jax.core.Tracer):  # a table of rates, say
+                self._seen.inexact |= not all(meant(float(v))[1] for v in np.ravel(x)[:SMALL])
             return widened(x, self._dtypes, self._seen)
         return self._wide(x)  # of a model, data: torch's are widened as they are
 

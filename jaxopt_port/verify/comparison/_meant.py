@@ -21,7 +21,7 @@ _DIGITS = 6
 _WHOLE = 4096
 _SHORT_BITS = 14
 _LARGEST = np.finfo(np.float32).max
-_SMALL = 4096  # elements of a constant that may be a table of numbers
+SMALL = 4096  # elements of a constant that may be a table of numbers
 
 
 @dataclass
@@ -113,7 +113,7 @@ def widened(x: Any, dtypes: Sequence[str] = OPTIMIZER, seen: Seen | None = None)
     """Return an array in float64, short numbers as they were meant; other dtypes as they are."""
     if str(jnp.result_type(x)) not in dtypes:
         return x
-    if not isinstance(x, jax.core.Tracer) and np.size(x) <= _SMALL:
+    if not isinstance(x, jax.core.Tracer) and np.size(x) <= SMALL:
         exact = _as_meant(np.asarray(x, np.float64), seen)
         if exact is not None:
             return exact if isinstance(x, np.ndarray) else jnp.asarray(exact)
