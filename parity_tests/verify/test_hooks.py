@@ -80,9 +80,31 @@ def of_half(params, batch):
     return apply({**params, "kernel": half(params["kernel"])}, batch)
 
 
+class Trainer:
+    """Has the module, and a hook that uses it, and one that does not."""
+
+    def __init__(self, module):
+        self.module, self.most = module, MOST
+
+    @torch.no_grad()
+    def of_its_own(self, optimizer, args, kwargs):
+        self.module.weight.clamp_(-self.most, self.most)
+
+    @torch.no_grad()
+    def clamp(self, optimizer, args, kwargs):
+        for p in of_optimizer(optimizer):
+            p.clamp_(-self.most, self.most)
+
+
 # What is registered; what a right port does; where a port without it differs, and its cause.
 HOOKS = {
     "after a step": (clamped, {"step": clamped_too}, "update", None),
+    "of a trainer": (
+        lambda module, optimizer: optimizer.register_step_post_hook(Trainer(module).clamp),
+        {"step": clamped_too},
+        "update",
+        None,
+    ),
     "before a step": (clipped, {"clip": clipped_too}, "update", "clip-missing"),
     "of a tensor": (halved, {"apply": of_half}, "gradient", "gradient-scale"),
     "of its sum": (halved_when_summed, {"apply": of_half}, "gradient", "gradient-scale"),
@@ -118,13 +140,41 @@ def clips_the_modules_own(module, optimizer):
 
 
 def clamps_the_modules_own(module, optimizer):
-    optimizer.register_step_post_hook(lambda *_: module.weight.data.add_(1) and None)
+    def clamp(*_):
+        for p in (p for p in module.parameters()):
+            p.data.clamp_(-MOST, MOST)  # which leaves no trace on the parameter
+
+    optimizer.register_step_post_hook(clamp)
+
+
+class Callable(Trainer):
+    def __call__(self, *_):
+        self.module.weight.data.clamp_(-self.most, self.most)
+
+
+def steps_another(module, optimizer):
+    by_parameter = dict.fromkeys(module.parameters(), optimizer)
+    module.weight.register_post_accumulate_grad_hook(lambda p: by_parameter[p].step())
 
 
 REFUSED = {
     "a step of one's own": (replaced, {}, TypeError, "was replaced by .*register_step_post_hook"),
     "a hook of others' gradients": (
-        clips_the_modules_own, {}, ValueError, "a hook of the optimizer's step changed .* is given"
+        clips_the_modules_own, {}, ValueError, "the hook clips.* of SGD's step uses the module"
+    ),
+    "a hook of others' parameters": (
+        clamps_the_modules_own, {}, ValueError, "write it for the optimizer that it is given"
+    ),
+    "a hook of a trainer's module": (
+        lambda module, optimizer: optimizer.register_step_post_hook(Trainer(module).of_its_own),
+        {}, ValueError, "the hook Trainer.of_its_own of SGD's step uses",
+    ),
+    "an object that is called": (
+        lambda module, optimizer: optimizer.register_step_post_hook(Callable(module)),
+        {}, ValueError, "of SGD's step uses the module",
+    ),
+    "a step within the backward pass": (
+        steps_another, {}, ValueError, "of the parameter weight uses .* the gradient or the param"
     ),
     "a hook beside clip": (
         halved, {"clip": clipped_too}, ValueError, "has hooks on weight and no clip=, your side"

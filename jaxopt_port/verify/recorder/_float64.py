@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from ._hooks import copy_hooks, copy_step_hooks, refuse_hooks
 from ._together import listed, together
 
 _NARROW = (torch.float32, torch.float16, torch.bfloat16)
@@ -18,22 +19,6 @@ _CASTS = (torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16)
 
 # Numbers that torch's optimizers keep in float32 whatever the parameters are.
 _SCALARS = ("step", "eta", "mu", "mu_product")
-
-_STEP_HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
-
-
-def has_hooks(optimizer: Any, after: bool = False) -> bool:
-    """Whether anything is registered that sees gradients before a step, or parameters after."""
-    return any(getattr(one, _STEP_HOOKS[after], None) for one in listed(optimizer))
-
-
-def hooked(module: torch.nn.Module) -> list[str]:
-    """Return the names of the parameters whose gradients go through hooks."""
-    return [
-        name
-        for name, p in module.named_parameters()
-        if p._backward_hooks or p._post_accumulate_grad_hooks
-    ]
 
 
 def widened(value: torch.Tensor, copies: bool = False) -> torch.Tensor:
@@ -119,34 +104,22 @@ def in_float64(
 
     Raises:
         TypeError: an optimizer's `step` was replaced.
+        ValueError: a hook uses what it is not given.
     """
+    refuse_hooks(module, optimizer)
     memo: dict[int, Any] = {}
     module64, averaged64 = copy.deepcopy((module, averaged), memo)
     copies = []
     for one in listed(optimizer):
-        own = vars(one).get("step")
-        if own is not None and not hasattr(own, "_wrapped_by_lr_sched"):
-            raise TypeError(
-                f"the step of this {type(one).__name__} was replaced by {own!r}, which a copy in "
-                "float64 cannot have; register what it does more with register_step_post_hook "
-                "(or _pre_hook), for the parameters in the optimizer that such a hook is given"
-            )
         copies.append(copy.deepcopy(one, memo))
-        for name in _STEP_HOOKS:
-            getattr(copies[-1], name, {}).update(getattr(one, name, {}))
+        copy_step_hooks(one, copies[-1])
         # torch copies state and groups only. `step` is there where a scheduler put it.
         for name in vars(one).keys() - vars(copies[-1]).keys() - {"step"}:
             memo[id(one)] = copies[-1]
             setattr(copies[-1], name, copy.deepcopy(getattr(one, name), memo))
     optimizer64 = together(copies)
     module64.double()
-    for p, p64 in zip(module.parameters(), module64.parameters(), strict=True):
-        if not p.requires_grad:
-            continue
-        for hook in (p._backward_hooks or {}).values():
-            p64.register_hook(hook)
-        for hook in (p._post_accumulate_grad_hooks or {}).values():
-            p64.register_post_accumulate_grad_hook(hook)
+    copy_hooks(module, module64)
     if averaged64 is not None:
         averaged64.double()
     for state in optimizer64.state.values():

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from ._batches import flattened, mapped, same_tensors
-from ._float64 import all_float64, has_hooks, widened
+from ._float64 import all_float64, widened
 from ._held import grads_of, random_state, set_random_state
+from ._hooks import has_hooks
 from ._side import TorchSide
 
 

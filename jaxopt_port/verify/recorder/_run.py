@@ -11,7 +11,7 @@ import torch
 
 from ._batches import cast_batch, flattened, mapped
 from ._exact import Exact
-from ._float64 import follow, has_hooks, hooked, in_float64, widened
+from ._float64 import follow, in_float64, widened
 from ._forward import (
     added64,
     backward,
@@ -34,6 +34,7 @@ from ._held import (
     values_of,
     window_of,
 )
+from ._hooks import has_hooks, hooked
 from ._side import TorchSide, refuse
 from ._steps import Checked, Evaluation, Update
 from ._together import change, listed, options_of, together
