@@ -183,13 +183,16 @@ def _check_known(
         return
     likes = arguments_of_rule(group.rule).defaults
     known = {k: likes[k] if is_traced(v) else v for k, v in options.items()}
+    problems = list(group.rule.arguments(**known))
+    if not problems:
+        return
     old = list(
         group.rule.arguments(**{k: likes[k] if is_traced(v) else v for k, v in before.items()})
     )
     if any(map(is_traced, options.values())):
         # The defaults may be at odds with what was set before.
         old += group.rule.arguments(**{**known, **{k: likes[k] for k in new if k in likes}})
-    for problem in group.rule.arguments(**known):
+    for problem in problems:
         if problem not in old:
             raise ValueError(f"{problem.message}{where}; {problem.remedy}.")
 
