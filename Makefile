@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help verify test test-quick test-all lint format bench docs faults matrix matrix-packages processors release-check package types clean
+.PHONY: help verify test test-quick test-all seconds lint format bench docs faults matrix matrix-packages processors release-check package types clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -17,16 +17,20 @@ $(STAMP): constraints.txt pyproject.toml
 verify: $(STAMP) ## train the LeNet recipes in both frameworks and report parity
 	$(BIN)/jaxopt-port verify
 
-test: lint docs ## lint, types, the site and the tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not exhaustive'
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-test-quick: lint ## the same without the site and the slow tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not slow and not exhaustive'
+test: lint docs ## lint, types, the site and the tests: a second and a half of each
+	$(PYTEST) --budget=1.5
 
-test-all: lint docs ## the same with whole grids where the others have samples
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
-	JAXOPT_PORT_KERNELS=off $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
-		-m 'not slow and not exhaustive' $(PLAIN:%=parity_tests/%)
+test-quick: lint ## a twentieth of a second of each; no site
+	$(PYTEST) --budget=0.05
+
+test-all: lint docs ## every case of every test
+	$(PYTEST)
+	JAXOPT_PORT_KERNELS=off $(PYTEST) --budget=0.05 $(PLAIN:%=parity_tests/%)
+
+seconds: $(STAMP) ## the tests of make test; writes what each takes, by which the shorter runs choose
+	$(PYTEST) --budget=1.5 --record
 
 # Where a kernel would hide what XLA makes of a step.
 PLAIN := optim engine loops contrib lr_scheduler flax interop

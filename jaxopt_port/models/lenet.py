@@ -5,6 +5,7 @@ Parameter paths carry torch's indices: ``features/0/kernel`` is torch's ``featur
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -144,7 +145,9 @@ def _initializers(fan_in: int, param_dtype: DTypeLike) -> dict[str, Any]:
     bound = fan_in**-0.5
 
     def uniform(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
+        # The same numbers as of `shape`, whose program takes XLA three times as long to compile.
+        flat = jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound)
+        return flat.reshape(shape)
 
     return {"param_dtype": param_dtype, "kernel_init": uniform, "bias_init": uniform}
 

@@ -15,8 +15,6 @@ import jaxopt_port as jp
 from jaxopt_port import interop
 from parity_tests.oracles.configurations import CASES, MUON
 
-pytestmark = pytest.mark.slow
-
 PARAMS = {
     "dense": {"kernel": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3), "bias": np.ones(3)},
     "half": jnp.linspace(-2, 2, 4, dtype=jnp.bfloat16),

@@ -42,7 +42,6 @@ def with_a_fault(case):
     return broken
 
 
-@pytest.mark.slow
 def test_a_new_case_passes_and_a_fault_in_it_is_named(case, tmp_path):
     files = [tmp_path / "report.html", tmp_path / "report.json"]
     result = run("verify", case, "--html", files[0], "--json", files[1])
@@ -66,7 +65,6 @@ def test_a_divergence_is_a_failure(made):
     assert exit_code == int(made is made_reports.differs)
 
 
-@pytest.mark.slow
 def test_record_and_replay(case, tmp_path):
     trace = tmp_path / "run.trace"
     result = run("record", case, trace)
@@ -208,7 +206,6 @@ def test_traces(torch_trace):
 """
 
 
-@pytest.mark.slow
 def test_the_plugin(case, tmp_path):
     case.write_text(
         case.read_text()

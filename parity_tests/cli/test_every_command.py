@@ -81,7 +81,6 @@ def test_an_unknown_option_is_usage(name, run):
     assert "\x1b[2J" not in result.output
 
 
-@pytest.mark.slow
 def test_json(run, tmp_path):
     """In the order of the table, for replay needs what record has written."""
     found = {}
@@ -136,7 +135,6 @@ def test_an_error_of_the_users_own_code_is_usage(name, run, tmp_path):
     assert words in result.output
 
 
-@pytest.mark.slow
 def test_names_carry_no_control_sequences(run, tmp_path):
     case = tmp_path / "case\x1b[2J.py"
     text = CASE.replace('"kernel"', '"ker\\x1b[2Jnel"').replace("jp.SGD(lr=0.1)", "jp.SGD(lr=0.2)")

@@ -47,14 +47,5 @@ def rates_of(scheduler, state, own, steps):
     return compiled.sum(axis=-1), np.array(eager), own
 
 
-def sampled(cases):
-    """All cases, of which make test has the last of each name."""
-    last = {name: arguments for name, arguments, *_ in cases}
-    return [
-        pytest.param(
-            *case,
-            id=shown(*case[:2]),
-            marks=[] if last[case[0]] is case[1] else [pytest.mark.exhaustive],
-        )
-        for case in cases
-    ]
+def named(cases):
+    return [pytest.param(*case, id=shown(*case[:2])) for case in cases]

@@ -19,19 +19,8 @@ from jaxopt_port import contrib
 from jaxopt_port.engine import leaf_states
 from parity_tests.contrib.cases import CASES, RECORDED, fingerprint, gradients
 from parity_tests.oracles.bits import assert_same_bits
-from parity_tests.oracles.sampling import sampled
 
 EXPECTED = json.loads(RECORDED.read_text())
-# Of each optimizer, the configuration with the most branches; the others in make test-all.
-CHOSEN = {(case.package, case.name): case for case in CASES[::-1] if case.options}
-SAMPLED = [
-    pytest.param(
-        case,
-        id=repr(case),
-        marks=[] if CHOSEN[case.package, case.name] is case else [pytest.mark.exhaustive],
-    )
-    for case in CASES
-]
 NAMES = sorted({reference.optimizer for reference in contrib.REFERENCES}, key=lambda c: c.__name__)
 
 
@@ -49,7 +38,7 @@ def run(case):
         return tx, params, state
 
 
-@pytest.mark.parametrize("case", sampled(SAMPLED, 2, otherwise="slow"))
+@pytest.mark.parametrize("case", CASES, ids=repr)
 def test_a_run_ends_where_the_packages_own_does(case):
     _, params, _ = run(case)
     assert set(params) == set(EXPECTED[repr(case)])
@@ -57,7 +46,7 @@ def test_a_run_ends_where_the_packages_own_does(case):
         assert fingerprint(params[name]) == pytest.approx(expected, rel=1e-12, abs=1e-12), name
 
 
-@pytest.mark.parametrize("case", SAMPLED)
+@pytest.mark.parametrize("case", CASES, ids=repr)
 def test_a_state_dict_goes_to_the_package_and_back(case):
     tx, params, state = run(case)
     with jax.enable_x64(True):
@@ -306,9 +295,7 @@ def test_what_is_evaluated_is_the_average_and_can_be_undone():
 OTHERS = [jp.SGD, jp.Adam, jp.Rprop, contrib.MADGRAD, contrib.Lion]
 
 
-@pytest.mark.parametrize(
-    "other", sampled(OTHERS, 3, otherwise="slow"), ids=lambda cls: cls.__name__
-)
+@pytest.mark.parametrize("other", OTHERS, ids=lambda cls: cls.__name__)
 @pytest.mark.parametrize("cls", [contrib.SGDScheduleFree, contrib.AdamWScheduleFree])
 def test_what_another_optimizer_steps_is_evaluated_as_it_is(cls, other):
     alone = cls(lr=0.5)

@@ -22,12 +22,12 @@ from parity_tests.contrib.schedule_cases import (
     shown,
 )
 from parity_tests.contrib.schedule_references import optimizer_of
-from parity_tests.contrib.scheduled import PARAMS, optimizer, rates_of, sampled
+from parity_tests.contrib.scheduled import PARAMS, named, optimizer, rates_of
 
 EXPECTED = json.loads(RECORDED_SCHEDULES.read_text())
 
 
-@pytest.mark.parametrize(("name", "arguments", "reads"), sampled(HUGGING_FACE))
+@pytest.mark.parametrize(("name", "arguments", "reads"), named(HUGGING_FACE))
 def test_hugging_faces_rates(name, arguments, reads):
     theirs = getattr(transformers.optimization, name)(optimizer_of(LR), **arguments)
     expected = [theirs.get_last_lr()]
@@ -99,7 +99,7 @@ def test_what_is_wrong_is_said(given, more, message):
         contrib.get_scheduler(*given, **more)
 
 
-@pytest.mark.parametrize(("name", "arguments"), sampled(TIMM))
+@pytest.mark.parametrize(("name", "arguments"), named(TIMM))
 def test_timms_rates(name, arguments):
     scheduler = getattr(contrib, name)(**arguments)
     by_epoch = arguments.get("t_in_epochs", True)

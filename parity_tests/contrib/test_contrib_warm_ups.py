@@ -28,18 +28,14 @@ from parity_tests.contrib.schedule_cases import (
     metrics,
     shown,
 )
-from parity_tests.contrib.scheduled import PARAMS, optimizer, ours_of_fvcore, rates_of, sampled
+from parity_tests.contrib.scheduled import PARAMS, named, optimizer, ours_of_fvcore, rates_of
 
 EXPECTED = json.loads(RECORDED_SCHEDULES.read_text())
 METRICS = jnp.asarray(metrics(), jnp.float32)
 
 
 def ended(cases):
-    """All cases, of which make test has the last."""
-    return [
-        pytest.param(case, id=str(i), marks=[] if case is cases[-1] else [pytest.mark.exhaustive])
-        for i, case in enumerate(cases)
-    ]
+    return [pytest.param(case, id=str(i)) for i, case in enumerate(cases)]
 
 
 def stepping(scheduler):
@@ -118,7 +114,7 @@ def test_a_plateau_is_timms_at_its_edges():
         scheduler.step(state, own, 1, [1.0, 2.0])
 
 
-@pytest.mark.parametrize(("name", "arguments"), sampled(DETECTRON2))
+@pytest.mark.parametrize(("name", "arguments"), named(DETECTRON2))
 def test_detectron2s_rates(name, arguments):
     theirs = getattr(theirs_of, name)(theirs_of.optimizer_of(LR), **arguments)
     check_rates(getattr(contrib, name)(**arguments), theirs)

@@ -75,7 +75,6 @@ CONTAINERS = {
 FROZEN = {"the rest trains": False, "the rest is frozen": True}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("frozen", FROZEN.values(), ids=FROZEN)
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_groups_on_a_container(container, frozen):
@@ -98,7 +97,6 @@ def test_groups_on_a_container(container, frozen):
     assert jax.tree.structure(updates) == jax.tree.structure(params)
 
 
-@pytest.mark.slow
 def test_nnx_optimizer_under_nnx_jit_with_changes_in_mid_run():
     model, reference = Linear(nnx.Rngs(0)), Linear(nnx.Rngs(0))
     tx = jp.SGD([{"params": "head", "lr": 0.05}, {"params": jp.REST}], **OPTIONS)

@@ -81,7 +81,6 @@ def ours(case, param, grad, arrays, scalars, weights):
     return slopes(tx, tx.init({"w": given["param"]}), given, fixed, weights)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", CHOSEN, ids=repr)
 def test_derivatives(case, rng, x64):
     param, weights, grad, *grads = rng.standard_normal((3 + BEFORE, 7))

@@ -203,7 +203,6 @@ DIFFERENTIABLE = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", DIFFERENTIABLE)
 def test_derivatives_are_finite_differences(case, rng, x64):
     options = DIFFERENTIABLE[case]

@@ -217,14 +217,14 @@ def passes(environment: Environment, recorded: Path) -> bool:
     print(f"{environment.name}: {run(python, '-c', VERSIONS).stdout.strip()}", flush=True)
     pytest = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2"]
     pytest += ["--dist", "loadfile", "--deselect", CALLS]
-    parts = {"not slow and not exhaustive": PART if environment.torch else WITHOUT_TORCH}
+    parts = {0.3: PART if environment.torch else WITHOUT_TORCH}
     if environment.optim:
         print(f"  {(python.parents[1] / LAID_OVER).read_text(encoding='utf-8')}", flush=True)
         others = [file for file in PART + OF_OPTIM if not file.startswith(tuple(TABLES))]
-        parts = {"not slow and not exhaustive": others, "not exhaustive": TABLES}
+        parts = {0.3: others, 1.5: TABLES}
     done = [
-        run(*pytest, "-m", marks, *(f"parity_tests/{file}" for file in files))
-        for marks, files in parts.items()
+        run(*pytest, "--budget", str(budget), *(f"parity_tests/{file}" for file in files))
+        for budget, files in parts.items()
     ]
     if not environment.torch:
         script = "parity_tests.environments.recorded_runs"

@@ -10,6 +10,7 @@ import torch
 from torch import optim
 
 import jaxopt_port as jp
+from jaxopt_port.interop import params_from_torch
 from parity_tests.faults.models import (
     BATCH,
     MODELS,
@@ -292,12 +293,14 @@ def low(output, batch):
 
 
 def imported(model, change):
-    """Parameters imported by hand, with one of them changed."""
-    torch_side, side = sides(model, SGD, RIGHT_SGD)
-    from jaxopt_port.interop import params_from_torch
+    """Parameters imported by hand, with one of them changed; made where they are asked for."""
 
-    made = params_from_torch(torch_side.module, side.params)
-    return {"params": change(made), "imports": False}
+    def made():
+        torch_side, side = sides(model, SGD, RIGHT_SGD)
+        imported = params_from_torch(torch_side.module, side.params)
+        return {"params": change(imported), "imports": False}
+
+    return made
 
 
 def transposed_import(params):

@@ -309,7 +309,7 @@ def sides(model, optimizer, tx, *, seed=0, dtype="float32", theirs=None, mine=No
     """Return both sides of a model.
 
     ``optimizer``: makes torch's of the module. ``theirs``: makes more arguments of `TorchSide` of
-    module and optimizer. ``mine``: other arguments of `JaxSide`.
+    module and optimizer. ``mine``: other arguments of `JaxSide`, or what makes them.
     """
     made = MODELS[model]
     with torch.random.fork_rng():
@@ -325,4 +325,4 @@ def sides(model, optimizer, tx, *, seed=0, dtype="float32", theirs=None, mine=No
         "apply": made.apply, "params": params, "tx": tx, "loss": jax_loss, "model_state": state,
         "like": like, **made.more,
     }  # fmt: skip
-    return torch_side, verify.JaxSide(**{**given, **(mine or {})})
+    return torch_side, verify.JaxSide(**{**given, **(mine() if callable(mine) else mine or {})})

@@ -84,7 +84,7 @@ class Fault(NamedTuple):
 
     ``torch``: makes torch's optimizer of a module. ``tx``: of the JAX side. ``leaf``: the leaves
     that differ there: one, some, or what says so of each. ``theirs``, ``mine``: other arguments of
-    the sides. ``cause``: its name, or None where no known cause is to be named.
+    the sides, or what makes them. ``cause``: its name, or None where no known cause is to be named.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Fault(NamedTuple):
     leaf: str | tuple[str, ...] | Callable[[str], bool] | None
     cause: str | None
     theirs: Callable[[Any, Any], dict[str, Any]] | None = None
-    mine: dict[str, Any] | None = None
+    mine: dict[str, Any] | Callable[[], dict[str, Any]] | None = None
     dtype: str = "float32"
 
 

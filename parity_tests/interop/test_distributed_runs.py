@@ -41,7 +41,6 @@ def folder(request, tmp_path_factory):
     return made
 
 
-@pytest.mark.slow
 def test_the_next_steps_are_torchs(folder):
     """Every optimizer and every way of saving, of one launch."""
     for name in OPTIMIZERS:
@@ -73,7 +72,6 @@ def gone_on(found, name):
     return mapped.to_torch(leaves)
 
 
-@pytest.mark.slow
 def test_a_process_own_part_is_refused_with_the_way_to_the_whole(folder):
     with pytest.raises(ValueError, match=r"DTensor, of which each process.*full_state_dict=True"):
         interop.load(folder / "SGD.of_rank_0")

@@ -149,7 +149,6 @@ for path in sys.argv[1:]:
 """
 
 
-@pytest.mark.slow
 def test_a_process_killed_as_it_writes(tmp_path):
     old = {"0": np.ones(3, np.float32)}
     files = [tmp_path / "a.safetensors", tmp_path / "a.pt"]

@@ -107,7 +107,6 @@ def test_mutants(name, tmp_path):
     assert counted["ValueError"] > 0
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", FORMATS)
 def test_five_hundred_mutants(name, tmp_path):
     collections.Counter(map(outcome, mutants_of(name, 500, tmp_path)))

@@ -20,8 +20,6 @@ from parity_tests.oracles.layer_cases import CASES, LayerCase, drawn
 from parity_tests.oracles.tolerances import bound
 from parity_tests.oracles.two_layers import tensor_bytes
 
-pytestmark = pytest.mark.slow
-
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 

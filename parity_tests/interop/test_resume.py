@@ -6,7 +6,6 @@ import torch
 from parity_tests.oracles.bits import assert_same_bits, relative
 from parity_tests.oracles.configurations import CASES, MUON, Case
 from parity_tests.oracles.optimizer import configurations
-from parity_tests.oracles.sampling import sampled
 from parity_tests.oracles.tolerances import RESUMED
 from parity_tests.oracles.two_networks import Matrices, Pair, flat
 
@@ -16,18 +15,8 @@ MUON_CASES = [Case(MUON, *configuration) for configuration in configurations(tor
 def cases(keep):
     return pytest.mark.parametrize(
         "case",
-        sampled(
-            [
-                pytest.param(
-                    case,
-                    id=repr(case),
-                    marks=[] if repr(case) == "SGD default" else pytest.mark.slow,
-                )
-                for case in CASES + MUON_CASES
-                if keep(case.optimizer)
-            ],
-            2,
-        ),
+        [case for case in CASES + MUON_CASES if keep(case.optimizer)],
+        ids=repr,
     )
 
 

@@ -27,8 +27,6 @@ from parity_tests.oracles.tolerances import bound
 STOP, END = 3, 5  # epochs
 BATCHES, BATCH_SIZE = 12, 16  # of an epoch: too few for a good net, enough for momentum
 
-pytestmark = pytest.mark.slow
-
 
 def arrays(tree: Any) -> dict[str, np.ndarray]:
     return {path: np.asarray(leaf) for path, leaf in leaf_paths(tree)}

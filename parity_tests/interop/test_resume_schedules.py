@@ -18,8 +18,6 @@ from jaxopt_port import interop
 from parity_tests.oracles.bits import assert_same_bits
 from parity_tests.oracles.two_networks import Pair, flat
 
-pytestmark = pytest.mark.slow
-
 STOP, END = 50, 100
 
 
@@ -62,7 +60,7 @@ def port_steps(pair, tx, state, params, scheduler, sched_state, start, stop):
     return params, state, sched_state
 
 
-@pytest.mark.parametrize("optimizer", ["SGD", pytest.param("AdamW", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
 @pytest.mark.parametrize("make", SCHEDULERS.values(), ids=SCHEDULERS)
 def test_bits_of_a_run_that_does_not_stop(make, optimizer, correct_root):
     cls, options = OPTIMIZERS[optimizer]

@@ -11,7 +11,6 @@ import jaxopt_port as jp
 from jaxopt_port import interop
 from parity_tests.oracles.bits import assert_same_bits, step_units
 from parity_tests.oracles.optimizer import configurations, to_numpy, to_torch
-from parity_tests.oracles.sampling import sampled
 from parity_tests.oracles.tolerances import bound
 from parity_tests.oracles.two_networks import flat, held
 
@@ -46,7 +45,6 @@ def sparse_port_steps(tx, state, params, start, stop):
     return params, state
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("configuration", SPARSE)
 def test_sparse_adam(configuration, correct_root):
     def begin():
@@ -89,8 +87,7 @@ SEARCHES = [(search, name) for search in (None, "strong_wolfe") for name in LBFG
 LINEAR = {"kernel": jnp.zeros((4, 3)), "bias": jnp.zeros(3)}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("search", "configuration"), sampled(SEARCHES, 2))
+@pytest.mark.parametrize(("search", "configuration"), SEARCHES)
 def test_lbfgs(search, configuration, x64):
     """In float64, and few calls: they converge, and what is left then is rounding."""
     torch.manual_seed(0)

@@ -8,7 +8,6 @@ import jaxopt_port as jp
 from jaxopt_port import interop
 from parity_tests.oracles.bits import assert_same_bits
 from parity_tests.oracles.configurations import LEAFWISE, MUON
-from parity_tests.oracles.sampling import sampled
 from parity_tests.oracles.two_networks import Matrices, Pair, flat, held, options
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64]
@@ -18,7 +17,6 @@ FULL = {
     "RMSprop": {"momentum": 0.9, "centered": True},
     "Adam": {"amsgrad": True, "lr": 0.1 + 1e-9},
 }
-QUICK = ("SGD", "AdamW", "Muon")
 # Entries of torch's groups that choose its implementation.
 CHOSEN = {"SGD": {"foreach": False}, "Adam": {"foreach": False, "capturable": False}}
 
@@ -27,13 +25,7 @@ def optimizers():
     for optimizer in [*LEAFWISE, MUON]:
         for dtype in DTYPES:
             if not dtype.is_complex or optimizer.complex:
-                quick = optimizer.name in QUICK and not dtype.is_complex
-                yield pytest.param(
-                    optimizer,
-                    dtype,
-                    id=f"{optimizer.name} {dtype}",
-                    marks=[] if quick else pytest.mark.slow,
-                )
+                yield pytest.param(optimizer, dtype, id=f"{optimizer.name} {dtype}")
 
 
 @pytest.mark.parametrize(("optimizer", "dtype"), list(optimizers()))
@@ -59,8 +51,7 @@ def both_ways():
             yield pytest.param(optimizer, dtype, id=f"{optimizer.name} {dtype}")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("optimizer", "dtype"), sampled(both_ways(), 2))
+@pytest.mark.parametrize(("optimizer", "dtype"), list(both_ways()))
 def test_here_torch_here(optimizer, dtype, x64):
     module = {"module": Matrices} if optimizer is MUON else {}
     pair = Pair(optimizer.torch, FULL.get(optimizer.name, {}), dtype, **module)

@@ -19,8 +19,6 @@ from parity_tests.oracles.scheduled_groups import stepped_optimizer, stepped_sta
 from parity_tests.oracles.scheduler import OF_TORCH as CASES
 from parity_tests.oracles.scheduler import TorchSide
 
-pytestmark = pytest.mark.slow
-
 BREAK, AFTER = 37, 25
 
 

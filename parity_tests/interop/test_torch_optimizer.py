@@ -56,13 +56,7 @@ def assert_equal(ours, theirs):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        pytest.param(o, id=o.name, marks=[] if o.name in ("SGD", "AdamW") else pytest.mark.slow)
-        for o in [*LEAFWISE, MUON]
-    ],
-)
+@pytest.mark.parametrize("optimizer", [*LEAFWISE, MUON], ids=lambda o: o.name)
 def test_steps_schedules_and_states_are_torchs(optimizer, correct_root):
     sides = both(optimizer.name)
     for params, made in sides:
@@ -123,7 +117,6 @@ def test_a_state_dict_goes_to_torchs_optimizer_and_back(correct_root):
     assert_equal(ours, theirs)
 
 
-@pytest.mark.slow
 def test_a_change_of_the_state_is_seen():
     (theirs, torchs), (ours, port) = both("SGD", {"momentum": 0.9})
     for params, optimizer in ((theirs, torchs), (ours, port)):
@@ -136,7 +129,6 @@ def test_a_change_of_the_state_is_seen():
     assert_equal(ours, theirs)
 
 
-@pytest.mark.slow
 def test_momentum_may_begin_in_mid_run():
     (theirs, torchs), (ours, port) = both("SGD")
     for params, optimizer in ((theirs, torchs), (ours, port)):
@@ -147,7 +139,6 @@ def test_momentum_may_begin_in_mid_run():
     assert_equal(ours, theirs)
 
 
-@pytest.mark.slow
 def test_what_has_no_gradient_is_left_alone_and_counts_its_own_steps(correct_root):
     (theirs, torchs), (ours, port) = both("Adam", {"weight_decay": 0.1})
     for params, optimizer in ((theirs, torchs), (ours, port)):
@@ -161,7 +152,6 @@ def test_what_has_no_gradient_is_left_alone_and_counts_its_own_steps(correct_roo
     assert [float(port.state[p]["step"]) for p in ours] == [3.0, 4.0]
 
 
-@pytest.mark.slow
 def test_a_group_is_added_in_mid_run(correct_root):
     (theirs, torchs), (ours, port) = both("Adam")
     for params, optimizer in ((theirs, torchs), (ours, port)):
@@ -224,7 +214,6 @@ def test_a_factory_of_optax():
     assert int(optimizer.state[params[1]]["0/count"]) == 3
 
 
-@pytest.mark.slow
 def test_sparse_gradients(correct_root):
     sides = []
     for cls in (torch.optim.SparseAdam, None):

@@ -26,8 +26,6 @@ from parity_tests.oracles.bert import Bert
 from parity_tests.oracles.tolerances import bound
 
 transformers = pytest.importorskip("transformers", reason="the model that was not written here")
-pytestmark = pytest.mark.slow
-
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 TORCH_STEPS, STEPS = 3, 10
 

@@ -85,13 +85,11 @@ def leaves(params, state):
 
 @pytest.mark.parametrize(
     ("name", "options", "dtype"),
-    [(*case, "float32") for case in CASES[1:6:2]]
-    + [pytest.param(*case, "float32", marks=pytest.mark.slow) for case in CASES[0:6:2] + CASES[6:]]
-    + [pytest.param(*case, "float64", marks=pytest.mark.slow) for case in CASES[2:6:2]]
-    + [(*CASES[1], "bfloat16"), (*CASES[3], "complex64")]
+    [(*case, "float32") for case in CASES]
+    + [(*case, dtype) for case in CASES[2:6:2] for dtype in ("float64", "complex128")]
     # Rprop multiplies signs in bfloat16 itself, and has no kernel there.
-    + [pytest.param(*case, "bfloat16", marks=pytest.mark.exhaustive) for case in LOW]
-    + [pytest.param(*case, "complex128", marks=pytest.mark.exhaustive) for case in CASES[2:6:2]],
+    + [(*case, "bfloat16") for case in (CASES[1], *LOW)]
+    + [(*CASES[3], "complex64")],
 )
 def test_a_kernel_has_the_bits_of_the_rule(name, options, dtype, monkeypatch):
     tx = getattr(jp, name)(GROUPS, **{"lr": 0.01, **options})

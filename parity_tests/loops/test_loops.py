@@ -13,11 +13,8 @@ from jaxopt_port.verify.cases import LOOP_RECIPES, load_digits, run
 RUNNER = CliRunner()
 
 
-@pytest.mark.slow
 # warm-up-cosine is below, plateau in the table of schedulers; the command runs all.
-@pytest.mark.parametrize(
-    "name", [pytest.param("one-cycle", marks=pytest.mark.exhaustive), "clip-ema"]
-)
+@pytest.mark.parametrize("name", ["one-cycle", "clip-ema"])
 def test_loops_hold_their_bounds(name):
     report = run([name], digits=load_digits(), steps=12, seed=1)
     assert report.failures == []
@@ -30,7 +27,6 @@ def test_loops_hold_their_bounds(name):
     assert bool(compared["averages"].leaves) == (name == "clip-ema")
 
 
-@pytest.mark.slow
 def test_a_schedule_that_is_off_by_one_is_found(monkeypatch):
     true = LinearLR._get_lr
 

@@ -49,14 +49,10 @@ AVERAGES = {
 }
 
 
-QUICK = [("default", "float32", True), ("multi ema", "float32", False)]
 ALL = list(itertools.product(AVERAGES, ["float32", "bfloat16"], [False, True]))
 
 
-@pytest.mark.parametrize(
-    ("name", "dtype", "use_buffers"),
-    [case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in ALL],
-)
+@pytest.mark.parametrize(("name", "dtype", "use_buffers"), ALL)
 def test_averages(name, dtype, use_buffers):
     make = AVERAGES[name]
     first = model_at(0, dtype)
@@ -112,7 +108,6 @@ class BatchNormed(nnx.Module):
         return self.dropout(self.norm(x))
 
 
-@pytest.mark.slow
 def test_update_bn_against_torch():
     rng = np.random.default_rng(0)
     batches = [rng.standard_normal((4, 3, 2, 1)).astype(np.float32) * 3 + 1 for _ in range(5)]
@@ -344,7 +339,6 @@ def test_update_bn_leaves_other_models_alone():
     swa.update_bn(no_batch(), nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
 
 
-@pytest.mark.slow
 def test_averaging_begins_after_some_steps_in_one_scan():
     """The loop of torch's docs: averages and SWALR from an epoch on, a schedule before it."""
     tx, averaged = jp.SGD(lr=0.1), swa.AveragedModel()

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from parity_tests.oracles.port_scheduler import PortSide, run
-from parity_tests.oracles.sampling import sampled
 from parity_tests.oracles.scheduler import OF_TORCH as CASES
 from parity_tests.oracles.scheduler import TorchSide, jitted, scanned, torch_run
 from parity_tests.oracles.tolerances import bound
@@ -34,7 +33,6 @@ def test_bits_and_state_dict_of_torch(name):
     assert saved(ours) == theirs.scheduler.state_dict()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_bits_of_torch_through_changes_and_exchanged_state_dicts(name):
     case = CASES[name]
@@ -71,10 +69,7 @@ def check(names, runs):
             np.testing.assert_array_equal(runs[name], torch_run(name), err_msg=name)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "names", sampled(BATCHES, 2), ids=lambda names: f"{names[0]} to {names[-1]}"
-)
+@pytest.mark.parametrize("names", BATCHES, ids=lambda names: f"{names[0]} to {names[-1]}")
 def test_bits_of_torch_in_scan(names):
     check(names, scanned(names))
 
@@ -90,6 +85,5 @@ JITTED = [
 ]
 
 
-@pytest.mark.slow
 def test_bits_of_torch_and_one_trace_under_jit():
     check(JITTED, jitted(JITTED))

@@ -110,7 +110,6 @@ def test_second_scheduler_of_an_optimizer(state):
         assert lr == [g["lr"] for g in ours.param_groups]
 
 
-@pytest.mark.slow
 def test_states_in_a_chain_and_in_nnx():
     model = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
     tx = optax.chain(optax.clip_by_global_norm(1.0), jp.SGD(lr=0.1, momentum=0.9))
@@ -204,7 +203,6 @@ SCHEDULES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", SCHEDULES)
 def test_as_schedule_is_the_undisturbed_run(case):
     scheduler, steps = SCHEDULES[case]
@@ -265,7 +263,6 @@ def test_what_torch_takes_for_a_metric(metric, state):
     assert scheduler.state_dict(own)["best"] == 0.5
 
 
-@pytest.mark.slow
 def test_a_schedule_in_a_plain_optax_chain():
     schedule = lrs.StepLR(2, gamma=0.5).as_schedule(0.5, total_steps=10)
     tx = optax.sgd(schedule)

@@ -81,7 +81,6 @@ def test_rates_by_formula(name):
 AT_ONCE = {name: fact for name, fact in FACTS.items() if not isinstance(fact.make(lrs), list)}
 
 
-@pytest.mark.exhaustive
 def test_the_same_in_one_compiled_scan():
     start, steps = {}, {}
     for name, fact in AT_ONCE.items():

@@ -176,7 +176,6 @@ def test_preferred_element_type_is_honoured() -> None:
     assert out.dtype == jnp.float32
 
 
-@pytest.mark.slow
 def test_flax_layers_take_the_plain_path() -> None:
     # Were Flax to name its dimensions otherwise, the CPU would be slow again, and silently.
     x = jnp.zeros((2, 32, 32, 3))

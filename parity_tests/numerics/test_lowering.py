@@ -16,7 +16,6 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxopt_port as jp
-from parity_tests.oracles.sampling import sampled
 
 # Where the layout is not the point.
 pytestmark = pytest.mark.filterwarnings("ignore::jaxopt_port.engine.LayoutWarning")
@@ -193,7 +192,7 @@ def operations(text):
             yield found[1], types
 
 
-@pytest.mark.parametrize("name", sampled(PROGRAMS, 3, otherwise="slow"))
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_programs_are_made_for_gpus_and_tpus(name):
     """One module for three platforms; and for a TPU, scalars alone are float64."""
     program, args = PROGRAMS[name]()

@@ -97,15 +97,8 @@ def check(processor, cases, tmp_path):
             )
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("correct_root")
-@pytest.mark.parametrize(
-    "processor",
-    [  # the oldest that can contract; the whole grid has all
-        pytest.param(name, marks=[] if name == "AVX2" else pytest.mark.exhaustive)
-        for name in processors()
-    ],
-)
+@pytest.mark.parametrize("processor", processors())
 def test_a_sample_of_programs_has_torchs_bits(processor, tmp_path):
     cases = [
         case(*SAMPLE[0], [*SHAPES, *LARGE], SPLIT, ["eager", "vmap"], ["tensor parallel", "both"]),
@@ -114,7 +107,6 @@ def test_a_sample_of_programs_has_torchs_bits(processor, tmp_path):
     check(processor, cases, tmp_path)
 
 
-@pytest.mark.exhaustive
 @pytest.mark.usefixtures("correct_root")
 @pytest.mark.parametrize("processor", processors())
 @pytest.mark.parametrize(("optimizer", "options"), WHOLE, ids=repr)

@@ -12,16 +12,6 @@ from jaxopt_port.numerics import _pairs
 from jaxopt_port.numerics._float64 import PARTS
 from parity_tests.numerics.test_lowering import PROGRAMS, exported
 
-# One of each kind of number: none but a rounding, a power, powers and roots, a cosine, a choice.
-SAMPLE = [
-    *("jp.step, SGD", "jp.step, AdamW", "in scan, CosineAnnealingLR"),
-    *("clipping, norm 2.0", "averaging, EMA"),
-]
-QUICK = ["jp.step, AdamW", "clipping, norm 2.0"]
-MARKS = {
-    name: [pytest.mark.slow if name in SAMPLE else pytest.mark.exhaustive] for name in PROGRAMS
-}
-NAMES = [pytest.param(n, marks=[] if n in QUICK else MARKS[n]) for n in PROGRAMS]
 THIRD_PART = 2.0**-42  # of a number that a scheduler writes: the third float32 part and roundings
 
 
@@ -36,7 +26,7 @@ def drawn(arrays):
     return jax.tree.map(other, arrays)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_no_float64_is_left_and_the_parameters_are_the_same(name, monkeypatch):
     monkeypatch.setenv("JAXOPT_PORT_KERNELS", "off")
     program, args = PROGRAMS[name]()

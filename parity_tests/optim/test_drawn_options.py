@@ -77,7 +77,6 @@ def arrays(draw, shape, special):
     return array
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", LEAFWISE, ids=lambda optimizer: optimizer.name)
 @settings(
     max_examples=15,

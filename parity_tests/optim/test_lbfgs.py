@@ -43,7 +43,6 @@ from parity_tests.oracles.lbfgs_cases import (
     VARIANTS,
     WOLFE,
 )
-from parity_tests.oracles.sampling import sampled
 from parity_tests.oracles.tolerances import bound
 
 DRIFT = {"float64": 1e-10, "float32": 1e-5}
@@ -56,8 +55,7 @@ TRAJECTORIES = [
 STOPPED = [case for case in TRAJECTORIES if case.values[-1] < CALLS]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "problem", "variant", "calls"), sampled(TRAJECTORIES, 3))
+@pytest.mark.parametrize(("dtype", "problem", "variant", "calls"), TRAJECTORIES)
 def test_trajectories_are_torchs(dtype, problem, variant, calls):
     per_call = [VARIANTS[variant]] * calls
     with jax.enable_x64(dtype == "float64"):
@@ -66,7 +64,6 @@ def test_trajectories_are_torchs(dtype, problem, variant, calls):
     assert_alike(ours, theirs, bound(f"lbfgs {dtype}"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "problem", "variant", "calls"), STOPPED)
 def test_where_a_case_stops_torch_drifts_from_itself(dtype, problem, variant, calls):
     by_call = drift(PROBLEMS[problem], [VARIANTS[variant]] * CALLS, dtype)
@@ -82,8 +79,7 @@ def test_all_of_torchs_table_is_compared():
 STATE = ("d", "t", "old_dirs", "old_stps", "ro", "H_diag", "prev_flat_grad", "prev_loss")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sampled(SCENARIOS, 3))
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_every_call_leaves_torchs_state(name):
     problem, per_call, tolerance, dtype = SCENARIOS[name]
     problem, limit = PROBLEMS[problem], bound(f"lbfgs {tolerance}")
@@ -126,7 +122,6 @@ LENET = {
     "fixed": ({"lr": 0.2, "max_iter": 4, "history_size": 3}, CALLS),
     "fixed, default limits": ({"history_size": 3}, 1),
 }
-LENET_HERE = ("wolfe", "fixed, default limits")  # the others in the whole grids
 
 
 @functools.cache
@@ -151,14 +146,7 @@ def lenet() -> tuple[Net, Any, Callable[[], torch.Tensor], Callable[[Any], jax.A
     return net, as_pure(like), in_torch, in_jax
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name in LENET_HERE else pytest.mark.exhaustive)
-        for name in LENET
-    ],
-)
+@pytest.mark.parametrize("name", LENET)
 def test_lenet_trains_as_torchs_does(name, x64):
     options, calls = LENET[name]
     net, like, in_torch, in_jax = lenet()

@@ -33,7 +33,6 @@ def _one_call(tx: Any, **extra: Any) -> Callable[[Any, Any], Any]:
     return call
 
 
-@pytest.mark.slow
 def test_eager_jit_scan_and_vmap_are_one():
     tx = lbfgs(**SEARCHED)
     call, calls = _one_call(tx), 3
@@ -131,7 +130,6 @@ def test_limits(factory, call, want, monkeypatch):
     assert seen == [want]
 
 
-@pytest.mark.slow
 def test_optax_injection():
     tx = optax.inject_hyperparams(lbfgs, static_args=("history_size", "line_search_fn"))(
         lr=0.1, max_iter=3, history_size=3
@@ -144,7 +142,6 @@ def test_optax_injection():
     assert_alike([outcome(params, state.inner_state)], [outcome(*alone)], 1e-6)
 
 
-@pytest.mark.slow
 def test_low_precision_keeps_its_dtypes_and_descends():
     dtype = "bfloat16"
     params = {"x": jnp.array([0.1, -0.2, 0.3], dtype), "y": jnp.ones((), dtype)}

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 import jaxopt_port as jp
-from parity_tests.oracles.sampling import sampled
 from parity_tests.oracles.tolerances import bound
 
 SIZES = {
@@ -101,18 +100,10 @@ def both(name, options, dtype):
     return params, state, *torch_run(name, dict(options), seen)
 
 
-# Each compiles for a second or more, so that not all run each time.
-QUICK = {(n, np.float32) for n, _ in OPTIMIZERS if n != "Muon"} | {("Rprop", np.float64)}
-
-
 @pytest.mark.parametrize(
     ("name", "options", "dtype"),
     [
-        pytest.param(
-            *(name, options, dtype),
-            marks=() if (name, dtype) in QUICK else pytest.mark.exhaustive,
-            id=f"{name} {options} {dtype.__name__}",
-        )
+        pytest.param(name, options, dtype, id=f"{name} {options} {dtype.__name__}")
         for name, options in OPTIMIZERS
         for dtype in (np.float32, np.float64)
     ],
@@ -153,8 +144,7 @@ def test_rprop_goes_on_with_small_gradients(shape, dtype, size):
 ELEMENTWISE = [(n, o) for n, o in OPTIMIZERS if n not in ("Adafactor", "Muon", "SparseAdam")]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "options"), sampled(ELEMENTWISE, 2), ids=str)
+@pytest.mark.parametrize(("name", "options"), ELEMENTWISE, ids=str)
 def test_scalars_are_as_the_entries_of_a_vector(name, options):
     """XLA rearranges products of scalars and constants, which it does not for arrays."""
     sizes = np.array([*SIZES[np.float32][::3], -1e-20, 0.0], np.float32)

@@ -21,7 +21,7 @@ from jaxopt_port.numerics.torch_ops import (
 )
 from parity_tests.oracles.optimizer import TorchOracle, check_bits
 
-pytestmark = [pytest.mark.usefixtures("correct_root"), pytest.mark.slow]
+pytestmark = pytest.mark.usefixtures("correct_root")
 
 
 def changed(rule, **scalars):

@@ -15,7 +15,6 @@ from jaxopt_port.engine import leaf_states, with_leaf_states
 from parity_tests.oracles.bits import assert_same_bits, relative, step_units
 from parity_tests.oracles.configurations import CASES, Case
 from parity_tests.oracles.optimizer import TorchOracle, beside, to_torch
-from parity_tests.oracles.sampling import sampled
 from parity_tests.oracles.tolerances import bound, step_bounds
 
 # Where the layout is not the point.
@@ -36,28 +35,21 @@ def ascends(case):
     return bool(case.options.get("maximize"))
 
 
-def cases(*groupings, keep=lambda case: True, quick=False, every=1):
+def cases(*groupings, keep=lambda case: True):
     """Cases with the groupings; of one group, where both are meant, the default configurations.
-
-    `make test` has one in so many of them.
 
     One group is checked by its bits, which leaves nothing to the other checks.
 
     Two groups have torch's bits in every configuration too: see test_resume.
     """
     made = [
-        pytest.param(
-            case,
-            grouping,
-            id=f"{case!r}, {grouping}",
-            marks=[] if quick and is_default(case) and grouping == ONE else pytest.mark.slow,
-        )
+        pytest.param(case, grouping, id=f"{case!r}, {grouping}")
         for case in CASES
         if keep(case)
         for grouping in groupings
         if groupings != (THREE, ONE) or grouping == THREE or is_default(case)
     ]
-    return pytest.mark.parametrize(("case", "grouping"), sampled(made, every))
+    return pytest.mark.parametrize(("case", "grouping"), made)
 
 
 class Run:
@@ -112,7 +104,7 @@ class Run:
         return found
 
 
-@cases(THREE, ONE, keep=lambda case: not case.optimizer.sums, quick=True)
+@cases(THREE, ONE, keep=lambda case: not case.optimizer.sums)
 def test_bits_are_torchs_where_its_root_is_correctly_rounded(case, grouping, correct_root):
     run = Run(case, grouping)
     for step in range(30):
@@ -152,7 +144,7 @@ def test_one_step_from_torchs_own_state(case, grouping):
         assert np.mean(params > 1) <= bound("elements beyond a unit")
 
 
-@cases(THREE, keep=lambda case: not ascends(case), every=2)
+@cases(THREE, keep=lambda case: not ascends(case))
 def test_two_hundred_steps(case, grouping):
     """No further from torch than twice what its implementations are from each other."""
     run = Run(case, grouping)
@@ -183,7 +175,7 @@ def test_float64(case, grouping, x64):
         assert relative(ours, theirs) <= bound("float64 run"), key
 
 
-@cases(THREE, keep=lambda case: not ascends(case), every=3)
+@cases(THREE, keep=lambda case: not ascends(case))
 def test_bfloat16(case, grouping):
     check_low_precision(case, grouping, ml_dtypes.bfloat16)
 
@@ -209,7 +201,6 @@ def complex_arrays(rng, shape=(9, 7)):
     return np.asarray(parts[0] + 1j * parts[1], np.complex64)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in CASES if case.optimizer.complex], ids=repr)
 def test_complex_parameters(case, rng, correct_root):
     start = {"weight": complex_arrays(rng)}
@@ -225,7 +216,6 @@ def test_complex_parameters(case, rng, correct_root):
         assert relative(np.asarray(ours), theirs) <= bound("complex"), name
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", [c for c in CASES if c.optimizer.sums], ids=repr)
 def test_sums_are_nearer_to_float64_than_torchs(case, rng, x64):
     """Where torch's order of summation cannot be had, the difference is torch's own error."""

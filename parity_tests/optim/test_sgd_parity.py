@@ -13,7 +13,6 @@ from jaxopt_port.engine import leaf_states
 from parity_tests.oracles.bits import as_integers, assert_same_bits, most_ulps, units
 from parity_tests.oracles.configurations import SHAPES
 from parity_tests.oracles.optimizer import TorchOracle, beside, check_bits, configurations, to_torch
-from parity_tests.oracles.sampling import sampled
 from parity_tests.oracles.tolerances import bound
 
 CONFIGURATIONS = configurations(torch.optim.SGD)
@@ -81,7 +80,6 @@ def make(options, grouping):
     return jp.SGD([{"params": names} for names in grouping], **options)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "grouping"),
     [
@@ -110,15 +108,11 @@ def test_a_thousand_steps_through_changes_are_bit_equal(options, grouping, rng):
             assert_same_bits(buffers(state), oracle.state("momentum_buffer"), f"buffer, {step}")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "grouping",
-    [
-        pytest.param(GROUPINGS["one group"], marks=pytest.mark.slow, id="one group"),
-        pytest.param(GROUPINGS["seven groups"], id="seven groups"),
-    ],
+    [pytest.param(GROUPINGS[name], id=name) for name in ("one group", "seven groups")],
 )
-@pytest.mark.parametrize("options", sampled([o for _, o in CONFIGURATIONS], 2))
+@pytest.mark.parametrize("options", [o for _, o in CONFIGURATIONS])
 def test_step_and_update_then_apply_updates_in_one_jit_are_bit_equal(options, grouping, rng):
     start, gradients = random_arrays(rng), Gradients(rng, size=10)
     oracle = TorchOracle(torch.optim.SGD, start, grouping, options)
@@ -166,7 +160,6 @@ LOW_PRECISION = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.slow
 @LOW_PRECISION
 @pytest.mark.parametrize("options", [options for _, options in CONFIGURATIONS], ids=IDS)
 def test_low_precision_takes_each_step_within_one_unit(options, dtype, rng):

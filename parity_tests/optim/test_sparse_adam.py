@@ -12,7 +12,6 @@ import jaxopt_port as jp
 from jaxopt_port.engine import leaf_states
 from parity_tests.oracles.bits import step_units
 from parity_tests.oracles.optimizer import TorchOracle, configurations
-from parity_tests.oracles.sampling import sampled
 from parity_tests.oracles.tolerances import bound
 
 CONFIGURATIONS = dict(configurations(torch.optim.SparseAdam))
@@ -45,21 +44,17 @@ def in_torch(indices, values, shape):
 
 @pytest.mark.parametrize(
     ("case", "grouping", "dtype", "form"),
-    sampled(
-        [
-            (case, grouping, dtype, form)
-            for case in CONFIGURATIONS
-            for grouping in GROUPINGS
-            for dtype in (np.float32, np.float64)
-            for form in FORMS
-            # Of a float32 tensor torch calculates the step size in float32, also for float64.
-            if (case, dtype) != ("Tensor lr", np.float64)
-            if case == "default" or (grouping == "one group") == (dtype == np.float32)
-        ],
-        2,
-    ),
+    [
+        (case, grouping, dtype, form)
+        for case in CONFIGURATIONS
+        for grouping in GROUPINGS
+        for dtype in (np.float32, np.float64)
+        for form in FORMS
+        # Of a float32 tensor torch calculates the step size in float32, also for float64.
+        if (case, dtype) != ("Tensor lr", np.float64)
+        if case == "default" or (grouping == "one group") == (dtype == np.float32)
+    ],
 )
-@pytest.mark.slow
 def test_thirty_steps(case, grouping, form, dtype, rng, x64):
     options, groups = CONFIGURATIONS[case], GROUPINGS[grouping]
     start = {name: np.asarray(rng.standard_normal(s), dtype) for name, s in TABLES.items()}
@@ -83,7 +78,6 @@ def test_thirty_steps(case, grouping, form, dtype, rng, x64):
             np.testing.assert_allclose(ours, array, rtol=8 * np.finfo(dtype).eps, err_msg=held)
 
 
-@pytest.mark.slow
 def test_only_touched_rows_change():
     start = {"table": jnp.arange(12.0).reshape(6, 2)}
     tx = jp.SparseAdam()
@@ -99,7 +93,6 @@ def test_only_touched_rows_change():
     assert leaf_states(state)["table"]["exp_avg"][4, 0] == np.float32(0.1) * 2
 
 
-@pytest.mark.slow
 def test_update_and_apply_updates_give_the_same_and_padding_is_left_out():
     start = {"table": jnp.ones((4, 2))}
     tx = jp.sparse_adam(lr=0.1)
@@ -110,7 +103,6 @@ def test_update_and_apply_updates_give_the_same_and_padding_is_left_out():
     assert np.flatnonzero(np.asarray(updates["table"])[:, 0]).tolist() == [2]
 
 
-@pytest.mark.slow
 def test_indices_of_single_elements():
     start = {"table": jnp.zeros((3, 2))}
     indices = jnp.array([[0, 1], [2, 0]])
@@ -119,7 +111,6 @@ def test_indices_of_single_elements():
     np.testing.assert_allclose(params["table"], [[0, -1], [0, 0], [1, 0]], atol=1e-6)
 
 
-@pytest.mark.slow
 def test_beside_dense_parameters_and_frozen_ones():
     params = {"table": jnp.ones((5, 2)), "dense": jnp.ones(3), "still": jnp.ones(2)}
     tx = jp.SparseAdam(
@@ -154,7 +145,6 @@ def cost(rows, table_rows):
     return memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
 
 
-@pytest.mark.slow
 def test_memory_beyond_the_donated_table_does_not_grow_with_it():
     assert cost(16, 200_000) == cost(16, 2_000)
 

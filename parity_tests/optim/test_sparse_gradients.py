@@ -59,16 +59,9 @@ CASES = [
     (*case, *[("pair", np.float32, True), ("BCOO", np.float64, False)][i % 2])
     for i, case in enumerate(OPTIONS)
 ]
-QUICK = (0, 3, 6)
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "form", "dtype", "compiled"),
-    [
-        pytest.param(*c, marks=() if i in QUICK else pytest.mark.exhaustive)
-        for i, c in enumerate(CASES)
-    ],
-)
+@pytest.mark.parametrize(("name", "options", "form", "dtype", "compiled"), CASES)
 def test_steps_are_torchs(name, options, form, dtype, compiled, rng):
     start = {k: rng.standard_normal(shape).astype(dtype) for k, shape in SHAPES.items()}
     tensors = {k: torch.nn.Parameter(torch.tensor(v)) for k, v in start.items()}

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 import torch
 from torch.optim.lbfgs import _strong_wolfe
 
@@ -125,7 +124,6 @@ def _distances(ours: list[np.ndarray], theirs: list[np.ndarray]) -> np.ndarray:
     return worst
 
 
-@pytest.mark.slow
 def test_random_lines(x64):
     lines = _lines(LINES)
     ours = jax.jit(jax.vmap(_ours))(Line(*map(jnp.asarray, lines)))

@@ -273,7 +273,6 @@ def test_the_readmes_gpu_column_is_made_from_a_file_of_results(tmp_path):
     assert (told.exit_code, "was measured on a CPU" in told.output) == (2, True)
 
 
-@pytest.mark.exhaustive
 def test_all_of_it_is_rehearsed_on_the_cpu(tmp_path, capsys):
     """End to end, on what a bare machine has: it finds what is known of the CPU."""
     out = tmp_path / "results.json"

@@ -170,7 +170,6 @@ def test_results_are_drawn(tmp_path):
     assert (tmp_path / "r.png").stat().st_size > 20_000
 
 
-@pytest.mark.slow
 def test_a_case_is_measured_in_both_frameworks(tmp_path, monkeypatch):
     case = Case(
         "step",
@@ -189,7 +188,6 @@ def test_a_case_is_measured_in_both_frameworks(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "r.json").read_text())["sides"]["jax"]["platform"] == "cpu"
 
 
-@pytest.mark.exhaustive
 def test_flaxs_loops_are_measured(monkeypatch):
     settings = {"model": "10 small leaves", "optimizer": "AdamW", "copies": 1}
     forms = [f"{form}, {whose}" for form in LOOPS for whose in ("jp", "optax")]

@@ -22,15 +22,12 @@ MODULES = sorted(
     for path in FILES
     if ">>> " in (PACKAGE.parent / path.with_suffix(".py")).read_text()
 )
-# A whole network, compiled operation by operation; large programs.
-LONG = {"jaxopt_port.models.lenet", "jaxopt_port.numerics._without_float64"}
 OPTIMIZERS = [
     value
     for package in (jp, contrib)
     for value in (getattr(package, name) for name in dir(package))
     if isinstance(value, type) and issubclass(value, Optimizer) and value is not Optimizer
 ]
-QUICK = ["jaxopt_port.amp", "jaxopt_port.lr_scheduler._plateau"]
 PUBLIC_FUNCTIONS = [
     "add_param_group",
     "get_hyperparams",
@@ -44,11 +41,7 @@ PUBLIC_FUNCTIONS = [
 ]
 
 
-def _marks(name):
-    return [pytest.mark.exhaustive] * (name in LONG) + [pytest.mark.slow] * (name not in QUICK)
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=_marks(n)) for n in MODULES])
+@pytest.mark.parametrize("name", MODULES)
 def test_examples(name):
     outcome = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert outcome.failed == 0

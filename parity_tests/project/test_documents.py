@@ -72,18 +72,14 @@ HOLDS = {
     ),
     "writing-a-rule.md": lambda n: "exp_avg" in n["lion"]().init({"w": np.ones(2)}).leaves,
 }
-SLOW = {"checkpoints.md", "contrib.md", "speed.md"}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in HOLDS]
-)
+@pytest.mark.parametrize("name", HOLDS)
 def test_the_blocks_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert HOLDS[name](run(name))
 
 
-@pytest.mark.slow
 def test_verification(tmp_path, monkeypatch, capsys, assert_same_training):
     monkeypatch.chdir(tmp_path)
     first, *of_pytest = python("verification.md")
@@ -103,7 +99,6 @@ def test_verification(tmp_path, monkeypatch, capsys, assert_same_training):
     tests["test_port_trains_as_the_trace"](assert_same_training, lambda name: tmp_path / name)
 
 
-@pytest.mark.slow
 def test_the_recorder_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -116,7 +111,6 @@ def test_the_recorder_alone(tmp_path, monkeypatch):
 TOLERANCES = {"Mixed precision": 4e-3}
 
 
-@pytest.mark.slow
 def test_coming_from_torch():
     """The losses of the block on the left are those of the block on the right."""
     text = (DOCS / "coming-from-torch.md").read_text()

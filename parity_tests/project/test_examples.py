@@ -44,12 +44,7 @@ def test_every_example_is_in_the_table():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == PRINTED.keys() | OF_PROCESSES
 
 
-# A hundred groups; a transformer on eight devices.
-LONG = dict.fromkeys(["layerwise_lr_decay", "fsdp_transformer"], pytest.mark.exhaustive)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param(n, marks=LONG.get(n, ())) for n in PRINTED])
+@pytest.mark.parametrize("name", PRINTED)
 def test_runs(name, capsys):
     load(name).main()
     assert PRINTED[name] in capsys.readouterr().out
@@ -151,7 +146,6 @@ def test_its_numbers_are_lions(lion, params, rng):
     np.testing.assert_allclose(own["a"], theirs["a"], rtol=1e-5)
 
 
-@pytest.mark.slow
 def test_it_has_groups_numbers_schedules_and_frozen_groups(lion, params):
     tx = jp.param_groups(
         lion,
@@ -183,7 +177,6 @@ def test_it_has_groups_numbers_schedules_and_frozen_groups(lion, params):
         jp.set_hyperparams(state, lr=-1.0, group="first")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.complex64])
 def test_it_takes_other_dtypes(lion, dtype):
     params = {"w": np.ones(4, dtype)}

@@ -50,7 +50,6 @@ def test_an_editor_lists_the_public_names_alone():
     assert not [name for name in jp.__all__ if name.startswith("_")]
 
 
-@pytest.mark.slow
 def test_the_core_works_without_torch_and_flax():
     """What ``make release-check`` runs with the wheel in an environment that has neither."""
     code = """

@@ -10,7 +10,6 @@ import json
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-import pytest
 
 from parity_tests.project.test_examples import EXAMPLES
 
@@ -50,7 +49,6 @@ def outputs(printed, figures):
     return found
 
 
-@pytest.mark.exhaustive
 def test_it_prints_what_stands_in_it():
     notebook = json.loads(NOTEBOOK.read_text())
     drawn = 0

@@ -132,7 +132,6 @@ def test_distances():
     assert many == (0.5, 2.0**-22 / 4)
 
 
-@pytest.mark.slow
 def test_the_measurement():
     rows = measure(["SGD"], quick=True)
     assert len(rows) == len(of("SGD"))

@@ -8,8 +8,6 @@ import pytest
 from parity_tests.project.test_examples import EXAMPLES
 
 FOLDER = EXAMPLES / "ported"
-# Groups by shape, by hand, a frozen base; an average.
-QUICK = ("nanogpt", "yolov5", "trainer_lora", "swa")
 # Over the largest value of a tensor, after each of the steps; equal bits where nothing is said.
 BOUNDS = {
     # Sums of squares in another order, over the whole network.
@@ -40,10 +38,7 @@ def measure():
 SCRIPTS = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("network", "measure"))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name in QUICK else pytest.mark.exhaustive) for name in SCRIPTS],
-)
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_every_step_is_torchs(measure, name):
     found = measure.measured(name, 30)
     assert found.steps == 30

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import pytest
 import torch
 
 import jaxopt_port as jp
@@ -22,7 +21,6 @@ class TrainingArguments:
         self.optim = "adamw_torch"
 
 
-@pytest.mark.slow
 def test_from_a_trainers_folder_to_the_next_step(tmp_path, monkeypatch):
     """In at most 8 lines; the folder is as Trainer writes it (`make matrix` has Trainer's own)."""
     block = re.search(r"```python\n(from transformers.*?)```", README.read_text(), re.DOTALL)[1]

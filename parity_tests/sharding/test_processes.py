@@ -11,8 +11,6 @@ from flax import nnx
 from jaxopt_port.models import LeNet
 from parity_tests.sharding.killable_runs import Lives, started, steps_life
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -54,7 +52,6 @@ def test_a_leafwise_step_in_two_processes_has_the_bits_of_one_device():
         worker.join()
 
 
-@pytest.mark.exhaustive  # below, one process is killed again and again
 def test_a_killed_process_of_two_is_made_up_for_also_on_other_devices(two, folder):
     lives = Lives(folder / "two killed", processes=2)
     lives.start()
@@ -69,9 +66,7 @@ def test_a_killed_process_of_two_is_made_up_for_also_on_other_devices(two, folde
 
 
 # Of how many kills, how many at least are in the middle of a write.
-@pytest.mark.parametrize(
-    ("kills", "in_writes"), [(4, 1), pytest.param(20, 3, marks=pytest.mark.exhaustive)]
-)
+@pytest.mark.parametrize(("kills", "in_writes"), [(4, 1), (20, 3)])
 def test_a_run_killed_again_and_again_ends_with_the_same_bits(folder, kills, in_writes):
     options = {"steps": 4 * kills, "save_every": 2, "devices": 2}
     (undisturbed,) = ended(Lives(folder / f"undisturbed by {kills}", **options))

@@ -1,6 +1,7 @@
 """State and steps of parameters that are split over eight devices, beside one device's."""
 
 import functools
+import itertools
 import operator
 import re
 
@@ -15,7 +16,6 @@ from jax.sharding import PartitionSpec as P
 
 import jaxopt_port as jp
 from jaxopt_port.optim import _muon
-from parity_tests.oracles.sampling import sampled
 
 # Where the layout is not the point.
 pytestmark = pytest.mark.filterwarnings("ignore::jaxopt_port.engine.LayoutWarning")
@@ -182,41 +182,32 @@ def test_common_optimizers_have_the_bits_of_one_device(name, layout):
 OTHER_LAYOUTS = [layout for layout in LAYOUTS if layout != "both"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layout"),
-    [  # each optimizer in one layout, the layouts in turn
-        pytest.param(name, layout, marks=[] if i % 3 == k else pytest.mark.exhaustive)
-        for i, name in enumerate(name for name in OPTIONS if name not in ("SGD", "AdamW"))
-        for k, layout in enumerate(OTHER_LAYOUTS)
-    ],
+    list(itertools.product([n for n in OPTIONS if n not in ("SGD", "AdamW")], OTHER_LAYOUTS)),
 )
 def test_every_optimizer_has_the_bits_of_one_device(name, layout):
     check(name, np.float32, layout)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sampled(OPTIONS, 3))
+@pytest.mark.parametrize("name", OPTIONS)
 def test_the_bits_in_float64(name, x64):
     for layout in LAYOUTS if name in SUMS else ("both",):
         check(name, np.float64, layout)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sampled(reversed(OPTIONS), 3))
+@pytest.mark.parametrize("name", OPTIONS)
 def test_the_bits_on_a_mesh_with_explicit_axes(name):
     for layout in ("both", "zero-1") if name in ("AdamW", *WITH_COLLECTIVES) else ("both",):
         check(name, np.float32, layout, AxisType.Explicit)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 @pytest.mark.parametrize("name", ESTIMATES)
 def test_an_estimate_of_the_rate_has_the_bits_of_one_device(name, kind):
     check(name, np.float32, "both", kind)
 
 
-@pytest.mark.slow
 def test_muons_products_would_be_rounded_otherwise(monkeypatch):
     forms = _muon._on_all_devices(5)
     monkeypatch.setattr(forms, "several", None)
@@ -229,7 +220,7 @@ def test_muons_products_would_be_rounded_otherwise(monkeypatch):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", sampled(OPTIONS, 3, otherwise="slow"))
+@pytest.mark.parametrize("name", OPTIONS)
 def test_a_device_holds_its_part_of_the_state(name, layout):
     shapes = {k: s for k, s in shapes_for(name).items() if k not in ("odd", "scalar")}
     params = {k: jnp.ones(s) for k, s in shapes.items()}
@@ -593,10 +584,7 @@ class Regression:
         }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "line_search_fn", [None, pytest.param("strong_wolfe", marks=pytest.mark.exhaustive)]
-)
+@pytest.mark.parametrize("line_search_fn", [None, "strong_wolfe"])
 def test_lbfgs_on_split_parameters(line_search_fn):
     one = jax.devices()[0]
     split, _ = fsdp({"w": (16, 8), "b": (8,)})

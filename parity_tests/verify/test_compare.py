@@ -273,7 +273,6 @@ class Unbiased(nnx.BatchNorm):
         return y
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("norm", [nnx.BatchNorm, Unbiased])
 def test_running_statistics_of_flax(norm):
     """Flax keeps the biased variance; torch's side is the same but for that."""

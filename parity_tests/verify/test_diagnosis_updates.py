@@ -183,7 +183,6 @@ def history_of(run: Run, tx: Any) -> UpdateHistory:
     )  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("at", range(len(NAMED)), ids=lambda at: f"{at}-{NAMED[at][2]}")
 def test_an_update_is_explained(at: int) -> None:
     run, tx, name, words = NAMED[at]

@@ -120,7 +120,6 @@ def weight():
     return torch.nn.Parameter(torch.zeros(2))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", DIFFERENT)
 def test_a_difference_is_named(case):
     kind, options, tx, name = DIFFERENT[case]
@@ -139,7 +138,6 @@ def test_no_difference_is_named_where_there_is_none(case):
     assert str(explanation).startswith(f"the same as torch's {kind.__name__}")
 
 
-@pytest.mark.slow
 def test_several_causes_and_numbers_are_in_one_message():
     adam = optim.Adam([weight()], lr=1e-3, weight_decay=0.1)
     (cause,) = jp.explain(adam, optax.adamw(1e-3)).causes

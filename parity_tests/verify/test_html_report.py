@@ -214,7 +214,6 @@ return least;
 VIEWS = [(360, "light"), (360, "dark"), (1280, "light"), (1280, "dark")]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", REPORTS)
 def test_a_page_opens_without_errors_or_requests_and_fits_any_window(browser, files, name):
     views = {"differs": VIEWS, "hostile": VIEWS[1:3]}.get(name, VIEWS[:1])
@@ -233,7 +232,6 @@ def test_a_page_opens_without_errors_or_requests_and_fits_any_window(browser, fi
     assert all_of_them >= len(views), "the log of requests is on"
 
 
-@pytest.mark.slow
 def test_no_script_of_others_runs_in_a_page(browser, files, pages):
     """What would happen if a name could leave its place."""
     broken = pages["passed"].replace("<main>", "<main><script>document.title = 'x'</script>", 1)
@@ -243,7 +241,6 @@ def test_no_script_of_others_runs_in_a_page(browser, files, pages):
     assert "Content Security Policy" in browser.get_log("browser")[0]["message"]
 
 
-@pytest.mark.slow
 def test_names_are_shown_as_they_are(browser, files):
     opened(browser, files, "hostile")
     assert HOSTILE in browser.execute_script("return document.querySelector('h1+p').textContent")

@@ -16,7 +16,6 @@ from jaxopt_port.flax import Optimizer, TrainState
 from jaxopt_port.verify import JaxSide, TorchSide, compare, linen_side, nnx_side, replay
 from jaxopt_port.verify.comparison import _compare, _sides
 from jaxopt_port.verify.recorder import record
-from parity_tests.oracles.sampling import sampled
 
 STEPS = 9
 EMA, SWA = torch.optim.swa_utils.get_ema_multi_avg_fn, torch.optim.swa_utils.get_swa_multi_avg_fn
@@ -396,9 +395,8 @@ OTHERS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::jaxopt_port.engine._groups.LayoutWarning")
-@pytest.mark.parametrize("name", sampled(OTHERS, 3))
+@pytest.mark.parametrize("name", OTHERS)
 def test_another_optimizer_is_named(name):
     tx, said = OTHERS[name]
     report = compare(torch_side(), jax_side(tx), batches())

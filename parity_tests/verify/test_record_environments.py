@@ -125,7 +125,6 @@ def without_torch(tmp_path_factory):
     return python
 
 
-@pytest.mark.slow
 def test_recorded_without_jax_and_replayed_without_torch(recorded, without_torch):
     same = json.loads(ran(without_torch, CASE, recorded, "0.1"))
     assert (same["steps"], same["found"]) == (15, None), same

@@ -18,13 +18,7 @@ from parity_tests.faults.models import unbroken
 from parity_tests.faults.seeded import FAULTS, score
 from parity_tests.faults.unseen import UNSEEN, told
 
-# One in so many here; the command has all.
-EVERY = 36
 ALL_FAULTS = [*FAULTS, *HELD_OUT]
-QUICK = [
-    *("adamw for adam", "betas swapped", "a kernel transposed, perceptron", "data a batch late"),
-    "gradients summed over devices",
-]
 # Of the kinds, each is seeded twice at least.
 KINDS = [
     "eps-placement", "decay-coupling", "decay-order", "dampening", "bias-correction",
@@ -43,18 +37,7 @@ def test_the_table_has_every_kind_twice():
     assert len({fault.name for fault in ALL_FAULTS}) == len(ALL_FAULTS)
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param(
-            fault,
-            id=fault.name,
-            marks=[] if fault.name in QUICK else pytest.mark.slow,
-        )
-        for i, fault in enumerate(ALL_FAULTS)
-        if i % EVERY == 0 or fault.name in QUICK
-    ],
-)
+@pytest.mark.parametrize("fault", ALL_FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_is_found_and_named(fault):
     result = score(fault)
     assert result.found
@@ -63,7 +46,6 @@ def test_a_fault_is_found_and_named(fault):
 
 
 # A few of each kind; `python -m benchmarks harness` has all.
-UNSEEN_HERE = ["columns in other units", "frozen in torch", "eps, a half loss, coupled decay"]
 RIGHT = [
     Port("perceptron", "adamw", "warm-up and cosine", "injected"),
     Port("perceptron", "adam, L2", "exponential", "as it is"),
@@ -78,17 +60,7 @@ RIGHT = [
 ]
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param(
-            fault,
-            id=fault.name,
-            marks=[] if fault.name in UNSEEN_HERE else [pytest.mark.exhaustive],
-        )
-        for fault in UNSEEN
-    ],
-)
+@pytest.mark.parametrize("fault", UNSEEN, ids=lambda fault: fault.name)
 def test_faults_that_were_held_out_are_found_and_named(fault):
     said = told(fault)
     assert said.found, said.said
@@ -96,20 +68,7 @@ def test_faults_that_were_held_out_are_found_and_named(fault):
     assert not said.wrong, said.said
 
 
-OUTSIDE_HERE = ["slope, pooling, momentum", "groups clipped apart"]
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param(
-            fault,
-            id=fault.name,
-            marks=[pytest.mark.slow if fault.name in OUTSIDE_HERE else pytest.mark.exhaustive],
-        )
-        for fault in outside.OUTSIDE
-    ],
-)
+@pytest.mark.parametrize("fault", outside.OUTSIDE, ids=lambda fault: fault.name)
 def test_faults_of_the_third_table_are_found_and_named(fault):
     said = outside.told(fault)
     assert said.found, said.said
@@ -150,13 +109,7 @@ def test_both_sides_of_a_schedule_have_the_same_rates(name):
             theirs.step()
 
 
-@pytest.mark.parametrize(
-    "port",
-    [
-        pytest.param(port, id=" ".join(port[:4]), marks=[] if i < 3 else [pytest.mark.slow])
-        for i, port in enumerate(RIGHT)
-    ],
-)
+@pytest.mark.parametrize("port", RIGHT, ids=lambda port: " ".join(port[:4]))
 def test_a_right_port_as_people_write_it_raises_no_alarm(port):
     report = right_port(port)
     assert report.ok, str(report)
@@ -167,9 +120,9 @@ def test_a_right_port_as_people_write_it_raises_no_alarm(port):
     [
         # Biases before the normalisations have gradients that are zero but for rounding.
         ("convolutions", "SGD", "bfloat16", 7),
-        pytest.param("convolutions", "Adagrad", "float32", 7, marks=pytest.mark.exhaustive),
-        pytest.param("transformer", "NAdam", "bfloat16", 1, marks=pytest.mark.exhaustive),
-        pytest.param("perceptron", "RMSprop", "bfloat16", 3, marks=pytest.mark.slow),
+        ("convolutions", "Adagrad", "float32", 7),
+        ("transformer", "NAdam", "bfloat16", 1),
+        ("perceptron", "RMSprop", "bfloat16", 3),
     ],
 )
 def test_no_false_alarm(model, optimizer, dtype, seed):

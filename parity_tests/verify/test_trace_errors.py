@@ -142,14 +142,13 @@ def within_bounds(action, mutants):
         begun = time.process_time()
         with contextlib.suppress(ValueError, OSError, ImportError):
             action(path)
-        assert time.process_time() - begun < 5
+        assert time.process_time() - begun < 20  # a replay may compile
 
 
 def test_mutants_are_read_or_refused(recorded, tmp_path):
     within_bounds(read, mutants_of(recorded, 150, tmp_path / "t"))
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("action", [read, replayed], ids=lambda action: action.__name__)
 def test_five_hundred_mutants(action, recorded, tmp_path):
     within_bounds(action, mutants_of(recorded, 500, tmp_path / "t"))

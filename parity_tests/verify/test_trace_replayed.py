@@ -42,7 +42,6 @@ SAME = jax_side(jp.AdamW(lr=0.01, weight_decay=0.1))
 OTHER = jax_side(optax.adamw(0.01, weight_decay=0.2))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_a_trace_of_any_budget_is_replayed(budget, tmp_path):
     record(tmp_path / "t", side(CASE), batches(20), budget=budget)

@@ -27,15 +27,14 @@ def digits():
 # ── it passes ──────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flax", "dtype", "recipes"),
     [
         # Those whose programs differ; `jaxopt-port verify` runs the others.
         ("nnx", "float32", ["basic", "per-layer", "dynamic-in-place"]),
         ("linen", "float64", ["every-option"]),
-        pytest.param("linen", "float64", ["dynamic-rebuilt"], marks=pytest.mark.exhaustive),
-        pytest.param("linen", "bfloat16", ["every-option"], marks=pytest.mark.exhaustive),
+        ("linen", "float64", ["dynamic-rebuilt"]),
+        ("linen", "bfloat16", ["every-option"]),
     ],
     ids=["nnx-float32", "linen-float64", "linen-float64, rebuilt", "linen-bfloat16"],
 )
@@ -45,7 +44,6 @@ def test_recipes_hold_their_bounds(digits, flax, dtype, recipes):
     assert report.failures == []
 
 
-@pytest.mark.slow
 def test_what_a_report_says(digits):
     report = run(["per-layer", "dynamic-in-place"], digits=digits, steps=6)
     layer, dynamic = (result.columns() for result in report.results)
@@ -65,7 +63,6 @@ def test_what_a_report_says(digits):
     }
 
 
-@pytest.mark.slow
 def test_a_rebuilt_optimizer_has_lost_its_momentum_on_both_sides(digits):
     (result,) = run(["dynamic-rebuilt"], digits=digits, steps=4).results
     change = result.columns()["change"]
@@ -78,7 +75,6 @@ def test_a_rebuilt_optimizer_has_lost_its_momentum_on_both_sides(digits):
 # ── it fails ───────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.slow
 # test_deliberate_faults has them all, test_mutations those of whole trainings.
 @pytest.mark.parametrize("fault", FAULTS[1:4:2], ids=lambda fault: fault.name)
 def test_a_deliberate_fault_is_found_and_named(fault, digits, monkeypatch):
@@ -90,7 +86,6 @@ def test_a_deliberate_fault_is_found_and_named(fault, digits, monkeypatch):
     assert first.leaf.startswith(fault.path)
 
 
-@pytest.mark.slow
 def test_what_is_rounding_to_the_harness_is_a_fault_of_a_recipe(digits, monkeypatch):
     update = FAULTS_OF_A_STEP["momentum in one rounding"]
     sgd = transformation(replace(jp.sgd.rule, update=update))
@@ -104,7 +99,6 @@ def test_what_is_rounding_to_the_harness_is_a_fault_of_a_recipe(digits, monkeypa
     assert "ulp" in result.columns()["failures"][0]["message"]
 
 
-@pytest.mark.slow
 def test_the_command_names_the_culprit_and_exits_1(monkeypatch):
     fault = FAULTS[0]
     sgd = transformation(replace(jp.sgd.rule, update=fault.update))
@@ -119,7 +113,6 @@ def test_the_command_names_the_culprit_and_exits_1(monkeypatch):
 # ── the command line ───────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.slow
 def test_the_command_writes_what_it_measured(tmp_path):
     file = tmp_path / "report.json"
     result = RUNNER.invoke(

@@ -1,0 +1,73 @@
+"""A time for each test: of its cases, as many run as it has seconds for.
+
+`--budget=SECONDS` keeps a fixed draw of a test's cases that takes about so long by `seconds.json`,
+and at least one, unless a single case takes fifteen times as long. A test that the file does not
+have runs whole. `--record` writes what the tests of a run took into the file.
+"""
+
+import json
+import zlib
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+RECORDED = HERE / "seconds.json"
+LEAST = 0.1  # seconds of a test's cases that ran, from which on the file has it
+LONGEST = 15  # times the budget: of a case that is the only one
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("time")
+    group.addoption("--budget", type=float, metavar="SECONDS", help="of each test, at most so long")
+    group.addoption("--record", action="store_true", help="write what each test takes")
+
+
+def pytest_configure(config):
+    if config.getoption("record") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Record())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    budget = config.getoption("budget")
+    if budget is None:
+        return
+    seconds = json.loads(RECORDED.read_text(encoding="utf-8"))
+    cases = defaultdict(list)
+    for item in items:
+        cases[function(item.nodeid)].append(item.nodeid)
+    kept = set()
+    for test, names in cases.items():
+        kept.update(sample(names, seconds.get(test, 0.0), budget))
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in kept])
+    items[:] = [item for item in items if item.nodeid in kept]
+
+
+def function(nodeid):
+    return nodeid.partition("[")[0].removeprefix(f"{HERE.name}/")
+
+
+def sample(names, each, budget):
+    """Return the cases that are run of those of one test, of ``each`` so many seconds."""
+    if each > LONGEST * budget:
+        return []
+    drawn = sorted(names, key=lambda name: zlib.crc32(name.encode()))
+    return drawn[: max(1, int(budget / each))] if each else drawn
+
+
+class _Record:
+    def __init__(self):
+        self.took = defaultdict(lambda: defaultdict(float))
+
+    def pytest_runtest_logreport(self, report):
+        self.took[function(report.nodeid)][report.nodeid] += report.duration
+
+    def pytest_sessionfinish(self):
+        seconds = json.loads(RECORDED.read_text(encoding="utf-8")) if RECORDED.exists() else {}
+        for test, cases in self.took.items():
+            if sum(cases.values()) >= LEAST or test in seconds:
+                seconds[test] = float(f"{sum(cases.values()) / len(cases):.2g}")
+        text = json.dumps(dict(sorted(seconds.items())), indent=1)
+        RECORDED.write_text(text + "\n", encoding="utf-8")
