@@ -20,8 +20,15 @@ LONGEST = 15  # times the budget: of a case that is the only one
 
 def pytest_addoption(parser):
     group = parser.getgroup("time")
-    group.addoption("--budget", type=float, metavar="SECONDS", help="of each test, at most so long")
-    group.addoption("--record", action="store_true", help="write what each test takes")
+    group.addoption(
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help="of each test as many cases as take about so long",
+    )
+    group.addoption(
+        "--record", action="store_true", help="write what each test takes into seconds.json"
+    )
 
 
 def pytest_configure(config):
