@@ -2,7 +2,8 @@
 
 `--budget=SECONDS` keeps a fixed draw of a test's cases that takes about so long by `seconds.json`,
 and at least one, unless a single case takes fifteen times as long. A test that the file does not
-have runs whole. `--record` writes what the tests of a run took into the file.
+have runs whole. A case that is marked `always` runs in any time; `share(times)` is for a table each
+row of which tests code of its own. `--record` writes what the tests of a run took into the file.
 """
 
 import json
@@ -44,10 +45,12 @@ def pytest_collection_modifyitems(config, items):
     seconds = json.loads(RECORDED.read_text(encoding="utf-8"))
     cases = defaultdict(list)
     for item in items:
-        cases[function(item.nodeid)].append(item.nodeid)
-    kept = set()
-    for test, names in cases.items():
-        kept.update(sample(names, seconds.get(test, 0.0), budget))
+        cases[function(item.nodeid)].append(item)
+    kept = {item.nodeid for item in items if item.get_closest_marker("always")}
+    for test, of_it in cases.items():
+        share = of_it[0].get_closest_marker("share")
+        own = budget * (share.args[0] if share else 1)
+        kept.update(sample([item.nodeid for item in of_it], seconds.get(test, 0.0), own))
     config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in kept])
     items[:] = [item for item in items if item.nodeid in kept]
 

@@ -38,7 +38,15 @@ def run(case):
         return tx, params, state
 
 
-@pytest.mark.parametrize("case", CASES, ids=repr)
+FIRST = "lion-pytorch Lion()"  # what most people bring is in the quickest run
+ROWS = [
+    pytest.param(case, id=repr(case), marks=[pytest.mark.always] * (repr(case) == FIRST))
+    for case in CASES
+]
+
+
+@pytest.mark.share(20)
+@pytest.mark.parametrize("case", ROWS)
 def test_a_run_ends_where_the_packages_own_does(case):
     _, params, _ = run(case)
     assert set(params) == set(EXPECTED[repr(case)])

@@ -83,6 +83,7 @@ def leaves(params, state):
     }
 
 
+@pytest.mark.share(12)
 @pytest.mark.parametrize(
     ("name", "options", "dtype"),
     [(*case, "float32") for case in CASES]

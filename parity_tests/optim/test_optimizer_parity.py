@@ -43,7 +43,12 @@ def cases(*groupings, keep=lambda case: True):
     Two groups have torch's bits in every configuration too: see test_resume.
     """
     made = [
-        pytest.param(case, grouping, id=f"{case!r}, {grouping}")
+        pytest.param(
+            case,
+            grouping,
+            id=f"{case!r}, {grouping}",
+            marks=[pytest.mark.always] * (repr(case) == "AdamW default"),
+        )
         for case in CASES
         if keep(case)
         for grouping in groupings

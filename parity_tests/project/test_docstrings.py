@@ -41,6 +41,7 @@ PUBLIC_FUNCTIONS = [
 ]
 
 
+@pytest.mark.share(12)
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name):
     outcome = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)

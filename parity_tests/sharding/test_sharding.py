@@ -182,6 +182,7 @@ def test_common_optimizers_have_the_bits_of_one_device(name, layout):
 OTHER_LAYOUTS = [layout for layout in LAYOUTS if layout != "both"]
 
 
+@pytest.mark.share(12)
 @pytest.mark.parametrize(
     ("name", "layout"),
     list(itertools.product([n for n in OPTIONS if n not in ("SGD", "AdamW")], OTHER_LAYOUTS)),

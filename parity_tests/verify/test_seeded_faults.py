@@ -38,6 +38,7 @@ def test_the_table_has_every_kind_twice():
 
 
 # `python -m benchmarks harness` has all.
+@pytest.mark.share(12)
 @pytest.mark.parametrize("fault", ALL_FAULTS[::12], ids=lambda fault: fault.name)
 def test_a_fault_is_found_and_named(fault):
     result = score(fault)
@@ -110,6 +111,7 @@ def test_both_sides_of_a_schedule_have_the_same_rates(name):
             theirs.step()
 
 
+@pytest.mark.share(12)
 @pytest.mark.parametrize("port", RIGHT, ids=lambda port: " ".join(port[:4]))
 def test_a_right_port_as_people_write_it_raises_no_alarm(port):
     report = right_port(port)
