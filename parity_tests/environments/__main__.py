@@ -221,7 +221,7 @@ def passes(environment: Environment, recorded: Path) -> bool:
     if environment.optim:
         print(f"  {(python.parents[1] / LAID_OVER).read_text(encoding='utf-8')}", flush=True)
         others = [file for file in PART + OF_OPTIM if not file.startswith(tuple(TABLES))]
-        parts = {0.3: others, 1: TABLES}
+        parts = {0.3: others, 0.9: TABLES}
     done = [
         run(*pytest, "--budget", str(budget), *(f"parity_tests/{file}" for file in files))
         for budget, files in parts.items()
