@@ -38,7 +38,7 @@ def run(case):
         return tx, params, state
 
 
-FIRST = "lion-pytorch Lion()"  # what most people bring is in the quickest run
+FIRST = "timm Lion()"  # what most people bring is in the quickest run
 ROWS = [
     pytest.param(case, id=repr(case), marks=[pytest.mark.always] * (repr(case) == FIRST))
     for case in CASES
