@@ -19,19 +19,19 @@ verify: $(STAMP) ## train the LeNet recipes in both frameworks and report parity
 
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-test: $(STAMP) ## lint, types, the site and the tests: of each, 0.9 seconds of its cases
+test: $(STAMP) ## lint, types, the site and the tests: of each, a second of its cases
 	@$(MAKE) --no-print-directory --jobs 2 lint docs
-	$(PYTEST) --budget=0.9
+	$(PYTEST) --budget=test
 
 test-quick: lint ## a twentieth of a second of each; no site
-	$(PYTEST) --budget=0.05
+	$(PYTEST) --budget=quick
 
 test-all: lint docs ## every case of every test
 	$(PYTEST)
-	JAXOPT_PORT_KERNELS=off $(PYTEST) --budget=0.05 $(PLAIN:%=parity_tests/%)
+	JAXOPT_PORT_KERNELS=off $(PYTEST) --budget=quick $(PLAIN:%=parity_tests/%)
 
 seconds: $(STAMP) ## the tests of make test; writes what each takes, by which the shorter runs choose
-	$(PYTEST) --budget=0.9 --record
+	$(PYTEST) --budget=test --record
 
 # Where a kernel would hide what XLA makes of a step.
 PLAIN := optim engine loops contrib lr_scheduler flax interop

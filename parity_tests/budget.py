@@ -1,9 +1,11 @@
 """A time for each test: of its cases, as many run as it has seconds for.
 
-`--budget=SECONDS` keeps a fixed draw of a test's cases that takes about so long by `seconds.json`,
-and at least one, unless a single case takes fifteen times as long. A test that the file does not
-have runs whole. A case that is marked `always` runs in any time; `share(times)` is for a table each
-row of which tests code of its own. `--record` writes what the tests of a run took into the file.
+`--budget=test`, `quick` or a number of seconds keeps a fixed draw of a test's cases that takes
+about so long by `seconds.json`, and at least one, unless a single case takes fifteen times as long.
+A test that the file does not have runs whole. A case that is marked `always` runs in any time;
+`share(times)` is for a table each row of which tests code of its own: it has more time, and the
+tests of one file that have the mark draw the same rows, whose programs are compiled once.
+`--record` writes what the tests of a run took into the file.
 """
 
 import json
@@ -15,16 +17,21 @@ import pytest
 
 HERE = Path(__file__).parent
 RECORDED = HERE / "seconds.json"
+BUDGETS = {"test": 0.9, "quick": 0.05}  # of make test and make test-quick
 LEAST = 0.1  # seconds of a test's cases that ran, from which on the file has it
 LONGEST = 15  # times the budget: of a case that is the only one
+
+
+def budget(text):
+    return BUDGETS[text] if text in BUDGETS else float(text)
 
 
 def pytest_addoption(parser):
     group = parser.getgroup("time")
     group.addoption(
         "--budget",
-        type=float,
-        metavar="SECONDS",
+        type=budget,
+        metavar="test|quick|SECONDS",
         help="of each test as many cases as take about so long",
     )
     group.addoption(
@@ -39,8 +46,8 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    budget = config.getoption("budget")
-    if budget is None:
+    given = config.getoption("budget")
+    if given is None:
         return
     seconds = json.loads(RECORDED.read_text(encoding="utf-8"))
     cases = defaultdict(list)
@@ -48,9 +55,13 @@ def pytest_collection_modifyitems(config, items):
         cases[function(item.nodeid)].append(item)
     kept = {item.nodeid for item in items if item.get_closest_marker("always")}
     for test, of_it in cases.items():
-        share = of_it[0].get_closest_marker("share")
-        own = budget * (share.args[0] if share else 1)
-        kept.update(sample([item.nodeid for item in of_it], seconds.get(test, 0.0), own))
+        names = [item.nodeid for item in of_it]
+        each, share = seconds.get(test, 0.0), of_it[0].get_closest_marker("share")
+        kept.update(
+            sample(names, each, given * share.args[0], by=row)
+            if share
+            else sample(names, each, given)
+        )
     config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in kept])
     items[:] = [item for item in items if item.nodeid in kept]
 
@@ -59,12 +70,19 @@ def function(nodeid):
     return nodeid.partition("[")[0].removeprefix(f"{HERE.name}/")
 
 
-def sample(names, each, budget):
-    """Return the cases that are run of those of one test, of ``each`` so many seconds."""
-    if each > LONGEST * budget:
+def row(nodeid):
+    return nodeid.partition("[")[2]
+
+
+def sample(names, each, time, by=str):
+    """Return the cases that are run of those of one test, of ``each`` so many seconds.
+
+    ``by``: of a case's name, what the draw goes by.
+    """
+    if each > LONGEST * time:
         return []
-    drawn = sorted(names, key=lambda name: zlib.crc32(name.encode()))
-    return drawn[: max(1, int(budget / each))] if each else drawn
+    drawn = sorted(names, key=lambda name: zlib.crc32(by(name).encode()))
+    return drawn[: max(1, int(time / each))] if each else drawn
 
 
 class _Record:

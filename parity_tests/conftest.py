@@ -2,12 +2,6 @@ import builtins
 import importlib.util
 import os
 
-# One module of LLVM's for each program, not 32 for it to compile side by side: two workers have
-# two cores. The instructions are the same. Before JAX, which reads it once.
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_parallel_codegen_split_count=1"
-)
-
 import jax
 import numpy as np
 import pytest

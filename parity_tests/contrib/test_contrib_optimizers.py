@@ -38,7 +38,7 @@ def run(case):
         return tx, params, state
 
 
-FIRST = "timm Lion()"  # what most people bring is in the quickest run
+FIRST = "timm Lion()"  # in the quickest run, too
 ROWS = [
     pytest.param(case, id=repr(case), marks=[pytest.mark.always] * (repr(case) == FIRST))
     for case in CASES
@@ -54,7 +54,8 @@ def test_a_run_ends_where_the_packages_own_does(case):
         assert fingerprint(params[name]) == pytest.approx(expected, rel=1e-12, abs=1e-12), name
 
 
-@pytest.mark.parametrize("case", CASES, ids=repr)
+@pytest.mark.share(20)
+@pytest.mark.parametrize("case", ROWS)
 def test_a_state_dict_goes_to_the_package_and_back(case):
     tx, params, state = run(case)
     with jax.enable_x64(True):

@@ -217,13 +217,13 @@ def passes(environment: Environment, recorded: Path) -> bool:
     print(f"{environment.name}: {run(python, '-c', VERSIONS).stdout.strip()}", flush=True)
     pytest = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2"]
     pytest += ["--dist", "loadfile", "--deselect", CALLS]
-    parts = {0.3: PART if environment.torch else WITHOUT_TORCH}
+    parts = {"0.3": PART if environment.torch else WITHOUT_TORCH}
     if environment.optim:
         print(f"  {(python.parents[1] / LAID_OVER).read_text(encoding='utf-8')}", flush=True)
         others = [file for file in PART + OF_OPTIM if not file.startswith(tuple(TABLES))]
-        parts = {0.3: others, 0.9: TABLES}
+        parts = {"0.3": others, "test": TABLES}
     done = [
-        run(*pytest, "--budget", str(budget), *(f"parity_tests/{file}" for file in files))
+        run(*pytest, "--budget", budget, *(f"parity_tests/{file}" for file in files))
         for budget, files in parts.items()
     ]
     if not environment.torch:

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".venv-matrix" / "processors"
 # AVX-512 with and without a preference for narrower vectors, and the newest that LLVM tunes for.
 NAMES = ["skylake-avx512", "icelake-server", "sapphirerapids"]
-TESTS = ["parity_tests", "--budget=0.9"]
+TESTS = ["parity_tests", "--budget=test"]
 XLA = ("jaxlib/libjax_common.so", "_ZN4llvm3sys14getHostCPUNameEv")
 MKL = ("torch/lib/libtorch_cpu.so", "mkl_serv_intel_cpu_true")
 SYMBOL = np.dtype([("name", "<u4"), ("rest", "<u4"), ("value", "<u8"), ("size", "<u8")])

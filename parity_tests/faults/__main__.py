@@ -17,7 +17,7 @@ from pathlib import Path
 from parity_tests.faults.breakages import BREAKAGES
 
 ROOT = Path(__file__).parents[2]
-QUICK = ["--budget=0.05"]
+QUICK = ["--budget=quick"]
 FOLDERS = sorted(
     {str(file.parent.relative_to(ROOT)) for file in (ROOT / "parity_tests").rglob("test_*.py")}
 )

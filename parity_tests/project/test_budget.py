@@ -2,7 +2,7 @@
 
 import json
 
-from parity_tests.budget import HERE, LONGEST, RECORDED, sample
+from parity_tests.budget import HERE, LONGEST, RECORDED, row, sample
 
 NAMES = [f"test_x.py::test_y[{i}]" for i in range(40)]
 
@@ -11,6 +11,12 @@ def test_a_sample_is_as_long_as_its_budget():
     assert len(sample(NAMES, 0.25, 2)) == 8
     assert set(sample(NAMES, 0.5, 2)) < set(sample(NAMES, 0.25, 2)) < set(NAMES)
     assert sample(NAMES[::-1], 0.25, 2) == sample(NAMES, 0.25, 2)
+
+
+def test_tests_of_one_table_draw_the_same_rows():
+    others = [name.replace("test_y", "test_z") for name in NAMES]
+    drawn = (sample(names, 0.25, 2, by=row) for names in (NAMES, others))
+    assert len({tuple(map(row, names)) for names in drawn}) == 1
 
 
 def test_there_is_one_at_least_unless_it_takes_far_too_long():

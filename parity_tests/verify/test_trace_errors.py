@@ -142,7 +142,7 @@ def within_bounds(action, mutants):
         begun = time.process_time()
         with contextlib.suppress(ValueError, OSError, ImportError):
             action(path)
-        assert time.process_time() - begun < 20  # a replay may compile
+        assert time.process_time() - begun < 5
 
 
 def test_mutants_are_read_or_refused(recorded, tmp_path):
@@ -151,6 +151,7 @@ def test_mutants_are_read_or_refused(recorded, tmp_path):
 
 @pytest.mark.parametrize("action", [read, replayed], ids=lambda action: action.__name__)
 def test_five_hundred_mutants(action, recorded, tmp_path):
+    action(recorded)  # which compiles what the bound is not of
     within_bounds(action, mutants_of(recorded, 500, tmp_path / "t"))
 
 
