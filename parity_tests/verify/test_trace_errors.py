@@ -123,7 +123,7 @@ def read(folder):
 
 
 def replayed(folder):
-    verify.replay(folder, jax_side(), allow_partial=True)
+    return verify.replay(folder, jax_side(), allow_partial=True)
 
 
 def mutants_of(recorded, count, target):
@@ -138,11 +138,15 @@ def mutants_of(recorded, count, target):
 
 
 def within_bounds(action, mutants):
+    """Other numbers are a finding, whose cause is searched: the bound is of all else."""
     for path in mutants:
-        begun = time.process_time()
+        begun, report = time.process_time(), None
         with contextlib.suppress(ValueError, OSError, ImportError):
-            action(path)
-        assert time.process_time() - begun < 5
+            report = action(path)
+        if report is None or report.ok:
+            assert time.process_time() - begun < 5
+        else:
+            assert "a fault of this library" not in str(report)
 
 
 def test_mutants_are_read_or_refused(recorded, tmp_path):
