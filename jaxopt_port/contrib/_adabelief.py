@@ -39,16 +39,8 @@ from ..optim import decay as decays
 from ..optim import ranges
 
 
-def _arguments(
-    lr: Scalar = 1e-3,
-    betas: tuple[Scalar, Scalar] = (0.9, 0.999),
-    eps: Scalar = 1e-16,
-    weight_decay: Scalar = 0.0,
-    amsgrad: bool = False,
-    decoupled_decay: bool = True,
-    fixed_decay: bool = False,
-    rectify: bool = True,
-    degenerated_to_sgd: bool = True,
+def _problems(
+    lr: Scalar, betas: tuple[Scalar, Scalar], eps: Scalar, weight_decay: Scalar, **_: Any
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     yield from ranges.epsilon(eps)
@@ -148,10 +140,7 @@ def _update(
     return rounded(new, param.dtype), after
 
 
-RULE = Rule(_arguments, _init, _update, _start, _advance, title="adabelief")
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _start, _advance))
 def adabelief(
     lr: Number = 1e-3,
     betas: tuple[Number, Number] = (0.9, 0.999),
@@ -168,7 +157,7 @@ def adabelief(
     The Optax spelling of :class:`AdaBelief`, whose description, arguments, errors and example hold
     for it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, locals())
+    return leafwise(adabelief, locals())
 
 
 class AdaBelief(Optimizer):

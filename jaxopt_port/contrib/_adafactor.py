@@ -40,19 +40,17 @@ from ._sums import clipped, mean, rms
 from ._timm import cautious
 
 
-def _arguments(
-    lr: Scalar = LEFT_OUT,
-    eps: tuple[Scalar, Scalar] = (1e-30, 1e-3),
-    clip_threshold: Scalar = 1.0,
-    decay_rate: Scalar = -0.8,
-    beta1: float | None = None,
-    weight_decay: Scalar = 0.0,
-    scale_parameter: bool = True,
-    relative_step: bool = True,
-    warmup_init: bool = False,
-    min_dim_size_to_factor: int = 16,
-    caution: bool = False,
-    package: str = "transformers",
+def _problems(
+    lr: Scalar,
+    eps: tuple[Scalar, Scalar],
+    clip_threshold: Scalar,
+    beta1: float | None,
+    weight_decay: Scalar,
+    relative_step: bool,
+    warmup_init: bool,
+    min_dim_size_to_factor: int,
+    package: str,
+    **_: Any,
 ) -> Iterator[Problem]:
     if lr != LEFT_OUT:
         yield from ranges.learning_rate(lr)
@@ -186,19 +184,7 @@ def _update(
     return rounded(add(wide, update, alpha=-1.0), param.dtype), after
 
 
-RULE = Rule(
-    _arguments,
-    _init,
-    _update,
-    _start,
-    _advance,
-    accepts=_accepts,
-    elementwise=False,
-    title="adafactor",
-)
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _start, _advance, accepts=_accepts, elementwise=False))
 def adafactor(
     lr: Number | None = LEFT_OUT,
     eps: tuple[Number, Number] = (1e-30, 1e-3),
@@ -218,7 +204,7 @@ def adafactor(
     The Optax spelling of :class:`Adafactor`, whose description, arguments, errors and example hold
     for it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, without_none(locals(), "lr"))
+    return leafwise(adafactor, without_none(locals(), "lr"))
 
 
 class Adafactor(Optimizer):

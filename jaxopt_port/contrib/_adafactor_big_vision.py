@@ -31,21 +31,20 @@ from ._timm import cautious, largest_rate, with_snapshot
 from ._timm import decay_rate as scaled_rate
 
 
-def _arguments(
-    lr: Scalar = 1.0,
-    min_dim_size_to_factor: int = 16,
-    decay_rate: Scalar = 0.8,
-    decay_offset: int = 0,
-    beta2_cap: Scalar = 0.999,
-    momentum: Scalar = 0.9,
-    momentum_dtype: str = "bfloat16",
-    eps: float | None = None,
-    weight_decay: Scalar = 0.0,
-    clipping_threshold: float | None = None,
-    unscaled_wd: bool = False,
-    caution: bool = False,
-    corrected_weight_decay: bool = False,
-    max_lr_snapshot: Scalar = LEFT_OUT,
+def _problems(
+    lr: Scalar,
+    min_dim_size_to_factor: int,
+    decay_rate: Scalar,
+    decay_offset: int,
+    beta2_cap: Scalar,
+    momentum: Scalar,
+    momentum_dtype: str,
+    eps: float | None,
+    weight_decay: Scalar,
+    clipping_threshold: float | None,
+    corrected_weight_decay: bool,
+    max_lr_snapshot: Scalar,
+    **_: Any,
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     yield from ranges.at_least_zero("weight_decay", weight_decay)
@@ -161,20 +160,9 @@ def _update(
     return Sum(mul(param, decay), mul(update, lr), -1.0), after
 
 
-RULE = Rule(
-    _arguments,
-    _init,
-    _update,
-    _start,
-    _advance,
-    _holds,
-    accepts=_accepts,
-    elementwise=False,
-    title="adafactor_big_vision",
+@of_rule(
+    Rule(_problems, _init, _update, _start, _advance, _holds, accepts=_accepts, elementwise=False)
 )
-
-
-@of_rule(RULE)
 def adafactor_big_vision(
     lr: Number = 1.0,
     min_dim_size_to_factor: int = 16,
@@ -196,7 +184,7 @@ def adafactor_big_vision(
     The Optax spelling of :class:`AdafactorBigVision`, whose description, arguments, errors and
     example hold for it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, with_snapshot(without_none(locals(), "momentum")))
+    return leafwise(adafactor_big_vision, with_snapshot(without_none(locals(), "momentum")))
 
 
 class AdafactorBigVision(Optimizer):

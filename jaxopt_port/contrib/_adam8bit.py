@@ -28,15 +28,14 @@ from ..optim import ranges
 from . import _eight_bits
 
 
-def _arguments(
-    lr: Scalar = 1e-3,
-    betas: tuple[Scalar, Scalar] = (0.9, 0.999),
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.0,
-    amsgrad: bool = False,
-    *,
-    block_size: int = 256,
-    bf16_stochastic_round: bool = False,
+def _problems(
+    lr: Scalar,
+    betas: tuple[Scalar, Scalar],
+    eps: Scalar,
+    weight_decay: Scalar,
+    amsgrad: bool,
+    block_size: int,
+    bf16_stochastic_round: bool,
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     yield from ranges.epsilon(eps)
@@ -130,7 +129,7 @@ def _oriented(shape: tuple[int, ...], block_size: int = 256, **_: Any) -> bool:
 
 
 RULE = Rule(
-    _arguments,
+    _problems,
     _init,
     _update,
     _start,
@@ -138,7 +137,6 @@ RULE = Rule(
     accepts=_accepts,
     elementwise=False,
     oriented=_oriented,
-    title="adam8bit",
 )
 
 
@@ -158,7 +156,7 @@ def adam8bit(
     The Optax spelling of :class:`Adam8bit`, whose description, arguments, errors and example hold
     for it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, locals())
+    return leafwise(adam8bit, locals())
 
 
 class Adam8bit(Optimizer):

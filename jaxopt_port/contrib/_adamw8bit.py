@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Self
 
 import jax
@@ -14,26 +13,11 @@ from ..engine import (
     LeafState,
     Number,
     Optimizer,
-    Problem,
     Rule,
     leafwise,
     of_rule,
 )
-from ..numerics.torch_ops import Scalar
 from ._adam8bit import RULE as ADAM8BIT
-
-
-def _arguments(
-    lr: Scalar = 1e-3,
-    betas: tuple[Scalar, Scalar] = (0.9, 0.999),
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 1e-2,
-    amsgrad: bool = False,
-    *,
-    block_size: int = 256,
-    bf16_stochastic_round: bool = False,
-) -> Iterator[Problem]:
-    yield from ADAM8BIT.arguments(**locals())
 
 
 def _update(
@@ -42,20 +26,18 @@ def _update(
     return ADAM8BIT.update(grad, param, state, decoupled=True, **options)
 
 
-RULE = Rule(
-    _arguments,
-    ADAM8BIT.init,
-    _update,
-    ADAM8BIT.start,
-    ADAM8BIT.advance,
-    accepts=ADAM8BIT.accepts,
-    elementwise=False,
-    oriented=ADAM8BIT.oriented,
-    title="adamw8bit",
+@of_rule(
+    Rule(
+        ADAM8BIT.arguments,
+        ADAM8BIT.init,
+        _update,
+        ADAM8BIT.start,
+        ADAM8BIT.advance,
+        accepts=ADAM8BIT.accepts,
+        elementwise=False,
+        oriented=ADAM8BIT.oriented,
+    )
 )
-
-
-@of_rule(RULE)
 def adamw8bit(
     lr: Number = 1e-3,
     betas: tuple[Number, Number] = (0.9, 0.999),
@@ -71,7 +53,7 @@ def adamw8bit(
     The Optax spelling of :class:`AdamW8bit`, whose description, arguments, errors and example hold
     for it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, locals())
+    return leafwise(adamw8bit, locals())
 
 
 class AdamW8bit(Optimizer):

@@ -27,13 +27,8 @@ from ..optim import ranges
 from ._timm import cautious
 
 
-def _arguments(
-    lr: Scalar = 1e-3,
-    betas: tuple[Scalar, Scalar, Scalar] = (0.98, 0.92, 0.99),
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.0,
-    no_prox: bool = False,
-    caution: bool = False,
+def _problems(
+    lr: Scalar, betas: tuple[Scalar, Scalar, Scalar], eps: Scalar, weight_decay: Scalar, **_: Any
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     yield from ranges.epsilon(eps)
@@ -111,10 +106,7 @@ def _update(
     }
 
 
-RULE = Rule(_arguments, _init, _update, _start, _advance, title="adan")
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _start, _advance))
 def adan(
     lr: Number = 1e-3,
     betas: tuple[Number, Number, Number] = (0.98, 0.92, 0.99),
@@ -128,7 +120,7 @@ def adan(
     The Optax spelling of :class:`Adan`, whose description, arguments, errors and example hold for
     it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, locals())
+    return leafwise(adan, locals())
 
 
 class Adan(Optimizer):

@@ -41,16 +41,14 @@ from . import _pytorch_optimizer as package
 from ._left_out import LEFT_OUT, without_none
 
 
-def _arguments(
-    lr: Scalar = 1e-3,
-    betas: tuple[Scalar, Scalar, Scalar] = (0.9, 0.999, 0.9999),
-    weight_decay: Scalar = 0.0,
-    weight_decouple: bool = False,
-    fixed_decay: bool = False,
-    alpha: Scalar = 5.0,
-    t_alpha_beta3: Scalar = LEFT_OUT,
-    eps: Scalar = 1e-8,
-    maximize: bool = False,
+def _problems(
+    lr: Scalar,
+    betas: tuple[Scalar, Scalar, Scalar],
+    weight_decay: Scalar,
+    alpha: Scalar,
+    t_alpha_beta3: Scalar,
+    eps: Scalar,
+    **_: Any,
 ) -> Iterator[Problem]:
     yield from package.learning_rate(lr)
     yield from package.decays(betas)
@@ -145,10 +143,7 @@ def _update(
     return addcdiv(param, update, denom, value=-lr), after
 
 
-RULE = Rule(_arguments, _init, _update, _start, _advance, accepts=_accepts, title="ademamix")
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _start, _advance, accepts=_accepts))
 def ademamix(
     lr: Number = 1e-3,
     betas: tuple[Number, Number, Number] = (0.9, 0.999, 0.9999),
@@ -165,7 +160,7 @@ def ademamix(
     The Optax spelling of :class:`AdEMAMix`, whose description, arguments, errors and example hold
     for it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, without_none(locals(), "t_alpha_beta3"))
+    return leafwise(ademamix, without_none(locals(), "t_alpha_beta3"))
 
 
 class AdEMAMix(Optimizer):

@@ -29,18 +29,14 @@ from ._left_out import LEFT_OUT, without_none
 from ._timm import cautious, decay_rate, largest_rate, with_snapshot
 
 
-def _arguments(
-    lr: Scalar = 1e-3,
-    betas: tuple[Scalar, Scalar] = (0.9, 0.9999),
-    eps: Scalar = 1e-6,
-    clip_exp: Scalar = 0.333,
-    weight_decay: Scalar = 0.0,
-    decoupled: bool = False,
-    corrected_weight_decay: bool = False,
-    *,
-    caution: bool = False,
-    maximize: bool = False,
-    max_lr_snapshot: Scalar = LEFT_OUT,
+def _problems(
+    lr: Scalar,
+    betas: tuple[Scalar, Scalar],
+    eps: Scalar,
+    weight_decay: Scalar,
+    corrected_weight_decay: bool,
+    max_lr_snapshot: Scalar,
+    **_: Any,
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     yield from ranges.epsilon(eps)
@@ -120,10 +116,7 @@ def _update(
     }
 
 
-RULE = Rule(_arguments, _init, _update, _start, _advance, title="adopt")
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _start, _advance))
 def adopt(
     lr: Number = 1e-3,
     betas: tuple[Number, Number] = (0.9, 0.9999),
@@ -142,7 +135,7 @@ def adopt(
     The Optax spelling of :class:`Adopt`, whose description, arguments, errors and example hold for
     it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, with_snapshot(without_none(locals(), "clip_exp")))
+    return leafwise(adopt, with_snapshot(without_none(locals(), "clip_exp")))
 
 
 class Adopt(Optimizer):

@@ -30,17 +30,14 @@ from . import _pytorch_optimizer as package
 from ._sums import clipped, mean, rms
 
 
-def _arguments(
-    lr: Scalar = 2e-4,
-    betas: tuple[Scalar, Scalar, Scalar] = (0.9, 0.999, 0.9999),
-    weight_decay: Scalar = 0.0,
-    weight_decouple: bool = True,
-    fixed_decay: bool = False,
-    clip_threshold: Scalar = 1.0,
-    ams_bound: bool = False,
-    eps1: Scalar = 1e-30,
-    eps2: Scalar = 1e-16,
-    maximize: bool = False,
+def _problems(
+    lr: Scalar,
+    betas: tuple[Scalar, Scalar, Scalar],
+    weight_decay: Scalar,
+    clip_threshold: Scalar,
+    eps1: Scalar,
+    eps2: Scalar,
+    **_: Any,
 ) -> Iterator[Problem]:
     yield from package.learning_rate(lr)
     yield from package.decays(betas)
@@ -153,20 +150,18 @@ def _oriented(shape: tuple[int, ...], **_: Any) -> bool:
     return len(shape) > 2
 
 
-RULE = Rule(
-    _arguments,
-    _init,
-    _update,
-    _start,
-    _advance,
-    accepts=_accepts,
-    elementwise=False,
-    oriented=_oriented,
-    title="came",
+@of_rule(
+    Rule(
+        _problems,
+        _init,
+        _update,
+        _start,
+        _advance,
+        accepts=_accepts,
+        elementwise=False,
+        oriented=_oriented,
+    )
 )
-
-
-@of_rule(RULE)
 def came(
     lr: Number = 2e-4,
     betas: tuple[Number, Number, Number] = (0.9, 0.999, 0.9999),
@@ -184,7 +179,7 @@ def came(
     The Optax spelling of :class:`CAME`, whose description, arguments, errors and example hold for
     it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, locals())
+    return leafwise(came, locals())
 
 
 class CAME(Optimizer):

@@ -30,13 +30,8 @@ from . import _estimates as estimates
 from . import _wide
 
 
-def _arguments(
-    lr: Scalar = 1.0,
-    momentum: Scalar = 0.0,
-    weight_decay: Scalar = 0.0,
-    eps: Scalar = 1e-6,
-    d0: Scalar = 1e-6,
-    growth_rate: Scalar = math.inf,
+def _problems(
+    lr: Scalar, momentum: Scalar, weight_decay: Scalar, eps: Scalar, d0: Scalar, growth_rate: Scalar
 ) -> Iterator[Problem]:
     yield from estimates.arguments(lr, d0, growth_rate, weight_decay)
     yield from ranges.below_one("momentum", momentum)
@@ -151,23 +146,21 @@ def _update(
     return jnp.where(known, new, param), {**after, "x0": x0}
 
 
-RULE = Rule(
-    _arguments,
-    _init,
-    _update,
-    _start,
-    _advance,
-    gathers=_gathers,
-    common=estimates.common("d", *_SUMS),
-    own_options=frozenset({"d0", "weight_decay", "eps"}),
-    accepts=_accepts,
-    begins="begun",
-    elementwise=False,
-    title="dadapt_adagrad",
+@of_rule(
+    Rule(
+        _problems,
+        _init,
+        _update,
+        _start,
+        _advance,
+        gathers=_gathers,
+        common=estimates.common("d", *_SUMS),
+        own_options=frozenset({"d0", "weight_decay", "eps"}),
+        accepts=_accepts,
+        begins="begun",
+        elementwise=False,
+    )
 )
-
-
-@of_rule(RULE)
 def dadapt_adagrad(
     lr: Number = 1.0,
     momentum: Number = 0.0,
@@ -181,7 +174,7 @@ def dadapt_adagrad(
     The Optax spelling of :class:`DAdaptAdaGrad`, whose description, arguments, errors and example
     hold for it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, locals())
+    return leafwise(dadapt_adagrad, locals())
 
 
 class DAdaptAdaGrad(Optimizer):

@@ -30,16 +30,15 @@ from . import _estimates as estimates
 from . import _wide
 
 
-def _arguments(
-    lr: Scalar = 1.0,
-    betas: tuple[Scalar, Scalar] = (0.9, 0.999),
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.0,
-    decouple: bool = False,
-    use_bias_correction: bool = False,
-    d0: Scalar = 1e-6,
-    growth_rate: Scalar = math.inf,
-    layer_scale: Scalar = 1.0,
+def _problems(
+    lr: Scalar,
+    betas: tuple[Scalar, Scalar],
+    eps: Scalar,
+    weight_decay: Scalar,
+    d0: Scalar,
+    growth_rate: Scalar,
+    layer_scale: Scalar,
+    **_: Any,
 ) -> Iterator[Problem]:
     yield from estimates.arguments(lr, d0, growth_rate, weight_decay)
     yield from estimates.epsilon(eps)
@@ -157,22 +156,20 @@ def _update(
     return jnp.where(known, addcdiv(new, after["exp_avg"], denom, value=-1.0), param), after
 
 
-RULE = Rule(
-    _arguments,
-    _init,
-    _update,
-    _start,
-    _advance,
-    gathers=_gathers,
-    common=estimates.common("d", "numerator_weighted"),
-    own_options=frozenset({"d0", "lr=0", "weight_decay", "eps", "layer_scale"}),
-    accepts=_accepts,
-    elementwise=False,
-    title="dadapt_adam",
+@of_rule(
+    Rule(
+        _problems,
+        _init,
+        _update,
+        _start,
+        _advance,
+        gathers=_gathers,
+        common=estimates.common("d", "numerator_weighted"),
+        own_options=frozenset({"d0", "lr=0", "weight_decay", "eps", "layer_scale"}),
+        accepts=_accepts,
+        elementwise=False,
+    )
 )
-
-
-@of_rule(RULE)
 def dadapt_adam(
     lr: Number = 1.0,
     betas: tuple[Number, Number] = (0.9, 0.999),
@@ -189,7 +186,7 @@ def dadapt_adam(
     The Optax spelling of :class:`DAdaptAdam`, whose description, arguments, errors and example hold
     for it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, locals())
+    return leafwise(dadapt_adam, locals())
 
 
 class DAdaptAdam(Optimizer):

@@ -29,14 +29,14 @@ from . import _estimates as estimates
 from . import _wide
 
 
-def _arguments(
-    lr: Scalar = 1.0,
-    betas: tuple[Scalar, Scalar, Scalar] = (0.98, 0.92, 0.99),
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.02,
-    no_prox: bool = False,
-    d0: Scalar = 1e-6,
-    growth_rate: Scalar = math.inf,
+def _problems(
+    lr: Scalar,
+    betas: tuple[Scalar, Scalar, Scalar],
+    eps: Scalar,
+    weight_decay: Scalar,
+    d0: Scalar,
+    growth_rate: Scalar,
+    **_: Any,
 ) -> Iterator[Problem]:
     yield from estimates.arguments(lr, d0, growth_rate, weight_decay)
     yield from estimates.epsilon(eps)
@@ -165,23 +165,21 @@ def _update(
     return jnp.where(known, new, param), {**after, "pre_grad": pre_grad}
 
 
-RULE = Rule(
-    _arguments,
-    _init,
-    _update,
-    _start,
-    _advance,
-    gathers=_gathers,
-    common=estimates.common("d", "gsq_weighted"),
-    own_options=frozenset({"d0", "weight_decay", "eps"}),
-    accepts=_accepts,
-    begins="step",
-    elementwise=False,
-    title="dadapt_adan",
+@of_rule(
+    Rule(
+        _problems,
+        _init,
+        _update,
+        _start,
+        _advance,
+        gathers=_gathers,
+        common=estimates.common("d", "gsq_weighted"),
+        own_options=frozenset({"d0", "weight_decay", "eps"}),
+        accepts=_accepts,
+        begins="step",
+        elementwise=False,
+    )
 )
-
-
-@of_rule(RULE)
 def dadapt_adan(
     lr: Number = 1.0,
     betas: tuple[Number, Number, Number] = (0.98, 0.92, 0.99),
@@ -196,7 +194,7 @@ def dadapt_adan(
     The Optax spelling of :class:`DAdaptAdan`, whose description, arguments, errors and example hold
     for it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, locals())
+    return leafwise(dadapt_adan, locals())
 
 
 class DAdaptAdan(Optimizer):

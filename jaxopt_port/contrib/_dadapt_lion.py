@@ -30,11 +30,8 @@ from . import _estimates as estimates
 from . import _wide
 
 
-def _arguments(
-    lr: Scalar = 1.0,
-    betas: tuple[Scalar, Scalar] = (0.9, 0.99),
-    weight_decay: Scalar = 0.0,
-    d0: Scalar = 1e-6,
+def _problems(
+    lr: Scalar, betas: tuple[Scalar, Scalar], weight_decay: Scalar, d0: Scalar
 ) -> Iterator[Problem]:
     yield from estimates.arguments(lr, d0, math.inf, weight_decay)
     yield from ranges.beta_pair(betas)
@@ -129,23 +126,21 @@ def _update(
     return Sum(mul(param, decay), update, -dlr), {"exp_avg": exp_avg, "s": s}
 
 
-RULE = Rule(
-    _arguments,
-    _init,
-    _update,
-    _start,
-    _advance,
-    gathers=_gathers,
-    common=estimates.common("d", "numerator_weighted"),
-    own_options=frozenset({"d0", "weight_decay"}),
-    accepts=_accepts,
-    begins="begun",
-    elementwise=False,
-    title="dadapt_lion",
+@of_rule(
+    Rule(
+        _problems,
+        _init,
+        _update,
+        _start,
+        _advance,
+        gathers=_gathers,
+        common=estimates.common("d", "numerator_weighted"),
+        own_options=frozenset({"d0", "weight_decay"}),
+        accepts=_accepts,
+        begins="begun",
+        elementwise=False,
+    )
 )
-
-
-@of_rule(RULE)
 def dadapt_lion(
     lr: Number = 1.0,
     betas: tuple[Number, Number] = (0.9, 0.99),
@@ -157,7 +152,7 @@ def dadapt_lion(
     The Optax spelling of :class:`DAdaptLion`, whose description, arguments, errors and example hold
     for it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, locals())
+    return leafwise(dadapt_lion, locals())
 
 
 class DAdaptLion(Optimizer):

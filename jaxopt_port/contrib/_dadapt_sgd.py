@@ -30,12 +30,8 @@ from . import _estimates as estimates
 from . import _wide
 
 
-def _arguments(
-    lr: Scalar = 1.0,
-    momentum: Scalar = 0.0,
-    weight_decay: Scalar = 0.0,
-    d0: Scalar = 1e-6,
-    growth_rate: Scalar = math.inf,
+def _problems(
+    lr: Scalar, momentum: Scalar, weight_decay: Scalar, d0: Scalar, growth_rate: Scalar
 ) -> Iterator[Problem]:
     yield from estimates.arguments(lr, d0, growth_rate, weight_decay)
     yield from ranges.below_one("momentum", momentum)
@@ -128,23 +124,21 @@ def _update(
     return jnp.where(known, new, param), {**unknown, "z": jnp.where(known, z, unknown["z"])}
 
 
-RULE = Rule(
-    _arguments,
-    _init,
-    _update,
-    _start,
-    _advance,
-    gathers=_gathers,
-    common=estimates.common("d", "numerator_weighted", "g0_norm"),
-    own_options=frozenset({"d0", "lr=0"}),
-    accepts=_accepts,
-    begins="begun",
-    elementwise=False,
-    title="dadapt_sgd",
+@of_rule(
+    Rule(
+        _problems,
+        _init,
+        _update,
+        _start,
+        _advance,
+        gathers=_gathers,
+        common=estimates.common("d", "numerator_weighted", "g0_norm"),
+        own_options=frozenset({"d0", "lr=0"}),
+        accepts=_accepts,
+        begins="begun",
+        elementwise=False,
+    )
 )
-
-
-@of_rule(RULE)
 def dadapt_sgd(
     lr: Number = 1.0,
     momentum: Number = 0.0,
@@ -157,7 +151,7 @@ def dadapt_sgd(
     The Optax spelling of :class:`DAdaptSGD`, whose description, arguments, errors and example hold
     for it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, locals())
+    return leafwise(dadapt_sgd, locals())
 
 
 class DAdaptSGD(Optimizer):

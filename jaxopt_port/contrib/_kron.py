@@ -35,25 +35,22 @@ from ._timm import decay_rate, largest_rate, with_snapshot
 _MODES = (None, "one_diag", "smart_one_diag", "all_diag")
 
 
-def _arguments(
-    lr: Scalar = 1e-3,
-    momentum: Scalar = 0.9,
-    weight_decay: Scalar = 0.0,
-    preconditioner_update_probability: Scalar = LEFT_OUT,
-    max_size_triangular: int = 2048,
-    min_ndim_triangular: int = 2,
-    memory_save_mode: str | None = None,
-    momentum_into_precond_update: bool = True,
-    precond_lr: Scalar = 0.1,
-    precond_init_scale: Scalar = 1.0,
-    decoupled_decay: bool = False,
-    corrected_weight_decay: bool = False,
-    max_lr_snapshot: Scalar = LEFT_OUT,
-    flatten: bool = False,
-    flatten_start_dim: int = 2,
-    flatten_end_dim: int = -1,
-    stochastic_weight_decay: bool = False,
-    seed: int = 0,
+def _problems(
+    lr: Scalar,
+    momentum: Scalar,
+    weight_decay: Scalar,
+    preconditioner_update_probability: Scalar,
+    max_size_triangular: int,
+    min_ndim_triangular: int,
+    memory_save_mode: str | None,
+    precond_lr: Scalar,
+    precond_init_scale: Scalar,
+    corrected_weight_decay: bool,
+    max_lr_snapshot: Scalar,
+    flatten_start_dim: int,
+    flatten_end_dim: int,
+    seed: int,
+    **_: Any,
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     if not 0.0 <= momentum < 1.0:
@@ -192,23 +189,11 @@ def _update(
     return Sum(base, update, -lr), {"momentum_buffer": buffer, **after}
 
 
-RULE = Rule(
-    _arguments,
-    _init,
-    _update,
-    _start,
-    _advance,
-    accepts=_accepts,
-    elementwise=False,
-    title="kron",
-)
-
-
 def _with_snapshot(options: dict[str, Any]) -> dict[str, Any]:
     return with_snapshot(without_none(options, "preconditioner_update_probability"))
 
 
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _start, _advance, accepts=_accepts, elementwise=False))
 def kron(
     lr: Number = 1e-3,
     momentum: Number = 0.9,
@@ -234,7 +219,7 @@ def kron(
     The Optax spelling of :class:`Kron`, whose description, arguments, errors and example hold for
     it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, _with_snapshot(locals()))
+    return leafwise(kron, _with_snapshot(locals()))
 
 
 class Kron(Optimizer):

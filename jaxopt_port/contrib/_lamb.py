@@ -40,20 +40,15 @@ from ._sums import norm
 from ._timm import cautious, decay_rate, largest_rate, with_snapshot
 
 
-def _arguments(
-    lr: Scalar = 1e-3,
-    bias_correction: bool = True,
-    betas: tuple[Scalar, Scalar] = (0.9, 0.999),
-    eps: Scalar = 1e-6,
-    weight_decay: Scalar = 0.01,
-    grad_averaging: bool = True,
-    max_grad_norm: Scalar = 1.0,
-    trust_clip: bool = False,
-    always_adapt: bool = False,
-    caution: bool = False,
-    decoupled_decay: bool = False,
-    corrected_weight_decay: bool = False,
-    max_lr_snapshot: Scalar = LEFT_OUT,
+def _problems(
+    lr: Scalar,
+    betas: tuple[Scalar, Scalar],
+    eps: Scalar,
+    weight_decay: Scalar,
+    max_grad_norm: Scalar,
+    corrected_weight_decay: bool,
+    max_lr_snapshot: Scalar,
+    **_: Any,
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     yield from ranges.epsilon(eps)
@@ -155,12 +150,7 @@ def _update(
     return Sum(param, update, -lr), {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
 
-RULE = Rule(
-    _arguments, _init, _update, _start, _advance, gathers=_gathers, elementwise=False, title="lamb"
-)
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _start, _advance, gathers=_gathers, elementwise=False))
 def lamb(
     lr: Number = 1e-3,
     bias_correction: bool = True,
@@ -181,7 +171,7 @@ def lamb(
     The Optax spelling of :class:`Lamb`, whose description, arguments, errors and example hold for
     it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, with_snapshot(without_none(locals(), "max_grad_norm")))
+    return leafwise(lamb, with_snapshot(without_none(locals(), "max_grad_norm")))
 
 
 class Lamb(Optimizer):

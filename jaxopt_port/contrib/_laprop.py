@@ -29,14 +29,14 @@ from ._left_out import LEFT_OUT
 from ._timm import cautious, decay_rate, largest_rate, with_snapshot
 
 
-def _arguments(
-    lr: Scalar = 4e-4,
-    betas: tuple[Scalar, Scalar] = (0.9, 0.999),
-    eps: Scalar = 1e-15,
-    weight_decay: Scalar = 0.0,
-    caution: bool = False,
-    corrected_weight_decay: bool = False,
-    max_lr_snapshot: Scalar = LEFT_OUT,
+def _problems(
+    lr: Scalar,
+    betas: tuple[Scalar, Scalar],
+    eps: Scalar,
+    weight_decay: Scalar,
+    corrected_weight_decay: bool,
+    max_lr_snapshot: Scalar,
+    **_: Any,
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     yield from ranges.epsilon(eps)
@@ -107,10 +107,7 @@ def _update(
     return param, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
 
-RULE = Rule(_arguments, _init, _update, _start, _advance, title="laprop")
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _start, _advance))
 def laprop(
     lr: Number = 4e-4,
     betas: tuple[Number, Number] = (0.9, 0.999),
@@ -125,7 +122,7 @@ def laprop(
     The Optax spelling of :class:`LaProp`, whose description, arguments, errors and example hold
     for it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, with_snapshot(locals()))
+    return leafwise(laprop, with_snapshot(locals()))
 
 
 class LaProp(Optimizer):

@@ -28,16 +28,15 @@ from ..optim import momentums, ranges
 from ._sums import norm
 
 
-def _arguments(
-    lr: Scalar = 1.0,
-    momentum: Scalar = 0.0,
-    dampening: Scalar = 0.0,
-    weight_decay: Scalar = 0.0,
-    nesterov: bool = False,
-    trust_coeff: Scalar = 0.001,
-    eps: Scalar = 1e-8,
-    trust_clip: bool = False,
-    always_adapt: bool = False,
+def _problems(
+    lr: Scalar,
+    momentum: Scalar,
+    dampening: Scalar,
+    weight_decay: Scalar,
+    nesterov: bool,
+    trust_coeff: Scalar,
+    eps: Scalar,
+    **_: Any,
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     yield from ranges.at_least_zero("momentum", momentum)
@@ -98,20 +97,18 @@ def _update(
     return Sum(param, grad, -lr), state
 
 
-RULE = Rule(
-    _arguments,
-    momentums.init,
-    _update,
-    momentums.start,
-    _advance,
-    momentums.holds,
-    begins="has_momentum_buffer",
-    elementwise=False,
-    title="lars",
+@of_rule(
+    Rule(
+        _problems,
+        momentums.init,
+        _update,
+        momentums.start,
+        _advance,
+        momentums.holds,
+        begins="has_momentum_buffer",
+        elementwise=False,
+    )
 )
-
-
-@of_rule(RULE)
 def lars(
     lr: Number = 1.0,
     momentum: Number = 0.0,
@@ -128,7 +125,7 @@ def lars(
     The Optax spelling of :class:`Lars`, whose description, arguments, errors and example hold for
     it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, locals())
+    return leafwise(lars, locals())
 
 
 class Lars(Optimizer):

@@ -29,16 +29,15 @@ from ._left_out import LEFT_OUT
 from ._timm import cautious, decay_rate, largest_rate, with_snapshot
 
 
-def _arguments(
-    lr: Scalar = 1e-4,
-    betas: tuple[Scalar, Scalar] = (0.9, 0.99),
-    weight_decay: Scalar = 0.0,
-    caution: bool = False,
-    corrected_weight_decay: bool = False,
-    maximize: bool = False,
-    decoupled_weight_decay: bool = False,
-    max_lr_snapshot: Scalar = LEFT_OUT,
-    package: str = "timm",
+def _problems(
+    lr: Scalar,
+    betas: tuple[Scalar, Scalar],
+    weight_decay: Scalar,
+    corrected_weight_decay: bool,
+    decoupled_weight_decay: bool,
+    max_lr_snapshot: Scalar,
+    package: str,
+    **_: Any,
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     yield from ranges.beta_pair(betas)
@@ -103,10 +102,7 @@ def _update(
     return Sum(mul(param, decay), update, -lr), {"exp_avg": after}
 
 
-RULE = Rule(_arguments, _init, _update, _start, _advance, begins="begun", title="lion")
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _start, _advance, begins="begun"))
 def lion(
     lr: Number = 1e-4,
     betas: tuple[Number, Number] = (0.9, 0.99),
@@ -123,7 +119,7 @@ def lion(
     The Optax spelling of :class:`Lion`, whose description, arguments, errors and example hold for
     it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, with_snapshot(locals()))
+    return leafwise(lion, with_snapshot(locals()))
 
 
 class Lion(Optimizer):

@@ -36,12 +36,8 @@ from ..numerics.torch_ops import (
 from ..optim import decay as decays
 
 
-def _arguments(
-    lr: Scalar = 1e-2,
-    momentum: Scalar = 0.9,
-    weight_decay: Scalar = 0.0,
-    eps: Scalar = 1e-6,
-    decoupled_decay: bool = False,
+def _problems(
+    lr: Scalar, momentum: Scalar, weight_decay: Scalar, eps: Scalar, **_: Any
 ) -> Iterator[Problem]:
     if not 0 <= momentum < 1:
         yield Problem(f"Momentum {momentum} must be in the range [0,1]", "it must be below 1")
@@ -127,10 +123,7 @@ def _update(
     return jnp.where(momentum == 0, plain, moved), {**after, "x0": x0}
 
 
-RULE = Rule(_arguments, _init, _update, _start, _advance, _holds, title="madgrad")
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _start, _advance, _holds))
 def madgrad(
     lr: Number = 1e-2,
     momentum: Number = 0.9,
@@ -143,7 +136,7 @@ def madgrad(
     The Optax spelling of :class:`MADGRAD`, whose description, arguments, errors and example hold
     for it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, locals())
+    return leafwise(madgrad, locals())
 
 
 class MADGRAD(Optimizer):

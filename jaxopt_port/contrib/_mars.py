@@ -30,17 +30,15 @@ from ._sums import norm
 from ._timm import cautious
 
 
-def _arguments(
-    lr: Scalar = 3e-3,
-    betas: tuple[Scalar, Scalar] = (0.9, 0.99),
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.0,
-    gamma: Scalar = 0.025,
-    mars_type: str = "adamw",
-    optimize_1d: bool = False,
-    lr_1d_factor: Scalar = 1.0,
-    betas_1d: tuple[Scalar, Scalar] = (LEFT_OUT, LEFT_OUT),
-    caution: bool = False,
+def _problems(
+    lr: Scalar,
+    betas: tuple[Scalar, Scalar],
+    eps: Scalar,
+    weight_decay: Scalar,
+    mars_type: str,
+    lr_1d_factor: Scalar,
+    betas_1d: tuple[Scalar, Scalar],
+    **_: Any,
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     yield from ranges.epsilon(eps)
@@ -131,10 +129,7 @@ def _update(
     return Sum(param, update, -rate), after
 
 
-RULE = Rule(_arguments, _init, _update, _start, _advance, elementwise=False, title="mars")
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _start, _advance, elementwise=False))
 def mars(
     lr: Number = 3e-3,
     betas: tuple[Number, Number] = (0.9, 0.99),
@@ -152,7 +147,7 @@ def mars(
     The Optax spelling of :class:`Mars`, whose description, arguments, errors and example hold for
     it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, without_none(locals(), pairs=("betas_1d",)))
+    return leafwise(mars, without_none(locals(), pairs=("betas_1d",)))
 
 
 class Mars(Optimizer):

@@ -28,11 +28,7 @@ from ..numerics.torch_ops import Scalar, add, add_scalar, div, lerp, mul, rounde
 from ..optim import ranges
 
 
-def _arguments(
-    lr: Scalar = 0.02,
-    weight_decay: Scalar = 0.0,
-    momentum: Scalar = 0.95,
-) -> Iterator[Problem]:
+def _problems(lr: Scalar, weight_decay: Scalar, momentum: Scalar) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     yield from ranges.at_least_zero("weight_decay", weight_decay)
     yield from ranges.below_one("momentum", momentum)
@@ -113,20 +109,18 @@ def _update(
     return Sum(mul(param, 1 - lr * weight_decay), update, -lr), {"momentum_buffer": buffer}
 
 
-RULE = Rule(
-    _arguments,
-    _init,
-    _update,
-    _start,
-    _advance,
-    accepts=_accepts,
-    begins="begun",
-    elementwise=False,
-    title="muon",
+@of_rule(
+    Rule(
+        _problems,
+        _init,
+        _update,
+        _start,
+        _advance,
+        accepts=_accepts,
+        begins="begun",
+        elementwise=False,
+    )
 )
-
-
-@of_rule(RULE)
 def muon(
     lr: Number = 0.02,
     weight_decay: Number = 0.0,
@@ -137,7 +131,7 @@ def muon(
     The Optax spelling of :class:`Muon`, whose description, arguments, errors and example hold for
     it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, locals())
+    return leafwise(muon, locals())
 
 
 class Muon(Optimizer):

@@ -30,16 +30,15 @@ from ._sums import rms
 from ._timm import cautious, decay_rate, largest_rate, with_snapshot
 
 
-def _arguments(
-    lr: Scalar = 1e-3,
-    betas: tuple[Scalar, Scalar] = (0.9, 0.999),
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 1e-2,
-    caution: bool = False,
-    corrected_weight_decay: bool = False,
-    maximize: bool = False,
-    clipping_threshold: float | None = None,
-    max_lr_snapshot: Scalar = LEFT_OUT,
+def _problems(
+    lr: Scalar,
+    betas: tuple[Scalar, Scalar],
+    eps: Scalar,
+    weight_decay: Scalar,
+    corrected_weight_decay: bool,
+    clipping_threshold: float | None,
+    max_lr_snapshot: Scalar,
+    **_: Any,
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     yield from ranges.epsilon(eps)
@@ -112,10 +111,7 @@ def _update(
     return new, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
 
-RULE = Rule(_arguments, _init, _update, _start, _advance, title="nadamw")
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _start, _advance))
 def nadamw(
     lr: Number = 1e-3,
     betas: tuple[Number, Number] = (0.9, 0.999),
@@ -132,7 +128,7 @@ def nadamw(
     The Optax spelling of :class:`NAdamW`, whose description, arguments, errors and example hold
     for it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, with_snapshot(locals()))
+    return leafwise(nadamw, with_snapshot(locals()))
 
 
 class NAdamW(Optimizer):

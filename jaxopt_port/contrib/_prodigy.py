@@ -39,19 +39,17 @@ from . import _wide
 from ._left_out import LEFT_OUT, without_none
 
 
-def _arguments(
-    lr: Scalar = 1.0,
-    betas: tuple[Scalar, Scalar] = (0.9, 0.999),
-    beta3: Scalar = LEFT_OUT,
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.0,
-    decouple: bool = True,
-    use_bias_correction: bool = False,
-    safeguard_warmup: bool = False,
-    d0: Scalar = 1e-6,
-    d_coef: Scalar = 1.0,
-    growth_rate: Scalar = math.inf,
-    slice_p: int = 1,
+def _problems(
+    lr: Scalar,
+    betas: tuple[Scalar, Scalar],
+    beta3: Scalar,
+    eps: Scalar,
+    weight_decay: Scalar,
+    d0: Scalar,
+    d_coef: Scalar,
+    growth_rate: Scalar,
+    slice_p: int,
+    **_: Any,
 ) -> Iterator[Problem]:
     yield from estimates.arguments(lr, d0, growth_rate, weight_decay)
     yield from estimates.epsilon(eps)
@@ -225,23 +223,21 @@ def _update(
     return jnp.where(known, new, before), {**after, "p0": p0}
 
 
-RULE = Rule(
-    _arguments,
-    _init,
-    _update,
-    _start,
-    _advance,
-    _holds,
-    gathers=_gathers,
-    common=_COMMON,
-    own_options=frozenset({"lr=0", "weight_decay", "eps", "safeguard_warmup", "slice_p"}),
-    accepts=_accepts,
-    elementwise=False,
-    title="prodigy",
+@of_rule(
+    Rule(
+        _problems,
+        _init,
+        _update,
+        _start,
+        _advance,
+        _holds,
+        gathers=_gathers,
+        common=_COMMON,
+        own_options=frozenset({"lr=0", "weight_decay", "eps", "safeguard_warmup", "slice_p"}),
+        accepts=_accepts,
+        elementwise=False,
+    )
 )
-
-
-@of_rule(RULE)
 def prodigy(
     lr: Number = 1.0,
     betas: tuple[Number, Number] = (0.9, 0.999),
@@ -261,7 +257,7 @@ def prodigy(
     The Optax spelling of :class:`Prodigy`, whose description, arguments, errors and example hold
     for it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, without_none(locals(), "beta3"))
+    return leafwise(prodigy, without_none(locals(), "beta3"))
 
 
 class Prodigy(Optimizer):

@@ -29,14 +29,8 @@ from ..optim import ranges
 from . import _schedule_free
 
 
-def _arguments(
-    lr: Scalar = 0.0025,
-    betas: tuple[Scalar, Scalar] = (0.9, 0.999),
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.0,
-    r: Scalar = 0.0,
-    weight_lr_power: Scalar = 2.0,
-    silent_sgd_phase: bool = True,
+def _problems(
+    lr: Scalar, betas: tuple[Scalar, Scalar], eps: Scalar, weight_decay: Scalar, **_: Any
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     yield from ranges.epsilon(eps)
@@ -83,18 +77,16 @@ def _update(
     return new, {**after, "exp_avg_sq": exp_avg_sq}
 
 
-RULE = Rule(
-    _arguments,
-    _schedule_free.init_with_squares,
-    _update,
-    _schedule_free.start,
-    _advance,
-    begins="k",
-    title="radam_schedule_free",
+@of_rule(
+    Rule(
+        _problems,
+        _schedule_free.init_with_squares,
+        _update,
+        _schedule_free.start,
+        _advance,
+        begins="k",
+    )
 )
-
-
-@of_rule(RULE)
 def radam_schedule_free(
     lr: Number = 0.0025,
     betas: tuple[Number, Number] = (0.9, 0.999),
@@ -109,7 +101,7 @@ def radam_schedule_free(
     The Optax spelling of :class:`RAdamScheduleFree`, whose description, arguments, errors and
     example hold for it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, locals())
+    return leafwise(radam_schedule_free, locals())
 
 
 class RAdamScheduleFree(Optimizer):

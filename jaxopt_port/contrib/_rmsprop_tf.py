@@ -31,18 +31,15 @@ from ._left_out import LEFT_OUT
 from ._timm import cautious, decay_rate, largest_rate, with_snapshot
 
 
-def _arguments(
-    lr: Scalar = 1e-2,
-    alpha: Scalar = 0.9,
-    eps: Scalar = 1e-10,
-    weight_decay: Scalar = 0.0,
-    momentum: Scalar = 0.0,
-    centered: bool = False,
-    decoupled_decay: bool = False,
-    corrected_weight_decay: bool = False,
-    lr_in_momentum: bool = True,
-    caution: bool = False,
-    max_lr_snapshot: Scalar = LEFT_OUT,
+def _problems(
+    lr: Scalar,
+    alpha: Scalar,
+    eps: Scalar,
+    weight_decay: Scalar,
+    momentum: Scalar,
+    corrected_weight_decay: bool,
+    max_lr_snapshot: Scalar,
+    **_: Any,
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     yield from ranges.epsilon(eps)
@@ -120,10 +117,7 @@ def _update(
     return jnp.where(momentum > 0, new, addcdiv(param, grad, avg, value=-lr)), after
 
 
-RULE = Rule(_arguments, _init, _update, _start, _advance, _holds, title="rmsprop_tf")
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _start, _advance, _holds))
 def rmsprop_tf(
     lr: Number = 1e-2,
     alpha: Number = 0.9,
@@ -142,7 +136,7 @@ def rmsprop_tf(
     The Optax spelling of :class:`RMSpropTF`, whose description, arguments, errors and example hold
     for it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, with_snapshot(locals()))
+    return leafwise(rmsprop_tf, with_snapshot(locals()))
 
 
 class RMSpropTF(Optimizer):

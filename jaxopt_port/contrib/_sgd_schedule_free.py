@@ -28,13 +28,8 @@ from ..optim import ranges
 from . import _schedule_free
 
 
-def _arguments(
-    lr: Scalar = 1.0,
-    momentum: Scalar = 0.9,
-    weight_decay: Scalar = 0.0,
-    warmup_steps: int = 0,
-    r: Scalar = 0.0,
-    weight_lr_power: Scalar = 2.0,
+def _problems(
+    lr: Scalar, momentum: Scalar, weight_decay: Scalar, warmup_steps: int, **_: Any
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     yield from ranges.at_least_zero("weight_decay", weight_decay)
@@ -63,18 +58,7 @@ def _update(
     return _schedule_free.moved(grad, param, state, **scalars)
 
 
-RULE = Rule(
-    _arguments,
-    _init,
-    _update,
-    _schedule_free.start,
-    _advance,
-    begins="k",
-    title="sgd_schedule_free",
-)
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _schedule_free.start, _advance, begins="k"))
 def sgd_schedule_free(
     lr: Number = 1.0,
     momentum: Number = 0.9,
@@ -88,7 +72,7 @@ def sgd_schedule_free(
     The Optax spelling of :class:`SGDScheduleFree`, whose description, arguments, errors and
     example hold for it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, locals())
+    return leafwise(sgd_schedule_free, locals())
 
 
 class SGDScheduleFree(Optimizer):

@@ -29,17 +29,15 @@ from ._left_out import LEFT_OUT
 from ._timm import cautious, decay_rate, largest_rate, with_snapshot
 
 
-def _arguments(
-    lr: Scalar = 1e-3,
-    momentum: Scalar = 0.0,
-    dampening: Scalar = 0.0,
-    weight_decay: Scalar = 0.0,
-    nesterov: bool = False,
-    *,
-    caution: bool = False,
-    corrected_weight_decay: bool = False,
-    maximize: bool = False,
-    max_lr_snapshot: Scalar = LEFT_OUT,
+def _problems(
+    lr: Scalar,
+    momentum: Scalar,
+    dampening: Scalar,
+    weight_decay: Scalar,
+    nesterov: bool,
+    corrected_weight_decay: bool,
+    max_lr_snapshot: Scalar,
+    **_: Any,
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     yield from ranges.at_least_zero("momentum", momentum)
@@ -93,19 +91,17 @@ def _update(
     return Sum(mul(param, decay), grad, -lr), state
 
 
-RULE = Rule(
-    _arguments,
-    momentums.init,
-    _update,
-    momentums.start,
-    _advance,
-    momentums.holds,
-    begins="has_momentum_buffer",
-    title="sgdw",
+@of_rule(
+    Rule(
+        _problems,
+        momentums.init,
+        _update,
+        momentums.start,
+        _advance,
+        momentums.holds,
+        begins="has_momentum_buffer",
+    )
 )
-
-
-@of_rule(RULE)
 def sgdw(
     lr: Number = 1e-3,
     momentum: Number = 0.0,
@@ -123,7 +119,7 @@ def sgdw(
     The Optax spelling of :class:`SGDW`, whose description, arguments, errors and example hold for
     it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, with_snapshot(locals()))
+    return leafwise(sgdw, with_snapshot(locals()))
 
 
 class SGDW(Optimizer):

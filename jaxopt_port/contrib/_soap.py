@@ -30,18 +30,15 @@ from ._left_out import LEFT_OUT, without_none
 from ._sums import mean, total
 
 
-def _arguments(
-    lr: Scalar = 3e-3,
-    betas: tuple[Scalar, Scalar] = (0.95, 0.95),
-    shampoo_beta: Scalar = LEFT_OUT,
-    weight_decay: Scalar = 1e-2,
-    precondition_frequency: int = 10,
-    max_precondition_dim: int = 10000,
-    precondition_1d: bool = False,
-    correct_bias: bool = True,
-    normalize_gradient: bool = False,
-    eps: Scalar = 1e-8,
-    maximize: bool = False,
+def _problems(
+    lr: Scalar,
+    betas: tuple[Scalar, Scalar],
+    shampoo_beta: Scalar,
+    weight_decay: Scalar,
+    precondition_frequency: int,
+    max_precondition_dim: int,
+    eps: Scalar,
+    **_: Any,
 ) -> Iterator[Problem]:
     yield from package.learning_rate(lr)
     yield from package.decays(betas)
@@ -197,19 +194,7 @@ def _update(
     return jnp.where(first, param, new), after | moved
 
 
-RULE = Rule(
-    _arguments,
-    _init,
-    _update,
-    _start,
-    _advance,
-    accepts=_accepts,
-    elementwise=False,
-    title="soap",
-)
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _start, _advance, accepts=_accepts, elementwise=False))
 def soap(
     lr: Number = 3e-3,
     betas: tuple[Number, Number] = (0.95, 0.95),
@@ -228,7 +213,7 @@ def soap(
     The Optax spelling of :class:`SOAP`, whose description, arguments, errors and example hold for
     it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(RULE, without_none(locals(), "shampoo_beta"))
+    return leafwise(soap, without_none(locals(), "shampoo_beta"))
 
 
 class SOAP(Optimizer):

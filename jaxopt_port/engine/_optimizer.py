@@ -27,6 +27,7 @@ from ._options import (
     make_program,
     marked,
     named,
+    rule_of,
 )
 from ._rule import Rule
 from ._selectors import REST, resolve
@@ -76,19 +77,24 @@ def transformation(rule: Rule[P]) -> Callable[P, optax.GradientTransformationExt
 
     @functools.wraps(rule.arguments)
     def factory(*args: P.args, **kwargs: P.kwargs) -> optax.GradientTransformationExtraArgs:
-        return leafwise(rule, {**arguments.defaults, **arguments.bind(args, kwargs)})
+        return leafwise(factory, {**arguments.defaults, **arguments.bind(args, kwargs)})
 
     factory.__name__ = rule.name
     return marked(factory, rule=rule)
 
 
-def leafwise(rule: Rule[Any], options: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
+def leafwise(
+    factory: Callable[..., Any], options: Mapping[str, Any]
+) -> optax.GradientTransformationExtraArgs:
     """Return the transformation of a rule: one group of all parameters, numbers as they are given.
 
     Args:
-        rule: the rule.
+        factory: the function that ``of_rule`` decorates.
         options: all of its arguments by name; what is none of them (as in ``locals()``) is ignored.
     """
+    rule = rule_of(factory)
+    if rule is None:
+        raise TypeError(f"{factory!r} is the factory of no rule: decorate it with of_rule")
     arguments = arguments_of_rule(rule)
     numbers, static = arguments.split({name: options[name] for name in arguments.names})
     check_alike(numbers, "")

@@ -252,8 +252,13 @@ def named(call: Callable[P, R]) -> Callable[P, R]:
 
 
 def of_rule(rule: Rule[Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Mark a factory of the transformations of a rule, whose signature is the rule's arguments'."""
-    return lambda factory: marked(named(factory), rule=rule)
+    """Mark a factory of the transformations of a rule, and give the rule its signature."""
+
+    def of_this(factory: Callable[P, R]) -> Callable[P, R]:
+        made = named(factory)
+        return marked(made, rule=replace(rule, factory=made))
+
+    return of_this
 
 
 def whole_tree(factory: Callable[P, R]) -> Callable[P, R]:
@@ -303,7 +308,7 @@ def _plain(signature: inspect.Signature) -> inspect.Signature:
 
 @functools.lru_cache(maxsize=256)
 def arguments_of_rule(rule: Rule[Any]) -> Arguments:
-    return Arguments(inspect.signature(rule.arguments), rule)
+    return Arguments(_plain(inspect.signature(rule.signed)), rule)
 
 
 def make_program(rule: Rule[Any], numbers: Mapping[str, Any], static: Mapping[str, Any]) -> Program:

@@ -93,10 +93,10 @@ class Rule(Generic[P]):
     come as real arrays with the real and imaginary part in a new last axis.
 
     Attributes:
-        arguments: a generator function whose signature is the optimizer's, and which yields a
-            :class:`Problem` for each bad argument. An argument whose default is a float (or a
-            tuple of floats, None for one that may be left out) is a number, settable between
-            steps; any other is static.
+        arguments: a generator function which yields a :class:`Problem` for each bad argument. Its
+            signature is the optimizer's, where no factory has that: an argument whose default is a
+            float (or a tuple of floats, None for one that may be left out) is a number, settable
+            between steps; any other is static.
         init: ``init(param, **options)``: the arrays held for a leaf, by torch's name.
         update: ``update(grad, param, state, **options, **scalars) -> (new_param, state)`` for a
             leaf; ``new_param`` is an array, a :class:`Sum` or :class:`Rows`.
@@ -124,8 +124,9 @@ class Rule(Generic[P]):
         elementwise: whether the update is the same in any layout of the parameter.
         oriented: ``oriented(shape, **static)``: whether the step of an array of this shape is
             another one where Flax's layout of a kernel takes the place of torch's.
-        title: the optimizer's name, where it is not that of ``arguments``.
+        title: the optimizer's name, where it is not that of what has the signature.
         implied: what torch's groups say of this optimizer that is no argument of it.
+        factory: the function whose signature is the optimizer's; ``of_rule`` puts it here.
     """
 
     arguments: Callable[P, Iterator[Problem]]
@@ -144,11 +145,17 @@ class Rule(Generic[P]):
     oriented: Callable[..., bool] = _never
     title: str = ""
     implied: Static = ()
+    factory: Callable[..., Any] | None = None
+
+    @property
+    def signed(self) -> Callable[..., Any]:
+        """What has the optimizer's signature."""
+        return self.factory or self.arguments
 
     @property
     def name(self) -> str:
         """The optimizer's name, as messages show it."""
-        return self.title or self.arguments.__name__
+        return self.title or self.signed.__name__
 
 
 class Program(NamedTuple):

@@ -28,13 +28,8 @@ from . import _ranges
 from ._decay import l2
 
 
-def _arguments(
-    lr: Scalar = 1.0,
-    rho: Scalar = 0.9,
-    eps: Scalar = 1e-6,
-    weight_decay: Scalar = 0.0,
-    *,
-    maximize: bool = False,
+def _problems(
+    lr: Scalar, rho: Scalar, eps: Scalar, weight_decay: Scalar, **_: Any
 ) -> Iterator[Problem]:
     yield from _ranges.learning_rate(lr)
     if not 0.0 <= rho <= 1.0:
@@ -77,10 +72,7 @@ def _update(
     return Sum(param, delta, -lr), {"square_avg": square_avg, "acc_delta": acc_delta}
 
 
-RULE = Rule(_arguments, _init, _update, _start, _advance, title="adadelta")
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _start, _advance))
 def adadelta(
     lr: Number = 1.0,
     rho: Number = 0.9,
@@ -118,7 +110,7 @@ def adadelta(
         >>> params["weight"].round(3)
         Array([0.684, 0.684], dtype=float32)
     """
-    return leafwise(RULE, locals())
+    return leafwise(adadelta, locals())
 
 
 class Adadelta(Optimizer):

@@ -27,14 +27,13 @@ from ..numerics.torch_ops import Scalar, constant, div, lerp, mul, norm, rounded
 from . import _ranges
 
 
-def _arguments(
-    lr: Scalar = 1e-2,
-    beta2_decay: Scalar = -0.8,
-    eps: tuple[Scalar | None, Scalar] = (None, 1e-3),
-    d: Scalar = 1.0,
-    weight_decay: Scalar = 0.0,
-    *,
-    maximize: bool = False,
+def _problems(
+    lr: Scalar,
+    beta2_decay: Scalar,
+    eps: tuple[Scalar | None, Scalar],
+    d: Scalar,
+    weight_decay: Scalar,
+    **_: Any,
 ) -> Iterator[Problem]:
     if not lr >= 0.0:
         yield Problem(f"Learning rate should be >= 0 but is: {lr}", "lr must be >= 0")
@@ -152,20 +151,18 @@ def _oriented(shape: tuple[int, ...], **_: Any) -> bool:
     return len(shape) > 2
 
 
-RULE = Rule(
-    _arguments,
-    _init,
-    _update,
-    _start,
-    _advance,
-    accepts=_accepts,
-    elementwise=False,
-    oriented=_oriented,
-    title="adafactor",
+@of_rule(
+    Rule(
+        _problems,
+        _init,
+        _update,
+        _start,
+        _advance,
+        accepts=_accepts,
+        elementwise=False,
+        oriented=_oriented,
+    )
 )
-
-
-@of_rule(RULE)
 def adafactor(
     lr: Number = 1e-2,
     beta2_decay: Number = -0.8,
@@ -211,7 +208,7 @@ def adafactor(
         >>> params["kernel"][0]
         Array([0.5, 0.5, 0.5], dtype=float32)
     """
-    return leafwise(RULE, locals())
+    return leafwise(adafactor, locals())
 
 
 class Adafactor(Optimizer):

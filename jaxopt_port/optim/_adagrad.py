@@ -30,14 +30,13 @@ from ._decay import l2
 from ._rows import coalesced, is_sparse, undecayed
 
 
-def _arguments(
-    lr: Scalar = 1e-2,
-    lr_decay: Scalar = 0.0,
-    weight_decay: Scalar = 0.0,
-    initial_accumulator_value: Scalar = 0.0,
-    eps: Scalar = 1e-10,
-    *,
-    maximize: bool = False,
+def _problems(
+    lr: Scalar,
+    lr_decay: Scalar,
+    weight_decay: Scalar,
+    initial_accumulator_value: Scalar,
+    eps: Scalar,
+    **_: Any,
 ) -> Iterator[Problem]:
     yield from _ranges.learning_rate(lr)
     yield from _ranges.at_least_zero("lr_decay", lr_decay)
@@ -93,10 +92,7 @@ def _update(
     return Sum(param, grad, -clr, over=std), {"sum": state_sum}
 
 
-RULE = Rule(_arguments, _init, _update, _start, _advance, sparse=None, begins=None, title="adagrad")
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _start, _advance, sparse=None, begins=None))
 def adagrad(
     lr: Number = 1e-2,
     lr_decay: Number = 0.0,
@@ -137,7 +133,7 @@ def adagrad(
         >>> params["weight"]
         Array([0.5, 0.5], dtype=float32)
     """
-    return leafwise(RULE, locals())
+    return leafwise(adagrad, locals())
 
 
 class Adagrad(Optimizer):

@@ -27,15 +27,8 @@ from ..numerics.torch_ops import Scalar, add_scalar, div_each, sqrt
 from . import _decay, _moments, _ranges
 
 
-def _arguments(
-    lr: Scalar = 1e-3,
-    betas: tuple[Scalar, Scalar] = (0.9, 0.999),
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.0,
-    amsgrad: bool = False,
-    *,
-    maximize: bool = False,
-    decoupled_weight_decay: bool = False,
+def _problems(
+    lr: Scalar, betas: tuple[Scalar, Scalar], eps: Scalar, weight_decay: Scalar, **_: Any
 ) -> Iterator[Problem]:
     yield from _ranges.learning_rate(lr)
     yield from _ranges.epsilon(eps)
@@ -93,7 +86,7 @@ def _update(
     return Sum(param, exp_avg, -step_size, over=denom), after
 
 
-RULE = Rule(_arguments, _init, _update, _start, _advance, title="adam")
+RULE = Rule(_problems, _init, _update, _start, _advance)
 
 
 @of_rule(RULE)
@@ -140,7 +133,7 @@ def adam(
         >>> params["weight"]
         Array([0.5, 0.5], dtype=float32)
     """
-    return leafwise(RULE, locals())
+    return leafwise(adam, locals())
 
 
 class Adam(Optimizer):

@@ -27,13 +27,8 @@ from ..numerics.torch_ops import Scalar, add_scalar, lerp, mul
 from . import _decay, _ranges
 
 
-def _arguments(
-    lr: Scalar = 2e-3,
-    betas: tuple[Scalar, Scalar] = (0.9, 0.999),
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.0,
-    *,
-    maximize: bool = False,
+def _problems(
+    lr: Scalar, betas: tuple[Scalar, Scalar], eps: Scalar, weight_decay: Scalar, **_: Any
 ) -> Iterator[Problem]:
     yield from _ranges.learning_rate(lr)
     yield from _ranges.epsilon(eps)
@@ -79,10 +74,7 @@ def _update(
     return Sum(param, exp_avg, -clr, over=exp_inf), {"exp_avg": exp_avg, "exp_inf": exp_inf}
 
 
-RULE = Rule(_arguments, _init, _update, _start, _advance, title="adamax")
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _start, _advance))
 def adamax(
     lr: Number = 2e-3,
     betas: tuple[Number, Number] = (0.9, 0.999),
@@ -120,7 +112,7 @@ def adamax(
         >>> params["weight"]
         Array([0.5, 0.5], dtype=float32)
     """
-    return leafwise(RULE, locals())
+    return leafwise(adamax, locals())
 
 
 class Adamax(Optimizer):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Self
 
 import jax
@@ -14,27 +13,13 @@ from ..engine import (
     LeafState,
     Number,
     Optimizer,
-    Problem,
     Rows,
     Rule,
     Sum,
     leafwise,
     of_rule,
 )
-from ..numerics.torch_ops import Scalar
 from ._adam import RULE as ADAM
-
-
-def _arguments(
-    lr: Scalar = 1e-3,
-    betas: tuple[Scalar, Scalar] = (0.9, 0.999),
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 1e-2,
-    amsgrad: bool = False,
-    *,
-    maximize: bool = False,
-) -> Iterator[Problem]:
-    yield from ADAM.arguments(lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
 
 
 def _update(
@@ -43,13 +28,16 @@ def _update(
     return ADAM.update(grad, param, state, decoupled_weight_decay=True, **options)
 
 
-RULE = Rule(
-    _arguments, ADAM.init, _update, ADAM.start, ADAM.advance, title="adamw",
-    implied=(("decoupled_weight_decay", True),),
-)  # fmt: skip
-
-
-@of_rule(RULE)
+@of_rule(
+    Rule(
+        ADAM.arguments,
+        ADAM.init,
+        _update,
+        ADAM.start,
+        ADAM.advance,
+        implied=(("decoupled_weight_decay", True),),
+    )
+)
 def adamw(
     lr: Number = 1e-3,
     betas: tuple[Number, Number] = (0.9, 0.999),
@@ -89,7 +77,7 @@ def adamw(
         >>> params["weight"]
         Array([0.75, 0.75], dtype=float32)
     """
-    return leafwise(RULE, locals())
+    return leafwise(adamw, locals())
 
 
 class AdamW(Optimizer):

@@ -27,15 +27,7 @@ from . import _ranges
 from ._decay import l2
 
 
-def _arguments(
-    lr: Scalar = 1e-2,
-    lambd: Scalar = 1e-4,
-    alpha: Scalar = 0.75,
-    t0: Scalar = 1e6,
-    weight_decay: Scalar = 0.0,
-    *,
-    maximize: bool = False,
-) -> Iterator[Problem]:
+def _problems(lr: Scalar, weight_decay: Scalar, **_: Any) -> Iterator[Problem]:
     yield from _ranges.learning_rate(lr)
     yield from _ranges.at_least_zero("weight_decay", weight_decay)
 
@@ -84,10 +76,7 @@ def _update(
     return new_param, {"ax": jnp.where(mu != 1, averaged, new_param)}
 
 
-RULE = Rule(_arguments, _init, _update, _start, _advance, title="asgd")
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _start, _advance))
 def asgd(
     lr: Number = 1e-2,
     lambd: Number = 1e-4,
@@ -128,7 +117,7 @@ def asgd(
         >>> params["weight"]
         Array([0.5, 0.5], dtype=float32)
     """
-    return leafwise(RULE, locals())
+    return leafwise(asgd, locals())
 
 
 class ASGD(Optimizer):

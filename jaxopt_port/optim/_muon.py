@@ -33,15 +33,13 @@ _BFLOAT16 = jnp.dtype(jnp.bfloat16)
 _ADJUSTMENTS = (None, "original", "match_rms_adamw", "spectral_unclamped")
 
 
-def _arguments(
-    lr: Scalar = 1e-3,
-    weight_decay: Scalar = 0.1,
-    momentum: Scalar = 0.95,
-    nesterov: bool = True,
-    ns_coefficients: tuple[Scalar, Scalar, Scalar] = (3.4445, -4.7750, 2.0315),
-    eps: Scalar = 1e-7,
-    ns_steps: int = 5,
-    adjust_lr_fn: str | None = None,
+def _problems(
+    lr: Scalar,
+    weight_decay: Scalar,
+    momentum: Scalar,
+    ns_steps: int,
+    adjust_lr_fn: str | None,
+    **_: Any,
 ) -> Iterator[Problem]:
     if not lr >= 0.0:
         yield Problem(f"Learning rate should be >= 0 but is: {lr}", "lr must be >= 0")
@@ -154,18 +152,7 @@ def _oriented(shape: tuple[int, ...], adjust_lr_fn: str | None = None, **_: Any)
     return _adjusted_ratio(adjust_lr_fn, shape) != _adjusted_ratio(adjust_lr_fn, shape[::-1])
 
 
-RULE = Rule(
-    _arguments,
-    _init,
-    _update,
-    accepts=_accepts,
-    elementwise=False,
-    oriented=_oriented,
-    title="muon",
-)
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, accepts=_accepts, elementwise=False, oriented=_oriented))
 def muon(
     lr: Number = 1e-3,
     weight_decay: Number = 0.1,
@@ -219,7 +206,7 @@ def muon(
         Array([[0.4, 0. ],
                [0. , 0.4]], dtype=float32)
     """
-    return leafwise(RULE, locals())
+    return leafwise(muon, locals())
 
 
 class Muon(Optimizer):

@@ -27,15 +27,13 @@ from ..numerics.torch_ops import Scalar, add_scalar, addcdiv, div, sqrt
 from . import _decay, _moments, _ranges
 
 
-def _arguments(
-    lr: Scalar = 2e-3,
-    betas: tuple[Scalar, Scalar] = (0.9, 0.999),
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.0,
-    momentum_decay: Scalar = 4e-3,
-    decoupled_weight_decay: bool = False,
-    *,
-    maximize: bool = False,
+def _problems(
+    lr: Scalar,
+    betas: tuple[Scalar, Scalar],
+    eps: Scalar,
+    weight_decay: Scalar,
+    momentum_decay: Scalar,
+    **_: Any,
 ) -> Iterator[Problem]:
     yield from _ranges.learning_rate(lr)
     yield from _ranges.epsilon(eps)
@@ -96,10 +94,7 @@ def _update(
     return new, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
 
-RULE = Rule(_arguments, _init, _update, _start, _advance, title="nadam")
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _start, _advance))
 def nadam(
     lr: Number = 2e-3,
     betas: tuple[Number, Number] = (0.9, 0.999),
@@ -141,7 +136,7 @@ def nadam(
         >>> round(float(params["weight"][0]), 3)
         0.472
     """
-    return leafwise(RULE, locals())
+    return leafwise(nadam, locals())
 
 
 class NAdam(Optimizer):

@@ -27,14 +27,8 @@ from ..numerics.torch_ops import Scalar, add_scalar, div, mul, reciprocal, sqrt
 from . import _decay, _moments, _ranges
 
 
-def _arguments(
-    lr: Scalar = 1e-3,
-    betas: tuple[Scalar, Scalar] = (0.9, 0.999),
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.0,
-    decoupled_weight_decay: bool = False,
-    *,
-    maximize: bool = False,
+def _problems(
+    lr: Scalar, betas: tuple[Scalar, Scalar], eps: Scalar, weight_decay: Scalar, **_: Any
 ) -> Iterator[Problem]:
     yield from _ranges.learning_rate(lr)
     yield from _ranges.epsilon(eps)
@@ -95,10 +89,7 @@ def _update(
     return Sum(param, step, -1.0), {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
 
-RULE = Rule(_arguments, _init, _update, _start, _advance, title="radam")
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _start, _advance))
 def radam(
     lr: Number = 1e-3,
     betas: tuple[Number, Number] = (0.9, 0.999),
@@ -139,7 +130,7 @@ def radam(
         >>> round(float(params["weight"][0]), 3)
         0.7
     """
-    return leafwise(RULE, locals())
+    return leafwise(radam, locals())
 
 
 class RAdam(Optimizer):

@@ -29,15 +29,8 @@ from . import _ranges
 from ._decay import l2_twice
 
 
-def _arguments(
-    lr: Scalar = 1e-2,
-    alpha: Scalar = 0.99,
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 0.0,
-    momentum: Scalar = 0.0,
-    centered: bool = False,
-    *,
-    maximize: bool = False,
+def _problems(
+    lr: Scalar, alpha: Scalar, eps: Scalar, weight_decay: Scalar, momentum: Scalar, **_: Any
 ) -> Iterator[Problem]:
     yield from _ranges.learning_rate(lr)
     yield from _ranges.epsilon(eps)
@@ -97,10 +90,7 @@ def _update(
     return Sum(param, jnp.where(moving, buf, alone), -lr), after
 
 
-RULE = Rule(_arguments, _init, _update, _start, _advance, _holds, title="rmsprop")
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _start, _advance, _holds))
 def rmsprop(
     lr: Number = 1e-2,
     alpha: Number = 0.99,
@@ -143,7 +133,7 @@ def rmsprop(
         >>> params["weight"].round(3)
         Array([0.5, 0.5], dtype=float32)
     """
-    return leafwise(RULE, locals())
+    return leafwise(rmsprop, locals())
 
 
 class RMSprop(Optimizer):

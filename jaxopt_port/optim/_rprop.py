@@ -28,13 +28,7 @@ from ..numerics.torch_ops import Scalar, add, constant, mul, sign, widened
 from . import _ranges
 
 
-def _arguments(
-    lr: Scalar = 1e-2,
-    etas: tuple[Scalar, Scalar] = (0.5, 1.2),
-    step_sizes: tuple[Scalar, Scalar] = (1e-6, 50.0),
-    *,
-    maximize: bool = False,
-) -> Iterator[Problem]:
+def _problems(lr: Scalar, etas: tuple[Scalar, Scalar], **_: Any) -> Iterator[Problem]:
     yield from _ranges.learning_rate(lr)
     if not 0.0 < etas[0] < 1.0 < etas[1]:
         yield Problem(
@@ -106,10 +100,7 @@ def _update(
     return new_param, {"prev": grad, "step_size": step_size}
 
 
-RULE = Rule(_arguments, _init, _update, _start, _advance, title="rprop")
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _start, _advance))
 def rprop(
     lr: Number = 1e-2,
     etas: tuple[Number, Number] = (0.5, 1.2),
@@ -146,7 +137,7 @@ def rprop(
         >>> params["weight"]
         Array([0.5, 1.5], dtype=float32)
     """
-    return leafwise(RULE, locals())
+    return leafwise(rprop, locals())
 
 
 class Rprop(Optimizer):

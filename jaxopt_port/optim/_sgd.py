@@ -30,14 +30,8 @@ from ._decay import l2_twice
 from ._rows import coalesced, dense, is_sparse, undecayed
 
 
-def _arguments(
-    lr: Scalar = 1e-3,
-    momentum: Scalar = 0.0,
-    dampening: Scalar = 0.0,
-    weight_decay: Scalar = 0.0,
-    nesterov: bool = False,
-    *,
-    maximize: bool = False,
+def _problems(
+    lr: Scalar, momentum: Scalar, dampening: Scalar, weight_decay: Scalar, nesterov: bool, **_: Any
 ) -> Iterator[Problem]:
     yield from _ranges.learning_rate(lr)
     yield from _ranges.at_least_zero("momentum", momentum)
@@ -85,20 +79,18 @@ def _update(
     return Sum(param, grad, -lr), state
 
 
-RULE = Rule(
-    _arguments,
-    _momentum.init,
-    _update,
-    _momentum.start,
-    _advance,
-    _momentum.holds,
-    sparse=None,
-    begins="has_momentum_buffer",
-    title="sgd",
+@of_rule(
+    Rule(
+        _problems,
+        _momentum.init,
+        _update,
+        _momentum.start,
+        _advance,
+        _momentum.holds,
+        sparse=None,
+        begins="has_momentum_buffer",
+    )
 )
-
-
-@of_rule(RULE)
 def sgd(
     lr: Number = 1e-3,
     momentum: Number = 0.0,
@@ -141,7 +133,7 @@ def sgd(
         >>> optax.apply_updates(params, updates)["weight"]
         Array([0.5, 0.5], dtype=float32)
     """
-    return leafwise(RULE, locals())
+    return leafwise(sgd, locals())
 
 
 class SGD(Optimizer):

@@ -28,12 +28,7 @@ from . import _moments, _ranges
 from ._rows import coalesced
 
 
-def _arguments(
-    lr: Scalar = 1e-3,
-    betas: tuple[Scalar, Scalar] = (0.9, 0.999),
-    eps: Scalar = 1e-8,
-    maximize: bool = False,
-) -> Iterator[Problem]:
+def _problems(lr: Scalar, betas: tuple[Scalar, Scalar], eps: Scalar, **_: Any) -> Iterator[Problem]:
     if not lr > 0.0:
         yield Problem(f"Invalid learning rate: {lr}", "lr must be > 0")
     if not eps > 0.0:
@@ -97,12 +92,7 @@ def _update(
     return Rows(indices, mul(div(rows["exp_avg"], denom), -step_size)), after
 
 
-RULE = Rule(
-    _arguments, _init, _update, _start, _advance, accepts=_accepts, sparse=True, title="sparse_adam"
-)
-
-
-@of_rule(RULE)
+@of_rule(Rule(_problems, _init, _update, _start, _advance, accepts=_accepts, sparse=True))
 def sparse_adam(
     lr: Number = 1e-3,
     betas: tuple[Number, Number] = (0.9, 0.999),
@@ -144,7 +134,7 @@ def sparse_adam(
         >>> [round(float(x), 3) for x in params["table"][:, 0]]
         [1.0, 0.5, 1.0, 0.5]
     """
-    return leafwise(RULE, locals())
+    return leafwise(sparse_adam, locals())
 
 
 class SparseAdam(Optimizer):

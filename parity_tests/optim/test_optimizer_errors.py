@@ -144,7 +144,7 @@ def test_another_optimizers_state(case):
 def test_state_that_only_some_shapes_have_is_an_optimizers_own():
     """Adafactor's averages differ with the shape; a user's rule may have more such names."""
     by_rank = Rule(
-        jp.sgd.rule.arguments,
+        lambda lr=0.1: iter(()),
         lambda param, **_: {f"rank{param.ndim}": jnp.zeros_like(param)},
         lambda grad, param, state, **_: (param - grad, state),
     )
