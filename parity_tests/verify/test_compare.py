@@ -13,7 +13,7 @@ from flax import linen, nnx
 import jaxopt_port as jp
 from jaxopt_port import verify
 from jaxopt_port.verify import Report
-from jaxopt_port.verify.comparison import _compare
+from jaxopt_port.verify.comparison import _environment
 
 STEPS = 40
 
@@ -420,9 +420,9 @@ def test_wrong_kinds_are_type_errors():
 
 
 def test_products_in_tf32_are_said(monkeypatch):
-    assert not _compare._of_precision()
+    assert not _environment.of_precision()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    (said,) = _compare._of_precision()
+    (said,) = _environment.of_precision()
     assert "TF32" in said
     with jax.default_matmul_precision("highest"):
-        assert not _compare._of_precision()
+        assert not _environment.of_precision()

@@ -1,9 +1,9 @@
 """Compares training on both sides, stage by stage."""
 
 from ._compare import compare as compare
-from ._compare import environment as environment
 from ._distances import Measured as Measured
 from ._distances import Values as Values
+from ._environment import environment as environment
 from ._jax_side import JaxSide as JaxSide
 from ._names import Names as Names
 from ._replay import replay as replay

@@ -12,6 +12,7 @@ from ._closures import Disturbed
 from ._context import Context
 from ._distances import FLOAT64, Judgement, Values, largest, near
 from ._free_run import FreeInFloat64, OnTheirOwn
+from ._leeway import Leeway
 from ._names import Array
 from ._optimizer_state import Hyperparameters, classes, comparable, flat, moments
 from ._results import as_array
@@ -22,9 +23,6 @@ from ._watched import Step, torch_state
 _FLOAT32 = 1.2e-7
 # What a state is apart by that is made of sums in float32.
 _ROUNDED = 1e-6
-# Of a step of Muon's, which rounds to bfloat16 in float64 too: where a number is rounded the other
-# way, as orders of summation do, the product of the iteration moves by up to so much.
-_BFLOAT16 = 4e-2
 # A schedule in float64 multiplies another way than torch's.
 _FLOAT64 = 1e-9
 
@@ -67,12 +65,8 @@ class AfterStep:
         self._read = Hyperparameters(self._fed.state, names.paths)
         context.evidence.classes = classes(self._fed.state)
         self._base = 0.0  # the largest rate that is known of
-        self._off = 0.0  # how far a rate is from torch's in this step, as rounding lets it be
-        self._slack: dict[str, float] = {}
-        self._rough: set[str] = set()  # leaves of Muon's
+        self._leeway = Leeway(self._start)
         self._layouts = dict(getattr(getattr(side.tx, "definition", None), "layouts", ()))
-        self._reach: dict[str, float] = {}
-        self._last: dict[str, Any] = {}
         self._averages = Averages(context)
         grads = names.by_path(evaluation.grads)
         context.history.begin(names.by_path(checked.params), grads)
@@ -114,15 +108,15 @@ class AfterStep:
             told = float(evaluation.loss)
             self._disturbed.step(step, step_by, told, self._fed_exact, self._start)
         rounded = self._fed_exact.seen.inexact or self._fed_exact.rounded
-        self._off = _FLOAT32 if rounded else 0.0
+        self._leeway.rate = _FLOAT32 if rounded else 0.0
         named = self._context.reference.optimizer_name
-        self._rough = {
+        self._leeway.rough = {
             path
             for path, group in group_of.items()
             if "Muon" in evaluation.options[group].get("optimizer", named)
         }
         if self._fed_exact.unread:
-            self._off = _of_schedule(step)
+            self._leeway.rate = _of_schedule(step)
         self._clipping(step, update, grads)
         self._hyperparameters(step, evaluation.options, group_of, checks, update.stepped)
         if self._disturbed is not None and step == 0:
@@ -133,7 +127,7 @@ class AfterStep:
             self._averages.see(step, update, self._fed, self._fed_exact)
         else:
             self._context.reasons["update"] = "the trace does not hold it"
-        self._own.step(step, evaluation, own_batch, update, self._slack)
+        self._own.step(step, evaluation, own_batch, update, self._leeway.taken)
         if self._context.watch is not None:
             clipped = names.params_tree(update.clipped) if update.clipped else tree
             self._context.watch(Step(
@@ -212,7 +206,7 @@ class AfterStep:
         far, bound = judged
         excess = 0.0 if far == 0 else far / bound if bound else float("inf")
         if excess <= 1 and theirs and name == "lr":
-            self._off = max(self._off, abs(exact - theirs) / abs(theirs))
+            self._leeway.rate = max(self._leeway.rate, abs(exact - theirs) / abs(theirs))
         why = f"a number kept in float32 would be off by {bound:.1g} at most."
         context.results.see_number(
             step,
@@ -243,7 +237,7 @@ class AfterStep:
             own = names.by_path(update.grads) or grads
             context.history.add(own, clipped, yours64, torchs64, groups, group_of)
         context.results.compared("update", step)
-        self._take_slack(torchs64)
+        self._leeway.take(torchs64)
         far = [
             path
             for path in torchs64
@@ -256,13 +250,13 @@ class AfterStep:
         for path in far:
             # A trace may have it in float64 only.
             narrow = path in torchs and getattr(update, "own_dtype", True)
-            narrow = narrow and path not in self._rough
+            narrow = narrow and path not in self._leeway.rough
             theirs = torchs[path] if narrow else torchs64[path].astype(yours[path].dtype)
             held = Values(yours[path], theirs, yours64[path], torchs64[path])
             diagnosis = context.evidence.update(context.history, path, step, update.stepped)
             name, start = names.torch_name(path), self._start[path]
-            reached = self._reached(path, torchs64[path], largest(start))
-            extra = self._slack.get(path, 0.0) + reached
+            reached = self._leeway.reached(path, torchs64[path], largest(start))
+            extra = self._leeway.taken.get(path, 0.0) + reached
             if self._disturbed is not None:  # and there are no gradients to tell the algorithm
                 if self._disturbed.lost or context.results.found:
                     continue
@@ -273,22 +267,6 @@ class AfterStep:
                 start=start, in_own_dtype=narrow, extra=extra,
             )  # fmt: skip
         self._states(step, update)
-
-    def _reached(self, leaf: str, now: Array, start: float = 0.0) -> float:
-        """Return what float64 leaves by the largest that a leaf has been: it may be near 0 now."""
-        size = largest(now)
-        reach = max(start, self._reach.get(leaf, 0.0), size if np.isfinite(size) else 0.0)
-        self._reach[leaf] = reach
-        return FLOAT64 * max(0.0, reach - size)  # beside what its own size allows
-
-    def _take_slack(self, torchs64: Mapping[str, Array]) -> None:
-        """Let parameters be apart by what rounding has done to each step so far."""
-        for path in torchs64 if self._off else self._rough:
-            moved = torchs64[path] - self._last.get(path, self._start[path])
-            part = _BFLOAT16 if path in self._rough else 2 * self._off
-            self._slack[path] = self._slack.get(path, 0.0) + part * largest(moved)
-        if self._off or self._slack:
-            self._last = {path: np.array(now) for path, now in torchs64.items()}
 
     def _states(self, step: int, update: Any) -> None:
         context, names = self._context, self._context.names
@@ -305,7 +283,7 @@ class AfterStep:
             return
         torchs, torchs64 = (torch_state(names, s) for s in (update.state, update.state64))
         for path, entry in zip(names.paths, names.params, strict=True):
-            if path in self._rough and path not in self._layouts:
+            if path in self._leeway.rough and path not in self._layouts:
                 continue  # its axes may be the other way round, within another transformation
             narrow, theirs = torchs[path], torchs64[path]
             for name, mine64, theirs64 in comparable(exact.get(path, {}), theirs, entry.shape):
@@ -318,21 +296,22 @@ class AfterStep:
                     yours = yours.astype(theirs_narrow.dtype)
                 values = Values(yours, theirs_narrow.astype(yours.dtype), mine64, theirs64)
                 leaf = f"{path} · {name}"
+                rounded = self._fed_exact.rounded or path in self._leeway.taken
                 context.see(
                     "state", step, leaf, entry.torch_name, values, diagnosis,
                     in_own_dtype=own, start=np.zeros_like(theirs64),
-                    extra=self._reached(leaf, theirs64),
-                    floor=_ROUNDED if self._fed_exact.rounded or path in self._slack else FLOAT64,
+                    extra=self._leeway.reached(leaf, theirs64),
+                    floor=_ROUNDED if rounded else FLOAT64,
                 )  # fmt: skip
 
     def snapshot(self) -> Any:
         """Return all that a step changes."""
         parts = [part.snapshot() for part in self._parts]
-        return parts, dict(self._slack), self._last, self._averages.before
+        return parts, self._leeway.snapshot(), self._averages.before
 
     def restore(self, snapshot: Any) -> None:
         """Go back to a snapshot."""
-        parts, slack, self._last, self._averages.before = snapshot
-        self._slack = dict(slack)
+        parts, leeway, self._averages.before = snapshot
+        self._leeway.restore(leeway)
         for part, held in zip(self._parts, parts, strict=True):
             part.restore(held)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
-import platform
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -20,6 +17,7 @@ from ...trees import listed
 from ..report import Report
 from ._comparison import Checks, paired, run
 from ._context import Context
+from ._environment import environment, of_precision
 from ._evidence import Evidence
 from ._findings import findings
 from ._free_run import FreeInFloat64
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 _FREE_STEPS = (20, 3)  # of small models and of large ones
 _LARGE = 10_000_000
-_PACKAGES = ("jax", "jaxlib", "optax", "flax", "torch", "numpy")
 
 
 def never(done: int, steps: int) -> None:
@@ -221,17 +218,6 @@ def _of_zero(context: Context) -> list[str]:
     ]
 
 
-def _of_precision() -> list[str]:
-    """Say what JAX's products of matrices are on a GPU, where nothing else is set."""
-    if jax.default_backend() != "gpu" or getattr(jax.config, "jax_default_matmul_precision", None):
-        return []
-    return [
-        "on NVIDIA's GPUs JAX multiplies float32 matrices in TF32, some 3e-4 from exact, and torch "
-        'does not: set jax.config.update("jax_default_matmul_precision", "highest") before you '
-        "judge what differs by as much"
-    ]
-
-
 def finished(context: Context, name: str, done: int, notes: list[str]) -> Report:
     """Return the report of a run: what no other divergence explains, each with its cause."""
     found = findings(context)
@@ -247,22 +233,8 @@ def finished(context: Context, name: str, done: int, notes: list[str]) -> Report
         dtype=context.dtype,
         optimizer=context.reference.optimizer_name,
         environment=environment(),
-        notes=[*notes, *_of_precision(), *context.notes, *_of_zero(context)],
+        notes=[*notes, *of_precision(), *context.notes, *_of_zero(context)],
     )
-
-
-def environment() -> dict[str, str]:
-    """Return what a run depends on: versions and the machine."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    devices = jax.devices()
-    device = f"{len(devices)} × {devices[0].device_kind}"
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    return {**versions, "device": device, "machine": machine}
 
 
 def like_of(side: JaxSide) -> Any:
