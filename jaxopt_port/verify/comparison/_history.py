@@ -19,6 +19,7 @@ _MOST_LEAVES = 256
 _MOST_STEPS = 5000
 # Matrices that are held as a whole, for rules that go by their norms, rows or singular values.
 _MATRICES, _MATRIX, _WHOLE_STEPS = 4, 2**16, 4
+_COPIED, _MOVED = 10**7, 2  # elements, and steps whose norm is held
 _NO_NORMS = {"factor": 0.0, "limit": math.inf, "total": 0.0, "group": 0.0, "leaf": 0.0, "kind": 0.0}
 
 
@@ -43,9 +44,13 @@ class History:
         self._norms: list[dict[str, dict[str, float]]] = []
         self._group: dict[str, int] = {}
         self._whole: dict[str, Steps] = {}
+        self._before: dict[str, Array] = {}  # your side's parameters, as they were last
+        self._moved: list[float] = []
 
     def begin(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Choose elements: half those of the largest gradients, half at random."""
+        if sum(np.size(leaf) for leaf in params.values()) <= _COPIED:
+            self._before = {path: np.array(leaf, np.float64) for path, leaf in params.items()}
         for path in list(params)[:_MOST_LEAVES]:
             param = np.asarray(params[path])
             pool = np.arange(param.size)
@@ -85,6 +90,10 @@ class History:
             return
         for path in [path for path in self._chosen if path not in torchs]:
             del self._chosen[path]  # a trace may have no updates of it
+        if self._before and len(self._moved) == self.steps < _MOVED:
+            steps = (yours[p] - x for p, x in self._before.items() if p in yours)
+            self._moved.append(math.sqrt(sum(map(sum_of_squares, steps))))
+            self._before = {path: np.array(yours[path]) for path in self._before if path in yours}
         for path in self._chosen:
             zeros = np.zeros(len(self._chosen[path]))
             grad = self._of(path, grads[path]) if path in grads else zeros
@@ -141,6 +150,7 @@ class History:
             steps_per_epoch=steps_per_epoch,
             whole=next((w for p, w in self._whole.items() if self._group.get(p) == own), None),
             hooked=self.hooked,
+            moved=self._moved,
         )
 
 

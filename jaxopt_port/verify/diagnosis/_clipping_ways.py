@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -36,6 +37,14 @@ def clipping_ways(history: UpdateHistory) -> Iterator[ClippingWay]:
     most = max_norm(history)
     if limits(history):
         return  # by value: see `ways_for_values`
+    whose = {"total": "of all of them", "leaf": "of the leaf's"}
+    for norm, eps in itertools.product(whose, (0.0, 1e-6, 1e-8)):
+        yield ClippingWay(
+            "normalized-gradient",
+            [1 / (h[norm] + eps) if h[norm] else 1.0 for h in held],
+            f"your side divides gradients by the norm {whose[norm]}; torch does not",
+            "take out what normalises gradients, or let torch's side do the same",
+        )
     if most is not None:
         remedy = "use jp.clip_by_grad_norm, which has torch's formula"
         yield ClippingWay(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -42,6 +43,11 @@ _WHOLE = {
     "jp": ("Muon", "Adafactor"),
     "optax": ("lamb", "lars", "adafactor", "novograd", "muon", "fromage"),
 }
+# What ports do to a leaf's gradient before the optimizer, and torch's scripts seldom.
+_CHANGED = {
+    "centralize": ((), "subtracts its mean from the gradient of a kernel"),
+    "adaptive_grad_clip": ((0.01,), "clips gradients by the norms of each unit's weights"),
+}  # fmt: skip
 _Options = dict[str, Any]
 
 
@@ -110,6 +116,34 @@ def _of_whole(history: UpdateHistory) -> Cause | None:
                 made = _moved(home, name, tuple(options.items()), whole, history)
                 if found := _cause(name, made, moved, history):
                     return found
+    return None
+
+
+def changed_gradient(history: UpdateHistory) -> Cause | None:
+    """Look among what Optax does to gradients, before torch's own optimizer."""
+    whole = history.whole
+    if whole is None or history.optimizer not in (*_OURS, *_WHOLE["jp"]):
+        return None
+    moved = np.diff(np.stack([whole.start, *whole.after]), axis=0)
+    known = {k: v for k, v in history.options[0].items() if isinstance(v, _SCALARS)}
+    for name, (arguments, words) in _CHANGED.items():
+        with jax.enable_x64(True):
+            tx = getattr(optax, name)(*arguments)
+            states = itertools.chain([whole.start], whole.after)
+            changed = [
+                np.asarray(tx.update(jax.numpy.asarray(grad), tx.init(param), param)[0])
+                for grad, param in zip(whole.grads, states, strict=False)
+            ]
+        steps = Steps(whole.start, changed, whole.after)
+        made = _moved("jp", history.optimizer, tuple(known.items()), steps, history)
+        gap, beside = float(np.max(np.abs(moved - made))), float(np.max(np.abs(moved)))
+        if gap <= min(_ENOUGH, _NEARER * _beside_torch(history)) * beside:
+            return Cause(
+                "changed-gradient",
+                f"your side {words} (optax.{name}); torch does not",
+                f"take optax.{name} out of the chain, or let torch's side do the same",
+                gap / beside,
+            )
     return None
 
 

@@ -14,7 +14,7 @@ from ._clipping_ways import LIMITS, clipping_ways, ways_for_values
 from ._fitted_numbers import FittedNumbers, value_of
 from ._known_ways import known_ways
 from ._numbers import low_precision, narrowed, nice, number, same
-from ._other_optimizers import accumulations, another_optimizer
+from ._other_optimizers import accumulations, another_optimizer, changed_gradient
 from ._rates import Rates
 from ._several import Part, both_of, several
 from ._simulation import Hypothesis, Simulation
@@ -36,13 +36,13 @@ class Search:
         """Return what explains it: of what is quick to try, or of the rest."""
         looks = [
             self._rate_decay, self._schedule, self._single, self._options, self._gradients,
-            self._numbers, self._starts, self._one_sided, self._accumulation,
+            self._numbers, self._starts, self._clipped_step, self._one_sided, self._accumulation,
         ]  # fmt: skip
         if dear:
-            looks = [self._another_optimizer, self._pairs]
-            at = 1 if self._rate.explain else 2
+            looks = [self._changed_gradient, self._another_optimizer, self._pairs]
+            at = 2 if self._rate.explain else 3
             looks[at:at] = [self._clipping_and_rates, self._rate.another]
-            looks.insert(1 if self._rate.explain else 0, self._several)
+            looks.insert(2 if self._rate.explain else 1, self._several)
         for look in looks:
             cause = look()
             if cause is not None:
@@ -203,6 +203,29 @@ class Search:
                     "jp.accumulate_grads", left,
                 )  # fmt: skip
         return None
+
+    def _clipped_step(self) -> Cause | None:
+        """Look for steps of one length over all leaves, where torch's first is longer."""
+        history = self._history
+        if history.first or len(history.moved) < 2 or not same(*history.moved):
+            return None
+        unclipped = self._rate.relative([1.0] * len(history.grads))
+        for factor in (1.0, unclipped):
+            simulation = Simulation(history, Hypothesis(factor=factor))
+            rates = simulation.fitted_rates(Variation())
+            left = np.inf if rates is None else simulation.unexplained(Hypothesis(rates=rates))
+            if rates and left <= self._enough and rates[0] < simulation.torch_rates[0]:
+                norm, rate = history.moved[0], simulation.torch_rates[0]
+                return Cause(
+                    "clip-order",
+                    f"your side clips the optimizer's step: to a norm of {nice(norm):.6g}, or to "
+                    f"one of {nice(norm / rate):.6g} before the rate; torch clips no step",
+                    "clip gradients: chain jp.clip_by_grad_norm before the optimizer", left,
+                )  # fmt: skip
+        return None
+
+    def _changed_gradient(self) -> Cause | None:
+        return None if self._history.first > _FIRST else changed_gradient(self._history)
 
     def _another_optimizer(self) -> Cause | None:
         # Of no two rules are the first steps the same and the later ones not.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,6 +47,7 @@ class UpdateHistory:
         steps_per_epoch: 1 where that is not known.
         whole: a matrix of the same group, for rules that do not go element by element.
         hooked: whether hooks come after torch's step, so that it is not its optimizer's alone.
+        moved: the 2-norms of your side's first steps, over all leaves, as far as they are known.
     """
 
     optimizer: str
@@ -61,6 +63,7 @@ class UpdateHistory:
     steps_per_epoch: int
     whole: Steps | None = None
     hooked: bool = False
+    moved: Sequence[float] = ()
 
     def until(self, end: int) -> UpdateHistory:
         """Return the same without the steps from ``end`` on."""
