@@ -27,7 +27,10 @@ def fitted(value: Any, like: Any, what: str, problems: list[str]) -> NDArray[Any
     if expected.shape == () and array.size == 1 and array.dtype != object:
         array = array.reshape(())  # torch takes a step of shape (1,), too
     if array.dtype == object:
-        problems.append(f"{what} is {type(value).__name__}, not an array")
+        kind, why = type(value).__name__, "not an array"
+        if kind == "Tensor":
+            why = "in a dtype that NumPy lacks; interop.optimizer_from_torch takes the state dict"
+        problems.append(f"{what} is {kind}, {why}")
     elif array.shape != expected.shape:
         problems.append(f"{what} has shape {array.shape}; {expected.shape} is needed")
     elif array.dtype == expected.dtype:

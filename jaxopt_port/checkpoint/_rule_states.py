@@ -49,9 +49,6 @@ def write(
     flag = begins if begins and kinds[begins].kind == "b" else None
     info = found.table.groups[group]
     problems: list[str] = []
-    without = [path for path in fresh if not states.get(path)]
-    if info.rule is not None and info.rule.begins is None and without:
-        problems.append(f"{info.label}: no state for {_listed(without)}")
     new: States = {}
     for path, like in fresh.items():
         given = states.get(path, {})

@@ -344,9 +344,9 @@ def check_together(groups: Iterable[tuple[Rule[Any], str, Mapping[str, Any]]]) -
             if value != known and not (callable(value) or callable(known)):
                 also = ", or 0" if may_rest else ""
                 raise ValueError(
-                    f"{name} ({label}) is {value}, that of {other} {known}: {rule.name} works out "
-                    f"one rate for all groups, which must have the same {name}{also}; where it "
-                    f"is to change, set it for all at once: jp.set_hyperparams(state, {name}=…)"
+                    f"{name} ({label}) is {value}, that of {other} {known}: {rule.name} has "
+                    f"one for all groups{also}; where it is to change, set it for all at once: "
+                    f"jp.set_hyperparams(state, {name}=…)"
                 )
 
 

@@ -113,9 +113,9 @@ class Rule(Generic[P]):
             groups of the rule; nothing where no leaf steps.
         common: names of what is shared that is one for all groups of the rule, a count first: what
             has rested takes them over from where that count is largest.
-        own_options: the options that groups may have of their own, where the rule works out
-            something for all groups together and takes the others to be those of all; None for
-            all. ``"lr=0"`` among them: a rate of 0 beside that of the others.
+        own_options: the options that groups may have of their own, where the others are those of
+            all groups: the rule works out something for all together, say; None for all.
+            ``"lr=0"`` among them: a rate of 0 beside that of the others.
         accepts: ``accepts(param)``: the problem with a parameter of this shape and dtype, if any.
         sparse: whether gradients are row-sparse: a ``BCOO`` or a pair ``(indices, values)``; None
             for either.

@@ -114,23 +114,31 @@ class Optimizer(nnx.Optimizer[M]):
             name: jax.tree_util.Partial(value) if callable(value) else value
             for name, value in as_pure(kwargs).items()
         }
-        before = as_pure(self.opt_state)
-        new, after = step(self.tx, as_pure(found), before, params, **extra)
+        state = as_pure(self.opt_state)
+        new, self.opt_state = step(self.tx, as_pure(found), state, params, **extra)
         nnx.update(model, new)
-        self._keep(before, after)
         self.step.set_value(self.step.get_value() + 1)  # in place is not possible for all arrays
         return jax.tree.map(lambda new, old: new - old, new, params)
 
-    def _keep(self, before: Any, after: Any) -> None:
-        structure: Any = jax.tree.structure(after)
-        if structure == jax.tree.structure(before):
-            nnx.update(self.opt_state, nnx.state(after))
-            return
-        # Something static is another: who counts steps with whom, since some gradients were None.
-        held = jax.tree.leaves(self.opt_state, is_leaf=is_nnx_variable)
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "opt_state" and name in vars(self):
+            value = self._in_its_variables(value)
+        super().__setattr__(name, value)
+
+    def _in_its_variables(self, state: Any) -> Any:
+        """Return a state in the Variables that are there, where it fits: cached calls hold them."""
+        held, after = as_pure(self.opt_state), as_pure(state)
         leaves = jax.tree.leaves(after)
-        for i, (variable, value) in enumerate(zip(held, leaves, strict=True)):
+        structure: Any = jax.tree.structure(after)
+        if structure == jax.tree.structure(held):
+            nnx.update(self.opt_state, nnx.state(after))
+            return self.opt_state
+        variables = jax.tree.leaves(self.opt_state, is_leaf=is_nnx_variable)
+        if len(variables) != len(leaves):
+            return state
+        # Something static is another: who counts steps with whom, since some gradients were None.
+        for i, (variable, value) in enumerate(zip(variables, leaves, strict=True)):
             if is_nnx_variable(variable):
                 variable.set_value(value)
                 leaves[i] = variable
-        self.opt_state = nnx.data(jax.tree.unflatten(structure, leaves))
+        return nnx.data(jax.tree.unflatten(structure, leaves))

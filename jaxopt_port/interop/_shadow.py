@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,49 +31,64 @@ class Distance(NamedTuple):
 
 
 class Shadow:
-    """Copies of the parameters, and torch's optimizer over them.
+    """torch's optimizer over copies of the parameters, which go their own way.
 
     Args:
         optimizer: torch's class.
-        groups: the groups to copy.
-        names: of the parameters, in the order of the groups.
     """
 
-    def __init__(
-        self,
-        optimizer: Callable[..., torch.optim.Optimizer],
-        groups: Sequence[dict[str, Any]],
-        names: Sequence[str],
-    ) -> None:
-        self._names = list(names)
-        self._optimizer: Any = optimizer([_copied(group) for group in groups])
+    def __init__(self, optimizer: Callable[..., torch.optim.Optimizer]) -> None:
+        self._class = optimizer
+        self._optimizer: Any = None
+        self._copies: dict[torch.Tensor, torch.Tensor] = {}
+        self._left: dict[torch.Tensor, torch.Tensor] = {}  # as the last step left them
         self._steps = 0
 
-    def add_param_group(self, group: dict[str, Any], names: Sequence[str]) -> None:
-        self._names = list(names)
-        self._optimizer.add_param_group(_copied(group))
+    def begin(self, groups: Sequence[dict[str, Any]]) -> None:
+        """Take over groups as they are, and values that were changed since the last step."""
+        copied = [{**group, "params": [self._copy(p) for p in group["params"]]} for group in groups]
+        for group in copied:
+            group.pop("param_names", None)
+        if self._optimizer is None:
+            self._optimizer = self._class(copied)
+        defaults = self._optimizer.defaults
+        self._optimizer.param_groups = [{**defaults, **group} for group in copied]
 
-    def step(self, groups: Sequence[dict[str, Any]]) -> Distance:
+    def load(self, groups: Sequence[dict[str, Any]], state: Mapping[torch.Tensor, Any]) -> None:
+        """Take over a state that was loaded, and the values of the parameters."""
+        self._left.clear()
+        self._copies.clear()
+        self.begin(groups)
+        self._optimizer.state.clear()
+        for p, copy in self._copies.items():
+            if p in state:
+                self._optimizer.state[copy] = deepcopy(state[p])
+
+    def step(self, names: Sequence[str]) -> Distance:
         """Take the same step, and compare."""
-        pairs = []
-        for theirs, ours in zip(self._optimizer.param_groups, groups, strict=True):
-            theirs.update({k: v for k, v in ours.items() if k not in ("params", "param_names")})
-            pairs += list(zip(ours["params"], theirs["params"], strict=True))
+        copies = [copy for group in self._optimizer.param_groups for copy in group["params"]]
+        own = {copy: p for p, copy in self._copies.items()}
+        pairs = [(own[copy], copy) for copy in copies]
         for p, copy in pairs:
             copy.grad = p.grad
         self._optimizer.step()
         self._steps += 1
+        self._left = {p: p.detach().clone() for p, _ in pairs}
         arrays = [(array_of(p), array_of(copy)) for p, copy in pairs]
         each = [ulps(_reals(a), _reals(b)) for a, b in arrays]
         worst = max(range(len(each)), key=each.__getitem__)
         far = max(relative(_reals(a), _reals(b)) for a, b in arrays)
-        return Distance(self._steps, self._names[worst], each[worst], far)
+        return Distance(self._steps, names[worst], each[worst], far)
 
-
-def _copied(group: dict[str, Any]) -> dict[str, Any]:
-    copies = [p.detach().clone().requires_grad_(p.requires_grad) for p in group["params"]]
-    options = {k: v for k, v in group.items() if k not in ("params", "param_names")}
-    return {**options, "params": copies}
+    def _copy(self, p: torch.Tensor) -> torch.Tensor:
+        copy = self._copies.get(p)
+        if copy is None:
+            copy = p.detach().clone().requires_grad_(p.requires_grad)
+            self._copies[p] = copy
+        elif p in self._left and array_of(p).tobytes() != array_of(self._left[p]).tobytes():
+            with torch.no_grad():
+                copy.copy_(p)
+        return copy
 
 
 def _reals(array: NDArray[Any]) -> NDArray[Any]:

@@ -38,7 +38,9 @@ class TorchOptimizer(torch.optim.Optimizer):
         optimizer: which one: ``jp.AdamW``, its lower-case spelling, or a factory of the user's or
             of Optax. Not L-BFGS, which evaluates the loss itself.
         shadow: whether to run torch's own optimizer beside, on copies of the parameters and with
-            the same gradients, and to keep the distance in `distances`.
+            the same gradients, and to keep the distance in `distances`. It follows parameters that
+            are changed between steps, groups, and what `load_state_dict` brings; not what is
+            written into `state`.
         **options: the optimizer's, as in torch.
 
     Attributes:
@@ -75,17 +77,22 @@ class TorchOptimizer(torch.optim.Optimizer):
         Definition(self._factory, self._arguments, defaults).check_defaults()
         self._running: Any = None
         self._current: Step | None = None
+        self._stepped: dict[str, torch.Tensor] = {}  # whose state that holds
         self._shadow: Shadow | None = None
         self.distances = []
         super().__init__(params, defaults)
         if shadow:
-            self._shadow = Shadow(self._torch_class(), self.param_groups, self._names())
+            self._shadow = Shadow(self._torch_class())
 
     # ── torch's side ───────────────────────────────────────────────────────────────────────────
 
     @property
     def state(self) -> Any:
-        """What is held for each parameter, by torch's names; read from JAX when it is asked for."""
+        """What is held for each parameter, by torch's names; read from JAX when it is asked for.
+
+        A change of it counts in the next step; a tensor of it that is kept over a step does not
+        follow, as torch's own would.
+        """
         self._export()
         return self._torch_state
 
@@ -96,6 +103,11 @@ class TorchOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as any optimizer of torch's; options are checked before anything changes."""
+        if not isinstance(param_group, dict):
+            raise TypeError(
+                f"param_group must be a dict, but got {type(param_group)}; "
+                'write {"params": …} around the parameters'
+            )
         own = {k: v for k, v in param_group.items() if k not in _NOT_OPTIONS}
         self._arguments.are_own(own, "")
         options = {k: own.get(k, self.defaults[k]) for k in self._arguments.names}
@@ -107,8 +119,6 @@ class TorchOptimizer(torch.optim.Optimizer):
         _check_accepted(self._arguments.rule, param_group)
         self._export()
         super().add_param_group(param_group)
-        if self._shadow is not None:
-            self._shadow.add_param_group(self.param_groups[-1], self._names())
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take a step: of the parameters that have a gradient, as torch does.
@@ -123,10 +133,12 @@ class TorchOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if self._shadow is not None:
+            self._shadow.begin(self.param_groups)
         with torch.no_grad(), jax.enable_x64(True):
             self._step()
         if self._shadow is not None:
-            self.distances.append(self._shadow.step(self.param_groups))
+            self.distances.append(self._shadow.step(self._names()))
         return loss
 
     def __getstate__(self) -> dict[str, Any]:
@@ -140,7 +152,8 @@ class TorchOptimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
-        if "_factory" in state:  # a copy; load_state_dict sets only what is torch's
+        copied = "_factory" in state  # load_state_dict sets only what is torch's
+        if copied:
             self._factory = state.pop("_factory")
             self._arguments = arguments_of(self._factory)
             self._running = None
@@ -155,6 +168,8 @@ class TorchOptimizer(torch.optim.Optimizer):
                 group.setdefault(name, LATE.get(name))
         self.state = state.pop("state")
         super().__setstate__(state)
+        if self._shadow is not None and not copied:
+            self._shadow.load(self.param_groups, self._torch_state)
 
     # ── JAX's side ─────────────────────────────────────────────────────────────────────────────
 
@@ -169,7 +184,8 @@ class TorchOptimizer(torch.optim.Optimizer):
             return
         params = {path: _to_jax(p) for path, p in tensors.items()}
         grads = {path: _gradient(p) for path, p in tensors.items()}
-        running = tuple(tensors), [self._program(group) for group in self.param_groups]
+        steps = [[id(p) for p in g["params"] if p.grad is not None] for g in self.param_groups]
+        running = tuple(tensors), steps, [self._program(group) for group in self.param_groups]
         if self._current is None or running != self._running:
             self._export()
             self._current, self._running = (
@@ -183,6 +199,7 @@ class TorchOptimizer(torch.optim.Optimizer):
                 ),
                 running,
             )
+            self._stepped = tensors
         tx, state = self._current
         state = with_numbers(state, self.param_groups)
         params, state = step(tx, grads, state, params)
@@ -203,7 +220,7 @@ class TorchOptimizer(torch.optim.Optimizer):
             return
         tx, state = self._current
         self._current = None
-        tensors = self._all_tensors()
+        tensors = self._stepped
         with jax.enable_x64(True):
             like = {path: np.empty(0) for path in _paths(state)}
             saved = state_dict(tx, state, like)
@@ -219,10 +236,6 @@ class TorchOptimizer(torch.optim.Optimizer):
                         k: tensor_of(v).to(tensors[path].device) if np.ndim(v) else _scalar(v)
                         for k, v in held.items()
                     }
-
-    def _all_tensors(self) -> dict[str, torch.Tensor]:
-        each = enumerate(p for group in self.param_groups for p in group["params"])
-        return {f"p{i}": p for i, p in each}
 
     def _names(self) -> list[str]:
         names = [

@@ -134,9 +134,8 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     def _arguments(self, size: int) -> dict[str, Any]:
         return {"T_0": self.T_0, "T_mult": self.T_mult, "eta_min": self.eta_min}
 
-    def _initial_step(self, own: Own, groups: Groups) -> None:
-        own._step_count, own.T_i, own.T_cur = 0, self.T_0, float(self.last_epoch)
-        self._advance(own, groups, initial=True)
+    def _first(self) -> dict[str, Any]:
+        return {"T_i": self.T_0, "T_cur": float(self.last_epoch)}
 
     def _advance(
         self, own: Own, groups: Groups, epoch: Value | None = None, *, initial: bool = False

@@ -182,13 +182,17 @@ class LRScheduler:
         """Return what torch's object keeps of its arguments, for ``size`` groups."""
         raise NotImplementedError
 
+    def _first(self) -> dict[str, Any]:
+        """Return what else torch's object holds from before its initial step on."""
+        return {}
+
     def _construct(self, groups: Groups) -> Own:
         """Torch's ``__init__``, from where it has an optimizer."""
         if self.last_epoch == -1:
             groups.setdefault("initial_lr", groups.lr)
         elif (index := groups.missing("initial_lr")) is not None:
             raise KeyError(NO_INITIAL_LR.format(index))
-        own = Own(base_lrs=groups.entry("initial_lr"), last_epoch=self.last_epoch)
+        own = Own(base_lrs=groups.entry("initial_lr"), last_epoch=self.last_epoch, **self._first())
         self._initial_step(own, groups)
         return own
 

@@ -92,7 +92,13 @@ def _update(
     return Sum(param, grad, -clr, over=std), {"sum": state_sum}
 
 
-@of_rule(Rule(_problems, _init, _update, _start, _advance, sparse=None, begins=None))
+# torch gives each sum what the optimizer was made with, whatever a group says.
+_OWN = frozenset({"lr", "lr_decay", "weight_decay", "eps", "maximize"})
+
+
+@of_rule(
+    Rule(_problems, _init, _update, _start, _advance, own_options=_OWN, sparse=None, begins=None)
+)
 def adagrad(
     lr: Number = 1e-2,
     lr_decay: Number = 0.0,

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_port.contrib._kron_factors import draws, noise
-from parity_tests.oracles.optimizer import to_numpy, to_torch
 
 
 class _Draws:
@@ -29,6 +28,8 @@ class _Draws:
         return float(self.of_step[next(self.turn)])
 
     def noise(self, like):
+        from parity_tests.oracles.optimizer import to_numpy, to_torch  # torch is not everywhere
+
         return to_torch(np.asarray(noise(self.of_step[0], jnp.asarray(to_numpy(like)))))
 
     def getstate(self):

@@ -161,6 +161,21 @@ def test_a_loop_has_the_bits_of_torch(loop, correct_root):
     assert_same_bits(loop(jp.adamw(**adamw), grads), theirs, "AdamW")
 
 
+@pytest.mark.parametrize("cached", [False, True], ids=["nnx.jit", "cached_partial"])
+def test_a_rate_that_is_set_between_steps_counts(cached):
+    model, tx = Net(), jp.SGD(lr=0.1, momentum=0.9)
+    optimizer = Optimizer(model, tx, wrt=nnx.Param)
+    call = nnx.jit(lambda model, optimizer, g: (optimizer.update(model, nnx.State(g)), None)[1])
+    step = nnx.cached_partial(call, model, optimizer) if cached else None
+    state, expected = tx.init(PARAMS), PARAMS
+    for i, g in enumerate(gradients()):
+        step(g) if cached else call(model, optimizer, g)
+        optimizer.opt_state = jp.set_hyperparams(optimizer.opt_state, lr=0.1 / (i + 2))
+        expected, state = jp.step(tx, g, state, expected)
+        state = jp.set_hyperparams(state, lr=0.1 / (i + 2))
+    assert_same_bits(trained(model), flat(expected), "SGD")
+
+
 def test_flaxs_own_optimizer_has_not():
     """The comparison above can fail."""
     grads = gradients(steps=20)

@@ -188,17 +188,73 @@ def test_closures_hooks_and_copies():
     assert_equal(copied, params)
 
 
+def of_one_shape(cls):
+    params = make(((3,), (3,), (3,)))
+    options = {"lr": 0.1, "momentum": 0.9}
+    made = cls(params, **options) if cls is torch.optim.SGD else cls(params, jp.SGD, **options)
+    return params, made
+
+
+def replaced(params, made):
+    params[1] = torch.nn.Parameter(torch.ones(3))
+    made.param_groups[0]["params"][1] = params[1]
+
+
+def moved_to_a_group_of_its_own(params, made):
+    made.add_param_group({"params": [torch.nn.Parameter(torch.ones(3))], "lr": 0.01})
+    made.param_groups[1]["params"].insert(0, made.param_groups[0]["params"].pop())
+
+
+CHANGES = {
+    "a new head": replaced,
+    "two change places": lambda params, made: made.param_groups[0]["params"].reverse(),
+    "one leaves": lambda params, made: made.param_groups[0]["params"].pop(0),
+    "one moves to another group": moved_to_a_group_of_its_own,
+    "a group leaves": lambda params, made: made.param_groups.clear(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_the_state_is_of_the_tensor_and_not_of_its_place(change):
+    sides = []
+    for cls in (torch.optim.SGD, TorchOptimizer):
+        params, made = of_one_shape(cls)
+        run(params, made, range(2))
+        change(params, made)
+        run(params, made, range(2, 4))
+        sides.append(params)
+    assert_equal(*sides)
+
+
 def test_the_shadow_finds_the_step_where_a_difference_begins():
-    params = make()
-    optimizer = TorchOptimizer(params, jp.SGD, lr=0.1, shadow=True)
+    params, optimizer = of_one_shape(lambda *args, **k: TorchOptimizer(*args, shadow=True, **k))
     run(params, optimizer, range(3))
     assert [d.ulps for d in optimizer.distances] == [0, 0, 0]
-    with torch.no_grad():
-        params[1][0] += 1.0
+    optimizer.state[params[1]]["momentum_buffer"][0] += 1.0
     run(params, optimizer, range(3, 4))
     assert (optimizer.distances[3].step, optimizer.distances[3].name) == (4, "parameter 1")
     assert optimizer.distances[3].ulps > 1000
     assert optimizer.distances[3].relative > 0.1
+
+
+def test_the_shadow_follows_what_is_loaded_or_changed_between_steps():
+    def begun():
+        params = make()
+        return params, TorchOptimizer(params, jp.SGD, lr=0.1, momentum=0.9, shadow=True)
+
+    params, optimizer = begun()
+    run(params, optimizer, range(2))
+    resumed, other = begun()
+    run(resumed, other, range(1))
+    with torch.no_grad():
+        for mine, theirs in zip(resumed, params, strict=True):
+            mine.copy_(theirs)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    run(resumed, other, range(2, 4))
+    resumed[0].data.zero_()
+    other.add_param_group({"params": [torch.nn.Parameter(torch.ones(3))]})
+    run([*resumed, *other.param_groups[1]["params"]], other, range(4, 6))
+    assert [d.ulps for d in other.distances] == [0] * 5
 
 
 def test_a_factory_of_optax():
@@ -249,6 +305,11 @@ REFUSED = {
 def test_what_is_refused(args, options, kind, message):
     with pytest.raises(kind, match=message):
         TorchOptimizer(make(), *args, **options)
+
+
+def test_a_group_is_a_dict():
+    with pytest.raises(TypeError, match="must be a dict, but got <class 'list'>; write"):
+        TorchOptimizer(make(), jp.SGD).add_param_group([torch.nn.Parameter(torch.ones(1))])
 
 
 def test_a_bad_group_changes_nothing():

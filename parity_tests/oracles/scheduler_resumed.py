@@ -19,6 +19,14 @@ RESUMED: dict[str, Case] = {
             "restarts": lambda s: s.CosineAnnealingWarmRestarts(10, 2, last_epoch=4),
             "restarts late": lambda s: s.CosineAnnealingWarmRestarts(10, 2, last_epoch=25),
             "swa": lambda s: s.SWALR(0.05, last_epoch=5),
+            "restarts, then decay": lambda s: s.SequentialLR(
+                [
+                    s.CosineAnnealingWarmRestarts(4, last_epoch=4),
+                    s.ExponentialLR(0.9, last_epoch=4),
+                ],
+                [10],
+                last_epoch=4,
+            ),
             "cyclic": lambda s: s.CyclicLR(0.01, 0.1, 9, last_epoch=13),
             "first epoch": lambda s: s.StepLR(1, 0.99, last_epoch=0),
         }.items()

@@ -92,7 +92,8 @@ class History:
             del self._chosen[path]  # a trace may have no updates of it
         if self._before and len(self._moved) == self.steps < _MOVED:
             steps = (yours[p] - x for p, x in self._before.items() if p in yours)
-            self._moved.append(math.sqrt(sum(map(sum_of_squares, steps))))
+            with np.errstate(all="ignore"):
+                self._moved.append(math.sqrt(sum(map(sum_of_squares, steps))))
             self._before = {path: np.array(yours[path]) for path in self._before if path in yours}
         for path in self._chosen:
             zeros = np.zeros(len(self._chosen[path]))
