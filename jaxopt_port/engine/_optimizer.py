@@ -75,7 +75,7 @@ def transformation(rule: Rule[P]) -> Callable[P, optax.GradientTransformationExt
     """
     arguments = arguments_of_rule(rule)
 
-    @functools.wraps(rule.arguments)
+    @functools.wraps(rule.signed)
     def factory(*args: P.args, **kwargs: P.kwargs) -> optax.GradientTransformationExtraArgs:
         return leafwise(factory, {**arguments.defaults, **arguments.bind(args, kwargs)})
 

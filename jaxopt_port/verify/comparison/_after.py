@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from ...trees import listed
 from ._averages import Averages
 from ._closures import Disturbed
 from ._context import Context
@@ -68,6 +70,7 @@ class AfterStep:
         self._leeway = Leeway(self._start)
         self._layouts = dict(getattr(getattr(side.tx, "definition", None), "layouts", ()))
         self._averages = Averages(context)
+        self._others: dict[tuple[str, str], tuple[str, Callable[[], None]]] = {}  # than torch's
         grads = names.by_path(evaluation.grads)
         context.history.begin(names.by_path(checked.params), grads)
 
@@ -126,6 +129,7 @@ class AfterStep:
             self._updated(step, update, grads, evaluation.options, group_of, checks)
             self._averages.see(step, update, self._fed, self._fed_exact)
         else:
+            self._tell(every=True)
             self._context.reasons["update"] = "the trace does not hold it"
         self._own.step(step, evaluation, own_batch, update, self._leeway.taken)
         if self._context.watch is not None:
@@ -208,16 +212,44 @@ class AfterStep:
         if excess <= 1 and theirs and name == "lr":
             self._leeway.rate = max(self._leeway.rate, abs(exact - theirs) / abs(theirs))
         why = f"a number kept in float32 would be off by {bound:.1g} at most."
-        context.results.see_number(
+        message = f"{name} is {mine:.9g}, torch's {theirs:.9g}"
+        see = functools.partial(
+            context.results.see_number,
             step,
             path,
             context.names.torch_name(path),
             as_array(mine),
             as_array(theirs),
             Judgement(excess, bound, why),
-            f"{name} is {mine:.9g}, torch's {theirs:.9g}",
+            message,
             context.evidence.hyperparameter(name, path, step),
             name,
+        )
+        if excess <= 1:
+            see()
+        else:
+            self._others.setdefault((path, name), (message, see))
+
+    def _tell(self, every: bool = False) -> None:
+        """Tell numbers that are others than torch's, of leaves whose steps are others, too.
+
+        What a state holds need not be in force: a mask or a scale may come after it.
+        """
+        told = self._context.results.told()
+        for (path, name), (_, see) in list(self._others.items()):
+            if every or {("update", path), ("state", path)} & told:
+                del self._others[path, name]
+                see()
+
+    def end(self) -> None:
+        """Note the numbers that are others while steps are not."""
+        alike: dict[str, list[str]] = {}
+        for (path, _), (message, _) in self._others.items():
+            alike.setdefault(message, []).append(path)
+        self._context.notes.extend(
+            f"in the optimizer's state {message} for {listed(paths)}; the steps are torch's all "
+            "the same, so that something else (a mask, a scale) has the last word"
+            for message, paths in alike.items()
         )
 
     def _updated(
@@ -267,6 +299,7 @@ class AfterStep:
                 start=start, in_own_dtype=narrow, extra=extra,
             )  # fmt: skip
         self._states(step, update)
+        self._tell()
 
     def _states(self, step: int, update: Any) -> None:
         context, names = self._context, self._context.names

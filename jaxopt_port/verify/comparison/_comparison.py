@@ -76,7 +76,7 @@ def run(
                 step = last_good + 1
                 continue
             if stop and (beyond == _BEYOND or not stages.context.finite):
-                stages.context.results.end()
+                stages.end()
                 return step + 1
             beyond += 1
             waiting, good = [], None
@@ -84,7 +84,7 @@ def run(
             last_good, waiting = step, []
             good = stages.snapshot() if goes_back and step + 1 < steps else None
         step += 1
-    stages.context.results.end()
+    stages.end()
     return steps
 
 

@@ -73,6 +73,12 @@ class Stages:
         batches = batch, batch if own is None else own
         self._after.step(step, evaluation, batches, checks, grads)
 
+    def end(self) -> None:
+        """Judge what takes the whole run."""
+        self.context.results.end()
+        if self._after is not None:
+            self._after.end()
+
     def snapshot(self) -> Any:
         """Return all that a step changes."""
         assert self._after is not None
