@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ...trees import listed
 from ._averages import Averages
 from ._closures import Disturbed
 from ._context import Context
-from ._distances import FLOAT64, Judgement, Values, largest, near
+from ._distances import FLOAT64, Values, largest, near
 from ._free_run import FreeInFloat64, OnTheirOwn
-from ._leeway import Leeway
+from ._hyperparameters import Numbers, of_schedule
+from ._leeway import FLOAT32, Leeway
 from ._names import Array
-from ._optimizer_state import Hyperparameters, classes, comparable, flat, moments
-from ._results import as_array
+from ._optimizer_state import classes, comparable, moments
 from ._stepper import Stepper
 from ._watched import Step, torch_state
 
-# A hyperparameter may be kept in float32.
-_FLOAT32 = 1.2e-7
 # What a state is apart by that is made of sums in float32.
 _ROUNDED = 1e-6
-# A schedule in float64 multiplies another way than torch's.
-_FLOAT64 = 1e-9
-
-
-def _of_schedule(step: int) -> float:
-    """Return how far a rate may be off: one in float32 multiplies rounded factors, step by step."""
-    return _FLOAT32 * (8 + step / 4)
 
 
 class AfterStep:
@@ -64,13 +53,11 @@ class AfterStep:
         self._own = OnTheirOwn(context, start, free_torch, free_steps, large)
         parts = self._fed, self._fed_exact, self._own, self._disturbed
         self._parts: list[Any] = [part for part in parts if part is not None]
-        self._read = Hyperparameters(self._fed.state, names.paths)
         context.evidence.classes = classes(self._fed.state)
-        self._base = 0.0  # the largest rate that is known of
         self._leeway = Leeway(self._start)
+        self._numbers = Numbers(context, (self._fed, self._fed_exact), self._leeway)
         self._layouts = dict(getattr(getattr(side.tx, "definition", None), "layouts", ()))
         self._averages = Averages(context)
-        self._others: dict[tuple[str, str], tuple[str, Callable[[], None]]] = {}  # than torch's
         grads = names.by_path(evaluation.grads)
         context.history.begin(names.by_path(checked.params), grads)
 
@@ -111,7 +98,7 @@ class AfterStep:
             told = float(evaluation.loss)
             self._disturbed.step(step, step_by, told, self._fed_exact, self._start)
         rounded = self._fed_exact.seen.inexact or self._fed_exact.rounded
-        self._leeway.rate = _FLOAT32 if rounded else 0.0
+        self._leeway.rate = FLOAT32 if rounded else 0.0
         named = self._context.reference.optimizer_name
         self._leeway.rough = {
             path
@@ -119,17 +106,17 @@ class AfterStep:
             if "Muon" in evaluation.options[group].get("optimizer", named)
         }
         if self._fed_exact.unread:
-            self._leeway.rate = _of_schedule(step)
+            self._leeway.rate = of_schedule(step)
         self._clipping(step, update, grads)
-        self._hyperparameters(step, evaluation.options, group_of, checks, update.stepped)
+        self._numbers.see(step, evaluation.options, group_of, checks, update.stepped)
         if self._disturbed is not None and step == 0:
-            words = self._read.words(self._fed.updated)
+            words = self._numbers.read.words(self._fed.updated)
             self._disturbed.see_options(words, evaluation.options, group_of)
         if update.params64:
             self._updated(step, update, grads, evaluation.options, group_of, checks)
             self._averages.see(step, update, self._fed, self._fed_exact)
         else:
-            self._tell(every=True)
+            self._numbers.tell(every=True)
             self._context.reasons["update"] = "the trace does not hold it"
         self._own.step(step, evaluation, own_batch, update, self._leeway.taken)
         if self._context.watch is not None:
@@ -152,105 +139,6 @@ class AfterStep:
             values = Values(yours[path], theirs, yours64[path], torchs64[path])
             diagnosis = context.evidence.clipping(yours64, torchs64, grads)
             context.see("clipping", step, path, names.torch_name(path), values, diagnosis)
-
-    def _hyperparameters(
-        self,
-        step: int,
-        groups: list[dict[str, Any]],
-        group_of: Mapping[str, int],
-        checks: bool,
-        stepped: bool,
-    ) -> None:
-        context = self._context
-        theirs = [flat(group) for group in groups]
-        ours, exact = (self._read.read(s.updated) for s in (self._fed, self._fed_exact))
-        context.evidence.note_hyperparameters(theirs, ours, group_of)
-        rates, mine = context.curves.lr_torch, context.curves.lr_yours
-        if not rates:
-            rates.extend([] for _ in theirs)
-            mine.extend([] for _ in theirs if ours)
-        for rate, numbers in zip(rates, theirs, strict=True):
-            rate.append(numbers.get("lr", float("nan")))
-        if not ours:
-            context.reasons["hyperparameters"] = "the optimizer's state does not hold them"
-            return
-        for path, group in group_of.items():
-            numbers = ours.get(path, {})
-            if len(mine[group]) <= step and "lr" in numbers:
-                mine[group].append(numbers["lr"])
-            # torch's schedulers say to what a rate may rise that is small at first.
-            known = (theirs[group].get(k, 0.0) for k in ("lr", "initial_lr", "max_lr"))
-            self._base = max(self._base, *map(abs, known))
-            for name in sorted(numbers.keys() & theirs[group].keys()):
-                torchs = theirs[group][name]
-                # A schedule's number is that of the last step, until the next is taken.
-                if stepped and (checks or numbers[name] != torchs):
-                    pair = (numbers[name], exact.get(path, {}).get(name, numbers[name]))
-                    self._number(step, path, name, pair, torchs)
-        context.results.compared("hyperparameters", step)
-
-    def _number(
-        self, step: int, path: str, name: str, both: tuple[float, float], theirs: float
-    ) -> None:
-        """Judge a number as it is and, where float32 was lifted, as it would be in float64."""
-        context = self._context
-        mine, exact = both
-        scale = max(abs(theirs), self._base if name == "lr" else 0.0)
-        rounding = _of_schedule(step) if name == "lr" else _FLOAT32
-        seen = self._fed_exact.seen
-        lifted = bool(seen.narrow or seen.rounded) and not seen.inexact
-        of_exact = _FLOAT64 if lifted else rounding
-        numbers = [(exact, of_exact), (mine, rounding)]
-        if not (seen.halves or self._read.in_halves) and abs(exact - theirs) <= _FLOAT64 * scale:
-            numbers = numbers[:1]  # what float32 makes of it is rounding, as much as that may be
-        judged = max(
-            ((abs(x - theirs), of * scale) for x, of in numbers),
-            key=lambda pair: pair[0] / pair[1] if pair[1] else float(pair[0] > 0),
-        )
-        far, bound = judged
-        excess = 0.0 if far == 0 else far / bound if bound else float("inf")
-        if excess <= 1 and theirs and name == "lr":
-            self._leeway.rate = max(self._leeway.rate, abs(exact - theirs) / abs(theirs))
-        why = f"a number kept in float32 would be off by {bound:.1g} at most."
-        message = f"{name} is {mine:.9g}, torch's {theirs:.9g}"
-        see = functools.partial(
-            context.results.see_number,
-            step,
-            path,
-            context.names.torch_name(path),
-            as_array(mine),
-            as_array(theirs),
-            Judgement(excess, bound, why),
-            message,
-            context.evidence.hyperparameter(name, path, step),
-            name,
-        )
-        if excess <= 1:
-            see()
-        else:
-            self._others.setdefault((path, name), (message, see))
-
-    def _tell(self, every: bool = False) -> None:
-        """Tell numbers that are others than torch's, of leaves whose steps are others, too.
-
-        What a state holds need not be in force: a mask or a scale may come after it.
-        """
-        told = self._context.results.told()
-        for (path, name), (_, see) in list(self._others.items()):
-            if every or {("update", path), ("state", path)} & told:
-                del self._others[path, name]
-                see()
-
-    def end(self) -> None:
-        """Note the numbers that are others while steps are not."""
-        alike: dict[str, list[str]] = {}
-        for (path, _), (message, _) in self._others.items():
-            alike.setdefault(message, []).append(path)
-        self._context.notes.extend(
-            f"in the optimizer's state {message} for {listed(paths)}; the steps are torch's all "
-            "the same, so that something else (a mask, a scale) has the last word"
-            for message, paths in alike.items()
-        )
 
     def _updated(
         self,
@@ -299,7 +187,7 @@ class AfterStep:
                 start=start, in_own_dtype=narrow, extra=extra,
             )  # fmt: skip
         self._states(step, update)
-        self._tell()
+        self._numbers.tell()
 
     def _states(self, step: int, update: Any) -> None:
         context, names = self._context, self._context.names
@@ -336,6 +224,10 @@ class AfterStep:
                     extra=self._leeway.reached(leaf, theirs64),
                     floor=_ROUNDED if rounded else FLOAT64,
                 )  # fmt: skip
+
+    def end(self) -> None:
+        """Judge what takes the whole run."""
+        self._numbers.end()
 
     def snapshot(self) -> Any:
         """Return all that a step changes."""

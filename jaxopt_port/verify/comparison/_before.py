@@ -196,6 +196,10 @@ class BeforeStep:
         sizes = {path: largest(g) for path, g in torchs64.items()}
         most = max(sizes.values(), default=0.0)
         context.zero = {path for path, size in sizes.items() if 0 < size < ZERO * most}
+        for path in [path for path, size in sizes.items() if not size]:
+            # Terms that cancel without a rest on torch's side, and but for rounding on yours.
+            if np.any(yours[path]) and largest(yours64[path]) < ZERO * most:
+                context.zero.add(path)
         for path, theirs in torchs.items():  # of what is frozen in torch there is none
             if path in context.apart:
                 continue

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...trees import listed
 from ..report import Cause, Curves, Divergence
 from ._distances import FLOAT64, UNITS, Judgement, Measured, Values, furthest
 from ._evidence import Evidence
@@ -110,19 +111,25 @@ class Context:
 
     def _say_lifted(self) -> None:
         seen = self.exact.seen
-        if not (seen.narrow or seen.fixed) or self._said:
-            return
-        self._said = True
-        kinds = ", ".join(sorted(seen.narrow)) or self.dtype
-        self.notes.append(
-            f"your forward pass calculates partly in {kinds} though it is given float64 (a layer "
-            "with a fixed dtype, a carry, a constant): for the float64 check it was lifted"
-        )
-        if seen.inexact:
-            self.floor = _ROUNDED
+        if (seen.narrow or seen.fixed) and not self._said:
+            self._said = True
+            kinds = ", ".join(sorted(seen.narrow)) or self.dtype
             self.notes.append(
-                "a constant in it was rounded to float32, and what was meant is not known: "
-                f"forward, loss and gradients may differ by {_ROUNDED:g} of their largest"
+                f"your forward pass calculates partly in {kinds} though it is given float64 (a "
+                "layer with a fixed dtype, a carry, a constant): for the float64 check it was "
+                "lifted"
+            )
+        if self.floor == _ROUNDED:
+            return
+        mapped = {entry.torch_name for entry in self.names.state.values()}
+        theirs = sorted(self.reference.rounded - mapped)
+        if theirs or seen.tables or seen.inexact:
+            self.floor = _ROUNDED
+            whose = f"torch's side ({listed(theirs)})" if theirs else "your side"
+            self.notes.append(
+                f"{whose} holds numbers that float32 has rounded (a table, a constant), and what "
+                f"was meant is not known: forward, loss and gradients may differ by {_ROUNDED:g} "
+                "of their largest"
             )
 
     def see_ties(self, ties: Sequence[Tie]) -> None:

@@ -158,7 +158,7 @@ class History:
 def _at(leaf: Array, places: NDArray[np.intp]) -> Array:
     """Return the elements at these places of the flat array."""
     if not leaf.ndim:
-        return leaf.reshape(1)
+        return np.array(leaf).reshape(1)  # no view: torch changes its numbers in place
     # take() of a transposed view copies all of it, indexing by coordinates does not.
     elements: Array = leaf[np.unravel_index(places, leaf.shape)]
     return elements

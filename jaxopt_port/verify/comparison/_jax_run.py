@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -120,11 +120,17 @@ def in_float32(tree: Any) -> Any:
 @contextmanager
 def float64(on: bool = True) -> Iterator[None]:
     """Have float64 in JAX while ``on``; otherwise the user's setting stays."""
-    if on:
-        with jax.enable_x64(True):
+    try:
+        with jax.enable_x64(True) if on else nullcontext():
             yield
-    else:
-        yield
+    except ValueError as error:
+        if "verifier errors" not in str(error):
+            raise
+        # JAX keeps the constant as it met it first.
+        raise ValueError(
+            "your forward pass or loss uses a NumPy array of float64 from outside, which "
+            "JAX cannot take once in float32 and once in float64: hold it as jnp.asarray(…)"
+        ) from error
 
 
 # What the traces of lifted programs have shown, by their keys.

@@ -10,6 +10,8 @@ import numpy as np
 from ._distances import FLOAT64, largest
 from ._names import Array
 
+# A hyperparameter may be kept in float32.
+FLOAT32 = 1.2e-7
 # Of a step of Muon's, which rounds to bfloat16 in float64 too: where a number is rounded the other
 # way, as orders of summation do, the product of the iteration moves by up to so much.
 _BFLOAT16 = 4e-2

@@ -18,7 +18,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from ..._compat import carried_by
-from ._meant import MODEL, OPTIMIZER, SMALL, Seen, is_rounded, meant, widened
+from ._meant import MODEL, OPTIMIZER, SMALL, Seen, is_rounded, is_table, meant, widened
 
 # Their programs say how two numbers are combined; they are no calls.
 _WITH_A_RULE = ("reduce", "scatter", "select_and")
@@ -61,6 +61,7 @@ def lifted(
         seen.narrow |= set(_narrow(closed.jaxpr, dtypes))
         seen.random |= any(e.primitive.name in _RANDOM for e in equations(closed.jaxpr))
         seen.rounded |= any(map(is_rounded, _constants(closed)))
+        seen.tables |= any(map(is_table, closed.consts))
         if not (seen.narrow or seen.rounded or disturbed):
             return function(*arguments)
         flat = _Lift(dtypes, seen, disturbed).closed(closed, jax.tree.leaves(arguments))

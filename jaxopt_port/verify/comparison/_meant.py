@@ -32,6 +32,7 @@ class Seen:
         narrow: the dtypes narrower than float64 in which it calculates though it is given float64.
         inexact: constants in it that were rounded, and what was meant is not known.
         rounded: whether any constant in it was rounded.
+        tables: whether any that has axes was, of a model.
         random: whether it draws random numbers.
         fixed: why it cannot be given float64 at all, or "".
     """
@@ -39,6 +40,7 @@ class Seen:
     narrow: set[str] = field(default_factory=set)
     inexact: bool = False
     rounded: bool = False
+    tables: bool = False
     random: bool = False
     fixed: str = ""
 
@@ -82,6 +84,14 @@ def meant(value: float) -> tuple[float, bool]:
 
 def _dtype(x: Any) -> Any:
     return getattr(x, "dtype", np.dtype(object))
+
+
+def is_table(x: Any) -> bool:
+    """Whether an array holds numbers that a narrow dtype has rounded: none of few bits."""
+    if not np.ndim(x) or str(_dtype(x)) not in MODEL or isinstance(x, jax.core.Tracer):
+        return False
+    bits = np.nan_to_num(np.asarray(x, np.float64)) * 2**_SHORT_BITS
+    return bool(np.any(bits != np.round(bits)))
 
 
 def is_rounded(x: Any) -> bool:

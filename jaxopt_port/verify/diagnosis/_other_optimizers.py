@@ -125,7 +125,7 @@ def changed_gradient(history: UpdateHistory) -> Cause | None:
     if whole is None or history.optimizer not in (*_OURS, *_WHOLE["jp"]):
         return None
     moved = np.diff(np.stack([whole.start, *whole.after]), axis=0)
-    known = {k: v for k, v in history.options[0].items() if isinstance(v, _SCALARS)}
+    known = _known(history)
     for name, (arguments, words) in _CHANGED.items():
         with jax.enable_x64(True):
             tx = getattr(optax, name)(*arguments)
@@ -165,7 +165,7 @@ def _cause(name: str, made: Wide, moved: Wide, history: UpdateHistory) -> Cause 
     left = float(np.max(np.abs(moved - ratio * made)) / np.max(np.abs(moved)))
     if ratio <= 0 or left > min(_ENOUGH, _NEARER * _beside_torch(history)):
         return None
-    rate = ratio * float(history.options[0]["lr"])
+    rate = ratio * float(_known(history)["lr"])
     at = "" if same(ratio, 1.0, 1e-5) else f" with lr={nice(rate):.6g}"
     return _said(name, at, history.optimizer, left)
 
@@ -179,8 +179,14 @@ def _beside_torch(history: UpdateHistory) -> float:
     return float(np.max(np.abs(mine - theirs)) / np.max(np.abs(mine)))
 
 
-def _elementwise(history: UpdateHistory) -> Iterator[tuple[str, str, _Options]]:
+def _known(history: UpdateHistory) -> _Options:
+    """Return torch's first numbers, and a rate of 1 where it begins with none."""
     known = {k: v for k, v in history.options[0].items() if isinstance(v, _SCALARS)}
+    return {**known, "lr": known["lr"] or 1.0}
+
+
+def _elementwise(history: UpdateHistory) -> Iterator[tuple[str, str, _Options]]:
+    known = _known(history)
     for name in _OURS:
         if name != history.optimizer:
             yield "jp", name, known
@@ -192,7 +198,7 @@ def _elementwise(history: UpdateHistory) -> Iterator[tuple[str, str, _Options]]:
 
 def _numbers(history: UpdateHistory, home: str) -> list[_Options]:
     """Return torch's numbers as another optimizer may have been given them: more, and fewer."""
-    options: _Options = {k: v for k, v in history.options[0].items() if isinstance(v, _SCALARS)}
+    options: _Options = _known(history)
     rate = {"learning_rate" if home == "optax" else "lr": options["lr"]}
     betas, decay = options.get("betas"), {"weight_decay": options.get("weight_decay") or 0.0}
     own = {"momentum": options["momentum"]} if "momentum" in options else {}
@@ -222,7 +228,7 @@ def _moved(
     home: str, name: str, options: tuple[tuple[str, Any], ...], steps: Steps, history: UpdateHistory
 ) -> Wide:
     """Return the steps that an optimizer makes of the gradients, its rate being torch's first."""
-    begun = float(history.options[0]["lr"])
+    begun = float(_known(history)["lr"])
     with jax.enable_x64(True), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of layouts: it runs on what it was given
         tx, update = _program(home, name, options)
@@ -235,7 +241,7 @@ def _moved(
             params = jax.numpy.asarray(steps.after[i - 1] if i else steps.start)
             made, state = update(jax.numpy.asarray(sign * factor * grads), state, params)
             rate = float(history.options[i].get("lr", begun))
-            moved.append(np.asarray(made) * (rate / begun if begun else 1.0))
+            moved.append(np.asarray(made) * (rate / begun))
     return np.array(moved)
 
 

@@ -281,6 +281,16 @@ def another_schedule(
         )  # fmt: skip
     stairs = [changes_of(rates) for rates in (mine, torchs)]
     if all(0 < 3 * len(at) <= len(mine) for at in stairs):
+        if stairs[0] == stairs[1]:
+            at = next((i for i in stairs[0] if not same(mine[i], torchs[i], EVEN)), first)
+            by = [nice(x[at] / x[at - 1]) if x[at - 1] else 0.0 for x in (mine, torchs)]
+            return Cause(
+                "schedule",
+                f"at step {at} your side's rate is multiplied by {by[0]:.6g}, torch's by "
+                f"{by[1]:.6g}: {told}",
+                "give both the same factors: optax.piecewise_constant_schedule multiplies by one "
+                "after the other, and takes no rates",
+            )
         every = [period_of(at) for at in stairs]
         if all(every):
             return Cause(

@@ -17,7 +17,7 @@ from ._numbers import low_precision, narrowed, nice, number, same
 from ._other_optimizers import accumulations, another_optimizer, changed_gradient
 from ._rates import Rates
 from ._several import Part, both_of, several
-from ._simulation import Hypothesis, Simulation
+from ._simulation import Hypothesis, Simulation, limits
 from ._update_history import UpdateHistory
 
 _STARTS = (0.1, 1.0, 0.01, 1e-3, 0.0)
@@ -100,16 +100,20 @@ class Search:
                 "your side adds the gradients of earlier steps to each step's",
                 "begin each step with new gradients, as zero_grad does", left,
             )  # fmt: skip
+        by_torch = nice(min(limits(history), default=np.inf))
         for limit in LIMITS:
             by_value = functools.partial(np.clip, a_min=-limit, a_max=limit)
             left = simulation.unexplained(Hypothesis(gradients=by_value))
-            if left <= self._enough:
-                return Cause(
-                    "clip-kind",
-                    f"your side clips each number of the gradients to {limit:g}; torch's does not",
-                    "clip by the norm (jp.clip_by_grad_norm) or not at all, as torch's side does",
-                    left,
-                )
+            if left > self._enough:
+                continue
+            words = f"your side clips each number of the gradients to {limit:g}; "
+            if np.isfinite(by_torch):
+                remedy = "give both the same limit"
+                return Cause("clip-limit", f"{words}torch to {by_torch:g}", remedy, left)
+            return Cause(
+                "clip-kind", f"{words}torch's does not",
+                "clip by the norm (jp.clip_by_grad_norm) or not at all, as torch's side does", left,
+            )  # fmt: skip
         if "weight_decay" not in history.options[0] or not history.options[0]["weight_decay"]:
             flipped = simulation.unexplained(Hypothesis(factor=-1.0))
             if flipped <= self._enough:

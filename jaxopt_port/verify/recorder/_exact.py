@@ -28,6 +28,7 @@ class Exact:
         self._side, self._module, self._device = side, module, device
         self._params = dict(module.named_parameters())
         self._wide: tuple[Any, dict[str, torch.Tensor]] = (None, {})
+        self.rounded: set[str] = set()
 
     def forward(
         self, checked: Checked, batch: Any, calls: Callable[..., Any], flat: bool = True
@@ -100,8 +101,9 @@ class Exact:
             with torch.no_grad():
                 for name, buffer in self._module.named_buffers():
                     buffer.copy_(buffers[name])
-            with all_float64():
-                output, loss = losses_of(self._side, self._module, mapped(widened, batch))
+            wide = mapped(widened, batch)
+            with all_float64(self.rounded):
+                output, loss = losses_of(self._side, self._module, wide)
                 if has_gradients:
                     torch.autograd.backward(loss)
             grads64 = grads_of(self._params)

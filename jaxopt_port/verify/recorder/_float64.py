@@ -14,6 +14,7 @@ from ._hooks import copy_hooks, copy_step_hooks, refuse_hooks
 from ._together import listed, together
 
 _NARROW = (torch.float32, torch.float16, torch.bfloat16)
+_SHORT_BITS = 14
 
 _CASTS = (torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16)
 
@@ -21,12 +22,31 @@ _CASTS = (torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16)
 _SCALARS = ("step", "eta", "mu", "mu_product")
 
 
+def is_rounded(value: torch.Tensor) -> bool:
+    """Whether a tensor holds numbers that a narrow dtype has rounded: none of few bits."""
+    if value.dtype not in _NARROW:
+        return False
+    bits = value.detach().double().nan_to_num() * 2**_SHORT_BITS
+    return bool((bits != bits.round()).any())
+
+
 def widened(value: torch.Tensor, copies: bool = False) -> torch.Tensor:
     return value.to(torch.float64, copy=copies) if value.is_floating_point() else value
 
 
+CONSTANT = "a tensor that is no buffer"
+
+
 class _Float64Mode(TorchFunctionMode):
-    """Turns casts to narrower dtypes, and constants of such, into float64."""
+    """Turns casts to narrower dtypes, and constants of such, into float64.
+
+    Args:
+        rounded: is told of constants whose numbers were rounded.
+    """
+
+    def __init__(self, rounded: set[str]) -> None:
+        super().__init__()
+        self._rounded = rounded
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
@@ -37,8 +57,11 @@ class _Float64Mode(TorchFunctionMode):
 
         def wide(value: Any) -> Any:
             if isinstance(value, torch.Tensor):
-                constant = value.dtype in _NARROW and not value.requires_grad
-                return value.double() if constant else value
+                if value.dtype not in _NARROW or value.requires_grad:
+                    return value
+                if CONSTANT not in self._rounded and is_rounded(value):
+                    self._rounded.add(CONSTANT)
+                return value.double()
             if type(value) in (tuple, list):
                 return type(value)(map(wide, value))
             narrow = isinstance(value, torch.dtype) and value in _NARROW
@@ -80,12 +103,16 @@ class Through(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def all_float64() -> Iterator[None]:
-    """Turn what torch makes into float64: tensors, constants, casts."""
+def all_float64(rounded: set[str] | None = None) -> Iterator[None]:
+    """Turn what torch makes into float64: tensors, constants, casts.
+
+    Args:
+        rounded: is told of constants whose numbers were rounded.
+    """
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        with _Float64Mode():
+        with _Float64Mode(set() if rounded is None else rounded):
             yield
     except (RuntimeError, TypeError, ValueError) as error:
         error.add_note(

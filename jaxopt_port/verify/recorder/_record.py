@@ -122,6 +122,7 @@ def record(
                 if step == 0:
                     scheduled = side.scheduler is not None or bool(side.changes)
                     sizes = sizes_of(found, line, store_batches, scheduled)
+                    facts["rounded"] = sorted(run.rounded)
                     facts["groups"] = [group["params"] for group in evaluation.options]
                     plan = fitting(plan, sizes, facts, limit, store_batches)
                     write_json(folder, facts | plan.described(limit) | {"complete": False})

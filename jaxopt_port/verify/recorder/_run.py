@@ -11,7 +11,7 @@ import torch
 
 from ._batches import cast_batch, flattened, mapped
 from ._exact import Exact
-from ._float64 import follow, in_float64, widened
+from ._float64 import follow, in_float64, is_rounded, widened
 from ._forward import (
     added64,
     backward,
@@ -68,6 +68,7 @@ class TorchRun:
         clips: whether gradients are clipped, or hooks of a step may do so.
         steps_hooked: whether hooks of a step may change parameters.
         hooked: names of the parameters whose gradients go through hooks.
+        rounded: what else the module or the loss holds that float32 has rounded: names of buffers.
         exact: the module in float64, at any step that was checked.
 
     Raises:
@@ -104,6 +105,11 @@ class TorchRun:
         self._params64 = dict(self._module64.named_parameters())
         self.exact = Exact(side, self._module64, self._device)
         self._put_grads(self._given_grads)
+
+    @property
+    def rounded(self) -> set[str]:
+        buffers = self._side.module.named_buffers()
+        return self.exact.rounded | {name for name, held in buffers if is_rounded(held)}
 
     def evaluate(self, batch: Any) -> Evaluation:
         """Return loss and gradients of a batch.

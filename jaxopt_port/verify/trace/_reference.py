@@ -19,6 +19,7 @@ class TraceReference:
         optimizer_name: torch's class.
         dtype: of the run.
         steps_hooked: whether hooks of a step may change parameters.
+        rounded: what else torch's side holds that float32 has rounded: names of buffers.
         accumulation_steps: how many batches make one step of the optimizer.
     """
 
@@ -28,6 +29,7 @@ class TraceReference:
         self.optimizer_name = trace.optimizer_name
         self.dtype = trace.dtype
         self.steps_hooked: bool = trace.facts.get("steps_hooked", False)
+        self.rounded = set(trace.facts.get("rounded", ()))
         self.accumulation_steps: int = trace.facts.get("accumulation_steps", 1)
 
     def evaluate(self, batch: Any = None) -> Evaluation:

@@ -91,6 +91,7 @@ FREE = {
     "environment": {str: _TEXT},
     "closure": _is(bool),
     "steps_hooked": _is(bool),
+    "rounded": [_TEXT],
     "scheduler_every": lambda x: _is_count(x) and x > 0,
     "accumulation_steps": lambda x: _is_count(x) and x > 0,
 }
