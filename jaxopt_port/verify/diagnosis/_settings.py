@@ -28,4 +28,5 @@ def of_layers(differences: Sequence[str]) -> Cause | None:
         return None
     more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
     name = next((name for word, name in _KINDS.items() if word in told[0]), "layer-setting")
-    return Cause(name, f"a layer has another setting than torch's: {told[0]}{more}", "")
+    message = f"a layer has another setting than torch's: {told[0]}{more}"
+    return Cause(name, message, "give your layer the setting of torch's, or torch's yours")

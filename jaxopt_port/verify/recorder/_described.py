@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -88,8 +88,16 @@ def _structure(batch: Any, hashes: Iterator[str] | None, places: Iterator[int]) 
     return leaf if hashes is None else {**leaf, "sha256": next(hashes)}
 
 
-def tensors_of(evaluation: Evaluation, update: Update) -> dict[str, torch.Tensor]:
-    """Return all tensors of a step by the names that they have in its file."""
+def tensors_of(
+    evaluation: Evaluation, update: Update, described: Container[str]
+) -> dict[str, torch.Tensor]:
+    """Return all tensors of a step by the names that they have in its file.
+
+    Args:
+        evaluation: of the step.
+        update: likewise.
+        described: names of parameters and buffers: one that is not persistent has no place.
+    """
     found = {f"batch/{i}": x for i, x in enumerate(_leaves(evaluation.batch))}
     found |= {f"grad/{n}": x for n, x in evaluation.grads.items()}
     found |= {f"fed/{n}": x for n, x in (evaluation.fed or {}).items()}
@@ -118,7 +126,7 @@ def tensors_of(evaluation: Evaluation, update: Update) -> dict[str, torch.Tensor
             ("checked64/grad", checked.grads64),
             ("checked64/buffer_after", checked.buffers_after64),
         ):
-            found |= {f"{kind}/{n}": x for n, x in held.items()}
+            found |= {f"{kind}/{n}": x for n, x in held.items() if n in described}
     return found
 
 

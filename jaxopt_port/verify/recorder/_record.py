@@ -91,6 +91,7 @@ def record(
     plan = Plan(asked=every, every=every, steps=count, updates=count)
     run = TorchRun(side, lambda step: plan.checks(step))
     before = run.snapshot()
+    tensors = tensors_described(side.module)
     facts = {
         "format": FORMAT,
         "version": VERSION,
@@ -100,7 +101,7 @@ def record(
         "steps": count,
         "environment": environment(run),
         "seeds": {"given": seeds, "torch.initial_seed": torch.initial_seed()},
-        "tensors": tensors_described(side.module),
+        "tensors": tensors,
         "layers": layers_described(side.module),
         "scheduler": ", ".join(type(s).__name__ for s in listed(side.scheduler)) or None,
         "scheduler_every": side.scheduler_every,
@@ -111,13 +112,14 @@ def record(
         "accumulation_steps": side.accumulation_steps,
         "batches": "stored" if store_batches else "hashed",
     }
+    described = {tensor["name"] for tensor in tensors}
     try:
         with trace_folder(target) as folder, open(folder / "scalars.jsonl", "wb") as scalars:
             given, last = iter(cycled(batches)[0]), dict[str, Any]()
             for step in range(count):
                 evaluation = run.evaluate(_next(given, step, count))
                 update = run.update()
-                found = tensors_of(evaluation, update)
+                found = tensors_of(evaluation, update, described)
                 line = scalars_of(evaluation, update, store_batches)
                 if step == 0:
                     scheduled = side.scheduler is not None or bool(side.changes)
