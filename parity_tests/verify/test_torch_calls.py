@@ -27,6 +27,7 @@ X = torch.randn(3, 5, 8, generator=GENERATOR, dtype=torch.float64)
 with torch.random.fork_rng():
     torch.manual_seed(0)
     MULTIHEAD = torch.nn.MultiheadAttention(8, HEADS, batch_first=True, dtype=torch.float64)
+    torch.nn.init.normal_(MULTIHEAD.out_proj.bias)  # zero, it could be left out
 CAUSAL = torch.ones(5, 5, dtype=torch.bool).triu(1)
 
 
@@ -62,6 +63,28 @@ CASES = {
     "a mean, rounded up by place": (
         lambda: pooled("avg", 2, 2, 0, True), lambda: pooled("max", 2, ceil_mode=True),
         "max_pool2d where torch has avg_pool2d",
+    ),
+    "the largest of places": (
+        lambda: IMAGES.mean((2, 3)), lambda: IMAGES.amax((2, 3)),
+        "takes the largest where torch takes the mean (mean)",
+    ),
+    "the last place": (
+        lambda: X.mean(dim=1), lambda: X[:, -1], "what stands last where torch takes the mean",
+    ),
+    "a sum, and an axis kept": (
+        lambda: X.mean(1, keepdim=True), lambda: X.sum(1, True), "adds up where torch takes",
+    ),
+    "the largest of an image": (
+        lambda: functional.adaptive_avg_pool2d(IMAGES, 1), lambda: IMAGES.amax((2, 3), True),
+        "takes the largest where torch takes the mean (adaptive_avg_pool2d)",
+    ),
+    "positions from one": (
+        lambda: functional.embedding(torch.arange(5), X[0]), lambda: X[0][[1, 2, 3, 4, 4]],
+        "looks up the row after torch's",
+    ),
+    "sines after cosines": (
+        lambda: torch.cat([X.sin(), X.cos()], -1), lambda: torch.cat([X.cos(), X.sin()], -1),
+        "joins parts in the opposite order (cat)",
     ),
     "attention by einsum, unscaled": (
         lambda: attention(8**-0.5), lambda: attention(1.0),

@@ -131,7 +131,7 @@ class Evidence:
             if same:  # but for what it keeps in fewer bits
                 halves = sorted(seen.halves)
                 return diagnosis.narrow_forward(halves[0]) if halves else None
-            if found := _by_calls(context.reference, evaluation, yours, wanted):
+            if found := _by_calls(context, evaluation, yours, wanted):
                 return found
             if found := diagnosis.explain_forward(_wide(self._names.leaves_of(params)), evaluate):
                 return found
@@ -280,9 +280,10 @@ class _OfUpdate:
 
 
 def _by_calls(
-    reference: Any, evaluation: Any, yours: Sequence[Array], torchs: Sequence[Array]
+    context: Any, evaluation: Any, yours: Sequence[Array], torchs: Sequence[Array]
 ) -> Cause | None:
     """Try torch's forward pass with other calls; on two examples where they are independent."""
+    reference, floor = context.reference, context.floor
     if not hasattr(reference, "exact"):
         return None  # a trace
     checked, batch = evaluation.checked, evaluation.batch
@@ -306,8 +307,8 @@ def _by_calls(
     if alike and len(set(whole)) == 1:
         mine = [x[:_EXAMPLES] for x in yours]
         if any(_relative(a, b) > 1e-9 for a, b in zip(mine, few, strict=True)):
-            return diagnosis.explain_by_calls(lambda calls: run(calls, part), mine, few)
-    return diagnosis.explain_by_calls(run, yours, torchs)
+            return diagnosis.explain_by_calls(lambda calls: run(calls, part), mine, few, floor)
+    return diagnosis.explain_by_calls(run, yours, torchs, floor)
 
 
 def _wide(leaves: Mapping[str, Array]) -> dict[str, Array]:

@@ -65,6 +65,8 @@ CAUSES: dict[str, str] = {
     "activation": "an activation is another function, or another form of it (GELU by tanh)",
     "training-mode": "a normalisation takes running statistics on one side only",
     "softmax-axis": "a softmax goes along another axis",
+    "shifted-lookup": "an embedding is asked for the rows after torch's",
+    "join-order": "parts are joined in another order",
     "attention-scale": "attention is scaled by another power of the head's size",
     "attention-mask": "attention hides other positions",
     "packed-layout": "the parts of a packed projection (q, k, v) are taken in another order",

@@ -108,6 +108,39 @@ def rooted(call: Call) -> Any:
     return made * made.shape[-1] ** 0.5
 
 
+def further(call: Call) -> Any:
+    """Look up the row after each."""
+    return call.put(0, "input", (call.get(0, "input") + 1).clamp(max=call.args[1].shape[0] - 1))
+
+
+def reduced(by: Callable[..., Any]) -> Callable[[Call], Any]:
+    """Reduce axes in the way of ``by(x, dim, keepdim)``."""
+
+    def change(call: Call) -> Any:
+        dim = call.get(1, "dim")
+        return None if dim is None else by(call.args[0], dim, call.get(2, "keepdim", False))
+
+    return change
+
+
+def last(x: Any, dim: Any, keepdim: bool) -> Any:
+    """Return what stands last along an axis."""
+    if not isinstance(dim, int):
+        return None
+    return x.narrow(dim, -1, 1) if keepdim else x.select(dim, -1)
+
+
+def adaptive(call: Call) -> Any:
+    """Pool to one size by the largest."""
+    return _functional().adaptive_max_pool2d(call.args[0], call.get(1, "output_size"))
+
+
+def turned_round(call: Call) -> Any:
+    """Join parts in the opposite order."""
+    parts = call.get(0, "tensors")
+    return call.put(0, "tensors", parts[::-1]) if isinstance(parts, (tuple, list)) else None
+
+
 def turned_over(place: int, name: str, default: bool = False) -> Callable[[Call], Any]:
     """Give a flag the other value."""
     return lambda call: call.put(place, name, not call.get(place, name, default))

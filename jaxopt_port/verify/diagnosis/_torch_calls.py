@@ -76,8 +76,9 @@ class _Tries:
         forward: Callable[[Calls], list[Array]],
         yours: Sequence[Array],
         torchs: Sequence[Array],
+        floor: float,
     ) -> None:
-        self._forward, self._yours = forward, yours
+        self._forward, self._yours, self._floor = forward, yours, max(_SAME, floor)
         self._mine, self._torchs = _sample(yours), _sample(torchs)
         # What ways gave together, on a sample of the output.
         self._made: dict[tuple[Changed, ...], Array] = {}
@@ -108,7 +109,7 @@ class _Tries:
         if any(a.shape != b.shape for a, b in zip(made, self._yours, strict=True)):
             return False
         self._made[changed] = _sample(made)
-        return all(_same(a, b) for a, b in zip(made, self._yours, strict=True))
+        return all(_same(a, b, self._floor) for a, b in zip(made, self._yours, strict=True))
 
     def found(self) -> Sequence[Changed]:
         """Return the ways that give your output together, or nothing.
@@ -179,7 +180,10 @@ class _Tries:
 
 
 def explain_by_calls(
-    forward: Callable[[Calls], list[Array]], yours: Sequence[Array], torchs: Sequence[Array]
+    forward: Callable[[Calls], list[Array]],
+    yours: Sequence[Array],
+    torchs: Sequence[Array],
+    floor: float = 0.0,
 ) -> Cause | None:
     """Explain an output by another way of calling torch's functions, or by up to three.
 
@@ -187,8 +191,9 @@ def explain_by_calls(
         forward: runs torch's forward pass in float64, each call of a function by ``calls``.
         yours: your output, in float64.
         torchs: torch's.
+        floor: what constants that were rounded may do, of the largest.
     """
-    tries = _Tries(forward, yours, torchs)
+    tries = _Tries(forward, yours, torchs, floor)
     causes = [tries.named(changed) for changed in tries.found()]
     if not causes:
         return None
@@ -205,12 +210,12 @@ def _ordinal(n: int) -> str:
     return {0: "first", 1: "second", 2: "third"}.get(n, f"{n + 1}th")
 
 
-def _same(made: Array, yours: Array) -> bool:
+def _same(made: Array, yours: Array, floor: float) -> bool:
     """Whether an output is yours, NaN and infinities alike."""
     gap = np.abs(made - yours)
     gap = np.where((made == yours) | (np.isnan(made) & np.isnan(yours)), 0.0, gap)
     scale = float(np.max(np.abs(yours[np.isfinite(yours)]), initial=0.0))
-    return bool(np.all(gap <= _SAME * scale))
+    return bool(np.all(gap <= floor * scale))
 
 
 def _sample(outputs: Sequence[Array]) -> Array:

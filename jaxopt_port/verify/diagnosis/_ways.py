@@ -141,6 +141,23 @@ def ways() -> Iterator[Way]:
         "your side's average pooling counts the padding otherwise than torch's",
         "give count_include_pad as torch has it",
     )  # fmt: skip
+    largest = layers.reduced(lambda x, dim, keepdim: x.amax(dim, keepdim))
+    for names, made, words in (
+        (("mean",), largest, "takes the largest"),
+        (("adaptive_avg_pool2d",), layers.adaptive, "takes the largest"),
+        (("mean",), layers.reduced(layers.last), "takes what stands last"),
+        (("mean",), layers.reduced(lambda x, dim, keepdim: x.sum(dim, keepdim)), "adds up"),
+    ):
+        yield Way(
+            "pooling", names, made, f"your side {words} where torch takes the mean ({{name}})",
+            "take the mean of the same axes",
+        )  # fmt: skip
+    yield Way("shifted-lookup", ("embedding",), layers.further,
+              "your side looks up the row after torch's in an embedding",
+              "count positions, or classes, from where torch's side does")  # fmt: skip
+    yield Way("join-order", ("cat", "concat", "stack"), layers.turned_round,
+              "your side joins parts in the opposite order ({name})",
+              "give jnp.concatenate the parts in torch's order")  # fmt: skip
     norms = ("layer_norm", "batch_norm", "group_norm", "rms_norm")
     yield Way("left-out", norms, layers.as_given, "your side leaves a normalisation out ({name})",
               "add the layer, or take it out of torch's module")  # fmt: skip
