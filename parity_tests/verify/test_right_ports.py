@@ -1,5 +1,6 @@
 """Right ports, as people write them, that once raised an alarm, and wrong ones beside them."""
 
+import dataclasses
 import json
 
 import jax
@@ -120,6 +121,17 @@ def test_a_number_that_is_in_force_is_one():
     first = verify.compare(*of_two_layers(kernels_decay, tx)).first
     assert (first.step, first.stage, first.cause.name) == (0, "hyperparameters", "group-options")
     assert set(first.leaves) == {"a/bias", "b/bias"}
+
+
+@pytest.mark.parametrize("limit", [1e6, 0.1])
+def test_a_clipping_that_changed_nothing_was_not_tested(limit):
+    tx = optax.chain(jp.clip_by_grad_norm(limit), optax.sgd(1e-2))
+    theirs, mine, batches = of_two_layers(whole, tx, SGD)
+    clip = torch.nn.utils.clip_grad_norm_
+    theirs = dataclasses.replace(theirs, clip=lambda params: clip(params, limit))
+    report = verify.compare(theirs, mine, batches)
+    assert report.ok, str(report)
+    assert ("was not tested" in " ".join(report.notes)) == (limit > 1)
 
 
 # ── what one side holds as float32 has rounded it ──────────────────────────────────────────────

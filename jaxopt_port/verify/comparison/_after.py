@@ -58,6 +58,7 @@ class AfterStep:
         self._numbers = Numbers(context, (self._fed, self._fed_exact), self._leeway)
         self._layouts = dict(getattr(getattr(side.tx, "definition", None), "layouts", ()))
         self._averages = Averages(context)
+        self._clips = self._clipped = False
         grads = names.by_path(evaluation.grads)
         context.history.begin(names.by_path(checked.params), grads)
 
@@ -107,6 +108,11 @@ class AfterStep:
         }
         if self._fed_exact.unread:
             self._leeway.rate = of_schedule(step)
+        clipped = names.by_path(update.clipped)
+        self._clips |= bool(clipped)
+        self._clipped = self._clipped or any(
+            not np.array_equal(clipped[path], grads[path]) for path in clipped.keys() & grads.keys()
+        )
         self._clipping(step, update, grads)
         self._numbers.see(step, evaluation.options, group_of, checks, update.stepped)
         if self._disturbed is not None and step == 0:
@@ -228,6 +234,11 @@ class AfterStep:
     def end(self) -> None:
         """Judge what takes the whole run."""
         self._numbers.end()
+        if self._clips and not self._clipped:
+            self._context.notes.append(
+                "torch's clipping left every gradient of this run as it was: how your side clips "
+                "was not tested; a lower limit on both sides would"
+            )
 
     def snapshot(self) -> Any:
         """Return all that a step changes."""
