@@ -59,7 +59,7 @@ BREAKAGES = [
     Breakage("the scale grows one step late", "loops", "amp.py", "tracker + 1 == self.growth_interval", "tracker == self.growth_interval"),
     Breakage("an earlier overflow of the window forgotten", "loops", "accumulation.py", "found = found | (state.found_inf & (state.taken > 0))", "found = found | (state.found_inf & False)"),
     Breakage("the first average is not the model", "loops", "swa_utils/_averaged_model.py", "first = averages.n_averaged == 0", "first = averages.n_averaged < 0"),
-    Breakage("Flax's optimizer keeps its first state", "flax", "flax/_nnx.py", "nnx.update(self.opt_state, nnx.state(after))", "nnx.update(self.opt_state, nnx.state(before))"),
+    Breakage("Flax's optimizer keeps its first state", "flax", "flax/_nnx.py", "nnx.update(self.opt_state, nnx.state(after))", "nnx.update(self.opt_state, nnx.state(held))"),
     # state dicts and the ways to torch
     Breakage("indices by the tree and not by the groups", "checkpoint", "checkpoint/_state_dict.py", "paths = [path for i in range(len(table.groups)) for path in paths_of(table, i)]", "paths = table.paths"),
     Breakage("a state dict's names are not read", "checkpoint", "checkpoint/_loading.py", 'names = group.get("param_names") or paths\n        by_name', "names = paths\n        by_name"),
