@@ -182,6 +182,7 @@ OUTSIDE = [
     Outside("units clipped by their weights", NORMED, ADAMW, optax.chain(optax.adaptive_grad_clip(0.01), optax.adamw(2e-3, weight_decay=0.05)), (("update", "changed-gradient"),)),
     Outside("gradients of length one", PLAIN, SGD, optax.chain(optax.normalize_by_update_norm(), optax.sgd(0.05)), (("update", "normalized-gradient"),)),
     Outside("twice the rate, a shorter memory", NORMED, ADAM, optax.adam(4e-3, b2=0.99), (("update", "number"),)),
+    Outside("twice a warm-up, a shorter memory", NORMED, ADAM, optax.adam(lambda c: 4e-3 * jnp.minimum(0.2 + 0.8 * c / 5, 1.0), b2=0.99), (("update", "number"),), theirs=warm),
     Outside("LAMB for AdamW", NORMED, ADAMW, optax.lamb(2e-3, weight_decay=0.05), (("update", "another-optimizer"),)),
     Outside("vectors at rest", EQX, SGD, parts(optax.sgd(0.05), optax.set_to_zero()), (("update", "frozen-leaf"),)),
     Outside("vectors at twice the rate", PLAIN, SGD, parts(optax.sgd(0.05), optax.sgd(0.1)), (("update", "number|gradient-scale"),)),

@@ -27,7 +27,7 @@ NUMBERS: dict[str, tuple[float, ...]] = {
     "momentum_decay": (4e-3, 0.0),
     "lr": (),
 }
-_TIMES = (2.0, 0.5, 10.0, 0.1, 3.0, 5.0, 0.2, 4.0)  # torch's rate, beside other numbers
+TIMES = (2.0, 0.5, 10.0, 0.1, 3.0, 5.0, 0.2, 4.0)  # torch's rate, beside other numbers
 
 
 def _roundings(value: float) -> list[float]:
@@ -74,7 +74,7 @@ class FittedNumbers:
         for name in NUMBERS:
             if name.partition("[")[0] in options:
                 torchs = value_of(options, name)
-                times = [nice(k * torchs) for k in _TIMES] if name == "lr" else []
+                times = [nice(k * torchs) for k in TIMES] if name == "lr" else []
                 values = (*NUMBERS[name], *times, *_roundings(torchs))
                 yield from ((name, v) for v in values if v != torchs)
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..report import Cause
 from ._algorithms import Variation
 from ._clipping_ways import LIMITS, clipping_ways, ways_for_values
-from ._fitted_numbers import FittedNumbers, value_of
+from ._fitted_numbers import TIMES, FittedNumbers, value_of
 from ._known_ways import known_ways
 from ._numbers import low_precision, narrowed, nice, number, same
 from ._other_optimizers import accumulations, another_optimizer, changed_gradient
@@ -266,6 +266,11 @@ class Search:
         for name, factors, message, remedy in clipping_ways(history):
             hypothesis = Hypothesis(factor=self._rate.relative(factors))
             yield Part(Cause(name, message, remedy), hypothesis, frozenset(["clip"]))
+        rates = self._simulation.torch_rates
+        for times in TIMES if len(set(rates)) > 1 else ():
+            words = f"your side's learning rate is {times:g} times torch's"
+            cause = Cause("number", words, "give the schedule torch's learning rate")
+            yield Part(cause, Hypothesis(rates=[times * rate for rate in rates]), frozenset(["lr"]))
         for name, value in self._fits.usual():
             hypothesis = Hypothesis(numbers={name: value})
             yield Part(self._named(name, value, 0.0), hypothesis, frozenset([name]))
