@@ -19,7 +19,7 @@ verify: $(STAMP) ## train the LeNet recipes in both frameworks and report parity
 
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-test: $(STAMP) ## lint, types, the site and the tests: of each, a second of its cases
+test: $(STAMP) ## lint, types, the site and the tests: of each, 0.7 seconds of its cases
 	@$(MAKE) --no-print-directory --jobs 2 lint docs
 	$(PYTEST) --budget=test
 
