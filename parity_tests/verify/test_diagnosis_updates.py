@@ -111,6 +111,8 @@ NAMED = [
     (Run("SGD", {"lr": 0.0}), optax.sgd(0.1), "frozen-leaf", "your side trains"),
     (SGD, chain(optax.clip(0.5), optax.sgd(0.1)), "clip-kind", "each number"),
     (SGD, chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1)), "clip-missing", "norm of 1;"),
+    (SGD, chain(optax.clip_by_global_norm(0.3), optax.sgd(0.1)), "clip-missing", "norm of 0.3;"),
+    (SGD, chain(optax.scale(0.3), optax.sgd(0.1)), "number", "gradients are 0.3 times"),
     (CLIPPED, optax.sgd(0.1), "clip-missing", "does not clip"),
     (CLIPPED, chain(optax.clip_by_global_norm(0.5), optax.sgd(0.1)), "clip-epsilon", "1e-6"),
     (CLIPPED, chain(optax.clip(0.5), optax.sgd(0.1)), "clip-kind", "each number"),
@@ -181,6 +183,14 @@ def history_of(run: Run, tx: Any) -> UpdateHistory:
         ],
         batch_size=BATCH, steps_per_epoch=EPOCH,
     )  # fmt: skip
+
+
+def test_a_clipping_that_clips_each_step_is_named_before_a_norm_of_one(monkeypatch):
+    start, grads = gradients()
+    monkeypatch.setitem(globals(), "gradients", lambda: (start, 100 * grads))
+    cause = explain_update(history_of(SGD, chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))))
+    assert cause.name == "clip-missing"
+    assert "clips gradients to a norm of 1, or divides them by it" in cause.message
 
 
 @pytest.mark.parametrize("at", range(len(NAMED)), ids=lambda at: f"{at}-{NAMED[at][2]}")

@@ -94,7 +94,8 @@ class History:
             steps = (yours[p] - x for p, x in self._before.items() if p in yours)
             with np.errstate(all="ignore"):
                 self._moved.append(math.sqrt(sum(map(sum_of_squares, steps))))
-            self._before = {path: np.array(yours[path]) for path in self._before if path in yours}
+            more = self._before if len(self._moved) < _MOVED else ()
+            self._before = {path: np.array(yours[path]) for path in more if path in yours}
         for path in self._chosen:
             zeros = np.zeros(len(self._chosen[path]))
             grad = self._of(path, grads[path]) if path in grads else zeros

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
+
 from ._numbers import nice
 from ._simulation import limits, max_norm
 from ._update_history import UpdateHistory
@@ -37,14 +39,6 @@ def clipping_ways(history: UpdateHistory) -> Iterator[ClippingWay]:
     most = max_norm(history)
     if limits(history):
         return  # by value: see `ways_for_values`
-    whose = {"total": "of all of them", "leaf": "of the leaf's"}
-    for norm, eps in itertools.product(whose, (0.0, 1e-6, 1e-8)):
-        yield ClippingWay(
-            "normalized-gradient",
-            [1 / (h[norm] + eps) if h[norm] else 1.0 for h in held],
-            f"your side divides gradients by the norm {whose[norm]}; torch does not",
-            "take out what normalises gradients, or let torch's side do the same",
-        )
     if most is not None:
         remedy = "use jp.clip_by_grad_norm, which has torch's formula"
         yield ClippingWay(
@@ -61,7 +55,8 @@ def clipping_ways(history: UpdateHistory) -> Iterator[ClippingWay]:
             "chain jp.clip_by_grad_norm before the optimizer",
         )  # fmt: skip
     if most is not None:
-        for limit in sorted({*LIMITS, *(nice(most * k) for k in _MULTIPLES)}):
+        multiples = {nice(most * k) for k in _MULTIPLES}
+        for limit in sorted({*LIMITS, *multiples, *_fitted(history, "total")}):
             if abs(limit / most - 1) > 1e-4:
                 for eps in (1e-6, 0.0):
                     also = "" if eps else ", and divides by the norm without torch's 1e-6"
@@ -87,13 +82,40 @@ def clipping_ways(history: UpdateHistory) -> Iterator[ClippingWay]:
             )
     if not any(h["factor"] < 1 - 1e-5 for h in held):
         for norm in ("total", "group", "leaf"):
-            for limit in LIMITS:
+            for limit in dict.fromkeys((*LIMITS, *_fitted(history, norm))):
+                always = limit == 1.0 and all(h[norm] > limit for h in held)
+                also = ", or divides them by it" if always else ""
                 yield ClippingWay(
                     "clip-missing",
                     [min(1.0, limit / h[norm]) if h[norm] else 1.0 for h in held],
-                    f"your side clips gradients to a norm of {limit:g}; torch does not clip",
+                    f"your side clips gradients to a norm of {limit:g}{also}; torch does not clip",
                     "leave the clipping out, or give torch's side `clip`",
                 )
+    # Where each norm is beyond 1, that is a clipping, which comes before.
+    whose = {"total": "of all of them", "leaf": "of the leaf's"}
+    for norm, eps in itertools.product(whose, (0.0, 1e-6, 1e-8)):
+        yield ClippingWay(
+            "normalized-gradient",
+            [1 / (h[norm] + eps) if h[norm] else 1.0 for h in held],
+            f"your side divides gradients by the norm {whose[norm]}; torch does not",
+            "take out what normalises gradients, or let torch's side do the same",
+        )
+
+
+def _fitted(history: UpdateHistory, norm: str) -> set[float]:
+    """Return the short limits that SGD's first other step may have been clipped to."""
+    if history.optimizer != "SGD" or history.clip is None:
+        return set()
+    i, options = history.first, history.options[history.first]
+    grad, held = history.grads[i], history.clip[i]
+    scale = float(options["lr"]) * (1 - float(options["dampening"]) * (i > 0))
+    scale *= 1 + float(options["momentum"]) * bool(options["nesterov"])
+    square = scale * float(np.dot(grad, grad))
+    if not square:
+        return set()
+    by = held["factor"] - float(np.dot(history.yours[i] - history.torchs[i], grad)) / square
+    found = {nice(by * (held[norm] + eps)) for eps in (0.0, 1e-6) if 0 < by < 1}
+    return {limit for limit in found if limit == float(f"{limit:.1e}")}  # others: a factor
 
 
 def ways_for_values(history: UpdateHistory) -> Iterator[ClippingWay]:
