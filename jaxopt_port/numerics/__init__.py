@@ -1,5 +1,6 @@
 """Rounding: torch's primitives, numbers in float64, distances, and what keeps any bits the same."""
 
+from ._distances import is_exact as is_exact
 from ._distances import max_abs as max_abs
 from ._distances import ordered as ordered
 from ._distances import relative as relative

@@ -1,4 +1,4 @@
-"""How far two arrays are apart."""
+"""How far two arrays are apart, and whether numbers have been rounded at all."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _INTEGERS = {2: np.int16, 4: np.int32, 8: np.int64}
+_FEW_BITS = 14
 
 
 def ordered(x: NDArray[Any]) -> NDArray[np.int64]:
@@ -97,3 +98,14 @@ def relative_norm(ours: list[NDArray[Any]], theirs: list[NDArray[Any]]) -> float
     difference = np.sqrt(sum(float(np.sum((a - b) ** 2)) for a, b in pairs))
     norm = np.sqrt(sum(float(np.sum(b**2)) for _, b in pairs))
     return float(difference / norm) if norm > 0.0 else float(difference)
+
+
+def is_exact(x: Any) -> bool:
+    """Whether no dtype has rounded these numbers: whole ones, and those of a few bits.
+
+    Args:
+        x: a number, or an array of any shape; infinities and NaN are exact.
+    """
+    wide = np.asarray(x, np.float64)
+    bits = np.frexp(wide)[0] * 2**_FEW_BITS
+    return bool(np.all((bits == np.round(bits)) | (wide == np.round(wide)) | ~np.isfinite(wide)))

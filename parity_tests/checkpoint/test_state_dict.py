@@ -198,16 +198,6 @@ def test_any_step_of_torchs_is_taken(step):
     assert again["state"][0]["step"] == np.float32(np.ravel(step)[0])
 
 
-def test_a_tensor_in_a_dtype_of_torchs_is_no_array():
-    torch = pytest.importorskip("torch")
-    w = torch.nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
-    theirs = torch.optim.Adam([("w", w)])
-    w.grad = torch.ones_like(w)
-    theirs.step()
-    with pytest.raises(ValueError, match="dtype that NumPy lacks"):
-        jp.load_state_dict(jp.Adam(), theirs.state_dict(), {"w": jnp.ones(2, jnp.bfloat16)})
-
-
 def test_arrays_around_the_optimizer_have_no_place():
     tx = optax.chain(optax.trace(0.9), jp.SGD())
     with pytest.raises(ValueError, match="save the whole state with Orbax"):

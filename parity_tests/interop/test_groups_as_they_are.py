@@ -283,29 +283,6 @@ def test_what_the_module_does_not_train_is_frozen_whatever_is_read(frozen, kind,
     jax.tree.map(np.testing.assert_array_equal, *steps)
 
 
-@pytest.mark.parametrize("name", ["Adagrad", "Adam", "SGD", "ASGD", "RMSprop", "Rprop"])
-def test_a_group_that_joined_and_has_no_gradient_yet(name, correct_root):
-    module = torch.nn.ParameterDict({"a": torch.ones(2), "b": torch.ones(2)})
-    optimizer = getattr(torch.optim, name)([module["a"]], lr=0.1)
-    module["a"].grad = torch.ones(2)
-    optimizer.step()
-    optimizer.add_param_group({"params": [module["b"]]})
-    params = {name: jnp.asarray(module[name].detach().numpy()) for name in ("a", "b")}
-    tx, state = interop.optimizer_from_torch(optimizer, params, module)
-    module["b"].grad = torch.ones(2)
-    optimizer.step()
-    params, _ = jp.step(tx, {"a": jnp.ones(2), "b": jnp.ones(2)}, state, params)
-    for name in ("a", "b"):
-        np.testing.assert_array_equal(params[name], module[name].detach().numpy())
-
-
-def test_a_number_that_torch_has_one_of_is_not_a_groups():
-    """torch.optim.Adagrad begins every sum with the optimizer's, whatever a group says."""
-    groups = [{"params": "a", "initial_accumulator_value": 0.5}, {"params": jp.REST}]
-    with pytest.raises(ValueError, match="adagrad has one for all groups"):
-        jp.Adagrad(groups).init({"a": jnp.ones(2), "b": jnp.ones(2)})
-
-
 def test_keys_of_ones_own_are_shown_and_can_be_set():
     module = network()
     optimizer = torch.optim.SGD(with_keys(module), lr=0.1)

@@ -215,3 +215,12 @@ def test_parts_of_one_tensor_in_two_groups():
     muon = torch.optim.Adafactor(attention.parameters())
     with pytest.raises(ValueError, match=r"(?s)whole arrays.*query/kernel is a part of"):
         interop.optimizer_from_torch(muon, params, attention)
+
+
+def test_a_tensor_in_a_dtype_of_torchs_is_no_array():
+    w = torch.nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
+    theirs = torch.optim.Adam([("w", w)])
+    w.grad = torch.ones_like(w)
+    theirs.step()
+    with pytest.raises(ValueError, match="dtype that NumPy lacks"):
+        jp.load_state_dict(jp.Adam(), theirs.state_dict(), {"w": jnp.ones(2, jnp.bfloat16)})

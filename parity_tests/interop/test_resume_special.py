@@ -152,3 +152,19 @@ def test_lbfgs_that_goes_up_is_not_given_to_a_torch_that_would_go_down():
     tx = jp.LBFGS(maximize=True)
     with pytest.raises(ValueError, match=r"LBFGS of this torch has no maximize, which is new in"):
         interop.optimizer_to_torch(tx, tx.init(params), params, module)
+
+
+@pytest.mark.parametrize("name", ["Adagrad", "Adam", "SGD", "ASGD", "RMSprop", "Rprop"])
+def test_a_group_that_joined_and_has_no_gradient_yet(name, correct_root):
+    module = torch.nn.ParameterDict({"a": torch.ones(2), "b": torch.ones(2)})
+    optimizer = getattr(torch.optim, name)([module["a"]], lr=0.1)
+    module["a"].grad = torch.ones(2)
+    optimizer.step()
+    optimizer.add_param_group({"params": [module["b"]]})
+    params = {name: jnp.asarray(module[name].detach().numpy()) for name in ("a", "b")}
+    tx, state = interop.optimizer_from_torch(optimizer, params, module)
+    module["b"].grad = torch.ones(2)
+    optimizer.step()
+    params, _ = jp.step(tx, {"a": jnp.ones(2), "b": jnp.ones(2)}, state, params)
+    for name in ("a", "b"):
+        np.testing.assert_array_equal(params[name], module[name].detach().numpy())

@@ -198,3 +198,10 @@ def test_numbers_of_the_constructor_are_said_in_a_group_of_another_optimizer():
     assert [(group["lr"], group["betas"]) for group in shown] == [
         (0.001, (0.9, 0.999)), (0.01, (0.8, 0.95)),
     ]  # fmt: skip
+
+
+def test_a_number_that_torch_has_one_of_is_not_a_groups():
+    """torch.optim.Adagrad begins every sum with the optimizer's, whatever a group says."""
+    groups = [{"params": "a", "initial_accumulator_value": 0.5}, {"params": jp.REST}]
+    with pytest.raises(ValueError, match="adagrad has one for all groups"):
+        jp.Adagrad(groups).init({"a": jnp.ones(2), "b": jnp.ones(2)})

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...numerics import is_exact
+
 # What each run replaces: all of a model; of an optimizer not what is narrower than float32, which
 # no framework has by habit.
 MODEL = ("float32", "bfloat16", "float16")
@@ -19,7 +21,6 @@ OPTIMIZER = ("float32",)
 HALVES = frozenset({"bfloat16", "float16"})
 _DIGITS = 6
 _WHOLE = 4096
-_SHORT_BITS = 14
 _LARGEST = np.finfo(np.float32).max
 SMALL = 4096  # elements of a constant that may be a table of numbers
 
@@ -73,7 +74,7 @@ def meant(value: float) -> tuple[float, bool]:
         rest = float(f"{1 - value:.2e}")
         if np.float32(1 - rest) == near:
             return 1 - rest, True
-    if (math.frexp(value)[0] * 2**_SHORT_BITS).is_integer():  # a sum of a few powers of 2
+    if is_exact(value):  # a sum of a few powers of 2
         return value, True
     size = math.copysign(1.0, value)
     for known in _constants(abs(value)):
@@ -87,11 +88,10 @@ def _dtype(x: Any) -> Any:
 
 
 def is_table(x: Any) -> bool:
-    """Whether an array holds numbers that a narrow dtype has rounded: none of few bits."""
+    """Whether an array holds numbers that a narrow dtype has rounded."""
     if not np.ndim(x) or str(_dtype(x)) not in MODEL or isinstance(x, jax.core.Tracer):
         return False
-    bits = np.nan_to_num(np.asarray(x, np.float64)) * 2**_SHORT_BITS
-    return bool(np.any(bits != np.round(bits)))
+    return not is_exact(x)
 
 
 def is_rounded(x: Any) -> bool:

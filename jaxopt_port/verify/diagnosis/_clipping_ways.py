@@ -1,4 +1,4 @@
-"""The ways in which ports clip gradients otherwise than torch, as factors on a leaf."""
+"""The ways in which ports clip otherwise than torch: gradients, as factors on a leaf, or steps."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._numbers import nice
-from ._simulation import limits, max_norm
+from ..report import Cause
+from ._algorithms import Variation
+from ._numbers import nice, same
+from ._simulation import Hypothesis, Simulation, limits, max_norm
 from ._update_history import UpdateHistory
 
 # Whose norm it may be, and how that is said.
@@ -137,3 +139,37 @@ def ways_for_values(history: UpdateHistory) -> Iterator[ClippingWay]:
                 f"{limit:g}",
                 "use optax.clip, or jp.clip_by_grad_value, before the optimizer",
             )
+
+
+def clipped_step(history: UpdateHistory, unclipped: list[float], enough: float) -> Cause | None:
+    """Look for steps of one length over all leaves, where torch's first is longer.
+
+    Args:
+        history: of a leaf.
+        unclipped: factors on what torch's clipping leaves of gradients, which undo it.
+        enough: a cause leaves no more than this part of the difference.
+    """
+    if history.first or len(history.moved) < 2 or not same(*history.moved):
+        return None
+    for factor in (1.0, unclipped):
+        simulation = Simulation(history, Hypothesis(factor=factor))
+        rates = simulation.fitted_rates(Variation())
+        left = np.inf if rates is None else simulation.unexplained(Hypothesis(rates=rates))
+        if not rates or left > enough or rates[0] >= simulation.torch_rates[0]:
+            continue
+        norm = history.moved[0]
+        before = nice(norm / simulation.torch_rates[0])
+        if history.optimizer == "SGD" and not history.options[0]["momentum"]:
+            return Cause(  # whose step is the gradient
+                "clip-missing" if set(unclipped) == {1.0} else "clip-limit",
+                f"your side clips gradients to a norm of {before:.6g}; torch to another, or does "
+                "not",
+                "give both the same limit", left,
+            )  # fmt: skip
+        return Cause(
+            "clip-order",
+            f"your side clips the optimizer's step: to a norm of {nice(norm):.6g}, or to one of "
+            f"{before:.6g} before the rate; torch clips no step",
+            "clip gradients: chain jp.clip_by_grad_norm before the optimizer", left,
+        )  # fmt: skip
+    return None

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..report import Cause
 from ._algorithms import Variation
-from ._clipping_ways import LIMITS, clipping_ways, ways_for_values
+from ._clipping_ways import LIMITS, clipped_step, clipping_ways, ways_for_values
 from ._fitted_numbers import TIMES, FittedNumbers, value_of
 from ._known_ways import known_ways
 from ._numbers import low_precision, narrowed, nice, number, same
@@ -209,24 +209,8 @@ class Search:
         return None
 
     def _clipped_step(self) -> Cause | None:
-        """Look for steps of one length over all leaves, where torch's first is longer."""
-        history = self._history
-        if history.first or len(history.moved) < 2 or not same(*history.moved):
-            return None
-        unclipped = self._rate.relative([1.0] * len(history.grads))
-        for factor in (1.0, unclipped):
-            simulation = Simulation(history, Hypothesis(factor=factor))
-            rates = simulation.fitted_rates(Variation())
-            left = np.inf if rates is None else simulation.unexplained(Hypothesis(rates=rates))
-            if rates and left <= self._enough and rates[0] < simulation.torch_rates[0]:
-                norm, rate = history.moved[0], simulation.torch_rates[0]
-                return Cause(
-                    "clip-order",
-                    f"your side clips the optimizer's step: to a norm of {nice(norm):.6g}, or to "
-                    f"one of {nice(norm / rate):.6g} before the rate; torch clips no step",
-                    "clip gradients: chain jp.clip_by_grad_norm before the optimizer", left,
-                )  # fmt: skip
-        return None
+        unclipped = self._rate.relative([1.0] * len(self._history.grads))
+        return clipped_step(self._history, unclipped, self._enough)
 
     def _changed_gradient(self) -> Cause | None:
         return None if self._history.first > _FIRST else changed_gradient(self._history)
