@@ -1,13 +1,16 @@
 """A torch run beside its optimizer in float64: what it returns, and that it can be undone."""
 
 import dataclasses
+import math
 import types
 
 import numpy as np
 import pytest
 import torch
 
+from jaxopt_port import numerics
 from jaxopt_port.verify.recorder import TorchRun, TorchSide
+from jaxopt_port.verify.recorder._float64 import is_rounded
 from parity_tests.verify.recorded_runs import CASES, Case, Tied, batches, cross_entropy, side
 
 
@@ -356,3 +359,13 @@ def test_numbers_in_a_state_that_is_there_stay_float32():
     state = run.update().state64["scale"]
     names = ("step", "eta", "mu", "ax")
     assert [str(state[n].dtype) for n in names] == ["torch.float32"] * 3 + ["torch.float64"]
+
+
+NUMBERS = [0, -0.0, 0.5, 0.1, 1 / 3, 1e-8, 2**-40, 3 * 2.0**-70, 123457.0, 1e30, math.inf, math.nan]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_recorder_tells_rounded_numbers_as_the_rest_does(number):
+    for dtype in (torch.float32, torch.bfloat16):
+        held = torch.tensor([1.0, number], dtype=dtype)
+        assert is_rounded(held) is not numerics.is_exact(held.double().numpy())

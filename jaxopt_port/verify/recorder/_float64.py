@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from ...numerics import is_exact
 from ._hooks import copy_hooks, copy_step_hooks, refuse_hooks
 from ._together import listed, together
 
 _NARROW = (torch.float32, torch.float16, torch.bfloat16)
+_FEW_BITS = 14
 
 _CASTS = (torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16)
 
@@ -23,8 +23,12 @@ _SCALARS = ("step", "eta", "mu", "mu_product")
 
 
 def is_rounded(value: torch.Tensor) -> bool:
-    """Whether a tensor holds numbers that a narrow dtype has rounded."""
-    return value.dtype in _NARROW and not is_exact(value.detach().double().cpu().numpy())
+    """Whether a narrow dtype has rounded these numbers: ``numerics.is_exact``, with torch alone."""
+    if value.dtype not in _NARROW:
+        return False
+    wide = value.detach().double()
+    bits = torch.frexp(wide).mantissa * 2**_FEW_BITS
+    return bool(((bits != bits.round()) & (wide != wide.round()) & wide.isfinite()).any())
 
 
 def widened(value: torch.Tensor, copies: bool = False) -> torch.Tensor:
