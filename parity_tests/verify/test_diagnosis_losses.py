@@ -136,6 +136,38 @@ OF_TARGETS = {
 }  # fmt: skip
 
 
+SIGNS = 2 * TRUTH - 1
+HALVES = softmax(np.cos(np.arange(40.0)).reshape(8, 5))
+LEFT = np.maximum(1 - SIGNS * LOGITS, 0)
+# Output, target, your gradient and torch's; what is said.
+OF_KINDS = {
+    "a hinge": (LOGITS, SIGNS, -SIGNS * (LEFT > 0), -SIGNS * LEFT,
+                "your loss is the hinge loss; torch's is the squared hinge loss"),
+    "a logistic loss": (LOGITS, SIGNS, -SIGNS / (1 + np.exp(SIGNS * LOGITS)), -SIGNS * LEFT,
+                        "the logistic loss; torch's is the squared hinge"),
+    "a quantile": (LOGITS, ERRORS, np.where(LOGITS > ERRORS, 0.2, -0.8), np.sign(LOGITS - ERRORS),
+                   "the quantile's with 0.8; torch's is the absolute error"),
+    "Poisson's": (LOGITS**2, np.abs(SIGNS), LOGITS**2 - 1, 1 - 1 / LOGITS**2,
+                  "the squared error; torch's is Poisson's of rates"),
+    "Poisson's of logarithms": (LOGITS, 2 * TRUTH, LOGITS - 2 * TRUTH, np.exp(LOGITS) - 2 * TRUTH,
+                                "the squared error; torch's is Poisson's of logarithms"),
+    "soft targets": (LOGITS, HALVES, LOGITS - HALVES, CHANCES - HALVES,
+                     "the squared error; torch's is the cross entropy of logits and soft targets"),
+    "probabilities' error": (
+        LOGITS, HALVES, in_logits(CHANCES - HALVES), CHANCES - HALVES,
+        "the squared error of probabilities, of logits; torch's is the cross entropy of logits and",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_KINDS)
+def test_what_kind_of_loss_it_is(name):
+    output, target, mine, theirs, words = OF_KINDS[name]
+    cause = explain_by_gradient(output, mine, theirs, [target])
+    assert cause is not None
+    assert (cause.name, words in cause.message) == ("loss-kind", True), cause
+
+
 @pytest.mark.parametrize("name", OF_TARGETS)
 def test_what_a_loss_of_targets_is(name):
     mine, theirs, words = OF_TARGETS[name]
@@ -155,6 +187,40 @@ def test_labels_are_what_torchs_loss_pulls_towards():
     given = ([counts.mean() * theirs], [theirs])
     cause = diagnosis.explain_loss(counts.mean(), 1.0, [LOGITS], batch, {}, None, given)
     assert f"over all 8 labels, where torch takes it over the {counts.sum()} that" in cause.message
+
+
+def distilled(soft, hard=0.5, temperature=4.0):
+    """A cross entropy and a distillation, of a teacher that is in no batch."""
+    teacher = np.sin(np.arange(40.0)).reshape(8, 5)
+    apart = softmax(LOGITS / temperature) - softmax(teacher / temperature)
+    return hard * pulled(LABELS) + soft * apart / 8
+
+
+# Your gradients in the outputs, and torch's; what is said of them.
+TERMS = {
+    "no square of the temperature": (
+        [distilled(0.5 / 16)], [distilled(0.5)],
+        "0.0625 times torch's, and 0.46875 times the mean cross entropy of the labels besides",
+    ),
+    "more of the labels": (
+        [distilled(0.5, 0.75)], [distilled(0.5)], "1 times torch's, and 0.25 times the mean cross"
+    ),
+    "another temperature": ([distilled(0.5, temperature=2.0)], [distilled(0.5)], None),
+    "a latent's term": (
+        [ERRORS, TRUTH / 4, ERRORS / 4], [ERRORS, TRUTH, ERRORS],
+        "the terms of output 0 as torch's, of outputs 1, 2 0.25 times torch's",
+    ),
+    "all terms alike": ([ERRORS / 7, TRUTH / 7], [ERRORS, TRUTH], None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_terms_that_have_other_weights(name):
+    mine, torchs, words = TERMS[name]
+    outputs = [LOGITS] * len(mine)
+    cause = diagnosis.explain_loss(1 / 7, 1.0, outputs, [LABELS], {}, None, (mine, torchs))
+    assert (cause is None) == (words is None), cause
+    assert words is None or (cause.name, words in cause.message) == ("loss-terms", True), cause
 
 
 @pytest.mark.parametrize(

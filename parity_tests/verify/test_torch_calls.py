@@ -31,15 +31,34 @@ with torch.random.fork_rng():
 CAUSAL = torch.ones(5, 5, dtype=torch.bool).triu(1)
 
 
-def multihead(scale=4**-0.5, hidden=None, axis=-1, bias=True):
+def multihead(scale=4**-0.5, hidden=None, axis=-1, bias=True, late=None):
     """`MULTIHEAD` of `X`, written out."""
     packed = functional.linear(X, MULTIHEAD.in_proj_weight, MULTIHEAD.in_proj_bias)
     q, k, v = (t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in packed.chunk(3, -1))
     scores = scale * q @ k.transpose(-1, -2)
     scores = scores if hidden is None else scores.masked_fill(hidden, -torch.inf)
-    joined = (scores.softmax(axis) @ v).transpose(1, 2).flatten(-2)
+    weights = scores.softmax(axis) if late is None else scores.softmax(axis) * ~late
+    joined = (weights @ v).transpose(1, 2).flatten(-2)
     out = MULTIHEAD.out_proj
     return functional.linear(joined, out.weight, out.bias if bias else None)
+
+
+def own_attention(
+    split=lambda t: t.view(3, 5, HEADS, 4), back=lambda t: t.transpose(1, 2), late=None
+):
+    """Attention as a module of one's own has it; `back` is what stands before the merging."""
+    packed = functional.linear(X, MULTIHEAD.in_proj_weight, MULTIHEAD.in_proj_bias)
+    q, k, v = (split(t).transpose(1, 2) for t in packed.chunk(3, -1))
+    scores = q @ k.transpose(-1, -2)
+    if late is not None:
+        scores = scores if late else scores.masked_fill(CAUSAL, -torch.inf)
+    weights = scores.softmax(-1)
+    made = (weights * ~CAUSAL if late else weights) @ v
+    return MULTIHEAD.out_proj(back(made).reshape(3, 5, 8)).detach()
+
+
+def sizes_first(t):
+    return t.view(3, 5, 4, HEADS).transpose(-1, -2)
 
 
 def torchs(hidden=None, weights=True):
@@ -107,6 +126,30 @@ CASES = {
     ),
     "torch's layer of attention, no bias at its end": (
         torchs(), lambda: multihead(bias=False).detach(), "leaves a bias out (linear)"
+    ),
+    "masked after the softmax": (
+        lambda: own_attention(late=False), lambda: own_attention(late=True),
+        "is masked after its softmax",
+    ),
+    "torch's layer of attention, masked late": (
+        torchs(CAUSAL, weights=False), lambda: multihead(late=CAUSAL).detach(),
+        "is masked after its softmax",
+    ),
+    "heads split as sizes": (
+        own_attention, lambda: own_attention(sizes_first), "splits heads as (size of a head, he"
+    ),
+    "heads merged as sizes": (
+        own_attention, lambda: own_attention(back=lambda t: t.permute(0, 2, 3, 1)),
+        "merges heads as (size of a head, heads)",
+    ),
+    "heads merged where they stand": (
+        own_attention, lambda: own_attention(back=lambda t: t),
+        "merges heads where they stand, before the positions",
+    ),
+    "heads split and merged as sizes": (
+        own_attention,
+        lambda: own_attention(sizes_first, lambda t: t.permute(0, 2, 3, 1)),
+        "splits and merges heads as (size of a head, heads)",
     ),
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ class Call:
         args: positional.
         options: by name.
         inner: the contracted size of the matrix product before it.
+        masked: what the last ``masked_fill`` was given, and its mask.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Call:
     args: tuple[Any, ...]
     options: dict[str, Any]
     inner: int
+    masked: Any = None
 
     def again(self, *args: Any, **options: Any) -> Any:
         """Call it with other first arguments, and other options."""
@@ -50,6 +52,7 @@ class Way:
         change: makes the call in that way; None leaves it as it is.
         words: what your side does.
         remedy: what would mend it.
+        everywhere: whether a network has it at all such calls, or at none.
     """
 
     cause: str
@@ -57,3 +60,4 @@ class Way:
     change: Callable[[Call], Any]
     words: str
     remedy: str
+    everywhere: bool = False

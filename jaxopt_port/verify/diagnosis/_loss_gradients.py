@@ -85,15 +85,7 @@ def explain_by_gradient(
     """
     if output.ndim < 1 or not np.any(torchs) or not np.all(np.isfinite([yours, torchs])):
         return None
-    whole = [
-        x
-        for x in batch
-        if np.issubdtype(x.dtype, np.integer) and x.shape == output.shape[:-1] != ()
-    ]
-    # The labels are what torch's loss pulls towards; tokens that are read may look like them.
-    pulled = torchs.any(-1)
-    whole.sort(key=lambda x: -int((torchs.argmin(-1) == x)[pulled].sum()))
-    for labels in whole:
+    for labels in labels_of(output, torchs, batch):
         rows = Rows(output, yours, torchs, labels)
         found = (_weighted(rows) if rows.parallel else _targets(rows)) or _taken_for(rows)
         if found is not None:
@@ -102,6 +94,14 @@ def explain_by_gradient(
         if target.shape == output.shape and target.dtype.kind in "fiub":
             return explain_regression(output, target.astype(np.float64), yours, torchs)
     return None
+
+
+def labels_of(output: Array, torchs: Array, batch: Sequence[Array]) -> list[Array]:
+    """Return what of a batch may be the labels, first those that torch's loss pulls towards."""
+    places = output.shape[:-1]
+    whole = [x for x in batch if np.issubdtype(x.dtype, np.integer) and x.shape == places != ()]
+    pulled = torchs.any(-1)  # tokens that are read may look like labels
+    return sorted(whole, key=lambda x: -int((torchs.argmin(-1) == x)[pulled].sum()))
 
 
 def _weighted(rows: Rows) -> Cause | None:

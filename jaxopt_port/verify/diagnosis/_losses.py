@@ -10,6 +10,7 @@ import numpy as np
 from ..report import Cause
 from ._arrays import Array
 from ._loss_gradients import explain_by_gradient
+from ._loss_terms import explain_beside_cross_entropy, explain_by_outputs
 from ._numbers import narrow_number, nice, same
 
 _PARALLEL = 1e-5
@@ -51,8 +52,12 @@ def explain_loss(
         for output, mine, theirs in zip(outputs, *gradients, strict=True):
             if found := explain_by_gradient(output, mine, theirs, batch):
                 return found
-        if not all(map(_is_multiple, *gradients)):
-            return None  # no factor, and no term beside the output
+        if not all(map(_is_multiple, *gradients)):  # no factor, and no term beside the output
+            each = zip(outputs, *gradients, strict=True)
+            terms = (explain_beside_cross_entropy(*one, batch) for one in each)
+            return next(filter(None, terms), None)
+        if found := explain_by_outputs(*gradients):
+            return found
     torchs_gradient = None if gradients is None else gradients[1][0]
     found = _of_ignored(ratio, outputs[0], batch, torchs_gradient) or _of_size(ratio, outputs[0])
     if found is not None:

@@ -90,6 +90,18 @@ def unmasked(call: Call) -> Any:
     return call.function(*call.args[:3], **{k: v for k, v in call.options.items() if k == "scale"})
 
 
+def masked_late(call: Call) -> Any:
+    """Hide positions after the softmax."""
+    if call.name != ATTENTION:
+        if call.masked is None or call.masked[0].shape != call.args[0].shape:
+            return None
+        scores, mask = call.masked
+        return call.again(scores) * ~mask.bool()
+    q, k, v = call.args[:3]
+    scores = q @ k.transpose(-1, -2) * (call.options.get("scale") or q.shape[-1] ** -0.5)
+    return (scores.softmax(-1) * ~_mask_of(call, scores.shape[-2:])) @ v
+
+
 def _packed(call: Call, take: Callable[[Any, int], Any]) -> Any:
     """Take the parts of a packed projection otherwise."""
     x = call.args[0]
@@ -126,3 +138,34 @@ def ordered(order: tuple[int, ...]) -> Callable[[Call], Any]:
         return tuple(whole[i] for i in order) if parts == len(order) else None
 
     return lambda call: _packed(call, take)
+
+
+def _split(call: Call) -> Any:
+    """Take the last axis, which the call splits, as (size, heads)."""
+    x, made = call.args[0], call.again(*call.args)
+    if made.ndim != x.ndim + 1 or made.shape[:-2] != x.shape[:-1]:
+        return None
+    *lead, heads, size = made.shape
+    return x.reshape(*lead, size, heads).transpose(-1, -2)
+
+
+def merged(axis: int) -> Callable[[Call], Any]:
+    """Exchange an axis and the one after it before the last two are merged."""
+
+    def change(call: Call) -> Any:
+        x, made = call.args[0], call.again(*call.args)
+        if x.ndim < 4 or made.ndim != x.ndim - 1 or made.shape[:-1] != x.shape[:-2]:
+            return None
+        return x.transpose(axis, axis + 1).reshape(made.shape)
+
+    return change
+
+
+def grouped(split: bool, merge: bool) -> Callable[[Call], Any]:
+    """Split heads, or merge them, or both, as (size, heads)."""
+
+    def change(call: Call) -> Any:
+        made = _split(call) if split else None
+        return merged(-2)(call) if merge and made is None else made
+
+    return change

@@ -35,14 +35,60 @@ def _kind(apart: Array, output: Array, target: Array, gradient: Array) -> str | 
         "the absolute error": np.sign(apart),
         "the logarithm of the hyperbolic cosine": np.tanh(apart),
     }
-    if output.min() > 0 and output.max() < 1:
-        known["the binary cross entropy of probabilities"] = apart / (output * (1 - output))
+    if output.min() > 0:
+        known["Poisson's of rates"] = apart / output
+        if output.max() < 1:
+            known["the binary cross entropy of probabilities"] = apart / (output * (1 - output))
+    if target.min() >= 0:
+        known |= _of_counts(output, target)
+    if np.all(np.abs(target) == 1):
+        known |= _of_signs(output, target)
     for name, part in known.items():
         square = float(np.vdot(part, part))
         ratio = float(np.vdot(gradient, part)) / square if square else 0.0
         if ratio and np.abs(gradient - ratio * part).max() <= SAME * np.abs(gradient).max():
             return name
-    return _huber(apart, gradient) or _binary(output, target, gradient)
+    return (
+        _huber(apart, gradient) or _quantile(apart, gradient) or _binary(output, target, gradient)
+    )
+
+
+def _of_counts(output: Array, target: Array) -> dict[str, Array]:
+    """Return gradients of losses whose targets are counts, or shares of a whole."""
+    with np.errstate(over="ignore"):
+        known = {"Poisson's of logarithms": np.exp(output) - target}
+    if output.ndim > 1 and np.allclose(target.sum(-1), 1, atol=SAME):
+        shares = np.exp(output - output.max(-1, keepdims=True))
+        shares /= shares.sum(-1, keepdims=True)
+        known["the cross entropy of logits and soft targets"] = shares - target
+        known["the squared error of probabilities, of logits"] = shares * (
+            shares - target - (shares * (shares - target)).sum(-1, keepdims=True)
+        )
+    return {name: part for name, part in known.items() if np.all(np.isfinite(part))}
+
+
+def _of_signs(output: Array, target: Array) -> dict[str, Array]:
+    """Return gradients of losses whose targets are 1 or -1."""
+    left = np.maximum(1 - target * output, 0.0)
+    with np.errstate(over="ignore"):
+        logistic = -target / (1 + np.exp(target * output))
+    return {
+        "the hinge loss": -target * (left > 0),
+        "the squared hinge loss": -target * left,
+        "the logistic loss": logistic,
+    }
+
+
+def _quantile(apart: Array, gradient: Array) -> str | None:
+    """Return the quantile's loss, whose gradient is one number above the target, another below."""
+    above, below = gradient[apart > 0], -gradient[apart < 0]
+    most = np.abs(gradient).max()
+    if not (above.size > 1 and below.size > 1) or max(map(np.ptp, (above, below))) > SAME * most:
+        return None
+    whole = float(above[0] + below[0])
+    if min(above[0], below[0]) <= 0:
+        return None
+    return f"the quantile's with {nice(float(below[0]) / whole):.4g}"
 
 
 def _huber(apart: Array, gradient: Array) -> str | None:

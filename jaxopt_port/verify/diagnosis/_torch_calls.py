@@ -42,10 +42,12 @@ class Calls:
     at: list[int] = field(default_factory=list)
     changed: int = 0
     inner: int = 1
+    masked: Any = None
 
     def begin(self, *ways: Changed) -> None:
         """Begin a forward pass."""
         self.ways, self.at, self.changed, self.inner = ways, [0] * len(ways), 0, 1
+        self.masked = None
 
     def __call__(self, function: Any, args: Any, options: Any) -> Any:
         """Make a call, as it is or in the other ways."""
@@ -56,10 +58,14 @@ class Calls:
         for i, (way, only) in enumerate(self.ways):
             if name in way.calls:
                 if only in (None, self.at[i]):
-                    made = way.change(Call(name, function, args, dict(options), self.inner))
+                    made = way.change(
+                        Call(name, function, args, dict(options), self.inner, self.masked)
+                    )
                     self.changed += made is not None
                     result = made if result is None else result
                 self.at[i] += 1
+        if name == "masked_fill":
+            self.masked = args[:2]
         if name in ("matmul", "bmm", "einsum", "baddbmm"):
             # einsum begins with its equation, and baddbmm with what is added.
             first = args[1 if name in ("einsum", "baddbmm") else 0]
@@ -93,7 +99,7 @@ class _Tries:
         self._once = [
             Changed(way, only)
             for way, count in zip(known, counts, strict=True)
-            for only in range(min(count, _MOST_CALLS) if count > 1 else 0)
+            for only in range(0 if count < 2 or way.everywhere else min(count, _MOST_CALLS))
         ]
 
     def _gives_yours(self, *changed: Changed) -> bool:

@@ -68,6 +68,11 @@ def ways() -> Iterator[Way]:
         "give the attention the mask (causal, of padding) that torch's has",
     )  # fmt: skip
     yield Way(
+        "attention-mask", ("softmax", attention.ATTENTION), attention.masked_late,
+        "your side's attention is masked after its softmax; torch's before",
+        "set what is hidden to -inf before the softmax",
+    )  # fmt: skip
+    yield Way(
         "attention-mask", ("softmax", attention.ATTENTION), attention.causal(0),
         "your side's attention is causal; torch's sees the future",
         "leave the causal mask out, or give torch's side one",
@@ -99,6 +104,17 @@ def ways() -> Iterator[Way]:
                 f"your side takes the parts of the packed projection in the order {order}",
                 "take the parts in torch's order",
             )  # fmt: skip
+    for made, words in (
+        (attention.grouped(True, True), "splits and merges heads as (size of a head, heads)"),
+        (attention.grouped(True, False), "splits heads as (size of a head, heads)"),
+        (attention.grouped(False, True), "merges heads as (size of a head, heads)"),
+        (attention.merged(-3), "merges heads where they stand, before the positions"),
+    ):
+        yield Way(
+            "axes-order", ("view", "reshape", "unflatten", "flatten"), made, f"your side {words}",
+            "split into (heads, size), and put the axes back before they are merged",
+            everywhere=True,
+        )  # fmt: skip
     for turn in itertools.permutations((1, 2, 3)):
         if turn != (1, 2, 3):
             yield Way(

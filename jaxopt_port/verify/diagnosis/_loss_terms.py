@@ -1,0 +1,56 @@
+"""Explains a loss whose terms have other weights than torch's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..report import Cause
+from ._arrays import Array
+from ._loss_gradients import Rows, labels_of
+from ._numbers import nice, same
+from ._regression_losses import fit_of
+
+_REMEDY = "give each term torch's weight and reduction (a sum, a mean, by which size)"
+
+
+def explain_by_outputs(mine: Sequence[Array], theirs: Sequence[Array]) -> Cause | None:
+    """Explain gradients that are multiples of torch's, of each output another."""
+    ratios: dict[float, list[int]] = {}
+    for i, (own, other) in enumerate(zip(mine, theirs, strict=True)):
+        square = float(np.vdot(other, other))
+        if square:
+            ratio = float(np.vdot(own, other)) / square
+            known = next((r for r in ratios if same(r, ratio)), ratio)
+            ratios.setdefault(known, []).append(i)
+    if len(ratios) < 2:
+        return None
+    parts = []
+    for ratio, places in sorted(ratios.items(), key=lambda item: item[1]):
+        of = f"output{'s' * (len(places) > 1)} {', '.join(map(str, places))}"
+        parts.append(f"of {of} {'as' if same(ratio, 1.0) else f'{nice(ratio):.6g} times'} torch's")
+    return Cause("loss-terms", f"your loss has the terms {', '.join(parts)}", _REMEDY)
+
+
+def explain_beside_cross_entropy(
+    output: Array, mine: Array, theirs: Array, batch: Sequence[Array]
+) -> Cause | None:
+    """Explain a sum of a cross entropy and of another term that torch weighs otherwise."""
+    for labels in labels_of(output, theirs, batch):
+        rows = Rows(output, mine, theirs, labels)
+        valid, hot = rows.of_both()
+        if hot is None or not valid.all():
+            continue
+        entropy = (rows.chances - hot) / len(hot)
+        if fit_of(rows.theirs, [entropy]) is not None:
+            continue
+        fit = fit_of(rows.mine, [rows.theirs, entropy])
+        if fit is not None and fit[1]:
+            return Cause(
+                "loss-terms",
+                f"your loss is {nice(fit[0]):.6g} times torch's, and {nice(fit[1]):.6g} times the "
+                "mean cross entropy of the labels besides: its terms have other weights",
+                f"{_REMEDY}; a distillation's is multiplied by the square of its temperature",
+            )
+    return None
