@@ -45,7 +45,8 @@ PART = [
     *("loops/test_swa_utils.py", "checkpoint/test_state_dict.py", "interop/test_round_trips.py"),
     *("interop/test_torch_optimizer.py", "interop/test_scheduler_interop.py"),
     *("contrib/test_contrib_optimizers.py", "flax/test_flax_loops.py"),
-    *("sharding/test_sharding.py", "verify/test_compare.py", "cli/test_case_commands.py"),
+    *("sharding/test_sharding.py", "sharding/test_within_shard_map.py"),
+    *("sharding/test_state_shardings.py", "verify/test_compare.py", "cli/test_case_commands.py"),
 ]
 # A count of calls, which JAX's version may raise by a few.
 CALLS = "parity_tests/project/test_boundaries.py::test_a_step_takes_a_short_way"
@@ -64,6 +65,7 @@ WITHOUT_TORCH = [
     *("project/test_compat.py", "numerics/test_rounding.py", "kernels/test_kernels.py"),
     *("engine/test_foreign_factories.py", "contrib/test_contrib_optimizers.py"),
     *("checkpoint/test_state_dict.py", "engine/test_hyperparams.py", "sharding/test_sharding.py"),
+    *("sharding/test_state_shardings.py", "sharding/test_within_shard_map.py"),
 ]
 
 

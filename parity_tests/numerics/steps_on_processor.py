@@ -52,7 +52,7 @@ def mapped(tx, params, grads):
 
 
 def split(layout, tx, params, grads):
-    from parity_tests.sharding.test_sharding import LAYOUTS
+    from parity_tests.sharding.layouts import LAYOUTS
 
     shardings, over = LAYOUTS[layout]({k: v.shape for k, v in params.items()})
     params = jax.device_put(params, shardings)

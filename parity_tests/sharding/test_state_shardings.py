@@ -1,0 +1,227 @@
+"""Where the state of parameters that are split lies."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from flax import nnx
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jaxopt_port as jp
+from parity_tests.sharding.layouts import LAYOUTS, OPTIONS, mesh, optimizer, shapes_for
+
+# Where the layout is not the point.
+pytestmark = pytest.mark.filterwarnings("ignore::jaxopt_port.engine.LayoutWarning")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_device_holds_its_part_of_the_state(name, layout):
+    shapes = {k: s for k, s in shapes_for(name).items() if k not in ("odd", "scalar")}
+    params = {k: jnp.ones(s) for k, s in shapes.items()}
+    shardings, over = LAYOUTS[layout](shapes)
+    params = jax.device_put(params, shardings)
+    # A sum over the axis that is split leaves nothing to split, and a scale is of numbers in a run.
+    of_its_own = name in ("Adafactor", "contrib.AdamW8bit")
+    if of_its_own:
+        over = ("data",) if layout in ("fsdp", "zero-1") else ("data", "model")
+    tx = optimizer(name)
+    of_state = jp.state_shardings(tx, params, over=over)
+    state = jax.jit(tx.init, out_shardings=of_state)(params)
+    held = dict.fromkeys(jax.devices(), 0)
+    arrays = [x for x in jax.tree.leaves(state) if x.size > 8]  # numbers are on all devices
+    for leaf in arrays:
+        for shard in leaf.addressable_shards:
+            held[shard.device] += shard.data.nbytes
+    parts = 2 if layout == "tensor parallel" and not of_its_own else 8
+    whole = sum(leaf.nbytes for leaf in arrays)
+    assert whole or name == "Adafactor"
+    for of_device in held.values():
+        assert of_device == pytest.approx(whole / parts, rel=0.05)
+
+
+def test_a_state_as_large_as_no_memory_has_shardings():
+    shapes = {"w": jax.ShapeDtypeStruct((1 << 20, 1 << 20), jnp.float32)}
+    sharding = NamedSharding(mesh(), P("data"))
+    tx = jp.Adam(lr=0.1)
+    made = jp.state_shardings(tx, sharding, shapes)
+    state = jax.eval_shape(tx.init, shapes)
+    assert jax.tree.structure(made) == jax.tree.structure(state)
+    found = {leaf.shape: s.spec for s, leaf in zip(*map(jax.tree.leaves, (made, state)))}  # noqa: B905
+    assert found[1 << 20, 1 << 20] == P("data", None)
+
+
+def specs(tx, params, **options):
+    """By shape, how the state is split; parameters are as ``params`` says."""
+    grid = mesh(shape=(4, 2), names=("data", "model"))
+    shapes = {k: jax.ShapeDtypeStruct(s, jnp.float32) for k, (s, _) in params.items()}
+    shardings = {k: NamedSharding(grid, spec) for k, (_, spec) in params.items()}
+    made = jp.state_shardings(tx, shardings, shapes, **options)
+    state = jax.eval_shape(tx.init, shapes)
+    pairs = zip(jax.tree.leaves(state), jax.tree.leaves(made), strict=True)
+    return {leaf.shape: tuple(sharding.spec) for leaf, sharding in pairs if leaf.ndim}
+
+
+KERNEL = {"kernel": ((16, 8), P("data", "model"))}
+
+
+@pytest.mark.parametrize(
+    ("tx", "params", "options", "expected"),
+    [
+        (optax.adamw(1e-3), KERNEL, {}, {(16, 8): ("data", "model")}),
+        (
+            optax.chain(optax.clip_by_global_norm(1.0), optax.trace(0.9), optax.ema(0.9)),
+            KERNEL,
+            {},
+            {(16, 8): ("data", "model")},
+        ),
+        (optax.MultiSteps(jp.AdamW(), 2), KERNEL, {}, {(16, 8): ("data", "model")}),
+        (
+            optax.adafactor(1e-3, min_dim_size_to_factor=4),
+            {"kernel": ((16, 8), P("data", "model"))},
+            {},
+            {(16,): ("data",), (8,): ("model",), (1,): (None,)},
+        ),
+        (
+            jp.Adafactor(),
+            {"kernel": ((16, 8), P("data", "model"))},
+            {},
+            {(16, 1): ("data", None), (1, 8): (None, "model")},
+        ),
+        # A vector over groups is no parameter, whatever that is called.
+        (
+            jp.Adam([{"params": f"{name}"} for name in ("step", "lr", "a", "b")]),
+            {name: ((12,), P("data")) for name in ("step", "lr", "a", "b")},
+            {},
+            {(12,): ("data",)},
+        ),
+        (jp.Adam(), {"w": ((16, 8), P())}, {"over": "data"}, {(16, 8): ("data", None)}),
+        (jp.Adam(), {"w": ((8, 16), P())}, {"over": "data"}, {(8, 16): (None, "data")}),
+        (
+            jp.Adam(),
+            {"w": ((16, 6), P(None, "model"))},
+            {"over": "data"},
+            {(16, 6): ("data", "model")},
+        ),
+        (jp.Adam(), {"w": ((16, 6), P("data"))}, {"over": "data"}, {(16, 6): ("data", None)}),
+        (
+            jp.Adam(),
+            {"w": ((64, 6), P())},
+            {"over": ("data", "model")},
+            {(64, 6): (("data", "model"), None)},
+        ),
+        (jp.Adam(), {"w": ((3, 5), P())}, {"over": "data"}, {(3, 5): (None, None)}),
+        (
+            jp.LBFGS(history_size=3),
+            {"w": ((16,), P("data")), "v": ((8,), P("model"))},
+            {},
+            {(24,): (("model", "data"),), (3, 24): (None, ("model", "data")), (3,): (None,)},
+        ),
+        (
+            jp.LBFGS(history_size=3),
+            {"w": ((16,), P("data")), "v": ((6,), P("model"))},
+            {},
+            {(22,): ("model",), (3, 22): (None, "model"), (3,): (None,)},
+        ),
+    ],
+    ids=[
+        "optax adamw",
+        "optax chain",
+        "optax MultiSteps",
+        "optax adafactor",
+        "Adafactor",
+        "names of numbers",
+        "ZeRO-1",
+        "the longest axis",
+        "beside another axis",
+        "an axis in use",
+        "over two axes",
+        "nothing divides",
+        "LBFGS",
+        "LBFGS, one axis divides",
+    ],
+)
+def test_state_is_split_as_its_parameters(tx, params, options, expected):
+    found = specs(tx, params, **options)
+    shared = {shape: spec for shape, spec in found.items() if shape not in expected}
+    assert {shape: spec for shape, spec in found.items() if shape in expected} == expected
+    assert not any(any(spec) for spec in shared.values())
+
+
+def test_one_parameter_and_nothing_around_it():
+    tx, sharding = jp.adam(1e-3), NamedSharding(mesh(), P("data"))
+    made = jp.state_shardings(tx, jax.device_put(jnp.ones(8), sharding))
+    assert {s.spec for s in jax.tree.leaves(made)} == {P("data"), P()}
+
+
+def test_a_model_of_flax():
+    model = nnx.Linear(16, 8, rngs=nnx.Rngs(0))
+    grid = mesh()
+    _, params = nnx.split(model, nnx.Param)
+    params = jax.device_put(params, NamedSharding(grid, P("data")))
+    tx = jp.AdamW(lr=1e-3)
+    state = jax.jit(tx.init, out_shardings=jp.state_shardings(tx, params))(params)
+    split = [x for x in jax.tree.leaves(state) if x.shape in ((16, 8), (8,))]
+    assert len(split) == 4
+    assert all(not x.sharding.is_fully_replicated for x in split)
+    nnx.update(model, params)
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)  # made where the parameters are
+    made = [x for x in jax.tree.leaves(nnx.state(optimizer)) if x.shape == (16, 8)]
+    assert all(not x.sharding.is_fully_replicated for x in made)
+
+
+def test_a_program_for_one_device_needs_no_mesh():
+    params = {"w": jnp.ones(3)}
+    made = jp.state_shardings(jp.Adam(), params)
+    assert set(jax.tree.leaves(made)) == {params["w"].sharding}
+
+
+ON_MESH = NamedSharding(jax.sharding.AbstractMesh((8,), ("data",)), P("data"))
+SHAPE = jax.ShapeDtypeStruct((16,), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "said"),
+    [
+        (({"a": ON_MESH},), {}, TypeError, '"a" is a sharding without a shape; give the param'),
+        (({"a": SHAPE},), {}, TypeError, '"a" has .*nothing.* for its sharding; a .*NamedSharding'),
+        (
+            ({"a": P("data")}, {"a": SHAPE}),
+            {},
+            TypeError,
+            r"\"a\" has (P|PartitionSpec)\('data',\) for .*NamedSharding",
+        ),
+        (({},), {}, ValueError, "there are no parameters"),
+        (
+            ({"a": ON_MESH}, {"a": jax.ShapeDtypeStruct((15,), jnp.float32)}),
+            {},
+            ValueError,
+            'sharding of "a" does not fit its shape: .*15',
+        ),
+        (
+            ({"a": ON_MESH}, {"a": SHAPE}),
+            {"over": "model"},
+            ValueError,
+            "over='model': the mesh has no such axis; it has 'data'",
+        ),
+        (
+            (
+                {"a": ON_MESH, "b": NamedSharding(jax.sharding.AbstractMesh((2,), ("x",)), P())},
+                {"a": SHAPE, "b": SHAPE},
+            ),
+            {},
+            ValueError,
+            '"a" and "b" lie on different meshes',
+        ),
+    ],
+)
+def test_what_cannot_be_placed_is_said(arguments, options, error, said):
+    with pytest.raises(error, match=said):
+        jp.state_shardings(jp.SGD(lr=0.1, momentum=0.9), *arguments, **options)
+
+
+def test_a_parameter_beside_the_mesh_is_named():
+    params = {"a": jax.device_put(jnp.ones(8), NamedSharding(mesh(), P())), "b": jnp.ones(8)}
+    with pytest.raises(TypeError, match='"b" lies on one device and no mesh'):
+        jp.state_shardings(jp.SGD(lr=0.1), params)
