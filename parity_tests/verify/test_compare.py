@@ -1,4 +1,4 @@
-"""`verify.compare`: it finds what it should where it should, and refuses what it cannot compare."""
+"""`verify.compare` finds what it should where it should."""
 
 import copy
 
@@ -8,62 +8,19 @@ import numpy as np
 import optax
 import pytest
 import torch
-from flax import linen, nnx
 
 import jaxopt_port as jp
 from jaxopt_port import verify
 from jaxopt_port.verify import Report
 from jaxopt_port.verify.comparison import _environment
-
-STEPS = 40
-
-
-def torch_net():
-    torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.Tanh(), torch.nn.Linear(6, 3))
-
-
-def torch_loss(output, batch):
-    return torch.nn.functional.mse_loss(output, batch[1])
-
-
-def apply(params, batch):
-    hidden = jnp.tanh(batch[0] @ params["0"]["kernel"] + params["0"]["bias"])
-    return hidden @ params["2"]["kernel"] + params["2"]["bias"]
-
-
-def jax_loss(output, batch):
-    return jnp.mean((output - batch[1]) ** 2)
-
-
-PARAMS = {
-    "0": {"kernel": jnp.zeros((5, 6)), "bias": jnp.zeros(6)},
-    "2": {"kernel": jnp.zeros((6, 3)), "bias": jnp.zeros(3)},
-}
-
-
-def batches(steps=STEPS, size=7):
-    rng = np.random.default_rng(1)
-    return [
-        (rng.normal(size=(size, 5)).astype(np.float32), rng.normal(size=(size, 3)))
-        for _ in range(steps)
-    ]
-
-
-def theirs(**changes):
-    module = changes.pop("module", None) or torch_net()
-    make = changes.pop("optimizer", lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9))
-    return verify.TorchSide(
-        **{"module": module, "optimizer": make(module.parameters()), "loss": torch_loss, **changes}
-    )
-
-
-TX = jp.SGD(lr=0.05, momentum=0.9)
-
-
-def mine(**changes):
-    given = {"apply": apply, "params": PARAMS, "tx": TX, "loss": jax_loss}
-    return verify.JaxSide(**{**given, **changes})
+from parity_tests.verify.compared_runs import (
+    STEPS,
+    apply,
+    batches,
+    mine,
+    theirs,
+    torch_net,
+)
 
 
 def test_the_same_training_is_the_same_and_what_is_given_stays():
@@ -188,130 +145,6 @@ def test_a_nan_in_a_program_is_the_same_in_the_next_trace(port, module, found):
     assert causes == ([] if found is None else [found]), str(report)
 
 
-class Net(nnx.Module):
-    def __init__(self, rngs):
-        self.layers = nnx.List([nnx.Linear(5, 6, rngs=rngs), jnp.tanh, nnx.Linear(6, 3, rngs=rngs)])
-
-    def __call__(self, x):
-        for layer in self.layers:
-            x = layer(x)
-        return x
-
-
-class LinenNet(linen.Module):
-    @linen.compact
-    def __call__(self, x):
-        return linen.Dense(3, name="2")(jnp.tanh(linen.Dense(6, name="0")(x)))
-
-
-def test_flax_models():
-    side = verify.nnx_side(Net(nnx.Rngs(0)), tx=TX, loss=jax_loss)
-    rename = [(r"^", "layers.")]
-    assert verify.compare(theirs(), side, batches(), steps=12, rename=rename).ok
-    module = LinenNet()
-    variables = module.init(jax.random.key(0), jnp.ones((1, 5)))
-    side = verify.linen_side(module, variables, tx=TX, loss=jax_loss)
-    assert verify.compare(theirs(), side, batches(), steps=12).ok
-
-
-class TorchsPair(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.a, self.b = torch.nn.Linear(3, 2), torch.nn.Linear(4, 2)
-
-    def forward(self, x, y):
-        return self.a(x) * self.b(y)
-
-
-class Pair(linen.Module):
-    @linen.compact
-    def __call__(self, x, y):
-        return linen.Dense(2, name="a")(x) * linen.Dense(2, name="b")(y)
-
-
-def test_a_linen_module_of_two_inputs():
-    """What calls it knows how; and says what the batch is where it looks for something else."""
-    module, net, rng = TorchsPair(), Pair(), np.random.default_rng(0)
-    data = [tuple(rng.normal(size=(5, n)).astype(np.float32) for n in (3, 4)) for _ in range(3)]
-    theirs = verify.TorchSide(
-        module=module,
-        optimizer=torch.optim.SGD(module.parameters(), lr=0.1),
-        forward=lambda module, batch: module(*batch),
-        loss=lambda output, batch: output.square().mean(),
-    )
-    variables = net.init(jax.random.key(0), *data[0])
-
-    def side(forward):
-        return verify.linen_side(
-            net, variables, tx=optax.sgd(0.1), loss=lambda o, b: (o**2).mean(), forward=forward
-        )
-
-    mine = side(lambda variables, batch: net.apply(variables, *batch))
-    assert verify.compare(theirs, mine, data).ok
-    with pytest.raises(TypeError, match="tuple indices") as raised:
-        verify.compare(theirs, side(lambda v, batch: net.apply(v, batch["x"], batch["y"])), data)
-    told = "raised in your forward pass or loss, whose batch is ((5, 3), (5, 4)) (shapes)"
-    assert told in raised.value.__notes__
-
-
-class Normalised(nnx.Module):
-    def __init__(self, rngs, norm):
-        self.norm = norm(5, rngs=rngs, epsilon=1e-5, momentum=0.9)
-        self.dense = nnx.Linear(5, 3, rngs=rngs)
-
-    def __call__(self, x):
-        return self.dense(self.norm(x))
-
-
-class Unbiased(nnx.BatchNorm):
-    """Flax's layer with torch's running variance."""
-
-    def __call__(self, x):
-        kept, n = 0.9 * self.var[...], x.shape[0]
-        y = super().__call__(x)
-        self.var[...] = kept + (self.var[...] - kept) * n / (n - 1)
-        return y
-
-
-@pytest.mark.parametrize("norm", [nnx.BatchNorm, Unbiased])
-def test_running_statistics_of_flax(norm):
-    """Flax keeps the biased variance; torch's side is the same but for that."""
-    module = torch.nn.Sequential(torch.nn.BatchNorm1d(5), torch.nn.Linear(5, 3))
-    side = verify.nnx_side(Normalised(nnx.Rngs(0), norm), tx=TX, loss=jax_loss)
-    rename = [(r"^0\.", "norm."), (r"^1\.", "dense.")]
-    report = verify.compare(theirs(module=module), side, batches(), steps=12, rename=rename)
-    if norm is Unbiased:
-        assert report.ok, str(report)
-    else:
-        first = report.first
-        assert (first.step, first.stage, first.leaves) == (0, "buffers", ("norm/var",))
-        assert first.cause.name == "biased-variance"
-        assert any(note.startswith("LayerDifferenceWarning") for note in report.notes)
-
-
-class Norms(nnx.Module):
-    def __init__(self, rngs):
-        self.layers = nnx.List([nnx.LayerNorm(5, rngs=rngs) for _ in range(5)])
-        self.dense = nnx.Linear(5, 3, rngs=rngs)
-
-    def __call__(self, x):
-        for layer in self.layers:
-            x = layer(x)
-        return self.dense(x)
-
-
-def test_layers_that_differ_alike_are_one_note():
-    torch.manual_seed(1)  # nearly equal outputs, which any number close to 1 seems to explain
-    norms = [torch.nn.LayerNorm(5) for _ in range(5)]
-    module = torch.nn.Sequential(*norms, torch.nn.Linear(5, 3))
-    side = verify.nnx_side(Norms(nnx.Rngs(0)), tx=TX, loss=jax_loss)
-    rename = [(r"^5\.", "dense."), (r"^(\d)\.", r"layers.\1.")]
-    report = verify.compare(theirs(module=module), side, batches(), steps=1, rename=rename)
-    assert report.first.cause.name == "layer-eps"
-    (note,) = (note for note in report.notes if note.startswith("LayerDifferenceWarning"))
-    assert "0, 1, 2 and 2 more (LayerNorm): eps is 1e-05 in torch and 1e-06 in Flax" in note
-
-
 def test_a_report_goes_through_json(tmp_path):
     report = verify.compare(theirs(), mine(tx=optax.sgd(jnp.inf)), batches(), steps=5)
     assert report.first.distance.mismatched > 0
@@ -322,101 +155,6 @@ def test_a_report_goes_through_json(tmp_path):
     assert list(tmp_path.iterdir()) == [file]
     with pytest.raises(ValueError, match="schema 99"):
         Report.from_json({"schema": 99})
-
-
-def _dropout_net():
-    torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.Dropout(), torch.nn.Linear(6, 3))
-
-
-def _used():
-    side = theirs()
-    torch_loss(side.module(torch.ones(2, 5)), (None, torch.ones(2, 3))).backward()
-    side.optimizer.step()
-    return side
-
-
-BAD = {
-    "another shape": (
-        theirs,
-        lambda: mine(params={**PARAMS, "2": {"kernel": jnp.zeros((6, 4)), "bias": jnp.zeros(3)}}),
-        {},
-        "2.weight",
-    ),
-    "a leaf too few": (theirs, lambda: mine(params={"0": PARAMS["0"]}), {}, "2.weight"),
-    "a loss per example": (
-        theirs,
-        lambda: mine(loss=lambda output, batch: jnp.mean((output - batch[1]) ** 2, 1)),
-        {},
-        "your loss is no scalar",
-    ),
-    "torch's loss per example": (
-        lambda: theirs(loss=lambda output, batch: ((output - batch[1]) ** 2).mean(1)),
-        mine,
-        {},
-        "must be a scalar",
-    ),
-    "dropout": (lambda: theirs(module=_dropout_net()), mine, {}, "not deterministic.*eval"),
-    "another output": (
-        theirs,
-        lambda: mine(apply=lambda p, b: apply(p, b).T, loss=lambda o, b: jnp.mean(o)),
-        {},
-        r"your output has shape \(3, 7\), torch's \(7, 3\)",
-    ),
-    "batches that end": (theirs, mine, {"steps": STEPS + 1}, f"the batches end after {STEPS}"),
-    "no batches": (theirs, mine, {"batches": []}, "there are no batches"),
-    "own batches that end": (
-        theirs,
-        lambda: mine(batches=batches(3)),
-        {},
-        "your own batches end after 3 of 40 steps",
-    ),
-    "own batches of another size": (
-        theirs,
-        lambda: mine(batches=batches(STEPS, 6)),
-        {},
-        r"batch/0 of step 0 has shape \(6, 5\) on your side and \(7, 5\)",
-    ),
-    "an optimizer in mid-run": (_used, mine, {}, "optimizer_from_torch"),
-    "no steps": (theirs, mine, {"steps": 0}, "steps is 0; it must be 1 or more"),
-    "a check too often": (theirs, mine, {"every": 0}, "every is 0; it must be 1 or more"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_what_cannot_be_compared_is_an_error(case):
-    make_theirs, make_mine, options, message = BAD[case]
-    side = make_theirs()
-    before = copy.deepcopy(side.module.state_dict())
-    options = {"batches": batches(), **options}
-    with pytest.raises(ValueError, match=message):
-        verify.compare(side, make_mine(), **options)
-    for name, value in side.module.state_dict().items():
-        assert torch.equal(value, before[name])
-
-
-def test_wrong_kinds_are_type_errors():
-    with pytest.raises(TypeError, match="must be a TorchSide, got Linear"):
-        verify.compare(torch.nn.Linear(1, 1), mine(), batches())
-    with pytest.raises(TypeError, match="must be a JaxSide, got dict"):
-        verify.compare(theirs(), {}, batches())
-    with pytest.raises(TypeError, match="no length"):
-        verify.compare(theirs(), mine(), iter(batches()))
-    for function in (optax.adam, jp.Adam):
-        with pytest.raises(TypeError, match=r"got [aA]dam; call it: tx=[aA]dam\(…\)"):
-            mine(tx=function)
-    with pytest.raises(TypeError, match=r"got Adam; make one: optimizer=Adam\(module"):
-        verify.compare(theirs(optimizer=lambda _: torch.optim.Adam), mine(), batches())
-    with pytest.raises(TypeError, match="an Optax schedule is the learning rate of tx"):
-        mine(scheduler=optax.constant_schedule(0.1))
-    with pytest.raises(TypeError, match="chain a transformation before the optimizer"):
-        mine(clip=optax.clip_by_global_norm(1.0))
-    with pytest.raises(TypeError, match=r"clip must return the gradients.*has returned NoneType"):
-        verify.compare(theirs(), mine(clip=lambda grads: None), batches())
-    with pytest.raises(TypeError, match="got the class Linear; make one"):
-        verify.nnx_side(nnx.Linear, tx=TX, loss=jax_loss)
-    with pytest.raises(ValueError, match=r"no \"params\""):
-        verify.linen_side(LinenNet(), {"batch_stats": {}}, tx=TX, loss=jax_loss)
 
 
 def test_products_in_tf32_are_said(monkeypatch):
