@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     from . import clip_grad as clip_grad
     from . import contrib as contrib
     from . import engine as engine
+    from . import flax as flax
+    from . import interop as interop
     from . import lr_scheduler as lr_scheduler
+    from . import models as models
     from . import numerics as numerics
     from . import optim as optim
     from . import sharding as sharding
     from . import swa_utils as swa_utils
+    from . import verify as verify
     from ._explain import Explanation as Explanation
     from ._explain import explain as explain
     from ._spelled import spelled as spelled
@@ -150,6 +154,8 @@ _PLACES = {
     "without_float64": ".numerics",
 }
 __all__ = sorted(_PLACES)
+# What needs Flax or torch, and is no part of ``import *`` therefore.
+_PARTS = ("flax", "interop", "models", "verify")
 # What torch's users write, and where it is here.
 _TORCHS = {
     "backward": "jax.value_and_grad(loss) returns gradients",
@@ -163,6 +169,8 @@ _TORCHS = {
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PARTS:
+        return importlib.import_module(f".{name}", __name__)
     if name not in _PLACES:
         words = _elsewhere(name)
         raise AttributeError(
@@ -189,4 +197,4 @@ def _elsewhere(name: str) -> str:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, *(name for name in globals() if name.startswith("__"))]
+    return [*__all__, *_PARTS, *(name for name in globals() if name.startswith("__"))]

@@ -166,7 +166,13 @@ class Definition:
     def check_state(self, state: Any) -> None:
         """Raise ValueError for a state of other groups."""
         table = getattr(state, "table", None)
-        if not isinstance(table, Table) or not table.made_for(self.groups):
+        if not isinstance(table, Table):
+            raise ValueError(
+                f"the state is a {type(state).__name__}, and not what this optimizer's "
+                "tx.init(params) makes; the order is jp.step(tx, grads, state, params) and "
+                "tx.update(grads, state, params)"
+            )
+        if not table.made_for(self.groups):
             if self.groups[0].bare:
                 raise ValueError(
                     f"this state is not that of {self.groups[0].label} with these options, but was "
@@ -387,9 +393,8 @@ def as_factory(optimizer: Any, where: str = "") -> Factory:
 
 def _said(state: Any) -> str:
     """Say what a state is that is another optimizer's."""
-    table = getattr(state, "table", None)
-    if not isinstance(table, Table) or not table.bare:
-        return f"a {type(state).__name__}"
+    if not state.table.bare:
+        return "the numbers of groups"
     return ", ".join([*state.scalars, *state.leaves]) or "nothing"
 
 

@@ -118,6 +118,7 @@ def checked_gradients(
                 f"the gradients hold nothing, not even a None, for {len(of_params)} parameters; "
                 "was something else given in their place?"
             )
+        _check_tree(grads, params, of_grads)
         _check_paths(of_grads, of_params, nones)
         at_leaves = [of_grads.get(path) for path in of_params]
     for (path, param), grad in zip(of_params.items(), at_leaves, strict=True):
@@ -143,6 +144,22 @@ def _nones(grads: Any) -> list[str]:
     ]
 
 
+def _check_tree(grads: Any, params: Any, of_grads: Mapping[str, Any]) -> None:
+    """Raise ValueError for what is no tree of gradients at all."""
+    if isinstance(grads, tuple) and len(grads) == 2:
+        structures: list[Any] = [jax.tree.structure(tree) for tree in (grads[1], params)]
+        if structures[0] == structures[1]:
+            raise ValueError(
+                "the gradients are a pair whose second part is a tree of the parameters: "
+                "jax.value_and_grad returns (value, gradients); give the gradients alone"
+            )
+    if "" in of_grads:
+        raise ValueError(
+            f"the gradients are one value of shape {jnp.shape(grads)}, where the parameters are a "
+            "tree: give jax.grad(loss)(params), or jp.step the function loss itself"
+        )
+
+
 def _check_paths(of_grads: dict[str, Any], of_params: dict[str, Any], nones: list[str]) -> None:
     def left_out(path: str) -> bool:
         """Whether it is within a None, or within a subtree that is left out whole."""
@@ -157,8 +174,9 @@ def _check_paths(of_grads: dict[str, Any], of_params: dict[str, Any], nones: lis
                 f'the gradients have no "{path}", which the parameters have'
                 f"{nearest(path, list(of_grads))}; None is a gradient that there is not"
             )
+    within = [path for path in nones if any(f"{p}/".startswith(f"{path}/") for p in of_params)]
     for path in (*of_grads, *nones):
-        if not any(f"{p}/".startswith(f"{path}/") or not path for p in of_params):
+        if path and path not in of_params and path not in within:
             raise ValueError(
                 f'the gradients have "{path}", which the parameters have not'
                 f"{nearest(path, list(of_params))}"

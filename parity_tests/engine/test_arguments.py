@@ -165,6 +165,25 @@ BAD_GRADIENTS = {
         TypeError,
         'the gradient of "head" has dtype bfloat16, the parameter float32',
     ),
+    "one number": (jnp.ones(()), {"stem": PARAMS["stem"]}, ValueError, r"one value of shape \(\)"),
+    "an array for what is within": (
+        {"stem": jnp.ones(3), "head": jnp.ones(2)},
+        PARAMS,
+        ValueError,
+        'the gradients have no "stem/b", which the parameters have',
+    ),
+    "an array for what is far within": (
+        {"net": jnp.ones(3)},
+        {"net": {"stem": PARAMS["stem"]}},
+        ValueError,
+        'the gradients have "net", which the parameters have not',
+    ),
+    "the value beside them": (
+        (jnp.ones(()), PARAMS),
+        PARAMS,
+        ValueError,
+        "value_and_grad returns .* the gradients alone",
+    ),
     "no params": (PARAMS, None, ValueError, r"params is required: tx.update\(grads, state, params"),
 }
 
@@ -174,7 +193,7 @@ BAD_GRADIENTS = {
 def test_bad_gradients(case, spelling):
     grads, params, error, message = BAD_GRADIENTS[case]
     tx = SPELLINGS[spelling](lr=0.1, momentum=0.9)
-    state = tx.init(PARAMS)
+    state = tx.init(PARAMS if params is None else params)
     before = jax.tree.map(np.asarray, state)
     with pytest.raises(error, match=message):
         tx.update(grads, state, params)
@@ -221,6 +240,8 @@ def test_a_state_of_other_groups_or_parameters_is_refused():
     two = jp.SGD([{"params": "stem"}, {"params": jp.REST}], lr=0.1)
     with pytest.raises(ValueError, match="this state was made by another optimizer"):
         two.update(PARAMS, one.init(PARAMS), PARAMS)
+    with pytest.raises(ValueError, match=r"the state is a dict, .* the order is jp.step"):
+        jp.step(one, one.init(PARAMS), PARAMS, PARAMS)
     only = {"head": jnp.ones(2)}
     with pytest.raises(ValueError, match='the state was made for: "stem/b" is in only one'):
         one.update(only, one.init(PARAMS), only)
