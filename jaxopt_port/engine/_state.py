@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from ..numerics import Float64, encoded, entry, own_value
 from ..trees import is_nnx_variable
@@ -235,6 +236,11 @@ def untrained_paths(state: Any) -> set[str]:
 
 def find_groups_state(state: Any) -> GroupsState:
     """Return the one grouped state that holds numbers; the state may be wrapped in others."""
+    if isinstance(state, optax.GradientTransformation):
+        raise ValueError(
+            "got the optimizer, where its state is meant: what tx.init(params) returns, and each "
+            "step"
+        )
     found = [one for one in grouped_states(state) if not one.table.bare]
     if len(found) != 1:
         raise ValueError(

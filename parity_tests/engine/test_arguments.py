@@ -242,6 +242,8 @@ def test_a_state_of_other_groups_or_parameters_is_refused():
         two.update(PARAMS, one.init(PARAMS), PARAMS)
     with pytest.raises(ValueError, match=r"the state is a dict, .* the order is jp.step"):
         jp.step(one, one.init(PARAMS), PARAMS, PARAMS)
+    with pytest.raises(ValueError, match="got the optimizer, where its state is meant"):
+        jp.set_hyperparams(one, lr=0.5)
     only = {"head": jnp.ones(2)}
     with pytest.raises(ValueError, match='the state was made for: "stem/b" is in only one'):
         one.update(only, one.init(PARAMS), only)
