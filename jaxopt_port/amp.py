@@ -23,6 +23,8 @@ Params = TypeVar("Params")
 State = TypeVar("State")
 Outputs = TypeVar("Outputs")
 
+# float32's smallest normal number and its smallest of all, and a power of 2 beyond both.
+_SMALLEST, _UNIT, _PART = 2.0**-126, 2.0**-149, 2.0**64
 _SAVED = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
 
 
@@ -162,7 +164,11 @@ class GradScaler:
         if any(leaf.dtype == jnp.float16 for leaf in leaves):
             raise ValueError("Attempting to unscale FP16 gradients.")
         with jax.enable_x64(True):
-            inverse = (1 / scaler_state.scale.astype(jnp.float64)).astype(jnp.float32)
+            inverse = 1 / scaler_state.scale.astype(jnp.float64)
+            # A subnormal one is rounded as torch's, and taken in two parts: XLA would flush it.
+            small = inverse < _SMALLEST
+            inverse = jnp.where(small, jnp.round(inverse / _UNIT) * _UNIT * _PART, inverse)
+            parts = inverse.astype(jnp.float32), jnp.where(small, 1 / _PART, 1.0)
         found: dict[tuple[str, ...], list[jax.Array]] = {}
         for leaf, axes in zip(leaves, split_over(leaves, axis_name, "a check"), strict=True):
             found.setdefault(axes, []).append(~jnp.all(jnp.isfinite(leaf)))
@@ -173,7 +179,7 @@ class GradScaler:
             for axes, own in found.items()
         ]
         unscaled: Params = jax.tree.map(
-            lambda grad: scaled(grad, inverse) if _is_number(grad) else grad, grads
+            lambda grad: functools.reduce(scaled, parts, grad) if _is_number(grad) else grad, grads
         )
         return unscaled, jnp.any(jnp.stack(by_axes))
 

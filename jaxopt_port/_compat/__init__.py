@@ -16,6 +16,7 @@ from ._constants import known_number as known_number
 from ._explicit import as_laid_out as as_laid_out
 from ._explicit import laid_out_as as laid_out_as
 from ._explicit import on_explicit_mesh as on_explicit_mesh
+from ._explicit import on_mesh_of as on_mesh_of
 from ._forms import Forms as Forms
 from ._forms import alternative as alternative
 from ._forms import devices_of as devices_of

@@ -25,3 +25,17 @@ def laid_out_as(like: jax.Array, x: jax.Array) -> jax.Array:
     """Return ``x`` laid out as ``like``."""
     moved: jax.Array = jax.sharding.reshard(x, jax.typeof(like).sharding)
     return moved
+
+
+def on_mesh_of(like: jax.Array, x: jax.Array) -> jax.Array:
+    """Return ``x`` on the mesh of ``like``, whole on each device, where it lies on none."""
+    if on_explicit_mesh(x):
+        return x
+    mesh: Any = getattr(like, "sharding", jax.typeof(like).sharding).mesh
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    moved: jax.Array = (
+        jax.sharding.reshard(x, whole)
+        if isinstance(x, jax.core.Tracer)
+        else jax.device_put(x, whole)
+    )
+    return moved

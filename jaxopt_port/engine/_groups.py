@@ -143,7 +143,9 @@ class Table:
         """The clocks whose leaves are updated alike but for their numbers."""
         found: dict[Program, list[int]] = {}
         for clock, group in enumerate(self.of_clocks):
-            found.setdefault(self.program(group), []).append(clock)
+            program = self.groups[group].program
+            if program is not None:
+                found.setdefault(program, []).append(clock)
         return found
 
     def program(self, group: int) -> Program:

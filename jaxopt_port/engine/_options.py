@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._compat import known_number, with_narrow_indices
+from .._untraceable import why
 from ..trees import nearest
 from ._rule import Program, Rule
 
@@ -378,6 +379,15 @@ def first_value(schedule: Schedule) -> Any:
 def value_at(schedule: Schedule, count: Any) -> Any:
     """Return a schedule's value; under x64 it is calculated in float64.
 
-    An int32 count would make float32 of it.
+    An int32 count would make float32 of it. An array of one element will do.
+
+    Raises:
+        TypeError: a schedule that cannot be traced.
     """
-    return with_narrow_indices(schedule, jnp.asarray(count, jnp.int64))
+    try:
+        value = with_narrow_indices(schedule, jnp.asarray(count, jnp.int64))
+    except TypeError as error:
+        if not isinstance(count, jax.core.Tracer):
+            raise
+        raise TypeError(f"the schedule {why(schedule, error)}") from error
+    return jnp.reshape(value, ()) if getattr(value, "size", 0) == 1 else value

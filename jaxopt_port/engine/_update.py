@@ -14,7 +14,7 @@ import optax
 from jax import lax
 
 from .. import kernels
-from .._compat import as_laid_out, check_whole, on_explicit_mesh
+from .._compat import as_laid_out, check_whole, on_explicit_mesh, on_mesh_of
 from ..numerics import Float64, decoded, encoded, entry, later, own_value
 from ..trees import check_given, check_params, checked_gradients, leaves_up_to, to_array
 from ._definition import Definition, Member
@@ -70,6 +70,8 @@ def initial_state(definition: Definition, table: Table, params: Any) -> GroupsSt
                 names |= dict.fromkeys(program.names(own))
             for i in table.members(group):
                 held[i] = program.init_leaf(leaves[i], own)
+                if on_explicit_mesh(leaves[i]):
+                    held[i] = {k: on_mesh_of(leaves[i], array) for k, array in held[i].items()}
                 names |= dict.fromkeys(held[i])
         scalars = {
             name: jnp.stack([start.get(name, jnp.zeros((), kind)) for start in starts]).astype(kind)

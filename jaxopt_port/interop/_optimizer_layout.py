@@ -209,6 +209,11 @@ def in_torch_layout(
             "in_torch_layout takes an optimizer with groups, as jp.Muon or jp.param_groups makes "
             f"it; got {type(tx).__name__}"
         )
+    if isinstance(params, ParamMap) or hasattr(params, "named_parameters"):
+        raise TypeError(
+            "the second argument is the parameters: in_torch_layout(tx, params, param_map), or "
+            f"with module=; got {type(params).__name__}"
+        )
     given = module if param_map is None else param_map
     if given is None:
         layouts = tuple(_of_kernels(params))

@@ -6,6 +6,7 @@ third of the time.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -29,8 +30,8 @@ def types(shape: tuple[Any, ...], *kinds: Any) -> list[Any]:
         raise NotImplementedError(
             f"a step of arrays of symbolic shape, {shape}: give the shape in numbers"
         )
-    of = mlir.ir.RankedTensorType.get
-    return [of(shape, mlir.dtype_to_ir_type(np.dtype(kind))) for kind in kinds]
+    elements = map(mlir.dtype_to_ir_type, map(np.dtype, kinds))
+    return list(map(functools.partial(mlir.ir.RankedTensorType.get, shape), elements))
 
 
 def constant(kind: Any, value: float) -> Any:
@@ -197,16 +198,26 @@ def lowerings(
     def addcmul(ctx: Any, v: Any, y: Any, z: Any, x: Any) -> Any:
         return fused(ctx, hlo.multiply(spread(y.type, v), y), z, x)
 
+    def over(x: Any, z: Any) -> Any:
+        # XLA would make a product of a division by a scalar, a root, a constant, or what `vmap` has
+        # spread: a select hides it.
+        equal = hlo.compare(x, x, hlo.ComparisonDirectionAttr.get("EQ"))
+        return divide(x, hlo.select(equal, spread(x.type, z), x))
+
     def quotient(ctx: Any, v: Any, z: Any, y: Any) -> Any:
-        return [divide(hlo.multiply(spread(y.type, v), y), z)]
+        return [over(hlo.multiply(spread(y.type, v), y), z)]
 
     def addcdiv(ctx: Any, v: Any, y: Any, z: Any, x: Any) -> Any:
-        return [hlo.add(x, divide(hlo.multiply(spread(y.type, v), y), z))]
+        return [hlo.add(x, over(hlo.multiply(spread(y.type, v), y), z))]
+
+    def div_number(ctx: Any, a: Any, x: Any) -> Any:
+        return [over(x, a)]
 
     def div(ctx: Any, z: Any, x: Any) -> Any:
-        # XLA would make a product of a division by a scalar or by a root: a select hides it.
-        equal = hlo.compare(x, x, hlo.ComparisonDirectionAttr.get("EQ"))
-        return [divide(x, hlo.select(equal, spread(x.type, z), x))]
+        # Of a constant the select is folded; its divisor may be a root all the same (Adadelta's).
+        (aval,) = ctx.avals_out
+        hidden = aval.dtype.itemsize < 8 and z.type == x.type  # a TPU's float64 has no bits to take
+        return [over(x, kept(z, *types(aval.shape, f"i{aval.dtype.itemsize}")) if hidden else z)]
 
     def sqrt(ctx: Any, x: Any) -> Any:
         return [root(x)]
@@ -218,7 +229,13 @@ def lowerings(
 
     return {
         **{"fma": fused, "uncontracted": uncontracted, "addcmul": addcmul, "addcdiv": addcdiv},
-        **{"quotient": quotient, "div": div, "div_number": div, "sqrt": sqrt, "rsqrt": rsqrt},
+        **{
+            "quotient": quotient,
+            "div": div,
+            "div_number": div_number,
+            "sqrt": sqrt,
+            "rsqrt": rsqrt,
+        },
     }
 
 

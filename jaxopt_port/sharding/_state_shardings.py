@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -97,9 +98,10 @@ def state_shardings(
     if isinstance(tx, Optimizer):
         places = _as_the_rules_see(places, tx)
     shared = _shared(state)
+    owners = _owners([_names(path) for path, _ in leaves], places)
 
     def sharding(path: Path, leaf: Any) -> NamedSharding:
-        place = _owner(path, places)
+        place = owners.get(path)
         split = None if place is None else place.of(leaf.shape)
         if split is None:
             split = _of_vector(leaf.shape, places, mesh)
@@ -261,10 +263,19 @@ def _is(kind: type, x: Any) -> bool:
     return isinstance(x, kind)
 
 
-def _owner(path: Path, places: Mapping[Path, _Place]) -> _Place | None:
-    """Return the parameter whose path ends that of a part of the state."""
-    ends = (path[begin:] for begin in range(len(path) + 1))
-    return next((places[end] for end in ends if end in places), None)
+def _owners(paths: Sequence[Path], places: Mapping[Path, _Place]) -> dict[Path, _Place]:
+    """Return the parameter whose path ends that of each part of the state.
+
+    Where several do, since a layer is called as a part of the state is, the one that stands in the
+    tree with most of the others.
+    """
+    ends = {p: [k for k in range(len(p) + 1) if p[k:] in places] for p in paths}
+    trees = Counter(path[:k] for path, begins in ends.items() for k in begins)
+    return {
+        path: places[path[max(begins, key=lambda k: (trees[path[:k]], -k)) :]]
+        for path, begins in ends.items()
+        if begins
+    }
 
 
 def _of_vector(shape: Shape, places: Mapping[Path, _Place], mesh: Any) -> Split:

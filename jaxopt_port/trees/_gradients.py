@@ -126,11 +126,14 @@ def checked_gradients(
             continue
         rule = None if rules is None else rules.get(path)
         frozen = rules is not None and path not in rules
-        if rule is not None and (rule.sparse or (rule.sparse is None and _is_sparse(grad))):
+        sparse = _is_sparse(grad)
+        if rule is not None and (rule.sparse or (rule.sparse is None and sparse)):
             _check_sparse(path, grad, param, rule.name)
-        elif not (frozen and _is_sparse(grad)):
+        elif not sparse:
+            _check_dense(path, grad, param)
+        elif not frozen:
             name = None if rules is None else "the optimizer" if rule is None else rule.name
-            _check_dense(path, grad, param, name)
+            raise TypeError(_no_sparse(path, name))
     return at_leaves
 
 
@@ -187,18 +190,21 @@ def _is_sparse(grad: Any) -> bool:
     return hasattr(grad, "todense") or (isinstance(grad, tuple | list) and len(grad) == 2)
 
 
-def _check_dense(path: str, grad: Any, param: Any, name: str | None) -> None:
-    if _is_sparse(grad):
-        if name is None:
-            raise TypeError(
-                f'a sparse gradient ("{path}") is taken by jp.sparse_adam, jp.sgd and jp.adagrad '
-                "themselves, not by what is around them; of several batches, join the indices and "
-                "the rows into one gradient"
-            )
-        raise TypeError(
-            f'{name} does not support sparse gradients ("{path}"), please consider '
-            "jp.sparse_adam instead (jp.sgd and jp.adagrad take both)"
+def _no_sparse(path: str, name: str | None) -> str:
+    """Say what takes sparse gradients, where ``name`` does not, or what is around an optimizer."""
+    if name is None:
+        return (
+            f'a sparse gradient ("{path}") is taken by jp.sparse_adam, jp.sgd and jp.adagrad '
+            "themselves, not by what is around them; of several batches, join the indices and "
+            "the rows into one gradient"
         )
+    return (
+        f'{name} does not support sparse gradients ("{path}"), please consider '
+        "jp.sparse_adam instead (jp.sgd and jp.adagrad take both)"
+    )
+
+
+def _check_dense(path: str, grad: Any, param: Any) -> None:
     if jnp.shape(grad) != jnp.shape(param):
         raise ValueError(
             f'the gradient of "{path}" has shape {jnp.shape(grad)}, the parameter '

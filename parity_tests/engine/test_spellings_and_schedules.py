@@ -106,6 +106,20 @@ def test_a_schedule_is_the_same_numbers_set_by_hand(schedule, rng):
     assert_same_bits(p2, expected, "CapWords")
 
 
+@pytest.mark.parametrize("kind", [jp.sgd, jp.SGD])
+def test_what_a_schedule_may_return(kind):
+    params = {"w": jnp.ones(2)}
+    tx = kind(lr=lambda count: jnp.ones(1) / (count + 1))
+    stepped, _ = jp.step(tx, params, tx.init(params), params)
+    assert stepped["w"].tolist() == [0.0, 0.0]
+    with pytest.raises(ValueError, match=r"lr must be 1-element.*of shape \(2,\)"):
+        kind(lr=lambda count: jnp.ones(2))
+    tx = kind(lr=lambda count: 0.1 if count < 1 else 0.2)
+    state = tx.init(params)
+    with pytest.raises(TypeError, match=r"the schedule .*<lambda> \(line \d+ .*\(jnp.where for if"):
+        jp.step(tx, params, state, params)
+
+
 def test_each_group_may_have_its_own_schedule():
     tx = jp.SGD(
         [

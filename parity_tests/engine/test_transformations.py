@@ -168,18 +168,26 @@ def test_apply_if_finite_skips_a_bad_gradient(data):
     assert jp.get_hyperparams(after) == jp.get_hyperparams(state)
 
 
-def test_an_ensemble_has_its_own_learning_rates(data):
-    params, gradients = data
-    tx, rates = jp.SGD(lr=0.1), [0.1, 0.5, 1 / 3]
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("name", ["SGD", "AdamW", "Adadelta", "Adamax"])
+def test_an_ensemble_has_its_own_learning_rates(data, name, constant):
+    """Where all but the rates is one for all members, XLA would divide by its reciprocal."""
+    params, (grads, *_) = data
+    kind, rates = getattr(jp, name), [0.1, 0.5, 1 / 3]
+    tx = kind(lr=0.1)
 
-    def member(rate):
+    def member(rate, params, grads):
         state = jp.set_hyperparams(tx.init(params), lr=rate)
-        return jp.step(tx, gradients[0], state, params)[0]
+        return jp.step(tx, grads, state, params)[0]
 
     with jax.enable_x64(True):
-        many = jax.jit(jax.vmap(member))(jnp.asarray(rates))
+        rates_ = jnp.asarray(rates)
+        if constant:
+            many = jax.jit(jax.vmap(lambda rate: member(rate, params, grads)))(rates_)
+        else:
+            many = jax.jit(jax.vmap(member, (0, None, None)))(rates_, params, grads)
     for i, rate in enumerate(rates):
-        one = jp.step(alone := jp.SGD(lr=rate), gradients[0], alone.init(params), params)[0]
+        one = jp.step(alone := kind(lr=rate), grads, alone.init(params), params)[0]
         assert_same_bits(jax.tree.map(lambda x, i=i: np.asarray(x[i]), many), one_np(one), "")
 
 

@@ -272,3 +272,7 @@ def test_kernels_that_do_not_matter_are_not_warned_of():
     jp.AdamW().init({"kernel": jnp.zeros((4, 8, 2))})
     with pytest.raises(ValueError, match="may be the kernel of a convolution or of an attention"):
         interop.in_torch_layout(jp.Adafactor(), {"kernel": jnp.zeros((4, 2, 2))})
+    layer, params = torch.nn.Linear(4, 8), {"kernel": jnp.zeros((4, 8)), "bias": jnp.zeros(8)}
+    for given in (layer, interop.param_map(layer, params)):
+        with pytest.raises(TypeError, match=r"second argument is the parameters.*got (L|ParamMap)"):
+            interop.in_torch_layout(jp.Muon(), given)

@@ -136,6 +136,21 @@ def test_the_whole_scaled_step_in_one_program():
     assert np.isfinite(params["w"]).all()
 
 
+@pytest.mark.parametrize("scale", [2.0**120, 2.0**126, 1.7e38, 2.0**127, 3.3e38])
+def test_a_scale_whose_reciprocal_is_subnormal(scale):
+    """torch divides by it all the same; XLA would take its reciprocal for 0."""
+    drawn = np.float32(scale) * np.random.default_rng(0).uniform(-1, 1, 100).astype(np.float32)
+    theirs = torch.amp.GradScaler("cpu", init_scale=scale)
+    theirs.scale(torch.zeros(()))
+    parameter = torch.nn.Parameter(torch.zeros(100))
+    parameter.grad = torch.from_numpy(drawn.copy())
+    theirs.unscale_(torch.optim.SGD([parameter], lr=0.1))
+    scaler = jp.GradScaler(init_scale=scale)
+    unscaled, found = jax.jit(scaler.unscale)({"w": drawn}, scaler.init())
+    assert not found
+    assert np.array_equal(unscaled["w"], parameter.grad.numpy())
+
+
 def test_grad_scaler_switches():
     scaler = jp.GradScaler()
     state = scaler.init()

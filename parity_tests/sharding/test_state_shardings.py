@@ -2,10 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from flax import nnx
-from jax.sharding import NamedSharding
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxopt_port as jp
@@ -147,6 +148,30 @@ def test_state_is_split_as_its_parameters(tx, params, options, expected):
     shared = {shape: spec for shape, spec in found.items() if shape not in expected}
     assert {shape: spec for shape, spec in found.items() if shape in expected} == expected
     assert not any(any(spec) for spec in shared.values())
+
+
+@pytest.mark.parametrize(("tx", "name"), [(jp.AdamW(), "exp_avg"), (optax.adam(1e-3), "mu")])
+def test_a_layer_that_is_called_as_a_part_of_the_state(tx, name):
+    grid = mesh(shape=(4, 2), names=("data", "model"))
+    specs = {"w": P("data", None), name: {"w": P(None, "model")}}
+    shapes = {"w": jax.ShapeDtypeStruct((16, 8), jnp.float32)}
+    shapes[name] = shapes.copy()
+    shardings = jax.tree.map(lambda spec: NamedSharding(grid, spec), specs)
+    made = jp.state_shardings(tx, shardings, shapes)
+    made = getattr(made[0], name) if isinstance(made, tuple) else made.leaves[name]
+    assert jax.tree.map(lambda x: x.spec, made) == specs
+
+
+@pytest.mark.parametrize(
+    "tx", [jp.Adafactor(), jp.contrib.CAME(), jp.AdamW()], ids=lambda tx: type(tx).__name__
+)
+def test_a_state_that_is_made_where_the_parameters_are(tx):
+    """On explicit axes, whose parameters have a mesh: what is made anew must have it, too."""
+    params = {"w": jnp.linspace(0.5, 1.0, 32).reshape(8, 4)}
+    alone, _ = jp.step(tx, params, tx.init(params), params)
+    placed = jax.device_put(params, NamedSharding(mesh(AxisType.Explicit), P("data")))
+    split, _ = jp.step(tx, placed, tx.init(placed), placed)
+    np.testing.assert_allclose(split["w"], alone["w"], rtol=1e-6)
 
 
 def test_one_parameter_and_nothing_around_it():

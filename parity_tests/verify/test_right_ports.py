@@ -95,16 +95,6 @@ NUMBERS = {
         SGD,
     ),
     "a scale of all": (whole, optax.chain(jp.SGD(lr=1.0), optax.scale(0.01)), SGD),
-    "one group's": (
-        slow_stem,
-        optax.multi_transform(
-            {
-                "a": optax.adamw(1e-3, weight_decay=0.01),
-                "b": INJECTED(1e-2, weight_decay=0.01),
-            },
-            labels,
-        ),
-    ),
     "a rate by the batch": (whole, by_batch_size(learning_rate=0.32), SGD),
 }
 
@@ -114,6 +104,37 @@ def test_a_number_that_is_not_in_force_is_no_fault(case):
     report = verify.compare(*of_two_layers(*NUMBERS[case]))
     assert report.ok, str(report)
     assert "has the last word" in " ".join(report.notes)
+
+
+def one_part_injected(stem):
+    """The numbers that the state holds are the head's alone."""
+    head = INJECTED(1e-2, weight_decay=0.01)
+    return optax.multi_transform({"a": optax.adamw(1e-3, **stem), "b": head}, labels)
+
+
+def test_numbers_of_one_part_are_not_those_of_the_other():
+    report = verify.compare(*of_two_layers(slow_stem, one_part_injected({"weight_decay": 0.01})))
+    assert report.ok, str(report)
+    assert "has the last word" not in " ".join(report.notes)
+    report = verify.compare(
+        *of_two_layers(slow_stem, one_part_injected({"weight_decay": 0.01, "b1": 0.8}))
+    )
+    assert [d.cause.name for d in report.found] == ["number"]
+    assert "betas[0]=0.8" in report.first.cause.message
+
+
+def test_a_number_that_another_group_has_too_is_a_number():
+    """Unless all of the leaf's are that group's."""
+
+    def groups(module):
+        stem, head = slow_stem(module)
+        return [{**stem, "weight_decay": 0.1}, {**head, "weight_decay": 0.0}]
+
+    for lr, name in ((1e-3, "number"), (1e-2, "group-options")):
+        tx = jp.AdamW([{"params": "a", "lr": lr}, {"params": "b", "lr": 1e-2}], weight_decay=0.0)
+        found = verify.compare(*of_two_layers(groups, tx)).found
+        assert {d.cause.name for d in found if "weight_decay" in d.cause.message} <= {name}
+        assert name in {d.cause.name for d in found}
 
 
 def test_a_number_that_is_in_force_is_one():

@@ -18,6 +18,7 @@ from ._history import History
 from ._jax_run import Model
 from ._jax_side import JaxSide
 from ._names import Array, Names, concrete, numpy_of
+from ._optimizer_state import fits
 
 Diagnosis = Callable[[], Cause | None]
 _EXAMPLES = 2
@@ -186,20 +187,19 @@ class Evidence:
         """Of a number in a group."""
 
         def diagnose() -> Cause | None:
-            group = self._group_of[path]
             if told := self.another_class(path)():
                 return told
+            group, now = self._group_of[path], step // self.every
             steps = slice(self.every - 1, None, self.every)
             ours = [held.get(path, {}).get(name, math.nan) for held in self._ours[steps]]
             all_theirs = [[g.get(name, math.nan) for g in groups] for groups in self._theirs[steps]]
             theirs = [numbers[group] for numbers in all_theirs]
-            others = [
-                [numbers[i] for numbers in all_theirs]
-                for i in range(len(all_theirs[0]))
-                if i != group
-            ]
+            own = self._ours[steps][now].get(path, {})
+            groups = enumerate(self._theirs[steps][now])
+            alike = [i for i, of_group in groups if i != group and fits(own, of_group)]
+            others = [[numbers[i] for numbers in all_theirs] for i in alike]
             return diagnosis.explain_hyperparameter(
-                name, ours, theirs, step // self.every, self._per_epoch, others
+                name, ours, theirs, now, self._per_epoch, others
             )
 
         return diagnose

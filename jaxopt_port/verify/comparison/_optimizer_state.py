@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 from numpy.typing import NDArray
 
 import jaxopt_port as jp
@@ -47,6 +49,11 @@ def flat(options: Mapping[str, Any]) -> dict[str, float]:
     return numbers
 
 
+def fits(numbers: Mapping[str, float], group: Mapping[str, float]) -> bool:
+    """Whether the numbers of a leaf could be a group's."""
+    return all(math.isclose(numbers[k], group[k], rel_tol=1e-6) for k in numbers.keys() & group)
+
+
 class Hyperparameters:
     """Reads the numbers in force from states of an optimizer.
 
@@ -64,7 +71,7 @@ class Hyperparameters:
         for table in (grouped.table for grouped in _grouped(state)):
             owners = zip(table.paths, table.assignment, strict=True)
             self._groups_of.append({p: g for p, g in owners if not table.groups[g].frozen})
-        held = [x for numbers in _injected(state) for x in numbers.values()]
+        held = [x for node, _ in _injected(state) for x in node.hyperparams.values()]
         self.in_halves = any(str(getattr(x, "dtype", "")) in HALVES for x in held)
 
     def words(self, state: Any) -> dict[str, dict[str, str | None]]:
@@ -91,14 +98,24 @@ class Hyperparameters:
         found = list(_injected(state))
         if len(found) != 1:
             return {}
-        held = found[0]
+        (node, masked), *_ = found
+        held = node.hyperparams
         numbers = {
             torchs: float(np.asarray(held[name]))
             for torchs, names in _NUMBERS.items()
             for name in names
             if name in held and np.size(held[name]) == 1
         }
-        return dict.fromkeys(self._paths, numbers)
+        return dict.fromkeys(self._within(node) if masked else self._paths, numbers)
+
+    def _within(self, node: Any) -> set[str]:
+        """Return the parameters that a part of a state holds something for."""
+        parts = [path.split("/") for path, _ in leaf_paths(node.inner_state)]
+        ends = (("/".join(part[i:]) for i in range(len(part))) for part in parts)
+        known = (
+            next((end for end in longest_first if end in self._paths), "") for longest_first in ends
+        )
+        return {path for path in known if path}
 
 
 @functools.cache
@@ -170,13 +187,20 @@ def _grouped(state: Any) -> list[Any]:
     return [one for one in grouped_states(state) if not one.table.bare]
 
 
-def _injected(state: Any) -> Iterator[Mapping[str, Any]]:
+def _injected(state: Any, masked: bool = False) -> Iterator[tuple[Any, bool]]:
+    """Yield each node that holds numbers, and whether it is of some of the parameters only."""
+
     def is_injected(node: Any) -> bool:
         return hasattr(node, "hyperparams") and hasattr(node, "inner_state")
 
-    for node in jax.tree.leaves(state, is_leaf=is_injected):
+    def is_either(node: Any) -> bool:
+        return is_injected(node) or isinstance(node, optax.MaskedState)
+
+    for node in jax.tree.leaves(state, is_leaf=is_either):
         if is_injected(node):
-            yield node.hyperparams
+            yield node, masked
+        elif isinstance(node, optax.MaskedState):
+            yield from _injected(node.inner_state, True)
 
 
 def _nodes(state: Any, name: str) -> Iterator[Any]:
