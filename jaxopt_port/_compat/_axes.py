@@ -50,7 +50,7 @@ def split_over(
         what: what is to be calculated of all parts together, for the message.
 
     Raises:
-        ValueError: leaves that differ between devices, and no ``axis_name``.
+        ValueError: leaves that differ between devices, and no ``axis_name``; one that is none here.
     """
     varying = [varying_axes(leaf) for leaf in leaves]
     if axis_name is None:
@@ -63,7 +63,13 @@ def split_over(
                 )
         return [()] * len(leaves)
     names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
-    accounted = {name for name in names if varying_axes(lax.axis_index(name))}
+    try:
+        accounted = {name for name in names if varying_axes(lax.axis_index(name))}
+    except NameError as error:
+        raise ValueError(
+            f"axis_name={axis_name!r}: there is no such axis here. It is for a program of one "
+            "device's part, within jax.shard_map; under jax.jit, arrays are whole: leave it out"
+        ) from error
     return [
         tuple(name for name in names if name in axes or name not in accounted) for axes in varying
     ]

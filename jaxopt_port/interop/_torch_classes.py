@@ -33,6 +33,12 @@ def made_by(factory: Callable[..., Any] | None) -> Any:
 
 def factory_of(optimizer: Any, name: str | None) -> Any:
     torch = import_torch()
+    if isinstance(optimizer, list | tuple):
+        raise TypeError(
+            f"expected a torch optimizer or its state_dict(); got {len(optimizer)}: convert each "
+            "by itself, and take the step of each in turn, as torch does; parameters that one was "
+            "not given are frozen in it"
+        )
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(
             f"expected a torch optimizer or its state_dict(); got {type(optimizer).__name__}"
@@ -113,7 +119,8 @@ def torch_name(tx: Optimizer, groups: Sequence[Group]) -> str:
         shown = ", ".join(sorted({g.rule.name if g.rule else "a foreign factory" for g in groups}))
         raise TypeError(
             f"torch has no one optimizer for these groups ({shown}); a grouped optimizer of one of "
-            "torch's classes can be converted"
+            "torch's classes can be converted: make one for each, with the others' parameters "
+            "frozen, and step them in turn"
         )
     (only,) = names
     assert isinstance(only, str)

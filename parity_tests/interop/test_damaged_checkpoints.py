@@ -176,6 +176,14 @@ def test_a_model_in_shards(whole, tmp_path, damage, error, message):
     refused(folder, error, message, tmp_path)
 
 
+def test_a_trace_is_no_run(tmp_path):
+    (tmp_path / "trace.json").write_text("{}")
+    with pytest.raises(
+        OSError, match=r"is what jaxopt-port record has written.*jaxopt-port replay"
+    ):
+        interop.load(tmp_path)
+
+
 def test_a_path_that_is_none(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no file .*a\.pt"):
         interop.load(tmp_path / "a.pt")

@@ -37,6 +37,15 @@ def _nnx(make: Callable[[nnx.Rngs], Any]) -> Callable[[], Any]:
 
 UNSURE = "torch's weight (3, 3) fits in more than one layout, and what its layer is does not decide"
 REFUSED: dict[str, Refused] = {
+    "layers in one array": Refused(
+        lambda: T.ModuleDict({"h": T.ModuleList(T.Linear(3, 4) for _ in range(2))}),
+        lambda: {"h": {"kernel": Z((2, 3, 4)), "bias": Z((2, 4))}},
+        (
+            *(f"h/{i}/{n}: missing from the JAX tree" for i in (0, 1) for n in ("kernel", "bias")),
+            "h/bias: torch's module has no such parameter; it has all layers in one array (a scan",
+            "h/kernel: torch's module has no such parameter",
+        ),
+    ),
     "a square weight of a state dict": Refused(
         lambda: T.Linear(3, 3).state_dict(),
         _square,

@@ -168,3 +168,32 @@ def test_a_group_that_joined_and_has_no_gradient_yet(name, correct_root):
     params, _ = jp.step(tx, {"a": jnp.ones(2), "b": jnp.ones(2)}, state, params)
     for name in ("a", "b"):
         np.testing.assert_array_equal(params[name], module[name].detach().numpy())
+
+
+def test_two_optimizers_in_turn(correct_root):
+    """Muon of the matrices and AdamW of the rest: each is converted by itself."""
+    torch.manual_seed(0)
+    module = torch.nn.Linear(6, 8)
+    pair = torch.optim.Muon([module.weight], lr=0.02), torch.optim.AdamW([module.bias], lr=1e-2)
+    drawn = [torch.randn(9, *p.shape) for p in module.parameters()]
+
+    def train(start, stop):
+        for i in range(start, stop):
+            for parameter, grads in zip(module.parameters(), drawn, strict=True):
+                parameter.grad = grads[i]
+            for optimizer in pair:
+                optimizer.step()
+
+    train(0, 4)
+    like = {"kernel": jnp.zeros((6, 8)), "bias": jnp.zeros(8)}
+    params = interop.params_from_torch(module, like)
+    made = [interop.optimizer_from_torch(optimizer, params, module) for optimizer in pair]
+    states = [state for _, state in made]
+    for i in range(4, 9):
+        grads = {"kernel": jnp.asarray(drawn[0][i].T.numpy()), "bias": drawn[1][i].numpy()}
+        for k, (tx, _) in enumerate(made):
+            params, states[k] = jp.step(tx, grads, states[k], params)
+    train(4, 9)
+    assert_same_bits(params, interop.params_from_torch(module, like), "after 9 steps")
+    with pytest.raises(TypeError, match="got 2: convert each by itself"):
+        interop.optimizer_from_torch(pair, params, module)

@@ -49,6 +49,11 @@ def without_a_run(folder: Path) -> str:
     """Say that a folder is none of a run, and which of what is in it may be meant."""
     names = sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
     shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    if "trace.json" in names:
+        return (
+            f"{folder} is what jaxopt-port record has written of a training in torch, and no run: "
+            f"jaxopt-port replay {folder} CASE.py compares yours with it"
+        )
     words = f"{folder} is a folder without {_sharded_files.INDEX}; it has {shown or 'nothing'}. "
     if any(any(folder.glob(f"{above}*_optim_states.pt")) for above in ("", "*/")):
         return words + (

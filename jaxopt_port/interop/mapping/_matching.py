@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,10 +19,15 @@ from ._torch_tensors import TorchTensor
 
 TWO_BIASES = (
     "; torch adds two biases to each gate and Flax's cells one, so neither gives the other: have"
-    " none in both (bias=False in torch), or two in both, by replacing what the cell adds, as in"
-    " cell.dense_i = nnx.Linear(features, 4 * hidden, use_bias=True, rngs=rngs)"
+    " none in both (bias=False in torch, and in NNX's cells), or two in both, by replacing what the"
+    " cell adds, as in cell.dense_i = nnx.Linear(features, 4 * hidden, use_bias=True, rngs=rngs) of"
+    " an LSTM, 3 * hidden of a GRU; Linen's cells always have their one: write your own"
 )
-
+STACKED = (
+    "; it has all layers in one array (a scan over layers), which no tensor of torch is: keep them"
+    ' apart, as {"0": …, "1": …}, and stack them where they are used:'
+    " jax.tree.map(lambda *x: jnp.stack(x), *layers.values())"
+)
 
 _HINTS = 16  # lines, after which names stand alone: to find what is near takes time
 
@@ -97,7 +103,7 @@ class Matcher:
         self._claims: dict[str, TorchTensor] = {}
         self._entries: dict[str, Entry] = {}
         self._lacking: list[tuple[TorchTensor, list[Place]]] = []
-        self._two_biases = TWO_BIASES
+        self._two_biases, self._stacked = TWO_BIASES, STACKED
 
     def run(self) -> tuple[ParamMap, Problems]:
         for tensor in self._tensors:
@@ -238,6 +244,7 @@ class Matcher:
 
     def _report_left_over(self) -> None:
         unused = [place.path for _, places in self._lacking for place in places]
+        of_layers = Counter(re.sub(r"(?<![^/])\d+/", "", path) for path in unused)
         by_shape: dict[tuple[int, ...], list[str]] = {}
         for tensor, places in self._lacking:
             for shape in {s for place in places for s in _shapes_of(place, tensor)}:
@@ -246,6 +253,8 @@ class Matcher:
             hint = nearest(leaf.short, unused) if i < _HINTS else ""
             same = ending_alike(leaf.short, by_shape.get(leaf.shape, []))
             hint += f"; torch's {' or '.join(same)} would fit by shape" if same else ""
+            if leaf.shape[:1] == (of_layers[leaf.short],) != (1,):
+                hint, self._stacked = self._stacked, ""
             if leaf.short.rpartition("/")[2] == "bias" and self._in_recurrent(leaf.short):
                 hint = self._of_biases()
             self._problems.unmatched.append(
