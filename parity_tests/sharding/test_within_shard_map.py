@@ -85,7 +85,7 @@ def test_without_an_account_all_count_as_split():
 def test_the_norm_of_a_part_is_asked_for():
     with pytest.raises(ValueError, match=r"differ along the mesh axis 'data'.* give the mesh axes"):
         within(clipped, SPECS, (SPECS, P()))(gradients())
-    with pytest.raises(ValueError, match="axis_name='data': there is no such axis here.*leave it"):
+    with pytest.raises(ValueError, match=r"axis_name='data': there is no such axis here.*leave it"):
         jp.clip_grad_norm(gradients(), 1.0, axis_name="data")
     norms = within(lambda g: clipped(g, axis_name=())[1][None], SPECS, P("data"))(gradients())
     assert len(set(np.asarray(norms).tolist())) == 8
