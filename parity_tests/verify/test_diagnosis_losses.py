@@ -58,10 +58,9 @@ BY_GRADIENT = {
     "a weight of each example's own, labels distinct": (
         by_gradient(pulled(DISTINCT, WEIGHTS[:5]), labels=DISTINCT), None
     ),
-    "a focal loss": (by_gradient(pulled(LABELS, focal=2.0)), None),
-    "a focal loss, labels distinct": (
-        by_gradient(pulled(DISTINCT, focal=2.0), labels=DISTINCT), None
-    ),
+    "a focal loss": (by_gradient(pulled(LABELS, focal=2.0)), "loss-kind"),
+    "torch's focal loss": (by_gradient(pulled(LABELS), pulled(LABELS, focal=1.5)), "loss-kind"),
+    "a focal loss of an odd power": (by_gradient(pulled(LABELS, focal=2.2)), None),
     "classes numbered otherwise": (
         by_gradient(pulled(LABELS, towards=(2 * LABELS + 1) % 5)), "labels-shifted"
     ),
@@ -221,6 +220,27 @@ def test_terms_that_have_other_weights(name):
     cause = diagnosis.explain_loss(1 / 7, 1.0, outputs, [LABELS], {}, None, (mine, torchs))
     assert (cause is None) == (words is None), cause
     assert words is None or (cause.name, words in cause.message) == ("loss-terms", True), cause
+
+
+def test_a_constant_trains_nothing():
+    cause = diagnosis.explain_loss(1.5, 1.25, [LOGITS], [], {}, None, ([ERRORS], [ERRORS]))
+    assert (cause.name, "plus 0.25, a constant" in cause.message) == ("additional-term", True)
+
+
+def test_classes_may_be_the_first_axis_of_an_example():
+    """As of images: (N, C, H, W)."""
+    logits, labels = RNG.normal(size=(2, 5, 3, 4)), RNG.integers(0, 5, (2, 3, 4))
+    chances = softmax(logits.transpose(0, 2, 3, 1))
+    theirs = (chances - np.eye(5)[labels]).transpose(0, 3, 1, 2) / 24
+    mine = theirs * BY_CLASS[labels][:, None]
+    assert explain_by_gradient(logits, mine, theirs, [labels]).name == "class-weights"
+
+
+def test_numbers_that_are_no_classes_are_no_labels():
+    """Lengths beside a mean and its deviation."""
+    lengths = np.array([3, 5, 1, 4, 2, 5, 6, 3])
+    mine, theirs = ERRORS[:, :2] + 0.1, ERRORS[:, :2]
+    assert explain_by_gradient(LOGITS[:, :2], mine, theirs, [lengths]) is None
 
 
 @pytest.mark.parametrize(

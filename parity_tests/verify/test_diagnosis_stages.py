@@ -105,6 +105,32 @@ DATA = {
     None: data([BATCHES[1][0] + np.sin(9 * BATCHES[1][0]), BATCHES[1][1]]),
 }
 
+IMAGES = [[x.transpose(0, 2, 3, 1), x.mean((2, 3))] for x, _ in BATCHES]
+ONE_ARRAY = {
+    "of the next batch": (0, IMAGES[2][0], "data-offset", "array 0 of your batch of step 1 is tor"),
+    "shuffled": (1, IMAGES[1][1][ORDER], "data-order", "array 1 of your batch has torch's ex"),
+    "reshaped": (
+        0, BATCHES[1][0].reshape(8, 4, 5, 3), "data-layout",
+        "reshaped, where it should be transposed by (0, 2, 3, 1)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ONE_ARRAY)
+def test_one_array_of_a_batch(name):
+    place, array, cause, words = ONE_ARRAY[name]
+    yours = [*IMAGES[1][:place], array, *IMAGES[1][place + 1 :]]
+    found = diagnosis.explain_data(yours, dict(enumerate(IMAGES)), 1)
+    assert (found.name, words in found.message) == (cause, True), found
+
+
+def test_one_number_is_a_multiple_of_another_and_no_more():
+    assert diagnosis.explain_output(np.array(0.4), np.array(1.2)) is None
+    leaves = {"scale": np.array(0.4), "k": SQUARE}
+    torchs = {"scale": np.array(1.2), "k": SQUARE}
+    assert diagnosis.explain_gradient(leaves, torchs, torchs, "scale", 8) is None
+
+
 CLIPPED_OF = {"a": 3 * SQUARE, "b": OTHER}
 NORMS = {path: float(np.linalg.norm(g)) for path, g in CLIPPED_OF.items()}
 TOTAL = float(np.hypot(*NORMS.values()))

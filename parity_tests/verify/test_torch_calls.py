@@ -28,7 +28,10 @@ with torch.random.fork_rng():
     torch.manual_seed(0)
     MULTIHEAD = torch.nn.MultiheadAttention(8, HEADS, batch_first=True, dtype=torch.float64)
     torch.nn.init.normal_(MULTIHEAD.out_proj.bias)  # zero, it could be left out
-CAUSAL = torch.ones(5, 5, dtype=torch.bool).triu(1)
+ALL = torch.ones(5, 5, dtype=torch.bool)
+CAUSAL, LOWER = ALL.triu(1), ALL.tril(-3)
+WINDOW = CAUSAL | LOWER  # of three positions
+KERNEL = torch.randn(3, 2, 2, 2, generator=GENERATOR, dtype=torch.float64)
 
 
 def multihead(scale=4**-0.5, hidden=None, axis=-1, bias=True, late=None):
@@ -44,7 +47,10 @@ def multihead(scale=4**-0.5, hidden=None, axis=-1, bias=True, late=None):
 
 
 def own_attention(
-    split=lambda t: t.view(3, 5, HEADS, 4), back=lambda t: t.transpose(1, 2), late=None
+    split=lambda t: t.view(3, 5, HEADS, 4),
+    back=lambda t: t.transpose(1, 2),
+    late=None,
+    hidden=None,
 ):
     """Attention as a module of one's own has it; `back` is what stands before the merging."""
     packed = functional.linear(X, MULTIHEAD.in_proj_weight, MULTIHEAD.in_proj_bias)
@@ -52,6 +58,7 @@ def own_attention(
     scores = q @ k.transpose(-1, -2)
     if late is not None:
         scores = scores if late else scores.masked_fill(CAUSAL, -torch.inf)
+    scores = scores if hidden is None else scores.masked_fill(hidden, -torch.inf)
     weights = scores.softmax(-1)
     made = (weights * ~CAUSAL if late else weights) @ v
     return MULTIHEAD.out_proj(back(made).reshape(3, 5, 8)).detach()
@@ -126,6 +133,26 @@ CASES = {
     ),
     "torch's layer of attention, no bias at its end": (
         torchs(), lambda: multihead(bias=False).detach(), "leaves a bias out (linear)"
+    ),
+    "a window of one more": (
+        lambda: own_attention(hidden=WINDOW), lambda: own_attention(hidden=CAUSAL | LOWER.tril(-4)),
+        "sees one position more of the past",
+    ),
+    "a window of one less, in torch's layer": (
+        torchs(WINDOW, weights=False), lambda: multihead(hidden=CAUSAL | ALL.tril(-2)).detach(),
+        "sees one position less of the past",
+    ),
+    "no tanh": (
+        lambda: torch.tanh(X) + functional.silu(X), lambda: X + functional.silu(X),
+        "leaves an activation out (tanh)",
+    ),
+    "not of length one": (
+        lambda: functional.normalize(X, dim=-1) * 2, lambda: X * 2,
+        "leaves a normalisation out (normalize)",
+    ),
+    "no bias of a transposed convolution": (
+        lambda: functional.conv_transpose2d(IMAGES, KERNEL, KERNEL[0, :, 0, 0]),
+        lambda: functional.conv_transpose2d(IMAGES, KERNEL), "leaves a bias out (conv_transpose2d)",
     ),
     "masked after the softmax": (
         lambda: own_attention(late=False), lambda: own_attention(late=True),

@@ -296,7 +296,7 @@ def _by_calls(
     def plain(function: Any, args: Any, options: Any) -> Any:
         return function(*args, **options)
 
-    few = [x[:_EXAMPLES] for x in torchs]
+    few = [x[:_EXAMPLES] if x.ndim else x for x in torchs]
     try:
         made = run(plain, part)
         alike = all(
@@ -305,7 +305,7 @@ def _by_calls(
     except (RuntimeError, ValueError, TypeError, IndexError):
         alike = False
     if alike and len(set(whole)) == 1:
-        mine = [x[:_EXAMPLES] for x in yours]
+        mine = [x[:_EXAMPLES] if x.ndim else x for x in yours]
         if any(_relative(a, b) > 1e-9 for a, b in zip(mine, few, strict=True)):
             return diagnosis.explain_by_calls(lambda calls: run(calls, part), mine, few, floor)
     return diagnosis.explain_by_calls(run, yours, torchs, floor)

@@ -72,7 +72,11 @@ def lifted(
 
 def _like(arguments: Any, dtypes: Sequence[str]) -> Any:
     leaves, structure = jax.tree.flatten(arguments)
-    shapes = [jax.ShapeDtypeStruct(jnp.shape(x), d) for x, d in zip(leaves, dtypes, strict=True)]
+    kinds = [  # but those of random keys, which NumPy does not know
+        x.dtype if jnp.issubdtype(jnp.result_type(x), jax.dtypes.extended) else dtype
+        for x, dtype in zip(leaves, dtypes, strict=True)
+    ]
+    shapes = [jax.ShapeDtypeStruct(jnp.shape(x), k) for x, k in zip(leaves, kinds, strict=True)]
     return jax.tree.unflatten(structure, shapes)
 
 

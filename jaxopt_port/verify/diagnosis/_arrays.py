@@ -134,7 +134,7 @@ def explain_output(yours: Array, torchs: Array) -> Cause | None:
                         f"{who} is the {words} of the other side's",
                         f"leave the {words} out on that side, or add it on the other",
                     )
-    ratio = _ratio(yours, torchs)
+    ratio = _ratio(yours, torchs) if yours.size > 1 else None  # one number is always a multiple
     if ratio is not None and not same(ratio, 1.0):
         return Cause(
             "output-activation", f"your output is {nice(ratio):.6g} times torch's",
@@ -181,10 +181,10 @@ def explain_gradient(
         )  # fmt: skip
     factors = {path: _ratio(yours[path], torchs[path]) for path in torchs}
     ratio = factors[leaf]
-    if ratio is not None and not same(ratio, 1.0):
-        everywhere = all(
-            f is not None and same(f, ratio, 1e-5) for p, f in factors.items() if np.any(torchs[p])
-        )
+    everywhere = ratio is not None and all(
+        f is not None and same(f, ratio, 1e-5) for p, f in factors.items() if np.any(torchs[p])
+    )
+    if ratio is not None and not same(ratio, 1.0) and (everywhere or mine.size > 1):
         where = "all gradients are" if everywhere else f"the gradient of {leaf} is"
         if same(ratio, -1.0):
             return Cause(
@@ -203,7 +203,7 @@ def explain_gradient(
             "gradient-scale", f"your side: {where} {nice(ratio):.6g} times torch's{words}",
             remedy,
         )  # fmt: skip
-    decay = _ratio(mine - theirs, params[leaf])
+    decay = _ratio(mine - theirs, params[leaf]) if mine.size > 1 else None
     if decay is not None:
         return Cause(
             "regularized-loss",

@@ -40,7 +40,19 @@ def explain_data(
             "your batch has torch's examples in another order",
             "give both sides the same order: one seed, one sampler",
         )
-    if _elsewhere(yours, list(torchs.values())):
+    for i, (mine, torchs_own) in enumerate(zip(yours, theirs, strict=True)):
+        if _tells(mine) and not np.array_equal(mine, torchs_own):
+            own = {other: [batch[i]] for other, batch in torchs.items()}
+            if offset := _offset([mine], own, step):
+                return _late(step, offset, f"array {i} of your batch")
+            if _permuted([mine], [torchs_own]):
+                return Cause(
+                    "data-order",
+                    f"array {i} of your batch has torch's examples in another order, and no "
+                    "longer those that belong to the rest of it",
+                    "shuffle all arrays of a batch alike",
+                )
+    if _elsewhere(yours, theirs, torchs):
         return Cause(
             "data-order",
             "your batch has examples that torch sees in other batches: another shuffle",
@@ -67,11 +79,16 @@ def _offset(yours: Sequence[Array], torchs: Mapping[int, Sequence[Array]], step:
     return 0
 
 
-def _late(step: int, offset: int) -> Cause:
+def _tells(array: Array) -> bool:
+    """Whether an array is told by its examples, as labels of a few classes are not."""
+    return array.ndim > 1 and len(set(_rows(array))) > 3
+
+
+def _late(step: int, offset: int, what: str = "your batch") -> Cause:
     where = f"{abs(offset)} {'earlier' if offset < 0 else 'later'}"
     return Cause(
         "data-offset",
-        f"your batch of step {step} is torch's of step {step + offset}, {where}",
+        f"{what} of step {step} is torch's of step {step + offset}, {where}",
         "start both loaders alike: a batch was taken, or shuffled, on one side only",
     )
 
@@ -90,13 +107,21 @@ def _permuted(yours: Sequence[Array], torchs: Sequence[Array]) -> bool:
     return not all(same) and sorted(mine) == sorted(theirs)
 
 
-def _elsewhere(yours: Sequence[Array], torchs: Sequence[Sequence[Array]]) -> bool:
-    """Whether most examples of the first array are somewhere among torch's."""
+def _elsewhere(
+    yours: Sequence[Array], theirs: Sequence[Array], torchs: Mapping[int, Sequence[Array]]
+) -> bool:
+    """Whether most examples of the first array are somewhere among torch's, and not where they are.
+
+    Args:
+        yours: the batch.
+        theirs: torch's.
+        torchs: all of torch's, by step.
+    """
     if yours[0].ndim < 2:
         return False
-    seen = {row for batch in torchs for row in _rows(batch[0])}
+    seen = {row for batch in torchs.values() for row in _rows(batch[0])}
     mine = _rows(yours[0])
-    same_place = sum(a == b for a, b in zip(mine, _rows(torchs[0][0]), strict=False))
+    same_place = sum(a == b for a, b in zip(mine, _rows(theirs[0]), strict=False))
     return sum(row in seen for row in mine) > 0.9 * len(mine) and same_place < len(mine)
 
 
@@ -111,6 +136,9 @@ def _of_one(mine: Array, theirs: Array) -> Cause | None:
             moved = np.transpose(theirs, (0, *axes))
             if axes != tuple(range(1, mine.ndim)) and np.array_equal(mine, moved):
                 return _layout(f"transposed by {(0, *axes)}")
+            if np.array_equal(mine.ravel(), moved.ravel()):
+                back = (0, *(int(i) + 1 for i in np.argsort(axes)))
+                return _layout(f"reshaped, where it should be transposed by {back}")
         for axis in range(1, mine.ndim):
             if np.array_equal(mine, np.flip(theirs, axis)):
                 return _layout(f"reversed along axis {axis}")

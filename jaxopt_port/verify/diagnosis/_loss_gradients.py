@@ -1,8 +1,7 @@
 """Explains a loss that is not torch's by the gradients of both losses in torch's output.
 
-A row is what one label is predicted from. The gradient of a cross entropy in its logits is the
-probability less the target, times the weight that the row has in the mean: that tells which rows
-count, how much, and towards what.
+The gradient of a cross entropy in its logits is the probability less the target, times the weight
+that the row has in the mean: that tells which rows count, how much, and towards what.
 """
 
 from __future__ import annotations
@@ -13,63 +12,11 @@ import numpy as np
 
 from ..report import Cause
 from ._arrays import Array
+from ._loss_rows import Rows, rows_of, softmax
 from ._numbers import SAME, nice, same
 from ._regression_losses import explain_regression, fit_of
 
-
-class Rows:
-    """Both losses' gradients in an output whose last axis has the classes.
-
-    Args:
-        output: torch's, float64.
-        yours: the gradient of your loss in it.
-        torchs: the same.
-        labels: whole numbers of the output's leading shape.
-    """
-
-    def __init__(self, output: Array, yours: Array, torchs: Array, labels: Array) -> None:
-        classes = output.shape[-1]
-        self.shape = output.shape[:-1]
-        self.mine, self.theirs = yours.reshape(-1, classes), torchs.reshape(-1, classes)
-        self.labels = labels.reshape(-1)
-        self.output = output.reshape(-1, classes)
-        self.chances, self.log_total = _softmax(self.output)
-        square = (self.theirs**2).sum(-1)
-        self.counts = square > 0  # in torch's loss
-        self.mine_count = (self.mine**2).sum(-1) > 0
-        dots = (self.mine * self.theirs).sum(-1)
-        self.ratio = np.divide(dots, square, out=np.zeros_like(dots), where=self.counts)
-        gap = np.abs(self.mine - self.ratio[:, None] * self.theirs).max(-1)
-        scale = max(np.abs(self.mine).max(), np.abs(self.theirs).max())
-        self.parallel = bool(np.all(gap[self.counts] <= SAME * scale))
-
-    def by(self, key: Array) -> dict[int, float] | None:
-        """Return the ratio of rows by a key that decides it, if it does.
-
-        A key of which each row has its own would decide anything.
-        """
-        found = {}
-        for value in np.unique(key[self.counts]):
-            here = self.ratio[(key == value) & self.counts]
-            if np.ptp(here) > SAME * max(1e-30, np.abs(self.ratio).max()):
-                return None
-            found[int(value)] = float(here[0])
-        return found if len(found) < self.counts.sum() else None
-
-    def of_both(self) -> tuple[Array, Array | None]:
-        """Return which rows count in both losses, and their labels as ones among zeros."""
-        classes = self.chances.shape[-1]
-        in_range = (self.labels >= 0) & (self.labels < classes)
-        valid = in_range & self.counts & self.mine_count
-        few = 0 < classes * int(valid.sum()) < 2**24
-        return valid, np.eye(classes)[self.labels[valid]] if few else None
-
-
-def _softmax(logits: Array) -> tuple[Array, Array]:
-    """Return probabilities, and the logarithm of what they are divided by."""
-    most = logits.max(-1, keepdims=True)
-    total = np.exp(logits - most).sum(-1, keepdims=True)
-    return np.exp(logits - most) / total, (most + np.log(total))[:, 0]
+_GAMMAS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 
 
 def explain_by_gradient(
@@ -85,23 +32,17 @@ def explain_by_gradient(
     """
     if output.ndim < 1 or not np.any(torchs) or not np.all(np.isfinite([yours, torchs])):
         return None
-    for labels in labels_of(output, torchs, batch):
-        rows = Rows(output, yours, torchs, labels)
+    for rows in rows_of(output, yours, torchs, batch):
         found = (_weighted(rows) if rows.parallel else _targets(rows)) or _taken_for(rows)
         if found is not None:
             return found
     for target in batch:
-        if target.shape == output.shape and target.dtype.kind in "fiub":
-            return explain_regression(output, target.astype(np.float64), yours, torchs)
+        alike = target.size == output.size and target.shape[:1] == output.shape[:1]
+        if alike and target.dtype.kind in "fiub":
+            wanted = target.astype(np.float64).reshape(output.shape)
+            if found := explain_regression(output, wanted, yours, torchs):
+                return found
     return None
-
-
-def labels_of(output: Array, torchs: Array, batch: Sequence[Array]) -> list[Array]:
-    """Return what of a batch may be the labels, first those that torch's loss pulls towards."""
-    places = output.shape[:-1]
-    whole = [x for x in batch if np.issubdtype(x.dtype, np.integer) and x.shape == places != ()]
-    pulled = torchs.any(-1)  # tokens that are read may look like labels
-    return sorted(whole, key=lambda x: -int((torchs.argmin(-1) == x)[pulled].sum()))
 
 
 def _weighted(rows: Rows) -> Cause | None:
@@ -147,6 +88,28 @@ def _weighted(rows: Rows) -> Cause | None:
             "give both the same class weights; torch divides by the sum of the weights of the "
             "labels, not by their number",
         )  # fmt: skip
+    return _focal(rows)
+
+
+def _focal(rows: Rows) -> Cause | None:
+    """Explain rows that count by how sure they are: ``(1 - p) ** gamma`` times the entropy."""
+    valid, hot = rows.of_both()
+    if hot is None or not np.array_equal(valid, rows.counts):
+        return None
+    right = (rows.chances[valid] * hot).sum(-1)
+    for who, other, ratio in (
+        ("your", "torch's", rows.ratio[valid]), ("torch's", "yours", 1 / rows.ratio[valid])
+    ):  # fmt: skip
+        for gamma in _GAMMAS:
+            part = (1 - right) ** gamma
+            part -= gamma * right * (1 - right) ** (gamma - 1) * np.log(right)
+            shares = ratio / part
+            if len(shares) > 2 and np.ptp(shares) <= SAME * np.abs(shares).max():
+                return Cause(
+                    "loss-kind",
+                    f"{who} loss is a focal one with gamma={gamma:g}; {other} a cross entropy",
+                    "take the same loss on both sides",
+                )
     return None
 
 
@@ -259,8 +222,8 @@ def _form(output: Array, hot: Array, side: Array) -> str | None:
         if np.all(chance > 0) and fit_of(side, [-hot / chance]):
             return "probabilities"
         return "logarithms of probabilities" if fit_of(side, [-hot]) else None
-    once = _softmax(output)[0]
-    away = _softmax(once)[0] - hot
+    once = softmax(output)[0]
+    away = softmax(once)[0] - hot
     if fit_of(side, [once - hot]):
         return "logits"
     if fit_of(side, [once * (away - (once * away).sum(-1, keepdims=True))]):
@@ -277,7 +240,7 @@ def _form(output: Array, hot: Array, side: Array) -> str | None:
         )
     )
     scale = float(np.vdot(logs, logits) / max(np.vdot(logits, logits), 1e-300))
-    fits = scale and fit_of(side, [_softmax(scale * output)[0] - hot])
+    fits = scale and fit_of(side, [softmax(scale * output)[0] - hot])
     return f"logits times {nice(scale):.4g}" if fits else None
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..report import Cause
 from ._arrays import Array
-from ._loss_gradients import Rows, labels_of
+from ._loss_rows import rows_of
 from ._numbers import nice, same
 from ._regression_losses import fit_of
 
@@ -37,8 +37,7 @@ def explain_beside_cross_entropy(
     output: Array, mine: Array, theirs: Array, batch: Sequence[Array]
 ) -> Cause | None:
     """Explain a sum of a cross entropy and of another term that torch weighs otherwise."""
-    for labels in labels_of(output, theirs, batch):
-        rows = Rows(output, mine, theirs, labels)
+    for rows in rows_of(output, mine, theirs, batch):
         valid, hot = rows.of_both()
         if hot is None or not valid.all():
             continue

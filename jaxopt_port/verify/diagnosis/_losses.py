@@ -11,7 +11,7 @@ from ..report import Cause
 from ._arrays import Array
 from ._loss_gradients import explain_by_gradient
 from ._loss_terms import explain_beside_cross_entropy, explain_by_outputs
-from ._numbers import narrow_number, nice, same
+from ._numbers import SAME, narrow_number, nice, same
 
 _PARALLEL = 1e-5
 
@@ -58,6 +58,13 @@ def explain_loss(
             return next(filter(None, terms), None)
         if found := explain_by_outputs(*gradients):
             return found
+        if all(map(_is_same, *gradients)):
+            return Cause(
+                "additional-term",
+                f"your loss is torch's plus {yours - torchs:.6g}, a constant: their gradients are "
+                "the same",
+                "leave it out, or leave it: it trains nothing",
+            )
     torchs_gradient = None if gradients is None else gradients[1][0]
     found = _of_ignored(ratio, outputs[0], batch, torchs_gradient) or _of_size(ratio, outputs[0])
     if found is not None:
@@ -78,6 +85,10 @@ def explain_loss(
             f"leave the factor out{half if short == 0.5 else ''}",
         )  # fmt: skip
     return None
+
+
+def _is_same(mine: Array, theirs: Array) -> bool:
+    return bool(np.abs(mine - theirs).max(initial=0) <= SAME * np.abs(theirs).max(initial=0))
 
 
 def _is_multiple(mine: Array, theirs: Array) -> bool:

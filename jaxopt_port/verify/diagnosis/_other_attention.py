@@ -83,6 +83,32 @@ def shifted_mask(offset: int) -> Callable[[Call], Any]:
     return change
 
 
+def windowed(more: bool) -> Callable[[Call], Any]:
+    """See one position more of what is before, or one less: move the lower edge of a mask."""
+
+    def hide(own: Any, size: Any) -> Any:
+        import torch
+
+        before = own & torch.ones(tuple(size), dtype=torch.bool).tril(-1)
+        edge = torch.zeros_like(before)
+        if more:
+            edge[..., 1:, :] = before[..., :-1, :]
+        else:
+            edge[..., :-1, :] = before[..., 1:, :]
+            edge[..., -1, :] = before[..., -1, :] | before[..., -1, :].roll(1, -1)
+        return (own & ~before) | edge
+
+    def change(call: Call) -> Any:
+        if call.name == ATTENTION:
+            return _hidden(call, hide)
+        x, mask = call.args[:2]
+        if mask.ndim < 2 or mask.shape[-1] != mask.shape[-2]:
+            return None
+        return call.again(x, hide(mask.bool(), mask.shape[-2:]))
+
+    return change
+
+
 def unmasked(call: Call) -> Any:
     """Hide nothing."""
     if call.name != ATTENTION:

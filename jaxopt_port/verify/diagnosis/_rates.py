@@ -56,6 +56,8 @@ class Rates:
         # A rate that only sums up something else is no rate: it jumps about.
         ratios = [a / b if b else np.inf for a, b in zip(rates, torchs, strict=True)]
         at = history.first - simulation.begin
+        if last and any(c != 1 for c in simulation.clip):
+            return None  # another clipping makes such rates, too
         if last:
             found = one_sided(rates, torchs, at, history.first)
             return None if found is None else replace(found, unexplained=left)
@@ -149,6 +151,8 @@ class Rates:
         if left > self._enough:
             return None
         at = self._history.first - simulation.begin
+        if any(c != 1 for c in simulation.clip) and not same(rates[0], simulation.torch_rates[0]):
+            return None  # another clipping makes such rates, too
         if unscaled and is_scaled(rates, simulation.torch_rates, at):
             return None
         found = another_schedule(rates, simulation.torch_rates, at, self._history.first)

@@ -41,6 +41,9 @@ def _kind(apart: Array, output: Array, target: Array, gradient: Array) -> str | 
             known["the binary cross entropy of probabilities"] = apart / (output * (1 - output))
     if target.min() >= 0:
         known |= _of_counts(output, target)
+        with np.errstate(over="ignore"):
+            chance = 1 / (1 + np.exp(-output))
+        known["the squared error of a sigmoid"] = chance * (1 - chance) * (chance - target)
     if np.all(np.abs(target) == 1):
         known |= _of_signs(output, target)
     for name, part in known.items():
@@ -124,7 +127,9 @@ def _binary(output: Array, target: Array, gradient: Array) -> str | None:
 
 
 def fit_of(side: Array, parts: Sequence[Array]) -> tuple[float, ...] | None:
-    """Return what a gradient is of each part, where it is a sum of these."""
+    """Return what a gradient is of each part, where it is a sum of these, and they are few."""
+    if side.size <= len(parts) + 1:
+        return None
     matrix = np.stack([p.ravel() for p in parts], -1)
     found, *_ = np.linalg.lstsq(matrix, side.ravel(), rcond=None)
     left = np.abs(matrix @ found - side.ravel()).max()

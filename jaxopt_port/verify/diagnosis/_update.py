@@ -116,11 +116,11 @@ def _explained(
         dear: whether what takes long is tried, or what does not.
         known: of other leaves.
     """
+    if (passed := _passed_on(history)) is not None:
+        return passed, None
     frozen = _frozen(history)
     if frozen is not None and not _nearly_ended(history):
         return frozen, None
-    if (passed := _passed_on(history)) is not None:
-        return passed, None
     if history.optimizer not in ALGORITHMS or not np.all(np.isfinite(history.torchs)):
         return frozen or (_without_simulation(history) if dear else None), None
     simulation = Simulation(history, base)
@@ -142,9 +142,15 @@ def _explained(
 
 
 def _nearly_ended(history: UpdateHistory) -> bool:
-    """Whether torch's learning rate had all but come to 0, as one side's schedule then may have."""
+    """Whether torch's learning rate had all but come to 0, as one side's schedule then may have.
+
+    Or begins again: a schedule without restarts has ended there.
+    """
     rates = [float(o.get("lr", 0.0)) for o in history.options[: history.first]]
-    return bool(rates) and rates[-1] <= max(rates) / 10
+    if not rates:
+        return False
+    now = float(history.options[history.first].get("lr", 0.0))
+    return rates[-1] <= max(rates) / 10 or (now > rates[-1] < rates[0])
 
 
 def _frozen(history: UpdateHistory) -> Cause | None:

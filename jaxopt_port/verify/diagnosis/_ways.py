@@ -62,6 +62,12 @@ def ways() -> Iterator[Way]:
                 "attention-mask", names, made, f"your side's attention {words}",
                 "make the causal mask as jnp.tril(jnp.ones((t, t), bool)), of diagonal 0",
             )  # fmt: skip
+    for more, words in ((True, "more"), (False, "less")):
+        yield Way(
+            "attention-mask", ("masked_fill", attention.ATTENTION), attention.windowed(more),
+            f"your side's attention sees one position {words} of the past",
+            "count the window alike: with the position itself, or without it",
+        )  # fmt: skip
     yield Way(
         "attention-mask", ("masked_fill", attention.ATTENTION), attention.unmasked,
         "your side's attention has no mask where torch's has one",
@@ -124,6 +130,7 @@ def ways() -> Iterator[Way]:
                 "rearrange the kernel's rows on import",
             )  # fmt: skip
     convolutions = ("conv1d", "conv2d", "conv3d")
+    transposed = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
     yield Way(
         "padding", convolutions, layers.same_padding,
         "your side pads a strided convolution as SAME does, more at the end; torch pads both ends "
@@ -131,10 +138,14 @@ def ways() -> Iterator[Way]:
         "give the padding in numbers: padding=((1, 1), (1, 1))",
     )  # fmt: skip
     yield Way(
-        "kernel-flipped", (*convolutions, "conv_transpose1d", "conv_transpose2d"), layers.flipped,
+        "kernel-flipped", (*convolutions, *transposed), layers.flipped,
         "your side's convolution has its kernel flipped",
         "flip the kernel when it is imported, or give transpose_kernel=True",
     )  # fmt: skip
+    for name in layers.ACTIVATIONS:
+        yield Way("left-out", (name,), layers.as_given,
+                  f"your side leaves an activation out ({name})",
+                  "add it, or take it out of torch's module")  # fmt: skip
     for name, other in itertools.permutations(layers.ACTIVATIONS, 2):
         yield Way(
             "activation", (name,), layers.activation(other),
@@ -174,13 +185,10 @@ def ways() -> Iterator[Way]:
     yield Way("join-order", ("cat", "concat", "stack"), layers.turned_round,
               "your side joins parts in the opposite order ({name})",
               "give jnp.concatenate the parts in torch's order")  # fmt: skip
-    norms = ("layer_norm", "batch_norm", "group_norm", "rms_norm")
+    norms = ("layer_norm", "batch_norm", "group_norm", "rms_norm", "normalize")
     yield Way("left-out", norms, layers.as_given, "your side leaves a normalisation out ({name})",
               "add the layer, or take it out of torch's module")  # fmt: skip
-    yield Way("left-out", layers.ACTIVATIONS, layers.as_given,
-              "your side leaves an activation out ({name})",
-              "add it, or take it out of torch's module")  # fmt: skip
-    yield Way("left-out", ("linear", *convolutions), layers.without_bias,
+    yield Way("left-out", ("linear", *convolutions, *transposed), layers.without_bias,
               "your side leaves a bias out ({name})",
               "add the bias, or give torch's layer bias=False")  # fmt: skip
     yield Way("left-out", ("add", "iadd", "radd"), layers.left_out,

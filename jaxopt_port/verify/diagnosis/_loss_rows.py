@@ -1,0 +1,94 @@
+"""The rows of an output: what one label is predicted from, and how both losses move it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ._arrays import Array
+from ._numbers import SAME
+
+
+class Rows:
+    """Both losses' gradients in an output whose last axis has the classes.
+
+    Args:
+        output: torch's, float64.
+        yours: the gradient of your loss in it.
+        torchs: the same.
+        labels: whole numbers of the output's leading shape.
+    """
+
+    def __init__(self, output: Array, yours: Array, torchs: Array, labels: Array) -> None:
+        classes = output.shape[-1]
+        self.shape = output.shape[:-1]
+        self.mine, self.theirs = yours.reshape(-1, classes), torchs.reshape(-1, classes)
+        self.labels = labels.reshape(-1)
+        self.output = output.reshape(-1, classes)
+        self.chances, self.log_total = softmax(self.output)
+        square = (self.theirs**2).sum(-1)
+        self.counts = square > 0  # in torch's loss
+        self.mine_count = (self.mine**2).sum(-1) > 0
+        dots = (self.mine * self.theirs).sum(-1)
+        self.ratio = np.divide(dots, square, out=np.zeros_like(dots), where=self.counts)
+        gap = np.abs(self.mine - self.ratio[:, None] * self.theirs).max(-1)
+        scale = max(np.abs(self.mine).max(), np.abs(self.theirs).max())
+        self.parallel = bool(np.all(gap[self.counts] <= SAME * scale))
+
+    def by(self, key: Array) -> dict[int, float] | None:
+        """Return the ratio of rows by a key that decides it, if it does.
+
+        A key of which each row has its own would decide anything.
+        """
+        found = {}
+        for value in np.unique(key[self.counts]):
+            here = self.ratio[(key == value) & self.counts]
+            if np.ptp(here) > SAME * max(1e-30, np.abs(self.ratio).max()):
+                return None
+            found[int(value)] = float(here[0])
+        return found if len(found) < self.counts.sum() else None
+
+    def of_both(self) -> tuple[Array, Array | None]:
+        """Return which rows count in both losses, and their labels as ones among zeros."""
+        classes = self.chances.shape[-1]
+        in_range = (self.labels >= 0) & (self.labels < classes)
+        valid = in_range & self.counts & self.mine_count
+        few = 0 < classes * int(valid.sum()) < 2**24
+        return valid, np.eye(classes)[self.labels[valid]] if few else None
+
+
+def softmax(logits: Array) -> tuple[Array, Array]:
+    """Return probabilities, and the logarithm of what they are divided by."""
+    most = logits.max(-1, keepdims=True)
+    total = np.exp(logits - most).sum(-1, keepdims=True)
+    return np.exp(logits - most) / total, (most + np.log(total))[:, 0]
+
+
+def rows_of(output: Array, yours: Array, torchs: Array, batch: Sequence[Array]) -> Iterator[Rows]:
+    """Yield the rows beside what may be their labels; classes stand last, or first of an example's.
+
+    Args:
+        output: torch's, float64.
+        yours: the gradient of your loss in it.
+        torchs: the same.
+        batch: its arrays.
+    """
+    for axis in (-1, 1) if output.ndim > 2 else (-1,):
+        logits, mine, theirs = (np.moveaxis(x, axis, -1) for x in (output, yours, torchs))
+        for labels in _labels_of(logits, theirs, batch):
+            yield Rows(logits, mine, theirs, labels)
+
+
+def _labels_of(output: Array, torchs: Array, batch: Sequence[Array]) -> list[Array]:
+    """Return what of a batch may be the labels, first those that torch's loss pulls towards."""
+    places = output.shape[:-1]
+    pulled = torchs.any(-1)  # tokens that are read may look like labels
+    whole = [
+        x
+        for x in batch
+        if np.issubdtype(x.dtype, np.integer)
+        and x.shape == places != ()
+        and np.all((x[pulled] >= 0) & (x[pulled] < output.shape[-1]))
+    ]
+    return sorted(whole, key=lambda x: -int((torchs.argmin(-1) == x)[pulled].sum()))
