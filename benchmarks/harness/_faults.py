@@ -73,12 +73,14 @@ def alarm(model: str, optimizer: str, seed: int, dtype: str, steps: int) -> str:
 
 def unseen() -> Iterator[tuple[Any, Any]]:
     """Yield each fault of the later held-out tables, and what was said of it."""
-    from parity_tests.faults import outside, unseen
+    from parity_tests.faults import further, outside, unseen
 
     for fault in unseen.UNSEEN:
         yield fault, unseen.told(fault)
     for other in outside.OUTSIDE:
         yield other, outside.told(other)
+    for last in further.FURTHER:
+        yield last, further.told(last)
 
 
 def right_ports(count: int) -> Iterator[tuple[Any, str]]:

@@ -19,7 +19,10 @@ from torch import optim
 
 import jaxopt_port as jp
 from jaxopt_port import verify
+from parity_tests.faults import further_linen as in_linen
 from parity_tests.faults import further_networks as nets
+from parity_tests.faults import further_nnx as in_nnx
+from parity_tests.faults import further_plain as plain
 from parity_tests.faults.changes import of, scheduled
 from parity_tests.faults.idioms import groups_of, matrices
 from parity_tests.faults.unseen import Told, judged
@@ -50,17 +53,17 @@ class Further(NamedTuple):
 
 
 def all_positions(output: Any, batch: Any) -> Any:
-    return nets.each_next(output, batch)[0].mean()
+    return in_nnx.each_next(output, batch)[0].mean()
 
 
 def mean_with_zeros(output: Any, batch: Any) -> Any:
-    each, kept = nets.each_next(output, batch)
+    each, kept = in_nnx.each_next(output, batch)
     return jnp.where(kept, each, 0).mean()
 
 
 def shifted_again(output: Any, batch: Any) -> Any:
     """Shift labels that are shifted already."""
-    return nets.next_loss(output[:, :-1], {"labels": batch["labels"][:, 1:]})
+    return in_nnx.next_loss(output[:, :-1], {"labels": batch["labels"][:, 1:]})
 
 
 def focal(output: Any, batch: Any) -> Any:
@@ -104,7 +107,7 @@ def teacher_of_next(made: Any) -> Any:
 
 def texts_shuffled(made: Any) -> Any:
     rng = np.random.default_rng(3)
-    return [{**b, "text": b["text"][rng.permutation(nets.BATCH)]} for b in made]
+    return [{**b, "text": b["text"][rng.permutation(plain.BATCH)]} for b in made]
 
 
 # optimizers and loops
@@ -202,66 +205,66 @@ JP_EMA = jp.swa_utils.AveragedModel(multi_avg_fn=jp.swa_utils.get_ema_multi_avg_
 
 FURTHER = [
     # a decoder block by hand
-    Further("rotation of queries only", LM, SGD, TX, (("forward", ""),), partial(nets.decoder_side, turn="q")),
-    Further("rotation the other way", LM, SGD, TX, (("forward", ""),), partial(nets.decoder_side, sign=-1.0)),
-    Further("rotation of neighbours, not of halves", LM, SGD, TX, (("forward", ""),), partial(nets.decoder_side, pairs=True)),
-    Further("rotary base of a newer model", LM, SGD, TX, (("forward", ""),), partial(nets.decoder_side, base=500000.0)),
-    Further("a window one wider", LM, SGD, TX, (("forward", "attention-mask"),), partial(nets.decoder_side, window=5)),
-    Further("softmax over the queries", LM, SGD, TX, (("forward", "softmax-axis"),), partial(nets.decoder_side, axis=-2)),
-    Further("heads not turned back", LM, SGD, TX, (("forward", "axes-order"),), partial(nets.decoder_side, merged=False)),
-    Further("no cap of the logits", LM, SGD, TX, (("forward", "output-activation|left-out"),), partial(nets.decoder_side, cap=None)),
-    Further("norms after the residual", LM, SGD, TX, (("forward", ""),), partial(nets.decoder_side, after=True)),
-    Further("attention and MLP in parallel", LM, SGD, TX, (("forward", ""),), partial(nets.decoder_side, parallel=True)),
-    Further("a norm's weight plus one", LM, ADAM, optax.adam(2e-3), (("forward", ""),), partial(nets.decoder_side, one_plus=1.0)),
-    Further("SiLU of the other half", LM, SGD, TX, (("forward", "swapped-leaves"),), partial(nets.decoder_side, exchanged=True)),
+    Further("rotation of queries only", LM, SGD, TX, (("forward", ""),), partial(in_nnx.decoder_side, turn="q")),
+    Further("rotation the other way", LM, SGD, TX, (("forward", ""),), partial(in_nnx.decoder_side, sign=-1.0)),
+    Further("rotation of neighbours, not of halves", LM, SGD, TX, (("forward", ""),), partial(in_nnx.decoder_side, pairs=True)),
+    Further("rotary base of a newer model", LM, SGD, TX, (("forward", ""),), partial(in_nnx.decoder_side, base=500000.0)),
+    Further("a window one wider", LM, SGD, TX, (("forward", "attention-mask"),), partial(in_nnx.decoder_side, window=5)),
+    Further("softmax over the queries", LM, SGD, TX, (("forward", "softmax-axis"),), partial(in_nnx.decoder_side, axis=-2)),
+    Further("heads not turned back", LM, SGD, TX, (("forward", "axes-order"),), partial(in_nnx.decoder_side, merged=False)),
+    Further("no cap of the logits", LM, SGD, TX, (("forward", "output-activation|left-out"),), partial(in_nnx.decoder_side, cap=None)),
+    Further("norms after the residual", LM, SGD, TX, (("forward", ""),), partial(in_nnx.decoder_side, after=True)),
+    Further("attention and MLP in parallel", LM, SGD, TX, (("forward", ""),), partial(in_nnx.decoder_side, parallel=True)),
+    Further("a norm's weight plus one", LM, ADAM, optax.adam(2e-3), (("forward", ""),), partial(in_nnx.decoder_side, one_plus=1.0)),
+    Further("SiLU of the other half", LM, SGD, TX, (("forward", "swapped-leaves"),), partial(in_nnx.decoder_side, exchanged=True)),
     Further("-100 taken for token 0", LM, SGD, TX, (("loss", "ignored-labels"),), mine={"loss": all_positions}),
     Further("zeros in the mean", LM, SGD, TX, (("loss", "loss-scale"),), mine={"loss": mean_with_zeros}),
     Further("labels shifted once more", LM, SGD, TX, (("loss", "labels-shifted"),), mine={"loss": shifted_again}),
     # a conditional VAE
-    Further("the variance for the deviation", VAE, ADAM, optax.adam(2e-3), (("forward", "left-out"),), partial(nets.vae_side, half=1.0)),
-    Further("the label before the latents", VAE, ADAM, optax.adam(2e-3), (("forward", "join-order"),), partial(nets.vae_side, label_first=True)),
-    Further("classes of the sample", VAE, SGD, TX, (("forward", ""),), partial(nets.vae_side, read=lambda mean, z: z)),
-    Further("classes of a detached mean", VAE, SGD, TX, (("gradient", ""),), partial(nets.vae_side, read=lambda mean, z: jax.lax.stop_gradient(mean))),
-    Further("the divergence's mean over latents", VAE, SGD, TX, (("loss", "loss-terms"),), mine={"loss": partial(nets.elbo, reduce=jnp.mean)}),
-    Further("squares for the cross entropy", VAE, SGD, TX, (("loss", "loss-kind"),), mine={"loss": partial(nets.elbo, squares=True)}),
+    Further("the variance for the deviation", VAE, ADAM, optax.adam(2e-3), (("forward", "left-out"),), partial(in_nnx.vae_side, half=1.0)),
+    Further("the label before the latents", VAE, ADAM, optax.adam(2e-3), (("forward", "join-order"),), partial(in_nnx.vae_side, label_first=True)),
+    Further("classes of the sample", VAE, SGD, TX, (("forward", ""),), partial(in_nnx.vae_side, read=lambda mean, z: z)),
+    Further("classes of a detached mean", VAE, SGD, TX, (("gradient", ""),), partial(in_nnx.vae_side, read=lambda mean, z: jax.lax.stop_gradient(mean))),
+    Further("the divergence's mean over latents", VAE, SGD, TX, (("loss", "loss-terms"),), mine={"loss": partial(in_nnx.elbo, reduce=jnp.mean)}),
+    Further("squares for the cross entropy", VAE, SGD, TX, (("loss", "loss-kind"),), mine={"loss": partial(in_nnx.elbo, squares=True)}),
     # a residual CNN
-    Further("SAME of a strided convolution", CNN, SGD, TX, (("forward", "padding"),), partial(nets.residual_side, padding="SAME")),
-    Further("padding left out of the average", CNN, SGD, TX, (("forward", "pooling"),), partial(nets.residual_side, count_padding=False)),
-    Further("groups of three for three groups", CNN, MOMENTUM, optax.sgd(0.05, 0.9), (("forward", "layer-setting"),), partial(nets.residual_side, groups=None, group_size=3)),
-    Further("the activation before the sum", CNN, SGD, TX, (("forward", ""),), partial(nets.residual_side, inside=False)),
-    Further("the maximum of the whole image", CNN, SGD, TX, (("forward", "pooling"),), partial(nets.residual_side, last=jnp.max)),
+    Further("SAME of a strided convolution", CNN, SGD, TX, (("forward", "padding"),), partial(in_linen.residual_side, padding="SAME")),
+    Further("padding left out of the average", CNN, SGD, TX, (("forward", "pooling"),), partial(in_linen.residual_side, count_padding=False)),
+    Further("groups of three for three groups", CNN, MOMENTUM, optax.sgd(0.05, 0.9), (("forward", "layer-setting"),), partial(in_linen.residual_side, groups=None, group_size=3)),
+    Further("the activation before the sum", CNN, SGD, TX, (("forward", ""),), partial(in_linen.residual_side, inside=False)),
+    Further("the maximum of the whole image", CNN, SGD, TX, (("forward", "pooling"),), partial(in_linen.residual_side, last=jnp.max)),
     Further("focal loss", CNN, SGD, TX, (("loss", "loss-kind"),), mine={"loss": focal}),
     Further("BGR's means for RGB's", CNN, SGD, TX, (("data", "data-scale"),), mine=own(CNN, standardized)),
     Further("reshaped, not transposed", CNN, SGD, TX, (("data", "data-layout"),), mine=own(CNN, reshaped)),
     Further("upside down", SEG, SGD, TX, (("data", "data-layout"),), mine=own(SEG, upside_down)),
     # two towers, a student
-    Further("the logarithm of the scale itself", CLIP, ADAM, optax.adam(2e-3), (("forward", "left-out|activation"),), partial(nets.towers_side, exp=lambda x: x)),
-    Further("texts not of length one", CLIP, SGD, TX, (("forward", "left-out"),), partial(nets.towers_side, text_unit=lambda x: x)),
-    Further("the scale at rest", CLIP, SGD, TX, (("gradient", "frozen-leaf"),), partial(nets.towers_side, exp=lambda x: jnp.exp(jax.lax.stop_gradient(x)))),
-    Further("images to texts only", CLIP, SGD, TX, (("loss", "loss-terms"),), mine={"loss": partial(nets.clip_loss, rows=1.0, columns=0.0)}),
-    Further("divided by the scale", CLIP, SGD, TX, (("loss", ""),), mine={"loss": partial(nets.clip_loss, inverse=True)}),
+    Further("the logarithm of the scale itself", CLIP, ADAM, optax.adam(2e-3), (("forward", "left-out|activation"),), partial(plain.towers_side, exp=lambda x: x)),
+    Further("texts not of length one", CLIP, SGD, TX, (("forward", "left-out"),), partial(plain.towers_side, text_unit=lambda x: x)),
+    Further("the scale at rest", CLIP, SGD, TX, (("gradient", "frozen-leaf"),), partial(plain.towers_side, exp=lambda x: jnp.exp(jax.lax.stop_gradient(x)))),
+    Further("images to texts only", CLIP, SGD, TX, (("loss", "loss-terms"),), mine={"loss": partial(plain.clip_loss, rows=1.0, columns=0.0)}),
+    Further("divided by the scale", CLIP, SGD, TX, (("loss", ""),), mine={"loss": partial(plain.clip_loss, inverse=True)}),
     Further("texts of other images", CLIP, SGD, TX, (("data", "data-order"),), mine=own(CLIP, texts_shuffled)),
-    Further("no square of the temperature", KD, SGD, TX, (("loss", "loss-terms"),), mine={"loss": partial(nets.distilled, square=1.0)}),
-    Further("a temperature of four", KD, SGD, TX, (("loss", "|loss-kind"),), mine={"loss": partial(nets.distilled, t=4.0, square=16.0)}),
-    Further("the divergence the other way", KD, SGD, TX, (("loss", "loss-kind"),), mine={"loss": partial(nets.distilled, reverse=True)}),
+    Further("no square of the temperature", KD, SGD, TX, (("loss", "loss-terms"),), mine={"loss": partial(in_linen.distilled, square=1.0)}),
+    Further("a temperature of four", KD, SGD, TX, (("loss", "|loss-kind"),), mine={"loss": partial(in_linen.distilled, t=4.0, square=16.0)}),
+    Further("the divergence the other way", KD, SGD, TX, (("loss", "loss-kind"),), mine={"loss": partial(in_linen.distilled, reverse=True)}),
     Further("the teacher of the next batch", KD, SGD, TX, (("data", "data-offset"),), mine=own(KD, teacher_of_next)),
     # segments
-    Further("SAME of a transposed convolution", SEG, SGD, TX, (("forward", "padding"),), partial(nets.segments_side, same=True)),
-    Further("nearest for bilinear", SEG, SGD, TX, (("forward", ""),), partial(nets.segments_side, resize=nets.nearest)),
-    Further("corners aligned", SEG, SGD, TX, (("forward", ""),), partial(nets.segments_side, resize=nets.corners)),
-    Further("no bias after the transpose", SEG, SGD, TX, (("forward", "left-out"),), partial(nets.segments_side, up_bias=False)),
-    Further("over the count, not the weights", SEG, SGD, TX, (("loss", "class-weights|loss-scale"),), mine={"loss": partial(nets.pixels, by_count=True)}),
-    Further("a Dice term besides", SEG, SGD, TX, (("loss", "additional-term"),), mine={"loss": partial(nets.pixels, dice=0.5)}),
-    Further("probabilities clipped", SEG, of(optim.SGD, lr=0.5), optax.sgd(0.5), (("loss", ""),), mine={"loss": partial(nets.pixels, small=0.15)}),
+    Further("SAME of a transposed convolution", SEG, SGD, TX, (("forward", "padding"),), partial(in_nnx.segments_side, same=True)),
+    Further("nearest for bilinear", SEG, SGD, TX, (("forward", ""),), partial(in_nnx.segments_side, resize=in_nnx.nearest)),
+    Further("corners aligned", SEG, SGD, TX, (("forward", ""),), partial(in_nnx.segments_side, resize=in_nnx.corners)),
+    Further("no bias after the transpose", SEG, SGD, TX, (("forward", "left-out"),), partial(in_nnx.segments_side, up_bias=False)),
+    Further("over the count, not the weights", SEG, SGD, TX, (("loss", "class-weights|loss-scale"),), mine={"loss": partial(in_nnx.pixels, by_count=True)}),
+    Further("a Dice term besides", SEG, SGD, TX, (("loss", "additional-term"),), mine={"loss": partial(in_nnx.pixels, dice=0.5)}),
+    Further("probabilities clipped", SEG, of(optim.SGD, lr=0.5), optax.sgd(0.5), (("loss", ""),), mine={"loss": partial(in_nnx.pixels, small=0.15)}),
     # a GRU
-    Further("gates in another order", GRU, SGD, TX, (("forward", "packed-layout"),), partial(nets.gru_side, order=(1, 0, 2))),
-    Further("the reset before the product", GRU, SGD, TX, (("forward", ""),), partial(nets.gru_side, reset_first=True)),
-    Further("the update gate turned", GRU, SGD, TX, (("forward", ""),), partial(nets.gru_side, turned=True)),
-    Further("the last of the padded steps", GRU, SGD, TX, (("forward", ""),), partial(nets.gru_side, always_last=True)),
-    Further("one bias of the two", GRU, MOMENTUM, optax.sgd(0.05, 0.9), (("forward", "left-out"),), partial(nets.gru_side, bias=0.0)),
-    Further("the likelihood without its half", GRU, SGD, TX, (("loss", "loss-scale"),), mine={"loss": partial(nets.likelihood, half=1.0)}),
-    Further("a logarithm of the deviation", GRU, SGD, TX, (("loss", "|loss-kind"),), mine={"loss": partial(nets.likelihood, power=2.0)}),
-    Further("the likelihood with its constant", GRU, SGD, TX, (("loss", "additional-term"),), mine={"loss": partial(nets.likelihood, constant=0.5 * float(np.log(2 * np.pi)))}),
+    Further("gates in another order", GRU, SGD, TX, (("forward", "packed-layout"),), partial(plain.gru_side, order=(1, 0, 2))),
+    Further("the reset before the product", GRU, SGD, TX, (("forward", ""),), partial(plain.gru_side, reset_first=True)),
+    Further("the update gate turned", GRU, SGD, TX, (("forward", ""),), partial(plain.gru_side, turned=True)),
+    Further("the last of the padded steps", GRU, SGD, TX, (("forward", ""),), partial(plain.gru_side, always_last=True)),
+    Further("one bias of the two", GRU, MOMENTUM, optax.sgd(0.05, 0.9), (("forward", "left-out"),), partial(plain.gru_side, bias=0.0)),
+    Further("the likelihood without its half", GRU, SGD, TX, (("loss", "loss-scale"),), mine={"loss": partial(plain.likelihood, half=1.0)}),
+    Further("a logarithm of the deviation", GRU, SGD, TX, (("loss", "|loss-kind"),), mine={"loss": partial(plain.likelihood, power=2.0)}),
+    Further("the likelihood with its constant", GRU, SGD, TX, (("loss", "additional-term"),), mine={"loss": partial(plain.likelihood, constant=0.5 * float(np.log(2 * np.pi)))}),
     # optimizers
     Further("Adam with Nesterov", VAE, ADAM, optax.adam(2e-3, nesterov=True), (("update", "nesterov"),)),
     Further("AdaBelief for Adam", KD, ADAM, optax.adabelief(2e-3), (("update", "another-optimizer"),)),
@@ -286,11 +289,11 @@ FURTHER = [
     Further("an equal average for an exponential one", KD, SGD, TX, (("averages", "average-decay"),), mine={"averaged": JP_SWA}, theirs=ema),
     Further("an exponential average for an equal one", VAE, ADAM, optax.adam(2e-3), (("averages", "average-decay"),), mine={"averaged": JP_EMA}, theirs=swa),
     # several
-    Further("a window, zeros in the mean, a decay of all", LM, two_groups, optax.adamw(2e-3, weight_decay=0.05), (("forward", "attention-mask"), ("loss", "loss-scale"), ("update", "group-options|number")), partial(nets.decoder_side, window=5), {"loss": mean_with_zeros}),
-    Further("the label first, a beta, a square", VAE, ADAM, optax.adam(2e-3, eps=1e-6), (("forward", "join-order"), ("loss", "loss-terms"), ("update", "number")), partial(nets.vae_side, label_first=True), {"loss": partial(nets.elbo, beta=1.0)}),
-    Further("SAME, padding left out, L2 for decay", CNN, ADAMW, optax.chain(optax.add_decayed_weights(0.05), optax.adam(2e-3)), (("forward", "padding"), ("forward", "pooling"), ("update", "decay-coupling")), partial(nets.residual_side, padding="SAME", count_padding=False)),
-    Further("the skip first, no weights, no decay of vectors", SEG, ADAMW, optax.adamw(2e-3, weight_decay=0.05, mask=matrices), (("forward", "join-order"), ("loss", "class-weights"), ("update", "group-options|number")), partial(nets.segments_side, skip_first=True), {"loss": partial(nets.pixels, weights=(1.0, 1.0, 1.0, 1.0))}),
-    Further("Mish, a temperature's square, stairs a step early", KD, SGD, optax.sgd(lambda c: 0.05 * 0.5 ** ((c + 1) // 4)), (("forward", "activation"), ("loss", "loss-terms"), ("update", "schedule-offset")), partial(nets.student_side, second=jax.nn.silu), {"loss": partial(nets.distilled, square=1.0)}, scheduled("StepLR", step_size=4, gamma=0.5)),
+    Further("a window, zeros in the mean, a decay of all", LM, two_groups, optax.adamw(2e-3, weight_decay=0.05), (("forward", "attention-mask"), ("loss", "loss-scale"), ("update", "group-options|number")), partial(in_nnx.decoder_side, window=5), {"loss": mean_with_zeros}),
+    Further("the label first, a beta, a square", VAE, ADAM, optax.adam(2e-3, eps=1e-6), (("forward", "join-order"), ("loss", "loss-terms"), ("update", "number")), partial(in_nnx.vae_side, label_first=True), {"loss": partial(in_nnx.elbo, beta=1.0)}),
+    Further("SAME, padding left out, L2 for decay", CNN, ADAMW, optax.chain(optax.add_decayed_weights(0.05), optax.adam(2e-3)), (("forward", "padding"), ("forward", "pooling"), ("update", "decay-coupling")), partial(in_linen.residual_side, padding="SAME", count_padding=False)),
+    Further("the skip first, no weights, no decay of vectors", SEG, ADAMW, optax.adamw(2e-3, weight_decay=0.05, mask=matrices), (("forward", "join-order"), ("loss", "class-weights"), ("update", "group-options|number")), partial(in_nnx.segments_side, skip_first=True), {"loss": partial(in_nnx.pixels, weights=(1.0, 1.0, 1.0, 1.0))}),
+    Further("Mish, a temperature's square, stairs a step early", KD, SGD, optax.sgd(lambda c: 0.05 * 0.5 ** ((c + 1) // 4)), (("forward", "activation"), ("loss", "loss-terms"), ("update", "schedule-offset")), partial(in_linen.student_side, second=jax.nn.silu), {"loss": partial(in_linen.distilled, square=1.0)}, scheduled("StepLR", step_size=4, gamma=0.5)),
 ]  # fmt: skip
 
 

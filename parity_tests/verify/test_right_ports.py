@@ -144,6 +144,12 @@ def test_a_number_that_is_in_force_is_one():
     assert set(first.leaves) == {"a/bias", "b/bias"}
 
 
+def test_a_state_with_a_random_key_can_be_compared():
+    tx = optax.chain(optax.add_noise(0.0, 0.55, 0), optax.sgd(1e-2))
+    report = verify.compare(*of_two_layers(whole, tx, SGD))
+    assert report.ok, str(report)
+
+
 @pytest.mark.parametrize("limit", [1e6, 0.1])
 def test_a_clipping_that_changed_nothing_was_not_tested(limit):
     tx = optax.chain(jp.clip_by_grad_norm(limit), optax.sgd(1e-2))
