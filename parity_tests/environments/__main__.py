@@ -11,6 +11,7 @@ is. Where a Python has no torch at all, the port is compared with numbers that t
 file.
 """
 
+import argparse
 import json
 import re
 import shutil
@@ -238,13 +239,14 @@ def passes(environment: Environment, recorded: Path) -> bool:
     return not any(each.returncode for each in done)
 
 
-CUDA_BUILDS = "--cuda-builds"
-
-
-def main(words) -> int:
-    cuda_builds, words = CUDA_BUILDS in words, [word for word in words if word != CUDA_BUILDS]
-    every = environments(cuda_builds)
-    chosen = [e for e in every if not words or any(word in e.name for word in words)]
+def main() -> int:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser.add_argument("words", nargs="*", metavar="WORD", help="of an environment's name")
+    parser.add_argument("--cuda-builds", action="store_true", help="gigabytes of CUDA's libraries")
+    given = parser.parse_args()
+    every = environments(given.cuda_builds)
+    chosen = [e for e in every if not given.words or any(w in e.name for w in given.words)]
     failed = []
     with tempfile.TemporaryDirectory() as folder:
         recorded = Path(folder)
@@ -265,4 +267,4 @@ def main(words) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -6,6 +6,7 @@ none does, or where the test that fails does so without the breakage, too. A wor
 breakages whose name has it.
 """
 
+import argparse
 import re
 import shutil
 import subprocess
@@ -59,7 +60,11 @@ def copied(into):
             shutil.copy(ROOT / name, into / name)
 
 
-def main(words):
+def main():
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser.add_argument("words", nargs="*", metavar="WORD", help="of a breakage's name")
+    words = parser.parse_args().words
     chosen = [b for b in BREAKAGES if not words or any(word in b.name for word in words)]
     caught = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -87,4 +92,4 @@ def main(words):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
