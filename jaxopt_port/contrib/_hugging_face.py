@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from ..lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+from ..lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau, takes_no_optimizer
 from ._looked_up import looked_up
 
 _SHAPES = ("linear", "cosine", "1-sqrt")
@@ -37,11 +37,13 @@ def _one(step: Any) -> float:
     return 1.0
 
 
+@takes_no_optimizer
 def get_constant_schedule(last_epoch: int = -1) -> LambdaLR:
     """Keep the initial rate: ``transformers.get_constant_schedule``."""
     return LambdaLR(_one, last_epoch)
 
 
+@takes_no_optimizer
 def get_constant_schedule_with_warmup(num_warmup_steps: int, last_epoch: int = -1) -> LambdaLR:
     """Rise to the initial rate and keep it: ``transformers.get_constant_schedule_with_warmup``."""
 
@@ -51,6 +53,7 @@ def get_constant_schedule_with_warmup(num_warmup_steps: int, last_epoch: int = -
     return _scheduler(factor, num_warmup_steps, last_epoch)
 
 
+@takes_no_optimizer
 def get_linear_schedule_with_warmup(
     num_warmup_steps: int, num_training_steps: int, last_epoch: int = -1
 ) -> LambdaLR:
@@ -77,6 +80,7 @@ def get_linear_schedule_with_warmup(
     return _scheduler(factor, max(num_training_steps, num_warmup_steps), last_epoch)
 
 
+@takes_no_optimizer
 def get_cosine_schedule_with_warmup(
     num_warmup_steps: int, num_training_steps: int, num_cycles: float = 0.5, last_epoch: int = -1
 ) -> LambdaLR:
@@ -98,6 +102,7 @@ def get_cosine_schedule_with_warmup(
     return _scheduler(factor, num_training_steps, last_epoch, constant=False)
 
 
+@takes_no_optimizer
 def get_cosine_with_hard_restarts_schedule_with_warmup(
     num_warmup_steps: int, num_training_steps: int, num_cycles: int = 1, last_epoch: int = -1
 ) -> LambdaLR:
@@ -118,6 +123,7 @@ def get_cosine_with_hard_restarts_schedule_with_warmup(
     return _scheduler(factor, max(num_training_steps, num_warmup_steps) + 1, last_epoch)
 
 
+@takes_no_optimizer
 def get_polynomial_decay_schedule_with_warmup(
     num_warmup_steps: int,
     num_training_steps: int,
@@ -149,6 +155,7 @@ def get_polynomial_decay_schedule_with_warmup(
     return _scheduler(factor, max(num_training_steps, num_warmup_steps) + 1, last_epoch)
 
 
+@takes_no_optimizer
 def get_inverse_sqrt_schedule(
     num_warmup_steps: int, timescale: int | None = None, last_epoch: int = -1
 ) -> LambdaLR:
@@ -183,6 +190,7 @@ def _least_rate(min_lr: float | None, min_lr_rate: float | None, lr_init: float 
     return min_lr_rate
 
 
+@takes_no_optimizer
 def get_cosine_with_min_lr_schedule_with_warmup(
     num_warmup_steps: int,
     num_training_steps: int,
@@ -213,6 +221,7 @@ def get_cosine_with_min_lr_schedule_with_warmup(
     return _scheduler(factor, num_training_steps, last_epoch, constant=False)
 
 
+@takes_no_optimizer
 def get_cosine_with_min_lr_schedule_with_warmup_lr_rate(
     num_warmup_steps: int,
     num_training_steps: int,
@@ -247,6 +256,7 @@ def get_cosine_with_min_lr_schedule_with_warmup_lr_rate(
     return _scheduler(factor, num_training_steps, last_epoch, constant=False)
 
 
+@takes_no_optimizer
 def get_wsd_schedule(
     num_warmup_steps: int,
     num_decay_steps: int,
@@ -319,6 +329,7 @@ _PLAIN: dict[str, Any] = {
 _OTHERS = ("constant", "constant_with_warmup", "inverse_sqrt", "reduce_lr_on_plateau")
 
 
+@takes_no_optimizer
 def get_scheduler(
     name: str,
     num_warmup_steps: int | None = None,

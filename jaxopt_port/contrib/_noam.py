@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..lr_scheduler import LambdaLR, LRScheduler, SchedulerState
+from ..lr_scheduler import LambdaLR, LRScheduler, SchedulerState, takes_no_optimizer
 from ..lr_scheduler.arithmetic import Groups, Own, Value, metric_number, where, whole
 from ._looked_up import looked_up, value_at
 
@@ -24,6 +24,7 @@ _FIRST: dict[str, Callable[[int], int]] = {
 _LONG = 1 << 16
 
 
+@takes_no_optimizer
 def get_noam_schedule(
     model_size: int,
     warmup_steps: int = 4000,

@@ -100,8 +100,17 @@ class Optimizer(nnx.Optimizer[M]):
 
         Raises:
             ValueError: gradients whose tree or shapes are not the parameters'.
-            TypeError: gradients whose dtypes are not the parameters'.
+            TypeError: gradients whose dtypes are not the parameters', or none at all.
         """
+        if isinstance(model, nnx.State) and not isinstance(grads, nnx.State):
+            raise TypeError(
+                f"the model comes first, then its gradients: update(model, grads); got a "
+                f"{type(model).__name__} and a {type(grads).__name__}"
+            )
+        if callable(grads) and not isinstance(grads, nnx.Module):
+            raise TypeError(
+                "grads must be gradients; got a function: nnx.grad(loss)(model) makes them"
+            )
         params, found = as_pure(self._state_of(model)), self._state_of(grads)
         if not jax.tree.leaves(found, is_leaf=is_nnx_variable):
             found = grads  # of bare arrays, which no filter finds
@@ -123,6 +132,11 @@ class Optimizer(nnx.Optimizer[M]):
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "opt_state" and name in vars(self):
             value = self._in_its_variables(value)
+        elif name in ("lr", "learning_rate", "param_groups") and type(self) is Optimizer:
+            raise AttributeError(
+                f"an optimizer has no {name} to be set: optimizer.opt_state = "
+                "jp.set_hyperparams(optimizer.opt_state, lr=…)"
+            )
         super().__setattr__(name, value)
 
     def _in_its_variables(self, state: Any) -> Any:

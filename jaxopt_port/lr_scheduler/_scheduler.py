@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
 import jax
 import numpy as np
@@ -20,11 +21,34 @@ from ._schedule import as_schedule
 from ._state import Own, SchedulerState, copied, decode, decode_value, encode, encode_entries
 from ._state_dict import loaded, state_dict
 
+P = ParamSpec("P")
+R = TypeVar("R")
 State = TypeVar("State")
 
 # Annotations of arguments that are one number, and what is none.
 _NUMBERS = ("int", "float")
 _NO_NUMBERS = (str, bytes, tuple, dict, set, type(None))
+
+
+def check_no_optimizer(name: str, arguments: Iterable[Any]) -> None:
+    """Raise TypeError where torch's optimizer, or ours, is among the arguments of a scheduler."""
+    if any(map(_is_optimizer, arguments)):
+        raise TypeError(
+            f"{name} takes no optimizer here, but its own arguments alone: scheduler = {name}(…), "
+            "then state, own = scheduler.init(tx.init(params)), and state, own = "
+            "scheduler.step(state, own) for scheduler.step()"
+        )
+
+
+def takes_no_optimizer(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function that makes a scheduler say so, where it is given torch's first argument."""
+
+    @functools.wraps(function)
+    def made(*args: P.args, **kwargs: P.kwargs) -> R:
+        check_no_optimizer(function.__name__, args)
+        return function(*args, **kwargs)
+
+    return made
 
 
 class LRScheduler:
@@ -38,12 +62,7 @@ class LRScheduler:
     entries: ClassVar[tuple[str, ...]] = ENTRIES
 
     def __new__(cls, *args: Any, **_: Any) -> Self:
-        if any(map(_is_optimizer, args)):
-            raise TypeError(
-                f"{cls.__name__} takes no optimizer here, but its own arguments alone: "
-                f"scheduler = {cls.__name__}(…), then state, own = scheduler.init(tx.init(params))"
-                ", and state, own = scheduler.step(state, own) for scheduler.step()"
-            )
+        check_no_optimizer(cls.__name__, args)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:

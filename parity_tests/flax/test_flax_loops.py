@@ -324,6 +324,19 @@ def test_gradients_that_wrt_does_not_name_are_refused():
         optimizer.update(model, nnx.State({}))
 
 
+def test_what_is_meant_for_another_place_is_refused():
+    model, (grads, *_) = Net(), gradients()
+    optimizer = Optimizer(model, jp.AdamW(lr=0.1), wrt=nnx.Param)
+    with pytest.raises(TypeError, match=r"the model comes first.*got a State and a Net"):
+        optimizer.update(nnx.State(grads), model)
+    with pytest.raises(TypeError, match=r"got a function: nnx\.grad\(loss\)\(model\) makes them"):
+        optimizer.update(model, lambda model: jnp.sum(model(jnp.ones((2, 3)))))
+    with pytest.raises(
+        AttributeError, match=r"no lr to be set: optimizer\.opt_state = jp\.set_hyp"
+    ):
+        optimizer.lr = 0.2
+
+
 def test_a_loss_goes_to_transformations_that_search_along_a_line():
     model = Net()
     x = jnp.ones((2, 3))

@@ -127,8 +127,9 @@ TX = jp.SGD(lr=0.1)
         lambda: lrs.StepLR(nnx.Optimizer(Flat(nnx.Rngs(0)), TX, wrt=nnx.Param), 30),
         lambda: lrs.StepLR(TX.init(jnp.ones(2)), 30),
         lambda: lrs.ChainedScheduler([lrs.StepLR(30)], TX),
+        lambda: jp.contrib.get_linear_schedule_with_warmup(TX, 10, 100),
+        lambda: jp.contrib.get_scheduler("cosine", TX, 10, 100),
     ],
-    ids=["by place", "by name", "a function", "torch's", "Flax's", "a state", "torch's place"],
 )
 def test_a_scheduler_takes_no_optimizer(made):
     with pytest.raises(TypeError, match=r"takes no optimizer here.*scheduler\.init\(tx\.init"):
