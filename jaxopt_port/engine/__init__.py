@@ -1,5 +1,6 @@
 """The engine: lifts a rule for one leaf to Optax, with groups, hyperparameters and steps."""
 
+from ..trees import REST as REST
 from ..trees import leaf_paths as leaf_paths
 from ._definition import Definition as Definition
 from ._definition import Factory as Factory
@@ -38,7 +39,6 @@ from ._rule import Rule as Rule
 from ._rule import Scalars as Scalars
 from ._rule import Shared as Shared
 from ._rule import Sum as Sum
-from ._selectors import REST as REST
 from ._state import GroupsState as GroupsState
 from ._state import find_groups_state as find_groups_state
 from ._state import group_leaf_states as group_leaf_states

@@ -13,7 +13,18 @@ import numpy as np
 import optax
 
 from .._compat import known_number
-from ..trees import SPLIT, check_params, statistics_paths
+from ..trees import (
+    REST,
+    SPLIT,
+    Selector,
+    check_params,
+    check_selector,
+    describe,
+    in_no_group,
+    is_boolean_tree,
+    resolve,
+    statistics_paths,
+)
 from ._groups import Group, Table, warn_of_kernels
 from ._options import (
     Arguments,
@@ -27,15 +38,6 @@ from ._options import (
     make_program,
 )
 from ._rule import Layouts, LeafLayout, Static
-from ._selectors import (
-    REST,
-    Selector,
-    check_selector,
-    describe,
-    in_no_group,
-    is_boolean_tree,
-    resolve,
-)
 
 Groups: TypeAlias = "Selector | Iterable[Mapping[str, Any]]"
 Factory: TypeAlias = Callable[..., optax.GradientTransformation]

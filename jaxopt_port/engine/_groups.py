@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..trees import leaf_paths
+from ..trees import leaf_paths, users_level
 from ._rule import Program, Rule, Static
-from ._selectors import users_level
 
 # Among what is kept of torch's group: names of parameters that it was given and does not train.
 UNTRAINED = "untrained"

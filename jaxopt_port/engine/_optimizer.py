@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from ..numerics import Float64, own_value
-from ..trees import check_params, is_nnx_variable
+from ..trees import REST, check_params, is_nnx_variable, resolve
 from ._definition import Definition, Groups, Member, arity_of, as_factory, as_groups
 from ._groups import Group, Table
 from ._options import (
@@ -30,7 +30,6 @@ from ._options import (
     rule_of,
 )
 from ._rule import Rule
-from ._selectors import REST, resolve
 from ._state import (
     GroupsState,
     as_trees,

@@ -1,4 +1,4 @@
-"""Trees of parameters and gradients: paths, what fits what, nearest names."""
+"""Trees of parameters and gradients: paths, selectors of them, what fits what, nearest names."""
 
 from ._gradients import SPLIT as SPLIT
 from ._gradients import check_given as check_given
@@ -13,3 +13,11 @@ from ._paths import leaves_up_to as leaves_up_to
 from ._paths import listed as listed
 from ._paths import nearest as nearest
 from ._paths import statistics_paths as statistics_paths
+from ._selectors import REST as REST
+from ._selectors import Selector as Selector
+from ._selectors import check_selector as check_selector
+from ._selectors import describe as describe
+from ._selectors import in_no_group as in_no_group
+from ._selectors import is_boolean_tree as is_boolean_tree
+from ._selectors import resolve as resolve
+from ._selectors import users_level as users_level

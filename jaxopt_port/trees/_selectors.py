@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from ..trees import leaf_paths, nearest
+from ._paths import leaf_paths, nearest
 
 
 class _Rest:
