@@ -209,6 +209,10 @@ TERMS = {
         [ERRORS, TRUTH / 4, ERRORS / 4], [ERRORS, TRUTH, ERRORS],
         "the terms of output 0 as torch's, of outputs 1, 2 0.25 times torch's",
     ),
+    "one number beside an output": (
+        [np.array(0.5), distilled(0.5, 0.7)], [np.array(0.2), distilled(0.5)],
+        "and 0.2 times the mean cross",
+    ),
     "all terms alike": ([ERRORS / 7, TRUTH / 7], [ERRORS, TRUTH], None),
 }  # fmt: skip
 
@@ -216,7 +220,7 @@ TERMS = {
 @pytest.mark.parametrize("name", TERMS)
 def test_terms_that_have_other_weights(name):
     mine, torchs, words = TERMS[name]
-    outputs = [LOGITS] * len(mine)
+    outputs = [LOGITS if side.ndim else side for side in mine]
     cause = diagnosis.explain_loss(1 / 7, 1.0, outputs, [LABELS], {}, None, (mine, torchs))
     assert (cause is None) == (words is None), cause
     assert words is None or (cause.name, words in cause.message) == ("loss-terms", True), cause

@@ -74,7 +74,7 @@ def rows_of(output: Array, yours: Array, torchs: Array, batch: Sequence[Array]) 
         torchs: the same.
         batch: its arrays.
     """
-    for axis in (-1, 1) if output.ndim > 2 else (-1,):
+    for axis in () if output.ndim < 1 else (-1,) if output.ndim < 3 else (-1, 1):
         logits, mine, theirs = (np.moveaxis(x, axis, -1) for x in (output, yours, torchs))
         for labels in _labels_of(logits, theirs, batch):
             yield Rows(logits, mine, theirs, labels)
