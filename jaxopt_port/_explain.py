@@ -147,6 +147,10 @@ def explain(
         raise TypeError(f"expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise TypeError("LBFGS evaluates the loss itself: compare a run, with verify.compare")
+    if isinstance(optimizer, torch.optim.SparseAdam):
+        raise TypeError(
+            "SparseAdam takes sparse gradients, and those that are drawn here are dense"
+        )
     if not hasattr(tx, "init") and not callable(tx):
         raise TypeError(
             f"expected an optax.GradientTransformation, or a function that makes one, got "
@@ -350,7 +354,7 @@ def _difference(
         return np.array([np.ravel(x[path])[chosen] for x in series], np.float64)
 
     def options(g: dict[str, Any]) -> dict[str, Any]:
-        return {k: v for k, v in g.items() if k != "params"}
+        return {k: _number(v) for k, v in g.items() if k != "params"}
 
     norms = [_norms(given, path) for given in grads]
     history = UpdateHistory(
@@ -381,3 +385,10 @@ def _norms(grads: dict[str, Any], path: str) -> dict[str, float]:
 def _apart(a: NDArray[Any], b: NDArray[Any]) -> bool:
     scale = float(np.max(np.abs(b), initial=0.0))
     return not float(np.max(np.abs(a - b), initial=0.0)) <= _SAME * scale
+
+
+def _number(value: Any) -> Any:
+    """Return an option as numbers, where torch has it in tensors."""
+    if isinstance(value, tuple | list):
+        return type(value)(map(_number, value))
+    return float(value) if hasattr(value, "numel") and value.numel() == 1 else value

@@ -201,7 +201,8 @@ def quoted(text: str) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, str):
         return quoted(value)
-    if getattr(value, "size", 0) == 1 and hasattr(value, "item"):  # of an array, or NumPy's own
+    # Of an array, torch's too, or NumPy's own.
+    if hasattr(value, "item") and math.prod(getattr(value, "shape", (0,))) == 1:
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return f'float("{value}")'

@@ -179,8 +179,9 @@ def _same_option(
 ) -> bool:
     if name == "max_eval" and value is None:  # torch works it out when L-BFGS is made
         return given[name] in (None, static["max_iter"] * 5 // 4)
-    same: bool = type(given[name]) is type(value) and given[name] == value
-    return same or (isinstance(value, bool) and given[name] == value)
+    other = given[name].item() if isinstance(given[name], np.generic) else given[name]
+    same: bool = type(other) is type(value) and other == value
+    return same or (isinstance(value, bool) and other == value)
 
 
 def _wrong_names(
@@ -231,12 +232,12 @@ def _with_counts(
     counts = np.zeros(len(groups), np.int32)
     for group in found.table.trained:
         count = groups[group].get("update_count", _steps(found, group, states))
-        if type(count) is not int or count < 0:
+        if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 0:
             raise ValueError(
                 f"the state dict does not fit the optimizer: update_count of group {group} is "
                 f"{count!r}; it must be a whole number, not below 0"
             )
-        counts[group] = min(count, np.iinfo(np.int32).max)
+        counts[group] = min(int(count), np.iinfo(np.int32).max)
     return replace(found, counts=jnp.asarray(counts))
 
 

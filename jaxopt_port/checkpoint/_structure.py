@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
+import numpy as np
+
 # {"state": {index: {name: value}}, "param_groups": [{option: value, "params": [index, …]}, …]}
 StateDict: TypeAlias = dict[str, Any]
 
@@ -56,9 +58,13 @@ def _faults(state_dict: Any) -> Iterator[str]:
             yield f"the state of parameter {index} is {type(held).__name__}, not a dict"
 
 
+def _is_index(x: Any) -> bool:
+    return isinstance(x, int | np.integer) and not isinstance(x, bool)
+
+
 def _group_faults(i: int, group: Mapping[str, Any], indices: list[int]) -> Iterator[str]:
     params = group.get("params")
-    if not isinstance(params, list | tuple) or not all(type(p) is int for p in params):
+    if not isinstance(params, list | tuple) or not all(map(_is_index, params)):
         yield f"group {i} has no list of indices under 'params'"
         return
     indices.extend(params)

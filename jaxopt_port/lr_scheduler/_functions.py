@@ -18,8 +18,14 @@ class UntraceableError(TypeError):
 
 
 def attributes_of(function: Any) -> dict[str, Any] | None:
-    """Return what torch saves of a user's function: the attributes of a callable object."""
-    return None if isinstance(function, types.FunctionType) else vars(function).copy()
+    """Return what torch saves of a user's function: the attributes of a callable object.
+
+    What wraps a function (``jax.jit``, ``functools.lru_cache``) is none.
+    """
+    if isinstance(function, types.FunctionType) or hasattr(function, "__wrapped__"):
+        return None
+    held: dict[str, Any] | None = getattr(function, "__dict__", None)
+    return None if held is None else held.copy()
 
 
 def called(function: Callable[[Any], Any], x: Value, remedy: str = "") -> Value:

@@ -68,7 +68,10 @@ class LRScheduler:
     def __post_init__(self) -> None:
         odd = None
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = _held(getattr(self, field.name))
+            given = getattr(self, field.name)
+            value = _held(given)
+            if hasattr(given, "tolist") and str(field.type).startswith("Sequence"):
+                value = value if isinstance(value, tuple) else (value,)
             object.__setattr__(self, field.name, value)
             if field.type in _NUMBERS and (callable(value) or isinstance(value, _NO_NUMBERS)):
                 odd = odd or TypeError(

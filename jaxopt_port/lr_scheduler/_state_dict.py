@@ -69,6 +69,10 @@ def loaded(
     return own, groups
 
 
+# What torch saves of a user's functions.
+_OF_FUNCTIONS = ("lr_lambdas", "_scale_fn_custom")
+
+
 def _first(state_dict: Mapping[str, Any], name: str) -> Any:
     """Return the value of the first scheduler, in the order in which they are made, that has it."""
     for inner in state_dict.get("_schedulers", ()):
@@ -81,6 +85,8 @@ def _first(state_dict: Mapping[str, Any], name: str) -> Any:
 def _first_lrs(state_dict: Mapping[str, Any]) -> Any:
     base_lrs = _first(state_dict, "base_lrs")
     lrs = state_dict.get("_last_lr") if base_lrs is None else base_lrs
+    if base_lrs is None and lrs is not None and isinstance(state_dict.get("min_lrs"), list):
+        lrs = lrs[: len(state_dict["min_lrs"])]  # without groups that have joined since
     if lrs is None:
         raise ValueError("the state dict is not that of a scheduler: it has no '_last_lr'")
     return lrs
@@ -101,16 +107,18 @@ def _same(key: str, saved: Any, value: Any) -> bool:
 
     A ``functools.partial`` has none ({}), and neither has a function (None).
     """
-    if key == "lr_lambdas" and isinstance(saved, list):
-        return _equal([x or None for x in saved], [x or None for x in value])
+    if key in _OF_FUNCTIONS:
+        many = isinstance(saved, list) and isinstance(value, list)
+        saved, value = ([x or None for x in (y if many else [y])] for y in (saved, value))
     return _equal(saved, value)
 
 
 def _equal(a: Any, b: Any) -> bool:
     """Whether two values are equal; they may hold arrays."""
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple) and type(a) is type(b):
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(map(_equal, a, b))
-    if isinstance(a, dict) and type(a) is type(b):
+    if isinstance(a, dict) and isinstance(b, dict):
+        a, b = ({str(key): x for key, x in each.items()} for each in (a, b))  # JSON's keys
         return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
     if hasattr(a, "shape") or hasattr(b, "shape"):
         return np.array_equal(np.asarray(a), np.asarray(b))
@@ -126,6 +134,8 @@ def _load(scheduler: Any, own: Own, state_dict: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"the state dict was saved by a {name} with {key} {state_dict[key]!r}, this one "
                 f"has {value!r}; make the scheduler with the arguments it was saved with"
+                + ", a function that remembers something as it was then"
+                * (key in _OF_FUNCTIONS)
             )
     for key, value in vars(own).items():
         if key not in state_dict:

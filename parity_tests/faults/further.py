@@ -2,7 +2,7 @@
 
 Stage and causes were written down before any of them was run. Where two causes cannot be told
 apart, either name will do. A fault without a known cause has "" for it: no name may be given.
-Three rows were corrected after it: two have a second name, and Rprop's is what `optax.rprop` does.
+Four rows were corrected after it: three have a second name, and Rprop's is what `optax.rprop` does.
 """
 
 import dataclasses
@@ -254,7 +254,7 @@ FURTHER = [
     Further("corners aligned", SEG, SGD, TX, (("forward", ""),), partial(in_nnx.segments_side, resize=in_nnx.corners)),
     Further("no bias after the transpose", SEG, SGD, TX, (("forward", "left-out"),), partial(in_nnx.segments_side, up_bias=False)),
     Further("over the count, not the weights", SEG, SGD, TX, (("loss", "class-weights|loss-scale"),), mine={"loss": partial(in_nnx.pixels, by_count=True)}),
-    Further("a Dice term besides", SEG, SGD, TX, (("loss", "additional-term"),), mine={"loss": partial(in_nnx.pixels, dice=0.5)}),
+    Further("a Dice term besides", SEG, SGD, TX, (("loss", "additional-term|ignored-labels"),), mine={"loss": partial(in_nnx.pixels, dice=0.5)}),
     Further("probabilities clipped", SEG, of(optim.SGD, lr=0.5), optax.sgd(0.5), (("loss", ""),), mine={"loss": partial(in_nnx.pixels, small=0.15)}),
     # a GRU
     Further("gates in another order", GRU, SGD, TX, (("forward", "packed-layout"),), partial(plain.gru_side, order=(1, 0, 2))),

@@ -154,7 +154,12 @@ def test_lbfgs_that_goes_up_is_not_given_to_a_torch_that_would_go_down():
         interop.optimizer_to_torch(tx, tx.init(params), params, module)
 
 
-@pytest.mark.parametrize("name", ["Adagrad", "Adam", "SGD", "ASGD", "RMSprop", "Rprop"])
+JOINED = ["Adam", "SGD", "ASGD", "RMSprop", "Rprop"]
+if torch.__version__ >= "2.12":  # before, torch's own step is a KeyError
+    JOINED.append("Adagrad")
+
+
+@pytest.mark.parametrize("name", JOINED)
 def test_a_group_that_joined_and_has_no_gradient_yet(name, correct_root):
     module = torch.nn.ParameterDict({"a": torch.ones(2), "b": torch.ones(2)})
     optimizer = getattr(torch.optim, name)([module["a"]], lr=0.1)

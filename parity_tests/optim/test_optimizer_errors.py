@@ -127,8 +127,8 @@ OTHERS_STATES = {
     ),
     "with more": (jp.adam(), jp.adam(amsgrad=True), "it holds step, .*max_exp_avg_sq"),
     "with less": (jp.adam(amsgrad=True), jp.adam(), "it holds step, exp_avg, exp_avg_sq[.]"),
-    "Optax's": (jp.adam(), optax.adam(0.1), "it holds a tuple"),
-    "of groups": (jp.adam(), jp.Adam(), "it holds a GroupsState"),
+    "Optax's": (jp.adam(), optax.adam(0.1), "the state is a tuple, and not what"),
+    "of groups": (jp.adam(), jp.Adam(), "it holds the numbers of groups"),
     "without a buffer": (jp.sgd(momentum=0.9), jp.sgd(), "made without what momentum=0.9 needs"),
 }  # fmt: skip
 
