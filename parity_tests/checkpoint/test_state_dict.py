@@ -237,3 +237,13 @@ def test_an_nnx_optimizer_is_saved_and_goes_on():
     same(nnx.to_pure_dict(nnx.state(other)), nnx.to_pure_dict(nnx.state(model)))
     with pytest.raises(ValueError, match="not one of this transformation"):
         interop.nnx_optimizer(model, jp.SGD(momentum=0.9), state)
+
+
+def test_whole_numbers_may_be_numpys():
+    params = {"w": jnp.ones(3)}
+    for tx in (jp.SGD(lr=lambda count: 0.1 / (count + 1)), jp.LBFGS(max_iter=7)):
+        saved = jp.state_dict(tx, tx.init(params), params)
+        (group,) = saved["param_groups"]
+        group |= {k: np.int64(v) for k, v in group.items() if type(v) is int}
+        group["params"] = list(map(np.int64, group["params"]))
+        jp.load_state_dict(tx, saved, params)

@@ -1,5 +1,7 @@
 """Schedulers in use: groups, wrapped states, compiled loops, schedules."""
 
+import functools
+import json
 import warnings
 
 import jax
@@ -9,6 +11,7 @@ import optax
 import pytest
 import torch
 from flax import nnx
+from torch.optim import lr_scheduler as torchs
 
 import jaxopt_port as jp
 from jaxopt_port import contrib
@@ -284,3 +287,67 @@ def test_a_plateau_is_no_schedule():
 def test_schedulers_can_be_hashed_and_compared():
     assert lrs.MultiStepLR([1, 2]) == lrs.MultiStepLR((1, 2))
     assert len({lrs.StepLR(3), lrs.StepLR(3), lrs.OneCycleLR([0.1, 0.2], 10)}) == 2
+
+
+class Remembers:
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, epoch):
+        self.calls += 1
+        return 0.9**epoch
+
+
+SAVED = {
+    "a tuple of milestones": (
+        lambda o: torchs.SequentialLR(
+            o, [torchs.ConstantLR(o), torchs.ExponentialLR(o, 0.9)], milestones=(2,)
+        ).state_dict(),
+        lrs.SequentialLR([lrs.ConstantLR(), lrs.ExponentialLR(0.9)], np.array([2])),
+    ),
+    "a file of JSON": (
+        lambda o: json.loads(json.dumps(torchs.MultiStepLR(o, [1, 3, 3]).state_dict())),
+        lrs.MultiStepLR([1, 3, 3]),
+    ),
+    "a function that is compiled": (
+        lambda o: torchs.LambdaLR(o, lambda epoch: 0.9**epoch).state_dict(),
+        lrs.LambdaLR(jax.jit(lambda epoch: 0.9**epoch)),
+    ),
+    "a function beside a partial": (
+        lambda o: torchs.CyclicLR(
+            o, 0.1, 0.2, scale_fn=lambda x: 1.0, cycle_momentum=False
+        ).state_dict(),
+        lrs.CyclicLR(
+            0.1, 0.2, scale_fn=functools.partial(lambda k, x: k, 1.0), cycle_momentum=False
+        ),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SAVED)
+def test_what_torch_saved_is_loaded(case):
+    save, scheduler = SAVED[case]
+    saved = save(torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1))
+    assert scheduler.load_state_dict(saved).values["last_epoch"] == 0
+    scheduler.state_dict(scheduler.load_state_dict(saved))
+
+
+def test_a_function_with_a_memory_is_to_be_made_as_it_was():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1)
+    theirs = torchs.LambdaLR(optimizer, Remembers())
+    optimizer.step()
+    theirs.step()
+    saved = theirs.state_dict()
+    with pytest.raises(ValueError, match="a function that remembers something as it was then"):
+        lrs.LambdaLR(Remembers()).load_state_dict(saved)
+
+
+def test_a_plateau_whose_groups_have_grown_is_loaded():
+    group = lambda: {"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.5}  # noqa: E731
+    optimizer = torch.optim.SGD([group()])
+    theirs = torchs.ReduceLROnPlateau(optimizer, min_lr=[0.01], patience=3)
+    theirs.step(1.0)
+    optimizer.add_param_group(group())
+    theirs.step(1.0)  # legal in torch until it reduces a rate
+    ours = lrs.ReduceLROnPlateau(min_lr=[0.01], patience=3)
+    assert ours.get_last_lr(ours.load_state_dict(theirs.state_dict())) == [0.5, 0.5]

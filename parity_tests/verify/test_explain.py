@@ -196,3 +196,14 @@ def test_layouts_that_change_the_numbers(name):
     assert jp.explain(optimizer, as_torchs, params, module=layer).ok
     from_torch, _ = interop.optimizer_from_torch(optimizer, params, layer)
     assert jp.explain(optimizer, from_torch, params, module=layer).ok
+
+
+def test_rates_of_torch_may_be_tensors():
+    layer = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=torch.tensor(0.1, dtype=torch.float64))
+    assert jp.explain(optimizer, jp.AdamW(lr=0.1)).ok
+    assert "lr=0.2; torch has 0.1" in str(jp.explain(optimizer, jp.AdamW(lr=0.2)))
+    assert "jp.SGD(lr=0.5)" in jp.spelled(jp.SGD(lr=torch.tensor(0.5)))
+    sparse = torch.optim.SparseAdam(layer.parameters())
+    with pytest.raises(TypeError, match="SparseAdam takes sparse gradients"):
+        jp.explain(sparse, jp.SparseAdam())
