@@ -197,4 +197,4 @@ def _elsewhere(name: str) -> str:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, *_PARTS, *(name for name in globals() if name.startswith("__"))]
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]

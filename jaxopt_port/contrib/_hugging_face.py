@@ -13,7 +13,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from ..lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau, takes_no_optimizer
+from ..lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+from ..lr_scheduler.arithmetic import takes_no_optimizer
 from ._looked_up import looked_up
 
 _SHAPES = ("linear", "cosine", "1-sqrt")

@@ -9,8 +9,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..lr_scheduler import LambdaLR, LRScheduler, SchedulerState, takes_no_optimizer
-from ..lr_scheduler.arithmetic import Groups, Own, Value, metric_number, where, whole
+from ..lr_scheduler import LambdaLR, LRScheduler, SchedulerState
+from ..lr_scheduler.arithmetic import (
+    Groups,
+    Own,
+    Value,
+    metric_number,
+    takes_no_optimizer,
+    where,
+    whole,
+)
 from ._looked_up import looked_up, value_at
 
 State = TypeVar("State")

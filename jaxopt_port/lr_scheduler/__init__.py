@@ -21,6 +21,5 @@ from ._lambdas import MultiplicativeLR as MultiplicativeLR
 from ._one_cycle import OneCycleLR as OneCycleLR
 from ._plateau import ReduceLROnPlateau as ReduceLROnPlateau
 from ._scheduler import LRScheduler as LRScheduler
-from ._scheduler import takes_no_optimizer as takes_no_optimizer
 from ._state import SchedulerState as SchedulerState
 from ._swa import SWALR as SWALR

@@ -9,5 +9,6 @@ from ._plateau import metric_number as metric_number
 from ._schedule import check_lengths as check_lengths
 from ._schedule import of_each as of_each
 from ._scheduler import EpochScheduler as EpochScheduler
+from ._scheduler import takes_no_optimizer as takes_no_optimizer
 from ._scheduler import whole as whole
 from ._state import Own as Own

@@ -102,11 +102,10 @@ def _norm(kind: str, torch_layer: Any, part: Any) -> Iterator[str]:
         )
     elif epsilon is not None:
         yield from _number("eps", eps, epsilon, f"give epsilon={eps:g}")
-    size = getattr(part, "group_size", None)
-    own = torch_layer.num_channels // size if size else getattr(part, "num_groups", None)
-    if kind == "GroupNorm" and own is not None:
-        groups = torch_layer.num_groups
-        yield from _number("num_groups", groups, own, f"give num_groups={groups}")
+    if kind == "GroupNorm":
+        groups, size = torch_layer.num_groups, getattr(part, "group_size", None)
+        own = torch_layer.num_channels // size if size else getattr(part, "num_groups", None)
+        yield from _number("num_groups", groups, own or groups, f"give num_groups={groups}")
 
 
 def _batch_norm(torch_layer: Any, part: Any) -> Iterator[str]:
