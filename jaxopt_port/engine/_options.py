@@ -189,7 +189,7 @@ class Arguments:
             if (
                 (near and not _extends(name, near[0]))
                 or name in _IMPLEMENTATIONS
-                or name in _OPTIONS_ELSEWHERE
+                or difflib.get_close_matches(name, _OPTIONS_ELSEWHERE, n=1, cutoff=0.9)
             ):
                 reject_unknown(name, self.names, where)
         return own

@@ -109,8 +109,14 @@ def _same(key: str, saved: Any, value: Any) -> bool:
     """
     if key in _OF_FUNCTIONS:
         many = isinstance(saved, list) and isinstance(value, list)
-        saved, value = ([x or None for x in (y if many else [y])] for y in (saved, value))
+        saved, value = (list(map(_memory, y if many else [y])) for y in (saved, value))
     return _equal(saved, value)
+
+
+def _memory(attributes: Any) -> Any:
+    """Return what a function remembers, or None: a wrapper's attributes are the function within."""
+    wraps = isinstance(attributes, dict) and "__wrapped__" in attributes
+    return None if wraps else attributes or None
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -229,13 +229,8 @@ def lowerings(
 
     return {
         **{"fma": fused, "uncontracted": uncontracted, "addcmul": addcmul, "addcdiv": addcdiv},
-        **{
-            "quotient": quotient,
-            "div": div,
-            "div_number": div_number,
-            "sqrt": sqrt,
-            "rsqrt": rsqrt,
-        },
+        **{"quotient": quotient, "div": div, "div_number": div_number},
+        **{"sqrt": sqrt, "rsqrt": rsqrt},
     }
 
 

@@ -248,7 +248,8 @@ def test_keys_of_ones_own_are_kept_shown_and_set(factory):
 
 
 @pytest.mark.parametrize(
-    "name", ["momentun", "weight_decy", "learning_rate", "b1", "eps_root", "LR"]
+    "name",
+    ["momentun", "weight_decy", "learning_rate", "leraning_rate", "b1", "eps_root", "LR"],
 )
 def test_what_is_nearly_an_option_is_none_of_ones_own(name):
     with pytest.raises(TypeError, match=f"unknown option '{name}'"):

@@ -5,10 +5,9 @@ apart, either name will do. A fault without a known cause has "" for it: no name
 Four rows were corrected after it: three have a second name, and Rprop's is what `optax.rprop` does.
 """
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,35 +17,28 @@ import torch
 from torch import optim
 
 import jaxopt_port as jp
-from jaxopt_port import verify
 from parity_tests.faults import further_linen as in_linen
 from parity_tests.faults import further_networks as nets
 from parity_tests.faults import further_nnx as in_nnx
 from parity_tests.faults import further_plain as plain
 from parity_tests.faults.changes import of, scheduled
-from parity_tests.faults.idioms import groups_of, matrices
+from parity_tests.faults.idioms import matrices
+from parity_tests.faults.outside import (
+    ADAM,
+    ADAMW,
+    MOMENTUM,
+    SGD,
+    STEPS,
+    TX,
+    Outside,
+    report,
+    two_groups,
+)
 from parity_tests.faults.unseen import Told, judged
 
-STEPS = 12
-SGD, MOMENTUM = of(optim.SGD, lr=0.05), of(optim.SGD, lr=0.05, momentum=0.9)
-ADAM, ADAMW = of(optim.Adam, lr=2e-3), of(optim.AdamW, lr=2e-3, weight_decay=0.05)
-TX = optax.sgd(0.05)
 LM, VAE, CNN, CLIP, KD, SEG, GRU = (
     "decoder", "VAE", "residual", "towers", "student", "segments", "GRU",
 )  # fmt: skip
-
-
-class Further(NamedTuple):
-    """One fault, or several; ``causes`` by stage; ``side`` makes another JAX side."""
-
-    name: str
-    network: str
-    torch: Callable[[Any], Any]
-    tx: Any
-    causes: tuple[tuple[str, str], ...]
-    side: Callable[[], Any] | None = None
-    mine: dict[str, Any] = {}  # noqa: RUF012
-    theirs: Callable[[Any, Any], dict[str, Any]] = lambda module, optimizer: {}
 
 
 # losses
@@ -169,10 +161,6 @@ def layers(top: float, middle: float, low: float) -> Any:
     return optax.multi_transform({k: optax.sgd(r) for k, r in rates.items()}, labels)
 
 
-def two_groups(module: Any) -> Any:
-    return optim.AdamW(groups_of(module), lr=2e-3, weight_decay=0.05)
-
-
 def accumulated(module: Any, optimizer: Any) -> dict[str, Any]:
     return {"accumulation_steps": 2}
 
@@ -205,110 +193,98 @@ JP_EMA = jp.swa_utils.AveragedModel(multi_avg_fn=jp.swa_utils.get_ema_multi_avg_
 
 FURTHER = [
     # a decoder block by hand
-    Further("rotation of queries only", LM, SGD, TX, (("forward", ""),), partial(in_nnx.decoder_side, turn="q")),
-    Further("rotation the other way", LM, SGD, TX, (("forward", ""),), partial(in_nnx.decoder_side, sign=-1.0)),
-    Further("rotation of neighbours, not of halves", LM, SGD, TX, (("forward", ""),), partial(in_nnx.decoder_side, pairs=True)),
-    Further("rotary base of a newer model", LM, SGD, TX, (("forward", ""),), partial(in_nnx.decoder_side, base=500000.0)),
-    Further("a window one wider", LM, SGD, TX, (("forward", "attention-mask"),), partial(in_nnx.decoder_side, window=5)),
-    Further("softmax over the queries", LM, SGD, TX, (("forward", "softmax-axis"),), partial(in_nnx.decoder_side, axis=-2)),
-    Further("heads not turned back", LM, SGD, TX, (("forward", "axes-order"),), partial(in_nnx.decoder_side, merged=False)),
-    Further("no cap of the logits", LM, SGD, TX, (("forward", "output-activation|left-out"),), partial(in_nnx.decoder_side, cap=None)),
-    Further("norms after the residual", LM, SGD, TX, (("forward", ""),), partial(in_nnx.decoder_side, after=True)),
-    Further("attention and MLP in parallel", LM, SGD, TX, (("forward", ""),), partial(in_nnx.decoder_side, parallel=True)),
-    Further("a norm's weight plus one", LM, ADAM, optax.adam(2e-3), (("forward", ""),), partial(in_nnx.decoder_side, one_plus=1.0)),
-    Further("SiLU of the other half", LM, SGD, TX, (("forward", "swapped-leaves"),), partial(in_nnx.decoder_side, exchanged=True)),
-    Further("-100 taken for token 0", LM, SGD, TX, (("loss", "ignored-labels"),), mine={"loss": all_positions}),
-    Further("zeros in the mean", LM, SGD, TX, (("loss", "loss-scale"),), mine={"loss": mean_with_zeros}),
-    Further("labels shifted once more", LM, SGD, TX, (("loss", "labels-shifted"),), mine={"loss": shifted_again}),
+    Outside("rotation of queries only", LM, SGD, TX, (("forward", ""),), partial(in_nnx.decoder_side, turn="q")),
+    Outside("rotation the other way", LM, SGD, TX, (("forward", ""),), partial(in_nnx.decoder_side, sign=-1.0)),
+    Outside("rotation of neighbours, not of halves", LM, SGD, TX, (("forward", ""),), partial(in_nnx.decoder_side, pairs=True)),
+    Outside("rotary base of a newer model", LM, SGD, TX, (("forward", ""),), partial(in_nnx.decoder_side, base=500000.0)),
+    Outside("a window one wider", LM, SGD, TX, (("forward", "attention-mask"),), partial(in_nnx.decoder_side, window=5)),
+    Outside("softmax over the queries", LM, SGD, TX, (("forward", "softmax-axis"),), partial(in_nnx.decoder_side, axis=-2)),
+    Outside("heads not turned back", LM, SGD, TX, (("forward", "axes-order"),), partial(in_nnx.decoder_side, merged=False)),
+    Outside("no cap of the logits", LM, SGD, TX, (("forward", "output-activation|left-out"),), partial(in_nnx.decoder_side, cap=None)),
+    Outside("norms after the residual", LM, SGD, TX, (("forward", ""),), partial(in_nnx.decoder_side, after=True)),
+    Outside("attention and MLP in parallel", LM, SGD, TX, (("forward", ""),), partial(in_nnx.decoder_side, parallel=True)),
+    Outside("a norm's weight plus one", LM, ADAM, optax.adam(2e-3), (("forward", ""),), partial(in_nnx.decoder_side, one_plus=1.0)),
+    Outside("SiLU of the other half", LM, SGD, TX, (("forward", "swapped-leaves"),), partial(in_nnx.decoder_side, exchanged=True)),
+    Outside("-100 taken for token 0", LM, SGD, TX, (("loss", "ignored-labels"),), mine={"loss": all_positions}),
+    Outside("zeros in the mean", LM, SGD, TX, (("loss", "loss-scale"),), mine={"loss": mean_with_zeros}),
+    Outside("labels shifted once more", LM, SGD, TX, (("loss", "labels-shifted"),), mine={"loss": shifted_again}),
     # a conditional VAE
-    Further("the variance for the deviation", VAE, ADAM, optax.adam(2e-3), (("forward", "left-out"),), partial(in_nnx.vae_side, half=1.0)),
-    Further("the label before the latents", VAE, ADAM, optax.adam(2e-3), (("forward", "join-order"),), partial(in_nnx.vae_side, label_first=True)),
-    Further("classes of the sample", VAE, SGD, TX, (("forward", ""),), partial(in_nnx.vae_side, read=lambda mean, z: z)),
-    Further("classes of a detached mean", VAE, SGD, TX, (("gradient", ""),), partial(in_nnx.vae_side, read=lambda mean, z: jax.lax.stop_gradient(mean))),
-    Further("the divergence's mean over latents", VAE, SGD, TX, (("loss", "loss-terms"),), mine={"loss": partial(in_nnx.elbo, reduce=jnp.mean)}),
-    Further("squares for the cross entropy", VAE, SGD, TX, (("loss", "loss-kind"),), mine={"loss": partial(in_nnx.elbo, squares=True)}),
+    Outside("the variance for the deviation", VAE, ADAM, optax.adam(2e-3), (("forward", "left-out"),), partial(in_nnx.vae_side, half=1.0)),
+    Outside("the label before the latents", VAE, ADAM, optax.adam(2e-3), (("forward", "join-order"),), partial(in_nnx.vae_side, label_first=True)),
+    Outside("classes of the sample", VAE, SGD, TX, (("forward", ""),), partial(in_nnx.vae_side, read=lambda mean, z: z)),
+    Outside("classes of a detached mean", VAE, SGD, TX, (("gradient", ""),), partial(in_nnx.vae_side, read=lambda mean, z: jax.lax.stop_gradient(mean))),
+    Outside("the divergence's mean over latents", VAE, SGD, TX, (("loss", "loss-terms"),), mine={"loss": partial(in_nnx.elbo, reduce=jnp.mean)}),
+    Outside("squares for the cross entropy", VAE, SGD, TX, (("loss", "loss-kind"),), mine={"loss": partial(in_nnx.elbo, squares=True)}),
     # a residual CNN
-    Further("SAME of a strided convolution", CNN, SGD, TX, (("forward", "padding"),), partial(in_linen.residual_side, padding="SAME")),
-    Further("padding left out of the average", CNN, SGD, TX, (("forward", "pooling"),), partial(in_linen.residual_side, count_padding=False)),
-    Further("groups of three for three groups", CNN, MOMENTUM, optax.sgd(0.05, 0.9), (("forward", "layer-setting"),), partial(in_linen.residual_side, groups=None, group_size=3)),
-    Further("the activation before the sum", CNN, SGD, TX, (("forward", ""),), partial(in_linen.residual_side, inside=False)),
-    Further("the maximum of the whole image", CNN, SGD, TX, (("forward", "pooling"),), partial(in_linen.residual_side, last=jnp.max)),
-    Further("focal loss", CNN, SGD, TX, (("loss", "loss-kind"),), mine={"loss": focal}),
-    Further("BGR's means for RGB's", CNN, SGD, TX, (("data", "data-scale"),), mine=own(CNN, standardized)),
-    Further("reshaped, not transposed", CNN, SGD, TX, (("data", "data-layout"),), mine=own(CNN, reshaped)),
-    Further("upside down", SEG, SGD, TX, (("data", "data-layout"),), mine=own(SEG, upside_down)),
+    Outside("SAME of a strided convolution", CNN, SGD, TX, (("forward", "padding"),), partial(in_linen.residual_side, padding="SAME")),
+    Outside("padding left out of the average", CNN, SGD, TX, (("forward", "pooling"),), partial(in_linen.residual_side, count_padding=False)),
+    Outside("groups of three for three groups", CNN, MOMENTUM, optax.sgd(0.05, 0.9), (("forward", "layer-setting"),), partial(in_linen.residual_side, groups=None, group_size=3)),
+    Outside("the activation before the sum", CNN, SGD, TX, (("forward", ""),), partial(in_linen.residual_side, inside=False)),
+    Outside("the maximum of the whole image", CNN, SGD, TX, (("forward", "pooling"),), partial(in_linen.residual_side, last=jnp.max)),
+    Outside("focal loss", CNN, SGD, TX, (("loss", "loss-kind"),), mine={"loss": focal}),
+    Outside("BGR's means for RGB's", CNN, SGD, TX, (("data", "data-scale"),), mine=own(CNN, standardized)),
+    Outside("reshaped, not transposed", CNN, SGD, TX, (("data", "data-layout"),), mine=own(CNN, reshaped)),
+    Outside("upside down", SEG, SGD, TX, (("data", "data-layout"),), mine=own(SEG, upside_down)),
     # two towers, a student
-    Further("the logarithm of the scale itself", CLIP, ADAM, optax.adam(2e-3), (("forward", "left-out|activation"),), partial(plain.towers_side, exp=lambda x: x)),
-    Further("texts not of length one", CLIP, SGD, TX, (("forward", "left-out"),), partial(plain.towers_side, text_unit=lambda x: x)),
-    Further("the scale at rest", CLIP, SGD, TX, (("gradient", "frozen-leaf"),), partial(plain.towers_side, exp=lambda x: jnp.exp(jax.lax.stop_gradient(x)))),
-    Further("images to texts only", CLIP, SGD, TX, (("loss", "loss-terms"),), mine={"loss": partial(plain.clip_loss, rows=1.0, columns=0.0)}),
-    Further("divided by the scale", CLIP, SGD, TX, (("loss", ""),), mine={"loss": partial(plain.clip_loss, inverse=True)}),
-    Further("texts of other images", CLIP, SGD, TX, (("data", "data-order"),), mine=own(CLIP, texts_shuffled)),
-    Further("no square of the temperature", KD, SGD, TX, (("loss", "loss-terms"),), mine={"loss": partial(in_linen.distilled, square=1.0)}),
-    Further("a temperature of four", KD, SGD, TX, (("loss", "|loss-kind"),), mine={"loss": partial(in_linen.distilled, t=4.0, square=16.0)}),
-    Further("the divergence the other way", KD, SGD, TX, (("loss", "loss-kind"),), mine={"loss": partial(in_linen.distilled, reverse=True)}),
-    Further("the teacher of the next batch", KD, SGD, TX, (("data", "data-offset"),), mine=own(KD, teacher_of_next)),
+    Outside("the logarithm of the scale itself", CLIP, ADAM, optax.adam(2e-3), (("forward", "left-out|activation"),), partial(plain.towers_side, exp=lambda x: x)),
+    Outside("texts not of length one", CLIP, SGD, TX, (("forward", "left-out"),), partial(plain.towers_side, text_unit=lambda x: x)),
+    Outside("the scale at rest", CLIP, SGD, TX, (("gradient", "frozen-leaf"),), partial(plain.towers_side, exp=lambda x: jnp.exp(jax.lax.stop_gradient(x)))),
+    Outside("images to texts only", CLIP, SGD, TX, (("loss", "loss-terms"),), mine={"loss": partial(plain.clip_loss, rows=1.0, columns=0.0)}),
+    Outside("divided by the scale", CLIP, SGD, TX, (("loss", ""),), mine={"loss": partial(plain.clip_loss, inverse=True)}),
+    Outside("texts of other images", CLIP, SGD, TX, (("data", "data-order"),), mine=own(CLIP, texts_shuffled)),
+    Outside("no square of the temperature", KD, SGD, TX, (("loss", "loss-terms"),), mine={"loss": partial(in_linen.distilled, square=1.0)}),
+    Outside("a temperature of four", KD, SGD, TX, (("loss", "|loss-kind"),), mine={"loss": partial(in_linen.distilled, t=4.0, square=16.0)}),
+    Outside("the divergence the other way", KD, SGD, TX, (("loss", "loss-kind"),), mine={"loss": partial(in_linen.distilled, reverse=True)}),
+    Outside("the teacher of the next batch", KD, SGD, TX, (("data", "data-offset"),), mine=own(KD, teacher_of_next)),
     # segments
-    Further("SAME of a transposed convolution", SEG, SGD, TX, (("forward", "padding"),), partial(in_nnx.segments_side, same=True)),
-    Further("nearest for bilinear", SEG, SGD, TX, (("forward", ""),), partial(in_nnx.segments_side, resize=in_nnx.nearest)),
-    Further("corners aligned", SEG, SGD, TX, (("forward", ""),), partial(in_nnx.segments_side, resize=in_nnx.corners)),
-    Further("no bias after the transpose", SEG, SGD, TX, (("forward", "left-out"),), partial(in_nnx.segments_side, up_bias=False)),
-    Further("over the count, not the weights", SEG, SGD, TX, (("loss", "class-weights|loss-scale"),), mine={"loss": partial(in_nnx.pixels, by_count=True)}),
-    Further("a Dice term besides", SEG, SGD, TX, (("loss", "additional-term|ignored-labels"),), mine={"loss": partial(in_nnx.pixels, dice=0.5)}),
-    Further("probabilities clipped", SEG, of(optim.SGD, lr=0.5), optax.sgd(0.5), (("loss", ""),), mine={"loss": partial(in_nnx.pixels, small=0.15)}),
+    Outside("SAME of a transposed convolution", SEG, SGD, TX, (("forward", "padding"),), partial(in_nnx.segments_side, same=True)),
+    Outside("nearest for bilinear", SEG, SGD, TX, (("forward", ""),), partial(in_nnx.segments_side, resize=in_nnx.nearest)),
+    Outside("corners aligned", SEG, SGD, TX, (("forward", ""),), partial(in_nnx.segments_side, resize=in_nnx.corners)),
+    Outside("no bias after the transpose", SEG, SGD, TX, (("forward", "left-out"),), partial(in_nnx.segments_side, up_bias=False)),
+    Outside("over the count, not the weights", SEG, SGD, TX, (("loss", "class-weights|loss-scale"),), mine={"loss": partial(in_nnx.pixels, by_count=True)}),
+    Outside("a Dice term besides", SEG, SGD, TX, (("loss", "additional-term|ignored-labels"),), mine={"loss": partial(in_nnx.pixels, dice=0.5)}),
+    Outside("probabilities clipped", SEG, of(optim.SGD, lr=0.5), optax.sgd(0.5), (("loss", ""),), mine={"loss": partial(in_nnx.pixels, small=0.15)}),
     # a GRU
-    Further("gates in another order", GRU, SGD, TX, (("forward", "packed-layout"),), partial(plain.gru_side, order=(1, 0, 2))),
-    Further("the reset before the product", GRU, SGD, TX, (("forward", ""),), partial(plain.gru_side, reset_first=True)),
-    Further("the update gate turned", GRU, SGD, TX, (("forward", ""),), partial(plain.gru_side, turned=True)),
-    Further("the last of the padded steps", GRU, SGD, TX, (("forward", ""),), partial(plain.gru_side, always_last=True)),
-    Further("one bias of the two", GRU, MOMENTUM, optax.sgd(0.05, 0.9), (("forward", "left-out"),), partial(plain.gru_side, bias=0.0)),
-    Further("the likelihood without its half", GRU, SGD, TX, (("loss", "loss-scale"),), mine={"loss": partial(plain.likelihood, half=1.0)}),
-    Further("a logarithm of the deviation", GRU, SGD, TX, (("loss", "|loss-kind"),), mine={"loss": partial(plain.likelihood, power=2.0)}),
-    Further("the likelihood with its constant", GRU, SGD, TX, (("loss", "additional-term"),), mine={"loss": partial(plain.likelihood, constant=0.5 * float(np.log(2 * np.pi)))}),
+    Outside("gates in another order", GRU, SGD, TX, (("forward", "packed-layout"),), partial(plain.gru_side, order=(1, 0, 2))),
+    Outside("the reset before the product", GRU, SGD, TX, (("forward", ""),), partial(plain.gru_side, reset_first=True)),
+    Outside("the update gate turned", GRU, SGD, TX, (("forward", ""),), partial(plain.gru_side, turned=True)),
+    Outside("the last of the padded steps", GRU, SGD, TX, (("forward", ""),), partial(plain.gru_side, always_last=True)),
+    Outside("one bias of the two", GRU, MOMENTUM, optax.sgd(0.05, 0.9), (("forward", "left-out"),), partial(plain.gru_side, bias=0.0)),
+    Outside("the likelihood without its half", GRU, SGD, TX, (("loss", "loss-scale"),), mine={"loss": partial(plain.likelihood, half=1.0)}),
+    Outside("a logarithm of the deviation", GRU, SGD, TX, (("loss", "|loss-kind"),), mine={"loss": partial(plain.likelihood, power=2.0)}),
+    Outside("the likelihood with its constant", GRU, SGD, TX, (("loss", "additional-term"),), mine={"loss": partial(plain.likelihood, constant=0.5 * float(np.log(2 * np.pi)))}),
     # optimizers
-    Further("Adam with Nesterov", VAE, ADAM, optax.adam(2e-3, nesterov=True), (("update", "nesterov"),)),
-    Further("AdaBelief for Adam", KD, ADAM, optax.adabelief(2e-3), (("update", "another-optimizer"),)),
-    Further("gradients with noise", VAE, SGD, optax.chain(optax.add_noise(0.01, 0.55, 0), optax.sgd(0.05)), (("update", "changed-gradient"),)),
-    Further("decay clipped with the gradient", KD, of(optim.SGD, lr=0.05, momentum=0.9, weight_decay=0.1), optax.chain(optax.add_decayed_weights(0.1), jp.clip_by_grad_norm(0.1), optax.sgd(0.05, 0.9)), (("update", "clip-order"),), theirs=clipped(0.1)),
-    Further("blocks clipped by their mean square", SEG, SGD, optax.chain(optax.clip_by_block_rms(0.02), optax.sgd(0.05)), (("update", "clip-kind|clip-per-group"),), theirs=clipped(0.1)),
-    Further("a sum of two batches", KD, SGD, optax.chain(optax.apply_every(2), optax.sgd(0.05)), (("update", "gradient-scale|number"),), theirs=accumulated),
-    Further("a mask that lets gradients through", LM, frozen("embed", optim.SGD, lr=0.05), optax.masked(optax.sgd(0.05), others("embed")), (("update", "frozen-leaf|passed-on"),)),
-    Further("the wrong layer at rest", LM, frozen("embed", optim.SGD, lr=0.05), without("head", optax.sgd(0.05)), (("update", "frozen-leaf"),)),
-    Further("layers' rates upside down", VAE, by_layer, layers(0.02, 0.04, 0.08), (("update", "group-options|number"),)),
-    Further("a decay injected as it comes", KD, ADAMW, optax.inject_hyperparams(optax.adamw)(learning_rate=2e-3), (("hyperparameters", "number"),)),
-    Further("Rprop of Optax's own bounds", GRU, of(optim.Rprop, lr=1e-3, step_sizes=(1e-6, 1.3e-3)), optax.rprop(1e-3), (("update", "first-step"),)),
+    Outside("Adam with Nesterov", VAE, ADAM, optax.adam(2e-3, nesterov=True), (("update", "nesterov"),)),
+    Outside("AdaBelief for Adam", KD, ADAM, optax.adabelief(2e-3), (("update", "another-optimizer"),)),
+    Outside("gradients with noise", VAE, SGD, optax.chain(optax.add_noise(0.01, 0.55, 0), optax.sgd(0.05)), (("update", "changed-gradient"),)),
+    Outside("decay clipped with the gradient", KD, of(optim.SGD, lr=0.05, momentum=0.9, weight_decay=0.1), optax.chain(optax.add_decayed_weights(0.1), jp.clip_by_grad_norm(0.1), optax.sgd(0.05, 0.9)), (("update", "clip-order"),), theirs=clipped(0.1)),
+    Outside("blocks clipped by their mean square", SEG, SGD, optax.chain(optax.clip_by_block_rms(0.02), optax.sgd(0.05)), (("update", "clip-kind|clip-per-group"),), theirs=clipped(0.1)),
+    Outside("a sum of two batches", KD, SGD, optax.chain(optax.apply_every(2), optax.sgd(0.05)), (("update", "gradient-scale|number"),), theirs=accumulated),
+    Outside("a mask that lets gradients through", LM, frozen("embed", optim.SGD, lr=0.05), optax.masked(optax.sgd(0.05), others("embed")), (("update", "frozen-leaf|passed-on"),)),
+    Outside("the wrong layer at rest", LM, frozen("embed", optim.SGD, lr=0.05), without("head", optax.sgd(0.05)), (("update", "frozen-leaf"),)),
+    Outside("layers' rates upside down", VAE, by_layer, layers(0.02, 0.04, 0.08), (("update", "group-options|number"),)),
+    Outside("a decay injected as it comes", KD, ADAMW, optax.inject_hyperparams(optax.adamw)(learning_rate=2e-3), (("hyperparameters", "number"),)),
+    Outside("Rprop of Optax's own bounds", GRU, of(optim.Rprop, lr=1e-3, step_sizes=(1e-6, 1.3e-3)), optax.rprop(1e-3), (("update", "first-step"),)),
     # schedules
-    Further("one cycle, by Optax", KD, SGD, optax.sgd(optax.cosine_onecycle_schedule(12, 0.1, 0.3, 25.0, 1e4)), (("update", "schedule-length|schedule"),), theirs=scheduled("OneCycleLR", max_lr=0.1, total_steps=12, cycle_momentum=False)),
-    Further("a warm-up within the cosine's length", KD, MOMENTUM, optax.sgd(optax.warmup_cosine_decay_schedule(0.0125, 0.05, 3, 9), 0.9), (("update", "schedule-length"),), theirs=warm_cosine),
-    Further("no restart", VAE, ADAM, optax.adam(optax.cosine_decay_schedule(2e-3, 4)), (("update", "schedule"),), theirs=scheduled("CosineAnnealingWarmRestarts", T_0=4)),
-    Further("the least rate as a share", VAE, ADAM, optax.adam(optax.cosine_decay_schedule(2e-3, 10, alpha=1e-4)), (("update", "schedule"),), theirs=scheduled("CosineAnnealingLR", T_max=10, eta_min=1e-4)),
-    Further("a line for a square", GRU, SGD, optax.sgd(optax.polynomial_schedule(0.05, 0.0, 1, 10)), (("update", "schedule"),), theirs=scheduled("PolynomialLR", total_iters=10, power=2.0)),
-    Further("no stairs", GRU, SGD, optax.sgd(optax.exponential_decay(0.05, 4, 0.5)), (("update", "schedule"),), theirs=scheduled("StepLR", step_size=4, gamma=0.5)),
-    Further("a change a step late", CLIP, SGD, optax.sgd(optax.piecewise_constant_schedule(0.05, {7: 0.2})), (("update", "schedule-offset|schedule"),), theirs=later(6, 0.01)),
+    Outside("one cycle, by Optax", KD, SGD, optax.sgd(optax.cosine_onecycle_schedule(12, 0.1, 0.3, 25.0, 1e4)), (("update", "schedule-length|schedule"),), theirs=scheduled("OneCycleLR", max_lr=0.1, total_steps=12, cycle_momentum=False)),
+    Outside("a warm-up within the cosine's length", KD, MOMENTUM, optax.sgd(optax.warmup_cosine_decay_schedule(0.0125, 0.05, 3, 9), 0.9), (("update", "schedule-length"),), theirs=warm_cosine),
+    Outside("no restart", VAE, ADAM, optax.adam(optax.cosine_decay_schedule(2e-3, 4)), (("update", "schedule"),), theirs=scheduled("CosineAnnealingWarmRestarts", T_0=4)),
+    Outside("the least rate as a share", VAE, ADAM, optax.adam(optax.cosine_decay_schedule(2e-3, 10, alpha=1e-4)), (("update", "schedule"),), theirs=scheduled("CosineAnnealingLR", T_max=10, eta_min=1e-4)),
+    Outside("a line for a square", GRU, SGD, optax.sgd(optax.polynomial_schedule(0.05, 0.0, 1, 10)), (("update", "schedule"),), theirs=scheduled("PolynomialLR", total_iters=10, power=2.0)),
+    Outside("no stairs", GRU, SGD, optax.sgd(optax.exponential_decay(0.05, 4, 0.5)), (("update", "schedule"),), theirs=scheduled("StepLR", step_size=4, gamma=0.5)),
+    Outside("a change a step late", CLIP, SGD, optax.sgd(optax.piecewise_constant_schedule(0.05, {7: 0.2})), (("update", "schedule-offset|schedule"),), theirs=later(6, 0.01)),
     # averages
-    Further("an equal average for an exponential one", KD, SGD, TX, (("averages", "average-decay"),), mine={"averaged": JP_SWA}, theirs=ema),
-    Further("an exponential average for an equal one", VAE, ADAM, optax.adam(2e-3), (("averages", "average-decay"),), mine={"averaged": JP_EMA}, theirs=swa),
+    Outside("an equal average for an exponential one", KD, SGD, TX, (("averages", "average-decay"),), mine={"averaged": JP_SWA}, theirs=ema),
+    Outside("an exponential average for an equal one", VAE, ADAM, optax.adam(2e-3), (("averages", "average-decay"),), mine={"averaged": JP_EMA}, theirs=swa),
     # several
-    Further("a window, zeros in the mean, a decay of all", LM, two_groups, optax.adamw(2e-3, weight_decay=0.05), (("forward", "attention-mask"), ("loss", "loss-scale"), ("update", "group-options|number")), partial(in_nnx.decoder_side, window=5), {"loss": mean_with_zeros}),
-    Further("the label first, a beta, a square", VAE, ADAM, optax.adam(2e-3, eps=1e-6), (("forward", "join-order"), ("loss", "loss-terms"), ("update", "number")), partial(in_nnx.vae_side, label_first=True), {"loss": partial(in_nnx.elbo, beta=1.0)}),
-    Further("SAME, padding left out, L2 for decay", CNN, ADAMW, optax.chain(optax.add_decayed_weights(0.05), optax.adam(2e-3)), (("forward", "padding"), ("forward", "pooling"), ("update", "decay-coupling")), partial(in_linen.residual_side, padding="SAME", count_padding=False)),
-    Further("the skip first, no weights, no decay of vectors", SEG, ADAMW, optax.adamw(2e-3, weight_decay=0.05, mask=matrices), (("forward", "join-order"), ("loss", "class-weights"), ("update", "group-options|number")), partial(in_nnx.segments_side, skip_first=True), {"loss": partial(in_nnx.pixels, weights=(1.0, 1.0, 1.0, 1.0))}),
-    Further("Mish, a temperature's square, stairs a step early", KD, SGD, optax.sgd(lambda c: 0.05 * 0.5 ** ((c + 1) // 4)), (("forward", "activation"), ("loss", "loss-terms"), ("update", "schedule-offset")), partial(in_linen.student_side, second=jax.nn.silu), {"loss": partial(in_linen.distilled, square=1.0)}, scheduled("StepLR", step_size=4, gamma=0.5)),
+    Outside("a window, zeros in the mean, a decay of all", LM, two_groups, optax.adamw(2e-3, weight_decay=0.05), (("forward", "attention-mask"), ("loss", "loss-scale"), ("update", "group-options|number")), partial(in_nnx.decoder_side, window=5), {"loss": mean_with_zeros}),
+    Outside("the label first, a beta, a square", VAE, ADAM, optax.adam(2e-3, eps=1e-6), (("forward", "join-order"), ("loss", "loss-terms"), ("update", "number")), partial(in_nnx.vae_side, label_first=True), {"loss": partial(in_nnx.elbo, beta=1.0)}),
+    Outside("SAME, padding left out, L2 for decay", CNN, ADAMW, optax.chain(optax.add_decayed_weights(0.05), optax.adam(2e-3)), (("forward", "padding"), ("forward", "pooling"), ("update", "decay-coupling")), partial(in_linen.residual_side, padding="SAME", count_padding=False)),
+    Outside("the skip first, no weights, no decay of vectors", SEG, ADAMW, optax.adamw(2e-3, weight_decay=0.05, mask=matrices), (("forward", "join-order"), ("loss", "class-weights"), ("update", "group-options|number")), partial(in_nnx.segments_side, skip_first=True), {"loss": partial(in_nnx.pixels, weights=(1.0, 1.0, 1.0, 1.0))}),
+    Outside("Mish, a temperature's square, stairs a step early", KD, SGD, optax.sgd(lambda c: 0.05 * 0.5 ** ((c + 1) // 4)), (("forward", "activation"), ("loss", "loss-terms"), ("update", "schedule-offset")), partial(in_linen.student_side, second=jax.nn.silu), {"loss": partial(in_linen.distilled, square=1.0)}, scheduled("StepLR", step_size=4, gamma=0.5)),
 ]  # fmt: skip
 
 
-def report(fault: Further) -> Any:
-    """Run the comparison of a fault."""
-    network = nets.FURTHER[fault.network]
-    made = nets.side(fault.network) if fault.side is None else fault.side()
-    return verify.compare(
-        nets.torch_side(fault.network, fault.torch, 0, fault.theirs),
-        dataclasses.replace(made, tx=fault.tx, **fault.mine),
-        network.batches(0, STEPS),
-        **network.options,
-    )
-
-
-def told(fault: Further) -> Told:
+def told(fault: Outside) -> Told:
     """Compare what is said with what is so."""
-    return judged(fault.causes, report(fault))
+    return judged(fault.causes, report(fault, nets.FURTHER))

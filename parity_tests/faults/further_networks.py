@@ -1,12 +1,8 @@
 """Right ports of seven small networks, by name."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
-from jaxopt_port import verify
 from parity_tests.faults import further_linen as in_linen
 from parity_tests.faults import further_nnx as in_nnx
 from parity_tests.faults import further_plain as plain
@@ -26,19 +22,3 @@ FURTHER: dict[str, Network] = {
     "segments": Network(in_nnx.Segments, in_nnx.segments_side, in_nnx.maps, {"loss": in_nnx.torch_pixels}),
     "GRU": Network(plain.GRU, plain.gru_side, plain.series, {"loss": plain.torch_likelihood, "forward": called("x", "lengths")}),
 }  # fmt: skip
-
-
-@functools.cache
-def side(name: str) -> verify.JaxSide:
-    """Return the JAX side of a network, one for all trainings: its programs are compiled once."""
-    return FURTHER[name].side()
-
-
-def torch_side(name: str, optimizer: Callable[[Any], Any], seed: int, more: Any) -> Any:
-    """Return torch's side of a network; ``more`` makes further arguments of module, optimizer."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        module = FURTHER[name].torch()
-    own = optimizer(module)
-    given = {**FURTHER[name].theirs, **more(module, own)}
-    return verify.TorchSide(**{"module": module, "optimizer": own, **given})

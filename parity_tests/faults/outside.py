@@ -5,7 +5,7 @@ and are as the numbers have it. Where two causes cannot be told apart, either na
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -196,12 +196,12 @@ OUTSIDE = [
 ]  # fmt: skip
 
 
-def report(fault: Outside) -> Any:
+def report(fault: Outside, networks: Mapping[str, nets.Network] = nets.NETWORKS) -> Any:
     """Run the comparison of a fault."""
-    network = nets.NETWORKS[fault.network]
-    made = nets.side(fault.network) if fault.side is None else fault.side()
+    network = networks[fault.network]
+    made = nets.side(fault.network, networks) if fault.side is None else fault.side()
     return verify.compare(
-        nets.torch_side(fault.network, fault.torch, 0, fault.theirs),
+        nets.torch_side(fault.network, fault.torch, 0, fault.theirs, networks),
         dataclasses.replace(made, tx=fault.tx, **fault.mine),
         network.batches(0, STEPS),
         **network.options,

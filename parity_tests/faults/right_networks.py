@@ -266,16 +266,26 @@ NETWORKS: dict[str, Network] = {
 
 
 @functools.cache
-def side(name: str) -> verify.JaxSide:
+def _made(make: Callable[[], verify.JaxSide]) -> verify.JaxSide:
+    return make()
+
+
+def side(name: str, networks: Mapping[str, Network] = NETWORKS) -> verify.JaxSide:
     """Return the JAX side of a network, one for all trainings: its programs are compiled once."""
-    return NETWORKS[name].side()
+    return _made(networks[name].side)
 
 
-def torch_side(name: str, optimizer: Callable[[Any], Any], seed: int, more: Any) -> Any:
+def torch_side(
+    name: str,
+    optimizer: Callable[[Any], Any],
+    seed: int,
+    more: Any,
+    networks: Mapping[str, Network] = NETWORKS,
+) -> Any:
     """Return torch's side of a network; ``more`` makes further arguments of module, optimizer."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        module = NETWORKS[name].torch()
+        module = networks[name].torch()
     own = optimizer(module)
-    given = {"loss": torch_loss, **NETWORKS[name].theirs, **more(module, own)}
+    given = {"loss": torch_loss, **networks[name].theirs, **more(module, own)}
     return verify.TorchSide(**{"module": module, "optimizer": own, **given})

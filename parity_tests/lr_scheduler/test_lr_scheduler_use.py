@@ -298,6 +298,7 @@ class Remembers:
         return 0.9**epoch
 
 
+CACHED = functools.lru_cache(lambda epoch: 0.9**epoch)
 SAVED = {
     "a tuple of milestones": (
         lambda o: torchs.SequentialLR(
@@ -312,6 +313,9 @@ SAVED = {
     "a function that is compiled": (
         lambda o: torchs.LambdaLR(o, lambda epoch: 0.9**epoch).state_dict(),
         lrs.LambdaLR(jax.jit(lambda epoch: 0.9**epoch)),
+    ),
+    "a function with a cache": (
+        lambda o: torchs.LambdaLR(o, CACHED).state_dict(), lrs.LambdaLR(CACHED),
     ),
     "a function beside a partial": (
         lambda o: torchs.CyclicLR(
@@ -343,7 +347,9 @@ def test_a_function_with_a_memory_is_to_be_made_as_it_was():
 
 
 def test_a_plateau_whose_groups_have_grown_is_loaded():
-    group = lambda: {"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.5}  # noqa: E731
+    def group():
+        return {"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.5}
+
     optimizer = torch.optim.SGD([group()])
     theirs = torchs.ReduceLROnPlateau(optimizer, min_lr=[0.01], patience=3)
     theirs.step(1.0)

@@ -98,7 +98,7 @@ class Hyperparameters:
         found = list(_injected(state))
         if len(found) != 1:
             return {}
-        (node, masked), *_ = found
+        [(node, masked)] = found
         held = node.hyperparams
         numbers = {
             torchs: float(np.asarray(held[name]))
@@ -111,11 +111,9 @@ class Hyperparameters:
     def _within(self, node: Any) -> set[str]:
         """Return the parameters that a part of a state holds something for."""
         parts = [path.split("/") for path, _ in leaf_paths(node.inner_state)]
-        ends = (("/".join(part[i:]) for i in range(len(part))) for part in parts)
-        known = (
-            next((end for end in longest_first if end in self._paths), "") for longest_first in ends
-        )
-        return {path for path in known if path}
+        longest_first = (["/".join(part[i:]) for i in range(len(part))] for part in parts)
+        known = [[end for end in ends if end in self._paths] for ends in longest_first]
+        return {ends[0] for ends in known if ends}
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..report import Cause
-from ._arrays import Array
+from ._arrays import Array, equal
 from ._loss_gradients import explain_by_gradient
 from ._loss_terms import explain_beside_cross_entropy, explain_by_outputs
 from ._numbers import SAME, narrow_number, nice, same
@@ -58,7 +58,7 @@ def explain_loss(
             return next(filter(None, terms), None)
         if found := explain_by_outputs(*gradients):
             return found
-        if all(map(_is_same, *gradients)):
+        if all(equal(*pair, SAME) for pair in zip(*gradients, strict=True)):
             return Cause(
                 "additional-term",
                 f"your loss is torch's plus {yours - torchs:.6g}, a constant: their gradients are "
@@ -85,10 +85,6 @@ def explain_loss(
             f"leave the factor out{half if short == 0.5 else ''}",
         )  # fmt: skip
     return None
-
-
-def _is_same(mine: Array, theirs: Array) -> bool:
-    return bool(np.abs(mine - theirs).max(initial=0) <= SAME * np.abs(theirs).max(initial=0))
 
 
 def _is_multiple(mine: Array, theirs: Array) -> bool:

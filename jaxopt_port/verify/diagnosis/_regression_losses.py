@@ -8,6 +8,7 @@ import numpy as np
 
 from ..report import Cause
 from ._arrays import Array
+from ._loss_rows import softmax
 from ._numbers import SAME, nice, same
 
 
@@ -41,8 +42,7 @@ def _kind(apart: Array, output: Array, target: Array, gradient: Array) -> str | 
             known["the binary cross entropy of probabilities"] = apart / (output * (1 - output))
     if target.min() >= 0:
         known |= _of_counts(output, target)
-        with np.errstate(over="ignore"):
-            chance = 1 / (1 + np.exp(-output))
+        chance = _sigmoid(output)
         known["the squared error of a sigmoid"] = chance * (1 - chance) * (chance - target)
     if np.all(np.abs(target) == 1):
         known |= _of_signs(output, target)
@@ -61,8 +61,7 @@ def _of_counts(output: Array, target: Array) -> dict[str, Array]:
     with np.errstate(over="ignore"):
         known = {"Poisson's of logarithms": np.exp(output) - target}
     if output.ndim > 1 and np.allclose(target.sum(-1), 1, atol=SAME):
-        shares = np.exp(output - output.max(-1, keepdims=True))
-        shares /= shares.sum(-1, keepdims=True)
+        shares = softmax(output)[0]
         known["the cross entropy of logits and soft targets"] = shares - target
         known["the squared error of probabilities, of logits"] = shares * (
             shares - target - (shares * (shares - target)).sum(-1, keepdims=True)
@@ -70,15 +69,19 @@ def _of_counts(output: Array, target: Array) -> dict[str, Array]:
     return {name: part for name, part in known.items() if np.all(np.isfinite(part))}
 
 
+def _sigmoid(x: Array) -> Array:
+    with np.errstate(over="ignore"):
+        made: Array = 1 / (1 + np.exp(-x))
+    return made
+
+
 def _of_signs(output: Array, target: Array) -> dict[str, Array]:
     """Return gradients of losses whose targets are 1 or -1."""
     left = np.maximum(1 - target * output, 0.0)
-    with np.errstate(over="ignore"):
-        logistic = -target / (1 + np.exp(target * output))
     return {
         "the hinge loss": -target * (left > 0),
         "the squared hinge loss": -target * left,
-        "the logistic loss": logistic,
+        "the logistic loss": -target * _sigmoid(-target * output),
     }
 
 
@@ -114,8 +117,7 @@ def _binary(output: Array, target: Array, gradient: Array) -> str | None:
     """Return the binary cross entropy of logits, with what weighs or smooths its targets."""
     if target.min() < 0 or target.max() > 1:
         return None
-    with np.errstate(over="ignore"):
-        chance = 1 / (1 + np.exp(-output))
+    chance = _sigmoid(output)
     fit = fit_of(gradient, [(1 - target) * chance, -target * (1 - chance), target - 0.5])
     if fit is None:
         return None
