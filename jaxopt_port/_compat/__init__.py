@@ -22,5 +22,6 @@ from ._forms import alternative as alternative
 from ._forms import devices_of as devices_of
 from ._forms import whole_on_each as whole_on_each
 from ._indices import with_narrow_indices as with_narrow_indices
+from ._mixing import mixes_elements as mixes_elements
 from ._pure import as_pure as as_pure
 from ._scans import carried_by as carried_by

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._compat import check_whole
 from ..engine import Problem
 from ..numerics.torch_ops import Scalar, constant, div, mul, sign
 from ._left_out import LEFT_OUT, without_none
@@ -20,7 +19,6 @@ def cautious(update: jax.Array, grad: jax.Array) -> jax.Array:
 
     Liang et al., 2024, *Cautious Optimizers*. The share of what is kept is that of the whole array.
     """
-    check_whole(update, "an optimizer with caution", "a parameter")
     # Signs, since the product of small numbers is flushed to zero here, and not in torch.
     kept = sign(update) * sign(grad) > 0
     share = jnp.maximum(mean(kept.astype(update.dtype)), constant(1e-3, update))

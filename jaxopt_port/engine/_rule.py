@@ -12,7 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .._compat import as_laid_out, laid_out_as, on_explicit_mesh
+from .._compat import (
+    as_laid_out,
+    check_whole,
+    laid_out_as,
+    mixes_elements,
+    on_explicit_mesh,
+    varying_axes,
+)
 from ..numerics import uncontracted
 from ..numerics.torch_ops import acting_alpha, add, addcdiv, quotient, widened
 
@@ -291,7 +298,10 @@ def leaf_update(program: Program) -> Callable[..., Any]:
         # They may be products in the caller's program.
         param = uncontracted(param)
         grad = uncontracted(grad) if isinstance(grad, jax.Array) else grad
-        result, after = rule.update(grad, param, state, **numbers, **static)
+        whole = functools.partial(rule.update, **numbers, **static)
+        if varying_axes(param) and rule.elementwise and mixes_elements(whole, grad, param, state):
+            check_whole(param, rule.name, "a parameter")
+        result, after = whole(grad, param, state)
         new, delta = _applied(result, param)
         made: tuple[jax.Array, jax.Array, dict[str, Any]] = (new, delta, after)
         return as_complex(made) if is_complex else made

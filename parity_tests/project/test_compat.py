@@ -17,6 +17,7 @@ from jaxopt_port._compat import (
     carried_by,
     current_trace,
     known_number,
+    mixes_elements,
     on_explicit_mesh,
     tagged,
     through_branches,
@@ -93,6 +94,29 @@ def test_varying_axes_are_seen_within_shard_map(mesh):
     jax.shard_map(note, mesh=plain, in_specs=P("data"), out_specs=P("data"))(jnp.zeros(2))
     assert seen == [frozenset({"data"})]
     assert varying_axes(jnp.zeros(2)) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("function", "mixes"),
+    [
+        (lambda x: jnp.where(x > 0, jnp.exp(x) ** 1.5, jax.nn.silu(x)), False),
+        (lambda x: jax.lax.cond(x.ndim > 0, jnp.sin, jnp.cos, jnp.clip(x, -1, 1)[None])[0], False),
+        (lambda x: x / jnp.linalg.norm(x), True),
+        (lambda x: x - jax.jit(jnp.mean)(x), True),
+        (jnp.cumsum, True),
+        (jnp.sort, True),
+        (jnp.flip, True),
+        (lambda x: jnp.roll(x, 1), True),
+        (lambda x: x + x.T, True),
+        (lambda x: x @ x, True),
+        (jnp.linalg.inv, True),
+        (lambda x: jnp.fft.fft(x).real, True),
+        (lambda x: x.at[0].set(x[1]), True),
+        (lambda x: jax.lax.scan(lambda c, y: (c + y, c), x[0], x)[1], True),
+    ],
+)
+def test_elements_that_meet_are_seen_in_a_jaxpr(function, mixes):
+    assert mixes_elements(function, jnp.eye(3)) is mixes
 
 
 def test_x64_can_be_enabled_around_a_part_of_a_traced_program():

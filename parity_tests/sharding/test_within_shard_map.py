@@ -11,6 +11,8 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import jaxopt_port as jp
+from jaxopt_port import contrib
+from jaxopt_port.engine import Rule
 from parity_tests.sharding.layouts import (
     LAYOUTS,
     SHAPES,
@@ -118,6 +120,47 @@ def test_what_needs_the_whole_array_says_so(name):
     within(step, P(), P())(np.ones((8, 8), np.float32))  # the same on all devices
     with pytest.raises(ValueError, match=r"needs the whole of a parameter.*'data'.* under jax.jit"):
         within(step, P("data"), P("data"))(np.ones((8, 8), np.float32))
+
+
+def by_its_norm(grad, param, state, *, lr):
+    return param - (lr * grad / jnp.linalg.norm(grad)).astype(param.dtype), state
+
+
+def by_its_size(grad, param, state, *, lr):
+    return param - (lr * jnp.where(grad > 0, jnp.tanh(grad), -1)).astype(param.dtype), state
+
+
+def rate(lr=1e-4):
+    yield from ()
+
+
+def rule_of_ones_own(update):
+    return jp.transformation(Rule(rate, lambda param, **_: {}, update, title="one's own"))()
+
+
+@pytest.mark.parametrize(
+    ("tx", "whole"),
+    [
+        (contrib.NAdamW(), False),
+        (contrib.NAdamW(clipping_threshold=0.5), True),
+        (contrib.SGDW(momentum=0.9, caution=True), True),
+        (rule_of_ones_own(by_its_size), False),
+        (rule_of_ones_own(by_its_norm), True),
+    ],
+    ids=lambda x: x if isinstance(x, bool) else "",
+)
+def test_a_rule_whose_elements_meet_is_found_out(tx, whole):
+    """Options may ask for a norm of the array, and a rule of one's own does not say so."""
+    param = np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8)
+
+    def step(param):
+        return jp.step(tx, param, tx.init(param), param)[0]
+
+    if whole:
+        with pytest.raises(ValueError, match=r"needs the whole of a parameter.*under jax.jit"):
+            within(step, P("data"), P("data"))(param)
+    else:
+        np.testing.assert_array_equal(within(step, P("data"), P("data"))(param), step(param))
 
 
 def test_lbfgs_needs_the_whole():
