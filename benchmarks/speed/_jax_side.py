@@ -232,7 +232,11 @@ def _train(name: str, network: str, batch: int, low: bool = False) -> Contender:
             params = linen.init(jax.random.key(0), jnp.asarray(lenet_batch(batch)[0]))
             apply = linen.apply
         else:
-            apply, params = _in_nnx(lenet.LeNet(rngs=nnx.Rngs(0)))
+            module = lenet.LeNet(rngs=nnx.Rngs(0))
+            for layer in module.features if "XLA's convolution" in name else ():
+                if isinstance(layer, nnx.Conv):
+                    layer.conv_general_dilated = jax.lax.conv_general_dilated
+            apply, params = _in_nnx(module)
     params = _torchs(make, params)
     tx = _OPTAX[options]() if name.endswith("optax") else getattr(jp, options)(**OPTIONS[options])
     loss = _loss(network, batch, apply)

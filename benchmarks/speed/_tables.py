@@ -21,6 +21,7 @@ _HEADLINES = (
     "step, AdamW, GPT-2 small: jp.step / optax",
     "step, Adam, 300 small leaves: jp.step / torch fused",
     "train, LeNet, batch 32: NNX, jp / torch eager",
+    "train, LeNet, batch 32: NNX, jp, XLA's convolution / torch eager",
     "groups: 100 groups / 1 group, 400 leaves",
 )
 _BEGIN, _END = "<!-- speed: begin -->", "<!-- speed: end -->"
