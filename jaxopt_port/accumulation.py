@@ -125,6 +125,9 @@ def accumulate_grads(
             zeros = jax.tree.unflatten(treedef, [jnp.zeros_like(x) for x in sums])
             return zeros, inner_state, list(grads)
 
+        if "value_fn" in extra_args and length != 1:
+            extra_args["value_fn"] = _of_one_batch
+
         def step() -> Any:
             updates, inner = tx.update(
                 jax.tree.unflatten(treedef, seen), state.inner_state, params, **extra_args
@@ -146,6 +149,13 @@ def accumulate_grads(
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _of_one_batch(params: Any) -> Any:
+    raise TypeError(
+        "the optimizer within accumulate_grads evaluates the loss itself, and this is that of the "
+        "last gradient alone: give it the loss of all batches, without accumulation"
+    )
 
 
 def _positive(steps: Any) -> int:

@@ -17,7 +17,7 @@ from jax import lax
 from ._compat import AxisName, split_over
 from .accumulation import accumulations, as_after, overflow
 from .clip_grad import check_array, real_number, scaled
-from .engine import step
+from .engine import check_transformation, step
 
 Params = TypeVar("Params")
 State = TypeVar("State")
@@ -147,6 +147,7 @@ class GradScaler:
         if not self.enabled:
             return grads, jnp.zeros((), bool)
         _check_scaler_state(scaler_state)
+        grads = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, float) else x, grads)
         given = jax.tree.leaves(grads)
         for leaf in given:
             check_array(leaf, "the gradients")
@@ -212,6 +213,7 @@ class GradScaler:
         Raises:
             TypeError: ``found_inf`` is not one boolean; what `jp.step` raises.
         """
+        check_transformation(tx)
         _check_found(found_inf)
         stepped: tuple[Params, State] = _step_unless(
             tx, found_inf, grads, state, params, extra_args

@@ -92,7 +92,10 @@ def loops(quick: bool) -> list[Case]:
 def train(quick: bool) -> list[Case]:
     """Whole training steps."""
     torch = ("torch eager",) if quick else ("torch eager", "torch.compile")
-    lenet = {"torch": torch, "jax": ("NNX, jp", "NNX, jp, XLA's convolution", "Linen, jp", "NNX, optax")}
+    lenet = {
+        "torch": torch,
+        "jax": ("NNX, jp", "NNX, jp, XLA's convolution", "Linen, jp", "NNX, optax"),
+    }
     decoder = {"torch": torch, "jax": ("NNX, jp", "NNX, optax")}
     sizes = (32,) if quick else (1, 32, 256)
     cases = [

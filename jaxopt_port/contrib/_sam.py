@@ -102,9 +102,11 @@ def sam(
     The counterpart of ``pytorch_optimizer.SAM`` without ``use_gc``. Two gradients make a step, so
     `jp.step` is given the loss, as it is by ``jp.lbfgs``: a function of the parameters (give its
     data by ``jax.tree_util.Partial(loss, batch=batch)``). Where a loss returns more than a number,
-    take the two steps yourself: `sam_perturbed`. It has no state of its own: the state, its
-    groups and state dicts are the optimizer's. There is one ``rho`` for all groups, and what they
-    freeze stays where it is and out of the norm.
+    take the two steps yourself: `sam_perturbed`. Clipping and accumulation belong within:
+    ``sam(optax.chain(jp.clip_by_grad_norm(1.0), tx))``, ``sam(jp.accumulate_grads(tx, 4))``.
+
+    It has no state of its own: the state, its groups and state dicts are the optimizer's. There is
+    one ``rho`` for all groups, and what they freeze stays where it is and out of the norm.
 
     Args:
         tx: the optimizer of the step.
@@ -139,6 +141,13 @@ def sam(
             raise TypeError(
                 "SAM requires closure: a step takes two gradients; give jp.step the loss, a "
                 "function of the parameters, in place of gradients, or use contrib.sam_perturbed"
+            )
+        first = zip(*map(jax.tree.leaves, (grads, extra_args.get("grad", grads))), strict=False)
+        if any(given is not taken for given, taken in first):
+            raise TypeError(
+                "what stands around SAM has changed its first gradient, and would not see the "
+                "second, by which it steps: put it within: contrib.sam(optax.chain(clip, tx)) "
+                "and contrib.sam(jp.accumulate_grads(tx, steps))"
             )
         own = trained_grads(grads, state) if grouped_states(state) else grads
         ahead = sam_perturbed(params, own, rho, adaptive=adaptive, perturb_eps=perturb_eps)

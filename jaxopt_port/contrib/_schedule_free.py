@@ -102,7 +102,7 @@ def schedule_free_eval_params(state: Any, params: Any) -> Any:
     a group of its own, is left as it is.
 
     Args:
-        state: of an optimizer with groups; not traced.
+        state: of an optimizer with groups.
         params: the parameters in training.
 
     Returns:
@@ -147,7 +147,10 @@ def _between(state: Any, params: Any, weight: Any) -> Any:
         raise ValueError("no parameter is stepped by a schedule-free optimizer")
     new = []
     for path, leaf in leaf_paths(params):
-        own = held[path] if path in betas else {"k": 0}
-        with jax.enable_x64(True):
-            new.append(lerp(leaf, own["z"], weight(betas[path])) if own["k"] else leaf)
+        if path in betas:
+            own = held[path]
+            with jax.enable_x64(True):
+                moved = lerp(leaf, own["z"], weight(betas[path]))
+            leaf = jnp.where(own["k"] > 0, moved, leaf)
+        new.append(leaf)
     return jax.tree.unflatten(jax.tree.structure(params), new)

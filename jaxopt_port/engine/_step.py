@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -129,6 +130,7 @@ def step(
         check_params(params)  # JAX speaks of its own arguments
         raise
     except (ValueError, RuntimeError) as error:
+        check_transformation(tx)  # JAX speaks of a static argument that cannot be hashed
         _check_held(error, params=params, state=state, gradients=grads)
         raise
     return stepped
@@ -142,7 +144,9 @@ def check_transformation(tx: Any) -> None:
             f"{tx.__name__}(…)"
         )
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
-        raise TypeError(f"tx must be an Optax transformation, such as jp.SGD(…); got {tx!r}")
+        raise TypeError(
+            f"tx must be an Optax transformation, such as jp.SGD(…); got {reprlib.repr(tx)}"
+        )
 
 
 def _check_held(cause: Exception, **trees: Any) -> None:

@@ -34,7 +34,8 @@ class TrainState(train_state.TrainState):  # type: ignore[no-untyped-call]
         """Take a step: torch's ``optimizer.step()``, to the last bit.
 
         Args:
-            grads: gradients, a tree as ``params``. None, or left out: the parameter rests.
+            grads: gradients, a tree as ``params``; where one is None, or a layer has none, the
+                parameter rests. For ``jp.lbfgs`` and ``contrib.sam``, the loss itself.
             **kwargs: further attributes and their new values.
 
         Returns:
@@ -47,7 +48,7 @@ class TrainState(train_state.TrainState):  # type: ignore[no-untyped-call]
         # What Flax's fp8 layers give in the place of gradients is the new value itself.
         overwritten = (
             {OVERWRITE_WITH_GRADIENT: grads[OVERWRITE_WITH_GRADIENT]}
-            if OVERWRITE_WITH_GRADIENT in grads
+            if not callable(grads) and OVERWRITE_WITH_GRADIENT in grads
             else {}
         )
         own_grads = grads["params"] if overwritten else grads

@@ -78,6 +78,11 @@ class Optimizer(nnx.Optimizer[M]):
                 )
             # Flax wraps each leaf of what init returns.
             made_by = optax.GradientTransformation(lambda params: opt_state, tx.update)
+        if not jax.tree.leaves(nnx.state(model, wrt, **graph)):
+            raise ValueError(
+                f"optimizer got an empty parameter list: the model has no variable that wrt={wrt} "
+                "names"
+            )
         super().__init__(model, made_by, wrt=wrt, **graph)
         self.tx = tx
 
@@ -123,8 +128,11 @@ class Optimizer(nnx.Optimizer[M]):
             name: jax.tree_util.Partial(value) if callable(value) else value
             for name, value in as_pure(kwargs).items()
         }
-        state = as_pure(self.opt_state)
-        new, self.opt_state = step(self.tx, as_pure(found), state, params, **extra)
+        state, given = as_pure(self.opt_state), as_pure(found)
+        of_paths = dict(jax.tree_util.tree_leaves_with_path(given))
+        if of_paths.keys() < {path for path, _ in jax.tree_util.tree_leaves_with_path(params)}:
+            given = jax.tree_util.tree_map_with_path(lambda path, _: of_paths.get(path), params)
+        new, self.opt_state = step(self.tx, given, state, params, **extra)
         nnx.update(model, new)
         self.step.set_value(self.step.get_value() + 1)  # in place is not possible for all arrays
         return jax.tree.map(lambda new, old: new - old, new, params)
@@ -142,17 +150,40 @@ class Optimizer(nnx.Optimizer[M]):
     def _in_its_variables(self, state: Any) -> Any:
         """Return a state in the Variables that are there, where it fits: cached calls hold them."""
         held, after = as_pure(self.opt_state), as_pure(state)
-        leaves = jax.tree.leaves(after)
-        structure: Any = jax.tree.structure(after)
-        if structure == jax.tree.structure(held):
+        structures: list[Any] = [jax.tree.structure(tree) for tree in (held, after)]
+        if structures[0] == structures[1]:
             nnx.update(self.opt_state, nnx.state(after))
             return self.opt_state
-        variables = jax.tree.leaves(self.opt_state, is_leaf=is_nnx_variable)
-        if len(variables) != len(leaves):
-            return state
-        # Something static is another: who counts steps with whom, since some gradients were None.
-        for i, (variable, value) in enumerate(zip(variables, leaves, strict=True)):
-            if is_nnx_variable(variable):
-                variable.set_value(value)
-                leaves[i] = variable
-        return nnx.data(jax.tree.unflatten(structure, leaves))
+        # Something static has changed: who rests, who counts with whom, what buffers there are.
+        before = jax.tree_util.tree_leaves_with_path(self.opt_state, is_leaf=is_nnx_variable)
+        variables = {path: x for path, x in before if is_nnx_variable(x)}
+        traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(after))
+
+        def placed(path: Any, value: Any) -> Any:
+            if path not in variables:
+                return nnx.OptArray(value)
+            if not traced:
+                return variables[path].copy(value)
+            variables[path].set_value(value)
+            return variables[path]
+
+        made = nnx.data(jax.tree_util.tree_map_with_path(placed, after))
+        if not traced:
+            for variable in variables.values():
+                variable.set_raw_value(_Replaced())
+        return made
+
+
+class _Replaced:
+    """In the Variables of a state whose structure is no longer the optimizer's."""
+
+
+def _refused(_: _Replaced) -> Any:
+    raise ValueError(
+        "the optimizer's state has another structure since this call was prepared (a group was "
+        "frozen or added, or a parameter had no gradient): prepare it anew, by nnx.cached_partial "
+        "or nnx.split, and take the first step of a new kind outside of it"
+    )
+
+
+jax.tree_util.register_pytree_node(_Replaced, _refused, lambda *_: _Replaced())

@@ -17,7 +17,7 @@ from .._compat import devices_of
 from . import _contraction
 
 # Larger arrays, whose loops run along an axis at least this long, are left to LLVM's contraction
-# where `_contraction.holds`: an exact fused multiply-add takes up to three times as long there.
+# where `_contraction.holds`: an exact fused multiply-add takes up to four times as long there.
 SMALL = 512
 WIDE = 16
 

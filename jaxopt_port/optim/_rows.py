@@ -16,7 +16,7 @@ def coalesced(grad: Any, param: jax.Array) -> tuple[tuple[jax.Array, ...], jax.A
     """Return sorted indices without repetition, one array per indexed axis, and their rows.
 
     There are as many as in the gradient; those of rows that were summed into others are out of
-    bounds.
+    bounds, and so are those that were negative: -1, too, is padding.
     """
     from jax.experimental import sparse  # which would double the time of an import at the top
 
@@ -26,6 +26,10 @@ def coalesced(grad: Any, param: jax.Array) -> tuple[tuple[jax.Array, ...], jax.A
         grad = sparse.BCOO((values, indices.reshape(len(values), axes)), shape=param.shape)
     if not grad.nse:
         return tuple(grad.indices.T), grad.data
+    sizes = jnp.asarray(param.shape[: grad.indices.shape[1]], grad.indices.dtype)
+    outside = (grad.indices < 0).any(axis=1, keepdims=True)
+    indices = jnp.where(outside, sizes, grad.indices)
+    grad = sparse.BCOO((grad.data, indices), shape=param.shape)
     grad = grad.sum_duplicates(nse=grad.nse)
     return tuple(grad.indices.T), grad.data
 

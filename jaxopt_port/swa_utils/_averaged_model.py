@@ -279,18 +279,33 @@ class AveragedModel:
     ) -> list[jax.Array]:
         if self.multi_avg_fn is None:
             single = self.avg_fn or get_swa_avg_fn()
-            return [single(*pair, num_averaged) for pair in zip(old, new, strict=True)]
+            pairs = zip(old, new, strict=True)
+            return [_called(single, "avg_fn", *pair, num_averaged) for pair in pairs]
         averaged: dict[int, jax.Array] = {}
         for dtype in dict.fromkeys(leaf.dtype for leaf in old):
             places = [i for i, leaf in enumerate(old) if leaf.dtype == dtype]
             lists = [old[i] for i in places], [new[i] for i in places]
-            made = self.multi_avg_fn(*lists, num_averaged)
+            made = _called(self.multi_avg_fn, "multi_avg_fn", *lists, num_averaged)
+            if made is None:
+                raise TypeError(
+                    "multi_avg_fn has returned None; JAX's arrays are not changed in place: let it "
+                    "return the list of new averages"
+                )
             if len(made) != len(places):
                 raise ValueError(
                     f"multi_avg_fn has returned {len(made)} averages of {len(places)} arrays"
                 )
             averaged.update(zip(places, made, strict=True))
         return [averaged[i] for i in range(len(old))]
+
+
+def _called(function: Any, name: str, *args: Any) -> Any:
+    try:
+        return function(*args)
+    except TypeError as error:  # as all of JAX's errors about traced values are
+        if not isinstance(error, jax.errors.JAXTypeError):
+            raise
+        raise TypeError(f"{name}: {why(function, error)}") from error
 
 
 def _check_arrays(tree: Any) -> None:

@@ -236,6 +236,13 @@ def _check_sparse(path: str, grad: Any, param: Any, name: str) -> None:
             f'("{path}"); a sparse one is a BCOO or a pair (indices, values)'
         )
     indices, values = (grad.indices, grad.data) if sparse else grad
+    if hasattr(grad, "indptr"):
+        raise TypeError(f'the gradient of "{path}" is a BCSR; give a BCOO: grad.to_bcoo()')
+    if isinstance(indices, tuple | list):
+        raise TypeError(
+            f'the indices of the sparse gradient of "{path}" are a {type(indices).__name__}; they '
+            "must be one array: jnp.array(indices)"
+        )
     shape, of_indices, of_values = map(jnp.shape, (param, indices, values))
     indexed = 1 if len(of_indices) == 1 else of_indices[-1] if len(of_indices) == 2 else 0
     if not 1 <= indexed <= len(shape) or of_values != (of_indices[0], *shape[indexed:]):

@@ -210,6 +210,27 @@ print(len({str(s.index) for s in found.params["w"].addressable_shards}))
 """
 
 
+@pytest.mark.parametrize("changed", ["a group that rests", "counts that have parted"])
+@pytest.mark.parametrize(
+    "like", [lambda x: x, lambda x: jax.eval_shape(lambda: x)], ids=["", "shapes"]
+)
+def test_what_is_static_and_changes_in_a_run_comes_back(tmp_path, changed, like):
+    params = {"a": jnp.ones(1), "b": jnp.ones(1)}
+    tx = jp.AdamW([{"params": "a"}, {"params": "b"}], lr=0.1)
+    state = tx.init(params)
+    if changed == "a group that rests":
+        state = jp.set_hyperparams(state, frozen=True, group=1)
+    else:
+        tx = jp.AdamW(lr=0.1)
+        _, state = jp.step(tx, {**params, "b": None}, tx.init(params), params)
+    interop.save_orbax(tmp_path / "run", params=params, state=state)
+    restored = interop.restore_orbax(
+        tmp_path / "run", params=params, state=like(tx.init(params))
+    ).state
+    same(state, restored)
+    same(jp.step(tx, params, state, params), jp.step(tx, params, restored, params))
+
+
 def test_another_sharding(tmp_path):
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     run = subprocess.run(

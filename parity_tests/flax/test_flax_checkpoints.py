@@ -78,6 +78,19 @@ def test_a_group_that_rests_is_kept_by_flax():
     assert jp.get_hyperparams(restored.opt_state)[0]["frozen"]
 
 
+@pytest.mark.parametrize(
+    ("saved", "wanted"),
+    [
+        (jp.SGD(lr=0.1, momentum=0.9), jp.SGD(lr=0.1)),
+        (jp.RMSprop(momentum=0.9), jp.RMSprop()),
+    ],
+    ids=["SGD", "RMSprop"],
+)
+def test_a_buffer_that_would_be_lost_is_refused(saved, wanted):
+    with pytest.raises(ValueError, match="has momentum_buffer, and that which it shall be"):
+        by_msgpack(train_state(saved), train_state(wanted), None)
+
+
 def nnx_by_msgpack(state, like, folder):
     del folder
     pure = serialization.msgpack_restore(serialization.msgpack_serialize(nnx.to_pure_dict(state)))

@@ -1,6 +1,7 @@
 """Bad input to accumulation and averages: torch's words where it has some; nothing is changed."""
 
 import jax.numpy as jnp
+import optax
 import pytest
 import torch
 from flax import linen, nnx
@@ -28,6 +29,13 @@ def accumulated(grads=GRADS, state=HELD, steps=None, **extra_args):
     return lambda: jp.step(tx, grads, state, PARAMS, **extra_args)
 
 
+def _of_a_loss(tx):
+    def loss(params):
+        return sum(jnp.sum((x - 3) ** 2) for x in params.values())
+
+    return jp.step(tx, loss, tx.init(PARAMS), PARAMS)
+
+
 POSITIVE = "Expected positive integer steps, but got"
 ACCUMULATION = {
     "a function that is wrong anyway": Bad(
@@ -46,6 +54,19 @@ ACCUMULATION = {
         for steps in (0, -1, 1.5, "a", None, True, [2])
     },
     "a class": Bad(lambda: jp.accumulate_grads(jp.SGD, 2), TypeError, "got the class SGD"),
+    "L-BFGS, which evaluates the loss": Bad(
+        lambda: _of_a_loss(jp.accumulate_grads(jp.LBFGS(), 2)), TypeError, "of the last gradient"
+    ),
+    "SAM": Bad(
+        lambda: _of_a_loss(jp.accumulate_grads(contrib.sam(jp.SGD(lr=0.1)), 2)),
+        TypeError,
+        r"put it within.*sam\(jp\.accumulate_grads",
+    ),
+    "clipping around SAM": Bad(
+        lambda: _of_a_loss(optax.chain(jp.clip_by_grad_norm(1.0), contrib.sam(jp.SGD(lr=0.1)))),
+        TypeError,
+        r"put it within.*sam\(optax\.chain",
+    ),
     "no optimizer": Bad(lambda: jp.accumulate_grads(None, 2), TypeError, r"such as jp\.SGD.*None"),
     "none at all": Bad(accumulated(None), ValueError, "the gradients are None as a whole"),
     "one missing": Bad(accumulated({"w": jnp.ones(3)}), ValueError, 'the gradients have no "b"'),
@@ -120,6 +141,14 @@ AVERAGING = {
     ),
     "a decay for a function": Bad(
         lambda: swa_utils.AveragedModel(0.9), TypeError, r"get_ema_avg_fn"
+    ),
+    "averages in place": Bad(
+        averaged(multi_avg_fn=lambda averages, now, n: averages.clear()), TypeError, "returned None"
+    ),
+    "an average that branches": Bad(
+        averaged(avg_fn=lambda average, now, n: now if n < 2 else average),
+        TypeError,
+        "avg_fn: .*cannot be traced",
     ),
     "no parameters": Bad(lambda: MEAN.init(None), TypeError, "the parameters are None"),
     "a word": Bad(lambda: MEAN.init({"w": "a"}), TypeError, "among the parameters and buffers is"),

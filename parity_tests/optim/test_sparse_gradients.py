@@ -103,11 +103,28 @@ def test_a_weight_decay_that_torch_refuses_is_nan(factory):
     assert np.isnan(after[1])
 
 
+@pytest.mark.parametrize("padding", [-1, -7, 5])
+@pytest.mark.parametrize(
+    "tx",
+    [jp.SparseAdam(), jp.SGD(momentum=0.9), jp.SGD(), jp.Adagrad()],
+    ids=["SparseAdam", "momentum", "SGD", "Adagrad"],
+)
+def test_what_is_out_of_bounds_is_padding(tx, padding):
+    """Negative too: torch refuses it, and in JAX's indexing it is a row from the end."""
+    params = {"table": jnp.ones((5, 2))}
+    state, rows = tx.init(params), jnp.array([[1.0, 2.0], [3.0, 4.0]])
+    padded, _ = jp.step(tx, {"table": (jnp.array([4, padding]), rows)}, state, params)
+    bare, _ = jp.step(tx, {"table": (jnp.array([4]), rows[:1])}, state, params)
+    np.testing.assert_array_equal(padded["table"], bare["table"])
+
+
 def test_indices_that_do_not_fit_are_refused():
     tx, params = jp.SGD(lr=0.1), {"table": jnp.ones((4, 2))}
     for grad, message in [
         ((jnp.array([1]), jnp.ones((2, 2))), "has indices of shape"),
         ((jnp.array([1.0]), jnp.ones((1, 2))), "they must be integers"),
+        (([1, 2], jnp.ones((2, 2))), "a list; they must be one array"),
+        (sparse.BCSR.fromdense(jnp.ones((4, 2))), "is a BCSR; give a BCOO"),
     ]:
         with pytest.raises((ValueError, TypeError), match=message):
             jp.step(tx, {"table": grad}, tx.init(params), params)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 from flax import serialization
 
-from ...engine import GroupsState, Table
+from ...engine import GroupsState
 from ...lr_scheduler import SchedulerState
 from ...numerics import Float64
-from ._group_descriptions import HINT, described, differences
+from ._group_descriptions import HINT, described, differences, tables, with_table
 
 
 def _checked(state: Any, target: Any) -> Any:
@@ -29,13 +28,8 @@ def _checked(state: Any, target: Any) -> Any:
 
 def _groups_to_dict(state: GroupsState) -> dict[str, Any]:
     held = {name: serialization.to_state_dict(part) for name, part in _parts(state).items()}
-    table = {
-        "clocks": state.table.clocks,
-        "of_clocks": state.table.of_clocks,
-        "resting": sorted(state.table.resting),
-        "resting_leaves": sorted(state.table.resting_leaves),
-    }
-    return {**held, "description": json.dumps(described(state)), "table": json.dumps(table)}
+    (table,) = tables(state)
+    return {**held, "description": json.dumps(described(state)), "table": table}
 
 
 def _parts(state: GroupsState) -> dict[str, Any]:
@@ -50,26 +44,20 @@ def _parts(state: GroupsState) -> dict[str, Any]:
 
 def _groups_from_dict(target: GroupsState, state: dict[str, Any]) -> GroupsState:
     saved = _checked(state, target)
+    parts = _parts(target)
+    for name in ("leaves", "scalars"):
+        if more := sorted(saved[name].keys() - parts[name].keys()):
+            raise ValueError(
+                f"the saved state has {', '.join(more)}, and that which it shall be restored as "
+                "has not: make it by an optimizer with the numbers in use then, a momentum, say"
+            )
     held = {
-        name: serialization.from_state_dict(part, saved[name], name)
-        for name, part in _parts(target).items()
+        name: serialization.from_state_dict(part, saved[name], name) for name, part in parts.items()
     }
     numbers = {name: Float64(parts) for name, parts in held.pop("numbers").items()}
-    return GroupsState(**held, numbers=numbers, table=_table(target.table, saved.get("table")))
-
-
-def _table(table: Table, saved: str | None) -> Table:
-    """Return the table with what changes during a run: who counts with whom, who rests."""
-    if saved is None:  # written by an earlier version
-        return table
-    found = json.loads(saved)
-    return replace(
-        table,
-        clocks=tuple(found["clocks"]),
-        of_clocks=tuple(found["of_clocks"]),
-        resting=frozenset(found["resting"]),
-        resting_leaves=frozenset(found["resting_leaves"]),
-    )
+    known = saved.get("table")  # an earlier version wrote none
+    table = with_table(target.table, known) if known else target.table
+    return GroupsState(**held, numbers=numbers, table=table)
 
 
 def _scheduler_to_dict(state: SchedulerState) -> dict[str, Any]:

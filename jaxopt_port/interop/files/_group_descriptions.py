@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
 
-from ...engine import Group, GroupsState
+from ...engine import Group, GroupsState, Table, grouped_states
 from ...lr_scheduler import SchedulerState
 
 
@@ -15,6 +17,33 @@ def described(tree: Any) -> list[dict[str, Any]]:
     """Return a description of each grouped optimizer's and each scheduler's state in a tree."""
     parts = jax.tree.leaves(tree, is_leaf=_is_own)
     return [_described(part) for part in parts if _is_own(part)]
+
+
+def tables(tree: Any) -> list[str]:
+    """Return, of each grouped state in a tree, what of its static part changes during a run."""
+    return [
+        json.dumps(
+            {
+                "clocks": state.table.clocks,
+                "of_clocks": state.table.of_clocks,
+                "resting": sorted(state.table.resting),
+                "resting_leaves": sorted(state.table.resting_leaves),
+            }
+        )
+        for state in grouped_states(tree)
+    ]
+
+
+def with_table(table: Table, saved: str) -> Table:
+    """Return a table with what `tables` has saved: who counts with whom, who rests."""
+    found = json.loads(saved)
+    return replace(
+        table,
+        clocks=tuple(found["clocks"]),
+        of_clocks=tuple(found["of_clocks"]),
+        resting=frozenset(found["resting"]),
+        resting_leaves=frozenset(found["resting_leaves"]),
+    )
 
 
 def _is_own(x: Any) -> bool:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ...engine import leaf_paths
-from ._group_descriptions import HINT, described, differences
+from ...engine import GroupsState, leaf_paths
+from ._group_descriptions import HINT, described, differences, tables, with_table
 
 _PARTS = ("params", "state", "scheduler_state")
 _VERSION = 1
@@ -77,6 +78,7 @@ def save_orbax(
     record = {
         "version": _VERSION,
         "states": {part: described(tree) for part, tree in trees.items()},
+        "tables": tables(state),
         "arrays": {part: _shapes(leaves) for part, leaves in flat.items()},
         "extra": dict(extra or {}),
     }
@@ -134,11 +136,13 @@ def restore_orbax(
     source = Path(directory).absolute()
     if not (source / "description").is_dir():
         raise FileNotFoundError(f"{source} holds nothing that save_orbax saved")
-    trees = dict(zip(_PARTS, (params, state, scheduler_state), strict=True))
-    flat = {part: _by_path(tree) for part, tree in trees.items() if tree is not None}
     with jax.enable_x64(True), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         only = ocp.args.Composite(description=ocp.args.JsonRestore())
         record = checkpointer.restore(source, args=only).description
+        if state is not None:
+            state = _with_tables(state, record)
+        trees = dict(zip(_PARTS, (params, state, scheduler_state), strict=True))
+        flat = {part: _by_path(tree) for part, tree in trees.items() if tree is not None}
         _check(source, record, trees, flat)
         items = {
             part: ocp.args.StandardRestore({p: _wanted(x) for p, x in leaves.items() if _size(x)})
@@ -148,6 +152,27 @@ def restore_orbax(
         found = checkpointer.restore(source, args=ocp.args.Composite(**items)) if items else {}
     restored = {part: _like(trees[part], found[part] if part in items else {}) for part in flat}
     return Restored(**dict.fromkeys(_PARTS) | restored, extra=record["extra"])
+
+
+def _with_tables(state: Any, record: Any) -> Any:
+    """Return what to restore, with those who rest, and who count steps together, as they did."""
+    saved = iter(record.get("tables", ()))  # an earlier version wrote none
+    if differences(record["states"].get("state", []), described(state)):
+        return state  # which is refused
+
+    def with_its_own(part: Any) -> Any:
+        known = next(saved, None) if isinstance(part, GroupsState) else None
+        if known is None:
+            return part
+        table = with_table(part.table, known)
+        size = (len(table.of_clocks),)
+        scalars = {
+            name: jax.ShapeDtypeStruct(size, x.dtype, sharding=getattr(x, "sharding", None))
+            for name, x in part.scalars.items()
+        }
+        return replace(part, table=table, scalars=scalars)
+
+    return jax.tree.map(with_its_own, state, is_leaf=lambda x: isinstance(x, GroupsState))
 
 
 def _orbax() -> Any:
