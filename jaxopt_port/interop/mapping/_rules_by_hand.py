@@ -81,6 +81,11 @@ class LayoutsByHand:
     """The layouts that the user gave for names, paths or globs, and which of them were of use."""
 
     def __init__(self, layouts: Layouts | None) -> None:
+        if layouts is not None and not isinstance(layouts, Mapping):
+            raise TypeError(
+                "layouts maps torch's names, paths or globs to axes, {'fc.weight': (1, 0)}; got "
+                f"{layouts!r}"
+            )
         self._layouts = {key: _layout(key, value) for key, value in (layouts or {}).items()}
         self._used: set[str] = set()
         self._seen: list[str] = []

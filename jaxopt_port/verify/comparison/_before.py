@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ...engine import leaf_paths
 from ..report import Cause, Divergence
 from ._context import Context, owner_of
 from ._distances import ZERO, Values, largest, left_by_rounding, magnitude
@@ -43,6 +44,27 @@ class BeforeStep:
                 context.evidence.parameters(yours, torchs, path),
             )
             context.see_equal("parameters", 0, path, name, mine, theirs, diagnosis)
+
+    def dtypes(self, checked: Any) -> None:
+        """Take in parameters of few bits on one side alone, which an import of values hides."""
+        context, names = self._context, self._context.names
+        torchs = names.by_path(checked.params)
+        for path, leaf in leaf_paths(context.side.params):
+            kinds = [np.dtype(getattr(x, "dtype", np.float32)).name for x in (leaf, torchs[path])]
+            if kinds[0] == kinds[1] or not {"bfloat16", "float16"} & {*kinds}:
+                continue
+            mine, theirs = kinds
+            words = f"your {path} is {mine}, torch's {theirs}"
+            cause = Cause(
+                "low-precision", f"your parameters are {mine}, torch's {theirs}",
+                "give both the same: param_dtype of Flax's layers, in which parameters are kept "
+                "and updated; dtype alone is what is calculated in",
+            )  # fmt: skip
+            why = "The run was compared in torch's dtype, which yours would not have been in."
+            name = names.torch_name(path)
+            context.results.add(
+                Divergence(0, "parameters", path, name, words, NO_DISTANCE, 0.0, why), cause
+            )
 
     def data(self, step: int, yours: Any, torchs: Any) -> None:
         """Compare batches, torch's as `JaxSide.batch` makes it.

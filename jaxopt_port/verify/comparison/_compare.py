@@ -125,6 +125,8 @@ def compare(
     if watch is not None and not callable(watch):
         raise TypeError(f"watch must be a function of a Step; got {watch!r}")
     _check_state(torch_side, jax_side)
+    if callable(batches) and not hasattr(batches, "__iter__"):
+        raise TypeError("batches is a function; give what it returns: batches()")
     count = count_of(batches, steps, every)
     began = time.perf_counter()
     batches, per_epoch = cycled(batches)
@@ -158,6 +160,12 @@ def compare(
             "in clip="
         )
     before = reference.snapshot()
+    if (torch_side.averaged is None) != (jax_side.averaged is None):
+        which = "torch's" if jax_side.averaged is None else "your"
+        notes.append(
+            f"only {which} side has averages (averaged=), as of an EMA: what is evaluated by them "
+            "was not compared"
+        )
     every_steps = max(torch_side.scheduler_every, jax_side.scheduler_every)
     epoch = steps_per_epoch or (per_epoch if every_steps == 1 else every_steps)
     large = sum(p.numel() for p in torch_side.module.parameters()) > _LARGE
@@ -276,6 +284,12 @@ def _check_kinds(torch_side: Any, jax_side: Any) -> None:
         raise TypeError(f"the first argument must be a TorchSide, got {type(torch_side).__name__}")
     if not isinstance(jax_side, JaxSide):
         raise TypeError(f"the second argument must be a JaxSide, got {type(jax_side).__name__}")
+    lazy = [n for n, p in torch_side.module.named_parameters() if hasattr(p, "materialize")]
+    if lazy:
+        raise ValueError(
+            f"{', '.join(lazy)} of torch's module have no shape yet: call it once on a batch "
+            "before its optimizer is made"
+        )
     for optimizer in listed(torch_side.optimizer):
         if isinstance(optimizer, type) or not hasattr(optimizer, "param_groups"):
             name = getattr(optimizer, "__name__", type(optimizer).__name__)

@@ -96,6 +96,11 @@ class JaxSide:
                 "scheduler must be one of jp.lr_scheduler; an Optax schedule is the learning rate "
                 f"of tx, optax.adam(schedule); got {self.scheduler!r}"
             )
+        if self.averaged is not None and not hasattr(self.averaged, "update_parameters"):
+            raise TypeError(
+                "averaged must be a jp.swa_utils.AveragedModel, such as AveragedModel(avg_fn="
+                f"jp.swa_utils.get_ema_avg_fn(0.9)); got {self.averaged!r}"
+            )
         if self.clip is not None and (hasattr(self.clip, "update") or not callable(self.clip)):
             raise TypeError(
                 "clip must be a function of the gradients that returns them clipped; chain a "

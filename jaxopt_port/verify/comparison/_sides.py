@@ -199,6 +199,8 @@ def linen_side(
         raise ValueError(
             f'variables has no "params", only {sorted(variables)}; give what module.init returned'
         )
+    if hasattr(inputs, "shape"):
+        raise TypeError("inputs are the arguments of the module's call: inputs=(x,), a tuple")
     others = {name: tree for name, tree in variables.items() if name != "params"}
     mutable = sorted(others)
 

@@ -60,8 +60,10 @@ class Stages:
         begins = self._after is None
         if begins and evaluation.checked is None:
             raise ValueError("step 0 must be checked: it has the initial parameters")
-        if begins and not context.side.imports:
-            self._before.parameters(evaluation.checked)
+        if begins:
+            self._before.dtypes(evaluation.checked)
+            if not context.side.imports:
+                self._before.parameters(evaluation.checked)
         grads = None
         if evaluation.checked is not None:
             grads = self._before.check(step, evaluation, batch)

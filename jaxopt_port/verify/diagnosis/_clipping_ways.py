@@ -82,6 +82,15 @@ def clipping_ways(history: UpdateHistory) -> Iterator[ClippingWay]:
                 f"your side clips by the norm of {which}; torch by that of all parameters'",
                 "clip before the groups: optax.chain(jp.clip_by_grad_norm(…), groups)",
             )
+    elif any(h["factor"] < 1 - 1e-5 for h in held):
+        for limit, eps in itertools.product({*LIMITS, *_fitted(history, "total")}, (1e-6, 0.0)):
+            yield ClippingWay(
+                "clip-kind",
+                [min(1.0, limit / (h["total"] + eps)) if h["total"] else 1.0 for h in held],
+                f"your side clips the 2-norm of the gradients to {limit:g}; torch another norm, or "
+                "in another way",
+                "give both the same norm: norm_type= of jp.clip_by_grad_norm",
+            )
     if not any(h["factor"] < 1 - 1e-5 for h in held):
         for norm in ("total", "group", "leaf"):
             for limit in dict.fromkeys((*LIMITS, *_fitted(history, norm))):

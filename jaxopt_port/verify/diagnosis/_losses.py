@@ -61,9 +61,10 @@ def explain_loss(
         if all(equal(*pair, SAME) for pair in zip(*gradients, strict=True)):
             return Cause(
                 "additional-term",
-                f"your loss is torch's plus {yours - torchs:.6g}, a constant: their gradients are "
-                "the same",
-                "leave it out, or leave it: it trains nothing",
+                f"your loss is torch's plus {yours - torchs:.6g}, which is a constant in this "
+                "batch: their gradients are the same in it",
+                "a constant may stay; a limit (a clamp, a clipped ratio, a margin) that was passed "
+                "on both sides is to be torch's",
             )
     torchs_gradient = None if gradients is None else gradients[1][0]
     found = _of_ignored(ratio, outputs[0], batch, torchs_gradient) or _of_size(ratio, outputs[0])

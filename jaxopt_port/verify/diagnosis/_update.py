@@ -116,8 +116,8 @@ def _explained(
         dear: whether what takes long is tried, or what does not.
         known: of other leaves.
     """
-    if (passed := _passed_on(history)) is not None:
-        return passed, None
+    if (odd := _not_finite(history) or _passed_on(history)) is not None:
+        return odd, None
     frozen = _frozen(history)
     if frozen is not None and not _nearly_ended(history):
         return frozen, None
@@ -150,7 +150,7 @@ def _nearly_ended(history: UpdateHistory) -> bool:
     if not rates:
         return False
     now = float(history.options[history.first].get("lr", 0.0))
-    return rates[-1] <= max(rates) / 10 or (now > rates[-1] < rates[0])
+    return not now or rates[-1] <= max(rates) / 10 or (now > rates[-1] < rates[0])
 
 
 def _frozen(history: UpdateHistory) -> Cause | None:
@@ -164,11 +164,32 @@ def _frozen(history: UpdateHistory) -> Cause | None:
     who = ("your side does not train this leaf", "torch does")
     if theirs:
         who = ("your side trains this leaf", "torch does not")
-    return Cause(
+    frozen = Cause(
         "frozen-leaf", f"{who[0]}; {who[1]}",
         "check requires_grad and the groups of torch's optimizer, and the selectors, masks or "
         "labels of yours",
     )  # fmt: skip
+    if not mine or not history.first or "lr" not in history.options[history.first]:
+        return frozen
+    rate = number("lr", 0.0, float(history.options[history.first]["lr"]))
+    return replace(
+        rate, message=f"{rate.message}; or {who[0]} from here on: these cannot be told apart here",
+        also=(frozen,),
+    )  # fmt: skip
+
+
+def _not_finite(history: UpdateHistory) -> Cause | None:
+    """Return the cause of a step that makes NaN of finite numbers."""
+    step = history.first
+    given = (history.grads[step], history.torchs[step], history.yours[step - 1] if step else 0.0)
+    if np.all(np.isfinite(history.yours[step])) or not all(np.all(np.isfinite(x)) for x in given):
+        return None
+    return Cause(
+        "not-finite",
+        "your step makes NaN or infinity of finite gradients, where torch's is finite",
+        "look at the number that the schedule returns there, under jit (a power of a negative "
+        "number, 0/0), and at roots and quotients of 0 in what is chained",
+    )
 
 
 def _passed_on(history: UpdateHistory) -> Cause | None:

@@ -111,14 +111,19 @@ def ways() -> Iterator[Way]:
                 "take the parts in torch's order",
             )  # fmt: skip
     for made, words in (
-        (attention.grouped(True, True), "splits and merges heads as (size of a head, heads)"),
         (attention.grouped(True, False), "splits heads as (size of a head, heads)"),
-        (attention.grouped(False, True), "merges heads as (size of a head, heads)"),
+        (
+            attention.grouped(False, True),
+            "merges two axes in the other order: heads as (size of a head, heads), or the width "
+            "before the height",
+        ),
+        (attention.grouped(True, True), "splits and merges heads as (size of a head, heads)"),
         (attention.merged(-3), "merges heads where they stand, before the positions"),
     ):
         yield Way(
             "axes-order", ("view", "reshape", "unflatten", "flatten"), made, f"your side {words}",
-            "split into (heads, size), and put the axes back before they are merged",
+            "split into (heads, size), put the axes back before they are merged, and merge an "
+            "image's as (height, width)",
             everywhere=True,
         )  # fmt: skip
     for turn in itertools.permutations((1, 2, 3)):

@@ -107,6 +107,8 @@ class Exact:
                 if has_gradients:
                     torch.autograd.backward(loss)
             grads64 = grads_of(self._params)
+            # Before the parameters are put back: an output may be one of them.
+            flat = [x.detach().cpu() for x in flattened(output)]
         finally:
             for name, p in self._params.items():
                 p.data, p.grad = trajectory[name], None
@@ -116,5 +118,4 @@ class Exact:
                 f"the same step evaluated in float64 gives no gradient of, or only then one of: "
                 f"{odd}. forward must use the module that it is given, which then is a copy"
             )
-        flat = [x.detach().cpu() for x in flattened(output)]
         return flat, float(loss.detach()), grads64, floating(self._module.named_buffers())

@@ -148,7 +148,7 @@ class TorchRun:
                 )
             set_random_state(drawn)
             after = floating(side.module.named_buffers())
-            flat = [x.detach().cpu() for x in flattened(output)]
+            flat = [x.detach().clone().cpu() for x in flattened(output)]
             buffers = {n: b.cpu() for n, b in before.items() if b.is_floating_point()}
             checked = Checked(held, buffers, flat, after, *exact)
         self._loss, self._waiting, self._fresh = float(loss.detach()), True, False

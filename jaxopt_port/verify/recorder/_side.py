@@ -64,6 +64,10 @@ class TorchSide:
     closure: bool = False
     changes: Mapping[int, Callable[[Any], None]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # What torch.compile has made of a module has its parameters, and no float64.
+        self.module = getattr(self.module, "_orig_mod", self.module)
+
 
 def refuse(side: TorchSide) -> None:
     """Raise an error for what cannot be compared."""
@@ -87,7 +91,8 @@ def refuse(side: TorchSide) -> None:
         if foreign:
             raise ValueError(
                 f"the optimizer has parameters that are not the module's: shapes {foreign} in "
-                f"group {g}. Was the module moved or rebuilt after the optimizer was made?"
+                f"group {g}. Was the module moved or rebuilt after the optimizer was made? What "
+                "trains beside it (weights of several losses, say) belongs into one module with it"
             )
     odd = [n for n, p in side.module.named_parameters() if not bool(torch.isfinite(p).all())]
     if odd:
@@ -96,6 +101,9 @@ def refuse(side: TorchSide) -> None:
     if len(held) > len(set(held)):
         raise ValueError("two optimizers have the same parameter: it would be stepped twice")
     for scheduler in schedulers:
+        if isinstance(scheduler, type):
+            name = scheduler.__name__
+            raise TypeError(f"the scheduler is the class {name}; make one: {name}(optimizer, …)")
         needed = ("step", "state_dict", "load_state_dict")
         lacking = [name for name in needed if not callable(getattr(scheduler, name, None))]
         if lacking:
