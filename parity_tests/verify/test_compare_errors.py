@@ -94,6 +94,11 @@ def test_what_cannot_be_compared_is_an_error(case):
         assert torch.equal(value, before[name])
 
 
+def test_a_module_without_shapes_is_refused():
+    with pytest.raises(ValueError, match="weight, bias of torch's module have no shape yet"):
+        verify.compare(theirs(module=torch.nn.LazyLinear(3)), mine(), batches())
+
+
 def test_wrong_kinds_are_type_errors():
     with pytest.raises(TypeError, match="must be a TorchSide, got Linear"):
         verify.compare(torch.nn.Linear(1, 1), mine(), batches())
@@ -106,6 +111,16 @@ def test_wrong_kinds_are_type_errors():
             mine(tx=function)
     with pytest.raises(TypeError, match=r"got Adam; make one: optimizer=Adam\(module"):
         verify.compare(theirs(optimizer=lambda _: torch.optim.Adam), mine(), batches())
+    with pytest.raises(TypeError, match=r"the class StepLR; make one: StepLR\(optimizer"):
+        verify.compare(theirs(scheduler=torch.optim.lr_scheduler.StepLR), mine(), batches())
+    with pytest.raises(TypeError, match=r"averaged must be a jp\.swa_utils\.AveragedModel"):
+        mine(averaged=optax.ema(0.9))
+    with pytest.raises(TypeError, match=r"give what it returns: batches\(\)"):
+        verify.compare(theirs(), mine(), batches)
+    with pytest.raises(TypeError, match=r"steps is 3\.0; it must be an integer"):
+        verify.compare(theirs(), mine(), batches(), steps=3.0)
+    with pytest.raises(TypeError, match="layouts maps torch's names"):
+        verify.compare(theirs(), mine(), batches(), layouts=[(1, 0)])
     with pytest.raises(TypeError, match="an Optax schedule is the learning rate of tx"):
         mine(scheduler=optax.constant_schedule(0.1))
     with pytest.raises(TypeError, match="chain a transformation before the optimizer"):

@@ -73,7 +73,8 @@ NAMED = [
     (Run("Adam", L, DECAYING), optax.adam(falling(1)), "schedule-offset", "next step"),
     (Run("SGD", M, BY_EPOCH), optax.sgd(falling(by=0.5), 0.9), "schedule-per-epoch", "each step"),
     (Run("SGD", M, DECAYING),
-     optax.sgd(lambda n: jnp.where(n < 5, falling()(n), 0.0), 0.9), "frozen-leaf", "not train"),
+     optax.sgd(lambda n: jnp.where(n < 5, falling()(n), 0.0), 0.9), "number", "not train"),
+    (SGD, optax.sgd(lambda n: jnp.where(n == 5, jnp.nan, 0.1)), "not-finite", "makes NaN"),
     (Run("SGD", M, tuple(0.1 * 0.5**i for i in range(STEPS))),
      optax.sgd(falling(every=EPOCH, by=0.5), 0.9), "schedule-per-epoch", "each epoch"),
     (Run("SGD", M, DECAYING), chain(scaled(falling()), optax.trace(0.9)), "lr-in-momentum", "rate"),
@@ -168,7 +169,7 @@ def history_of(run: Run, tx: Any) -> UpdateHistory:
     start, grads = gradients()
     torchs, options = torch_side(run, start, grads)
     yours = jax_side(tx, start, grads)
-    apart = np.max(np.abs(yours - torchs), axis=1) > 1e-13
+    apart = ~(np.max(np.abs(yours - torchs), axis=1) <= 1e-13)
     norms = [float(np.linalg.norm(g)) for g in grads]
     most = run.max_norm or np.inf
     return UpdateHistory(

@@ -135,9 +135,9 @@ def flax_parts(model: Any, inputs: Sequence[Any] | Callable[[], Any]) -> dict[st
                 jax.eval_shape(model.init, jax.random.key(0), *inputs)
     except (TypeError, sys.modules["flax"].errors.InvalidRngError) as error:
         raise TypeError(
-            f"{type(model).__name__} cannot be called here: {error}. Say how it is called as "
-            "torch's is, with dropout left out: forward=lambda variables, batch: module.apply(variables, "
-            "batch[0], train=False), or inputs=(x, False) for its layers alone"
+            f"{type(model).__name__} cannot be called here: {error}. Say how it is called, as "
+            "torch's is, with dropout left out: forward=lambda variables, batch: "
+            "module.apply(variables, batch[0], train=False), or inputs=(x, False) for its layers"
         ) from error
     return found
 

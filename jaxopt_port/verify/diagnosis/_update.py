@@ -198,7 +198,7 @@ def _passed_on(history: UpdateHistory) -> Cause | None:
     grads = history.grads[history.first :]
     largest = float(np.max(np.abs(history.yours)))
     gap = float(np.max(np.abs(moved - grads)))
-    if not grads.any() or gap > 1e-6 * float(np.max(np.abs(grads))) + 1e-15 * largest:
+    if not grads.any() or not gap <= 1e-6 * float(np.max(np.abs(grads))) + 1e-15 * largest:
         return None
     passed = Cause(
         "passed-on",

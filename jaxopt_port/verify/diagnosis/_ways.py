@@ -114,8 +114,7 @@ def ways() -> Iterator[Way]:
         (attention.grouped(True, False), "splits heads as (size of a head, heads)"),
         (
             attention.grouped(False, True),
-            "merges two axes in the other order: heads as (size of a head, heads), or the width "
-            "before the height",
+            "merges heads as (size of a head, heads), or an image's width before its height",
         ),
         (attention.grouped(True, True), "splits and merges heads as (size of a head, heads)"),
         (attention.merged(-3), "merges heads where they stand, before the positions"),

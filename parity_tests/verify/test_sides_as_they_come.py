@@ -1,0 +1,107 @@
+"""Sides as people bring them: parameters of few bits, outputs that are parameters, odd rates."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+import torch
+
+import jaxopt_port as jp
+from jaxopt_port import verify
+from parity_tests.verify.compared_runs import PARAMS, apply, batches, mine, theirs, torch_net
+
+
+def compared(torchs, yours, **options):
+    return verify.compare(torchs, yours, batches(12), **options)
+
+
+def half(tree):
+    return jax.tree.map(lambda x: x.astype(jnp.bfloat16), tree)
+
+
+@pytest.mark.parametrize("which", ["yours", "torch's"])
+def test_parameters_of_few_bits_on_one_side_are_no_import(which):
+    module = torch_net().bfloat16() if which == "torch's" else torch_net()
+    report = compared(
+        theirs(module=module), mine(params=half(PARAMS) if which == "yours" else PARAMS)
+    )
+    assert (report.first.stage, report.first.cause.name) == ("parameters", "low-precision")
+    assert "param_dtype" in report.first.cause.remedy
+
+
+class WithScale(torch.nn.Module):
+    """An output is a parameter itself, as a policy's deviation is."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.scale = torch_net(), torch.nn.Parameter(torch.full((3,), -0.5))
+
+    def forward(self, x):
+        return self.net(x), self.scale
+
+
+def test_an_output_that_is_a_parameter():
+    def loss(output, batch):
+        return ((output[0] - batch[1]) ** 2).mean() + (output[1] ** 2).sum()
+
+    report = compared(
+        theirs(module=WithScale(), loss=loss),
+        mine(
+            params={"net": PARAMS, "scale": jnp.zeros(3)},
+            apply=lambda params, batch: (apply(params["net"], batch), params["scale"]),
+            loss=loss,
+        ),
+    )
+    assert report.ok, report
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_what_torch_itself_has_not_in_float64(inplace):
+    module = torch.nn.Sequential(torch_net(), torch.nn.Hardsigmoid(inplace))
+
+    def hard(params, batch):
+        return jax.nn.hard_sigmoid(apply(params["0"], batch))
+
+    assert compared(theirs(module=module), mine(params={"0": PARAMS}, apply=hard)).ok
+    report = compared(
+        theirs(module=module),
+        mine(params={"0": PARAMS}, apply=lambda p, b: jax.nn.sigmoid(apply(p["0"], b))),
+    )
+    assert report.first.cause.name == "activation"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
+def test_a_compiled_module_is_the_module_itself():
+    module = torch.compile(torch_net())
+    assert compared(theirs(module=module), mine()).ok
+
+
+def test_averages_of_one_side_alone_are_told():
+    report = compared(theirs(), mine(averaged=jp.swa_utils.AveragedModel()))
+    assert report.ok
+    assert any("only your side has averages" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(("norm", "limit"), [(float("inf"), 0.05), (1.0, 0.5)])
+def test_another_norm_is_clipped(norm, limit):
+    def clip(params):
+        torch.nn.utils.clip_grad_norm_(params, limit, norm_type=norm)
+
+    tx = optax.chain(jp.clip_by_grad_norm(limit), optax.sgd(0.05, 0.9))
+    report = compared(theirs(clip=clip), mine(tx=tx))
+    assert [d.cause.name for d in report.found] == ["clip-kind"]
+    tx = optax.chain(jp.clip_by_grad_norm(limit, norm), optax.sgd(0.05, 0.9))
+    assert compared(theirs(clip=clip), mine(tx=tx)).ok
+
+
+def test_a_rate_that_becomes_nothing():
+    def lambda_lr(optimizer):
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: float(step < 4))
+
+    side = theirs()
+    side.scheduler = lambda_lr(side.optimizer)
+    report = compared(side, mine(tx=optax.sgd(0.05, 0.9)))
+    assert (report.first.step, report.first.cause.name) == (4, "number")
+    report = compared(theirs(), mine(tx=optax.sgd(lambda n: jnp.where(n < 4, 0.05, 0.0), 0.9)))
+    assert (report.first.step, report.first.cause.name) == (4, "number")
+    assert [cause.name for cause in report.first.cause.also] == ["frozen-leaf"]
