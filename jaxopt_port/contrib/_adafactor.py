@@ -21,6 +21,7 @@ from ..engine import (
     Shared,
     leafwise,
     of_rule,
+    step_count,
 )
 from ..numerics.torch_ops import (
     Scalar,
@@ -106,10 +107,6 @@ def _init(
     }
 
 
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
-
-
 def _advance(
     shared: Shared,
     *,
@@ -184,7 +181,7 @@ def _update(
     return rounded(add(wide, update, alpha=-1.0), param.dtype), after
 
 
-@of_rule(Rule(_problems, _init, _update, _start, _advance, accepts=_accepts, elementwise=False))
+@of_rule(Rule(_problems, _init, _update, step_count, _advance, accepts=_accepts, elementwise=False))
 def adafactor(
     lr: Number | None = LEFT_OUT,
     eps: tuple[Number, Number] = (1e-30, 1e-3),

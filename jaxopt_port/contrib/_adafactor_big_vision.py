@@ -22,6 +22,7 @@ from ..engine import (
     Sum,
     leafwise,
     of_rule,
+    step_count,
 )
 from ..numerics.torch_ops import Scalar, add_scalar, div, lerp, mul, rsqrt, widened
 from ..optim import ranges
@@ -87,10 +88,6 @@ def _init(
     for name, axis in (("exp_avg_sq_r", axes[1]), ("exp_avg_sq_c", axes[0])):
         state[name] = jnp.sum(jnp.zeros_like(param), axis=axis, keepdims=True)
     return state
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _holds(*, momentum: float, **_: Any) -> frozenset[str] | None:
@@ -161,7 +158,9 @@ def _update(
 
 
 @of_rule(
-    Rule(_problems, _init, _update, _start, _advance, _holds, accepts=_accepts, elementwise=False)
+    Rule(
+        _problems, _init, _update, step_count, _advance, _holds, accepts=_accepts, elementwise=False
+    )
 )
 def adafactor_big_vision(
     lr: Number = 1.0,

@@ -22,6 +22,7 @@ from ..engine import (
     Sum,
     leafwise,
     of_rule,
+    step_count,
 )
 from ..numerics.torch_ops import (
     Scalar,
@@ -50,10 +51,7 @@ def _problems(
     max_lr_snapshot: Scalar,
     **_: Any,
 ) -> Iterator[Problem]:
-    yield from ranges.learning_rate(lr)
-    yield from ranges.epsilon(eps)
-    yield from ranges.beta_pair(betas)
-    yield from ranges.at_least_zero("weight_decay", weight_decay)
+    yield from ranges.adam(lr, betas, eps, weight_decay)
     if not max_grad_norm > 0:
         yield Problem(f"Invalid max_grad_norm value: {max_grad_norm}", "None does not clip")
     yield from largest_rate(max_lr_snapshot, corrected_weight_decay)
@@ -61,10 +59,6 @@ def _problems(
 
 def _init(param: jax.Array, **_: Any) -> LeafState:
     return {"exp_avg": jnp.zeros_like(param), "exp_avg_sq": jnp.zeros_like(param)}
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _gathers(grad: jax.Array, *_: Any, **__: Any) -> Scalars:
@@ -150,7 +144,7 @@ def _update(
     return Sum(param, update, -lr), {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
 
-@of_rule(Rule(_problems, _init, _update, _start, _advance, gathers=_gathers, elementwise=False))
+@of_rule(Rule(_problems, _init, _update, step_count, _advance, gathers=_gathers, elementwise=False))
 def lamb(
     lr: Number = 1e-3,
     bias_correction: bool = True,

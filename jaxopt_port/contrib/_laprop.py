@@ -38,10 +38,7 @@ def _problems(
     max_lr_snapshot: Scalar,
     **_: Any,
 ) -> Iterator[Problem]:
-    yield from ranges.learning_rate(lr)
-    yield from ranges.epsilon(eps)
-    yield from ranges.beta_pair(betas)
-    yield from ranges.at_least_zero("weight_decay", weight_decay)
+    yield from ranges.adam(lr, betas, eps, weight_decay)
     yield from largest_rate(max_lr_snapshot, corrected_weight_decay)
 
 

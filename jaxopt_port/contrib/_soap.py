@@ -22,6 +22,7 @@ from ..engine import (
     Shared,
     leafwise,
     of_rule,
+    step_count,
 )
 from ..numerics.torch_ops import Scalar, add, add_scalar, div, lerp, mul, rounded, sqrt, widened
 from ..optim import ranges
@@ -72,10 +73,6 @@ def _init(
         square = jnp.zeros((param.shape[axis],) * 2, param.dtype)
         state |= {f"GG{end}": square, f"Q{end}": square}
     return state
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _advance(
@@ -194,7 +191,7 @@ def _update(
     return jnp.where(first, param, new), after | moved
 
 
-@of_rule(Rule(_problems, _init, _update, _start, _advance, accepts=_accepts, elementwise=False))
+@of_rule(Rule(_problems, _init, _update, step_count, _advance, accepts=_accepts, elementwise=False))
 def soap(
     lr: Number = 3e-3,
     betas: tuple[Number, Number] = (0.95, 0.95),

@@ -39,6 +39,7 @@ from ._rule import Rule as Rule
 from ._rule import Scalars as Scalars
 from ._rule import Shared as Shared
 from ._rule import Sum as Sum
+from ._rule import step_count as step_count
 from ._state import GroupsState as GroupsState
 from ._state import find_groups_state as find_groups_state
 from ._state import group_leaf_states as group_leaf_states

@@ -73,6 +73,11 @@ def _no_state(**_: Any) -> Shared:
     return {}
 
 
+def step_count(**_: Any) -> Shared:
+    """Begin a count of steps, and nothing else: the ``start`` of most rules."""
+    return {"step": 0.0}
+
+
 def _nothing_shared(shared: Shared, **_: Any) -> tuple[Shared, Scalars]:
     return shared, {}
 

@@ -22,6 +22,7 @@ from ..engine import (
     Sum,
     leafwise,
     of_rule,
+    step_count,
 )
 from ..numerics.torch_ops import Scalar, constant, div, lerp, mul, norm, rounded, rsqrt, widened
 from . import _ranges
@@ -62,10 +63,6 @@ def _init(param: jax.Array, **_: Any) -> LeafState:
 
 def _accepts(param: jax.Array) -> Problem | None:
     return _ranges.real("Adafactor", jnp.iscomplexobj(param))
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _advance(
@@ -156,7 +153,7 @@ def _oriented(shape: tuple[int, ...], **_: Any) -> bool:
         _problems,
         _init,
         _update,
-        _start,
+        step_count,
         _advance,
         accepts=_accepts,
         elementwise=False,

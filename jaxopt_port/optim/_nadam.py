@@ -35,10 +35,7 @@ def _problems(
     momentum_decay: Scalar,
     **_: Any,
 ) -> Iterator[Problem]:
-    yield from _ranges.learning_rate(lr)
-    yield from _ranges.epsilon(eps)
-    yield from _ranges.beta_pair(betas)
-    yield from _ranges.at_least_zero("weight_decay", weight_decay)
+    yield from _ranges.adam(lr, betas, eps, weight_decay)
     yield from _ranges.at_least_zero("momentum_decay", momentum_decay)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from ..engine import Problem
 from ..numerics.torch_ops import Scalar
@@ -44,6 +45,15 @@ def beta_pair(betas: Sequence[Scalar]) -> Iterator[Problem]:
     for i, beta in enumerate(betas):
         if not 0.0 <= beta < 1.0:
             yield Problem(f"Invalid beta parameter at index {i}: {beta}", "betas must be in [0, 1)")
+
+
+def adam(
+    lr: Scalar, betas: Sequence[Scalar], eps: Scalar, weight_decay: Scalar, **_: Any
+) -> Iterator[Problem]:
+    yield from learning_rate(lr)
+    yield from epsilon(eps)
+    yield from beta_pair(betas)
+    yield from at_least_zero("weight_decay", weight_decay)
 
 
 def real(name: str, complex_parameter: bool) -> Problem | None:
