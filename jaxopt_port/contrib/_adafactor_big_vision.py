@@ -74,10 +74,6 @@ def _factored(shape: tuple[int, ...], min_dim_size_to_factor: int) -> tuple[int,
     return by_length[-2][1], by_length[-1][1]
 
 
-def _accepts(param: jax.Array) -> Problem | None:
-    return ranges.real("AdafactorBigVision", jnp.iscomplexobj(param))
-
-
 def _init(
     param: jax.Array, *, min_dim_size_to_factor: int, momentum_dtype: str, **_: Any
 ) -> LeafState:
@@ -159,7 +155,14 @@ def _update(
 
 @of_rule(
     Rule(
-        _problems, _init, _update, step_count, _advance, _holds, accepts=_accepts, elementwise=False
+        _problems,
+        _init,
+        _update,
+        step_count,
+        _advance,
+        _holds,
+        accepts=ranges.only_real("AdafactorBigVision"),
+        elementwise=False,
     )
 )
 def adafactor_big_vision(

@@ -52,10 +52,6 @@ def _problems(
         )
 
 
-def _accepts(param: jax.Array) -> Problem | None:
-    return ranges.real("8-bit Adam", jnp.iscomplexobj(param))
-
-
 def _init(param: jax.Array, *, block_size: int, **_: Any) -> LeafState:
     exp_avg, exp_avg_sq = (
         _eight_bits.zeros(name, param, block_size) for name in ("exp_avg", "exp_avg_sq")
@@ -128,7 +124,7 @@ RULE = Rule(
     _update,
     step_count,
     _advance,
-    accepts=_accepts,
+    accepts=ranges.only_real("8-bit Adam"),
     elementwise=False,
     oriented=_oriented,
 )

@@ -64,10 +64,6 @@ def _problems(
         )
 
 
-def _accepts(param: jax.Array) -> Problem | None:
-    return ranges.real("AdEMAMix", jnp.iscomplexobj(param))
-
-
 def _init(param: jax.Array, **_: Any) -> LeafState:
     names = ("exp_avg", "exp_avg_sq", "exp_avg_slow")
     return {name: jnp.zeros_like(param) for name in names}
@@ -140,7 +136,9 @@ def _update(
     return addcdiv(param, update, denom, value=-lr), after
 
 
-@of_rule(Rule(_problems, _init, _update, step_count, _advance, accepts=_accepts))
+@of_rule(
+    Rule(_problems, _init, _update, step_count, _advance, accepts=ranges.only_real("AdEMAMix"))
+)
 def ademamix(
     lr: Number = 1e-3,
     betas: tuple[Number, Number, Number] = (0.9, 0.999, 0.9999),

@@ -48,10 +48,6 @@ def _problems(
     yield from package.at_least_zero("eps2", eps2)
 
 
-def _accepts(param: jax.Array) -> Problem | None:
-    return ranges.real("CAME", jnp.iscomplexobj(param))
-
-
 def _init(param: jax.Array, *, ams_bound: bool, **_: Any) -> LeafState:
     zeros = jnp.zeros_like(param)
     state = {"exp_avg": zeros, "RMS": jnp.zeros((), param.dtype)}
@@ -154,7 +150,7 @@ def _oriented(shape: tuple[int, ...], **_: Any) -> bool:
         _update,
         step_count,
         _advance,
-        accepts=_accepts,
+        accepts=ranges.only_real("CAME"),
         elementwise=False,
         oriented=_oriented,
     )

@@ -41,10 +41,6 @@ def _init(param: jax.Array, **_: Any) -> LeafState:
     return {"z": param, "s": jnp.zeros_like(param), "x0": param}
 
 
-def _accepts(param: jax.Array) -> Problem | None:
-    return ranges.real("DAdaptSGD", jnp.iscomplexobj(param))
-
-
 def _start(*, d0: jax.Array, **_: Any) -> Shared:
     return {"begun": False, **estimates.begun(d0, "numerator_weighted", "g0_norm")}
 
@@ -134,7 +130,7 @@ def _update(
         gathers=_gathers,
         common=estimates.common("d", "numerator_weighted", "g0_norm"),
         own_options=frozenset({"d0", "lr=0"}),
-        accepts=_accepts,
+        accepts=ranges.only_real("DAdaptSGD"),
         begins="begun",
         elementwise=False,
     )

@@ -52,10 +52,6 @@ def _problems(
     yield from package.at_least_zero("eps", eps)
 
 
-def _accepts(param: jax.Array) -> Problem | None:
-    return ranges.real("SOAP", jnp.iscomplexobj(param))
-
-
 def _axes(
     shape: tuple[int, ...], max_precondition_dim: int, precondition_1d: bool
 ) -> dict[int, str]:
@@ -191,7 +187,17 @@ def _update(
     return jnp.where(first, param, new), after | moved
 
 
-@of_rule(Rule(_problems, _init, _update, step_count, _advance, accepts=_accepts, elementwise=False))
+@of_rule(
+    Rule(
+        _problems,
+        _init,
+        _update,
+        step_count,
+        _advance,
+        accepts=ranges.only_real("SOAP"),
+        elementwise=False,
+    )
+)
 def soap(
     lr: Number = 3e-3,
     betas: tuple[Number, Number] = (0.95, 0.95),

@@ -61,10 +61,6 @@ def _init(param: jax.Array, **_: Any) -> LeafState:
     }
 
 
-def _accepts(param: jax.Array) -> Problem | None:
-    return _ranges.real("Adafactor", jnp.iscomplexobj(param))
-
-
 def _advance(
     shared: Shared,
     *,
@@ -155,7 +151,7 @@ def _oriented(shape: tuple[int, ...], **_: Any) -> bool:
         _update,
         step_count,
         _advance,
-        accepts=_accepts,
+        accepts=_ranges.only_real("Adafactor"),
         elementwise=False,
         oriented=_oriented,
     )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from ..engine import Problem
 from ..numerics.torch_ops import Scalar
@@ -56,10 +60,15 @@ def adam(
     yield from at_least_zero("weight_decay", weight_decay)
 
 
-def real(name: str, complex_parameter: bool) -> Problem | None:
-    if not complex_parameter:
+def real(name: str, param: jax.Array) -> Problem | None:
+    if not jnp.iscomplexobj(param):
         return None
     return Problem(
         f"{name} does not support complex parameters",
         "put the real and imaginary parts into two parameters, or choose another optimizer",
     )
+
+
+def only_real(name: str) -> Callable[[jax.Array], Problem | None]:
+    """Return a rule's ``accepts`` which is no more than that."""
+    return functools.partial(real, name)
