@@ -25,7 +25,7 @@ from ..engine import (
 )
 from ..numerics.torch_ops import Scalar, add, addcmul, constant, div, lerp, mul, sqrt
 from ..optim import decay as decays
-from ..optim import ranges
+from ..optim import moments, ranges
 from ._left_out import LEFT_OUT, without_none
 from ._timm import cautious, decay_rate, largest_rate, with_snapshot
 
@@ -41,10 +41,6 @@ def _problems(
 ) -> Iterator[Problem]:
     yield from ranges.adam(lr, betas, eps, weight_decay)
     yield from largest_rate(max_lr_snapshot, corrected_weight_decay)
-
-
-def _init(param: jax.Array, **_: Any) -> LeafState:
-    return {"exp_avg": jnp.zeros_like(param), "exp_avg_sq": jnp.zeros_like(param)}
 
 
 def _advance(
@@ -110,7 +106,7 @@ def _update(
     }
 
 
-@of_rule(Rule(_problems, _init, _update, step_count, _advance))
+@of_rule(Rule(_problems, moments.init, _update, step_count, _advance))
 def adopt(
     lr: Number = 1e-3,
     betas: tuple[Number, Number] = (0.9, 0.9999),

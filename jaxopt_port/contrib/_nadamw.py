@@ -25,7 +25,7 @@ from ..engine import (
     step_count,
 )
 from ..numerics.torch_ops import Scalar, add_scalar, addcmul, div, lerp, mul, sqrt
-from ..optim import ranges
+from ..optim import moments, ranges
 from ._left_out import LEFT_OUT
 from ._sums import rms
 from ._timm import cautious, decay_rate, largest_rate, with_snapshot
@@ -45,10 +45,6 @@ def _problems(
     if clipping_threshold is not None:
         yield from ranges.above_zero("clipping_threshold", clipping_threshold)
     yield from largest_rate(max_lr_snapshot, corrected_weight_decay)
-
-
-def _init(param: jax.Array, **_: Any) -> LeafState:
-    return {"exp_avg": jnp.zeros_like(param), "exp_avg_sq": jnp.zeros_like(param)}
 
 
 def _advance(
@@ -105,7 +101,7 @@ def _update(
     return new, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
 
-@of_rule(Rule(_problems, _init, _update, step_count, _advance))
+@of_rule(Rule(_problems, moments.init, _update, step_count, _advance))
 def nadamw(
     lr: Number = 1e-3,
     betas: tuple[Number, Number] = (0.9, 0.999),

@@ -25,7 +25,7 @@ from ..engine import (
     step_count,
 )
 from ..numerics.torch_ops import Scalar, add, add_scalar, div, lerp, mul, rounded, sqrt, widened
-from ..optim import ranges
+from ..optim import moments, ranges
 from . import _pytorch_optimizer as package
 from ._left_out import LEFT_OUT, without_none
 from ._sums import mean, total
@@ -64,7 +64,7 @@ def _axes(
 def _init(
     param: jax.Array, *, max_precondition_dim: int, precondition_1d: bool, **_: Any
 ) -> LeafState:
-    state = {"exp_avg": jnp.zeros_like(param), "exp_avg_sq": jnp.zeros_like(param)}
+    state = moments.init(param)
     for axis, end in _axes(param.shape, max_precondition_dim, precondition_1d).items():
         square = jnp.zeros((param.shape[axis],) * 2, param.dtype)
         state |= {f"GG{end}": square, f"Q{end}": square}

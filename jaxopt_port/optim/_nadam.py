@@ -39,10 +39,6 @@ def _problems(
     yield from _ranges.at_least_zero("momentum_decay", momentum_decay)
 
 
-def _init(param: jax.Array, **_: Any) -> LeafState:
-    return _moments.init(param)
-
-
 def _start(**_: Any) -> Shared:
     return {"step": 0.0, "mu_product": 1.0}
 
@@ -91,7 +87,7 @@ def _update(
     return new, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
 
-@of_rule(Rule(_problems, _init, _update, _start, _advance))
+@of_rule(Rule(_problems, _moments.init, _update, _start, _advance))
 def nadam(
     lr: Number = 2e-3,
     betas: tuple[Number, Number] = (0.9, 0.999),

@@ -26,10 +26,6 @@ from ..numerics.torch_ops import add_scalar, div, mul, reciprocal, sqrt
 from . import _decay, _moments, _ranges
 
 
-def _init(param: jax.Array, **_: Any) -> LeafState:
-    return _moments.init(param)
-
-
 def _advance(
     shared: Shared, *, lr: jax.Array, betas: jax.Array, weight_decay: jax.Array, **_: Any
 ) -> tuple[Shared, Scalars]:
@@ -75,7 +71,7 @@ def _update(
     return Sum(param, step, -1.0), {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
 
-@of_rule(Rule(_ranges.adam, _init, _update, step_count, _advance))
+@of_rule(Rule(_ranges.adam, _moments.init, _update, step_count, _advance))
 def radam(
     lr: Number = 1e-3,
     betas: tuple[Number, Number] = (0.9, 0.999),

@@ -43,10 +43,6 @@ def _accepts(param: jax.Array) -> Problem | None:
     return _ranges.real("SparseAdam", param)
 
 
-def _init(param: jax.Array, **_: Any) -> LeafState:
-    return _moments.init(param)
-
-
 def _advance(
     shared: Shared, *, lr: jax.Array, betas: jax.Array, **_: Any
 ) -> tuple[Shared, Scalars]:
@@ -89,7 +85,9 @@ def _update(
     return Rows(indices, mul(div(rows["exp_avg"], denom), -step_size)), after
 
 
-@of_rule(Rule(_problems, _init, _update, step_count, _advance, accepts=_accepts, sparse=True))
+@of_rule(
+    Rule(_problems, _moments.init, _update, step_count, _advance, accepts=_accepts, sparse=True)
+)
 def sparse_adam(
     lr: Number = 1e-3,
     betas: tuple[Number, Number] = (0.9, 0.999),
