@@ -19,7 +19,7 @@ from ..engine import (
 )
 from ._kinds import write_group
 from ._late_options import with_late_options
-from ._state_dict import grouped_part, indices_of, paths_of
+from ._state_dict import grouped_part, indices_of
 from ._structure import check_structure, raise_if
 
 # What torch's groups hold of its implementations and its schedulers, and this library elsewhere.
@@ -82,7 +82,7 @@ def load_state_dict(
         new, found_problems = write_group(new, group, states)
         problems += found_problems
     for i, info in enumerate(found.table.groups):
-        held = [path for path in paths_of(found.table, i) if states[path]]
+        held = [path for path in found.table.paths_of(i) if states[path]]
         if info.frozen and held:
             problems.append(f'{info.label} is frozen, and "{held[0]}" has state')
     raise_if(problems, "the state dict does not fit the optimizer")
@@ -128,7 +128,7 @@ def _moved(
 ) -> Iterator[tuple[str, int]]:
     """Yield each path with its index in the state dict, which may count in another order."""
     for i, group in enumerate(groups):
-        paths = paths_of(found.table, i)
+        paths = found.table.paths_of(i)
         names = group.get("param_names") or paths
         by_name = dict(zip(names, group["params"], strict=True))
         for path in paths:
@@ -141,9 +141,9 @@ def _misfits(found: GroupsState, groups: list[Mapping[str, Any]]) -> Iterator[st
         yield f"it has {len(groups)} parameter groups, the optimizer {len(table.groups)}"
         return
     options = get_hyperparams(found)
-    owners = {path: i for i in range(len(groups)) for path in paths_of(table, i)}
+    owners = {path: i for i in range(len(groups)) for path in table.paths_of(i)}
     for i, (given, info) in enumerate(zip(groups, table.groups, strict=True)):
-        paths = paths_of(table, i)
+        paths = table.paths_of(i)
         names = given.get("param_names")
         if names is None and paths:
             yield (
@@ -243,7 +243,7 @@ def _with_counts(
 
 def _steps(found: GroupsState, group: int, states: Mapping[str, Mapping[str, Any]]) -> int:
     """Return the steps that a group of torch's has taken, where it counts them."""
-    for path in paths_of(found.table, group):
+    for path in found.table.paths_of(group):
         step = float(np.asarray(states[path].get("step", 0)).item())
         if not math.isnan(step):
             return int(step)
