@@ -19,7 +19,7 @@ from ..engine import (
 )
 from ._kinds import write_group
 from ._late_options import with_late_options
-from ._state_dict import grouped_part, indices_of
+from ._state_dict import grouped_part
 from ._structure import check_structure, raise_if
 
 # What torch's groups hold of its implementations and its schedulers, and this library elsewhere.
@@ -73,10 +73,7 @@ def load_state_dict(
     groups = _filled(found, state_dict["param_groups"])
     raise_if(list(_misfits(found, groups)), "the state dict does not fit the optimizer")
     new = _with_numbers(found, groups)
-    indices = indices_of(found.table)
-    states = {
-        path: state_dict["state"].get(index, {}) for path, index in _moved(found, groups, indices)
-    }
+    states = {path: state_dict["state"].get(index, {}) for path, index in _moved(found, groups)}
     problems: list[str] = []
     for group in new.table.trained:
         new, found_problems = write_group(new, group, states)
@@ -123,9 +120,7 @@ def _filled(found: GroupsState, groups: list[Mapping[str, Any]]) -> list[Mapping
     return [with_late_options(group, info.options)[0] for group, info in pairs]
 
 
-def _moved(
-    found: GroupsState, groups: list[Mapping[str, Any]], indices: Mapping[str, int]
-) -> Iterator[tuple[str, int]]:
+def _moved(found: GroupsState, groups: list[Mapping[str, Any]]) -> Iterator[tuple[str, int]]:
     """Yield each path with its index in the state dict, which may count in another order."""
     for i, group in enumerate(groups):
         paths = found.table.paths_of(i)
