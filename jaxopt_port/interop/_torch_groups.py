@@ -19,6 +19,7 @@ from ..engine import (
     arguments_of,
     leaf_paths,
 )
+from ..trees import listed
 from ._callers import users_level
 from ._optimizer_layout import ORDER, rule_layouts
 from ._warnings import CheckpointWarning
@@ -131,10 +132,8 @@ class Paths:
         return path in self.paths
 
     def __repr__(self) -> str:
-        first = sorted(self.paths)[:2]
-        more = len(self.paths) - len(first)
-        shown = ", ".join(f'"{path}"' for path in first)
-        return f"[{shown} and {more} more]" if more else f"[{shown}]"
+        shown = listed([f'"{path}"' for path in sorted(self.paths)], 2)
+        return f"[{shown}]"
 
 
 def holds_more(arguments: Arguments, options: Mapping[str, Any], held: set[str]) -> bool:
