@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from numpy.typing import NDArray
 
-from .engine import LayoutWarning, leaf_paths
+from .engine import IMPLEMENTATIONS, LayoutWarning, leaf_paths
 from .engine import step as take_step
 from .trees import listed
 
@@ -262,7 +262,7 @@ def _in_torch(
     return after
 
 
-_OF_THE_GROUP = ("params", "param_names", "initial_lr", "foreach", "fused", "capturable")
+_OF_THE_GROUP = ("params", "param_names", "initial_lr", *IMPLEMENTATIONS)
 
 
 def _first_options(optimizer: Any) -> dict[str, Any]:

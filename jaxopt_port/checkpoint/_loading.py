@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from ..engine import (
+    IMPLEMENTATIONS,
     GroupsState,
     Table,
     get_hyperparams,
@@ -17,22 +18,14 @@ from ..engine import (
     set_hyperparams,
     write_number,
 )
+from ..lr_scheduler import LRScheduler
 from ._kinds import write_group
 from ._late_options import with_late_options
 from ._state_dict import grouped_part
 from ._structure import check_structure, raise_if
 
-# What torch's groups hold of its implementations and its schedulers, and this library elsewhere.
-IMPLEMENTATION = ("foreach", "fused", "capturable", "differentiable")
-SCHEDULERS = (
-    "initial_lr",
-    "swa_lr",
-    "min_lr",
-    "max_lr",
-    "base_momentum",
-    "max_momentum",
-    "decoupled_weight_decay",
-)
+# What torch's groups hold, and this library elsewhere: in a scheduler's state, in the class.
+ELSEWHERE = (*LRScheduler.entries, "decoupled_weight_decay")
 _OWN = ("params", "param_names", "update_count", "name", "frozen", "resting")
 
 
@@ -154,7 +147,7 @@ def _misfits(found: GroupsState, groups: list[Mapping[str, Any]]) -> Iterator[st
             continue
         if info.frozen:
             continue
-        known = {*options[i], *dict(info.extras), *_OWN, *IMPLEMENTATION, *SCHEDULERS}
+        known = {*options[i], *dict(info.extras), *_OWN, *IMPLEMENTATIONS, *ELSEWHERE}
         missing = [name for name in options[i] if name not in given and name != "name"]
         extra = [name for name in given if name not in known]
         if missing:

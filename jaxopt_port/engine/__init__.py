@@ -23,6 +23,7 @@ from ._optimizer import add_param_group as add_param_group
 from ._optimizer import leafwise as leafwise
 from ._optimizer import param_groups as param_groups
 from ._optimizer import transformation as transformation
+from ._options import IMPLEMENTATIONS as IMPLEMENTATIONS
 from ._options import Arguments as Arguments
 from ._options import Number as Number
 from ._options import arguments_of as arguments_of

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import IMPLEMENTATION, SCHEDULERS, with_late_options
+from ..checkpoint import ELSEWHERE, with_late_options
 from ..engine import (
+    IMPLEMENTATIONS,
     REST,
     UNTRAINED,
     Arguments,
@@ -27,7 +28,7 @@ from .mapping import ParamMap
 
 # Entries of a group that are neither options nor keys of the user's own.
 _FIXED = ("params", "param_names", "name", "update_count", "resting")
-_KEPT = (*IMPLEMENTATION, *SCHEDULERS, UNTRAINED, ORDER)
+_KEPT = (*IMPLEMENTATIONS, *ELSEWHERE, UNTRAINED, ORDER)
 
 
 def built(
