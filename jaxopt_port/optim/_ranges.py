@@ -60,6 +60,14 @@ def adam(
     yield from at_least_zero("weight_decay", weight_decay)
 
 
+def nesterov(wanted: bool, momentum: Scalar, dampening: Scalar) -> Iterator[Problem]:
+    if wanted and (momentum <= 0 or dampening != 0):
+        yield Problem(
+            "Nesterov momentum requires a momentum and zero dampening",
+            f"got momentum={momentum}, dampening={dampening}",
+        )
+
+
 def real(name: str, param: jax.Array) -> Problem | None:
     if not jnp.iscomplexobj(param):
         return None
