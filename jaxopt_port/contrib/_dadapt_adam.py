@@ -161,7 +161,8 @@ def _update(
         _advance,
         gathers=_gathers,
         common=estimates.common("d", "numerator_weighted"),
-        own_options=frozenset({"d0", "lr=0", "weight_decay", "eps", "layer_scale"}),
+        own_options=frozenset({"d0", "weight_decay", "eps", "layer_scale"}),
+        zero_rates=True,
         accepts=ranges.only_real("DAdaptAdam"),
         elementwise=False,
     )

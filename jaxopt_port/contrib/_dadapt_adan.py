@@ -172,7 +172,6 @@ def _update(
         common=estimates.common("d", "gsq_weighted"),
         own_options=frozenset({"d0", "weight_decay", "eps"}),
         accepts=ranges.only_real("DAdaptAdan"),
-        begins="step",
         elementwise=False,
     )
 )

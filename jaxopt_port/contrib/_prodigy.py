@@ -229,7 +229,8 @@ def _update(
         _holds,
         gathers=_gathers,
         common=_COMMON,
-        own_options=frozenset({"lr=0", "weight_decay", "eps", "safeguard_warmup", "slice_p"}),
+        own_options=frozenset({"weight_decay", "eps", "safeguard_warmup", "slice_p"}),
+        zero_rates=True,
         accepts=ranges.only_real("Prodigy"),
         elementwise=False,
     )

@@ -338,7 +338,7 @@ def check_together(groups: Iterable[tuple[Rule[Any], str, Mapping[str, Any]]]) -
         for name in arguments_of_rule(rule).names:
             value = options.get(name, arguments_of_rule(rule).defaults[name])
             traced = any(isinstance(part, jax.Array) for part in jax.tree.leaves(value))
-            may_rest = name == "lr" and "lr=0" in own
+            may_rest = name == "lr" and rule.zero_rates
             if traced or name in own or (may_rest and value == 0):
                 continue
             other, known = first.setdefault((rule.name, name), (label, value))
