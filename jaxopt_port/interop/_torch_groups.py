@@ -20,8 +20,7 @@ from ..engine import (
     arguments_of,
     leaf_paths,
 )
-from ..trees import listed
-from ._callers import users_level
+from ..trees import listed, users_level
 from ._optimizer_layout import ORDER, rule_layouts
 from ._warnings import CheckpointWarning
 from .mapping import ParamMap

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...checkpoint import StateDict
-from ...trees import listed
-from .._callers import users_level
+from ...trees import listed, users_level
 from . import _sharded_files
 from ._checkpoint import Checkpoint, CheckpointWarning
 from ._json_values import no_key_twice, without_unread
