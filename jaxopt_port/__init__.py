@@ -83,76 +83,29 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Where each name is. It is loaded when it is asked for: a script that clips gradients and nothing
-# else does not wait for the schedulers.
-_PLACES = {
-    "accumulation": ".accumulation",
-    "amp": ".amp",
-    "checkpoint": ".checkpoint",
-    "clip_grad": ".clip_grad",
-    "contrib": ".contrib",
-    "engine": ".engine",
-    "numerics": ".numerics",
-    "optim": ".optim",
-    "sharding": ".sharding",
-    "lr_scheduler": ".lr_scheduler",
-    "swa_utils": ".swa_utils",
-    "ASGD": ".optim",
-    "LBFGS": ".optim",
-    "SGD": ".optim",
-    "Adadelta": ".optim",
-    "Adafactor": ".optim",
-    "Adagrad": ".optim",
-    "Adam": ".optim",
-    "Adamax": ".optim",
-    "AdamW": ".optim",
-    "Muon": ".optim",
-    "NAdam": ".optim",
-    "RAdam": ".optim",
-    "RMSprop": ".optim",
-    "Rprop": ".optim",
-    "SparseAdam": ".optim",
-    "adadelta": ".optim",
-    "adafactor": ".optim",
-    "adagrad": ".optim",
-    "adam": ".optim",
-    "adamax": ".optim",
-    "adamw": ".optim",
-    "asgd": ".optim",
-    "lbfgs": ".optim",
-    "muon": ".optim",
-    "nadam": ".optim",
-    "radam": ".optim",
-    "rmsprop": ".optim",
-    "rprop": ".optim",
-    "sgd": ".optim",
-    "sparse_adam": ".optim",
-    "REST": ".engine",
-    "Optimizer": ".engine",
-    "add_param_group": ".engine",
-    "get_hyperparams": ".engine",
-    "param_groups": ".engine",
-    "set_hyperparams": ".engine",
-    "step": ".engine",
-    "transformation": ".engine",
-    "Explanation": "._explain",
-    "spelled": "._spelled",
-    "explain": "._explain",
-    "accumulate_grads": ".accumulation",
-    "GradScaler": ".amp",
-    "GradScalerState": ".amp",
-    "load_state_dict": ".checkpoint",
-    "state_dict": ".checkpoint",
-    "clip_by_grad_norm": ".clip_grad",
-    "clip_by_grad_value": ".clip_grad",
-    "clip_grad_norm": ".clip_grad",
-    "clip_grad_value": ".clip_grad",
-    "clip_grads_with_norm": ".clip_grad",
-    "get_total_norm": ".clip_grad",
-    "trained_grads": ".clip_grad",
-    "state_shardings": ".sharding",
-    "without_float64": ".numerics",
+# Where each name is, beside the modules themselves. It is loaded when it is asked for: a script
+# that clips gradients and nothing else does not wait for the schedulers.
+_MODULES = {
+    "_explain": "Explanation explain",
+    "_spelled": "spelled",
+    "accumulation": "accumulate_grads",
+    "amp": "GradScaler GradScalerState",
+    "checkpoint": "load_state_dict state_dict",
+    "clip_grad": "clip_by_grad_norm clip_by_grad_value clip_grad_norm clip_grad_value "
+    "clip_grads_with_norm get_total_norm trained_grads",
+    "contrib": "",
+    "engine": "REST Optimizer add_param_group get_hyperparams param_groups set_hyperparams step "
+    "transformation",
+    "lr_scheduler": "",
+    "numerics": "without_float64",
+    "optim": "ASGD LBFGS SGD Adadelta Adafactor Adagrad Adam Adamax AdamW Muon NAdam RAdam RMSprop "
+    "Rprop SparseAdam adadelta adafactor adagrad adam adamax adamw asgd lbfgs muon nadam radam "
+    "rmsprop rprop sgd sparse_adam",
+    "sharding": "state_shardings",
+    "swa_utils": "",
 }
+_PLACES = {name: module for module, names in _MODULES.items() for name in names.split()}
+_PLACES |= {module: module for module in _MODULES if not module.startswith("_")}
 __all__ = sorted(_PLACES)
 # What needs Flax or torch, and is no part of ``import *`` therefore.
 _PARTS = ("flax", "interop", "models", "verify")
@@ -176,8 +129,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(
             f"module {__name__!r} has no attribute {name!r}" + (f": {words}" if words else "")
         )
-    module = importlib.import_module(_PLACES[name], __name__)
-    found = module if _PLACES[name] == f".{name}" else getattr(module, name)
+    module = importlib.import_module(f".{_PLACES[name]}", __name__)
+    found = module if _PLACES[name] == name else getattr(module, name)
     globals()[name] = found
     return found
 

@@ -16,8 +16,9 @@ import numpy as np
 import optax
 from numpy.typing import NDArray
 
-from .engine import LayoutWarning, leaf_paths
+from .engine import IMPLEMENTATIONS, LayoutWarning, leaf_paths
 from .engine import step as take_step
+from .trees import listed
 
 if TYPE_CHECKING:
     from .interop import ParamMap
@@ -88,10 +89,10 @@ class Explanation:
 
 
 def _where(held: list[Difference]) -> str:
-    names = [d.leaf for d in held]
-    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    names = listed([d.leaf for d in held], 6)
     worst = max(d.distance for d in held)
-    return f"{shown}; from step {min(d.step for d in held)}, up to {worst:.2g} of the way gone"
+    first = min(d.step for d in held)
+    return f"{names}; from step {first}, up to {worst:.2g} of the way gone"
 
 
 def explain(
@@ -261,7 +262,7 @@ def _in_torch(
     return after
 
 
-_OF_THE_GROUP = ("params", "param_names", "initial_lr", "foreach", "fused", "capturable")
+_OF_THE_GROUP = ("params", "param_names", "initial_lr", *IMPLEMENTATIONS)
 
 
 def _first_options(optimizer: Any) -> dict[str, Any]:

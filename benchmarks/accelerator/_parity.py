@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxopt_port.numerics import relative, step_units, ulps
+from jaxopt_port.numerics import relative, ulps
+from parity_tests.oracles.bits import step_units
 
 from ..speed._contender import LeftOutError
 from ..speed._worker import WorkerError

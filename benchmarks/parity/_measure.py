@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import torch
 
-from jaxopt_port.numerics import step_units
+from parity_tests.oracles.bits import step_units
 
 from .._torch_table import Configuration, configurations, defaults
 from ._optax_differences import SPELLINGS

@@ -55,11 +55,3 @@ def _cast(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any] | None:
     back = cast.astype(array.dtype)
     same = (back == array) | ((back != back) & (array != array))
     return cast if bool(np.all(same)) else None
-
-
-def equal(a: Any, b: Any) -> bool:
-    """Whether two arrays are equal, NaN to NaN."""
-    first, second = np.asarray(a), np.asarray(b)
-    if first.shape != second.shape:
-        return False
-    return bool(np.all((first == second) | ((first != first) & (second != second))))

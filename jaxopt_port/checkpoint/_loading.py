@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from ..engine import (
+    IMPLEMENTATIONS,
     GroupsState,
     Table,
     get_hyperparams,
@@ -17,22 +18,14 @@ from ..engine import (
     set_hyperparams,
     write_number,
 )
+from ..lr_scheduler import LRScheduler
 from ._kinds import write_group
 from ._late_options import with_late_options
-from ._state_dict import grouped_part, indices_of, paths_of
+from ._state_dict import grouped_part
 from ._structure import check_structure, raise_if
 
-# What torch's groups hold of its implementations and its schedulers, and this library elsewhere.
-IMPLEMENTATION = ("foreach", "fused", "capturable", "differentiable")
-SCHEDULERS = (
-    "initial_lr",
-    "swa_lr",
-    "min_lr",
-    "max_lr",
-    "base_momentum",
-    "max_momentum",
-    "decoupled_weight_decay",
-)
+# What torch's groups hold, and this library elsewhere: in a scheduler's state, in the class.
+ELSEWHERE = (*LRScheduler.entries, "decoupled_weight_decay")
 _OWN = ("params", "param_names", "update_count", "name", "frozen", "resting")
 
 
@@ -73,16 +66,13 @@ def load_state_dict(
     groups = _filled(found, state_dict["param_groups"])
     raise_if(list(_misfits(found, groups)), "the state dict does not fit the optimizer")
     new = _with_numbers(found, groups)
-    indices = indices_of(found.table)
-    states = {
-        path: state_dict["state"].get(index, {}) for path, index in _moved(found, groups, indices)
-    }
+    states = {path: state_dict["state"].get(index, {}) for path, index in _moved(found, groups)}
     problems: list[str] = []
     for group in new.table.trained:
         new, found_problems = write_group(new, group, states)
         problems += found_problems
     for i, info in enumerate(found.table.groups):
-        held = [path for path in paths_of(found.table, i) if states[path]]
+        held = [path for path in found.table.paths_of(i) if states[path]]
         if info.frozen and held:
             problems.append(f'{info.label} is frozen, and "{held[0]}" has state')
     raise_if(problems, "the state dict does not fit the optimizer")
@@ -123,12 +113,10 @@ def _filled(found: GroupsState, groups: list[Mapping[str, Any]]) -> list[Mapping
     return [with_late_options(group, info.options)[0] for group, info in pairs]
 
 
-def _moved(
-    found: GroupsState, groups: list[Mapping[str, Any]], indices: Mapping[str, int]
-) -> Iterator[tuple[str, int]]:
+def _moved(found: GroupsState, groups: list[Mapping[str, Any]]) -> Iterator[tuple[str, int]]:
     """Yield each path with its index in the state dict, which may count in another order."""
     for i, group in enumerate(groups):
-        paths = paths_of(found.table, i)
+        paths = found.table.paths_of(i)
         names = group.get("param_names") or paths
         by_name = dict(zip(names, group["params"], strict=True))
         for path in paths:
@@ -141,9 +129,9 @@ def _misfits(found: GroupsState, groups: list[Mapping[str, Any]]) -> Iterator[st
         yield f"it has {len(groups)} parameter groups, the optimizer {len(table.groups)}"
         return
     options = get_hyperparams(found)
-    owners = {path: i for i in range(len(groups)) for path in paths_of(table, i)}
+    owners = {path: i for i in range(len(groups)) for path in table.paths_of(i)}
     for i, (given, info) in enumerate(zip(groups, table.groups, strict=True)):
-        paths = paths_of(table, i)
+        paths = table.paths_of(i)
         names = given.get("param_names")
         if names is None and paths:
             yield (
@@ -159,7 +147,7 @@ def _misfits(found: GroupsState, groups: list[Mapping[str, Any]]) -> Iterator[st
             continue
         if info.frozen:
             continue
-        known = {*options[i], *dict(info.extras), *_OWN, *IMPLEMENTATION, *SCHEDULERS}
+        known = {*options[i], *dict(info.extras), *_OWN, *IMPLEMENTATIONS, *ELSEWHERE}
         missing = [name for name in options[i] if name not in given and name != "name"]
         extra = [name for name in given if name not in known]
         if missing:
@@ -243,7 +231,7 @@ def _with_counts(
 
 def _steps(found: GroupsState, group: int, states: Mapping[str, Mapping[str, Any]]) -> int:
     """Return the steps that a group of torch's has taken, where it counts them."""
-    for path in paths_of(found.table, group):
+    for path in found.table.paths_of(group):
         step = float(np.asarray(states[path].get("step", 0)).item())
         if not math.isnan(step):
             return int(step)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..engine import GroupsState, group_leaf_states, scalar_kinds, with_group_leaf_states
+from ..trees import listed
 from ._arrays import as_numpy, fitted
 
 States = dict[str, dict[str, Any]]
@@ -99,6 +100,5 @@ def _fitted(
     }
 
 
-def _listed(names: list[str], limit: int = 6) -> str:
-    shown = ", ".join(f'"{name}"' for name in names[:limit])
-    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
+def _listed(names: list[str]) -> str:
+    return listed([f'"{name}"' for name in names], 6)

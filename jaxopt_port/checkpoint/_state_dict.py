@@ -53,7 +53,7 @@ def state_dict(tx: optax.GradientTransformation, state: Any, params: Any) -> Sta
         {0: {'momentum_buffer': array([1., 1.], dtype=float32)}}
     """
     found = grouped_part(tx, state, "state_dict")
-    check_paths(found.table, params)
+    found.table.check_paths(tuple(path for path, _ in leaf_paths(params)))
     indices = indices_of(found.table)
     states: dict[int, dict[str, Any]] = {}
     for group in found.table.trained:
@@ -65,7 +65,7 @@ def state_dict(tx: optax.GradientTransformation, state: Any, params: Any) -> Sta
     for i, group_options in enumerate(options):
         if i in found.table.resting:
             group_options["resting"] = group_options.pop("frozen")
-        paths = paths_of(found.table, i)
+        paths = found.table.paths_of(i)
         rest = [found.table.paths[k] for k in sorted(found.table.resting_leaves)]
         if i not in found.table.resting and set(rest) & set(paths):
             group_options["resting"] = [path for path in rest if path in set(paths)]
@@ -108,22 +108,7 @@ def grouped_part(tx: optax.GradientTransformation, state: Any, caller: str) -> G
     return found
 
 
-def check_paths(table: Table, params: Any) -> None:
-    paths = tuple(path for path, _ in leaf_paths(params))
-    if paths != table.paths:
-        odd = sorted(set(paths) ^ set(table.paths))
-        raise ValueError(
-            "the parameters are not those that the state was made for"
-            + (f': "{odd[0]}" is in only one of the two' if odd else "")
-        )
-
-
-def paths_of(table: Table, group: int) -> list[str]:
-    """Return the paths of a group's parameters, in the order of ``jax.tree.leaves``."""
-    return table.paths_of(group)
-
-
 def indices_of(table: Table) -> dict[str, int]:
     """Number the parameters as torch does: group by group."""
-    paths = [path for i in range(len(table.groups)) for path in paths_of(table, i)]
+    paths = [path for i in range(len(table.groups)) for path in table.paths_of(i)]
     return {path: index for index, path in enumerate(paths)}

@@ -82,7 +82,7 @@ def load_case(file: str | os.PathLike[str]) -> Case:
     path = Path(file)
     if not path.is_file():
         raise CaseError(f"there is no file {path}; `jaxopt-port new-case {path}` writes one")
-    module = _run(path)
+    module = run_file(path, f"jaxopt_port_case_{path.stem}")
     known = ["STEPS", *_OPTIONS, *_ONLY_COMPARED]
     for name, value in vars(module).items():
         # A user's own constants (LAYERS, NAME) differ from all of these by more than a letter.
@@ -109,17 +109,20 @@ def _set(module: ModuleType, names: Mapping[str, str]) -> dict[str, Any]:
     return {arg: getattr(module, name) for name, arg in names.items() if hasattr(module, name)}
 
 
-def _run(path: Path) -> ModuleType:
-    name = f"jaxopt_port_case_{path.stem}"
+def run_file(path: Path, name: str) -> ModuleType:
+    """Run a file of the user's as a module of this name, its folder on the import path."""
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise CaseError(f"{path} is no Python file; its name must end in .py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses of the case look themselves up there
+    sys.modules[name] = module  # dataclasses of the file look themselves up there
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     finally:
         sys.path.remove(folder)
     return module

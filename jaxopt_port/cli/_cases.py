@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 
 from .._printable import printable
-from ._frame import HtmlFile, JsonFile, new, usage_errors, waiting, write_json
+from ._frame import HtmlFile, JsonFile, counting, new, usage_errors, waiting, write_json
 from ._shown import say, show
 
 if TYPE_CHECKING:
@@ -175,10 +174,6 @@ def _show(report: Report, html: Path | None, json: Path | None) -> None:
 
 @contextmanager
 def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=Console(stderr=True), transient=True,
-    )  # fmt: skip
-    with bar:
+    with counting(MofNCompleteColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task(printable(name), total=None)
         yield lambda done, steps: bar.update(task, completed=done, total=steps)

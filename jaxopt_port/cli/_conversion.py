@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import re
 import sys
 import warnings
@@ -21,6 +20,7 @@ from ..interop import Checkpoint, LayerDifferenceWarning, ParamMap, load, param_
 from ..interop.files import CheckpointWarning, arrays_in, check_can_be_written, is_sharded
 from ..optim import OPTIMIZERS
 from ..trees import nearest
+from ._case import run_file
 from ._parsed import UNITS
 from ._shown import text
 
@@ -199,24 +199,10 @@ def made_by(factory: str, option: str) -> Any:
 def _from_file(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    name = re.sub(r"\W", "_", path.stem)
-    spec = importlib.util.spec_from_file_location(f"_jaxopt_port_convert_{name}", path.resolve())
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Both factories may stand in one file, which runs once; dataclasses look their module up.
-    if spec.name in sys.modules and sys.modules[spec.name].__file__ == str(path.resolve()):
-        return sys.modules[spec.name]
-    sys.modules[spec.name] = module
-    sys.path.insert(0, str(path.resolve().parent))
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[spec.name]
-        raise
-    finally:
-        sys.path.remove(str(path.resolve().parent))
-    return module
+    path, name = path.resolve(), "_jaxopt_port_convert_" + re.sub(r"\W", "_", path.stem)
+    # Both factories may stand in one file, which runs once.
+    known = sys.modules.get(name)
+    return known if known and known.__file__ == str(path) else run_file(path, name)
 
 
 def contents(checkpoint: Checkpoint, title: str) -> Table:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import DownloadColumn, TransferSpeedColumn
 
-from ._frame import JsonFile, usage_errors, waiting, write_json
+from ._frame import JsonFile, counting, usage_errors, waiting, write_json
 from ._shown import say, show
 
 
@@ -129,11 +128,7 @@ def convert(
         if torch is not None:
             say(f"{converted.param_map}\n")
         if not dry_run:
-            bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
-                TransferSpeedColumn(), console=Console(stderr=True), transient=True,
-            )  # fmt: skip
-            with bar:
+            with counting(DownloadColumn(), TransferSpeedColumn()) as bar:
                 task = bar.add_task("writing", total=converted.nbytes)
                 save(
                     target,

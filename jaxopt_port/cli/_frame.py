@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from typer.core import TyperGroup
 
 from .._printable import printable
@@ -62,6 +63,18 @@ def waiting(what: str) -> Iterator[None]:
     """Show on a terminal that something goes on, where nothing can be counted."""
     with Console(stderr=True).status(printable(what)):
         yield
+
+
+def counting(*columns: ProgressColumn) -> Progress:
+    """Return bars of what can be counted, to be shown on a terminal while it goes on.
+
+    Args:
+        columns: what is said beside a bar.
+    """
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), *columns,
+        console=Console(stderr=True), transient=True,
+    )  # fmt: skip
 
 
 @contextmanager

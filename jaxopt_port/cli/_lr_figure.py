@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import jaxopt_port as jp
 
+from ..lr_scheduler import SCHEDULERS
 from ..verify.cases import TorchSchedulers
 
 if TYPE_CHECKING:
@@ -37,25 +38,18 @@ def parsed(plan: str) -> Plan:
         code = compile(plan, "PLAN", "eval")
     except SyntaxError as error:
         raise ValueError(f"{plan!r} is not a Python expression: {error.msg}") from None
-    unknown = [n for n in code.co_names if n[0].isupper() and not hasattr(jp.lr_scheduler, n)]
+    unknown = [n for n in code.co_names if n[0].isupper() and n not in SCHEDULERS]
     if unknown:
-        raise ValueError(f"there is no scheduler {unknown[0]!r}; they are {', '.join(NAMES)}")
+        raise ValueError(f"there is no scheduler {unknown[0]!r}; they are {', '.join(SCHEDULERS)}")
 
     def make(s: Any) -> Any:
-        made = {name: getattr(s, name) for name in NAMES}
+        made = {name: getattr(s, name) for name in SCHEDULERS}
         scheduler = eval(code, {"math": math, "min": min, "max": max, **made})
         if not hasattr(scheduler, "step"):
             raise ValueError(f"{plan!r} is no scheduler")
         return scheduler
 
     return make
-
-
-NAMES = sorted(
-    name
-    for name in vars(jp.lr_scheduler)
-    if name[0].isupper() and name not in ("LRScheduler", "SchedulerState")
-)
 
 
 def example_loss(step: int) -> float:

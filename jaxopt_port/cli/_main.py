@@ -8,14 +8,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import MofNCompleteColumn
 
 from .. import __version__
 from ._bench import bench
 from ._cases import new_case, record, recorder, replay, verify_case
 from ._convert import convert
-from ._frame import Commands, HtmlFile, JsonFile, target, usage_errors, waiting, write_json
+from ._frame import (
+    Commands,
+    HtmlFile,
+    JsonFile,
+    counting,
+    target,
+    usage_errors,
+    waiting,
+    write_json,
+)
 from ._show import show as show_checkpoint
 from ._shown import say, show
 
@@ -141,12 +149,8 @@ def verify(
 
             digits = load_digits()
             names = _recipes(recipe, every)
-        bar = Progress(
-            TextColumn("{task.description:17}"), BarColumn(), MofNCompleteColumn(),
-            console=Console(stderr=True), transient=True,
-        )  # fmt: skip
-        with bar:
-            tasks = {name: bar.add_task(name, total=steps or 100) for name in names}
+        with counting(MofNCompleteColumn()) as bar:
+            tasks = {name: bar.add_task(f"{name:17}", total=steps or 100) for name in names}
             report = run(
                 names,
                 digits=digits,

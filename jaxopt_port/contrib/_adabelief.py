@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Self
 
 import jax
@@ -15,15 +14,14 @@ from ..engine import (
     LeafState,
     Number,
     Optimizer,
-    Problem,
     Rule,
     Scalars,
     Shared,
     leafwise,
     of_rule,
+    step_count,
 )
 from ..numerics.torch_ops import (
-    Scalar,
     add,
     add_scalar,
     addcdiv,
@@ -39,23 +37,10 @@ from ..optim import decay as decays
 from ..optim import ranges
 
 
-def _problems(
-    lr: Scalar, betas: tuple[Scalar, Scalar], eps: Scalar, weight_decay: Scalar, **_: Any
-) -> Iterator[Problem]:
-    yield from ranges.learning_rate(lr)
-    yield from ranges.epsilon(eps)
-    yield from ranges.beta_pair(betas)
-    yield from ranges.at_least_zero("weight_decay", weight_decay)
-
-
 def _init(param: jax.Array, *, amsgrad: bool, **_: Any) -> LeafState:
     zeros = jnp.zeros_like(widened(param))
     state = {"exp_avg": zeros, "exp_avg_var": zeros}
     return state | {"max_exp_avg_var": zeros} if amsgrad else state
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _advance(
@@ -140,7 +125,7 @@ def _update(
     return rounded(new, param.dtype), after
 
 
-@of_rule(Rule(_problems, _init, _update, _start, _advance))
+@of_rule(Rule(ranges.adam, _init, _update, step_count, _advance))
 def adabelief(
     lr: Number = 1e-3,
     betas: tuple[Number, Number] = (0.9, 0.999),

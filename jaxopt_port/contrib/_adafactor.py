@@ -21,6 +21,7 @@ from ..engine import (
     Shared,
     leafwise,
     of_rule,
+    step_count,
 )
 from ..numerics.torch_ops import (
     Scalar,
@@ -84,10 +85,6 @@ def _factored(
     return None if package == "timm" and not (long[-2] and long[-1]) else (ndim - 2, ndim - 1)
 
 
-def _accepts(param: jax.Array) -> Problem | None:
-    return ranges.real("Adafactor", jnp.iscomplexobj(param))
-
-
 def _init(
     param: jax.Array, *, beta1: float | None, package: str, min_dim_size_to_factor: int, **_: Any
 ) -> LeafState:
@@ -104,10 +101,6 @@ def _init(
         "exp_avg_sq_row": jnp.sum(zeros, axis=row),
         "exp_avg_sq_col": jnp.sum(zeros, axis=column),
     }
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _advance(
@@ -184,7 +177,17 @@ def _update(
     return rounded(add(wide, update, alpha=-1.0), param.dtype), after
 
 
-@of_rule(Rule(_problems, _init, _update, _start, _advance, accepts=_accepts, elementwise=False))
+@of_rule(
+    Rule(
+        _problems,
+        _init,
+        _update,
+        step_count,
+        _advance,
+        accepts=ranges.only_real("Adafactor"),
+        elementwise=False,
+    )
+)
 def adafactor(
     lr: Number | None = LEFT_OUT,
     eps: tuple[Number, Number] = (1e-30, 1e-3),

@@ -22,6 +22,7 @@ from ..engine import (
     Sum,
     leafwise,
     of_rule,
+    step_count,
 )
 from ..numerics.torch_ops import Scalar, add_scalar, div, lerp, mul, rsqrt, widened
 from ..optim import ranges
@@ -73,10 +74,6 @@ def _factored(shape: tuple[int, ...], min_dim_size_to_factor: int) -> tuple[int,
     return by_length[-2][1], by_length[-1][1]
 
 
-def _accepts(param: jax.Array) -> Problem | None:
-    return ranges.real("AdafactorBigVision", jnp.iscomplexobj(param))
-
-
 def _init(
     param: jax.Array, *, min_dim_size_to_factor: int, momentum_dtype: str, **_: Any
 ) -> LeafState:
@@ -87,10 +84,6 @@ def _init(
     for name, axis in (("exp_avg_sq_r", axes[1]), ("exp_avg_sq_c", axes[0])):
         state[name] = jnp.sum(jnp.zeros_like(param), axis=axis, keepdims=True)
     return state
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _holds(*, momentum: float, **_: Any) -> frozenset[str] | None:
@@ -161,7 +154,16 @@ def _update(
 
 
 @of_rule(
-    Rule(_problems, _init, _update, _start, _advance, _holds, accepts=_accepts, elementwise=False)
+    Rule(
+        _problems,
+        _init,
+        _update,
+        step_count,
+        _advance,
+        _holds,
+        accepts=ranges.only_real("AdafactorBigVision"),
+        elementwise=False,
+    )
 )
 def adafactor_big_vision(
     lr: Number = 1.0,

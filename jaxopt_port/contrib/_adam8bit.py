@@ -22,6 +22,7 @@ from ..engine import (
     Shared,
     leafwise,
     of_rule,
+    step_count,
 )
 from ..numerics.torch_ops import Scalar, add_scalar, div, mul, rounded, sqrt
 from ..optim import ranges
@@ -37,10 +38,7 @@ def _problems(
     block_size: int,
     bf16_stochastic_round: bool,
 ) -> Iterator[Problem]:
-    yield from ranges.learning_rate(lr)
-    yield from ranges.epsilon(eps)
-    yield from ranges.beta_pair(betas)
-    yield from ranges.at_least_zero("weight_decay", weight_decay)
+    yield from ranges.adam(lr, betas, eps, weight_decay)
     yield from ranges.whole("block_size", block_size, 1)
     if amsgrad:
         yield Problem(
@@ -54,19 +52,11 @@ def _problems(
         )
 
 
-def _accepts(param: jax.Array) -> Problem | None:
-    return ranges.real("8-bit Adam", jnp.iscomplexobj(param))
-
-
 def _init(param: jax.Array, *, block_size: int, **_: Any) -> LeafState:
     exp_avg, exp_avg_sq = (
         _eight_bits.zeros(name, param, block_size) for name in ("exp_avg", "exp_avg_sq")
     )
     return exp_avg | exp_avg_sq
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _single(x: jax.Array) -> jax.Array:
@@ -132,9 +122,9 @@ RULE = Rule(
     _problems,
     _init,
     _update,
-    _start,
+    step_count,
     _advance,
-    accepts=_accepts,
+    accepts=ranges.only_real("8-bit Adam"),
     elementwise=False,
     oriented=_oriented,
 )

@@ -37,10 +37,7 @@ def _problems(
     warmup_steps: int,
     **_: Any,
 ) -> Iterator[Problem]:
-    yield from ranges.learning_rate(lr)
-    yield from ranges.epsilon(eps)
-    yield from ranges.beta_pair(betas)
-    yield from ranges.at_least_zero("weight_decay", weight_decay)
+    yield from ranges.adam(lr, betas, eps, weight_decay)
     yield from ranges.whole("warmup_steps", warmup_steps)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Self
 
 import jax
@@ -15,34 +14,21 @@ from ..engine import (
     LeafState,
     Number,
     Optimizer,
-    Problem,
     Rule,
     Scalars,
     Shared,
     leafwise,
     of_rule,
+    step_count,
 )
-from ..numerics.torch_ops import Scalar, add, add_scalar, addcdiv, addcmul, div, lerp, mul, sqrt
+from ..numerics.torch_ops import add, add_scalar, addcdiv, addcmul, div, lerp, mul, sqrt
 from ..optim import ranges
 from ._timm import cautious
-
-
-def _problems(
-    lr: Scalar, betas: tuple[Scalar, Scalar, Scalar], eps: Scalar, weight_decay: Scalar, **_: Any
-) -> Iterator[Problem]:
-    yield from ranges.learning_rate(lr)
-    yield from ranges.epsilon(eps)
-    yield from ranges.beta_pair(betas)
-    yield from ranges.at_least_zero("weight_decay", weight_decay)
 
 
 def _init(param: jax.Array, **_: Any) -> LeafState:
     names = ("exp_avg", "exp_avg_sq", "exp_avg_diff", "neg_pre_grad")
     return {name: jnp.zeros_like(param) for name in names}
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _advance(
@@ -106,7 +92,7 @@ def _update(
     }
 
 
-@of_rule(Rule(_problems, _init, _update, _start, _advance))
+@of_rule(Rule(ranges.adam, _init, _update, step_count, _advance))
 def adan(
     lr: Number = 1e-3,
     betas: tuple[Number, Number, Number] = (0.98, 0.92, 0.99),

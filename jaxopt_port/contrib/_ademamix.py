@@ -22,6 +22,7 @@ from ..engine import (
     Sum,
     leafwise,
     of_rule,
+    step_count,
 )
 from ..numerics.torch_ops import (
     Scalar,
@@ -63,17 +64,9 @@ def _problems(
         )
 
 
-def _accepts(param: jax.Array) -> Problem | None:
-    return ranges.real("AdEMAMix", jnp.iscomplexobj(param))
-
-
 def _init(param: jax.Array, **_: Any) -> LeafState:
     names = ("exp_avg", "exp_avg_sq", "exp_avg_slow")
     return {name: jnp.zeros_like(param) for name in names}
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _advance(
@@ -143,7 +136,9 @@ def _update(
     return addcdiv(param, update, denom, value=-lr), after
 
 
-@of_rule(Rule(_problems, _init, _update, _start, _advance, accepts=_accepts))
+@of_rule(
+    Rule(_problems, _init, _update, step_count, _advance, accepts=ranges.only_real("AdEMAMix"))
+)
 def ademamix(
     lr: Number = 1e-3,
     betas: tuple[Number, Number, Number] = (0.9, 0.999, 0.9999),

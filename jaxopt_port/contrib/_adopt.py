@@ -21,10 +21,11 @@ from ..engine import (
     Shared,
     leafwise,
     of_rule,
+    step_count,
 )
 from ..numerics.torch_ops import Scalar, add, addcmul, constant, div, lerp, mul, sqrt
 from ..optim import decay as decays
-from ..optim import ranges
+from ..optim import moments, ranges
 from ._left_out import LEFT_OUT, without_none
 from ._timm import cautious, decay_rate, largest_rate, with_snapshot
 
@@ -38,19 +39,8 @@ def _problems(
     max_lr_snapshot: Scalar,
     **_: Any,
 ) -> Iterator[Problem]:
-    yield from ranges.learning_rate(lr)
-    yield from ranges.epsilon(eps)
-    yield from ranges.beta_pair(betas)
-    yield from ranges.at_least_zero("weight_decay", weight_decay)
+    yield from ranges.adam(lr, betas, eps, weight_decay)
     yield from largest_rate(max_lr_snapshot, corrected_weight_decay)
-
-
-def _init(param: jax.Array, **_: Any) -> LeafState:
-    return {"exp_avg": jnp.zeros_like(param), "exp_avg_sq": jnp.zeros_like(param)}
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _advance(
@@ -116,7 +106,7 @@ def _update(
     }
 
 
-@of_rule(Rule(_problems, _init, _update, _start, _advance))
+@of_rule(Rule(_problems, moments.init, _update, step_count, _advance))
 def adopt(
     lr: Number = 1e-3,
     betas: tuple[Number, Number] = (0.9, 0.9999),

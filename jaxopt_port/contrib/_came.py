@@ -22,6 +22,7 @@ from ..engine import (
     Sum,
     leafwise,
     of_rule,
+    step_count,
 )
 from ..numerics.torch_ops import Scalar, add, add_scalar, div, lerp, mul, reciprocal, rsqrt
 from ..optim import decay as decays
@@ -47,10 +48,6 @@ def _problems(
     yield from package.at_least_zero("eps2", eps2)
 
 
-def _accepts(param: jax.Array) -> Problem | None:
-    return ranges.real("CAME", jnp.iscomplexobj(param))
-
-
 def _init(param: jax.Array, *, ams_bound: bool, **_: Any) -> LeafState:
     zeros = jnp.zeros_like(param)
     state = {"exp_avg": zeros, "RMS": jnp.zeros((), param.dtype)}
@@ -62,10 +59,6 @@ def _init(param: jax.Array, *, ams_bound: bool, **_: Any) -> LeafState:
     for name in ("exp_avg_sq", "exp_avg_res"):
         state |= {f"{name}_row": of_rows, f"{name}_col": of_columns}
     return state
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _advance(
@@ -155,9 +148,9 @@ def _oriented(shape: tuple[int, ...], **_: Any) -> bool:
         _problems,
         _init,
         _update,
-        _start,
+        step_count,
         _advance,
-        accepts=_accepts,
+        accepts=ranges.only_real("CAME"),
         elementwise=False,
         oriented=_oriented,
     )

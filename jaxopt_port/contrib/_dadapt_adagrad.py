@@ -42,10 +42,6 @@ def _init(param: jax.Array, **_: Any) -> LeafState:
     return {"alphak": jnp.full_like(param, 1e-6), "sk": jnp.zeros_like(param), "x0": param}
 
 
-def _accepts(param: jax.Array) -> Problem | None:
-    return ranges.real("DAdaptAdaGrad", jnp.iscomplexobj(param))
-
-
 _SUMS = ("gsq_weighted", "sksq_weighted", "skl1")
 
 
@@ -156,7 +152,7 @@ def _update(
         gathers=_gathers,
         common=estimates.common("d", *_SUMS),
         own_options=frozenset({"d0", "weight_decay", "eps"}),
-        accepts=_accepts,
+        accepts=ranges.only_real("DAdaptAdaGrad"),
         begins="begun",
         elementwise=False,
     )

@@ -50,10 +50,6 @@ def _init(param: jax.Array, **_: Any) -> LeafState:
     return {name: jnp.zeros_like(param) for name in ("s", "exp_avg", "exp_avg_sq")}
 
 
-def _accepts(param: jax.Array) -> Problem | None:
-    return ranges.real("DAdaptAdam", jnp.iscomplexobj(param))
-
-
 def _start(*, d0: jax.Array, **_: Any) -> Shared:
     return {"step": 0.0, **estimates.begun(d0, "numerator_weighted")}
 
@@ -165,8 +161,9 @@ def _update(
         _advance,
         gathers=_gathers,
         common=estimates.common("d", "numerator_weighted"),
-        own_options=frozenset({"d0", "lr=0", "weight_decay", "eps", "layer_scale"}),
-        accepts=_accepts,
+        own_options=frozenset({"d0", "weight_decay", "eps", "layer_scale"}),
+        zero_rates=True,
+        accepts=ranges.only_real("DAdaptAdam"),
         elementwise=False,
     )
 )

@@ -50,10 +50,6 @@ def _init(param: jax.Array, **_: Any) -> LeafState:
     return {name: jnp.zeros_like(param) for name in (*_AVERAGES, "pre_grad")}
 
 
-def _accepts(param: jax.Array) -> Problem | None:
-    return ranges.real("DAdaptAdan", jnp.iscomplexobj(param))
-
-
 def _start(*, d0: jax.Array, **_: Any) -> Shared:
     return {"step": 0.0, **estimates.begun(d0, "gsq_weighted")}
 
@@ -175,8 +171,7 @@ def _update(
         gathers=_gathers,
         common=estimates.common("d", "gsq_weighted"),
         own_options=frozenset({"d0", "weight_decay", "eps"}),
-        accepts=_accepts,
-        begins="step",
+        accepts=ranges.only_real("DAdaptAdan"),
         elementwise=False,
     )
 )

@@ -41,10 +41,6 @@ def _init(param: jax.Array, **_: Any) -> LeafState:
     return {"exp_avg": jnp.zeros_like(param), "s": jnp.zeros_like(param)}
 
 
-def _accepts(param: jax.Array) -> Problem | None:
-    return ranges.real("DAdaptLion", jnp.iscomplexobj(param))
-
-
 def _start(*, d0: jax.Array, **_: Any) -> Shared:
     return {"begun": False, **estimates.begun(d0, "numerator_weighted")}
 
@@ -136,7 +132,7 @@ def _update(
         gathers=_gathers,
         common=estimates.common("d", "numerator_weighted"),
         own_options=frozenset({"d0", "weight_decay"}),
-        accepts=_accepts,
+        accepts=ranges.only_real("DAdaptLion"),
         begins="begun",
         elementwise=False,
     )

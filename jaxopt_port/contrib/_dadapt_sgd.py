@@ -41,10 +41,6 @@ def _init(param: jax.Array, **_: Any) -> LeafState:
     return {"z": param, "s": jnp.zeros_like(param), "x0": param}
 
 
-def _accepts(param: jax.Array) -> Problem | None:
-    return ranges.real("DAdaptSGD", jnp.iscomplexobj(param))
-
-
 def _start(*, d0: jax.Array, **_: Any) -> Shared:
     return {"begun": False, **estimates.begun(d0, "numerator_weighted", "g0_norm")}
 
@@ -133,8 +129,9 @@ def _update(
         _advance,
         gathers=_gathers,
         common=estimates.common("d", "numerator_weighted", "g0_norm"),
-        own_options=frozenset({"d0", "lr=0"}),
-        accepts=_accepts,
+        own_options=frozenset({"d0"}),
+        zero_rates=True,
+        accepts=ranges.only_real("DAdaptSGD"),
         begins="begun",
         elementwise=False,
     )

@@ -22,6 +22,7 @@ from ..engine import (
     Sum,
     leafwise,
     of_rule,
+    step_count,
 )
 from ..numerics.torch_ops import (
     Scalar,
@@ -34,7 +35,7 @@ from ..numerics.torch_ops import (
     mul,
     sqrt,
 )
-from ..optim import ranges
+from ..optim import moments, ranges
 from ._left_out import LEFT_OUT, without_none
 from ._sums import norm
 from ._timm import cautious, decay_rate, largest_rate, with_snapshot
@@ -50,21 +51,10 @@ def _problems(
     max_lr_snapshot: Scalar,
     **_: Any,
 ) -> Iterator[Problem]:
-    yield from ranges.learning_rate(lr)
-    yield from ranges.epsilon(eps)
-    yield from ranges.beta_pair(betas)
-    yield from ranges.at_least_zero("weight_decay", weight_decay)
+    yield from ranges.adam(lr, betas, eps, weight_decay)
     if not max_grad_norm > 0:
         yield Problem(f"Invalid max_grad_norm value: {max_grad_norm}", "None does not clip")
     yield from largest_rate(max_lr_snapshot, corrected_weight_decay)
-
-
-def _init(param: jax.Array, **_: Any) -> LeafState:
-    return {"exp_avg": jnp.zeros_like(param), "exp_avg_sq": jnp.zeros_like(param)}
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _gathers(grad: jax.Array, *_: Any, **__: Any) -> Scalars:
@@ -150,7 +140,11 @@ def _update(
     return Sum(param, update, -lr), {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
 
-@of_rule(Rule(_problems, _init, _update, _start, _advance, gathers=_gathers, elementwise=False))
+@of_rule(
+    Rule(
+        _problems, moments.init, _update, step_count, _advance, gathers=_gathers, elementwise=False
+    )
+)
 def lamb(
     lr: Number = 1e-3,
     bias_correction: bool = True,

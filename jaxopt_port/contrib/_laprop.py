@@ -23,7 +23,7 @@ from ..engine import (
     of_rule,
 )
 from ..numerics.torch_ops import Scalar, add, add_scalar, addcmul, div, mul, sqrt
-from ..optim import ranges
+from ..optim import moments, ranges
 from . import _wide
 from ._left_out import LEFT_OUT
 from ._timm import cautious, decay_rate, largest_rate, with_snapshot
@@ -38,15 +38,8 @@ def _problems(
     max_lr_snapshot: Scalar,
     **_: Any,
 ) -> Iterator[Problem]:
-    yield from ranges.learning_rate(lr)
-    yield from ranges.epsilon(eps)
-    yield from ranges.beta_pair(betas)
-    yield from ranges.at_least_zero("weight_decay", weight_decay)
+    yield from ranges.adam(lr, betas, eps, weight_decay)
     yield from largest_rate(max_lr_snapshot, corrected_weight_decay)
-
-
-def _init(param: jax.Array, **_: Any) -> LeafState:
-    return {"exp_avg": jnp.zeros_like(param), "exp_avg_sq": jnp.zeros_like(param)}
 
 
 def _start(**_: Any) -> Shared:
@@ -107,7 +100,7 @@ def _update(
     return param, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
 
-@of_rule(Rule(_problems, _init, _update, _start, _advance))
+@of_rule(Rule(_problems, moments.init, _update, _start, _advance))
 def laprop(
     lr: Number = 4e-4,
     betas: tuple[Number, Number] = (0.9, 0.999),

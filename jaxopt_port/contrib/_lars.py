@@ -43,11 +43,7 @@ def _problems(
     yield from ranges.at_least_zero("weight_decay", weight_decay)
     yield from ranges.epsilon(eps)
     yield from ranges.above_zero("trust_coeff", trust_coeff)
-    if nesterov and (momentum <= 0 or dampening != 0):
-        yield Problem(
-            "Nesterov momentum requires a momentum and zero dampening",
-            f"got momentum={momentum}, dampening={dampening}",
-        )
+    yield from ranges.nesterov(nesterov, momentum, dampening)
 
 
 def _advance(shared: Shared, *, momentum: jax.Array, **_: Any) -> tuple[Shared, Scalars]:

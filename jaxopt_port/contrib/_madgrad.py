@@ -21,6 +21,7 @@ from ..engine import (
     Shared,
     leafwise,
     of_rule,
+    step_count,
 )
 from ..numerics.torch_ops import (
     Scalar,
@@ -52,10 +53,6 @@ def _problems(
 def _init(param: jax.Array, **_: Any) -> LeafState:
     zeros = jnp.zeros_like(param)
     return {"grad_sum_sq": zeros, "s": zeros, "x0": param}
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _holds(*, momentum: float, **_: Any) -> frozenset[str] | None:
@@ -123,7 +120,7 @@ def _update(
     return jnp.where(momentum == 0, plain, moved), {**after, "x0": x0}
 
 
-@of_rule(Rule(_problems, _init, _update, _start, _advance, _holds))
+@of_rule(Rule(_problems, _init, _update, step_count, _advance, _holds))
 def madgrad(
     lr: Number = 1e-2,
     momentum: Number = 0.9,

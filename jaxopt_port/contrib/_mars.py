@@ -22,6 +22,7 @@ from ..engine import (
     Sum,
     leafwise,
     of_rule,
+    step_count,
 )
 from ..numerics.torch_ops import Scalar, add, add_scalar, addcmul, div, mul, sign, sqrt
 from ..optim import ranges
@@ -40,10 +41,7 @@ def _problems(
     betas_1d: tuple[Scalar, Scalar],
     **_: Any,
 ) -> Iterator[Problem]:
-    yield from ranges.learning_rate(lr)
-    yield from ranges.epsilon(eps)
-    yield from ranges.beta_pair(betas)
-    yield from ranges.at_least_zero("weight_decay", weight_decay)
+    yield from ranges.adam(lr, betas, eps, weight_decay)
     yield from ranges.at_least_zero("lr_1d_factor", lr_1d_factor)
     if LEFT_OUT not in betas_1d:
         yield from ranges.beta_pair(betas_1d)
@@ -54,10 +52,6 @@ def _problems(
 def _init(param: jax.Array, **_: Any) -> LeafState:
     names = ("exp_avg", "last_grad", "exp_avg_sq")
     return {name: jnp.zeros_like(param) for name in names}
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _advance(
@@ -129,7 +123,7 @@ def _update(
     return Sum(param, update, -rate), after
 
 
-@of_rule(Rule(_problems, _init, _update, _start, _advance, elementwise=False))
+@of_rule(Rule(_problems, _init, _update, step_count, _advance, elementwise=False))
 def mars(
     lr: Number = 3e-3,
     betas: tuple[Number, Number] = (0.9, 0.99),

@@ -66,10 +66,6 @@ def _init(param: jax.Array, *, slice_p: int, **_: Any) -> LeafState:
     return {"s": jnp.zeros_like(part), "p0": part, "exp_avg": zeros, "exp_avg_sq": zeros}
 
 
-def _accepts(param: jax.Array) -> Problem | None:
-    return ranges.real("Prodigy", jnp.iscomplexobj(param))
-
-
 def _holds(*, betas: tuple[float, float], **_: Any) -> frozenset[str] | None:
     known = betas[0] == 0
     return frozenset({*_SHARED, "s", "p0", "exp_avg_sq"}) if known else None
@@ -233,8 +229,9 @@ def _update(
         _holds,
         gathers=_gathers,
         common=_COMMON,
-        own_options=frozenset({"lr=0", "weight_decay", "eps", "safeguard_warmup", "slice_p"}),
-        accepts=_accepts,
+        own_options=frozenset({"weight_decay", "eps", "safeguard_warmup", "slice_p"}),
+        zero_rates=True,
+        accepts=ranges.only_real("Prodigy"),
         elementwise=False,
     )
 )

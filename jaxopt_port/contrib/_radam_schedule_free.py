@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Self
 
 import jax
@@ -15,7 +14,6 @@ from ..engine import (
     LeafState,
     Number,
     Optimizer,
-    Problem,
     Rule,
     Scalars,
     Shared,
@@ -23,19 +21,9 @@ from ..engine import (
     leafwise,
     of_rule,
 )
-from ..numerics.torch_ops import Scalar
 from ..optim import decay as decays
 from ..optim import ranges
 from . import _schedule_free
-
-
-def _problems(
-    lr: Scalar, betas: tuple[Scalar, Scalar], eps: Scalar, weight_decay: Scalar, **_: Any
-) -> Iterator[Problem]:
-    yield from ranges.learning_rate(lr)
-    yield from ranges.epsilon(eps)
-    yield from ranges.beta_pair(betas)
-    yield from ranges.at_least_zero("weight_decay", weight_decay)
 
 
 def _advance(
@@ -79,7 +67,7 @@ def _update(
 
 @of_rule(
     Rule(
-        _problems,
+        ranges.adam,
         _schedule_free.init_with_squares,
         _update,
         _schedule_free.start,

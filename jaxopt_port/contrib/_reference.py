@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine import Optimizer, arguments_of
+from ..engine import IMPLEMENTATIONS, Optimizer, arguments_of
 from . import _wide
 from ._left_out import LEFT_OUT
 
@@ -23,8 +23,6 @@ _OPTIONAL = (
     *("lr", "momentum", "clip_exp", "max_grad_norm", "beta3", "max_lr_snapshot"),
     *("shampoo_beta", "t_alpha_beta3", "preconditioner_update_probability"),
 )
-# What chooses among a package's own implementations.
-_IMPLEMENTATION = ("foreach", "fused", "capturable", "differentiable")
 
 
 def _as_they_are(optimizer: Any, param: Any, held: dict[str, Any]) -> dict[str, Any]:
@@ -111,7 +109,7 @@ class Reference:
             group = self.read(dict(group))
             own = {**defaults, **self.fixed, **group, **given, **self._copies(state, group)}
             shared = {name: own.pop(name) for name in self.in_groups if name in own}
-            for name in (*self.without, *_IMPLEMENTATION):
+            for name in (*self.without, *IMPLEMENTATIONS):
                 own.pop(name, None)
             for name, default in defaults.items():
                 if own[name] is None and name in _OPTIONAL and isinstance(default, float):

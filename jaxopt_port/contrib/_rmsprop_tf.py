@@ -22,6 +22,7 @@ from ..engine import (
     Sum,
     leafwise,
     of_rule,
+    step_count,
 )
 from ..numerics import uncontracted
 from ..numerics.torch_ops import Scalar, add, add_scalar, addcdiv, addcmul, mul, sqrt
@@ -52,10 +53,6 @@ def _problems(
 def _init(param: jax.Array, *, centered: bool, **_: Any) -> LeafState:
     state = {"square_avg": jnp.ones_like(param), "momentum_buffer": jnp.zeros_like(param)}
     return state | {"grad_avg": jnp.zeros_like(param)} if centered else state
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _holds(*, momentum: float, centered: bool, **_: Any) -> frozenset[str] | None:
@@ -117,7 +114,7 @@ def _update(
     return jnp.where(momentum > 0, new, addcdiv(param, grad, avg, value=-lr)), after
 
 
-@of_rule(Rule(_problems, _init, _update, _start, _advance, _holds))
+@of_rule(Rule(_problems, _init, _update, step_count, _advance, _holds))
 def rmsprop_tf(
     lr: Number = 1e-2,
     alpha: Number = 0.9,

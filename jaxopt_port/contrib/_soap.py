@@ -22,9 +22,10 @@ from ..engine import (
     Shared,
     leafwise,
     of_rule,
+    step_count,
 )
 from ..numerics.torch_ops import Scalar, add, add_scalar, div, lerp, mul, rounded, sqrt, widened
-from ..optim import ranges
+from ..optim import moments, ranges
 from . import _pytorch_optimizer as package
 from ._left_out import LEFT_OUT, without_none
 from ._sums import mean, total
@@ -51,10 +52,6 @@ def _problems(
     yield from package.at_least_zero("eps", eps)
 
 
-def _accepts(param: jax.Array) -> Problem | None:
-    return ranges.real("SOAP", jnp.iscomplexobj(param))
-
-
 def _axes(
     shape: tuple[int, ...], max_precondition_dim: int, precondition_1d: bool
 ) -> dict[int, str]:
@@ -67,15 +64,11 @@ def _axes(
 def _init(
     param: jax.Array, *, max_precondition_dim: int, precondition_1d: bool, **_: Any
 ) -> LeafState:
-    state = {"exp_avg": jnp.zeros_like(param), "exp_avg_sq": jnp.zeros_like(param)}
+    state = moments.init(param)
     for axis, end in _axes(param.shape, max_precondition_dim, precondition_1d).items():
         square = jnp.zeros((param.shape[axis],) * 2, param.dtype)
         state |= {f"GG{end}": square, f"Q{end}": square}
     return state
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _advance(
@@ -194,7 +187,17 @@ def _update(
     return jnp.where(first, param, new), after | moved
 
 
-@of_rule(Rule(_problems, _init, _update, _start, _advance, accepts=_accepts, elementwise=False))
+@of_rule(
+    Rule(
+        _problems,
+        _init,
+        _update,
+        step_count,
+        _advance,
+        accepts=ranges.only_real("SOAP"),
+        elementwise=False,
+    )
+)
 def soap(
     lr: Number = 3e-3,
     betas: tuple[Number, Number] = (0.95, 0.95),

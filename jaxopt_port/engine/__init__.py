@@ -23,6 +23,7 @@ from ._optimizer import add_param_group as add_param_group
 from ._optimizer import leafwise as leafwise
 from ._optimizer import param_groups as param_groups
 from ._optimizer import transformation as transformation
+from ._options import IMPLEMENTATIONS as IMPLEMENTATIONS
 from ._options import Arguments as Arguments
 from ._options import Number as Number
 from ._options import arguments_of as arguments_of
@@ -39,6 +40,7 @@ from ._rule import Rule as Rule
 from ._rule import Scalars as Scalars
 from ._rule import Shared as Shared
 from ._rule import Sum as Sum
+from ._rule import step_count as step_count
 from ._state import GroupsState as GroupsState
 from ._state import find_groups_state as find_groups_state
 from ._state import group_leaf_states as group_leaf_states
@@ -49,7 +51,6 @@ from ._state import replace_groups_state as replace_groups_state
 from ._state import scalar_kinds as scalar_kinds
 from ._state import untrained_paths as untrained_paths
 from ._state import with_group_leaf_states as with_group_leaf_states
-from ._state import with_leaf_states as with_leaf_states
 from ._step import check_transformation as check_transformation
 from ._step import recorder as recorder
 from ._step import step as step

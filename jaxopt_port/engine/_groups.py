@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..trees import leaf_paths, users_level
+from ..trees import leaf_paths, listed, users_level
 from ._rule import Program, Rule, Static
 
 # Among what is kept of torch's group: names of parameters that it was given and does not train.
@@ -288,10 +288,9 @@ def warn_of_kernels(table: Table, params: Any, layouts: Mapping[str, Any]) -> No
             if group.rule.oriented(shape, **dict(group.static)):
                 found.setdefault(group.rule.name, []).append(f'"{path}" {shape}')
     for name, leaves in found.items():
-        more = f" and {len(leaves) - 4} more" if len(leaves) > 4 else ""
         warnings.warn(
             f"{name} is not the same in every layout, and sees these kernels as Flax has them, not "
-            f"as torch has: {', '.join(leaves[:4])}{more}. For torch's numbers: tx = "
+            f"as torch has: {listed(leaves, 4)}. For torch's numbers: tx = "
             "jaxopt_port.interop.in_torch_layout(tx, params), with module= or a param_map where "
             "torch's module is at hand",
             LayoutWarning,

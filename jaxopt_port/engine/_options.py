@@ -25,7 +25,7 @@ R = TypeVar("R")
 Schedule: TypeAlias = Callable[[Any], Any]
 
 # torch's arguments that choose among its own implementations of one rule.
-_IMPLEMENTATIONS = ("foreach", "fused", "capturable", "differentiable")
+IMPLEMENTATIONS = ("foreach", "fused", "capturable", "differentiable")
 
 # Options of optimizers here and in Optax: where one has no such option, it is a mistake.
 _OPTIONS_ELSEWHERE = frozenset({
@@ -54,7 +54,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 def reject_unknown(name: str, known: Iterable[str], where: str) -> NoReturn:
     """Raise the error for an option that the optimizer does not have."""
-    if name in _IMPLEMENTATIONS:
+    if name in IMPLEMENTATIONS:
         raise TypeError(
             f"{name!r}{where} chooses among torch's own implementations of the same rule and has "
             "no meaning here; leave it out"
@@ -188,7 +188,7 @@ class Arguments:
             near = difflib.get_close_matches(name.lower(), self.names, n=1, cutoff=0.7)
             if (
                 (near and not _extends(name, near[0]))
-                or name in _IMPLEMENTATIONS
+                or name in IMPLEMENTATIONS
                 or difflib.get_close_matches(name, _OPTIONS_ELSEWHERE, n=1, cutoff=0.9)
             ):
                 reject_unknown(name, self.names, where)
@@ -338,7 +338,7 @@ def check_together(groups: Iterable[tuple[Rule[Any], str, Mapping[str, Any]]]) -
         for name in arguments_of_rule(rule).names:
             value = options.get(name, arguments_of_rule(rule).defaults[name])
             traced = any(isinstance(part, jax.Array) for part in jax.tree.leaves(value))
-            may_rest = name == "lr" and "lr=0" in own
+            may_rest = name == "lr" and rule.zero_rates
             if traced or name in own or (may_rest and value == 0):
                 continue
             other, known = first.setdefault((rule.name, name), (label, value))

@@ -73,6 +73,11 @@ def _no_state(**_: Any) -> Shared:
     return {}
 
 
+def step_count(**_: Any) -> Shared:
+    """Begin a count of steps, and nothing else: the ``start`` of most rules."""
+    return {"step": 0.0}
+
+
 def _nothing_shared(shared: Shared, **_: Any) -> tuple[Shared, Scalars]:
     return shared, {}
 
@@ -122,7 +127,7 @@ class Rule(Generic[P]):
             has rested takes them over from where that count is largest.
         own_options: the options that groups may have of their own, where the others are those of
             all groups: the rule works out something for all together, say; None for all.
-            ``"lr=0"`` among them: a rate of 0 beside that of the others.
+        zero_rates: whether, where rates are those of all groups, one may have 0 all the same.
         accepts: ``accepts(param)``: the problem with a parameter of this shape and dtype, if any.
         sparse: whether gradients are row-sparse: a ``BCOO`` or a pair ``(indices, values)``; None
             for either.
@@ -146,6 +151,7 @@ class Rule(Generic[P]):
     gathers: Callable[..., Scalars] | None = None
     common: tuple[str, ...] = ()
     own_options: frozenset[str] | None = None
+    zero_rates: bool = False
     sparse: bool | None = False
     begins: str | None = "step"
     elementwise: bool = True

@@ -284,37 +284,14 @@ def leaf_states(state: Any) -> dict[str, dict[str, Any]]:
         ValueError: a group's optimizer is not of this library's rules.
     """
     found = find_groups_state(state)
-    _check_rules(found)
+    if found.table.foreign:
+        raise ValueError("the state of a foreign factory is not kept by torch's names")
     held = {
         path: of_leaf
         for group in found.table.trained
         for path, of_leaf in group_leaf_states(found, group).items()
     }
     return {path: held[path] for path in found.table.paths if path in held}
-
-
-def with_leaf_states(state: State, states: Mapping[str, Mapping[str, Any]]) -> State:
-    """Return a state that holds other things for its parameters: the inverse of `leaf_states`.
-
-    Args:
-        state: the state of a grouped optimizer, bare or within other Optax states.
-        states: by path and by torch's name, arrays of the shapes and dtypes that ``state`` has.
-            Those of a group whose scalars differ count their steps apart from then on.
-
-    Raises:
-        KeyError: a path or a name that ``state`` has is missing.
-        ValueError: a shape that is not the state's; a group's optimizer is not of this library's.
-    """
-    new = find_groups_state(state)
-    _check_rules(new)
-    for group in new.table.trained:
-        new = with_group_leaf_states(new, group, states)
-    return replace_groups_state(state, lambda _: new)
-
-
-def _check_rules(found: GroupsState) -> None:
-    if any(found.table.groups[i].rule is None for i in found.table.trained):
-        raise ValueError("the state of a foreign factory is not kept by torch's names")
 
 
 def scalar_kinds(found: GroupsState, group: int) -> dict[str, Any]:
@@ -354,7 +331,18 @@ def leaves_up_to_held(tree: Any) -> list[Any]:
 def with_group_leaf_states(
     found: GroupsState, group: int, states: Mapping[str, Mapping[str, Any]]
 ) -> GroupsState:
-    """The same as `with_leaf_states` for the parameters of one group."""
+    """Return a state that holds other things for the parameters of a group of a rule.
+
+    Args:
+        found: the state.
+        group: which.
+        states: by path and by torch's name, arrays of the shapes and dtypes that ``found`` has.
+            Leaves whose scalars differ count their steps apart from then on.
+
+    Raises:
+        KeyError: a path or a name that ``found`` has is missing.
+        ValueError: a shape that is not the state's.
+    """
     table, members = found.table, found.table.members(group)
     names = list(scalar_kinds(found, group))
     paths = {i: table.paths[i] for i in members}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ._callers import users_level
+from ..trees import users_level
 from ._warnings import CheckpointWarning
 from .mapping import ParamMap
 

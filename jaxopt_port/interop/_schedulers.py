@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .. import lr_scheduler
 from ..engine import find_groups_state
-from ..lr_scheduler import LRScheduler, SchedulerState
+from ..lr_scheduler import SCHEDULERS, LRScheduler, SchedulerState
 from ._scheduler_arguments import plain, port_scheduler_of
 from ._tensors import import_torch
 from .files import Checkpoint
@@ -18,34 +17,13 @@ from .files import Checkpoint
 if TYPE_CHECKING:
     import torch
 
-_NAMES = [
-    "ChainedScheduler",
-    "ConstantLR",
-    "CosineAnnealingLR",
-    "CosineAnnealingWarmRestarts",
-    "CyclicLR",
-    "ExponentialLR",
-    "LambdaLR",
-    "LinearLR",
-    "MultiStepLR",
-    "MultiplicativeLR",
-    "OneCycleLR",
-    "PolynomialLR",
-    "ReduceLROnPlateau",
-    "SWALR",
-    "SequentialLR",
-    "StepLR",
-]
-
 
 def torch_classes() -> dict[type, type[LRScheduler]]:
     """Return this library's class of each of torch's."""
     torch = import_torch()
     return {
-        getattr(torch.optim.swa_utils if n == "SWALR" else torch.optim.lr_scheduler, n): getattr(
-            lr_scheduler, n
-        )
-        for n in _NAMES
+        getattr(torch.optim.swa_utils if name == "SWALR" else torch.optim.lr_scheduler, name): cls
+        for name, cls in SCHEDULERS.items()
     }
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..checkpoint import IMPLEMENTATION, SCHEDULERS
+from ..checkpoint import ELSEWHERE
 from ..contrib import reference_named, reference_of
-from ..engine import Group, Optimizer, arguments_of, as_factory, rule_of
+from ..engine import IMPLEMENTATIONS, Group, Optimizer, arguments_of, as_factory, rule_of
 from ..optim import OPTIMIZERS, AdamW, lbfgs
 from ._tensors import import_torch
 
@@ -73,7 +73,7 @@ def likely_class(optimizer: Mapping[str, Any]) -> str | None:
     """
     decoupled = "decoupled_weight_decay"
     keys = {k for group in optimizer["param_groups"] for k in group}
-    known = {"params", "param_names", "name", *IMPLEMENTATION, *SCHEDULERS} - {decoupled}
+    known = {"params", "param_names", "name", *IMPLEMENTATIONS, *ELSEWHERE} - {decoupled}
     keys -= known
     found = []
     for name, cls in OPTIMIZERS.items():

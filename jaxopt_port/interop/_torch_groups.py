@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import IMPLEMENTATION, SCHEDULERS, with_late_options
+from ..checkpoint import ELSEWHERE, with_late_options
 from ..engine import (
+    IMPLEMENTATIONS,
     REST,
     UNTRAINED,
     Arguments,
@@ -19,14 +20,14 @@ from ..engine import (
     arguments_of,
     leaf_paths,
 )
-from ._callers import users_level
+from ..trees import listed, users_level
 from ._optimizer_layout import ORDER, rule_layouts
 from ._warnings import CheckpointWarning
 from .mapping import ParamMap
 
 # Entries of a group that are neither options nor keys of the user's own.
 _FIXED = ("params", "param_names", "name", "update_count", "resting")
-_KEPT = (*IMPLEMENTATION, *SCHEDULERS, UNTRAINED, ORDER)
+_KEPT = (*IMPLEMENTATIONS, *ELSEWHERE, UNTRAINED, ORDER)
 
 
 def built(
@@ -131,10 +132,8 @@ class Paths:
         return path in self.paths
 
     def __repr__(self) -> str:
-        first = sorted(self.paths)[:2]
-        more = len(self.paths) - len(first)
-        shown = ", ".join(f'"{path}"' for path in first)
-        return f"[{shown} and {more} more]" if more else f"[{shown}]"
+        shown = listed([f'"{path}"' for path in sorted(self.paths)], 2)
+        return f"[{shown}]"
 
 
 def holds_more(arguments: Arguments, options: Mapping[str, Any], held: set[str]) -> bool:

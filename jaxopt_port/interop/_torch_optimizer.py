@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import torch
 
-from ..checkpoint import LATE, SCHEDULERS, state_dict
+from ..checkpoint import ELSEWHERE, LATE, state_dict
 from ..engine import (
     REST,
     Arguments,
@@ -254,7 +254,7 @@ class TorchOptimizer(torch.optim.Optimizer):
 
 
 # What a group may have besides: whose it is, and what torch's schedulers keep there.
-_NOT_OPTIONS = ("params", "name", "param_names", *SCHEDULERS)
+_NOT_OPTIONS = ("params", "name", "param_names", *ELSEWHERE)
 
 
 def _paths(state: Any) -> tuple[str, ...]:

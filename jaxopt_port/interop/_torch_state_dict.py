@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ..engine import UNTRAINED
-from ._callers import users_level
+from ..trees import users_level
 from ._optimizer_layout import ORDER
 from ._tensors import array_of, import_torch
 from ._warnings import CheckpointWarning

@@ -23,3 +23,10 @@ from ._plateau import ReduceLROnPlateau as ReduceLROnPlateau
 from ._scheduler import LRScheduler as LRScheduler
 from ._state import SchedulerState as SchedulerState
 from ._swa import SWALR as SWALR
+
+# By torch's name.
+SCHEDULERS: dict[str, type[LRScheduler]] = {
+    name: value
+    for name, value in sorted(globals().items())
+    if name[0].isupper() and issubclass(value, LRScheduler) and value is not LRScheduler
+}

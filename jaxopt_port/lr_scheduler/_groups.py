@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,8 +19,6 @@ from ..engine import (
     write_number,
 )
 from ._arithmetic import EntryError, RateError, Traced, Value, is_traced, raw, where
-
-State = TypeVar("State")
 
 # What torch's schedulers add to ``optimizer.param_groups``; `LRScheduler.entries` to others.
 ENTRIES = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr")
@@ -54,9 +52,7 @@ class Groups:
         return len(raw(self.lr))
 
     def copied(self) -> Groups:
-        return Groups(
-            self.lr, self.momentum, self.use_beta1, dict(self.entries), self.frozen, self.stepped
-        )
+        return replace(self, entries=dict(self.entries))
 
     def listed(self, name: str, value: float | Sequence[float]) -> np.ndarray[Any, Any]:
         """Torch's ``_format_param``: a value for each group, given as one or as a list."""
@@ -193,8 +189,10 @@ class Written:
     def groups(self, entries: dict[str, Value], traced: bool) -> Groups:
         """Return what schedulers read and write; ``traced`` for all of it."""
         momentum = self._momenta[:, 0] if self._pairs else self._momenta
-        lifted = (lambda x: None if x is None else Traced(jnp.asarray(x))) if traced else _same
-        self._read = (lifted(self.lr), lifted(momentum))
+        lr, momentum = (
+            Traced(jnp.asarray(x)) if traced and x is not None else x for x in (self.lr, momentum)
+        )
+        self._read = lr, momentum
         frozen = len(self._found.table.groups) - len(self.trained)
         return Groups(
             *self._read,
@@ -232,7 +230,3 @@ class Written:
         """Return the betas with another first one: torch's ``(beta1, *group["betas"][1:])``."""
         stack = jnp.concatenate if is_traced(beta1, self._momenta) else np.concatenate
         return stack([beta1[:, None], self._momenta[:, 1:]], axis=1)
-
-
-def _same(x: Any) -> Any:
-    return x

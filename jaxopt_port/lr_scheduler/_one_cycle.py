@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ._arithmetic import RateError, Value, cos, where
 from ._groups import Groups
-from ._scheduler import EpochScheduler
+from ._scheduler import EpochScheduler, check_strategy
 from ._state import Own
 
 
@@ -89,11 +89,7 @@ class OneCycleLR(EpochScheduler):
             raise ValueError("You must define either total_steps OR (epochs AND steps_per_epoch)")
         if self.pct_start < 0 or self.pct_start > 1 or not isinstance(self.pct_start, float):
             raise ValueError(f"Expected float between 0 and 1 pct_start, but got {self.pct_start}")
-        if self.anneal_strategy not in ("cos", "linear"):
-            raise ValueError(
-                "anneal_strategy must be one of 'cos' or 'linear', instead got "
-                f"{self.anneal_strategy}"
-            )
+        check_strategy(self.anneal_strategy)
 
     @property
     def _steps(self) -> int:

@@ -316,6 +316,12 @@ class EpochScheduler(LRScheduler):
         return stepped
 
 
+def check_strategy(given: str) -> None:
+    """Raise torch's error for another ``anneal_strategy`` than the two that there are."""
+    if given not in ("cos", "linear"):
+        raise ValueError(f"anneal_strategy must be one of 'cos' or 'linear', instead got {given}")
+
+
 def _is_optimizer(x: Any) -> bool:
     """Whether it is an optimizer, or its state, which come later here."""
     return any(hasattr(x, name) for name in ("tx", "init", "param_groups")) or (

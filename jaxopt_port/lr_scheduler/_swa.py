@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ._arithmetic import Value, cos, maximum, minimum, where
 from ._groups import Groups
-from ._scheduler import EpochScheduler
+from ._scheduler import EpochScheduler, check_strategy
 from ._state import Own
 
 
@@ -44,11 +44,7 @@ class SWALR(EpochScheduler):
     last_epoch: int = -1
 
     def _check(self) -> None:
-        if self.anneal_strategy not in ("cos", "linear"):
-            raise ValueError(
-                "anneal_strategy must be one of 'cos' or 'linear', instead got "
-                f"{self.anneal_strategy}"
-            )
+        check_strategy(self.anneal_strategy)
         if not isinstance(self.anneal_epochs, int) or self.anneal_epochs < 0:
             raise ValueError(
                 f"anneal_epochs must be equal or greater than 0, got {self.anneal_epochs}"

@@ -5,7 +5,6 @@ from ._distances import max_abs as max_abs
 from ._distances import ordered as ordered
 from ._distances import relative as relative
 from ._distances import relative_norm as relative_norm
-from ._distances import step_units as step_units
 from ._distances import ulps as ulps
 from ._float64 import Float64 as Float64
 from ._float64 import decoded as decoded

@@ -51,25 +51,6 @@ def ulps(ours: NDArray[Any], theirs: NDArray[Any]) -> int:
     return int(np.max(np.where(nan_a, 0, distance)))
 
 
-def step_units(
-    ours: NDArray[Any], theirs: NDArray[Any], before: NDArray[Any]
-) -> NDArray[np.float64]:
-    """Return each element's distance in units in the last place of the largest number of its step.
-
-    That is the value before, the value after or the change. Where a parameter crosses zero, the
-    unit of the result alone is smaller than any rounding on the way to it. NaNs are equal to each
-    other, and infinitely far from all else.
-    """
-    wide = [np.asarray(x, np.float64) for x in (ours, theirs, before)]
-    with np.errstate(invalid="ignore", over="ignore"):
-        change = np.abs(wide[1] - wide[2])
-        largest = np.max([np.abs(wide[1]), np.abs(wide[2]), change], axis=0).astype(theirs.dtype)
-        far = np.abs(wide[0] - wide[1]) / np.spacing(largest).astype(np.float64)
-    same = (wide[0] == wide[1]) | (np.isnan(wide[0]) & np.isnan(wide[1]))
-    units: NDArray[np.float64] = np.where(same, 0.0, np.where(np.isnan(far), np.inf, far))
-    return units
-
-
 def max_abs(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
     """Return the largest absolute difference; infinite where only one side is finite."""
     if ours.size == 0:

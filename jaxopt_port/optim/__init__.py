@@ -7,6 +7,7 @@ from ..engine import Optimizer
 
 # For jaxopt_port.contrib, whose rules decay and check as torch's do.
 from . import _decay as decay  # noqa: F401
+from . import _moments as moments  # noqa: F401
 from . import _momentum as momentums  # noqa: F401
 from . import _ranges as ranges  # noqa: F401
 from ._adadelta import Adadelta as Adadelta

@@ -22,6 +22,7 @@ from ..engine import (
     Sum,
     leafwise,
     of_rule,
+    step_count,
 )
 from ..numerics.torch_ops import Scalar, add_scalar, addcmul, div, mul, sqrt
 from . import _ranges
@@ -40,10 +41,6 @@ def _problems(
 
 def _init(param: jax.Array, **_: Any) -> LeafState:
     return {"square_avg": jnp.zeros_like(param), "acc_delta": jnp.zeros_like(param)}
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _advance(shared: Shared, *, rho: jax.Array, **_: Any) -> tuple[Shared, Scalars]:
@@ -72,7 +69,7 @@ def _update(
     return Sum(param, delta, -lr), {"square_avg": square_avg, "acc_delta": acc_delta}
 
 
-@of_rule(Rule(_problems, _init, _update, _start, _advance))
+@of_rule(Rule(_problems, _init, _update, step_count, _advance))
 def adadelta(
     lr: Number = 1.0,
     rho: Number = 0.9,

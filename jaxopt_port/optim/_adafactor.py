@@ -22,6 +22,7 @@ from ..engine import (
     Sum,
     leafwise,
     of_rule,
+    step_count,
 )
 from ..numerics.torch_ops import Scalar, constant, div, lerp, mul, norm, rounded, rsqrt, widened
 from . import _ranges
@@ -58,14 +59,6 @@ def _init(param: jax.Array, **_: Any) -> LeafState:
         "row_var": jnp.zeros((*param.shape[:-1], 1), param.dtype),
         "col_var": jnp.zeros((*param.shape[:-2], 1, param.shape[-1]), param.dtype),
     }
-
-
-def _accepts(param: jax.Array) -> Problem | None:
-    return _ranges.real("Adafactor", jnp.iscomplexobj(param))
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _advance(
@@ -156,9 +149,9 @@ def _oriented(shape: tuple[int, ...], **_: Any) -> bool:
         _problems,
         _init,
         _update,
-        _start,
+        step_count,
         _advance,
-        accepts=_accepts,
+        accepts=_ranges.only_real("Adafactor"),
         elementwise=False,
         oriented=_oriented,
     )

@@ -23,6 +23,7 @@ from ..engine import (
     Sum,
     leafwise,
     of_rule,
+    step_count,
 )
 from ..numerics.torch_ops import Scalar, add_scalar, addcmul, div, mul, sqrt
 from . import _ranges
@@ -47,10 +48,6 @@ def _problems(
 
 def _init(param: jax.Array, *, initial_accumulator_value: jax.Array, **_: Any) -> LeafState:
     return {"sum": jnp.full_like(param, initial_accumulator_value)}
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _advance(
@@ -97,7 +94,9 @@ _OWN = frozenset({"lr", "lr_decay", "weight_decay", "eps", "maximize"})
 
 
 @of_rule(
-    Rule(_problems, _init, _update, _start, _advance, own_options=_OWN, sparse=None, begins=None)
+    Rule(
+        _problems, _init, _update, step_count, _advance, own_options=_OWN, sparse=None, begins=None
+    )
 )
 def adagrad(
     lr: Number = 1e-2,

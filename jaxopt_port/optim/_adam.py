@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Self
 
 import jax
@@ -15,34 +14,21 @@ from ..engine import (
     LeafState,
     Number,
     Optimizer,
-    Problem,
     Rule,
     Scalars,
     Shared,
     Sum,
     leafwise,
     of_rule,
+    step_count,
 )
-from ..numerics.torch_ops import Scalar, add_scalar, div_each, sqrt
+from ..numerics.torch_ops import add_scalar, div_each, sqrt
 from . import _decay, _moments, _ranges
-
-
-def _problems(
-    lr: Scalar, betas: tuple[Scalar, Scalar], eps: Scalar, weight_decay: Scalar, **_: Any
-) -> Iterator[Problem]:
-    yield from _ranges.learning_rate(lr)
-    yield from _ranges.epsilon(eps)
-    yield from _ranges.beta_pair(betas)
-    yield from _ranges.at_least_zero("weight_decay", weight_decay)
 
 
 def _init(param: jax.Array, *, amsgrad: bool, **_: Any) -> LeafState:
     state = _moments.init(param)
     return state | {"max_exp_avg_sq": jnp.zeros_like(param)} if amsgrad else state
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _advance(
@@ -86,7 +72,7 @@ def _update(
     return Sum(param, exp_avg, -step_size, over=denom), after
 
 
-RULE = Rule(_problems, _init, _update, _start, _advance)
+RULE = Rule(_ranges.adam, _init, _update, step_count, _advance)
 
 
 @of_rule(RULE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Self
 
 import jax
@@ -15,33 +14,20 @@ from ..engine import (
     LeafState,
     Number,
     Optimizer,
-    Problem,
     Rule,
     Scalars,
     Shared,
     Sum,
     leafwise,
     of_rule,
+    step_count,
 )
-from ..numerics.torch_ops import Scalar, add_scalar, lerp, mul
+from ..numerics.torch_ops import add_scalar, lerp, mul
 from . import _decay, _ranges
-
-
-def _problems(
-    lr: Scalar, betas: tuple[Scalar, Scalar], eps: Scalar, weight_decay: Scalar, **_: Any
-) -> Iterator[Problem]:
-    yield from _ranges.learning_rate(lr)
-    yield from _ranges.epsilon(eps)
-    yield from _ranges.beta_pair(betas)
-    yield from _ranges.at_least_zero("weight_decay", weight_decay)
 
 
 def _init(param: jax.Array, **_: Any) -> LeafState:
     return {"exp_avg": jnp.zeros_like(param), "exp_inf": jnp.zeros_like(param)}
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _advance(
@@ -74,7 +60,7 @@ def _update(
     return Sum(param, exp_avg, -clr, over=exp_inf), {"exp_avg": exp_avg, "exp_inf": exp_inf}
 
 
-@of_rule(Rule(_problems, _init, _update, _start, _advance))
+@of_rule(Rule(_ranges.adam, _init, _update, step_count, _advance))
 def adamax(
     lr: Number = 2e-3,
     betas: tuple[Number, Number] = (0.9, 0.999),

@@ -12,7 +12,7 @@ from ..numerics.torch_ops import Scalar, addcmul, lerp, mul
 from . import _decay
 
 
-def init(param: jax.Array) -> LeafState:
+def init(param: jax.Array, **_: Any) -> LeafState:
     return {"exp_avg": jnp.zeros_like(param), "exp_avg_sq": jnp.zeros_like(param)}
 
 

@@ -35,15 +35,8 @@ def _problems(
     momentum_decay: Scalar,
     **_: Any,
 ) -> Iterator[Problem]:
-    yield from _ranges.learning_rate(lr)
-    yield from _ranges.epsilon(eps)
-    yield from _ranges.beta_pair(betas)
-    yield from _ranges.at_least_zero("weight_decay", weight_decay)
+    yield from _ranges.adam(lr, betas, eps, weight_decay)
     yield from _ranges.at_least_zero("momentum_decay", momentum_decay)
-
-
-def _init(param: jax.Array, **_: Any) -> LeafState:
-    return _moments.init(param)
 
 
 def _start(**_: Any) -> Shared:
@@ -94,7 +87,7 @@ def _update(
     return new, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
 
-@of_rule(Rule(_problems, _init, _update, _start, _advance))
+@of_rule(Rule(_problems, _moments.init, _update, _start, _advance))
 def nadam(
     lr: Number = 2e-3,
     betas: tuple[Number, Number] = (0.9, 0.999),

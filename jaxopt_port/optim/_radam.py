@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Self
 
 import jax
@@ -15,33 +14,16 @@ from ..engine import (
     LeafState,
     Number,
     Optimizer,
-    Problem,
     Rule,
     Scalars,
     Shared,
     Sum,
     leafwise,
     of_rule,
+    step_count,
 )
-from ..numerics.torch_ops import Scalar, add_scalar, div, mul, reciprocal, sqrt
+from ..numerics.torch_ops import add_scalar, div, mul, reciprocal, sqrt
 from . import _decay, _moments, _ranges
-
-
-def _problems(
-    lr: Scalar, betas: tuple[Scalar, Scalar], eps: Scalar, weight_decay: Scalar, **_: Any
-) -> Iterator[Problem]:
-    yield from _ranges.learning_rate(lr)
-    yield from _ranges.epsilon(eps)
-    yield from _ranges.beta_pair(betas)
-    yield from _ranges.at_least_zero("weight_decay", weight_decay)
-
-
-def _init(param: jax.Array, **_: Any) -> LeafState:
-    return _moments.init(param)
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _advance(
@@ -89,7 +71,7 @@ def _update(
     return Sum(param, step, -1.0), {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
 
-@of_rule(Rule(_problems, _init, _update, _start, _advance))
+@of_rule(Rule(_ranges.adam, _moments.init, _update, step_count, _advance))
 def radam(
     lr: Number = 1e-3,
     betas: tuple[Number, Number] = (0.9, 0.999),

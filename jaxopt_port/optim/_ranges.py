@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from ..engine import Problem
 from ..numerics.torch_ops import Scalar
@@ -46,10 +51,32 @@ def beta_pair(betas: Sequence[Scalar]) -> Iterator[Problem]:
             yield Problem(f"Invalid beta parameter at index {i}: {beta}", "betas must be in [0, 1)")
 
 
-def real(name: str, complex_parameter: bool) -> Problem | None:
-    if not complex_parameter:
+def adam(
+    lr: Scalar, betas: Sequence[Scalar], eps: Scalar, weight_decay: Scalar, **_: Any
+) -> Iterator[Problem]:
+    yield from learning_rate(lr)
+    yield from epsilon(eps)
+    yield from beta_pair(betas)
+    yield from at_least_zero("weight_decay", weight_decay)
+
+
+def nesterov(wanted: bool, momentum: Scalar, dampening: Scalar) -> Iterator[Problem]:
+    if wanted and (momentum <= 0 or dampening != 0):
+        yield Problem(
+            "Nesterov momentum requires a momentum and zero dampening",
+            f"got momentum={momentum}, dampening={dampening}",
+        )
+
+
+def real(name: str, param: jax.Array) -> Problem | None:
+    if not jnp.iscomplexobj(param):
         return None
     return Problem(
         f"{name} does not support complex parameters",
         "put the real and imaginary parts into two parameters, or choose another optimizer",
     )
+
+
+def only_real(name: str) -> Callable[[jax.Array], Problem | None]:
+    """Return a rule's ``accepts`` which is no more than that."""
+    return functools.partial(real, name)

@@ -22,6 +22,7 @@ from ..engine import (
     Sum,
     leafwise,
     of_rule,
+    step_count,
 )
 from ..numerics import uncontracted
 from ..numerics.torch_ops import Scalar, add_scalar, addcdiv, addcmul, lerp, mul, sqrt
@@ -46,10 +47,6 @@ def _init(param: jax.Array, *, centered: bool, **_: Any) -> LeafState:
 
 def _holds(*, momentum: float, **_: Any) -> frozenset[str] | None:
     return frozenset({"step", "square_avg", "grad_avg"}) if momentum == 0 else None
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _advance(shared: Shared, *, alpha: jax.Array, **_: Any) -> tuple[Shared, Scalars]:
@@ -90,7 +87,7 @@ def _update(
     return Sum(param, jnp.where(moving, buf, alone), -lr), after
 
 
-@of_rule(Rule(_problems, _init, _update, _start, _advance, _holds))
+@of_rule(Rule(_problems, _init, _update, step_count, _advance, _holds))
 def rmsprop(
     lr: Number = 1e-2,
     alpha: Number = 0.99,

@@ -22,6 +22,7 @@ from ..engine import (
     Shared,
     leafwise,
     of_rule,
+    step_count,
 )
 from ..numerics import uncontracted
 from ..numerics.torch_ops import Scalar, add, constant, mul, sign, widened
@@ -38,10 +39,6 @@ def _problems(lr: Scalar, etas: tuple[Scalar, Scalar], **_: Any) -> Iterator[Pro
 
 def _init(param: jax.Array, *, lr: jax.Array, **_: Any) -> LeafState:
     return {"prev": jnp.zeros_like(param), "step_size": jnp.full_like(param, lr)}
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
 
 
 def _advance(
@@ -100,7 +97,7 @@ def _update(
     return new_param, {"prev": grad, "step_size": step_size}
 
 
-@of_rule(Rule(_problems, _init, _update, _start, _advance))
+@of_rule(Rule(_problems, _init, _update, step_count, _advance))
 def rprop(
     lr: Number = 1e-2,
     etas: tuple[Number, Number] = (0.5, 1.2),

@@ -36,11 +36,7 @@ def _problems(
     yield from _ranges.learning_rate(lr)
     yield from _ranges.at_least_zero("momentum", momentum)
     yield from _ranges.at_least_zero("weight_decay", weight_decay)
-    if nesterov and (momentum <= 0 or dampening != 0):
-        yield Problem(
-            "Nesterov momentum requires a momentum and zero dampening",
-            f"got momentum={momentum}, dampening={dampening}",
-        )
+    yield from _ranges.nesterov(nesterov, momentum, dampening)
 
 
 def _advance(shared: Shared, *, momentum: jax.Array, **_: object) -> tuple[Shared, Scalars]:

@@ -22,6 +22,7 @@ from ..engine import (
     Shared,
     leafwise,
     of_rule,
+    step_count,
 )
 from ..numerics.torch_ops import Scalar, add, add_scalar, div, mul, sqrt
 from . import _moments, _ranges
@@ -39,15 +40,7 @@ def _problems(lr: Scalar, betas: tuple[Scalar, Scalar], eps: Scalar, **_: Any) -
 def _accepts(param: jax.Array) -> Problem | None:
     if param.ndim == 0:
         return Problem("SparseAdam needs a parameter with rows", "give a scalar to jp.adam")
-    return _ranges.real("SparseAdam", jnp.iscomplexobj(param))
-
-
-def _init(param: jax.Array, **_: Any) -> LeafState:
-    return _moments.init(param)
-
-
-def _start(**_: Any) -> Shared:
-    return {"step": 0.0}
+    return _ranges.real("SparseAdam", param)
 
 
 def _advance(
@@ -92,7 +85,9 @@ def _update(
     return Rows(indices, mul(div(rows["exp_avg"], denom), -step_size)), after
 
 
-@of_rule(Rule(_problems, _init, _update, _start, _advance, accepts=_accepts, sparse=True))
+@of_rule(
+    Rule(_problems, _moments.init, _update, step_count, _advance, accepts=_accepts, sparse=True)
+)
 def sparse_adam(
     lr: Number = 1e-3,
     betas: tuple[Number, Number] = (0.9, 0.999),

@@ -67,10 +67,10 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
-def nearest(word: str, candidates: Sequence[str], n: int = 3) -> str:
+def nearest(word: str, candidates: Sequence[str]) -> str:
     """Say which candidates are spelled most like ``word``: '; did you mean "a" or "b"?'."""
     by_lower = {c.lower(): c for c in candidates}
-    close = difflib.get_close_matches(word.lower(), list(by_lower), n=n, cutoff=0.5)
+    close = difflib.get_close_matches(word.lower(), list(by_lower), n=3, cutoff=0.5)
     if not close:
         return ""
     return "; did you mean " + " or ".join(f'"{by_lower[c]}"' for c in close) + "?"

@@ -34,7 +34,7 @@ import torch
 
 import jaxopt_port as jp
 from jaxopt_port import interop
-from jaxopt_port.numerics import relative, step_units
+from jaxopt_port.numerics import relative
 from parity_tests.contrib import mup_cases, schedules_and_groups
 from parity_tests.contrib.cases import (
     BASES,
@@ -56,6 +56,7 @@ from parity_tests.contrib.rounded_once import (
     rounded_once,
 )
 from parity_tests.contrib.wrapper_cases import WRAPPED, Wrapped, drawn
+from parity_tests.oracles.bits import step_units
 from parity_tests.oracles.optimizer import TorchOracle, to_numpy, to_torch
 
 FLOAT64 = 1e-12

@@ -14,8 +14,9 @@ import torch
 from torch.testing._internal.common_optimizers import optim_db
 
 import jaxopt_port as jp
-from jaxopt_port.engine import leaf_states, with_leaf_states
+from jaxopt_port.engine import leaf_states
 from parity_tests.oracles.configurations import CASES
+from parity_tests.oracles.states import with_leaf_states
 from parity_tests.oracles.tolerances import bound
 
 DIFFERENTIABLE = {

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 import jaxopt_port as jp
 from jaxopt_port.cli import app
-from jaxopt_port.cli._lr_figure import EXAMPLES, NAMES, traces
+from jaxopt_port.cli._lr_figure import EXAMPLES, traces
 from jaxopt_port.lr_scheduler._decays import LinearLR
 from jaxopt_port.verify.cases import LOOP_RECIPES, load_digits, run
 
@@ -51,7 +51,7 @@ def test_an_example_of_every_scheduler_is_torchs():
         drawn = traces(plan, [0.1, 0.03], steps=40)
         np.testing.assert_array_equal(drawn.torch, drawn.port, err_msg=title)
     shown = {type(plan(jp.lr_scheduler)).__name__ for plan in EXAMPLES.values()}
-    assert set(NAMES) - shown == {"SWALR"}  # which follows another
+    assert set(jp.lr_scheduler.SCHEDULERS) - shown == {"SWALR"}  # which follows another
 
 
 def test_lr_draws_a_plan(tmp_path):

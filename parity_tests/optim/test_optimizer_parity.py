@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import jaxopt_port as jp
-from jaxopt_port.engine import leaf_states, with_leaf_states
+from jaxopt_port.engine import leaf_states
 from parity_tests.oracles.bits import assert_same_bits, relative, step_units
 from parity_tests.oracles.configurations import CASES, Case
 from parity_tests.oracles.optimizer import TorchOracle, beside, to_torch
+from parity_tests.oracles.states import with_leaf_states
 from parity_tests.oracles.tolerances import bound, step_bounds
 
 # Where the layout is not the point.

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxopt_port.numerics import step_units as step_units
 from jaxopt_port.numerics import ulps
 
 
@@ -31,6 +30,22 @@ def assert_same_bits(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.nda
 def most_ulps(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> int:
     assert set(ours) == set(theirs)
     return max(ulps(np.asarray(ours[path]), theirs[path]) for path in theirs)
+
+
+def step_units(ours: np.ndarray, theirs: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Return each element's distance in units in the last place of the largest number of its step.
+
+    That is the value before, the value after or the change. Where a parameter crosses zero, the
+    unit of the result alone is smaller than any rounding on the way to it. NaNs are equal to each
+    other, and infinitely far from all else.
+    """
+    wide = [np.asarray(x, np.float64) for x in (ours, theirs, before)]
+    with np.errstate(invalid="ignore", over="ignore"):
+        change = np.abs(wide[1] - wide[2])
+        largest = np.max([np.abs(wide[1]), np.abs(wide[2]), change], axis=0).astype(theirs.dtype)
+        far = np.abs(wide[0] - wide[1]) / np.spacing(largest).astype(np.float64)
+    same = (wide[0] == wide[1]) | (np.isnan(wide[0]) & np.isnan(wide[1]))
+    return np.where(same, 0.0, np.where(np.isnan(far), np.inf, far))
 
 
 def units(ours, theirs, before):

@@ -253,7 +253,7 @@ BEFORE, MEANS = RNG.normal(size=6), RNG.uniform(1, 2, 6)
 
 
 def buffers(yours):
-    return diagnosis.explain_buffers("var", yours, 0.9 * BEFORE + 0.1 * MEANS, BEFORE, 0.1, 8)
+    return diagnosis.explain_buffers(yours, 0.9 * BEFORE + 0.1 * MEANS, BEFORE, 0.1, 8)
 
 
 BUFFERS = {

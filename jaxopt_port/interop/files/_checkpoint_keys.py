@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...trees import listed
 from ._optimizer_dicts import by_indices, is_flattened, is_optimizer
 from ._pickled_kinds import Unread
 
@@ -311,9 +312,8 @@ def _one_network(networks: Mapping[str, Any], found: Mapping[Any, Any]) -> str |
 
 def contents(found: Mapping[Any, Any]) -> str:
     """Say what a dict has: keys and kinds of values."""
-    shown = [f"{key!r} ({_kind(value)})" for key, value in list(found.items())[:12]]
-    more = f" and {len(found) - 12} more" if len(found) > 12 else ""
-    return f"it has {', '.join(shown) or 'nothing'}{more}"
+    shown = listed([f"{key!r} ({_kind(value)})" for key, value in found.items()], 12)
+    return f"it has {shown or 'nothing'}"
 
 
 def _kind(value: Any) -> str:

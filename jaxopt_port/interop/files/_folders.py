@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...checkpoint import StateDict
-from .._callers import users_level
+from ...trees import listed, users_level
 from . import _sharded_files
 from ._checkpoint import Checkpoint, CheckpointWarning
 from ._json_values import no_key_twice, without_unread
@@ -48,13 +48,13 @@ def reader_of(folder: Path) -> Callable[[Path, Mapping[str, str] | None], Checkp
 def without_a_run(folder: Path) -> str:
     """Say that a folder is none of a run, and which of what is in it may be meant."""
     names = sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
-    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
     if "trace.json" in names:
         return (
             f"{folder} is what jaxopt-port record has written of a training in torch, and no run: "
             f"jaxopt-port replay {folder} CASE.py compares yours with it"
         )
-    words = f"{folder} is a folder without {_sharded_files.INDEX}; it has {shown or 'nothing'}. "
+    shown = listed(names, 6) or "nothing"
+    words = f"{folder} is a folder without {_sharded_files.INDEX}; it has {shown}. "
     if any(any(folder.glob(f"{above}*_optim_states.pt")) for above in ("", "*/")):
         return words + (
             "DeepSpeed has parts of the run in it: put them together by its ds_to_universal.py, "

@@ -11,6 +11,7 @@ import jax
 
 from ...engine import Group, GroupsState, Table, grouped_states
 from ...lr_scheduler import SchedulerState
+from ...trees import listed
 
 
 def described(tree: Any) -> list[dict[str, Any]]:
@@ -104,8 +105,8 @@ def _of_groups(saved: list[Any], here: list[Any]) -> Iterator[str]:
         moved = sorted(set(was["paths"]) ^ set(now["paths"]))
         if moved:
             where = "there" if moved[0] in was["paths"] else "here"
-            more = f" and {len(moved) - 1} more" if moved[1:] else ""
-            yield f'{now["label"]}: "{moved[0]}"{more} is in it only {where}'
+            paths = listed([f'"{path}"' for path in moved], 1)
+            yield f"{now['label']}: {paths} is in it only {where}"
 
 
 HINT = (

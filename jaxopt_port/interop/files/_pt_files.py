@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._callers import users_level
+from ...trees import users_level
 from .._tensors import import_torch
 from .._wrapper_prefixes import shared_prefix, without_inner
 from ._checkpoint import Checkpoint, CheckpointWarning, check_checkpoint

@@ -10,8 +10,7 @@ from typing import Any
 
 import jax
 
-from ...trees import listed
-from .._callers import users_level
+from ...trees import listed, users_level
 from ._jax_leaves import is_linen_module, is_nnx_module, with_short_paths
 from ._layer_settings import COMPARED, FUNCTIONS, same_function
 from ._own_layers import Measured, gelu_formula, has_run, measured

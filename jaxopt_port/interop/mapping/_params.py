@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from ...trees import leaf_paths, nearest
+from ...trees import leaf_paths, listed, nearest
 from .._tensors import array_of, dtype_name, import_torch, tensor_of, to_jax
 from .._wrapper_prefixes import known_names
 from ._jax_leaves import no_weights, state_of
@@ -151,9 +151,7 @@ def params_to_torch(
 
 
 def _first(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - 2} more" if len(listed) > 2 else ""
-    return ", ".join(f'"{name}"' for name in listed[:2]) + more
+    return listed([f'"{name}"' for name in names], 2)
 
 
 def _arrays(made: ParamMap, module: Any, strict: bool) -> dict[str, NDArray[Any]]:

@@ -157,29 +157,41 @@ def _buffers(module: Any) -> Iterator[tuple[str, Any]]:
 
 def _of_module(module: Any) -> Iterator[tuple[TorchTensor, Any]]:
     layers = dict(module.named_modules(remove_duplicate=False))
+    kinds = {name: kind_of_layer(layer) for name, layer in layers.items()}
+    attention = [name for name, kind in kinds.items() if kind == "Attention"]
+    all_heads = {name: int(layers[name].num_heads) for name in attention}
     parameters = dict(module.named_parameters(remove_duplicate=False))
     for name, tensor in values_of(module).items():
         layer_name, _, leaf = name.rpartition(".")
-        kind, heads = _kind_of(layers, layer_name, leaf)
+        kind, heads = kind_of(kinds, all_heads, layer_name, leaf)
         described = TorchTensor(
             name, tuple(tensor.shape), dtype_name(tensor), kind, heads, name not in parameters
         )
         yield described, id(tensor)
 
 
-def _kind_of(layers: Mapping[str, Any], name: str, leaf: str) -> tuple[str, int | None]:
-    kind = kind_of_layer(layers[name])
+def kind_of(
+    kinds: Mapping[str, str], heads: Mapping[str, int | None], layer: str, leaf: str
+) -> tuple[str, int | None]:
+    """Return what a tensor is, and the heads of its attention.
+
+    Args:
+        kinds: what each layer is.
+        heads: of those that are attention.
+        layer: that of the tensor.
+        leaf: its name there.
+    """
+    kind = kinds[layer]
     if kind == "Linear":
-        parent, _, own = name.rpartition(".")
-        above = layers.get(parent)
-        if own == "out_proj" and above is not None and kind_of_layer(above) == "Attention":
-            return "AttentionOut", int(above.num_heads)
+        parent, _, own = layer.rpartition(".")
+        if own == "out_proj" and kinds.get(parent) == "Attention":
+            return "AttentionOut", heads[parent]
     if kind in ("LSTM", "GRU", "RNN"):
         return (kind if leaf.startswith(_RECURRENT) else "bare"), None
     if leaf not in _OF_KIND.get(kind, ()):
         own_layer = kind == "bare" and leaf in ("weight", "bias")
         return ("unknown" if own_layer else "bare"), None
-    return kind, int(layers[name].num_heads) if kind == "Attention" else None
+    return kind, heads[layer] if kind == "Attention" else None
 
 
 def kind_of_layer(layer: Any) -> str:

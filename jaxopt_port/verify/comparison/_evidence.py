@@ -246,9 +246,7 @@ class Evidence:
         yours, torchs = np.array(values.yours64), np.array(values.torchs64)
         old = np.array(before, np.float64)
         momentum = self._momenta.get(torch_name.rpartition(".")[0], 0.1)  # torch's default
-        return lambda: diagnosis.explain_buffers(
-            path.rpartition("/")[2], yours, torchs, old, momentum, self._size
-        )
+        return lambda: diagnosis.explain_buffers(yours, torchs, old, momentum, self._size)
 
 
 class _OfUpdate:

@@ -53,8 +53,6 @@ class Names:
         others = leaf_paths(side.model_state)
         self.state = {i: by_path[p] for i, (p, _) in enumerate(others) if p in by_path}
         self.state_paths = {i: others[i][0] for i in self.state}
-        used = {entry.torch_name for entry in (*self.params, *self.state.values())}
-        self.unused = tuple(e.path for e in made.entries if e.torch_name not in used)
 
     def torch_name(self, path: str) -> str:
         """Return torch's name of a leaf of the parameters."""

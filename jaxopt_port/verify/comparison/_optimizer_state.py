@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import jaxopt_port as jp
 
-from ...engine import LeafLayout, grouped_states, leaf_paths, leaf_states
+from ...engine import IMPLEMENTATIONS, LeafLayout, grouped_states, leaf_paths, leaf_states
 from ._meant import HALVES
 
 # Optax's names of numbers, by torch's; a number in torch's `betas` by its place.
@@ -32,7 +32,7 @@ _WITH_MOMENTS = ("Adam", "AdamW")
 # Numbers of a step, which a parameter without axes has in its own shape.
 _COUNTS = ("step", "eta", "mu", "mu_product")
 # What torch calls another way, or holds for its own use only.
-_NOT_COMPARED = ("step", "foreach", "fused", "capturable", "differentiable", "params")
+_NOT_COMPARED = ("step", *IMPLEMENTATIONS, "params")
 
 
 def flat(options: Mapping[str, Any]) -> dict[str, float]:

@@ -227,12 +227,11 @@ def explain_gradient(
 
 
 def explain_buffers(
-    name: str, yours: Array, torchs: Array, before: Array, momentum: float, count: int
+    yours: Array, torchs: Array, before: Array, momentum: float, count: int
 ) -> Cause | None:
     """Explain a running statistic that is not torch's after a forward pass.
 
     Args:
-        name: of the leaf, ``"var"``.
         yours: after, float64.
         torchs: after, float64.
         before: what both began with.

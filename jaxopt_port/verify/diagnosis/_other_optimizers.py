@@ -15,6 +15,7 @@ import optax
 
 import jaxopt_port as jp
 
+from ...engine import IMPLEMENTATIONS
 from ..report import Cause
 from ._algorithms import ALGORITHMS
 from ._numbers import nice, same
@@ -213,10 +214,8 @@ def _numbers(history: UpdateHistory, home: str) -> list[_Options]:
 def _made(factory: Callable[..., Any], options: _Options) -> Any:
     """Build an optimizer with those of the options that it knows and takes."""
     known = inspect.signature(factory).parameters
-    given = {
-        k: v for k, v in options.items()
-        if k in known and k not in ("params", "foreach", "fused", "capturable", "differentiable")
-    }  # fmt: skip
+    without = ("params", *IMPLEMENTATIONS)
+    given = {k: v for k, v in options.items() if k in known and k not in without}
     try:
         return factory(**given)
     except (TypeError, ValueError):

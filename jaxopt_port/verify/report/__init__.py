@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ._json import floats_of as floats_of
 from ._report import STAGES as STAGES
 from ._report import Cause as Cause
 from ._report import Curves as Curves

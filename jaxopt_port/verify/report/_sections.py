@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from html import escape
 
+from ...trees import listed
 from ._report import STAGES, Distance, Divergence, LeafResult, Report, StageResult
 from ._svg import LEVELS, MOST_GROUPS, MOST_LEAVES, curves, heat_map
 from ._wording import (
@@ -63,9 +64,9 @@ def _to_do(report: Report) -> str:
     lines = to_do(report)
     if not lines:
         return ""
-    listed = "".join(f"<li><b>{_breaking(at)}</b>: {escape(what)}</li>" for at, what in lines)
+    items = "".join(f"<li><b>{_breaking(at)}</b>: {escape(what)}</li>" for at, what in lines)
     title = f"{len(lines)} faults in this run; mend them in this order"
-    return _section("to-do", title, f"<ol>{listed}</ol>", "card")
+    return _section("to-do", title, f"<ol>{items}</ol>", "card")
 
 
 def _divergence(first: Divergence) -> str:
@@ -87,10 +88,10 @@ def _divergence(first: Divergence) -> str:
     facts.append(("Distance", _distance(first.distance, first.bound)))
     if len(first.leaves) > 1:
         facts.append((f"{len(first.leaves)} leaves", _leaves(first.leaves)))
-    listed = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in facts)
+    items = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in facts)
     title = "Likely cause" if cause else "The first difference"
     return _section(
-        "divergence", title, f"{lead}<dl>{listed}</dl>{_elements(first)}", "card divergence"
+        "divergence", title, f"{lead}<dl>{items}</dl>{_elements(first)}", "card divergence"
     )
 
 
@@ -105,9 +106,7 @@ def _distance(d: Distance, bound: float) -> str:
 
 
 def _leaves(leaves: tuple[str, ...]) -> str:
-    shown = ", ".join(f"<code>{_breaking(leaf)}</code>" for leaf in leaves[:MOST_LEAVES])
-    more = len(leaves) - MOST_LEAVES
-    return f"{shown} and {more} more" if more > 0 else shown
+    return listed([f"<code>{_breaking(leaf)}</code>" for leaf in leaves], MOST_LEAVES)
 
 
 def _elements(first: Divergence) -> str:

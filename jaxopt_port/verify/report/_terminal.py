@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ...trees import listed
 from ._report import STAGES, Divergence, LeafResult, Report, StageResult
 from ._wording import (
     exact,
@@ -98,9 +99,7 @@ def _divergence(first: Divergence) -> list[RenderableType]:
 
 
 def _named(leaves: tuple[str, ...]) -> str:
-    shown = ", ".join(shortened(leaf, _PATH_WIDTH) for leaf in leaves[:_LEAVES_NAMED])
-    more = len(leaves) - _LEAVES_NAMED
-    return f"{shown} and {more} more" if more > 0 else shown
+    return listed([shortened(leaf, _PATH_WIDTH) for leaf in leaves], _LEAVES_NAMED)
 
 
 def _elements(first: Divergence) -> RenderableType:

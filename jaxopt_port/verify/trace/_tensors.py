@@ -6,13 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...interop.mapping import (
-    _KINDS,
-    _OF_KIND,
-    _RECURRENT,
-    COUNTER,
-    TorchTensor,
-)
+from ...interop.mapping import _KINDS, COUNTER, TorchTensor, kind_of
 
 
 def tensors_of_trace(
@@ -27,7 +21,7 @@ def tensors_of_trace(
         if entry["buffer"] and name.endswith(COUNTER):
             continue
         layer, _, leaf = name.rpartition(".")
-        kind, of = _kind_of(kinds, heads, layer, leaf)
+        kind, of = kind_of(kinds, heads, layer, leaf)
         shape = tuple(entry["shape"])
         tensor = TorchTensor(name, shape, entry["dtype"], kind, of, entry["buffer"])
         first = made.get(entry["tied_to"])
@@ -40,19 +34,3 @@ def tensors_of_trace(
 
 def _layer_kind(layer: Mapping[str, Any]) -> str:
     return next((_KINDS[base] for base in layer["bases"] if base in _KINDS), "bare")
-
-
-def _kind_of(
-    kinds: Mapping[str, str], heads: Mapping[str, int | None], layer: str, leaf: str
-) -> tuple[str, int | None]:
-    kind = kinds[layer]
-    if kind == "Linear":
-        parent, _, own = layer.rpartition(".")
-        if own == "out_proj" and kinds.get(parent) == "Attention":
-            return "AttentionOut", heads[parent]
-    if kind in ("LSTM", "GRU", "RNN"):
-        return (kind if leaf.startswith(_RECURRENT) else "bare"), None
-    if leaf not in _OF_KIND.get(kind, ()):
-        own_layer = kind == "bare" and leaf in ("weight", "bias")
-        return ("unknown" if own_layer else "bare"), None
-    return kind, heads[layer] if kind == "Attention" else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from ...interop.files import read_tensors
 from ...interop.mapping import TorchTensor
+from ..report import floats_of
 from ._batches import built, checked
 from ._schema import FACTS, FREE, LINE, STATES, disagreements, faults, misfits
 from ._steps import Array, Evaluation, Update, evaluation_of, update_of
@@ -19,7 +19,6 @@ from ._tensors import tensors_of_trace
 
 FORMAT = "jaxopt_port trace"
 VERSION = 1
-_NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
 class Trace:
@@ -172,7 +171,7 @@ def _parsed(text: bytes, trouble: str) -> Any:
         found = json.loads(text)
         if not isinstance(found, dict):
             return found
-        return {name: x if name == "batch" else _floats(x) for name, x in found.items()}
+        return {name: x if name == "batch" else floats_of(x) for name, x in found.items()}
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{trouble}: {error}") from error
 
@@ -217,11 +216,3 @@ def _line(
             f"trace.json {len(groups)}"
         )
     return line
-
-
-def _floats(value: Any) -> Any:
-    if isinstance(value, str):
-        return _NOT_FINITE.get(value, value)
-    if isinstance(value, Mapping):
-        return {key: _floats(v) for key, v in value.items()}
-    return [_floats(v) for v in value] if isinstance(value, list) else value
