@@ -116,8 +116,11 @@ def targets(results: Results) -> list[Found]:
     for batch in (1, 32, 256):
         case = f"LeNet, batch {batch}"
         for form in ("NNX, jp", "NNX, jp, XLA's convolution"):
-            found = _ratio(results, "train", case, form, "torch eager")
-            add(f"train, {case}: {form} / torch eager", found, 1.0)
+            add(
+                f"train, {case}: {form} / torch eager",
+                _ratio(results, "train", case, form, "torch eager"),
+                1.0,
+            )
     _groups_and_compile(results, add)
     memory: Callable[[str, str], float | None] = lambda o, m: _ratio(  # noqa: E731
         results, "memory", f"{o}, {m}", "jp.step: state", "torch: state"

@@ -18,7 +18,6 @@ from .._compat import (
     laid_out_as,
     mixes_elements,
     on_explicit_mesh,
-    varying_axes,
 )
 from ..numerics import uncontracted
 from ..numerics.torch_ops import acting_alpha, add, addcdiv, quotient, widened
@@ -305,7 +304,8 @@ def leaf_update(program: Program) -> Callable[..., Any]:
         param = uncontracted(param)
         grad = uncontracted(grad) if isinstance(grad, jax.Array) else grad
         whole = functools.partial(rule.update, **numbers, **static)
-        if varying_axes(param) and rule.elementwise and mixes_elements(whole, grad, param, state):
+        within_shard_map = bool(jax.sharding.get_abstract_mesh().manual_axes)
+        if within_shard_map and rule.elementwise and mixes_elements(whole, grad, param, state):
             check_whole(param, rule.name, "a parameter")
         result, after = whole(grad, param, state)
         new, delta = _applied(result, param)
