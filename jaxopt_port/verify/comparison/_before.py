@@ -146,12 +146,13 @@ class BeforeStep:
             loss = jax.eval_shape(side.loss, output, batch)
         if getattr(loss, "shape", None) is None:
             raise ValueError(
-                f"your loss must return one number, and nothing beside it; it returns {loss}"
+                f"your loss must return one number, and nothing beside it; it returns "
+                f"{jax.tree.map(lambda x: x.shape, loss)!r} (shapes)"
             )
         if loss.shape != ():
             raise ValueError(
-                f"your loss is no scalar: it returns {loss}; take the mean, or the sum, as torch's "
-                "side does"
+                f"your loss is no scalar: it returns an array of shape {loss.shape}; take the "
+                "mean, or the sum, as torch's side does"
             )
         self._structure = jax.tree.structure(output)
 
@@ -169,9 +170,12 @@ class BeforeStep:
         outputs = [concrete(side) for side in sides]
         yours, torchs = ([x.shape for x in side] for side in outputs[:2])
         if yours != torchs:
+            turned = ": transpose yours to torch's axes, N × C × H × W" * (
+                list(map(sorted, yours)) == list(map(sorted, torchs))
+            )
             raise ValueError(
                 f"your output has shape {_words(yours)}, torch's {_words(torchs)}; `forward` says "
-                "what is compared"
+                f"what is compared{turned}"
             )
         for i, of_leaf in enumerate(zip(*outputs, strict=True)):
             leaf = "output" if len(outputs[0]) == 1 else f"output/{i}"

@@ -167,5 +167,6 @@ def _of_eps(name: str) -> Iterator[KnownWay]:
         yield KnownWay(
             "eps-placement", {"eps": kind},
             f"your side adds eps {words}; torch's {name} adds it to the {root}",
-            "set eps, not eps_root (optax.adam), or eps_in_sqrt=False (optax.rmsprop)",
+            "set eps, not eps_root (optax.adam), or eps_in_sqrt=False (optax.rmsprop); "
+            "optax.adagrad has no choice: jp.adagrad",
         )  # fmt: skip
