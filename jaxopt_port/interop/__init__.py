@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 from ._likely_schedulers import likely_scheduler as likely_scheduler
-from ._nnx import nnx_optimizer as nnx_optimizer
 from ._optimizer_layout import in_torch_layout as in_torch_layout
 from ._optimizers import optimizer_from_torch as optimizer_from_torch
 from ._optimizers import optimizer_to_torch as optimizer_to_torch
@@ -43,6 +42,10 @@ def __getattr__(name: str) -> Any:
 
         return TorchOptimizer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "TorchOptimizer"})
 
 
 _register_with_flax()

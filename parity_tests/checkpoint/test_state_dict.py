@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 import jaxopt_port as jp
-from jaxopt_port import interop
+from jaxopt_port.flax import Optimizer
 
 PARAMS = {"a": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "b": jnp.ones(())}
 GROUPS = [{"params": "b"}, {"params": "**/bias", "frozen": True}, {"params": jp.REST, "lr": 0.25}]
@@ -222,7 +222,7 @@ def test_an_nnx_optimizer_is_saved_and_goes_on():
         return nnx.Linear(3, 2, rngs=nnx.Rngs(0)), jp.AdamW(lr=0.1)
 
     model, tx = begin()
-    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    optimizer = Optimizer(model, tx, wrt=nnx.Param)
     grads = jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param))
     optimizer.update(model, grads)
     params = nnx.state(model, nnx.Param)
@@ -231,12 +231,12 @@ def test_an_nnx_optimizer_is_saved_and_goes_on():
     other, other_tx = begin()
     nnx.update(other, params)
     state = jp.load_state_dict(other_tx, saved, params)
-    resumed = interop.nnx_optimizer(other, other_tx, state)
+    resumed = Optimizer(other, other_tx, wrt=nnx.Param, opt_state=state)
     for which, on in ((optimizer, model), (resumed, other)):
         which.update(on, grads)
     same(nnx.to_pure_dict(nnx.state(other)), nnx.to_pure_dict(nnx.state(model)))
     with pytest.raises(ValueError, match="not one of this transformation"):
-        interop.nnx_optimizer(model, jp.SGD(momentum=0.9), state)
+        Optimizer(model, jp.SGD(momentum=0.9), wrt=nnx.Param, opt_state=state)
 
 
 def test_whole_numbers_may_be_numpys():
