@@ -92,7 +92,8 @@ def _where(held: list[Difference]) -> str:
     names = listed([d.leaf for d in held], 6)
     worst = max(d.distance for d in held)
     first = min(d.step for d in held)
-    return f"{names}; from step {first}, up to {worst:.2g} of the way gone"
+    far = f"up to {worst:.2g} of the way gone" if math.isfinite(worst) else "where torch stays"
+    return f"{names}; from step {first}, {far}"
 
 
 def explain(
@@ -152,6 +153,8 @@ def explain(
         raise TypeError(
             "SparseAdam takes sparse gradients, and those that are drawn here are dense"
         )
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; it must be 1 or more")
     if not hasattr(tx, "init") and not callable(tx):
         raise TypeError(
             f"expected an optax.GradientTransformation, or a function that makes one, got "
@@ -183,6 +186,10 @@ def explain(
     return Explanation(type(optimizer).__name__, steps, tuple(d for d in found if d is not None))
 
 
+# The group of what torch does not train.
+_UNTRAINED = -1
+
+
 class _Leaf(NamedTuple):
     """torch's group of a leaf, its shape here, and its entry in the map of layouts."""
 
@@ -206,7 +213,7 @@ class _Leaf(NamedTuple):
 def _leaves(
     optimizer: Any, params: Any, module: Any, param_map: ParamMap | None
 ) -> dict[str, _Leaf]:
-    """Return torch's group and the shape of each leaf, by path; those of no group are left out."""
+    """Return torch's group and the shape of each leaf, by path."""
     if params is None:
         return {str(i): _Leaf(i, _of_one(g)) for i, g in enumerate(optimizer.param_groups)}
     if module is None:
@@ -217,17 +224,29 @@ def _leaves(
 
     made = param_map or make_map(module, params)
     parameters = dict(module.named_parameters())
-    group_of = {id(p): i for i, g in enumerate(optimizer.param_groups) for p in g["params"]}
+    group_of = {
+        id(p): i
+        for i, g in enumerate(optimizer.param_groups)
+        for p in g["params"]
+        if p.requires_grad
+    }
+    if not {id(p) for p in parameters.values()} & group_of.keys():
+        raise ValueError(
+            "module has none of the parameters that the optimizer trains: it is another module, or "
+            "a copy made before or after"
+        )
     shapes = {path: tuple(np.shape(leaf)) for path, leaf in leaf_paths(params)}
     owners = {
-        entry.path: group_of.get(id(parameters.get(entry.torch_name))) for entry in made.entries
+        entry.path: group_of.get(id(parameters[entry.torch_name]), _UNTRAINED)
+        for entry in made.entries
+        if entry.torch_name in parameters
     }
     entries = {entry.path: entry for entry in made.entries}
     return {
         # A part of a tensor stands for itself.
         path: _Leaf(owner, shapes[path], entries[path] if entries[path].rows is None else None)
         for path, owner in owners.items()
-        if owner is not None and path in shapes
+        if path in shapes
     }
 
 
@@ -273,10 +292,10 @@ def _first_options(optimizer: Any) -> dict[str, Any]:
 
 
 def _in_jax(tx: Any, params: Any, start: dict[str, Any], grads: Series) -> Series:
-    """Take the steps in float64; leaves that torch does not have get no gradient."""
+    """Take the steps in float64; leaves that torch does not have get zeros."""
     with jax.enable_x64(True):
         if not hasattr(tx, "init"):
-            tx = tx()
+            tx = _made(tx)
         if params is None:
             paths, structure = list(start), jax.tree.structure(dict.fromkeys(start, 0))
             paths = sorted(paths)
@@ -310,6 +329,17 @@ def _in_jax(tx: Any, params: Any, start: dict[str, Any], grads: Series) -> Serie
             leaves = map(np.asarray, jax.tree.leaves(tree_of_params))
             after.append(dict(zip(paths, leaves, strict=True)))
     return after
+
+
+def _made(tx: Callable[[], Any]) -> Any:
+    try:
+        inspect.signature(tx).bind()
+    except TypeError as error:
+        name = getattr(tx, "__name__", "tx")
+        raise TypeError(
+            f"tx is {name}, which takes arguments ({error}): make the transformation, {name}(…)"
+        ) from error
+    return tx()
 
 
 def _of_layout(

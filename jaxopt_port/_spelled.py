@@ -93,8 +93,11 @@ def _options_of(i: int, definition: Definition, state: Any) -> dict[str, Any]:
     if state is None:
         options = {**member.numbers, **member.static, **dict(member.group.kept)}
     else:
-        options = get_hyperparams(state)[i]
         table = find_groups_state(state).table
+        members = [member.group for member in definition.members]
+        if [(g.rule, g.static) for g in table.groups] != [(g.rule, g.static) for g in members]:
+            raise ValueError("the state is another optimizer's than tx: groups or options differ")
+        options = get_hyperparams(state)[i]
         frozen = any(table.rests[leaf] for leaf in table.members(i))
         options = {k: v for k, v in options.items() if k not in ("name", "frozen")}
         if frozen:
@@ -211,23 +214,33 @@ def _value(value: Any) -> str:
     return repr(value)
 
 
-def spelled_scheduler(scheduler: Any) -> str:
-    """Return the expression that makes one of this library's schedulers."""
+def spelled_scheduler(scheduler: Any, functions: dict[int, str] | None = None) -> str:
+    """Return the expression that makes one of this library's schedulers.
+
+    Args:
+        scheduler: it.
+        functions: names that others around it have for functions of the user's, by identity.
+    """
     defaults = {
         name: p.default for name, p in inspect.signature(type(scheduler)).parameters.items()
     }
-    parts = list(_arguments(scheduler, defaults))
+    parts = list(_arguments(scheduler, defaults, {} if functions is None else functions))
     return f"jp.lr_scheduler.{type(scheduler).__name__}({', '.join(parts)})"
 
 
-def _arguments(scheduler: Any, defaults: Mapping[str, Any]) -> Iterator[str]:
+def _arguments(
+    scheduler: Any, defaults: Mapping[str, Any], functions: dict[int, str]
+) -> Iterator[str]:
     for field in dataclasses.fields(scheduler):
         value = getattr(scheduler, field.name)
         if field.name == "last_epoch" or _is_in(field.name, value, defaults):
             continue
         if field.name == "schedulers":
-            yield "[" + ", ".join(spelled_scheduler(each) for each in value) + "]"
+            yield "[" + ", ".join(spelled_scheduler(each, functions) for each in value) + "]"
         elif callable(value) or (isinstance(value, tuple) and any(map(callable, value))):
-            yield f"{field.name}={field.name}"  # the function of the user's script
+            # The function of the user's script; of several, each by a name of its own.
+            taken = sum(name.startswith(field.name) for name in functions.values())
+            own = f"{field.name}_{taken + 1}" if taken else field.name
+            yield f"{field.name}={functions.setdefault(id(value), own)}"
         else:
             yield f"{field.name}={_value(list(value) if isinstance(value, tuple) else value)}"

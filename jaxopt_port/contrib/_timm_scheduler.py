@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ class TimmScheduler(LRScheduler):
     ``"lr_scale"`` of a group multiplies its rate, as timm's layer decay asks for.
     """
 
+    composable: ClassVar[bool] = False
     t_in_epochs: bool
     warmup_t: int
     warmup_lr_init: float

@@ -160,7 +160,10 @@ def _check(
     check_names(state, index, new)
     likes = current if group.rule is None else arguments_of_rule(group.rule).defaults
     values = {
-        k: v if is_traced(v) else as_number(k, v, where, likes.get(k, 0.0)) for k, v in new.items()
+        k: _checked_shape(k, v, where, likes.get(k, 0.0))
+        if is_traced(v)
+        else as_number(k, v, where, likes.get(k, 0.0))
+        for k, v in new.items()
     }
     others = {"name", "frozen", *group.own, *dict(group.kept)}
     options = {k: v for k, v in {**current, **values}.items() if k not in others}
@@ -170,6 +173,21 @@ def _check(
         group.check(**options)
     check_held(group, options, set(new), where)
     return values
+
+
+def _checked_shape(name: str, value: Any, where: str, like: Any) -> Any:
+    """Return a traced number, or the tuple of them, as scalars."""
+    if isinstance(like, tuple | list):
+        if not isinstance(value, tuple | list) or len(value) != len(like):
+            raise TypeError(f"{name}{where} must be {len(like)} numbers; got {value!r}")
+        return tuple(_checked_shape(name, x, where, y) for x, y in zip(value, like, strict=True))
+    if isinstance(value, tuple | list):
+        raise TypeError(f"{name}{where} must be one number; got {value!r}")
+    if math.prod(jnp.shape(value)) != 1:
+        raise ValueError(
+            f"Tensor {name} must be 1-element{where}; got an array of shape {jnp.shape(value)}"
+        )
+    return value if jnp.ndim(value) == 0 else jnp.reshape(value, ())
 
 
 def _check_known(
@@ -251,7 +269,7 @@ def set_hyperparams(state: State, *, group: int | str | None = None, **values: A
     else:
         current = {i: _row(found, i) for i in wanted}
     checked = {i: _check(found, i, current[i], own) for i, own in wanted.items()}
-    _check_others(found, checked)
+    check_others(found, checked)
     numbers = dict(new.numbers)
     for name in values:
         own = [i for i in checked if name in checked[i]]
@@ -261,7 +279,7 @@ def set_hyperparams(state: State, *, group: int | str | None = None, **values: A
     return replace_groups_state(state, lambda _: new)
 
 
-def _check_others(state: GroupsState, checked: Mapping[int, Mapping[str, Any]]) -> None:
+def check_others(state: GroupsState, checked: Mapping[int, Mapping[str, Any]]) -> None:
     """Raise ValueError for numbers that have to be those of all groups, where they are not."""
     together = [
         (i, group.rule, group.label)
@@ -280,7 +298,14 @@ def _by_group(
     indices = _indices(state, group)
     for name, value in values.items():
         if isinstance(value, Mapping):
-            own = {i: v for key, v in value.items() for i in _indices(state, key)}
+            if group is not None:
+                raise ValueError(
+                    f"{name} is a mapping, which says the groups itself; leave group={group!r} out"
+                )
+            keyed = [(i, v) for key, v in value.items() for i in _indices(state, key)]
+            own = dict(keyed)
+            if len(own) < len(keyed):
+                raise ValueError(f"{name} names a group twice, by its name and its index")
         elif isinstance(value, list) and (
             not _is_tuple(state, name) or any(isinstance(v, tuple | list) for v in value)
         ):

@@ -6,6 +6,7 @@ import difflib
 import functools
 import inspect
 import math
+import sys
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, ParamSpec, TypeAlias, TypeVar
@@ -124,6 +125,8 @@ def _as_float(name: str, value: Any, where: str) -> float:
         raise ValueError(f"Tensor {name} must be 1-element{where}; got an array of shape {shape}")
     try:
         number = float(value.item() if hasattr(value, "item") else value)
+    except OverflowError:
+        number = sys.float_info.max
     except (TypeError, ValueError):
         raise TypeError(
             f"{name}{where} must be a number or an Optax schedule; got {value!r}"

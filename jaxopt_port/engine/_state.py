@@ -324,8 +324,11 @@ def group_leaf_states(found: GroupsState, group: int) -> dict[str, dict[str, Any
 
 def leaves_up_to_held(tree: Any) -> list[Any]:
     """Return the leaves of a tree, a `NotHeld` where there is none; a Variable is one."""
-    leaves, _ = jax.tree.flatten(tree, is_leaf=lambda x: is_not_held(x) or is_nnx_variable(x))
-    return list(leaves)
+
+    def is_leaf(x: Any) -> bool:
+        return is_not_held(x) or (is_nnx_variable(x) and not is_not_held(x.get_value()))
+
+    return list(jax.tree.leaves(tree, is_leaf=is_leaf))
 
 
 def with_group_leaf_states(

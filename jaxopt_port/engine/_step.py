@@ -123,6 +123,8 @@ def step(
     """
     if _is_loss(grads, params) and not isinstance(grads, jax.tree_util.Partial):
         grads = jax.tree_util.Partial(grads)
+    if extra_args:
+        extra_args = {name: _as_argument(x) for name, x in extra_args.items()}
     stepped: tuple[Params, State]
     try:
         stepped = (_step_in_place if donate else _step)(tx, params, state, grads, extra_args)
@@ -134,6 +136,11 @@ def step(
         _check_held(error, params=params, state=state, gradients=grads)
         raise
     return stepped
+
+
+def _as_argument(x: Any) -> Any:
+    """Return a function in the form in which jit takes it; anything else as it is."""
+    return jax.tree_util.Partial(x) if callable(x) and jax.tree_util.all_leaves([x]) else x
 
 
 def check_transformation(tx: Any) -> None:

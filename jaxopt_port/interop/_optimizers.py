@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,15 @@ from ..checkpoint import (
 )
 from ..contrib import Reference, references_of
 from ..engine import Optimizer, find_groups_state, rule_of
+from ..trees import listed, users_level
 from ._names import check_order, names_by_order
 from ._optimizer_layout import ORDER, rule_layouts, to_jax_layout, to_torch_layout
 from ._tensors import import_torch, tensor_of
 from ._torch_classes import factory_named, factory_of, made_by, torch_name, unwrapped_optimizer
 from ._torch_groups import built, with_frozen, with_options_of
 from ._torch_state_dict import (
+    check_memory,
+    check_names,
     in_numpy,
     indices_of,
     indices_untrained,
@@ -29,6 +33,7 @@ from ._torch_state_dict import (
     renamed_state,
     without,
 )
+from ._warnings import CheckpointWarning
 from ._wrapper_prefixes import known_names
 from .files import Checkpoint, by_indices, names_of, renamed
 from .mapping import Layouts, ParamMap, Rename, unwrapped
@@ -135,6 +140,10 @@ def optimizer_from_torch(
             (usual,) = in_numpy({"state": {}, "param_groups": [torchs.defaults]})["param_groups"]
         tensors = [p for group in torchs.param_groups for p in group["params"]]
         left_out = {i for i, p in enumerate(tensors) if not p.requires_grad}
+        if module is not None:
+            check_memory(unwrapped(module).named_parameters())
+        if module is not None and param_names is not None:
+            check_names(param_names, module, tensors)
         if module is not None and param_names is None:
             flat = iter(names_in(module, tensors))
             param_names = [[next(flat) for _ in g["params"]] for g in torchs.param_groups]
@@ -231,8 +240,10 @@ def optimizer_to_torch(
     order = [n for g in port_dict["param_groups"] for n in g.pop(ORDER, ())]
     converted = to_torch_layout(port_dict, mapped, elementwise=elementwise, order=order)
     by_name = dict(unwrapped(module).named_parameters())
+    _check_fit(converted, by_name, rule is not None and elementwise)
+    _warn_of_schedules(groups)
+    _check_rest(port_dict, mapped, by_name)
     if reference is None:
-        _check_dtypes(converted, by_name)
         cls = getattr(torch.optim, name)
         _check_new(cls, converted["param_groups"])
         arguments = _defaults(tx, rule, cls)
@@ -317,7 +328,34 @@ def _check_same_layout(name: str, layouts: Sequence[Any]) -> None:
         )
 
 
-def _check_dtypes(converted: Mapping[str, Any], by_name: Mapping[str, Any]) -> None:
+def _warn_of_schedules(groups: Iterable[Any]) -> None:
+    for group in groups:
+        if group.scheduled:
+            warnings.warn(
+                f"{', '.join(sorted(group.scheduled))} of {group.label} is a schedule here, and "
+                "torch's groups hold numbers: it has that of the last step, and stays there until "
+                "a scheduler of torch's (LambdaLR) is given the optimizer",
+                CheckpointWarning,
+                stacklevel=users_level(),
+            )
+
+
+def _check_rest(port_dict: Mapping[str, Any], mapped: ParamMap, by_name: Mapping[str, Any]) -> None:
+    """Raise ValueError for what rests here, and would be trained by torch."""
+    resting: set[str] = set()
+    for group in port_dict["param_groups"]:
+        paths = group.get("resting", ())
+        resting.update(group["param_names"] if paths is True else paths)
+    names = [e.torch_name for e in mapped.entries if e.path in resting]
+    trained = [n for n in dict.fromkeys(names) if n in by_name and by_name[n].requires_grad]
+    if trained:
+        raise ValueError(
+            f"{listed(trained)} rest here (frozen in mid-run), and torch would train them: freeze "
+            "them there too, module.get_parameter(name).requires_grad_(False)"
+        )
+
+
+def _check_fit(converted: Mapping[str, Any], by_name: Mapping[str, Any], elementwise: bool) -> None:
     problems = []
     names = [name for group in converted["param_groups"] for name in group["param_names"]]
     for index, name in enumerate(names):
@@ -327,6 +365,11 @@ def _check_dtypes(converted: Mapping[str, Any], by_name: Mapping[str, Any]) -> N
         kind = str(by_name[name].dtype).removeprefix("torch.")
         for held, value in converted["state"].get(index, {}).items():
             same_shape = np.shape(value) == tuple(by_name[name].shape) != ()
+            if elementwise and np.ndim(value) and not same_shape:
+                problems.append(
+                    f"{held} of {name} has shape {np.shape(value)}, the parameter "
+                    f"{tuple(by_name[name].shape)}"
+                )
             # L-BFGS has lists of vectors.
             if same_shape and isinstance(value, np.ndarray) and value.dtype.name != kind:
                 problems.append(f"{held} of {name} is {value.dtype.name}, the parameter {kind}")

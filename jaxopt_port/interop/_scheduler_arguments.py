@@ -25,6 +25,13 @@ def _one(values: Iterable[Any]) -> Any:
 
 
 def _entry(groups: ParamGroups, name: str) -> Any:
+    lacking = [i for i, group in enumerate(groups) if name not in group]
+    if lacking:
+        raise ValueError(
+            f"group {lacking[0]} of torch's optimizer has no {name!r}: it joined after the "
+            "scheduler was made, which cannot step it; make torch's scheduler anew, or that of "
+            "jaxopt_port by hand, before the group is added"
+        )
     return _one(group[name] for group in groups)
 
 

@@ -10,6 +10,7 @@ from ..optim import OPTIMIZERS
 from ._optimizers import optimizer_from_torch
 from ._scheduler_arguments import plain, port_scheduler_of
 from ._schedulers import torch_classes
+from ._tensors import import_torch
 from .mapping import ParamMap
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def spelled(
 
     Returns:
         Python, with its imports; it makes ``tx``, and ``scheduler``. Of a scheduler's functions it
-        has the argument's name, for yours.
+        has the argument's name, for yours; of several, numbered: ``lr_lambda``, ``lr_lambda_2``.
 
     Raises:
         TypeError, ValueError: as `optimizer_from_torch`; several groups without ``params``.
@@ -56,6 +57,12 @@ def spelled(
     from .._spelled import spelled as spelled_tx
     from .._spelled import spelled_scheduler
 
+    import_torch()
+    if not hasattr(optimizer, "param_groups"):
+        here = ": jp.spelled is for this library's own" if hasattr(optimizer, "update") else ""
+        raise TypeError(f"expected a torch optimizer; got {type(optimizer).__name__}{here}")
+    if isinstance(scheduler, list | tuple):
+        raise TypeError("give one scheduler; several are a ChainedScheduler, or a SequentialLR")
     rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
     now = [group["lr"] for group in optimizer.param_groups]
     try:

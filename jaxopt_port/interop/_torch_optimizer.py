@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import functools
+import weakref
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +25,7 @@ from ..optim import class_of
 from ._shadow import Distance, Shadow
 from ._tensors import tensor_of
 from ._torch_running import Step, imported, number, with_numbers
+from ._torch_state_dict import check_memory
 
 
 class TorchOptimizer(torch.optim.Optimizer):
@@ -90,16 +94,15 @@ class TorchOptimizer(torch.optim.Optimizer):
     def state(self) -> Any:
         """What is held for each parameter, by torch's names; read from JAX when it is asked for.
 
-        A change of it counts in the next step; a tensor of it that is kept over a step does not
-        follow, as torch's own would.
+        A change of it counts in the next step, and it may be kept; a tensor of it that is kept over
+        a step does not follow, as torch's own would.
         """
-        self._export()
         return self._torch_state
 
     @state.setter
     def state(self, value: Any) -> None:
         self._current = None
-        self._torch_state = value
+        self._torch_state = _Live(self, value)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as any optimizer of torch's; options are checked before anything changes."""
@@ -119,6 +122,8 @@ class TorchOptimizer(torch.optim.Optimizer):
         _check_accepted(self._arguments.rule, param_group)
         self._export()
         super().add_param_group(param_group)
+        given = [p for group in self.param_groups for p in group["params"]]
+        check_memory((f"parameter {i}", p) for i, p in enumerate(given))
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take a step: of the parameters that have a gradient, as torch does.
@@ -145,6 +150,7 @@ class TorchOptimizer(torch.optim.Optimizer):
         self._export()
         return {
             **super().__getstate__(),
+            "state": dict(self._torch_state),
             "_factory": self._factory,
             "_shadow": self._shadow,
             "distances": self.distances,
@@ -251,6 +257,33 @@ class TorchOptimizer(torch.optim.Optimizer):
             raise TypeError("shadow=True needs an optimizer that torch has too")
         found: type[torch.optim.Optimizer] = getattr(torch.optim, cls.__name__)
         return found
+
+
+class _Live(defaultdict[Any, dict[str, Any]]):
+    """torch's state, which is read from JAX when it is looked at, however long it was kept."""
+
+    def __init__(self, optimizer: TorchOptimizer, held: Mapping[Any, dict[str, Any]]) -> None:
+        super().__init__(dict, held)
+        self._optimizer = weakref.ref(optimizer)
+
+
+def _looked_at(name: str) -> Callable[..., Any]:
+    plain: Any = getattr(defaultdict, name)
+
+    @functools.wraps(plain)
+    def method(self: _Live, *args: Any) -> Any:
+        optimizer = self._optimizer()
+        if optimizer is not None:
+            optimizer._export()
+        return plain(self, *args)
+
+    return method
+
+
+for _name in ("__getitem__", "__delitem__", "__contains__", "__iter__", "__len__", "get", "keys"):
+    setattr(_Live, _name, _looked_at(_name))
+for _name in ("items", "values", "pop", "clear", "copy", "__repr__"):
+    setattr(_Live, _name, _looked_at(_name))
 
 
 # What a group may have besides: whose it is, and what torch's schedulers keep there.

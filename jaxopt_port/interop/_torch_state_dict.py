@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -29,6 +30,40 @@ def names_in(module: Any, tensors: Sequence[Any]) -> list[str]:
             "the optimizer was made, or belong to another module; pass param_names"
         )
     return [names[id(p)] for p in tensors]
+
+
+def check_memory(named: Iterable[tuple[str, Any]]) -> None:
+    """Raise ValueError for parameters in one memory, which torch steps one after the other.
+
+    So it is where a parameter is given twice, or weights were tied by ``.data``.
+    """
+    spans = []
+    for name, p in named:
+        if p.numel():
+            last = sum((n - 1) * stride for n, stride in zip(p.shape, p.stride(), strict=True))
+            spans.append((p.data_ptr(), p.data_ptr() + (last + 1) * p.element_size(), name))
+    spans.sort()
+    for (_, end, first), (begin, _, second) in itertools.pairwise(spans):
+        if begin < end:
+            raise ValueError(
+                f"{first} and {second} lie in one memory, and torch steps one after the other: tie "
+                "them as one parameter (decoder.weight = encoder.weight), which is one leaf here, "
+                "or clone one"
+            )
+
+
+def check_names(given: Iterable[Any], module: Any, tensors: Sequence[Any]) -> None:
+    """Raise ValueError for names of an optimizer's parameters that are others of its module's."""
+    flat = [name for one in given for name in ([one] if isinstance(one, str) else one)]
+    known = dict(unwrapped(module).named_parameters(remove_duplicate=False))
+    if {id(p) for p in tensors} <= {id(p) for p in known.values()}:
+        for name, p in zip(flat, tensors, strict=False):
+            if name in known and known[name] is not p:
+                own = next(n for n, q in known.items() if q is p)
+                raise ValueError(
+                    f"param_names has {name} where the optimizer has the module's {own}: leave "
+                    "param_names out, since the module says which is which"
+                )
 
 
 def in_numpy(value: Any) -> Any:
@@ -87,6 +122,12 @@ def named(
     total = sum(sizes)
     if len(rest) != total:
         raise ValueError(f"param_names has {len(rest)} names; the optimizer has {total} parameters")
+    own = [name for group in torch_dict["param_groups"] for name in group.get("param_names", ())]
+    if sorted(own) == sorted(rest) and own != rest:
+        raise ValueError(
+            "param_names has the names of the state dict's own in another order: leave param_names "
+            f"out; it has {', '.join(own)}"
+        )
     for group in torch_dict["param_groups"]:
         size = len(group["params"])
         groups.append({**group, "param_names": rest[:size]})

@@ -53,6 +53,11 @@ class _Composite(LRScheduler):
         for index, scheduler in enumerate(self.schedulers):
             if not isinstance(scheduler, LRScheduler):
                 raise TypeError(f"{name} at index {index} should be a scheduler; got {scheduler!r}")
+            if not scheduler.composable:
+                raise TypeError(
+                    f"{name} at index {index} is a {type(scheduler).__name__}, whose step takes an "
+                    "epoch: it cannot be a part of another scheduler"
+                )
             if isinstance(scheduler, ReduceLROnPlateau):
                 raise ValueError(
                     f"{name} does not support `ReduceLROnPlateau` scheduler as it requires "

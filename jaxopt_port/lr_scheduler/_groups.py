@@ -11,6 +11,7 @@ import numpy as np
 
 from ..engine import (
     check_names,
+    check_others,
     find_groups_state,
     read_number,
     replace_groups_state,
@@ -224,6 +225,8 @@ class Written:
             if self._pairs and name == self.momentum_name:
                 values = self._pair(values)
             found = write_number(found, self.trained, name, values)
+            if not is_traced(values, self.lr, self._momenta):
+                check_others(found, {})
         return replace_groups_state(self._state, lambda _: found)
 
     def _pair(self, beta1: Any) -> Any:

@@ -60,6 +60,8 @@ class LRScheduler:
 
     last_epoch: int
     entries: ClassVar[tuple[str, ...]] = ENTRIES
+    # Whether it can be a part of another scheduler, which steps it by the count alone.
+    composable: ClassVar[bool] = True
 
     def __new__(cls, *args: Any, **_: Any) -> Self:
         check_no_optimizer(cls.__name__, args)

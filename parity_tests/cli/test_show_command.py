@@ -284,3 +284,24 @@ def test_spelled_code_of_torchs_builds_the_same(make):
         assert [g.get("lr") for g in jp.get_hyperparams(got)] == [
             g.get("lr") for g in jp.get_hyperparams(want)
         ]
+
+
+def test_functions_of_several_schedulers_have_names_of_their_own():
+    optimizer = torch.optim.SGD(torch.nn.Linear(2, 1).parameters(), lr=1.0)
+    by_epoch = S.LambdaLR(optimizer, lambda epoch: 0.5**epoch)
+    both = S.ChainedScheduler([by_epoch, S.MultiplicativeLR(optimizer, lambda epoch: 0.9)])
+    code = interop.spelled(optimizer, both)
+    assert "LambdaLR(lr_lambda=lr_lambda)" in code
+    assert "MultiplicativeLR(lr_lambda=lr_lambda_2)" in code
+
+
+@pytest.mark.parametrize("given", [None, jp.SGD(lr=0.1), torch.nn.Linear(1, 1)])
+def test_what_is_no_optimizer_of_torchs_is_not_spelled(given):
+    with pytest.raises(TypeError, match="expected a torch optimizer"):
+        interop.spelled(given)
+
+
+def test_a_state_of_another_optimizer_is_not_spelled():
+    params = {"a": jnp.ones(1), "b": jnp.ones(1)}
+    with pytest.raises(ValueError, match="another optimizer's than tx"):
+        jp.spelled(jp.SGD(lr=0.1), jp.Adam([{"params": "a"}, {"params": "b"}]).init(params))

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import optax
 import pytest
@@ -16,6 +17,7 @@ GROUPS = jp.SGD(
     [{"params": "w", "name": "stem"}, {"params": "b", "frozen": True}], lr=0.1, momentum=0.9
 )
 OF_GROUPS = GROUPS.init(PARAMS)
+OF_ADAM = jp.Adam().init(PARAMS)
 
 
 def joining(group, params=PARAMS, state=OF_GROUPS, tx=GROUPS):
@@ -42,6 +44,23 @@ CASES = {
     "None that joins": Bad(joining(None), TypeError, DICT, joining_in_torch(None)),
     "a list that joins": Bad(joining([{"params": "b"}]), TypeError, DICT, joining_in_torch([{}])),
     "no selector": Bad(joining({"lr": 0.1}), ValueError, "group 2 has no 'params' entry"),
+    "a mapping and a group": Bad(
+        setting(lr={"stem": 0.1}, group=0), ValueError, "a mapping, which says the groups itself"
+    ),
+    "a group by its name and its index": Bad(
+        setting(lr={"stem": 0.1, 0: 0.2}), ValueError, "lr names a group twice"
+    ),
+    "a number beyond all": Bad(setting(lr=10**400), ValueError, "numbers beyond"),
+    "two traced numbers for one": Bad(
+        lambda: jax.jit(lambda lr: jp.set_hyperparams(OF_GROUPS, lr=lr, group=0))(jnp.ones(2)),
+        ValueError,
+        "Tensor lr must be 1-element",
+    ),
+    "a traced array for a pair": Bad(
+        lambda: jax.jit(lambda b: jp.set_hyperparams(OF_ADAM, betas=b))(jnp.ones(2)),
+        TypeError,
+        "betas .* must be 2 numbers",
+    ),
     "nothing selected": Bad(joining({"params": "n"}), ValueError, '"n" matched no parameter'),
     "trained already": Bad(
         joining({"params": "w"}),

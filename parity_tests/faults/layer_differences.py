@@ -174,6 +174,26 @@ DIFFERENCES: dict[str, Difference] = {
     "another function": Difference(
         lambda: T.ReLU(), _function(jnp.tanh), ("Flax has tanh here; use nnx.relu",)
     ),
+    "an LSTM's activation": Difference(
+        lambda: T.LSTMCell(3, 4),
+        lambda r: nnx.OptimizedLSTMCell(3, 4, activation_fn=nnx.relu, rngs=r),
+        ("activation_fn is relu in Flax",),
+    ),
+    "an LSTM's gates": Difference(
+        lambda: T.LSTM(3, 4),
+        lambda r: nnx.LSTMCell(3, 4, gate_fn=nnx.hard_sigmoid, rngs=r),
+        ("gate_fn is hard_sigmoid in Flax",),
+    ),
+    "a GRU's activation": Difference(
+        lambda: T.GRUCell(3, 4),
+        lambda r: nnx.GRUCell(3, 4, activation_fn=nnx.relu, rngs=r),
+        ("activation_fn is relu in Flax",),
+    ),
+    "a cell's input added": Difference(
+        lambda: T.RNNCell(3, 4),
+        lambda r: nnx.SimpleCell(3, 4, residual=True, rngs=r),
+        ("residual=True adds the input",),
+    ),
 }
 # The same settings, spelled in each framework's way: no alarm.
 AGREEING: dict[str, tuple[Callable[[], Any], Callable[[nnx.Rngs], Any]]] = {

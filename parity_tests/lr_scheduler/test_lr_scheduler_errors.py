@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import jaxopt_port as jp
+from jaxopt_port import contrib
 from jaxopt_port import lr_scheduler as lrs
 from jaxopt_port.verify.cases import TorchSchedulers
 from parity_tests.oracles.scheduled_groups import PARAMS, stepped_optimizer, stepped_state
@@ -226,3 +227,28 @@ def test_a_step_before_the_optimizers_warns_as_in_torch():
         begun = step_lr.step(*begun)
     assert str(ours[0].message) == str(theirs[0].message)
     step_lr.step(*begun)  # once
+
+
+@pytest.mark.parametrize(
+    "make", [contrib.CosineLRScheduler, lambda n: contrib.PlateauLRScheduler()]
+)
+@pytest.mark.parametrize(
+    "around", [lrs.ChainedScheduler, lambda parts: lrs.SequentialLR(parts, [])]
+)
+def test_what_is_stepped_by_an_epoch_is_no_part_of_another(make, around):
+    with pytest.raises(TypeError, match="whose step takes an epoch"):
+        around([make(5)])
+
+
+@pytest.mark.parametrize("tx", [contrib.Prodigy, contrib.DAdaptAdam])
+def test_rates_that_have_to_be_alike_stay_so(tx):
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    tx = tx([{"params": "a"}, {"params": "b"}])
+    state = tx.init(params)
+    with pytest.raises(ValueError, match="has one for all groups"):
+        lrs.LambdaLR([lambda epoch: 1.0, lambda epoch: 0.5]).init(state)
+    both = lrs.LambdaLR(lambda epoch: 0.5**epoch)
+    state, own = both.init(state)
+    _, state = jp.step(tx, params, state, params)
+    state, _ = both.step(state, own)
+    assert [g["lr"] for g in jp.get_hyperparams(state)] == [0.5, 0.5]

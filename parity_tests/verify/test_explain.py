@@ -167,11 +167,40 @@ def test_what_cannot_be_explained_is_an_error():
         jp.explain(sgd, {})
     with pytest.raises(TypeError, match="LBFGS evaluates the loss itself"):
         jp.explain(optim.LBFGS([weight()]), optax.sgd(0.1))
+    with pytest.raises(TypeError, match=r"tx is adam, which takes arguments .*adam\(…\)"):
+        jp.explain(sgd, optax.adam)
+    with pytest.raises(ValueError, match="steps is 0"):
+        jp.explain(sgd, optax.sgd(0.1), steps=0)
+    net = torch.nn.Linear(2, 2)
+    like = {"kernel": np.zeros((2, 2)), "bias": np.zeros(2)}
+    with pytest.raises(ValueError, match="module has none of the parameters"):
+        jp.explain(sgd, optax.sgd(0.1), like, module=net)
     with pytest.raises(ValueError, match="give module= too"):
         jp.explain(sgd, optax.sgd(0.1), {"w": np.zeros(2)})
     with pytest.raises(ValueError, match="features") as error:
         jp.explain(sgd, jp.SGD([{"params": "features"}], lr=0.1))
     assert "give params= and module=" in error.value.__notes__[0]
+
+
+@pytest.mark.parametrize("requires", [True, False], ids=["not given to torch", "without gradient"])
+def test_what_torch_does_not_train_is_compared_too(requires):
+    net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 2))
+    net[1].requires_grad_(requires)
+    given = net[0].parameters() if requires else net.parameters()
+    like = {
+        str(i): {"kernel": np.zeros(shape), "bias": np.zeros(shape[1])}
+        for i, shape in enumerate([(2, 3), (3, 2)])
+    }
+    adamw = optim.AdamW(given, lr=1e-3)
+    found = jp.explain(adamw, jp.AdamW(lr=1e-3), like, module=net)
+    assert {d.leaf for d in found.differences} == {"1/kernel", "1/bias"}
+    assert [cause.name for cause in found.causes] == ["frozen-leaf"]
+    assert "where torch stays" in str(found)
+    groups = [{"params": "0"}, {"params": "1", "frozen": True}]
+    assert jp.explain(adamw, jp.AdamW(groups, lr=1e-3), like, module=net).ok
+    masked = optax.masked(optax.sgd(0.1), {"0": True, "1": False})
+    found = jp.explain(optim.SGD(net[0].parameters(), lr=0.1), masked, like, module=net)
+    assert [cause.name for cause in found.causes] == ["passed-on"]
 
 
 LAYOUTS = {

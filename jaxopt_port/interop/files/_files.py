@@ -143,8 +143,8 @@ def save(
         progress: called with the number of bytes written since its last call.
 
     Raises:
-        TypeError: the checkpoint has something that no file can hold; it is named.
-        ValueError: it is no checkpoint, or the name says no format.
+        TypeError: it is no `Checkpoint`, or has something that no file can hold; it is named.
+        ValueError: the name says no format.
         OSError: the file cannot be written; an old one is as it was.
         ImportError: it is torch's, and torch is missing.
 
@@ -156,6 +156,10 @@ def save(
         >>> sorted(file.name for file in folder.iterdir())[0]
         'model-00001-of-00002.safetensors'
     """
+    if not isinstance(checkpoint, Checkpoint):
+        raise TypeError(
+            f"expected a Checkpoint, got {type(checkpoint).__name__}: Checkpoint(params, optimizer)"
+        )
     file = Path(path)
     if is_sharded(file):
         _sharded_files.write(file, checkpoint, max_shard_size or 5 * 10**9, progress)

@@ -183,6 +183,15 @@ def _rnn(torch_layer: Any, part: Any) -> Iterator[str]:
     want = getattr(torch_layer, "nonlinearity", "")
     if name in ("tanh", "relu") and want in ("tanh", "relu") and name != want:
         yield f"nonlinearity is {want} in torch and {name} in Flax; give activation_fn=nnx.{want}"
+    if getattr(part, "residual", False):
+        yield "residual=True adds the input, which torch does not; leave it out"
+
+
+def _gated(torch_layer: Any, part: Any) -> Iterator[str]:
+    for attribute, want in (("gate_fn", "sigmoid"), ("activation_fn", "tanh")):
+        name = getattr(getattr(part, attribute, None), "__name__", want)
+        if name != want:
+            yield f"{attribute} is {name} in Flax; torch's is {want}: leave it out"
 
 
 # By the name of torch's class, its bases included.
@@ -199,5 +208,6 @@ COMPARED: dict[str, Callable[[Any, Any], Iterator[str]]] = {
     "Embedding": _embedding,
     "RNN": _rnn,
     "RNNCell": _rnn,
+    **dict.fromkeys(("LSTM", "LSTMCell", "GRU", "GRUCell"), _gated),
     **{name: functools.partial(_activation, name) for name in FUNCTIONS},
 }

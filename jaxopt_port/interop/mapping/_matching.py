@@ -59,7 +59,7 @@ class Problems:
 
 _REPARAMETRISED = (
     (r"\.?parametrizations\.(\w+)\.", "torch.nn.utils.parametrize.remove_parametrizations"),
-    (r"\.?(\w+)_[gv]$", "torch.nn.utils.remove_weight_norm"),
+    (r"\.?(weight\w*)_[gv]$", "torch.nn.utils.remove_weight_norm"),
     (r"\.?(\w+)_(orig|u)$", "torch.nn.utils.remove_spectral_norm"),
 )
 
