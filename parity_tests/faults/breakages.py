@@ -61,7 +61,7 @@ BREAKAGES = [
     Breakage("the first average is not the model", "loops", "swa_utils/_averaged_model.py", "first = averages.n_averaged == 0", "first = averages.n_averaged < 0"),
     Breakage("Flax's optimizer keeps its first state", "flax", "flax/_nnx.py", "nnx.update(self.opt_state, nnx.state(after))", "nnx.update(self.opt_state, nnx.state(held))"),
     # state dicts and the ways to torch
-    Breakage("indices by the tree and not by the groups", "checkpoint", "checkpoint/_state_dict.py", "paths = [path for i in range(len(table.groups)) for path in paths_of(table, i)]", "paths = table.paths"),
+    Breakage("indices by the tree and not by the groups", "checkpoint", "checkpoint/_state_dict.py", "paths = [path for i in range(len(table.groups)) for path in table.paths_of(i)]", "paths = table.paths"),
     Breakage("a state dict's names are not read", "checkpoint", "checkpoint/_loading.py", 'names = group.get("param_names") or paths\n        by_name', "names = paths\n        by_name"),
     Breakage("kernels go back as they came", "interop", "interop/mapping/_layout.py", "part.transpose(np.argsort(self.axes))", "part.transpose(self.axes)"),
     Breakage("a layer of one's own is taken for the same", "interop", "interop/mapping/_own_layers.py", "_ROUNDING = 1e-5", "_ROUNDING = 1e5"),

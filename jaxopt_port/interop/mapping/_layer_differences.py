@@ -133,6 +133,8 @@ def flax_parts(model: Any, inputs: Sequence[Any] | Callable[[], Any]) -> dict[st
             else:
                 jax.eval_shape(model.init, jax.random.key(0), *inputs)
     except (TypeError, sys.modules["flax"].errors.InvalidRngError) as error:
+        if isinstance(error, TypeError) and "required positional argument" not in str(error):
+            raise
         raise TypeError(
             f"{type(model).__name__} cannot be called here: {error}. Say how it is called, as "
             "torch's is, with dropout left out: forward=lambda variables, batch: "
