@@ -317,3 +317,25 @@ def test_a_bad_group_changes_nothing():
     with pytest.raises(ValueError, match="Invalid learning rate"):
         optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": -1.0})
     assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize("kept", ["before the first step", "after it"])
+def test_a_state_that_is_kept_stays_the_optimizers(kept):
+    def trained(make):
+        torch.manual_seed(0)
+        module = torch.nn.Linear(3, 1)
+        optimizer = make(module.parameters())
+        state = optimizer.state
+        for step in range(6):
+            optimizer.zero_grad()
+            module(torch.ones(2, 3)).sum().backward()
+            optimizer.step()
+            if step == 0 and kept == "after it":
+                state = optimizer.state
+            if step == 2:
+                for p in module.parameters():
+                    state[p]["momentum_buffer"].zero_()
+        return module.bias.item(), len(state)
+
+    theirs = trained(lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9))
+    assert trained(lambda params: TorchOptimizer(params, jp.SGD, lr=0.1, momentum=0.9)) == theirs
