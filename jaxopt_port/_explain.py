@@ -117,7 +117,8 @@ def explain(
         tx: an Optax transformation, or a function without arguments that makes it, where that has
             to be in float64; its schedules are followed, torch's schedulers are not.
         params: the JAX parameters, or their shapes, where ``tx`` chooses leaves by their paths.
-            None for one small leaf in each of torch's groups, ``"0"``, ``"1"`` and so on.
+            None for one small leaf in each of torch's groups, ``"0"``, ``"1"`` and so on. Those
+            that torch does not train are given gradients too: leave out what has none here.
         module: with ``params``, the torch module of the optimizer.
         param_map: instead, or with rules of its own: see `interop.param_map`.
         steps: how many.
@@ -129,7 +130,8 @@ def explain(
     Raises:
         TypeError: ``optimizer`` is none of torch's, or evaluates the loss itself (LBFGS); ``tx``
             is no transformation.
-        ValueError: ``tx`` does not fit the parameters; ``params`` without ``module``.
+        ValueError: ``tx`` does not fit the parameters; ``params`` without ``module``, or with one
+            that the optimizer is not of; no steps.
         ImportError: torch is missing.
 
     Example:
@@ -186,8 +188,7 @@ def explain(
     return Explanation(type(optimizer).__name__, steps, tuple(d for d in found if d is not None))
 
 
-# The group of what torch does not train.
-_UNTRAINED = -1
+_UNTRAINED = -1  # the group of what torch does not train
 
 
 class _Leaf(NamedTuple):

@@ -233,8 +233,8 @@ def _train(name: str, network: str, batch: int, low: bool = False) -> Contender:
             apply = linen.apply
         else:
             module = lenet.LeNet(rngs=nnx.Rngs(0))
-            for layer in module.features if "XLA's convolution" in name else ():
-                if isinstance(layer, nnx.Conv):
+            for layer in module.features:
+                if "XLA's convolution" in name and isinstance(layer, nnx.Conv):
                     layer.conv_general_dilated = jax.lax.conv_general_dilated
             apply, params = _in_nnx(module)
     params = _torchs(make, params)

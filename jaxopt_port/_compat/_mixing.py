@@ -8,10 +8,15 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-# Of results as large as their operands; all others that mix elements have other shapes.
-_MIXING = {"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "sort", "rev", "transpose"}
-_MIXING |= {"dot_general", "gather", "scatter", "scatter-add", "dynamic_update_slice", "fft"}
-_MIXING |= {"cholesky", "triangular_solve", "scan", "pure_callback", "io_callback", "ffi_call"}
+# How the names begin of what mixes elements into as large a result; all else has another shape.
+_MIXING = (
+    "cum", "sort", "rev", "transpose", "dot_general", "gather", "scatter", "dynamic_", "fft",
+    "conv_general", "reduce_window", "cholesky", "triangular_solve", "scan", "pure_callback",
+    "io_callback", "ffi_call",
+)  # fmt: skip
+# What does as the programs in it do. That of a scatter or a reduce is of two numbers.
+_CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call"}
+_CALLS |= {"custom_vjp_call_jaxpr", "remat", "checkpoint", "cond", "while"}
 _RESHAPING = {"reshape", "squeeze", "expand_dims", "broadcast_in_dim"}
 
 
@@ -22,16 +27,17 @@ def mixes_elements(function: Callable[..., Any], *args: Any) -> bool:
         shapes = {v.aval.shape for v in equation.invars if v.aval.shape}
         if not shapes or name in _RESHAPING:
             continue
-        if name in _MIXING or any(v.aval.shape not in shapes for v in equation.outvars):
+        if name.startswith(_MIXING) or any(v.aval.shape not in shapes for v in equation.outvars):
             return True
     return False
 
 
 def _equations(jaxpr: Jaxpr) -> Iterator[Any]:
     for equation in jaxpr.eqns:
-        found = [x for v in equation.params.values() for x in (v if isinstance(v, tuple) else [v])]
-        inner = [x for x in found if isinstance(x, (Jaxpr, ClosedJaxpr))]
-        if not inner or equation.primitive.name == "scan":
+        if equation.primitive.name not in _CALLS:
             yield equation
-        for each in inner:
-            yield from _equations(each.jaxpr if isinstance(each, ClosedJaxpr) else each)
+            continue
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple) else (value,):
+                if isinstance(inner, (Jaxpr, ClosedJaxpr)):
+                    yield from _equations(inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner)

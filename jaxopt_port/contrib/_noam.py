@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -107,6 +107,7 @@ class InverseSquareRootSchedule(LRScheduler):
         [0.0, 0.25, 0.5, 0.408, 0.354]
     """
 
+    composable: ClassVar[bool] = False
     lr: float | Sequence[float]
     warmup_updates: int = 4000
     warmup_init_lr: float = -1.0

@@ -6,7 +6,6 @@ import difflib
 import functools
 import inspect
 import math
-import sys
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, ParamSpec, TypeAlias, TypeVar
@@ -24,6 +23,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Schedule: TypeAlias = Callable[[Any], Any]
+
+_OF_OPTAX = {"learning_rate": "lr", "b1": "betas", "b2": "betas"}
 
 # torch's arguments that choose among its own implementations of one rule.
 IMPLEMENTATIONS = ("foreach", "fused", "capturable", "differentiable")
@@ -60,10 +61,9 @@ def reject_unknown(name: str, known: Iterable[str], where: str) -> NoReturn:
             f"{name!r}{where} chooses among torch's own implementations of the same rule and has "
             "no meaning here; leave it out"
         )
-    known = list(known)
-    raise TypeError(
-        f"unknown option {name!r}{where}{nearest(name, known)}; the options are {', '.join(known)}"
-    )
+    known, torchs = list(known), _OF_OPTAX.get(name)
+    hint = f'; torch calls it "{torchs}"' if torchs in known else nearest(name, known)
+    raise TypeError(f"unknown option {name!r}{where}{hint}; the options are {', '.join(known)}")
 
 
 # What a number may be given as: a number, an array of one, or an Optax schedule of the count.
@@ -126,7 +126,9 @@ def _as_float(name: str, value: Any, where: str) -> float:
     try:
         number = float(value.item() if hasattr(value, "item") else value)
     except OverflowError:
-        number = sys.float_info.max
+        raise ValueError(
+            f"{name}{where} is an integer beyond all floats; numbers beyond {_LARGEST:.2g} overflow"
+        ) from None
     except (TypeError, ValueError):
         raise TypeError(
             f"{name}{where} must be a number or an Optax schedule; got {value!r}"

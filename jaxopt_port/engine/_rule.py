@@ -12,13 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .._compat import (
-    as_laid_out,
-    check_whole,
-    laid_out_as,
-    mixes_elements,
-    on_explicit_mesh,
-)
+from .._compat import as_laid_out, check_whole, laid_out_as, mixes_elements, on_explicit_mesh
 from ..numerics import uncontracted
 from ..numerics.torch_ops import acting_alpha, add, addcdiv, quotient, widened
 
@@ -303,11 +297,11 @@ def leaf_update(program: Program) -> Callable[..., Any]:
         # They may be products in the caller's program.
         param = uncontracted(param)
         grad = uncontracted(grad) if isinstance(grad, jax.Array) else grad
-        whole = functools.partial(rule.update, **numbers, **static)
+        stepped = functools.partial(rule.update, **numbers, **static)
         within_shard_map = bool(jax.sharding.get_abstract_mesh().manual_axes)
-        if within_shard_map and rule.elementwise and mixes_elements(whole, grad, param, state):
+        if within_shard_map and rule.elementwise and mixes_elements(stepped, grad, param, state):
             check_whole(param, rule.name, "a parameter")
-        result, after = whole(grad, param, state)
+        result, after = stepped(grad, param, state)
         new, delta = _applied(result, param)
         made: tuple[jax.Array, jax.Array, dict[str, Any]] = (new, delta, after)
         return as_complex(made) if is_complex else made

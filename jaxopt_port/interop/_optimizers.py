@@ -94,7 +94,8 @@ def optimizer_from_torch(
 
     Raises:
         TypeError: an optimizer of another class, no class named, or rules beside a map.
-        ValueError: names, shapes, types or steps that do not fit; all are listed.
+        ValueError: names, shapes, types or steps that do not fit, all of which are listed;
+            parameters of the module in one memory.
         ImportError: torch is missing.
 
     Example:
@@ -117,6 +118,8 @@ def optimizer_from_torch(
     else:
         module = module if param_map is None else param_map
         mapped = map_of(module, params, rename=rename, layouts=layouts)
+    if module is not None:
+        check_memory(unwrapped(module).named_parameters())
     torch_dict: dict[str, Any]
     left_out: set[int] = set()
     sure = False
@@ -140,8 +143,6 @@ def optimizer_from_torch(
             (usual,) = in_numpy({"state": {}, "param_groups": [torchs.defaults]})["param_groups"]
         tensors = [p for group in torchs.param_groups for p in group["params"]]
         left_out = {i for i, p in enumerate(tensors) if not p.requires_grad}
-        if module is not None:
-            check_memory(unwrapped(module).named_parameters())
         if module is not None and param_names is not None:
             check_names(param_names, module, tensors)
         if module is not None and param_names is None:
@@ -218,8 +219,12 @@ def optimizer_to_torch(
 
     Raises:
         TypeError: groups of different optimizers, or of one that torch has not.
-        ValueError: names, shapes or types that do not fit; all are listed.
+        ValueError: names, shapes or types that do not fit, all of which are listed; a parameter
+            that rests here (frozen in mid-run) and requires a gradient there.
         ImportError: torch is missing.
+
+    Warns:
+        CheckpointWarning: a number is a schedule here, which torch's groups cannot hold.
     """
     torch = import_torch()
     mapped = map_of(module, params) if param_map is None else param_map

@@ -94,8 +94,8 @@ class TorchOptimizer(torch.optim.Optimizer):
     def state(self) -> Any:
         """What is held for each parameter, by torch's names; read from JAX when it is asked for.
 
-        A change of it counts in the next step, and it may be kept; a tensor of it that is kept over
-        a step does not follow, as torch's own would.
+        A change of it counts in the next step, and it may be kept; a parameter's dict, or a tensor,
+        that is kept over a step does not follow, as torch's own would.
         """
         return self._torch_state
 
@@ -271,18 +271,20 @@ def _looked_at(name: str) -> Callable[..., Any]:
     plain: Any = getattr(defaultdict, name)
 
     @functools.wraps(plain)
-    def method(self: _Live, *args: Any) -> Any:
+    def method(self: _Live, *args: Any, **named: Any) -> Any:
         optimizer = self._optimizer()
         if optimizer is not None:
             optimizer._export()
-        return plain(self, *args)
+        return plain(self, *args, **named)
 
     return method
 
 
-for _name in ("__getitem__", "__delitem__", "__contains__", "__iter__", "__len__", "get", "keys"):
-    setattr(_Live, _name, _looked_at(_name))
-for _name in ("items", "values", "pop", "clear", "copy", "__repr__"):
+for _name in (
+    "__getitem__", "__setitem__", "__delitem__", "__contains__", "__iter__", "__len__", "__eq__",
+    "__repr__", "get", "keys", "values", "items", "setdefault", "update", "pop", "popitem", "clear",
+    "copy",
+):  # fmt: skip
     setattr(_Live, _name, _looked_at(_name))
 
 

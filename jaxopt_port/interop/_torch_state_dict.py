@@ -37,9 +37,10 @@ def check_memory(named: Iterable[tuple[str, Any]]) -> None:
 
     So it is where a parameter is given twice, or weights were tied by ``.data``.
     """
-    spans = []
+    spans, plain = [], import_torch().Tensor
     for name, p in named:
-        if p.numel():
+        # Not of wrappers, such as DTensor, nor where there is no memory, as on "meta".
+        if type(p.data) is plain and p.numel() and p.data_ptr():
             last = sum((n - 1) * stride for n, stride in zip(p.shape, p.stride(), strict=True))
             spans.append((p.data_ptr(), p.data_ptr() + (last + 1) * p.element_size(), name))
     spans.sort()

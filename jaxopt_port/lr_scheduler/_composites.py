@@ -55,8 +55,8 @@ class _Composite(LRScheduler):
                 raise TypeError(f"{name} at index {index} should be a scheduler; got {scheduler!r}")
             if not scheduler.composable:
                 raise TypeError(
-                    f"{name} at index {index} is a {type(scheduler).__name__}, whose step takes an "
-                    "epoch: it cannot be a part of another scheduler"
+                    f"{name} at index {index} is a {type(scheduler).__name__}, whose steps take an "
+                    "epoch or an update: it cannot be a part of another scheduler"
                 )
             if isinstance(scheduler, ReduceLROnPlateau):
                 raise ValueError(

@@ -89,7 +89,7 @@ BAD_OPTIONS = {
     "a number for a flag": ({"nesterov": 0.9}, TypeError, "nesterov.* must be True or False"),
     "beyond float32": ({"lr": 1e39}, ValueError, "lr.* is 1e.39; numbers beyond 3.4e.38 overflow"),
     "a vector": ({"lr": np.ones(2)}, ValueError, r"Tensor lr must be 1-element.*shape \(2,\)"),
-    "an unknown name": ({"learning_rate": 0.1}, TypeError, "unknown option 'learning_rate'"),
+    "an unknown name": ({"learning_rate": 0.1}, TypeError, "'learning_rate'; torch calls it"),
     **{
         name: ({name: True}, TypeError, f"'{name}' chooses among torch's own implementations")
         for name in ("foreach", "fused", "capturable", "differentiable")

@@ -73,9 +73,14 @@ def test_parameters_in_one_memory_are_refused():
     module = Tied()
     like = {"enc": {"kernel": jnp.zeros((3, 2))}, "dec": {"kernel": jnp.zeros((2, 3))}}
     params = interop.params_from_torch(module, like)
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(module.named_parameters(), lr=0.1)
     with pytest.raises(ValueError, match=r"(enc|dec)\.weight and .* lie in one memory"):
         interop.optimizer_from_torch(optimizer, params, module)
+    with pytest.raises(ValueError, match=r"(enc|dec)\.weight and .* lie in one memory"):
+        interop.optimizer_from_torch(optimizer.state_dict(), params, module, optimizer_name="SGD")
+    with torch.device("meta"):  # where there is no memory
+        layers = Tied()
+    interop.optimizer_from_torch(optimizer.state_dict(), params, layers, optimizer_name="SGD")
     with pytest.raises(ValueError, match="parameter 0 and parameter 1 lie in one memory"):
         interop.TorchOptimizer(module.parameters(), jp.SGD, lr=0.1)
     flat = torch.zeros(6)  # parts of one buffer, side by side

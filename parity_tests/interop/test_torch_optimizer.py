@@ -335,6 +335,8 @@ def test_a_state_that_is_kept_stays_the_optimizers(kept):
             if step == 2:
                 for p in module.parameters():
                     state[p]["momentum_buffer"].zero_()
+            if step == 4:
+                state[module.bias] = {"momentum_buffer": torch.ones(1)}
         return module.bias.item(), len(state)
 
     theirs = trained(lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9))

@@ -230,13 +230,18 @@ def test_a_step_before_the_optimizers_warns_as_in_torch():
 
 
 @pytest.mark.parametrize(
-    "make", [contrib.CosineLRScheduler, lambda n: contrib.PlateauLRScheduler()]
+    "make",
+    [
+        contrib.CosineLRScheduler,
+        contrib.InverseSquareRootSchedule,
+        lambda n: contrib.PlateauLRScheduler(),
+    ],
 )
 @pytest.mark.parametrize(
     "around", [lrs.ChainedScheduler, lambda parts: lrs.SequentialLR(parts, [])]
 )
 def test_what_is_stepped_by_an_epoch_is_no_part_of_another(make, around):
-    with pytest.raises(TypeError, match="whose step takes an epoch"):
+    with pytest.raises(TypeError, match="whose steps take an epoch"):
         around([make(5)])
 
 

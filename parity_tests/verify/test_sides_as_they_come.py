@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 import torch
@@ -74,6 +75,33 @@ def test_what_torch_itself_has_not_in_float64(inplace):
 def test_a_compiled_module_is_the_module_itself():
     module = torch.compile(torch_net())
     assert compared(theirs(module=module), mine()).ok
+
+
+class WithBuffer(torch.nn.Module):
+    """What is a buffer here is a parameter on the other side, as sinusoidal positions may be."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = torch_net()
+        self.register_buffer("shift", torch.full((3,), 0.5))
+
+    def forward(self, x):
+        return self.net(x) + self.shift
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_buffer_of_torchs_may_be_a_parameter_that_is_frozen(frozen):
+    shift = {"params": "shift", **({"frozen": True} if frozen else {})}
+    report = compared(
+        theirs(module=WithBuffer()),
+        mine(
+            params={"net": PARAMS, "shift": jnp.zeros(3)},
+            apply=lambda p, batch: apply(p["net"], batch) + p["shift"],
+            tx=jp.SGD([{"params": "net"}, shift], lr=0.05, momentum=0.9),
+        ),
+        steps=np.int64(12),
+    )
+    assert report.ok == frozen
 
 
 def test_averages_of_one_side_alone_are_told():

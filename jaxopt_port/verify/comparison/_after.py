@@ -40,7 +40,7 @@ class AfterStep:
         self._context = context
         names, side, x64 = context.names, context.side, context.x64
         checked = evaluation.checked
-        theirs = names.params_tree(checked.params)
+        theirs = names.params_tree({**checked.params, **checked.buffers})
         model_state = side.model_state
         if side.imports:
             model_state = names.model_state({**checked.params, **checked.buffers})

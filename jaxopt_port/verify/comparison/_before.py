@@ -48,9 +48,9 @@ class BeforeStep:
     def dtypes(self, checked: Any) -> None:
         """Take in parameters of few bits on one side alone, which an import of values hides."""
         context, names = self._context, self._context.names
-        torchs = names.by_path(checked.params)
-        for path, leaf in leaf_paths(context.side.params):
-            kinds = [np.dtype(getattr(x, "dtype", np.float32)).name for x in (leaf, torchs[path])]
+        yours = dict(leaf_paths(context.side.params))
+        for path, torchs in names.by_path(checked.params).items():
+            kinds = [np.dtype(getattr(x, "dtype", np.float32)).name for x in (yours[path], torchs)]
             if kinds[0] == kinds[1] or not {"bfloat16", "float16"} & {*kinds}:
                 continue
             mine, theirs = kinds
@@ -99,7 +99,7 @@ class BeforeStep:
         context, checked = self._context, evaluation.checked
         names = context.names
         before = {**checked.params, **checked.buffers}
-        given = (names.params_tree(checked.params), names.model_state(before))
+        given = (names.params_tree(before), names.model_state(before))
         own = context.cast(batch)
         if context.explained("forward") and {*names.by_path(evaluation.grads)} == {*names.paths}:
             self._loss(step, evaluation, batch)

@@ -83,7 +83,9 @@ def clipping_ways(history: UpdateHistory) -> Iterator[ClippingWay]:
                 "clip before the groups: optax.chain(jp.clip_by_grad_norm(…), groups)",
             )
     elif any(h["factor"] < 1 - 1e-5 for h in held):
-        for limit, eps in itertools.product({*LIMITS, *_fitted(history, "total")}, (1e-6, 0.0)):
+        for limit, eps in itertools.product(
+            sorted({*LIMITS, *_fitted(history, "total")}), (1e-6, 0.0)
+        ):
             yield ClippingWay(
                 "clip-kind",
                 [min(1.0, limit / (h["total"] + eps)) if h["total"] else 1.0 for h in held],

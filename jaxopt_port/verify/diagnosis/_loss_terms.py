@@ -45,18 +45,19 @@ def explain_beside_cross_entropy(
         if fit_of(rows.theirs, [entropy]) is not None:
             continue
         fit = fit_of(rows.mine, [rows.theirs, entropy])
-        if fit is not None and fit[1] and abs(fit[0]) < 1e-9 * abs(fit[1]):
+        if fit is None or not fit[1]:
+            continue
+        if abs(fit[0]) < 1e-9 * abs(fit[1]):
             return Cause(
                 "loss-terms",
                 f"your loss is {nice(fit[1]):.6g} times the mean cross entropy of the labels, and "
                 "nothing else of torch's",
                 "add what torch's loss has besides",
             )
-        if fit is not None and fit[1]:
-            return Cause(
-                "loss-terms",
-                f"your loss is {nice(fit[0]):.6g} times torch's, and {nice(fit[1]):.6g} times the "
-                "mean cross entropy of the labels besides: its terms have other weights",
-                f"{_REMEDY}; a distillation's is multiplied by the square of its temperature",
-            )
+        return Cause(
+            "loss-terms",
+            f"your loss is {nice(fit[0]):.6g} times torch's, and {nice(fit[1]):.6g} times the "
+            "mean cross entropy of the labels besides: its terms have other weights",
+            f"{_REMEDY}; a distillation's is multiplied by the square of its temperature",
+        )
     return None

@@ -89,7 +89,7 @@ def count_of(batches: Any, steps: int | None, every: int) -> int:
         if steps == 0:
             raise ValueError("there are no batches")
     for name, value in (("steps", steps), ("every", every)):
-        if not isinstance(value, int):
+        if not hasattr(value, "__index__"):  # NumPy's integers have it
             raise TypeError(f"{name} is {value!r}; it must be an integer")
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be 1 or more")
