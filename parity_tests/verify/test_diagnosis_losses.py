@@ -1,7 +1,11 @@
 """The diagnosis of a loss by its gradient in the output: made losses, and their causes."""
 
+import functools
+
 import numpy as np
 import pytest
+import torch
+from torch.nn.functional import cross_entropy
 
 from jaxopt_port.verify import diagnosis
 from jaxopt_port.verify.diagnosis._loss_gradients import explain_by_gradient
@@ -262,3 +266,90 @@ def test_a_term_is_told_of_the_side_that_has_it(mine, torchs, words):
     cause = by_gradient(pulled(LABELS, penalty=mine), pulled(LABELS, penalty=torchs))
     assert cause.name == "additional-term"
     assert words in cause.message
+
+
+TOKENS = torch.tensor(RNG.integers(0, 5, (4, 7)))
+OF_TOKENS = torch.tensor(RNG.normal(size=(4, 7, 5)))
+EACH = {"reduction": "none"}
+
+
+def of_next(logits, tokens, **options):
+    """The cross entropy of each token by the logits of the position before it."""
+    return cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), **options)
+
+
+def but_padding(logits, tokens):
+    """Each sequence's sum without its padding, and how many labels it has."""
+    losses = of_next(logits, tokens, ignore_index=0, **EACH).reshape(4, 6)
+    return losses.sum(1), (tokens[:, 1:] != 0).sum(1)
+
+
+def z_loss(logits, tokens):
+    return of_next(logits, tokens) + 1e-3 * logits[:, :-1].logsumexp(-1).square().mean()
+
+
+def mean_of_sequences(logits, tokens):
+    sums, counts = but_padding(logits, tokens)
+    return (sums / counts).mean()
+
+
+# Losses of the next token, your own and torch's, whose labels are in no batch.
+WITHOUT_PADDING = functools.partial(of_next, ignore_index=0)
+OF_NEXT = {
+    "smoothing": (
+        of_next, functools.partial(of_next, label_smoothing=0.1),
+        "your cross entropy has label smoothing 0; torch's has 0.1",
+    ),
+    "padding counts": (of_next, WITHOUT_PADDING, "your loss counts the label 0 ("),
+    "no shift": (
+        lambda logits, tokens: cross_entropy(logits.flatten(0, 1), tokens.flatten()),
+        of_next, "your loss takes each label from the position before it",
+    ),
+    "the other way": (
+        lambda logits, tokens: cross_entropy(logits[:, 1:].flatten(0, 1), tokens[:, :-1].flatten()),
+        of_next, "your loss takes each label from two positions before it",
+    ),
+    "rolled": (
+        lambda logits, tokens: cross_entropy(
+            logits.flatten(0, 1), tokens.roll(-1, 1).flatten()
+        ),
+        of_next, "your loss counts position 6 of 7; torch's does not",
+    ),
+    "a mean for each sequence": (
+        mean_of_sequences, WITHOUT_PADDING, "takes the mean of each sequence, and then the mean",
+    ),
+    "a mean over padding, too": (
+        lambda logits, tokens: but_padding(logits, tokens)[0].sum() / 24,
+        WITHOUT_PADDING, "a mean over all 24 labels, where torch takes it over the ",
+    ),
+    "a sum": (
+        lambda *given: 24 * of_next(*given), of_next, "a sum over all positions but the last (24)",
+    ),
+    "a z-loss": (z_loss, of_next, "your loss has 0.001 of it; torch's has none of it"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_NEXT)
+def test_a_loss_of_the_next_token(name):
+    *sides, words = OF_NEXT[name]
+    values, gradients = [], []
+    for loss in sides:
+        logits = OF_TOKENS.clone().requires_grad_()
+        value = loss(logits, TOKENS)
+        values.append(value.item())
+        (gradient,) = torch.autograd.grad(value, logits)
+        gradients.append([gradient.numpy()])
+    outputs, batch = [OF_TOKENS.numpy()], [TOKENS.numpy()]
+    cause = diagnosis.explain_loss(*values, outputs, batch, {}, None, gradients)
+    assert words in cause.message
+
+
+def test_tokens_of_which_the_last_is_not_read():
+    """One more of them than the output has positions."""
+    labels = np.stack([LABELS, LABELS]).reshape(2, 8)
+    logits = np.stack([LOGITS, LOGITS[::-1]])
+    tokens = np.concatenate([labels[:, :1], labels], 1)
+    theirs = (softmax(logits) - np.eye(5)[labels]) / 16
+    mine = theirs * (labels != 2)[..., None]
+    cause = explain_by_gradient(logits, mine, theirs, [tokens])
+    assert cause.message.startswith("torch's loss counts the label 2 (")

@@ -12,10 +12,14 @@ import numpy as np
 
 from ..report import Cause
 from ._arrays import Array
-from ._loss_rows import Rows, rows_of, softmax
+from ._loss_rows import NO_LABEL, Rows, rows_of, softmax
 from ._numbers import SAME, nice, same
 from ._regression_losses import explain_regression, fit_of
 
+_OFFSETS = {
+    **{1: "the position before", -1: "the position after"},
+    **{2: "two positions before", -2: "two positions after"},
+}
 _GAMMAS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 
 
@@ -52,7 +56,7 @@ def _weighted(rows: Rows) -> Cause | None:
         more = mine & ~counts if np.any(mine & ~counts) else counts & ~mine
         who = ("your", "torch's") if np.any(mine & ~counts) else ("torch's", "your")
         left = np.unique(labels[more])
-        if np.isin(labels[counts & mine], left).any():
+        if NO_LABEL in left or np.isin(labels[counts & mine], left).any():
             return _positions(rows, more, who)
         shown = ", ".join(map(str, left[:4]))
         return Cause(
@@ -256,17 +260,16 @@ def _other_labels(rows: Rows, valid: Array, hot: Array, torchs: object) -> Cause
     labels = rows.labels[valid]
     known, to = valid.reshape(rows.shape), np.zeros(len(rows.labels), labels.dtype)
     to[valid] = towards
-    for offset in (1, -1):
+    for offset, which in _OFFSETS.items():
         moved = np.roll(rows.labels.reshape(rows.shape), offset, -1)
-        inner = slice(1, None) if offset > 0 else slice(None, -1)
+        inner = slice(offset, None) if offset > 0 else slice(None, offset)
         here = known[..., inner]
         if here.any() and np.array_equal(
             moved[..., inner][here], to.reshape(rows.shape)[..., inner][here]
         ):
-            which = "before" if offset > 0 else "after"
             return Cause(
                 "labels-shifted",
-                f"your loss takes each label from the position {which} it",
+                f"your loss takes each label from {which} it",
                 "shift inputs and labels against each other once: logits[:, :-1] with "
                 "labels[:, 1:]",
             )

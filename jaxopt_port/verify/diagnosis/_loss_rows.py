@@ -9,6 +9,9 @@ import numpy as np
 from ._arrays import Array
 from ._numbers import SAME
 
+NO_LABEL = np.iinfo(np.int64).min  # of a last position, which has no next token
+_MOST = 0.5  # of the rows whose likeliest pull is to a label, where the label has to be guessed
+
 
 class Rows:
     """Both losses' gradients in an output whose last axis has the classes.
@@ -84,11 +87,28 @@ def _labels_of(output: Array, torchs: Array, batch: Sequence[Array]) -> list[Arr
     """Return what of a batch may be the labels, first those that torch's loss pulls towards."""
     places = output.shape[:-1]
     pulled = torchs.any(-1)  # tokens that are read may look like labels
-    whole = [
-        x
-        for x in batch
-        if np.issubdtype(x.dtype, np.integer)
-        and x.shape == places != ()
-        and np.all((x[pulled] >= 0) & (x[pulled] < output.shape[-1]))
-    ]
-    return sorted(whole, key=lambda x: -int((torchs.argmin(-1) == x)[pulled].sum()))
+    towards = torchs.argmin(-1)
+    whole: list[tuple[float, Array]] = []
+    for x in batch:
+        if not np.issubdtype(x.dtype, np.integer):
+            continue
+        for labels in (x, *_next_of(x, places)):
+            if labels.shape != places or places == ():
+                continue
+            of_pulled = labels[pulled]
+            share = float((towards[pulled] == of_pulled).mean()) if of_pulled.size else 0.0
+            in_range = np.all((of_pulled >= 0) & (of_pulled < output.shape[-1]))
+            if in_range and (labels is x or share > _MOST):
+                whole.append((share, labels))
+    return [labels for _, labels in sorted(whole, key=lambda it: -it[0])]
+
+
+def _next_of(tokens: Array, places: tuple[int, ...]) -> Iterator[Array]:
+    """Yield the labels that a loss of the next token takes from the tokens themselves."""
+    if len(places) < 2 or tokens.shape[:-1] != places[:-1]:
+        return
+    if tokens.shape[-1] == places[-1]:
+        last = np.full((*places[:-1], 1), NO_LABEL)
+        yield np.concatenate([tokens[..., 1:].astype(np.int64), last], -1)
+    elif tokens.shape[-1] == places[-1] + 1:
+        yield tokens[..., 1:]

@@ -118,6 +118,7 @@ def _of_size(ratio: float, output: Array) -> Cause | None:
         "all elements of the output": output.size,
         "the examples of the batch": n,
         "all positions": output.size // last if output.ndim > 2 else 1,
+        "all positions but the last": _without_last(output),
         "what is in each example": output.size // n if output.ndim > 1 else 1,
         "the last axis": last,
         "the axes between the first and the last": output.size // n // last,
@@ -150,14 +151,21 @@ def _of_ignored(
         counted = int((labels >= 0).sum())
         if counted == size and gradient is not None:  # whatever label it is that is ignored
             counted = int(gradient.reshape(size, -1).any(-1).sum())
-        if 0 < counted < size and same(ratio, counted / size):
-            return Cause(
-                "loss-scale",
-                f"your loss is {nice(ratio):.6g} times torch's: a mean over all {size} labels, "
-                f"where torch takes it over the {counted} that are not to be ignored",
-                "divide the sum by the number of labels that count, in each batch",
-            )
+        for total in (size, _without_last(output)):
+            if 0 < counted < total and same(ratio, counted / total):
+                return Cause(
+                    "loss-scale",
+                    f"your loss is {nice(ratio):.6g} times torch's: a mean over all {total} "
+                    f"labels, where torch takes it over the {counted} that are not to be ignored",
+                    "divide the sum by the number of labels that count, in each batch",
+                )
     return None
+
+
+def _without_last(output: Array) -> int:
+    """Return how many positions have a next token: all but each sequence's last one."""
+    places = output.shape[:-1]
+    return math.prod((*places[:-1], places[-1] - 1)) if len(places) > 1 else 0
 
 
 def _smoothing(yours: float, torchs: float, logits: Array, batch: Sequence[Array]) -> Cause | None:
