@@ -26,6 +26,8 @@ Steps = Annotated[
     typer.Option(min=1, help="Steps to compare.", show_default="the case's STEPS, or all batches"),
 ]
 
+_THEN = "looking for causes"
+
 
 def verify_case(
     file: Path, *, steps: int | None, html: Path | None, json: Path | None, to_end: bool
@@ -41,7 +43,7 @@ def verify_case(
             assert case.jax_side is not None
             torch_side, jax_side = case.made_torch_side(), case.jax_side()
             batches, count = _batches(case, steps)
-        with _progress(file.stem) as progress:
+        with _progress(file.stem, _THEN) as progress:
             report = compare(
                 torch_side, jax_side, batches, steps=count, name=file.stem, stop=not to_end,
                 progress=progress, **case.options, **case.compared,
@@ -107,7 +109,7 @@ def replay(
         loaded = load_case(case)
         loaded.need("jax_side")
         assert loaded.jax_side is not None
-        with _progress(case.stem) as progress:
+        with _progress(case.stem, _THEN) as progress:
             report = run(
                 trace, loaded.jax_side(), batches=loaded.batches and loaded.batches(),
                 name=case.stem, allow_partial=partial, progress=progress, **loaded.options,
@@ -173,7 +175,13 @@ def _show(report: Report, html: Path | None, json: Path | None) -> None:
 
 
 @contextmanager
-def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
+def _progress(name: str, then: str = "") -> Iterator[Callable[[int, int], None]]:
+    """Yield what shows the steps done of all, and what is done after the last one."""
     with counting(MofNCompleteColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task(printable(name), total=None)
-        yield lambda done, steps: bar.update(task, completed=done, total=steps)
+
+        def show(done: int, steps: int) -> None:
+            after = f", {then}" if then and done == steps else ""
+            bar.update(task, completed=done, total=steps, description=printable(name + after))
+
+        yield show

@@ -53,8 +53,13 @@ def test_a_fault_between_two_checks_is_found_by_going_back():
     report = verify.compare(theirs(), mine(apply=_gradient_fault), data)
     assert report.ok, "no check sees step 26, and nothing comes of it: torch's gradients are fed"
     data[30][0][0, 0] = 99.0
-    report = verify.compare(theirs(), mine(apply=_gradient_fault), data)
+    seen = []
+    report = verify.compare(
+        theirs(), mine(apply=_gradient_fault), data, progress=lambda *done: seen.append(done)
+    )
     assert (report.first.step, report.first.stage) == (26, "forward")
+    assert seen[0] == (1, STEPS)
+    assert seen[-1] == (report.steps, report.steps)
 
 
 @pytest.mark.parametrize("from_step", [0, 17])

@@ -84,7 +84,8 @@ def compare(
             to.
         steps_per_epoch: for the diagnosis of schedules; those of ``scheduler_every`` by default.
         stop: False goes on to the end after a divergence.
-        progress: called with the steps done and the number of steps.
+        progress: called with the steps done and the number of steps: both are the same in the end,
+            when causes are looked for.
         watch: called after each step with a `Step`, which has what both sides hold, for figures of
             your own: other transformations beside yours, norms, a test set.
 

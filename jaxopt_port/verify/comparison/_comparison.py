@@ -53,7 +53,7 @@ def run(
         pairs: of each step, torch's batch and this side's own, or None.
         steps: how many.
         checks: at which steps everything is checked.
-        progress: called with the steps done and all.
+        progress: called with the steps done and all; these are fewer where the run ends early.
         stop: whether to end a few steps after the first divergence.
         goes_back: whether snapshots are made to go back to.
     """
@@ -76,6 +76,7 @@ def run(
                 step = last_good + 1
                 continue
             if stop and (beyond == _BEYOND or not stages.context.finite):
+                progress(step + 1, step + 1)
                 stages.end()
                 return step + 1
             beyond += 1

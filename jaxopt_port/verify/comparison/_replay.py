@@ -48,7 +48,8 @@ def replay(
         steps_per_epoch: for the diagnosis of schedules.
         allow_partial: take a trace whose recording was cut off, as far as it goes.
         stop: False goes on to the end after a divergence.
-        progress: called with the steps done and the number of steps.
+        progress: called with the steps done and the number of steps: both are the same in the end,
+            when causes are looked for.
 
     Returns:
         The report; its notes say what the trace does not hold.
