@@ -18,6 +18,7 @@ _OPTIONS = {
     "LAYOUTS": "layouts",
     "PARAM_MAP": "param_map",
     "STEPS_PER_EPOCH": "steps_per_epoch",
+    "ACCEPT": "accept",
 }
 _ONLY_COMPARED = {"EVERY": "every", "FREE_STEPS": "free_steps"}
 _FUNCTIONS = ("torch_side", "jax_side", "batches")
@@ -147,6 +148,7 @@ import numpy as np
 
 STEPS = 100
 # RENAME = [(r"^backbone\\.", "encoder.")]  # where names differ: torch's, then yours
+# ACCEPT = ["biased-variance"]  # causes that are known and meant: that is Flax's BatchNorm
 # LAYOUTS = {{"head.weight": (1, 0)}}  # where a layout is not certain
 # STEPS_PER_EPOCH = 50  # helps to name a scheduler that is stepped once an epoch by mistake; where
 # both sides step theirs once an epoch: scheduler_every=50, in torch_side() and in jax_side()

@@ -77,6 +77,12 @@ BAD = {
         r"batch/0 of step 0 has shape \(6, 5\) on your side and \(7, 5\)",
     ),
     "an optimizer in mid-run": (_used, mine, {}, "optimizer_from_torch"),
+    "no cause": (
+        theirs,
+        mine,
+        {"accept": ["biased"]},
+        'is no cause of .*did you mean "biased-variance"',
+    ),
     "no steps": (theirs, mine, {"steps": 0}, "steps is 0; it must be 1 or more"),
     "a check too often": (theirs, mine, {"every": 0}, "every is 0; it must be 1 or more"),
 }

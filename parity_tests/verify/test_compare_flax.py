@@ -8,6 +8,7 @@ import pytest
 import torch
 from flax import linen, nnx
 
+import jaxopt_port as jp
 from jaxopt_port import verify
 from parity_tests.verify.compared_runs import TX, batches, jax_loss, theirs
 
@@ -111,6 +112,23 @@ def test_running_statistics_of_flax(norm):
         assert (first.step, first.stage, first.leaves) == (0, "buffers", ("norm/var",))
         assert first.cause.name == "biased-variance"
         assert any(note.startswith("LayerDifferenceWarning") for note in report.notes)
+
+
+@pytest.mark.parametrize("tx", [TX, jp.SGD(lr=0.06, momentum=0.9)], ids=["right", "a fault beside"])
+def test_a_cause_that_is_accepted_does_not_hide_others(tx):
+    module = torch.nn.Sequential(torch.nn.BatchNorm1d(5), torch.nn.Linear(5, 3))
+    side = verify.nnx_side(Normalised(nnx.Rngs(0), nnx.BatchNorm), tx=tx, loss=jax_loss)
+    report = verify.compare(
+        theirs(module=module), side, batches(), steps=12, accept=["biased-variance"],
+        rename=[(r"^0\.", "norm."), (r"^1\.", "dense.")],
+    )  # fmt: skip
+    assert [(d.stage, d.leaves) for d in report.accepted] == [("buffers", ("norm/var",))]
+    assert any(note.startswith("accepted: step 0, buffers of norm/var") for note in report.notes)
+    assert report.steps == 12
+    assert [d.stage for d in report.found] == ([] if tx is TX else ["hyperparameters"])
+    assert report.ok is (tx is TX)
+    again = verify.Report.from_json(report.to_json())
+    assert (again.ok, str(again)) == (report.ok, str(report))
 
 
 class Norms(nnx.Module):

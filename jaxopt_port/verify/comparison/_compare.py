@@ -6,7 +6,7 @@ import functools
 import itertools
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -19,7 +19,7 @@ from ._comparison import Checks, paired, run
 from ._context import Context
 from ._environment import environment, of_precision
 from ._evidence import Evidence
-from ._findings import findings
+from ._findings import check_accepted, findings, parted
 from ._free_run import FreeInFloat64
 from ._jax_side import JaxSide, told_of
 from ._names import Names, numpy_of
@@ -54,6 +54,7 @@ def compare(
     free_steps: int | None = None,
     steps_per_epoch: int | None = None,
     stop: bool = True,
+    accept: Collection[str] = (),
     progress: Progress | None = None,
     watch: Callable[[Step], None] | None = None,
 ) -> Report:
@@ -84,6 +85,9 @@ def compare(
             to.
         steps_per_epoch: for the diagnosis of schedules; those of ``scheduler_every`` by default.
         stop: False goes on to the end after a divergence.
+        accept: names of causes, of `CAUSES`, that are known and meant: ``["biased-variance"]`` for
+            Flax's BatchNorm. The run goes on to its end, and what they explain stands in
+            ``report.accepted``. What else is wrong in the same leaf and stage may stay unseen.
         progress: called with the steps done and the number of steps: both are the same in the end,
             when causes are looked for.
         watch: called after each step with a `Step`, which has what both sides hold, for figures of
@@ -123,6 +127,7 @@ def compare(
     from ..recorder import TorchRun, count_of, cycled
 
     _check_kinds(torch_side, jax_side)
+    check_accepted(accept)
     if watch is not None and not callable(watch):
         raise TypeError(f"watch must be a function of a Step; got {watch!r}")
     _check_state(torch_side, jax_side)
@@ -197,10 +202,11 @@ def compare(
         context.reasons["trajectory"] = why if jax_side.closure else halves or "not asked for"
     try:
         pairs = paired(batches, jax_side.batches, count)
-        done = run(stages, pairs, count, checks, progress or never, stop=stop, goes_back=not large)
+        done = run(stages, pairs, count, checks, progress or never,
+                   stop=stop and not accept, goes_back=not large)  # fmt: skip
     finally:
         reference.restore(before)
-    report = finished(context, name or type(torch_side.module).__name__, done, notes)
+    report = finished(context, name or type(torch_side.module).__name__, done, notes, accept)
     report.seconds = time.perf_counter() - began
     return report
 
@@ -227,9 +233,11 @@ def _of_zero(context: Context) -> list[str]:
     ]
 
 
-def finished(context: Context, name: str, done: int, notes: list[str]) -> Report:
+def finished(
+    context: Context, name: str, done: int, notes: list[str], accept: Collection[str]
+) -> Report:
     """Return the report of a run: what no other divergence explains, each with its cause."""
-    found = findings(context)
+    found, accepted = parted(findings(context), accept)
     skipped(context.results, context.reasons)
     context.curves.loss_yours[:] = map(float, context.curves.loss_yours)
     return Report(
@@ -237,12 +245,19 @@ def finished(context: Context, name: str, done: int, notes: list[str]) -> Report
         steps=done,
         first=found[0] if found else None,
         found=found,
+        accepted=accepted,
         stages=context.results.stages,
         curves=context.curves,
         dtype=context.dtype,
         optimizer=context.reference.optimizer_name,
         environment=environment(),
-        notes=[*notes, *of_precision(), *context.notes, *_of_zero(context)],
+        notes=[
+            *(f"accepted: {one.why}" for one in accepted),
+            *notes,
+            *of_precision(),
+            *context.notes,
+            *_of_zero(context),
+        ],
     )
 
 

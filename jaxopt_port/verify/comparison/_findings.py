@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
+from ...trees import nearest
+from ..diagnosis import CAUSES
 from ..report import STAGES, Cause, Divergence
 from ._context import Context
 from ._results import Found, explained, owner
@@ -23,6 +25,32 @@ _LAST = ("not-finite", "not-repeatable")
 _MOST = 24  # leaves that are diagnosed one by one
 _IN_VAIN = 2
 _ALIKE = 2  # of leaves of one kind, so many are asked first
+
+
+def parted(
+    found: Sequence[Divergence], accept: Collection[str]
+) -> tuple[tuple[Divergence, ...], tuple[Divergence, ...]]:
+    """Return what counts, and what is accepted: all of its causes are."""
+
+    def is_accepted(one: Divergence) -> bool:
+        causes = () if one.cause is None else (one.cause, *one.cause.also)
+        return bool(causes) and all(cause.name in accept for cause in causes)
+
+    apart = {taken: tuple(d for d in found if is_accepted(d) is taken) for taken in (False, True)}
+    return apart[False], apart[True]
+
+
+def check_accepted(accept: Collection[str]) -> None:
+    """Refuse what is no cause's name."""
+    names = [accept] if isinstance(accept, str) else list(accept)
+    for name in names:
+        if name not in CAUSES:
+            raise ValueError(
+                f"accept: {name!r} is no cause of jaxopt_port.verify.CAUSES"
+                f"{nearest(str(name), list(CAUSES))}"
+            )
+    if isinstance(accept, str):
+        raise TypeError(f"accept takes several names: accept=[{accept!r}]")
 
 
 def findings(context: Context) -> tuple[Divergence, ...]:

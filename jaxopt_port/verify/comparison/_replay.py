@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from ...interop import ParamMap
@@ -16,6 +16,7 @@ from ._compare import Progress, check_closures, finished, flax_layers, like_of, 
 from ._comparison import Checks, paired, run
 from ._context import Context
 from ._evidence import Evidence
+from ._findings import check_accepted
 from ._jax_side import JaxSide
 from ._names import Names
 from ._stages import Stages
@@ -33,6 +34,7 @@ def replay(
     steps_per_epoch: int | None = None,
     allow_partial: bool = False,
     stop: bool = True,
+    accept: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Report:
     """Compare the JAX side with a trace of torch's, which `recorder.record` wrote; without torch.
@@ -48,6 +50,7 @@ def replay(
         steps_per_epoch: for the diagnosis of schedules.
         allow_partial: take a trace whose recording was cut off, as far as it goes.
         stop: False goes on to the end after a divergence.
+        accept: names of causes that are known and meant: see `compare`.
         progress: called with the steps done and the number of steps: both are the same in the end,
             when causes are looked for.
 
@@ -61,6 +64,7 @@ def replay(
     """
     if not isinstance(jax_side, JaxSide):
         raise TypeError(f"the second argument must be a JaxSide, got {type(jax_side).__name__}")
+    check_accepted(accept)
     began = time.perf_counter()
     recorded = Trace.open(trace, allow_partial=allow_partial)
     steps = recorded.steps
@@ -90,8 +94,8 @@ def replay(
     pairs = paired(given, jax_side.batches, steps)
     stages = Stages(context, None, 0)
     checks = _Recorded(recorded)
-    done = run(stages, pairs, steps, checks, progress or never, stop=stop)
-    report = finished(context, name or recorded.name, done, recorded.notes)
+    done = run(stages, pairs, steps, checks, progress or never, stop=stop and not accept)
+    report = finished(context, name or recorded.name, done, recorded.notes, accept)
     there = {f"{key} (recorded)": value for key, value in recorded.environment.items()}
     report.environment = {**report.environment, **there}
     report.seconds = time.perf_counter() - began

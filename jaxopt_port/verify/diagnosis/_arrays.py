@@ -258,6 +258,7 @@ def explain_buffers(
                 f"your running variance takes the biased one, over {whole} values; torch the "
                 f"unbiased one, over {whole - 1}",
                 f"multiply the batch's variance by {whole}/{whole - 1} before it is averaged; "
-                "Flax's BatchNorm cannot, and evaluation differs by that factor",
+                "Flax's BatchNorm cannot, and evaluation differs by that factor; "
+                'accept=["biased-variance"] takes it as it is, and compares the rest',
             )
     return None

@@ -122,6 +122,12 @@ class Divergence:
         remedy = f"\nTo mend it: {self.cause.remedy}" if self.cause and self.cause.remedy else ""
         return f"{where}: {self.message}{cause}{remedy}"
 
+    @property
+    def why(self) -> str:
+        """Where it is, and its cause or how far apart: in a line."""
+        what = self.message if self.cause is None else self.cause.message
+        return f"step {self.step}, {self.stage} of {self.leaf}: {what}"
+
 
 @dataclass
 class LeafResult:
@@ -201,6 +207,7 @@ class Report:
         environment: versions and machine.
         notes: what a reader should know: what was sampled, what was not compared, warnings.
         seconds: how long it took.
+        accepted: divergences whose causes are accepted.
     """
 
     name: str
@@ -214,15 +221,17 @@ class Report:
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     found: tuple[Divergence, ...] = ()
+    accepted: tuple[Divergence, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether nothing differs by more than rounding."""
+        """Whether nothing differs by more than rounding, but what is accepted."""
         return self.first is None
 
     def __str__(self) -> str:
         if self.first is None:
-            return f"{self.name}: the same training, {self.steps} steps compared"
+            known = "".join(f"\nAccepted: {one.why}" for one in self.accepted)
+            return f"{self.name}: the same training, {self.steps} steps compared{known}"
         others = [f"\nAlso at {other}" for other in self.found[1:]]
         return f"{self.name}: differs at {self.first}{''.join(others)}"
 
@@ -247,7 +256,8 @@ class Report:
             )
         values = {f.name: floats_of(record.get(f.name, ())) for f in dataclasses.fields(cls)}
         values["first"] = divergence_of(values["first"])
-        values["found"] = tuple(map(divergence_of, values["found"]))
+        for name in ("found", "accepted"):
+            values[name] = tuple(map(divergence_of, values[name]))
         values["stages"] = {k: stage_of(v) for k, v in values["stages"].items()}
         values["curves"] = Curves(**values["curves"])
         return cls(**values)
