@@ -18,6 +18,17 @@ def is_nnx_variable(x: object) -> bool:
     return nnx is not None and isinstance(x, nnx.Variable)
 
 
+def nodes_of(tree: Any) -> list[tuple[tuple[Any, ...], Any]]:
+    """Return the leaves, Variables whole, each with its path as NNX has it: ("layers", 0, "w")."""
+    nodes = tree_flatten_with_path(tree, is_leaf=is_nnx_variable)[0]
+    return [(tuple(map(_key, path)), node) for path, node in nodes]
+
+
+def _key(entry: Any) -> Any:
+    names = ("key", "idx", "name")
+    return next(getattr(entry, name) for name in names if hasattr(entry, name))
+
+
 def statistics_paths(tree: Any) -> list[str]:
     """Return the paths of Flax's running statistics: NNX's, and those beside Linen's parameters."""
     if isinstance(tree, Mapping) and "params" in tree and "batch_stats" in tree:

@@ -4,13 +4,13 @@ import inspect
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
-from ._paths import leaf_paths, nearest
+from ._paths import is_nnx_variable, leaf_paths, nearest, nodes_of
 
 
 class _Rest:
@@ -25,7 +25,8 @@ class _Rest:
 
 REST = _Rest()
 
-# A path prefix or glob, a regex, a predicate, a boolean pytree, a list of these, or REST.
+# A path prefix or glob, a regex, a predicate, a boolean pytree, a filter of Flax NNX, a list of
+# these, or REST.
 Selector: TypeAlias = (
     "str | re.Pattern[str] | Callable[[str, Any], bool] | _Rest | Sequence[Selector] | Any"
 )
@@ -73,9 +74,46 @@ def _matches(selector: Selector, leaves: list[tuple[str, Any]], params: Any) -> 
         return [selector.search(path) is not None for path, _ in leaves]
     if is_boolean_tree(selector):
         return _matches_tree(selector, params)
+    if _is_nnx_filter(selector):
+        return _filtered(selector, params)
     if callable(selector):
-        return [bool(selector(path, leaf)) for path, leaf in leaves]
+        return [_answer(selector, path, leaf) for path, leaf in leaves]
     raise AssertionError(f"check_selector let {selector!r} pass")
+
+
+def _answer(selector: Any, path: str, leaf: Any) -> bool:
+    """Return what a predicate says of a parameter; a label of Optax's is neither yes nor no."""
+    said = selector(path, leaf)
+    is_truth = getattr(said, "dtype", None) == np.dtype(bool) and np.ndim(said) == 0
+    if is_truth or isinstance(said, bool | re.Match | None):
+        return bool(said)
+    raise TypeError(
+        f"the predicate {describe(selector)} must return True or False; of "
+        f'"{path}" it returned {said!r}. A function of labels makes a predicate for each group: '
+        f"lambda path, leaf: label(path, leaf) == {said!r}"
+    )
+
+
+def _is_nnx_filter(selector: Any) -> bool:
+    """Whether this is a class of Variables, or made by one of ``flax.nnx``'s filters."""
+    nnx = sys.modules.get("flax.nnx")
+    if nnx is None:
+        return False
+    if isinstance(selector, type):
+        return issubclass(selector, nnx.Variable)
+    return type(selector).__module__ == nnx.filterlib.__name__
+
+
+def _filtered(selector: Any, params: Any) -> list[bool]:
+    nodes = nodes_of(params)
+    if not all(is_nnx_variable(node) for _, node in nodes):
+        raise TypeError(
+            f"{describe(selector)} is a filter of Flax NNX, which is asked of Variables, and these "
+            "parameters are arrays: give tx.init an nnx.State (nnx.state(model, nnx.Param)), or "
+            "select by paths"
+        )
+    chosen = sys.modules["flax.nnx"].filterlib.to_predicate(selector)
+    return [bool(chosen(path, node)) for path, node in nodes for _ in jax.tree.leaves(node)]
 
 
 def check_selector(selector: Selector, where: str) -> None:
@@ -85,6 +123,11 @@ def check_selector(selector: Selector, where: str) -> None:
         TypeError: anything else than a selector, the parameters themselves above all.
         ValueError: jp.REST within a list.
     """
+    if isinstance(selector, Iterator | Set):
+        raise TypeError(
+            f"the selectors of a group{where} must stand in a list, whose order is known: got "
+            f"{type(selector).__name__}; list(…) or sorted(…) makes one"
+        )
     if isinstance(selector, str | re.Pattern | _Rest) or is_boolean_tree(selector):
         return
     if isinstance(selector, list | tuple):
@@ -92,6 +135,8 @@ def check_selector(selector: Selector, where: str) -> None:
             if isinstance(part, _Rest):
                 raise ValueError(f"jp.REST cannot stand in a list{where}; give it a group")
             check_selector(part, where)
+        return
+    if _is_nnx_filter(selector):
         return
     holds_arrays = any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(selector))
     if callable(selector) and not holds_arrays:
@@ -107,7 +152,8 @@ def check_selector(selector: Selector, where: str) -> None:
         return
     raise TypeError(
         f"params argument given to the optimizer should be a path, a glob, a compiled regex, a "
-        "predicate (path, leaf) -> bool, a boolean pytree, a list of these, or jp.REST"
+        "predicate (path, leaf) -> bool, a boolean pytree, a filter of Flax NNX, a list of these, "
+        "or jp.REST"
         f"{where}; got "
         + (
             "parameters themselves, which are given to tx.init(params): leave the argument out to "
@@ -206,7 +252,13 @@ class _Selection:
         if isinstance(selector, list | tuple):
             return "".join(self._hint(part) for part in selector)
         if not isinstance(selector, str):
-            return "; the paths are " + _listed(self.paths)
+            hint = ""
+            if callable(selector) and any(is_nnx_variable(x) for _, x in nodes_of(self.params)):
+                hint = (
+                    " (a predicate is given arrays; a class of Variables, such as nnx.LoRAParam, "
+                    "selects by itself)"
+                )
+            return f"; the paths are {_listed(self.paths)}{hint}"
         if "." in selector and any(_matches(selector.replace(".", "/"), self.leaves, None)):
             return f'; paths are joined by "/", not ".": "{selector.replace(".", "/")}"'
         prefixes = {

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import jaxopt_port as jp
 
@@ -175,6 +176,8 @@ BUILD_ERRORS = {
         TypeError,
         r"params argument given to the optimizer should be a path.*\(group 0\); got 0.1",
     ),
+    "a set": ([group({"features"}), rest()], TypeError, r"must stand in a list.*got set; list"),
+    "a generator": ([group(x for x in ["features"]), rest()], TypeError, "got generator; list"),
     "the parameters themselves": (
         PARAMS,
         TypeError,
@@ -230,6 +233,43 @@ def test_build_error(case):
     groups, error, message = BUILD_ERRORS[case]
     with pytest.raises(error, match=message):
         jp.SGD(groups, lr=0.1)
+
+
+def test_a_function_of_labels_is_no_predicate():
+    tx = jp.SGD([group(lambda path, x: "decay" if x.ndim > 1 else "none"), rest()], lr=0.1)
+    with pytest.raises(TypeError, match=r"must return True or False; of .* it returned 'none'"):
+        tx.init(PARAMS)
+
+
+class Layers(nnx.Module):
+    def __init__(self, rngs):
+        self.head, self.overhead = (nnx.Linear(2, 2, rngs=rngs) for _ in range(2))
+        self.lora = nnx.LoRALinear(2, 2, lora_rank=1, rngs=rngs)
+        self.layers = nnx.List([nnx.Linear(1, 1, rngs=rngs) for _ in range(11)])
+
+
+FILTERS = [
+    nnx.PathContains("head"),
+    nnx.PathContains(1),
+    nnx.LoRAParam,
+    nnx.OfType(nnx.LoRAParam),
+    nnx.Not(nnx.LoRAParam),
+    nnx.Any(nnx.LoRAParam, nnx.PathContains("head")),
+    nnx.All(nnx.Param, nnx.PathContains("kernel")),
+]
+
+
+@pytest.mark.parametrize("by", FILTERS, ids=str)
+def test_a_filter_of_nnx_selects_what_it_selects_there(by):
+    model = Layers(nnx.Rngs(0))
+    params = nnx.state(model, nnx.Param)
+    tx = jp.SGD([group(by), rest(frozen=True)], lr=0.1)
+    paths = {"/".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model, by))}
+    assert chosen(tx, params) == paths
+    with pytest.raises(TypeError, match="a filter of Flax NNX, which is asked of Variables"):
+        tx.init(nnx.to_pure_dict(params))
+    with pytest.raises(ValueError, match=r"a class of Variables, .* selects by itself"):
+        jp.SGD(lambda path, leaf: isinstance(leaf, nnx.Param), lr=0.1).init(params)
 
 
 WRAPPINGS = {
