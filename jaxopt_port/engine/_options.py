@@ -48,10 +48,10 @@ _OPTIONS_ELSEWHERE = frozenset({
     "weight_lr_power"
 })  # fmt: skip
 
-# What stands in a vector of numbers for one that was left out, as None.
-NO_NUMBER = -math.inf
-
 _LARGEST = float(np.finfo(np.float32).max)
+# What stands in a vector of numbers for one that was left out, as None. Neither NaN nor infinite:
+# either would be an error under ``jax_debug_nans`` or ``jax_debug_infs``.
+NO_NUMBER = -_LARGEST
 
 
 def reject_unknown(name: str, known: Iterable[str], where: str) -> NoReturn:

@@ -183,7 +183,9 @@ class Program(NamedTuple):
     def init_leaf(self, param: jax.Array, numbers: Mapping[str, Any]) -> dict[str, Any]:
         """Return the state of one leaf, complex where the leaf is."""
         real = as_real(param) if jnp.iscomplexobj(param) else param
-        held = self._held(self.rule.init(real, **numbers, **dict(self.static)))
+        init = functools.partial(self.rule.init, **numbers, **dict(self.static))
+        _check_not_mixed(self.rule, init, real)
+        held = self._held(init(real))
         return held if real is param else as_complex(held)
 
     def names(self, numbers: Mapping[str, Any]) -> list[str]:
@@ -277,6 +279,14 @@ def _applied(result: jax.Array | Sum | Rows, param: jax.Array) -> tuple[jax.Arra
     return result, result - param
 
 
+def _check_not_mixed(rule: Rule[Any], function: Callable[..., Any], param: Any, *args: Any) -> None:
+    """Raise within `jax.shard_map` where elements meet of which each device has only a part."""
+    if not rule.elementwise or not jax.sharding.get_abstract_mesh().manual_axes:
+        return
+    if mixes_elements(function, *(args or (param,))):
+        check_whole(param, rule.name, "a parameter")
+
+
 @functools.lru_cache(maxsize=256)
 def leaf_update(program: Program) -> Callable[..., Any]:
     """Return the update of one leaf, ``(grad, param, state, numbers) -> (new, delta, state)``.
@@ -298,9 +308,7 @@ def leaf_update(program: Program) -> Callable[..., Any]:
         param = uncontracted(param)
         grad = uncontracted(grad) if isinstance(grad, jax.Array) else grad
         stepped = functools.partial(rule.update, **numbers, **static)
-        within_shard_map = bool(jax.sharding.get_abstract_mesh().manual_axes)
-        if within_shard_map and rule.elementwise and mixes_elements(stepped, grad, param, state):
-            check_whole(param, rule.name, "a parameter")
+        _check_not_mixed(rule, stepped, param, grad, param, state)
         result, after = stepped(grad, param, state)
         new, delta = _applied(result, param)
         made: tuple[jax.Array, jax.Array, dict[str, Any]] = (new, delta, after)

@@ -85,8 +85,7 @@ def as_trees(
 def first_numbers(members: Sequence[Any], table: Table) -> dict[str, Any]:
     """Return float64 vectors over groups of what groups were built with.
 
-    0 where a group has no such number, and `NO_NUMBER` for one that was left out, as None; NaN
-    would be an error under ``jax_debug_nans``.
+    0 where a group has no such number, and `NO_NUMBER` for one that was left out, as None.
     """
     made: dict[str, Any] = {}
     n = len(table.groups)

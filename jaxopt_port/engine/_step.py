@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from .._compat import current_trace, moved, tagged, through_branches
-from ..trees import check_params
+from ..trees import check_params, leaf_paths
 from ._definition import Definition
 
 Params = TypeVar("Params")
@@ -134,6 +134,8 @@ def step(
     except (ValueError, RuntimeError) as error:
         check_transformation(tx)  # JAX speaks of a static argument that cannot be hashed
         _check_held(error, params=params, state=state, gradients=grads)
+        if donate:
+            _check_apart(error, params=params, state=state, gradients=grads)
         raise
     return stepped
 
@@ -166,6 +168,23 @@ def _check_held(cause: Exception, **trees: Any) -> None:
                 "written its results into their memory; go on from what it returned, or donate "
                 "nothing"
             ) from cause
+
+
+def _check_apart(cause: Exception, **trees: Any) -> None:
+    """Raise ValueError for an array that stands twice in what a step donates, or is given besides.
+
+    It is looked for where JAX has refused it, by the numbers of its own arguments.
+    """
+    seen: dict[int, str] = {}
+    for name, tree in trees.items():
+        for path, leaf in leaf_paths(tree):
+            here = f"{name}/{path}".rstrip("/")
+            if isinstance(leaf, jax.Array) and seen.setdefault(id(leaf), here) != here:
+                raise ValueError(
+                    f"{seen[id(leaf)]} and {here} are one array, and a step that donates writes "
+                    "its results into the memory of parameters and state: give one of them a copy "
+                    "(jnp.copy), or leave donate out; nothing has been changed"
+                ) from cause
 
 
 def _is_loss(grads: Any, params: Any) -> bool:

@@ -350,9 +350,10 @@ def _promoted(starts: Iterable[Mapping[str, Any]]) -> dict[str, np.dtype[Any]]:
 
 def _check_wholes(program: Program, leaves: Sequence[Any]) -> None:
     """Raise for a leaf of which a device has a part, where the rule needs the whole."""
-    if program.rule.sparse or not program.rule.elementwise:
+    rule = program.rule
+    if rule.sparse or not rule.elementwise or rule.gathers is not None:
         for leaf in leaves:
-            check_whole(leaf, program.rule.name, "a parameter")
+            check_whole(leaf, rule.name, "a parameter")
 
 
 def _check_shapes(

@@ -109,7 +109,13 @@ def _primitives() -> dict[str, Any]:
             moved = jax.jvp(functools.partial(meant, **params), primals, along)[1]
             return made.bind(*primals, **params), moved
 
-        made.def_impl(jax.jit(bind, static_argnames="again"))
+        compiled = jax.jit(bind, static_argnames="again")
+
+        def impl(*xs: Any, **params: Any) -> Any:
+            with jax.disable_jit(False):  # without which it would be called again by itself
+                return compiled(*xs, **params)
+
+        made.def_impl(impl)
         made.def_abstract_eval(lambda *avals, **_: avals[-1].update(weak_type=False))
         ad.primitive_jvps[made] = jvp
         batching.primitive_batchers[made] = functools.partial(_batched, made)

@@ -193,9 +193,11 @@ def test_no_state_holds_a_nan(cls):
     assert not any(np.isnan(x).any() for x in held if x.dtype.kind == "f")
 
 
-def test_groups_without_a_number_are_no_error_under_debug_nans():
+def test_numbers_that_there_are_not_are_no_error_under_debug_nans_and_debug_infs():
     groups = [{"params": "stem", "frozen": True}, {"params": "head", "optimizer": jp.RMSprop}]
-    with jax.debug_nans(True):
+    with jax.debug_nans(True), jax.debug_infs(True):
+        without = jp.Adafactor()  # an eps of None
+        jp.step(without, PARAMS, without.init(PARAMS), PARAMS)
         tx = jp.AdamW(groups)
         _, state = jp.step(tx, PARAMS, tx.init(PARAMS), PARAMS)
     assert [set(group) & {"alpha", "frozen"} for group in jp.get_hyperparams(state)] == [

@@ -252,6 +252,36 @@ def test_derivatives_are_those_of_torchs_differentiable_sgd(case, rng):
     )
 
 
+@pytest.mark.parametrize(
+    ("grads", "said"),
+    [
+        ({"a": 2, "b": 3}, "params/a and params/b are one array"),
+        ({"a": "w"}, "params/a and gradients/a are one array"),
+    ],
+    ids=["two parameters", "a gradient"],
+)
+def test_an_array_that_is_donated_and_used_besides_is_told(grads, said, capfd):
+    tx, w = jp.SGD(lr=0.1), jnp.ones(33)
+    params = dict.fromkeys(grads, w)
+    grads = {name: w if by == "w" else w * by for name, by in grads.items()}
+    state = tx.init(params)
+    with pytest.raises(ValueError, match=said):
+        jp.step(tx, grads, state, params, donate=True)
+    jp.step(tx, grads, state, params)
+    assert "donate" in capfd.readouterr().err  # XLA's own words
+
+
+@pytest.mark.parametrize("name", ["AdamW", "RMSprop"])
+def test_a_step_without_jit(name):
+    tx = getattr(jp, name)(lr=0.1)
+    params = {"w": jnp.linspace(-1, 1, 12).reshape(4, 3)}
+    given = {"w": jnp.cos(params["w"])}, tx.init(params), params
+    with jax.disable_jit():
+        made = jp.step(tx, *given)
+    for ours, theirs in zip(*map(jax.tree.leaves, (made, jp.step(tx, *given))), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_what_a_donated_step_has_taken_is_told():
     tx, params = jp.SGD(lr=0.1, momentum=0.9), {"w": jnp.ones(3)}
     grads, state = {"w": jnp.ones(3)}, tx.init(params)

@@ -163,6 +163,40 @@ def test_a_rule_whose_elements_meet_is_found_out(tx, whole):
         np.testing.assert_array_equal(within(step, P("data"), P("data"))(param), step(param))
 
 
+def begun_by_its_norm(param, **_):
+    return {"start": jnp.full_like(param, jnp.linalg.norm(param))}
+
+
+def by_its_start(grad, param, state, *, lr):
+    return param - (lr * grad * state["start"]).astype(param.dtype), state
+
+
+def squares(grad, param, state, shared, **_):
+    return {"squares": jnp.sum(jnp.square(grad.astype(jnp.float64)))}
+
+
+def by_all_norms(shared, *, lr, squares=1.0, **_):
+    return shared, {"lr": lr / jnp.sqrt(squares)}
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rule(rate, begun_by_its_norm, by_its_start, title="one's own"),
+        Rule(rate, lambda param, **_: {}, by_its_size, advance=by_all_norms, gathers=squares),
+    ],
+    ids=["begun by a norm", "gathers"],
+)
+def test_a_rule_that_begins_or_gathers_with_the_whole_is_found_out(rule):
+    tx = jp.transformation(rule)()
+
+    def step(param):
+        return jp.step(tx, param, tx.init(param), param)[0]
+
+    with pytest.raises(ValueError, match=r"needs the whole of a parameter.*under jax.jit"):
+        within(step, P("data"), P("data"))(np.ones((8, 8), np.float32))
+
+
 def test_lbfgs_needs_the_whole():
     tx = jp.LBFGS()
 
