@@ -1,6 +1,7 @@
 """Orbax and flax.serialization keep this library's states to the bit, and say what does not fit."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -180,6 +181,37 @@ def test_other_arrays_are_refused(run, tmp_path):
         interop.restore_orbax(tmp_path, params=SMALL)
     with pytest.raises(ValueError, match="is there already"):
         interop.save_orbax(folder, params=SMALL)
+
+
+def without_state(folder):
+    shutil.rmtree(folder / "state")
+
+
+def described_as(text):
+    return lambda folder: (folder / "description" / "metadata").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (without_state, "is damaged: it has no folder state"),
+        (described_as("{}"), "is damaged: its description is {}"),
+        (described_as("[]"), r"is damaged: its description is \[\]"),
+    ],
+    ids=["no state", "no description", "another description"],
+)
+def test_what_is_damaged_is_refused(damage, message, tmp_path):
+    state = adam().init(SMALL)
+    interop.save_orbax(tmp_path / "run", params=SMALL, state=state)
+    damage(tmp_path / "run")
+    with pytest.raises(ValueError, match=message):
+        interop.restore_orbax(tmp_path / "run", params=SMALL, state=state)
+
+
+def test_what_json_does_not_hold_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(TypeError, match="extra must be what JSON holds: Object of type object"):
+        interop.save_orbax(tmp_path / "run", params=SMALL, extra={"a": object()})
+    assert not (tmp_path / "run").exists()
 
 
 RESHARDED = """

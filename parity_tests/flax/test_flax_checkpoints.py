@@ -91,6 +91,32 @@ def test_a_buffer_that_would_be_lost_is_refused(saved, wanted):
         by_msgpack(train_state(saved), train_state(wanted), None)
 
 
+DAMAGED = {
+    "no leaves": (lambda saved: saved.pop("leaves"), "is damaged: it has no leaves"),
+    "no counts": (lambda saved: saved.pop("counts"), "is damaged: it has no counts"),
+    "another table": (lambda saved: saved.update(table="{}"), "is damaged: its table is '{}'"),
+    "another description": (lambda saved: saved.update(description="3"), "hold no state of this"),
+    "of other shapes": (
+        lambda saved: saved["leaves"]["exp_avg"]["head"].update(kernel=jnp.ones((2, 7))),
+        r'leaves: "exp_avg/head/kernel" was saved as float32 of shape \(2, 7\); here it is',
+    ),
+    "of another dtype": (
+        lambda saved: saved["leaves"]["exp_avg"]["head"].update(bias=jnp.ones(3, jnp.bfloat16)),
+        r'leaves: "exp_avg/head/bias" was saved as bfloat16 of',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_saved_state_that_is_damaged_or_of_other_parameters_is_refused(name):
+    damage, message = DAMAGED[name]
+    state = jp.AdamW(lr=0.1).init(PARAMS)
+    saved = serialization.msgpack_restore(serialization.to_bytes(state))
+    damage(saved)
+    with pytest.raises(ValueError, match=message):
+        serialization.from_state_dict(state, saved)
+
+
 def nnx_by_msgpack(state, like, folder):
     del folder
     pure = serialization.msgpack_restore(serialization.msgpack_serialize(nnx.to_pure_dict(state)))

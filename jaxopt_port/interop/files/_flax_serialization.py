@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 from flax import serialization
 
-from ...engine import GroupsState
+from ...engine import GroupsState, leaf_paths
 from ...lr_scheduler import SchedulerState
 from ...numerics import Float64
 from ._group_descriptions import HINT, described, differences, tables, with_table
 
 
-def _checked(state: Any, target: Any) -> Any:
+def _checked(state: Any, target: Any, *parts: str) -> Any:
     try:
-        saved = json.loads(state["description"])
+        found = differences(json.loads(state["description"]), described(target))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError("these bytes hold no state of this library: no 'description'") from error
-    found = differences(saved, described(target))
+    lacking = [name for name in parts if name not in state]
+    if lacking:
+        raise ValueError(f"the saved state is damaged: it has no {', '.join(lacking)}")
     if found:
         hint = [HINT] if isinstance(target, GroupsState) else []
         lines = "".join(f"\n  {line}" for line in [*found, *hint])
@@ -43,8 +46,8 @@ def _parts(state: GroupsState) -> dict[str, Any]:
 
 
 def _groups_from_dict(target: GroupsState, state: dict[str, Any]) -> GroupsState:
-    saved = _checked(state, target)
     parts = _parts(target)
+    saved = _checked(state, target, *parts)
     for name in ("leaves", "scalars"):
         if more := sorted(saved[name].keys() - parts[name].keys()):
             raise ValueError(
@@ -54,10 +57,27 @@ def _groups_from_dict(target: GroupsState, state: dict[str, Any]) -> GroupsState
     held = {
         name: serialization.from_state_dict(part, saved[name], name) for name, part in parts.items()
     }
+    _check_arrays(held, parts)
     numbers = {name: Float64(parts) for name, parts in held.pop("numbers").items()}
     known = saved.get("table")  # an earlier version wrote none
     table = with_table(target.table, known) if known else target.table
     return GroupsState(**held, numbers=numbers, table=table)
+
+
+def _check_arrays(held: dict[str, Any], parts: dict[str, Any]) -> None:
+    """Raise for what was saved of parameters of other shapes or dtypes."""
+    for name in ("leaves", "numbers", "counts"):
+        wanted = dict(leaf_paths(parts[name]))
+        for path, array in leaf_paths(held[name]):
+            was, here = (
+                f"{getattr(x, 'dtype', type(x).__name__)} of shape {np.shape(x)}"
+                for x in (array, wanted.get(path, array))
+            )
+            if was != here:
+                raise ValueError(
+                    "the saved state does not fit what it shall be restored as:\n"
+                    f'  {name}: "{path}" was saved as {was}; here it is {here}'
+                )
 
 
 def _scheduler_to_dict(state: SchedulerState) -> dict[str, Any]:
@@ -69,7 +89,7 @@ def _scheduler_to_dict(state: SchedulerState) -> dict[str, Any]:
 
 
 def _scheduler_from_dict(target: SchedulerState, state: dict[str, Any]) -> SchedulerState:
-    held = _checked(state, target)
+    held = _checked(state, target, "values", "param_groups")
     return SchedulerState(
         serialization.from_state_dict(target.values, held["values"], "values"),
         serialization.from_state_dict(target.param_groups, held["param_groups"], "param_groups"),

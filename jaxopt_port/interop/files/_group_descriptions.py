@@ -37,14 +37,17 @@ def tables(tree: Any) -> list[str]:
 
 def with_table(table: Table, saved: str) -> Table:
     """Return a table with what `tables` has saved: who counts with whom, who rests."""
-    found = json.loads(saved)
-    return replace(
-        table,
-        clocks=tuple(found["clocks"]),
-        of_clocks=tuple(found["of_clocks"]),
-        resting=frozenset(found["resting"]),
-        resting_leaves=frozenset(found["resting_leaves"]),
-    )
+    try:
+        found = json.loads(saved)
+        return replace(
+            table,
+            clocks=tuple(found["clocks"]),
+            of_clocks=tuple(found["of_clocks"]),
+            resting=frozenset(found["resting"]),
+            resting_leaves=frozenset(found["resting_leaves"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"the saved state is damaged: its table is {saved!r}") from error
 
 
 def _is_own(x: Any) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
+import reprlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from ._group_descriptions import HINT, described, differences, tables, with_tabl
 
 _PARTS = ("params", "state", "scheduler_state")
 _VERSION = 1
+_RECORD = {"version", "states", "arrays", "extra"}
 
 
 class Restored(NamedTuple):
@@ -83,6 +86,10 @@ def save_orbax(
         "extra": dict(extra or {}),
     }
     # Orbax has no place for arrays without elements.
+    try:
+        json.dumps(record)
+    except TypeError as error:
+        raise TypeError(f"extra must be what JSON holds: {error}") from None
     items = {
         part: ocp.args.StandardSave({path: x for path, x in leaves.items() if x.size})
         for part, leaves in flat.items()
@@ -139,6 +146,8 @@ def restore_orbax(
     with jax.enable_x64(True), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         only = ocp.args.Composite(description=ocp.args.JsonRestore())
         record = checkpointer.restore(source, args=only).description
+        if not isinstance(record, Mapping) or not record.keys() >= _RECORD:
+            raise ValueError(f"{source} is damaged: its description is {reprlib.repr(record)}")
         if state is not None:
             state = _with_tables(state, record)
         trees = dict(zip(_PARTS, (params, state, scheduler_state), strict=True))
@@ -149,6 +158,8 @@ def restore_orbax(
             for part, leaves in flat.items()
             if any(map(_size, leaves.values()))
         }
+        if lacking := [part for part in items if not (source / part).is_dir()]:
+            raise ValueError(f"{source} is damaged: it has no folder {', '.join(lacking)}")
         found = checkpointer.restore(source, args=ocp.args.Composite(**items)) if items else {}
     restored = {part: _like(trees[part], found[part] if part in items else {}) for part in flat}
     return Restored(**dict.fromkeys(_PARTS) | restored, extra=record["extra"])
