@@ -242,10 +242,10 @@ def set_hyperparams(state: State, *, group: int | str | None = None, **values: A
     Args:
         state: the state of a grouped optimizer, bare or within other Optax states.
         group: which group, by index or by name; None for all that were not built frozen.
-        **values: new values; traced ones are taken as they are. A list has a value for each group,
-            or None; a mapping has them by the groups' indices or names. ``frozen=True`` lets a
-            group rest with all that it holds, as if its gradients were None, and ``frozen=False``
-            go on; each compiles once more.
+        **values: new values; traced ones are taken as they are. A list (where an option is one
+            number, a tuple too) has a value for each group, or None; a mapping has them by the
+            groups' indices or names. ``frozen=True`` lets a group rest with all that it holds, as
+            if its gradients were None, and ``frozen=False`` go on; each compiles once more.
 
     Raises:
         ValueError: no such group, a value out of range, a scheduled or static option, a frozen
@@ -297,6 +297,8 @@ def _by_group(
     wanted: dict[int, dict[str, Any]] = {}
     indices = _indices(state, group)
     for name, value in values.items():
+        if isinstance(value, tuple) and group is None and not _is_tuple(state, name):
+            value = list(value)
         if isinstance(value, Mapping):
             if group is not None:
                 raise ValueError(

@@ -278,6 +278,8 @@ def test_a_list_of_pairs_has_one_for_each_group(given, both):
     assert [group["betas"] for group in jp.get_hyperparams(changed)] == both
     with pytest.raises(ValueError, match="betas has 1 values for 2 groups"):
         jp.set_hyperparams(state, betas=[(0.8, 0.9)])
+    changed = jp.set_hyperparams(state, lr=(0.1, 0.2))
+    assert [group["lr"] for group in jp.get_hyperparams(changed)] == [0.1, 0.2]
 
 
 def test_numbers_are_read_and_set_by_optaxs_own_tools():
