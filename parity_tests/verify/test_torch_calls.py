@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from jaxopt_port.verify.diagnosis import explain_by_calls
@@ -72,8 +73,100 @@ def torchs(hidden=None, weights=True):
     return lambda: MULTIHEAD(X, X, X, attn_mask=hidden, need_weights=weights)[0].detach()
 
 
+with torch.random.fork_rng():
+    torch.manual_seed(0)
+    LSTM, GRU = (layer(8, 6, batch_first=True, dtype=torch.float64) for layer in (nn.LSTM, nn.GRU))
+    RNN, BOTH = (
+        nn.RNN(8, 6, batch_first=True, bidirectional=both, dtype=torch.float64)
+        for both in (False, True)
+    )
+START = torch.randn(1, 3, 6, generator=GENERATOR, dtype=torch.float64)
+
+
+def of_gates(order=(0, 1, 2, 3), forget=0.0, second=True, x=X, of=0):
+    """`LSTM` written out: all states, or the last cell's; `order` is that of the weights' rows."""
+    w, u, b, c = (p.detach() for p in LSTM.parameters())
+    b = b + c if second else b
+    h = cell = X.new_zeros(len(x), 6)
+    out = []
+    for t in range(x.shape[1]):
+        rows = (x[:, t] @ w.T + h @ u.T + b).chunk(4, -1)
+        i, f, g, o = (rows[k] for k in order)
+        cell = (f + forget).sigmoid() * cell + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * cell.tanh()
+        out.append(h)
+    return (torch.stack(out, 1), cell)[of]
+
+
+def gru(order=(0, 1, 2), old=True):
+    w, u, b, c = (p.detach() for p in GRU.parameters())
+    h = X.new_zeros(3, 6)
+    for t in range(5):
+        given, held = ((y.chunk(3, -1)) for y in (X[:, t] @ w.T + b, h @ u.T + c))
+        r, z = ((given[k] + held[k]).sigmoid() for k in order[:2])
+        n = (given[order[2]] + r * held[order[2]]).tanh()
+        h = (1 - z) * n + z * h if old else z * n + (1 - z) * h
+    return h
+
+
+def simple(function=torch.tanh, start=None):
+    w, u, b, c = (p.detach() for p in RNN.parameters())
+    h = X.new_zeros(3, 6) if start is None else start[0]
+    for t in range(5):
+        h = function(X[:, t] @ w.T + b + h @ u.T + c)
+    return h
+
+
+def last_of(layer, *given):
+    return lambda: layer(X, *given)[0][:, -1].detach()
+
+
 # What torch calls, what your side calculates, and the words for it.
 CASES = {
+    "gates of an LSTM": (
+        lambda: LSTM(X)[0].detach(), lambda: of_gates((0, 1, 3, 2)),
+        "gates of the LSTM's weights in the order input, forget, output, cell; torch's is input, f",
+    ),
+    "gates of an LSTM, all elsewhere": (
+        lambda: LSTM(X)[0].detach(), lambda: of_gates((3, 0, 1, 2)),
+        "in the order forget, cell, output, input; torch's",
+    ),
+    "one more to forget": (
+        lambda: LSTM(X)[0].detach(), lambda: of_gates(forget=1.0), "adds 1 to the forget gate",
+    ),
+    "one bias of a recurrent layer": (
+        last_of(LSTM), lambda: of_gates(second=False)[:, -1], "leaves bias_hh of a recurrent layer",
+    ),
+    "backwards": (
+        lambda: LSTM(X)[0].detach(), lambda: of_gates(x=X.flip(1)).flip(1), "from its end; torch",
+    ),
+    "time and batch": (
+        lambda: LSTM(X)[0].detach(), lambda: of_gates(x=X.transpose(0, 1)).transpose(0, 1),
+        "takes the batch's axis for the time's",
+    ),
+    "the cell's state": (
+        lambda: LSTM(X)[1][0].detach(), lambda: of_gates(of=1)[None], "cell's state for the hidden",
+    ),
+    "gates of a GRU": (
+        last_of(GRU), lambda: gru((1, 0, 2)), "the GRU's weights in the order update, reset, new",
+    ),
+    "an update gate the other way": (
+        last_of(GRU), lambda: gru(old=False), "update gate keeps the new state where torch's",
+    ),
+    "another function of a recurrent layer": (
+        last_of(RNN), lambda: simple(torch.relu), "has relu where torch has tanh",
+    ),
+    "no first state": (last_of(RNN, START), simple, "begins with a state of zeros; torch with the"),
+    "directions joined the other way": (
+        last_of(BOTH), lambda: torch.cat(BOTH(X)[0][:, -1].detach().chunk(2, -1)[::-1], -1),
+        "joins backward and forward outputs",
+    ),
+    "the first position": (
+        last_of(RNN), lambda: RNN(X)[0][:, 0].detach(), "the first position where torch takes the l"
+    ),
+    "the last position": (
+        lambda: X.tanh().select(1, 0), lambda: X.tanh().select(1, 4), "the last position where tor"
+    ),
     "a maximum, by name": (
         lambda: pooled("max", 3, stride=1, padding=1), lambda: pooled("avg", 3, 1, 1),
         "avg_pool2d where torch has max_pool2d",

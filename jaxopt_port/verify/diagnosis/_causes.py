@@ -72,6 +72,8 @@ CAUSES: dict[str, str] = {
     "attention-scale": "attention is scaled by another power of the head's size",
     "attention-mask": "attention hides other positions",
     "packed-layout": "the parts of a packed projection (q, k, v) are taken in another order",
+    "recurrence": "a recurrent layer has its gates, its direction or its states otherwise",
+    "position": "another position of the sequence is taken",
     "padding": "a convolution pads otherwise",
     "pooling": "a pooling is another one",
     "left-out": "a layer, a residual, a bias or a factor is left out",

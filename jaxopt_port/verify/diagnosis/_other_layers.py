@@ -141,6 +141,23 @@ def turned_round(call: Call) -> Any:
     return call.put(0, "tensors", parts[::-1]) if isinstance(parts, (tuple, list)) else None
 
 
+def taken_at(index: int, other: int) -> Callable[[Call], Any]:
+    """Take another position of a sequence than the first or the last."""
+
+    def change(call: Call) -> Any:
+        if call.name == "select":
+            at = call.get(2, "index")
+            return call.put(2, "index", other) if at == index else None
+        at = call.args[1]
+        parts = at if isinstance(at, tuple) else (at,)
+        numbers = [i for i, part in enumerate(parts) if type(part) is int]
+        if len(numbers) != 1 or parts[numbers[0]] != index or call.args[0].ndim < 3:
+            return None
+        return call.args[0][tuple(other if i in numbers else p for i, p in enumerate(parts))]
+
+    return change
+
+
 def turned_over(place: int, name: str, default: bool = False) -> Callable[[Call], Any]:
     """Give a flag the other value."""
     return lambda call: call.put(place, name, not call.get(place, name, default))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from . import _other_attention as attention
 from . import _other_layers as layers
 from ._calls import Way
+from ._other_recurrent import recurrent_ways
 
 _EPS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-8, 1e-12)
 _SLOPES = (0.01, 0.1, 0.2, 0.3)
@@ -133,6 +134,13 @@ def ways() -> Iterator[Way]:
                 "transpose before the flattening, so that it is torch's order (N, C, H, W), or "
                 "rearrange the kernel's rows on import",
             )  # fmt: skip
+    yield from recurrent_ways()
+    for index, other, words in ((-1, 0, ("first", "last")), (0, -1, ("last", "first"))):
+        yield Way(
+            "position", ("getitem", "select"), layers.taken_at(index, other),
+            f"your side takes the {words[0]} position where torch takes the {words[1]}",
+            "take torch's position", everywhere=True,
+        )  # fmt: skip
     convolutions = ("conv1d", "conv2d", "conv3d")
     transposed = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
     yield Way(
