@@ -184,7 +184,8 @@ class Program(NamedTuple):
         """Return the state of one leaf, complex where the leaf is."""
         real = as_real(param) if jnp.iscomplexobj(param) else param
         init = functools.partial(self.rule.init, **numbers, **dict(self.static))
-        _check_not_mixed(self.rule, init, real)
+        if self.rule.elementwise and jax.sharding.get_abstract_mesh().manual_axes:
+            _check_not_mixed(self.rule, init, real, real)
         held = self._held(init(real))
         return held if real is param else as_complex(held)
 
@@ -281,9 +282,7 @@ def _applied(result: jax.Array | Sum | Rows, param: jax.Array) -> tuple[jax.Arra
 
 def _check_not_mixed(rule: Rule[Any], function: Callable[..., Any], param: Any, *args: Any) -> None:
     """Raise within `jax.shard_map` where elements meet of which each device has only a part."""
-    if not rule.elementwise or not jax.sharding.get_abstract_mesh().manual_axes:
-        return
-    if mixes_elements(function, *(args or (param,))):
+    if mixes_elements(function, *args):
         check_whole(param, rule.name, "a parameter")
 
 
@@ -308,7 +307,8 @@ def leaf_update(program: Program) -> Callable[..., Any]:
         param = uncontracted(param)
         grad = uncontracted(grad) if isinstance(grad, jax.Array) else grad
         stepped = functools.partial(rule.update, **numbers, **static)
-        _check_not_mixed(rule, stepped, param, grad, param, state)
+        if rule.elementwise and jax.sharding.get_abstract_mesh().manual_axes:
+            _check_not_mixed(rule, stepped, param, grad, param, state)
         result, after = stepped(grad, param, state)
         new, delta = _applied(result, param)
         made: tuple[jax.Array, jax.Array, dict[str, Any]] = (new, delta, after)
