@@ -73,6 +73,7 @@ def record(
         from ..verify import recorder
         from ._case import load_case
 
+        recorder.check_target(trace, overwrite)
         loaded = load_case(case)
         loaded.need("torch_side", "batches")
         batches, count = _batches(loaded, steps)

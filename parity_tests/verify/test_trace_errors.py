@@ -258,11 +258,43 @@ def test_what_cannot_be_recorded(name, tmp_path):
         assert not (tmp_path / "t").exists()
 
 
-def test_a_file_in_the_place_of_the_trace(tmp_path):
-    (tmp_path / "t").write_text("mine")
-    with pytest.raises(FileExistsError, match="is there already"):
-        record(tmp_path / "t", side(CASES["sgd"]), batches(2))
-    assert (tmp_path / "t").read_text() == "mine"
+def beside(name):
+    """Put a file into a trace."""
+
+    def make(place, recorded):
+        shutil.copytree(recorded, place)
+        (place / name).write_text("mine")
+
+    return make
+
+
+def foreign(place, recorded):
+    place.mkdir()
+    (place / "trace.json").write_text('{"format": "another"}')
+
+
+# What stands where a trace is to be written, and may not go.
+IN_THE_PLACE = {
+    "a file": (lambda place, _: place.write_text("mine"), "is a file"),
+    "a folder": (lambda place, _: (place / "steps").mkdir(parents=True), "is no trace"),
+    "another's": (foreign, "is no trace"),
+    "a trace with a file": (beside("notes.txt"), "has notes.txt, which no trace has"),
+    "a trace with a step": (beside("steps/mine.safetensors"), "has steps/mine.safetensors, which"),
+}
+
+
+@pytest.mark.parametrize("name", IN_THE_PLACE)
+def test_what_is_no_trace_is_not_replaced(name, recorded, tmp_path, monkeypatch, capsys):
+    make, message = IN_THE_PLACE[name]
+    make(tmp_path / "t", recorded)
+    before = {each: each.is_dir() or each.read_bytes() for each in tmp_path.rglob("*")}
+    with pytest.raises(FileExistsError, match=f"is there already, and {message}"):
+        record(tmp_path / "t", None, batches(2), overwrite=True)
+    monkeypatch.setattr("runpy.run_path", None)  # the case is not run
+    with pytest.raises(SystemExit):
+        main([__file__, str(tmp_path / "t"), "--overwrite"])
+    assert message in capsys.readouterr().err
+    assert before == {each: each.is_dir() or each.read_bytes() for each in tmp_path.rglob("*")}
 
 
 CASE = """
