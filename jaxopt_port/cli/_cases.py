@@ -105,8 +105,13 @@ def replay(
     """
     with usage_errors():
         from ..verify import replay as run
-        from ._case import load_case
+        from ._case import CaseError, load_case
 
+        if trace.is_file():
+            raise CaseError(
+                f"{trace} is a file, and a trace is a folder; the order is: jaxopt-port replay "
+                "TRACE CASE.py"
+            )
         loaded = load_case(case)
         loaded.need("jax_side")
         assert loaded.jax_side is not None
