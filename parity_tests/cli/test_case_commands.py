@@ -209,6 +209,7 @@ def test_a_closed_pipe_is_no_difference(monkeypatch):
 
 
 TESTS = """
+import pytest
 import case, broken
 
 def test_same(assert_same_training):
@@ -216,6 +217,20 @@ def test_same(assert_same_training):
 
 def test_different(assert_same_training):
     assert_same_training(case.theirs(), broken.jax_side(), case.batches(), steps=4)
+
+def failing(report):
+    report.write_text("")
+    raise AssertionError
+
+class TestTwice:
+    @pytest.fixture(autouse=True)
+    def fail(self, monkeypatch):
+        monkeypatch.setattr("jaxopt_port.verify.assert_same_training", failing)
+
+    def test_different(self, assert_same_training):
+        for _ in range(2):
+            with pytest.raises(AssertionError):
+                assert_same_training()
 
 def test_traces(torch_trace):
     torch_trace("lenet")
@@ -233,9 +248,12 @@ def test_the_plugin(case, tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "--training-reports", "reports"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 1, result.stdout + result.stderr
-    assert "1 passed" in result.stdout
-    assert "1 failed" in result.stdout.replace("2 failed", "1 failed")
+    assert "2 failed, 2 passed" in result.stdout
     assert "step 0, update of" in result.stdout
     assert "Likely cause:" in result.stdout
     assert "there is no trace 'lenet'" in result.stdout
-    assert [f.name for f in (tmp_path / "reports").iterdir()] == ["test_different.html"]
+    assert sorted(f.name for f in (tmp_path / "reports").iterdir()) == [
+        "test_port.py-TestTwice-test_different-2.html",
+        "test_port.py-TestTwice-test_different.html",
+        "test_port.py-test_different.html",
+    ]
