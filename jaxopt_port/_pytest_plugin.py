@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import functools
+import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+_WRITTEN = pytest.StashKey[set[str]]()  # names of reports
+_LONGEST = 200  # characters of one
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,15 +28,37 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def assert_same_training(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Assert that a port trains as torch does: `jaxopt_port.verify.assert_same_training`.
 
-    With ``--training-reports DIR`` a failure writes an HTML report there, named for the test.
+    With ``--training-reports DIR`` each failure writes an HTML report there, named for the test.
     """
     from .verify import assert_same_training as check
 
     folder = request.config.getoption("--training-reports")
     if folder is None:
         return check
-    name = re.sub(r"[^\w.-]+", "-", request.node.name).strip("-")
-    return functools.partial(check, report=Path(folder) / f"{name}.html")
+    written = request.config.stash.setdefault(_WRITTEN, set())
+
+    def checked(*given: Any, **options: Any) -> Any:
+        __tracebackhide__ = True
+        name = _free_name(request.node.nodeid, written)
+        try:
+            return check(*given, **{"report": Path(folder) / f"{name}.html", **options})
+        except AssertionError:
+            written.add(name.lower())
+            raise
+
+    return checked
+
+
+def _free_name(node: str, taken: Collection[str]) -> str:
+    """Return the name of a file for a test's report, which no other report has.
+
+    Args:
+        node: the test's id: its file, its classes, its own name and its case's.
+        taken: names, in lower case: some file systems do not tell cases apart.
+    """
+    name = re.sub(r"[^\w.-]+", "-", node).strip("-.")[-_LONGEST:]
+    numbered = (name if n == 1 else f"{name}-{n}" for n in itertools.count(1))
+    return next(each for each in numbered if each.lower() not in taken)
 
 
 @pytest.fixture

@@ -81,6 +81,11 @@ def load_case(file: str | os.PathLike[str]) -> Case:
         CaseError: there is no such file, or it sets a name that is nearly one of a case's.
     """
     path = Path(file)
+    if (path / "trace.json").is_file():
+        raise CaseError(
+            f"{path} is a trace, no case file; `jaxopt-port replay {path} CASE.py` takes it, "
+            "in this order"
+        )
     if not path.is_file():
         raise CaseError(f"there is no file {path}; `jaxopt-port new-case {path}` writes one")
     module = run_file(path, f"jaxopt_port_case_{path.stem}")
@@ -93,7 +98,7 @@ def load_case(file: str | os.PathLike[str]) -> Case:
         if name in _FUNCTIONS and not callable(value):
             raise CaseError(f"{name} in {path} must be a function")
     steps = getattr(module, "STEPS", None)
-    if steps is not None and (not isinstance(steps, int) or steps < 1):
+    if steps is not None and (type(steps) is not int or steps < 1):
         raise CaseError(f"STEPS in {path} must be a whole number of at least 1, got {steps!r}")
     return Case(
         path=path,
@@ -121,8 +126,10 @@ def run_file(path: Path, name: str) -> ModuleType:
     sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[name]
+        if isinstance(error, SyntaxError):  # which of a null byte says no file
+            error.filename = error.filename or str(path)
         raise
     finally:
         sys.path.remove(folder)

@@ -73,6 +73,7 @@ def record(
         from ..verify import recorder
         from ._case import load_case
 
+        recorder.check_target(trace, overwrite)
         loaded = load_case(case)
         loaded.need("torch_side", "batches")
         batches, count = _batches(loaded, steps)
@@ -104,8 +105,13 @@ def replay(
     """
     with usage_errors():
         from ..verify import replay as run
-        from ._case import load_case
+        from ._case import CaseError, load_case
 
+        if trace.is_file():
+            raise CaseError(
+                f"{trace} is a file, and a trace is a folder; the order is: jaxopt-port replay "
+                "TRACE CASE.py"
+            )
         loaded = load_case(case)
         loaded.need("jax_side")
         assert loaded.jax_side is not None

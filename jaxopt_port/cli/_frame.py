@@ -97,6 +97,8 @@ def usage_errors() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, USERS) and _is_ours(error):
             say("\n".join([f"Error: {error}", *getattr(error, "__notes__", [])]), err=True)
+        elif isinstance(error, SyntaxError) and _is_of_a_case(error):
+            say("".join(traceback.format_exception_only(error)).rstrip(), err=True)
         elif isinstance(error, USERS) or _is_of_a_case(error):
             say("".join(traceback.format_exception(error)).rstrip(), err=True)
         else:
@@ -114,6 +116,8 @@ def _is_of_a_case(error: BaseException) -> bool:
     """Whether code that is neither ours nor installed has led to it."""
     installed = [_PACKAGE, *(Path(path) for path in sysconfig.get_paths().values())]
     files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):  # which no line of the case has raised
+        files.append(Path(error.filename or ""))
     return any(
         file.is_file() and not any(file.is_relative_to(path) for path in installed)
         for file in files

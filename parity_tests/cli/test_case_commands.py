@@ -85,6 +85,7 @@ REFUSED = {
     "no file": ("", ["verify", "{missing}"], "jaxopt-port new-case"),
     "no functions": ("STEPS = 3", ["verify", "{case}"], "no function torch_side"),
     "a misspelt name": ("STEP = 3", ["verify", "{case}"], 'did you mean "STEPS"'),
+    "steps that are true": ("STEPS = True", ["verify", "{case}"], "must be a whole number"),
     "no steps": ("STEPS = 0", ["verify", "{case}"], "STEPS in .* must be a whole number"),
     "not a function": ("batches = []", ["verify", "{case}"], "batches in .* must be a function"),
     "recipes too": ("", ["verify", "{case}", "--all"], "not both"),
@@ -93,6 +94,16 @@ REFUSED = {
     "an old case": ("", ["new-case", "{case}"], "is there already"),
     "not Python": ("", ["new-case", "{missing}.txt"], "ends in .py"),
     "an old recorder": ("", ["recorder", "{case}"], "is there already"),
+    "a trace for a case": ("", ["verify", "{trace}"], "is a trace, .* replay .*run.trace CASE.py"),
+    "another order": ("", ["replay", "{case}", "{trace}"], "the order is: .* TRACE CASE.py"),
+    "over the case": ("", ["record", "{case}", "{case}", "--overwrite"], "left as it is"),
+    "over a folder": ("", ["record", "{case}", "{folder}", "--overwrite"], "left as it is"),
+    "an old trace": ("", ["record", "{case}", "{trace}"], "--overwrite, replaces it"),
+    "no Python": ("x = (", ["verify", "{case}"], r'case.py", line 1 x = .* SyntaxError'),
+    "a null byte": ("x\0", ["verify", "{case}"], "SyntaxError: .* null bytes .*case.py"),
+    "no Python to record": ("if 1:\n1", ["record", "{case}", "{missing}"], "py\", line 2 1"),
+    "no Python to replay": ("x = (", ["replay", "{missing}", "{case}"], 'case.py", line 1 x'),
+    "no Python imported": ("import other_case", ["verify", "{case}"], 'other_case.py", line 2'),
     "no side": ("def jax_side(): return 1", ["replay", "{missing}", "{case}"], "must be a JaxSide"),
 }  # fmt: skip
 
@@ -102,9 +113,14 @@ def test_bad_usage_is_exit_code_2(name, tmp_path):
     source, arguments, message = REFUSED[name]
     file = tmp_path / "case.py"
     file.write_text(source)
-    places = {"case": file, "missing": tmp_path / "missing"}
+    names = {"case": "case.py", "trace": "run.trace", "folder": ".", "missing": "missing"}
+    places = {key: tmp_path / name for key, name in names.items()}
+    places["trace"].mkdir()
+    (places["trace"] / "trace.json").write_text('{"format": "jaxopt_port trace"}')
+    (tmp_path / "other_case.py").write_text("\n)")
     result = run(*(argument.format(**places) for argument in arguments))
     assert result.exit_code == 2
+    assert file.read_text() == source
     assert re.search(message, " ".join(result.output.split())), result.output
 
 
@@ -193,6 +209,7 @@ def test_a_closed_pipe_is_no_difference(monkeypatch):
 
 
 TESTS = """
+import pytest
 import case, broken
 
 def test_same(assert_same_training):
@@ -200,6 +217,20 @@ def test_same(assert_same_training):
 
 def test_different(assert_same_training):
     assert_same_training(case.theirs(), broken.jax_side(), case.batches(), steps=4)
+
+def failing(report):
+    report.write_text("")
+    raise AssertionError
+
+class TestTwice:
+    @pytest.fixture(autouse=True)
+    def fail(self, monkeypatch):
+        monkeypatch.setattr("jaxopt_port.verify.assert_same_training", failing)
+
+    def test_different(self, assert_same_training):
+        for _ in range(2):
+            with pytest.raises(AssertionError):
+                assert_same_training()
 
 def test_traces(torch_trace):
     torch_trace("lenet")
@@ -217,9 +248,12 @@ def test_the_plugin(case, tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "--training-reports", "reports"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 1, result.stdout + result.stderr
-    assert "1 passed" in result.stdout
-    assert "1 failed" in result.stdout.replace("2 failed", "1 failed")
+    assert "2 failed, 2 passed" in result.stdout
     assert "step 0, update of" in result.stdout
     assert "Likely cause:" in result.stdout
     assert "there is no trace 'lenet'" in result.stdout
-    assert [f.name for f in (tmp_path / "reports").iterdir()] == ["test_different.html"]
+    assert sorted(f.name for f in (tmp_path / "reports").iterdir()) == [
+        "test_port.py-TestTwice-test_different-2.html",
+        "test_port.py-TestTwice-test_different.html",
+        "test_port.py-test_different.html",
+    ]

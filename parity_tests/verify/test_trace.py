@@ -65,6 +65,66 @@ def test_a_trace_gives_what_the_run_gave(name, store_batches, tmp_path):
         assert plain(replayed.update()) == plain(live.update())
 
 
+def scaled(start, **others):
+    return lambda own: {"scaler": torch.amp.GradScaler("cpu", init_scale=start), **others}
+
+
+def with_two_optimizers(own):
+    first, *rest = own.module.parameters()
+    return {"optimizer": [torch.optim.SGD([first], 0.1), torch.optim.AdamW(rest)]}
+
+
+def with_a_hook(own):
+    own.optimizer.register_step_post_hook(lambda optimizer, *_: optimizer.zero_grad())
+    return {}
+
+
+def reset(optimizer):
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": {}})
+
+
+class Sometimes(torch.nn.Module):
+    """A layer, and one that is used in some steps only."""
+
+    def __init__(self):
+        super().__init__()
+        self.always, self.sometimes = torch.nn.Linear(5, 3), torch.nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.always(x) + (self.sometimes(x) if x[0, 0] > 0 else 0)
+
+
+def with_a_layer_now_and_then(own):
+    module = Sometimes()
+    return {"module": module, "optimizer": torch.optim.Adam(module.parameters())}
+
+
+# Loops: what of a step there is, is not the same in all of them.
+LOOPS = {
+    "accumulated": lambda own: {"accumulation_steps": 2},
+    "scaled": scaled(2.0**10),
+    "scaled, too large at first": scaled(2.0**127, accumulation_steps=2),
+    "averaged": lambda own: {"averaged": torch.optim.swa_utils.AveragedModel(own.module)},
+    "several optimizers": with_two_optimizers,
+    "a closure": lambda own: {"closure": True, "clip": None},
+    "a hook that clears gradients": with_a_hook,
+    "a new state": lambda own: {"changes": {4: reset}},
+    "no group of some": lambda own: {"optimizer": torch.optim.Adam(own.module[0].parameters())},
+    "some gradients": with_a_layer_now_and_then,
+}
+
+
+@pytest.mark.parametrize("budget", ["2 GB", 60_000, 25_000])
+@pytest.mark.parametrize("name", LOOPS)
+def test_what_a_loop_leaves_is_read(name, budget, tmp_path):
+    own = side(Case(torch.optim.Adam, clip=0.1))
+    record(tmp_path / "t", dataclasses.replace(own, **LOOPS[name](own)), batches(), budget=budget)
+    trace = Trace.open(tmp_path / "t")
+    assert trace.steps == STEPS
+    update = trace.update(0)
+    assert bool(update.params64) == ("the trace has no updates" not in trace.notes)
+
+
 def test_the_names_of_both_sides_are_the_same():
     for name in ("Checked", "Evaluation"):
         theirs, ours = (dataclasses.fields(getattr(m, name)) for m in (recorder, read))

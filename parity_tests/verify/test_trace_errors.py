@@ -1,39 +1,46 @@
-"""Traces that cannot be read, or be written, and what is said about it."""
+"""Traces that cannot be read, and what is said about it."""
 
 import contextlib
 import json
 import random
 import shutil
-import sys
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import torch
+from safetensors.numpy import load_file, save_file
 
 import jaxopt_port as jp
 from jaxopt_port import verify
-from jaxopt_port.verify.recorder import main, record
+from jaxopt_port.verify.recorder import TorchSide, record
 from jaxopt_port.verify.trace import Trace
 from parity_tests.interop.mutants import mutated
-from parity_tests.verify.recorded_runs import CASES, batches, side
+from parity_tests.verify.recorded_runs import CASES, batches, cross_entropy, side
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recorded") / "run.trace"
-    record(folder, side(CASES["sgd"]), batches(4))
+    record(folder, side(CASES["sgd"]), batches(5))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clipped(tmp_path_factory):
+    """A trace of an optimizer with a state, whose step 3 is not checked."""
+    folder = tmp_path_factory.mktemp("clipped") / "run.trace"
+    record(folder, side(CASES["adam clipped"]), batches(5))
     return folder
 
 
 def edited(**changed):
     def edit(folder):
         facts = json.loads((folder / "trace.json").read_text())
-        facts |= changed
-        facts = {k: v for k, v in facts.items() if v is not None}
+        facts = {k: v for k, v in {**facts, **changed}.items() if k not in changed or v is not None}
         (folder / "trace.json").write_text(json.dumps(facts))
 
     return edit
@@ -49,6 +56,66 @@ def cut(name, size):
 
 def removed(name):
     return lambda folder: (folder / name).unlink()
+
+
+def facts_with(change):
+    """Change trace.json in place."""
+
+    def edit(folder):
+        facts = json.loads((folder / "trace.json").read_text())
+        change(facts)
+        (folder / "trace.json").write_text(json.dumps(facts))
+
+    return edit
+
+
+def line_with(step, **changed):
+    """Change entries of a step's line, or an option of the first group: ``lr=`` and others."""
+
+    def edit(folder):
+        lines = [*map(json.loads, (folder / "scalars.jsonl").read_text().splitlines())]
+        lines[step].setdefault("options", lines[0]["options"])
+        for name, value in changed.items():
+            entries = lines[step] if name in lines[step] else lines[step]["options"][0]
+            entries[name] = value
+            if value is ...:
+                del entries[name]
+        (folder / "scalars.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+
+    return edit
+
+
+def step_with(step, change):
+    """Change the arrays of a step, and the size that its line says."""
+
+    def edit(folder):
+        file = folder / "steps" / f"{step:08d}.safetensors"
+        arrays = load_file(file)
+        change(arrays)
+        save_file(arrays, file)
+        line_with(step, bytes=file.stat().st_size)(folder)
+
+    return edit
+
+
+def without(*places):
+    """Remove arrays, or all of a kind: ``grad/``."""
+
+    def change(arrays):
+        found = [name for name in arrays if name.startswith(places)]
+        assert found
+        for name in found:
+            del arrays[name]
+
+    return change
+
+
+def as_dtype(place, dtype):
+    return lambda arrays: arrays.update({place: arrays[place].astype(dtype)})
+
+
+def flat(place):
+    return lambda arrays: arrays.update({place: arrays[place].reshape(-1)})
 
 
 def garbled(name, old, new):
@@ -69,12 +136,14 @@ DAMAGES = {
         edited(version=9, environment={"jaxopt_port": "7.1"}),
         r"has version 9 of the format, and this jaxopt_port reads version 1.*recorded it \(7.1\)",
     ),
+    "version true": (edited(version=True), "has version True of the format"),
     "lacks a fact": (edited(groups=None), "it lacks 'groups'"),
-    "incomplete": (edited(complete=False), "4 of 4 steps are whole. allow_partial=True"),
+    "more steps than said": (edited(steps=4), "it has more than its 4 steps"),
+    "incomplete": (edited(complete=False), "5 of 5 .* allow_partial=True, or --partial"),
     "missing step": (removed(STEP), "00000002.safetensors or its line in scalars.jsonl is missing"),
     "short step": (cut(STEP, 700), "00000002.safetensors or its line"),
     "no scalars": (removed("scalars.jsonl"), "00000000.safetensors or its line"),
-    "short scalars": (cut("scalars.jsonl", -5), "00000003.safetensors or its line"),
+    "short scalars": (cut("scalars.jsonl", -5), "00000004.safetensors or its line"),
     "garbled line": (garbled("scalars.jsonl", b'{"step": 1', b'{"step" 1'), "damaged in line 2"),
     "swapped line": (garbled("scalars.jsonl", b'"step": 1', b'"step": 3'), "line 2 is not that of"),
 }
@@ -84,10 +153,91 @@ DAMAGES = {
 def test_a_damaged_trace(name, recorded, tmp_path):
     edit, message = DAMAGES[name]
     shutil.copytree(recorded, tmp_path / "t")
-    assert Trace.open(tmp_path / "t").steps == 4
+    assert Trace.open(tmp_path / "t").steps == 5
     edit(tmp_path / "t")
     with pytest.raises(ValueError, match=message):
         Trace.open(tmp_path / "t")
+
+
+W = "0.weight"
+# What each part is beside the others: of a trace of Adam, clipped, with batch normalisation.
+MISFITS = {
+    "no parameter": (step_with(3, without(f"param/{W}")), f"param/{W} is missing"),
+    "none in float64": (step_with(3, without(f"param64/{W}")), f"param64/{W} is missing"),
+    "no update": (step_with(3, without("param")), f"param/{W} is missing.*param64/{W} is missing"),
+    "no gradient": (step_with(3, without("grad/")), "grad/… is missing"),
+    "one gradient": (step_with(3, without(f"grad/{W}")), f"it has clipped/{W}"),
+    "no exact gradient": (step_with(4, without(f"checked64/grad/{W}")), f"grad/{W} is missing"),
+    "no clipped": (step_with(3, without("clipped")), f"clipped/{W} is missing"),
+    "one clipped": (step_with(3, without(f"clipped/{W}")), f"clipped/{W} is missing"),
+    "no state": (step_with(3, without(f"state/{W}/exp_avg")), f"state/{W}/exp_avg is missing"),
+    "a state lost": (
+        step_with(3, without(f"state/{W}/exp_avg", f"state64/{W}/exp_avg")),
+        f"state/{W}/exp_avg, which steps before have, is missing",
+    ),
+    "no buffer": (step_with(4, without("checked64/buffer_after/1.running_var")), "is missing"),
+    "checks of no check": (
+        step_with(3, lambda arrays: arrays.update({f"checked/param/{W}": arrays[f"param/{W}"]})),
+        f"it has checked/param/{W}",
+    ),
+    "no batch": (step_with(3, without("batch/1")), r"of 2 arrays of the batch it has \['0'\]"),
+    "another dtype": (step_with(3, as_dtype(f"param/{W}", "f2")), "is float16, and not float32"),
+    "integers": (step_with(3, as_dtype(f"grad/{W}", "i4")), "is int32, and not float32"),
+    "narrow in float64": (step_with(3, as_dtype(f"param64/{W}", "f4")), "and not float64"),
+    "a batch's dtype": (step_with(3, as_dtype("batch/1", "f4")), "batch/1 is float32 of shape"),
+    "a batch's shape": (step_with(3, flat("batch/0")), r"batch/0 is float32 of shape \(30,\)"),
+    "a state's shape": (step_with(2, flat(f"state/{W}/exp_avg")), "state64/.* has|has shape"),
+    "a state's dtype": (step_with(2, as_dtype(f"state64/{W}/exp_avg", "f2")), "is float16, and"),
+    "an output's shape": (step_with(4, flat("checked64/output/0")), r"has shape \(18,\), the out"),
+    "dtype of the run": (edited(dtype="bool"), r"it\['dtype'\] is 'bool'"),
+    "dtype of tensors": (
+        facts_with(lambda facts: facts["tensors"][1].update(dtype="float64")),
+        "is float32, and not float64",
+    ),
+    "the first one's": (edited(dtype="float16"), "the first parameter is float32"),
+    "a group that lacks one": (facts_with(lambda f: f["groups"][0].remove(W)), f"has state/{W}/"),
+    "one twice": (facts_with(lambda f: f["groups"][0].append(W)), "no parameter, or one twice"),
+    "no groups": (facts_with(lambda f: f.update(groups=[[]])), "have no parameter"),
+    "left out": (
+        facts_with(lambda f: f["budget"].update(left_out=["w"])), "leaves out 'w', no parameter",
+    ),
+    "clip": (edited(clip="yes"), r"it\['clip'\] is 'yes'"),
+    "no clip": (edited(clip=False), f"it has clipped/{W}"),
+    "scheduler": (edited(scheduler=3), r"it\['scheduler'\] is 3"),
+    "metric": (edited(metric="x"), r"it\['metric'\] is 'x'"),
+    "accumulation": (edited(accumulation_steps=2), "line 1 has 'stepped' True"),
+    "stepped": (line_with(3, stepped="x"), r"line 4\['stepped'\] is 'x'"),
+    "loss64": (line_with(4, loss64=None), "line 5 has 'checked' True and 'loss64' None"),
+    "the first not checked": (line_with(0, checked=False, loss64=None), "line 1 is not checked"),
+    "a rate in words": (line_with(3, lr="fast"), r"\['lr'\] is 'fast'"),
+    "two rates": (line_with(3, lr=[1, 2]), r"\['lr'\] is a list"),
+    "no rate": (line_with(3, lr=...), "lacks 'lr'"),
+    "one beta": (line_with(3, betas=0.9), r"\['betas'\] is 0.9"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_a_trace_whose_parts_do_not_fit(name, clipped, tmp_path):
+    edit, message = MISFITS[name]
+    shutil.copytree(clipped, tmp_path / "t")
+    edit(tmp_path / "t")
+    with pytest.raises(ValueError, match=f"is damaged: .*({message})"):
+        Trace.open(tmp_path / "t")
+
+
+@pytest.mark.parametrize("name", ["inf", "nan"])
+def test_names_that_could_be_numbers(name, tmp_path):
+    module = torch.nn.ParameterDict({name: torch.ones(5, 3)})
+    own = TorchSide(
+        module=module,
+        optimizer=torch.optim.SGD([{"params": module.parameters(), "name": name}], lr=0.1),
+        forward=lambda module, batch: batch[0] @ module[name],
+        loss=cross_entropy,
+    )
+    record(tmp_path / "t", own, batches(1), name=name)
+    trace = Trace.open(tmp_path / "t")
+    assert trace.name == trace.evaluation(0).options[0]["name"] == name
+    read(tmp_path / "t")
 
 
 # ── mutants ────────────────────────────────────────────────────────────────────────────────────
@@ -170,10 +320,8 @@ def test_deep_nesting(recorded, tmp_path, text):
 def test_a_damaged_header_of_a_step(recorded, tmp_path):
     shutil.copytree(recorded, tmp_path / "t")
     garbled(STEP, b'"grad/0.weight"', b'"grad/0.weight:')(tmp_path / "t")
-    trace = Trace.open(tmp_path / "t")
-    trace.evaluation(1)
     with pytest.raises(ValueError, match=r"00000002.safetensors is no .* or damaged"):
-        trace.evaluation(2)
+        Trace.open(tmp_path / "t")
 
 
 def test_a_recording_that_was_cut_off(tmp_path):
@@ -231,70 +379,3 @@ def test_other_keys_than_those_recorded(tmp_path):
         trace.evaluation(0, {"x": X, "y": Y})
     with pytest.raises(ValueError, match=r"batch\['no'\] is a ndarray; None was recorded"):
         trace.evaluation(0, {"x": X, "no": Y})
-
-
-ARGUMENTS = {
-    "no length": ({"batches": iter(batches(2))}, TypeError, "say how many steps with steps="),
-    "empty": ({"batches": []}, ValueError, "there are no batches"),
-    "empty generator": ({"batches": iter([]), "steps": 2}, ValueError, "there are no batches"),
-    "early end": ({"steps": 3}, ValueError, "end after 2 of 3 steps; give more, or steps=2"),
-    "no steps": ({"steps": 0}, ValueError, "steps is 0"),
-    "every": ({"every": 0}, ValueError, "every is 0"),
-    "budget text": ({"budget": "lots"}, ValueError, "'lots'; write bytes, or as '500 MB'"),
-    "budget dots": ({"budget": "1.2.3 GB"}, ValueError, "'1.2.3 GB'; write"),
-    "no budget": ({"budget": 0}, ValueError, "budget is 0 bytes"),
-    "small budget": (
-        {"budget": "1 kB"}, ValueError, r"the least is \d+: .*store_batches=False keeps hashes",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", ARGUMENTS)
-def test_what_cannot_be_recorded(name, tmp_path):
-    changed, kind, message = ARGUMENTS[name]
-    with pytest.raises(kind, match=message):
-        record(tmp_path / "t", side(CASES["sgd"]), **{"batches": batches(2)} | changed)
-    if name != "early end":
-        assert not (tmp_path / "t").exists()
-
-
-def test_a_file_in_the_place_of_the_trace(tmp_path):
-    (tmp_path / "t").write_text("mine")
-    with pytest.raises(FileExistsError, match="is there already"):
-        record(tmp_path / "t", side(CASES["sgd"]), batches(2))
-    assert (tmp_path / "t").read_text() == "mine"
-
-
-CASE = """
-from parity_tests.verify.recorded_runs import CASES, batches, side
-STEPS = 3
-def torch_side():
-    return vars(side(CASES["sgd"]))
-"""
-
-
-def test_the_command(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", [*sys.path])
-    Path("case.py").write_text(CASE)
-    main(["case.py", "t", "--hashes", "--every", "2"])
-    trace = Trace.open("t")
-    assert (trace.steps, trace.name, trace.stores_batches) == (3, "case", False)
-    assert "3 of 3 steps" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("file", "text", "message"),
-    [
-        ("none.py", None, "there is no file none.py"),
-        ("case.py", "STEPS = 2", "has no function torch_side() and batches()"),
-    ],
-)
-def test_the_command_without_a_case(file, text, message, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", [*sys.path])
-    if text is not None:
-        Path(file).write_text(text)
-    with pytest.raises(SystemExit):
-        main([file, "t"])
-    assert message in capsys.readouterr().err

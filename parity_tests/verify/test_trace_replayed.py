@@ -2,9 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 import jaxopt_port as jp
 from jaxopt_port import verify
@@ -52,3 +54,13 @@ def test_a_trace_of_any_budget_is_replayed(budget, tmp_path):
     found = None if report.first is None else (report.first.step, report.first.stage)
     # The least budget holds no updates; the report says so.
     assert found == (None if "the trace has no updates" in notes else (0, "update"))
+
+
+def test_nan_that_is_not_in_float64_differs(tmp_path):
+    """Of a step that is not checked, too."""
+    record(tmp_path / "t", side(CASE), batches(6), every=5)
+    file = tmp_path / "t" / "steps" / "00000003.safetensors"
+    held = load_file(file)["param/0.weight"]
+    file.write_bytes(file.read_bytes().replace(held.tobytes(), (held * np.nan).tobytes()))
+    first = verify.replay(tmp_path / "t", SAME).first
+    assert (first.step, first.stage, first.torch_name) == (3, "update", "0.weight")

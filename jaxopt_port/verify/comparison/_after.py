@@ -14,7 +14,7 @@ from ._distances import FLOAT64, Values, largest, near
 from ._free_run import FreeInFloat64, OnTheirOwn
 from ._hyperparameters import Numbers, of_schedule
 from ._leeway import FLOAT32, Leeway
-from ._names import Array
+from ._names import Array, numpy_of
 from ._optimizer_state import classes, comparable, moments
 from ._stepper import Stepper
 from ._watched import Step, torch_state
@@ -164,11 +164,14 @@ class AfterStep:
             context.history.add(own, clipped, yours64, torchs64, groups, group_of)
         context.results.compared("update", step)
         self._leeway.take(torchs64)
+        broken = names.by_path(
+            {n: p for n, p in update.params.items() if np.isnan(numpy_of(p)).any()}
+        )
         far = [
             path
             for path in torchs64
             if not context.explained("update", path)
-            and (checks or not near(yours64[path], torchs64[path]))
+            and (checks or path in broken or not near(yours64[path], torchs64[path]))
         ]
         if not (checks or far):
             return

@@ -7,6 +7,7 @@ that Python runs. What `record` writes is described in ``docs/trace-format.md``.
 from ._batches import count_of as count_of
 from ._batches import cycled as cycled
 from ._command import main as main
+from ._files import check_target as check_target
 from ._float64 import all_float64 as all_float64
 from ._float64 import in_float64 as in_float64
 from ._record import record as record

@@ -89,8 +89,8 @@ def count_of(batches: Any, steps: int | None, every: int) -> int:
         if steps == 0:
             raise ValueError("there are no batches")
     for name, value in (("steps", steps), ("every", every)):
-        if not hasattr(value, "__index__"):  # NumPy's integers have it
+        if isinstance(value, bool) or not hasattr(value, "__index__"):  # NumPy's integers have it
             raise TypeError(f"{name} is {value!r}; it must be an integer")
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be 1 or more")
-    return steps
+    return int(steps)

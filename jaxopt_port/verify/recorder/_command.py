@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from ._files import check_target
 from ._record import record
 from ._side import TorchSide
 
@@ -30,6 +31,10 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if not Path(given.case).is_file():
         parser.error(f"there is no file {given.case}")
+    try:
+        check_target(Path(given.trace), given.overwrite)
+    except FileExistsError as error:
+        parser.error(str(error))
     sys.path.insert(0, str(Path(given.case).resolve().parent))
     case = runpy.run_path(given.case)
     lacking = [f"{name}()" for name in ("torch_side", "batches") if name not in case]

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+
+FORMAT = "jaxopt_port trace"
+
+# What a trace has, and what of it is being written.
+_OWN = re.compile(r"trace\.json|\.trace\.json\.tmp|scalars\.jsonl|steps")
+_STEP = re.compile(r"\d{8}\.safetensors|\.\d{8}\.safetensors\.tmp")
 
 _SAFETENSORS = {
     torch.bool: "BOOL",
@@ -31,10 +38,59 @@ _SAFETENSORS = {
 }
 
 
+def check_target(target: Path, overwrite: bool) -> None:
+    """Refuse a place that no trace may be written to.
+
+    Args:
+        target: the folder to be: none yet, an empty one or, to be replaced, a trace.
+        overwrite: whether a trace is replaced.
+
+    Raises:
+        FileExistsError: something else is there, or a trace and it is not to be replaced.
+    """
+    if not target.exists() or _is_empty(target):
+        return
+    foreign = _foreign(target)
+    if foreign:
+        raise FileExistsError(
+            f"{target} is there already, and {foreign}: it is left as it is; name another folder"
+        )
+    if not overwrite:
+        raise FileExistsError(
+            f"{target} is there already; overwrite=True, or --overwrite, replaces it"
+        )
+
+
+def _is_empty(target: Path) -> bool:
+    return target.is_dir() and not any(target.iterdir())
+
+
+def _foreign(target: Path) -> str:
+    """Return what tells something from a trace; nothing of a trace."""
+    if not target.is_dir():
+        return "is a file"
+    try:
+        facts = json.loads((target / "trace.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        return "is no trace"
+    steps = target / "steps"
+    within = steps.iterdir() if steps.is_dir() and not steps.is_symlink() else ()
+    named = [*((each, _OWN) for each in target.iterdir()), *((each, _STEP) for each in within)]
+    odd = [
+        str(each.relative_to(target))
+        for each, own in named
+        if not own.fullmatch(each.name) or each.is_symlink() or each.is_dir() != (each == steps)
+    ]
+    return f"has {', '.join(sorted(odd)[:3])}, which no trace has" if odd else ""
+
+
 @contextlib.contextmanager
 def trace_folder(target: Path) -> Iterator[Path]:
     """Give the folder to write into: the target, or one beside that takes the place of the old."""
-    if not (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+    target = target.resolve()
+    if not target.exists() or _is_empty(target):
         (target / "steps").mkdir(parents=True)
         try:
             yield target
@@ -53,10 +109,7 @@ def trace_folder(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
-    if old.is_dir():
-        shutil.rmtree(old)
-    else:
-        old.unlink()
+    shutil.rmtree(old)
 
 
 @contextlib.contextmanager

@@ -17,13 +17,11 @@ from ._described import (
     tensors_described,
     tensors_of,
 )
-from ._files import json_bytes, trace_folder, write_json, write_step
+from ._files import FORMAT, check_target, json_bytes, trace_folder, write_json, write_step
 from ._plan import Plan, bytes_of, fitting, sizes_of
 from ._run import TorchRun
 from ._side import TorchSide
 from ._together import listed
-
-FORMAT = "jaxopt_port trace"
 
 VERSION = 1
 
@@ -68,7 +66,7 @@ def record(
         TypeError: ``batches`` has no length and ``steps`` is missing; see also `TorchRun`.
         ValueError: the batches end early, the budget is too small for the first step, or
             see `TorchRun`.
-        FileExistsError: the folder is there and not empty.
+        FileExistsError: the folder is there and not empty, and no trace that is to be replaced.
 
     Example:
         >>> import tempfile
@@ -85,9 +83,9 @@ def record(
         ['scalars.jsonl', 'steps', 'trace.json']
     """
     target, limit = Path(path), bytes_of(budget)
+    check_target(target, overwrite)
     count = count_of(batches, steps, every)
-    if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
-        raise FileExistsError(f"{target} is there already; overwrite=True replaces it")
+    every = int(every)  # NumPy's are written as texts
     plan = Plan(asked=every, every=every, steps=count, updates=count)
     run = TorchRun(side, lambda step: plan.checks(step))
     before = run.snapshot()
@@ -105,9 +103,10 @@ def record(
         "layers": layers_described(side.module),
         "scheduler": ", ".join(type(s).__name__ for s in listed(side.scheduler)) or None,
         "scheduler_every": side.scheduler_every,
-        "metric": side.metric,
+        "metric": bool(side.metric),
         "clip": run.clips,
-        "closure": side.closure,
+        "closure": bool(side.closure),
+        "changes": sorted(side.changes),
         "steps_hooked": run.steps_hooked,
         "accumulation_steps": side.accumulation_steps,
         "batches": "stored" if store_batches else "hashed",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import ml_dtypes  # noqa: F401  (teaches NumPy "bfloat16")
 import numpy as np
 
-from ...interop.mapping import COUNTER
-from ._steps import Array
+from ...optim import OPTIMIZERS
+
+FLOATING = ("float32", "float64", "bfloat16", "float16")
 
 
 def faults(value: Any, schema: Any, place: str) -> Iterator[str]:
@@ -65,32 +66,47 @@ def _is_option(value: Any) -> bool:
     return scalars(value) or (isinstance(value, list) and all(map(scalars, value)))
 
 
-_TEXT, _NUMBER = _is(str), _is(int, float)
-_PERHAPS_NUMBER = _is(int, float, type(None))
+def _is_setting(value: Any) -> bool:
+    """Whether a value is a number; one in a tensor of one element is a list."""
+    one = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return type(one) in (int, float, bool, type(None))
+
+
+def _are_settings(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 1 and all(map(_is_setting, value))
+
+
+_TEXT, _NUMBER, _TRUTH = _is(str), _is(int, float), _is(bool)
+_PERHAPS_NUMBER, _PERHAPS_TEXT = _is(int, float, type(None)), _is(str, type(None))
 
 FACTS = {
-    "dtype": _is_dtype,
+    "dtype": lambda x: x in FLOATING,
     "optimizer": _TEXT,
     "steps": _is_count,
     "groups": [[_TEXT]],
     "tensors": [
-        {"name": _TEXT, "shape": [_is_count], "dtype": _is_dtype, "buffer": _is(bool),
-         "tied_to": _is(str, type(None))}
+        {"name": _TEXT, "shape": [_is_count], "dtype": _is_dtype, "buffer": _TRUTH,
+         "tied_to": _PERHAPS_TEXT}
     ],
     "layers": {
         str: {"bases": [_TEXT], "num_heads": lambda x: x is None or (_is_count(x) and x > 0),
               "momentum": _PERHAPS_NUMBER}
     },
+    "scheduler": _PERHAPS_TEXT,
+    "metric": _TRUTH,
+    "clip": _TRUTH,
     "batches": lambda x: x in ("stored", "hashed"),
-    "budget": {"notes": [_TEXT]},
-    "complete": _is(bool),
+    "budget": {"every": _is_count, "updates": _is_count, "thrifty": _TRUTH, "left_out": [_TEXT],
+               "notes": [_TEXT]},
+    "complete": _TRUTH,
 }  # fmt: skip
 # What older recordings may lack.
 FREE = {
     "name": _TEXT,
     "environment": {str: _TEXT},
-    "closure": _is(bool),
-    "steps_hooked": _is(bool),
+    "closure": _TRUTH,
+    "steps_hooked": _TRUTH,
+    "changes": [_is_count],
     "rounded": [_TEXT],
     "scheduler_every": lambda x: _is_count(x) and x > 0,
     "accumulation_steps": lambda x: _is_count(x) and x > 0,
@@ -100,11 +116,19 @@ LINE = {
     "bytes": _is_count,
     "loss": _NUMBER,
     "loss64": _PERHAPS_NUMBER,
-    "checked": _is(bool),
+    "checked": _TRUTH,
+    "stepped": _TRUTH,
     "options": [{str: _is_option}],
     "batch": lambda x: _is_structure(x, 0),
 }
 STATES = {str: {str: _is_option}}
+# Of a group's options those that are read, whatever the optimizer.
+OPTIONS = {
+    "lr": _is_setting,
+    "weight_decay": _is_setting,
+    "momentum": _is_setting,
+    "betas": _are_settings,
+}
 
 
 def _is_structure(value: Any, depth: int) -> bool:
@@ -143,73 +167,33 @@ def disagreements(facts: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} is of no layer"
         if first is not None and first not in names[:i]:
             yield f"{name} is tied to {first!r}, which does not stand before it"
-    owned = {tensor["name"] for tensor in facts["tensors"] if not tensor["buffer"]}
+    owned = [t for t in facts["tensors"] if not t["buffer"] and t["tied_to"] is None]
+    first = next((t["dtype"] for t in owned if t["dtype"] in FLOATING), None)
+    if facts["dtype"] != first:
+        yield f"'dtype' is {facts['dtype']}, and the first parameter is {first}"
     listed = [name for group in facts["groups"] for name in group]
-    yield from (f"a group has {name!r}, no parameter" for name in listed if name not in owned)
+    named = {tensor["name"] for tensor in owned}
+    yield from (f"a group has {name!r}, no parameter" for name in listed if name not in named)
+    if not listed or len(set(listed)) < len(listed):
+        yield "the groups have no parameter, or one twice"
+    odd = set(facts["budget"]["left_out"]) - named
+    yield from (f"the budget leaves out {name!r}, no parameter" for name in sorted(odd))
 
 
-def _places(structure: Any) -> Iterator[int]:
-    """Yield the numbers of a batch's arrays."""
-    if structure is None:
-        return
-    if "array" in structure:
-        yield structure["array"]
-        return
-    ((kind, parts),) = structure.items()
-    for part in parts:
-        yield from _places(part[1] if kind == "dict" else part)
-
-
-# The kinds of a step's tensors whose names and shapes are a parameter's, a buffer's.
-_OF_PARAMETERS = ("grad", "fed", "given", "clipped", "clipped64", "param", "param64", "average",
-                  "average64", "checked/param", "checked64/grad")  # fmt: skip
-_OF_BUFFERS = ("checked/buffer", "checked/buffer_after", "checked64/buffer_after")
-_NUMBERED = ("checked/output", "checked64/output")
-
-
-def misfits(
-    tensors: Mapping[str, Array], described: Sequence[Mapping[str, Any]], line: Mapping[str, Any]
-) -> Iterator[str]:
-    """Yield what of a step's file is of no tensor that the trace describes, or of another shape.
-
-    Args:
-        tensors: of the file.
-        described: ``"tensors"`` of ``trace.json``.
-        line: of the step's scalars.
-    """
-    listed = sorted(_places(line["batch"]))
-    if listed != list(range(len(listed))):
-        yield f"the arrays of the batch are {listed[:12]}"
-    stored = {place for place in tensors if place.startswith("batch/")}
-    if stored and stored != {f"batch/{i}" for i in listed}:
-        yield f"of {len(listed)} arrays of the batch it has {sorted(stored)[:12]}"
-    shapes = {t["name"]: tuple(t["shape"]) for t in described}
-    buffers = {t["name"] for t in described if t["buffer"]}
-    counted: dict[str, set[str]] = {kind: set() for kind in _NUMBERED}
-    for place, array in tensors.items():
-        kinds = (*_OF_PARAMETERS, *_OF_BUFFERS, *_NUMBERED, "state", "state64", "batch")
-        kind = max((k for k in kinds if place.startswith(f"{k}/")), key=len, default="")
-        name = place.removeprefix(f"{kind}/")
-        if kind in _NUMBERED:
-            counted[kind].add(name)
-        elif kind in ("state", "state64"):
-            if name.rpartition("/")[0] not in shapes:
-                yield f"{place} is of no parameter"
-        elif kind == "batch":
-            continue
-        elif not kind or name not in shapes or (name in buffers) != (kind in _OF_BUFFERS):
-            yield f"{place} is of nothing that the trace describes"
-        elif array.shape != shapes[name]:
-            yield f"{place} has shape {array.shape}; {name} has {shapes[name]}"
-    if line["checked"]:
-        wanted = {
-            f"checked/{'buffer' if t['buffer'] else 'param'}/{t['name']}"
-            for t in described
-            if t["tied_to"] is None and not t["name"].endswith(COUNTER)
-        }
-        yield from (f"{place} is missing" for place in sorted(wanted - tensors.keys()))
-    for kind, numbers in counted.items():
-        if numbers != set(map(str, range(len(numbers)))):
-            yield f"the arrays of {kind} are not numbered from 0"
-    if len({len(numbers) for numbers in counted.values()}) > 1:
-        yield "checked/output and checked64/output are not as many"
+def disagreements_of_line(line: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield where the scalars of a step, each right by itself, do not fit to the trace."""
+    where, groups = f"line {line['step'] + 1}", facts["groups"]
+    if len(line["options"]) != len(groups):
+        yield f"{where} has {len(line['options'])} groups, and trace.json {len(groups)}"
+    for i, group in enumerate(line["options"]):
+        by = group.get("optimizer", facts["optimizer"])
+        read = {key: OPTIONS[key] for key in OPTIONS if key in group}
+        if by in OPTIMIZERS:  # those of other packages may have no rate
+            read["lr"] = OPTIONS["lr"]
+        yield from faults(group, read, f"{where}['options'][{i}]")
+    if (line["loss64"] is None) == line["checked"]:
+        yield f"{where} has 'checked' {line['checked']} and 'loss64' {line['loss64']}"
+    if line["step"] == 0 and not line["checked"]:
+        yield f"{where} is not checked, and the first step is in every trace"
+    if line["stepped"] != ((line["step"] + 1) % facts.get("accumulation_steps", 1) == 0):
+        yield f"{where} has 'stepped' {line['stepped']}"

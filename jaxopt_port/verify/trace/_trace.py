@@ -12,8 +12,17 @@ from typing import Any
 from ...interop.files import read_tensors
 from ...interop.mapping import TorchTensor
 from ..report import floats_of
+from ._arrays import StepFiles
 from ._batches import built, checked
-from ._schema import FACTS, FREE, LINE, STATES, disagreements, faults, misfits
+from ._schema import (
+    FACTS,
+    FREE,
+    LINE,
+    STATES,
+    disagreements,
+    disagreements_of_line,
+    faults,
+)
 from ._steps import Array, Evaluation, Update, evaluation_of, update_of
 from ._tensors import tensors_of_trace
 
@@ -57,6 +66,7 @@ class Trace:
         self.notes = [f"the trace has {note}" for note in facts["budget"]["notes"]]
         if self.steps < facts["steps"]:
             self.notes.append(f"the trace ends after {self.steps} of {facts['steps']} steps")
+        self._evaluated: tuple[dict[str, Any], dict[str, Array]] | None = None  # awaits an update
         self._dtypes = {tensor.name: tensor.dtype for tensor in self.tensors}
 
     @classmethod
@@ -79,12 +89,15 @@ class Trace:
         if not where.exists():
             raise FileNotFoundError(f"there is no trace {where}")
         facts = _facts(where)
-        lines = list(_whole_steps(where, facts["groups"]))
+        lines = list(_whole_steps(where, facts))
         if not facts["complete"] and not allow_partial:
             raise ValueError(
                 f"{where} is incomplete: its recording was cut off, and {len(lines)} of "
-                f"{facts['steps']} steps are whole. allow_partial=True compares those"
+                f"{facts['steps']} steps are whole. allow_partial=True, or --partial, compares "
+                "those"
             )
+        if len(lines) > facts["steps"]:
+            raise ValueError(f"{where} is damaged: it has more than its {facts['steps']} steps")
         if facts["complete"] and len(lines) < facts["steps"]:
             raise ValueError(
                 f"{where} is damaged: {_step_file(where, len(lines))} or its line in scalars.jsonl "
@@ -111,7 +124,7 @@ class Trace:
             IndexError: the trace has no such step.
             ValueError: the batch is another one, or the step's file is damaged.
         """
-        line, tensors = self._read(step)
+        line, tensors = self._evaluated = self._read(step)
         if self.stores_batches:
             return evaluation_of(line, tensors, built(line["batch"], tensors))
         if batch is None:
@@ -127,15 +140,14 @@ class Trace:
             IndexError: the trace has no such step.
             ValueError: the step's file is damaged.
         """
-        return update_of(*self._read(step), self._dtypes)
+        read, self._evaluated = self._evaluated, None
+        line, tensors = read if read and read[0]["step"] == step else self._read(step)
+        return update_of(line, tensors, self._dtypes)
 
     def _read(self, step: int) -> tuple[dict[str, Any], dict[str, Array]]:
         if not 0 <= step < self.steps:
             raise IndexError(f"{self.folder} has steps 0 to {self.steps - 1}, not {step}")
-        file, line = _step_file(self.folder, step), self._lines[step]
-        tensors = read_tensors(file)[0]
-        _raise_if(file, misfits(tensors, self.facts["tensors"], line))
-        return line, tensors
+        return self._lines[step], read_tensors(_step_file(self.folder, step))[0]
 
 
 def _step_file(folder: Path, step: int) -> Path:
@@ -151,11 +163,11 @@ def _facts(folder: Path) -> dict[str, Any]:
     facts = _parsed(file.read_bytes(), f"{file} is damaged")
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise ValueError(f'{folder} is no trace: trace.json has no "format": "{FORMAT}"')
-    if facts.get("version") != VERSION:
+    if type(facts.get("version")) is not int or facts["version"] != VERSION:
         there = facts.get("environment")
         writer = there.get("jaxopt_port", "unknown") if isinstance(there, dict) else "unknown"
         raise ValueError(
-            f"{folder} has version {facts.get('version')} of the format, and this jaxopt_port "
+            f"{folder} has version {facts.get('version')!r} of the format, and this jaxopt_port "
             f"reads version {VERSION}: record it again with its recorder, or replay it "
             f"with the jaxopt_port that recorded it ({writer})"
         )
@@ -165,15 +177,30 @@ def _facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
+# Where a text may stand for a number that JSON has not; what else is a text is a name.
+_NUMBERS = ("layers", "loss", "loss64", "options", "state", "state64")
+_NAMES = ("name", "optimizer")  # among a group's options
+
+
 def _parsed(text: bytes, trouble: str) -> Any:
-    """Return what is in JSON, with the numbers that JSON has not; names in a batch are as given."""
     try:
         found = json.loads(text)
         if not isinstance(found, dict):
             return found
-        return {name: x if name == "batch" else floats_of(x) for name, x in found.items()}
+        return {name: _numbers(x) if name in _NUMBERS else x for name, x in found.items()}
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{trouble}: {error}") from error
+
+
+def _numbers(value: Any) -> Any:
+    if not isinstance(value, list):
+        return floats_of(value)
+    return [
+        floats_of(group) | {name: group[name] for name in _NAMES if name in group}
+        if isinstance(group, dict)
+        else group
+        for group in value
+    ]
 
 
 def _raise_if(file: Path, found: Iterator[str]) -> None:
@@ -182,9 +209,10 @@ def _raise_if(file: Path, found: Iterator[str]) -> None:
         raise ValueError(f"{file} is damaged: {'; '.join(problems)}")
 
 
-def _whole_steps(folder: Path, groups: list[list[str]]) -> Iterator[dict[str, Any]]:
+def _whole_steps(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the scalars of steps, up to the first that is not whole."""
-    last: dict[str, Any] = {}
+    last: dict[str, Any] = {"stepped": True}  # as older recordings mean it
+    files, groups = StepFiles(facts), facts["groups"]
     scalars = folder / "scalars.jsonl"
     if not scalars.is_file():
         return
@@ -193,16 +221,17 @@ def _whole_steps(folder: Path, groups: list[list[str]]) -> Iterator[dict[str, An
             file = _step_file(folder, step)
             if not text.endswith(b"\n") or not file.is_file():
                 return
-            line = _line(scalars, step, text, groups, last)
+            line = _line(scalars, step, text, facts, last)
             if file.stat().st_size != line["bytes"]:
                 return
-            last = {name: line[name] for name in ("options", "batch")}
+            _raise_if(file, files.misfits(line, read_tensors(file)[0]))
+            last |= {name: line[name] for name in ("options", "batch")}
             options = zip(groups, line["options"], strict=True)
-            yield {**line, "options": [{"params": names, **own} for names, own in options]}
+            yield {**line, "options": [{**own, "params": names} for names, own in options]}
 
 
 def _line(
-    scalars: Path, step: int, text: bytes, groups: list[list[str]], last: Mapping[str, Any]
+    scalars: Path, step: int, text: bytes, facts: Mapping[str, Any], last: Mapping[str, Any]
 ) -> dict[str, Any]:
     line = _parsed(text, f"{scalars} is damaged in line {step + 1}")
     if not isinstance(line, dict) or line.get("step") != step or "bytes" not in line:
@@ -210,9 +239,5 @@ def _line(
     line = {**last, **line}
     states = {name: STATES for name in ("state", "state64") if name in line}
     _raise_if(scalars, faults(line, LINE | states, f"line {step + 1}"))
-    if len(line["options"]) != len(groups):
-        raise ValueError(
-            f"{scalars} is damaged: line {step + 1} has {len(line['options'])} groups, and "
-            f"trace.json {len(groups)}"
-        )
+    _raise_if(scalars, disagreements_of_line(line, facts))
     return line
