@@ -381,10 +381,12 @@ def as_factory(optimizer: Any, where: str = "") -> Factory:
     """
     if isinstance(optimizer, type):
         optimizer = getattr(optimizer, "factory", optimizer)
-    if callable(optimizer):
+    # A class of torch's has these, too, and its options are not a rule's.
+    of_torch = isinstance(optimizer, type) and hasattr(optimizer, "zero_grad")
+    if callable(optimizer) and not of_torch:
         factory: Factory = optimizer
         return factory
-    got = repr(optimizer)
+    got = f"torch's {optimizer.__name__}" if of_torch else repr(optimizer)
     if hasattr(optimizer, "init") and hasattr(optimizer, "update"):
         got = (
             f"{type(optimizer).__name__}(…), which is made already: its options would be lost. "

@@ -36,7 +36,7 @@ from ._torch_state_dict import (
 from ._warnings import CheckpointWarning
 from ._wrapper_prefixes import known_names
 from .files import Checkpoint, by_indices, names_of, renamed
-from .mapping import Layouts, ParamMap, Rename, unwrapped
+from .mapping import Layouts, ParamMap, Rename, check_is_map, unwrapped
 from .mapping import param_map as map_of
 
 if TYPE_CHECKING:
@@ -119,6 +119,8 @@ def optimizer_from_torch(
         module = module if param_map is None else param_map
         mapped = map_of(module, params, rename=rename, layouts=layouts)
     if module is not None:
+        if not isinstance(module, import_torch().nn.Module):
+            raise TypeError(f"module must be torch's module; got {type(module).__name__}")
         check_memory(unwrapped(module).named_parameters())
     torch_dict: dict[str, Any]
     left_out: set[int] = set()
@@ -227,6 +229,14 @@ def optimizer_to_torch(
         CheckpointWarning: a number is a schedule here, which torch's groups cannot hold.
     """
     torch = import_torch()
+    if not isinstance(tx, Optimizer):
+        within = hasattr(tx, "update") and not isinstance(tx, type)
+        raise TypeError(
+            "optimizer_to_torch takes an optimizer with groups, as jp.AdamW(lr=0.1) makes it; got"
+            f" {f'the class {tx.__name__}' if isinstance(tx, type) else type(tx).__name__}"
+            + ("; of a chain give the one that is in it, and its part of the state" * within)
+        )
+    check_is_map(param_map)
     mapped = map_of(module, params) if param_map is None else param_map
     port_dict = state_dict(tx, state, params)
     groups = [g for g in find_groups_state(state).table.groups if not g.frozen]

@@ -33,6 +33,11 @@ def made_by(factory: Callable[..., Any] | None) -> Any:
 
 def factory_of(optimizer: Any, name: str | None) -> Any:
     torch = import_torch()
+    if hasattr(optimizer, "init") and hasattr(optimizer, "update"):
+        raise TypeError(
+            f"expected a torch optimizer or its state_dict(); got {type(optimizer).__name__}, which"
+            " is an optimizer of JAX's already: optimizer_to_torch is the other way"
+        )
     if isinstance(optimizer, list | tuple):
         raise TypeError(
             f"expected a torch optimizer or its state_dict(); got {len(optimizer)}: convert each "
@@ -71,6 +76,8 @@ def likely_class(optimizer: Mapping[str, Any]) -> str | None:
 
     A hint for people: other packages have optimizers with the same options.
     """
+    if not isinstance(optimizer, Mapping):
+        raise TypeError(f"expected an optimizer's state dict; got {type(optimizer).__name__}")
     decoupled = "decoupled_weight_decay"
     keys = {k for group in optimizer["param_groups"] for k in group}
     known = {"params", "param_names", "name", *IMPLEMENTATIONS, *ELSEWHERE} - {decoupled}

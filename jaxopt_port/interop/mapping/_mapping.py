@@ -109,8 +109,8 @@ class Match(NamedTuple):
         also: Sequence[str] = (),
     ) -> None:
         """Raise the one error that lists all that is wrong, rules that would mend it first."""
-        unseen = type(like).__module__.startswith("flax.nnx") and not parts
-        seen = _OF_THE_MODEL if unseen else ""
+        of_nnx = type(like).__module__.startswith("flax.nnx") and not isinstance(like, type)
+        seen = _OF_THE_MODEL if of_nnx and not parts else ""
         if not self.problems or callable(rename):
             return refuse_if([*self.problems.lines, *also], module, seen)
         given = list(rename.items()) if isinstance(rename, Mapping) else list(rename)
