@@ -68,7 +68,7 @@ def factory_of(optimizer: Any, name: str | None) -> Any:
                 else ""
             )
         )
-    return factory_named(name or cls.__name__)
+    return factory_named(name or cls.__name__, {"param_groups": optimizer.param_groups})
 
 
 def likely_class(optimizer: Mapping[str, Any]) -> str | None:
@@ -108,6 +108,12 @@ def factory_named(name: str | None, like: Mapping[str, Any] | None = None) -> An
             "factory=, a rule that does the same"
         )
     groups = () if like is None else like["param_groups"]
+    likely = None if like is None else likely_class(like)
+    if likely not in (None, name) and {likely, name} != {"Adam", "AdamW"}:
+        raise ValueError(
+            f"the state dict has the options of {likely}, and not those of {name}; pass "
+            f'optimizer_name="{likely}"'
+        )
     if name == "AdamW" and any(g.get("decoupled_weight_decay") is False for g in groups):
         raise ValueError(
             "the state dict is that of Adam, whose weight decay is added to the gradient "

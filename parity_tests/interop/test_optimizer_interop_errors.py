@@ -88,7 +88,7 @@ REFUSED = {
             {"optimizer_name": "SGD", "param_names": names_of(p)},
         ),
         ValueError,
-        "has no 'momentum'",
+        "the options of AdamW, and not those of SGD",
     ),
     "Adam's state as AdamW's": (
         lambda p: (
@@ -97,6 +97,40 @@ REFUSED = {
         ),
         ValueError,
         'the state dict is that of Adam, .* pass optimizer_name="Adam"',
+    ),
+    "RAdam's state as Adam's": (
+        lambda p: (
+            torch.optim.RAdam(p.module.named_parameters()).state_dict(),
+            {"optimizer_name": "Adam"},
+        ),
+        ValueError,
+        'the options of RAdam, and not those of Adam; pass optimizer_name="RAdam"',
+    ),
+    "RAdam's state as AdamW's": (
+        lambda p: (
+            torch.optim.RAdam(p.module.named_parameters()).state_dict(),
+            {"optimizer_name": "AdamW"},
+        ),
+        ValueError,
+        'the options of RAdam, and not those of AdamW; pass optimizer_name="RAdam"',
+    ),
+    "NAdam named Adam": (
+        lambda p: (
+            torch.optim.NAdam(p.module.named_parameters()),
+            {"optimizer_name": "Adam"},
+        ),
+        ValueError,
+        "the options of NAdam, and not those of Adam",
+    ),
+    "RAdam's state with a key of one's own as Adam's": (
+        lambda p: (
+            torch.optim.RAdam(
+                [{"params": list(p.module.named_parameters()), "lr_scale": 1.0}]
+            ).state_dict(),
+            {"optimizer_name": "Adam"},
+        ),
+        ValueError,
+        "has no 'amsgrad'; it is not that of adam",
     ),
     "another module's optimizer": (
         lambda p: (torch.optim.SGD(Bare().parameters()), {}),
