@@ -15,13 +15,13 @@ from ..checkpoint import (
     state_dict,
 )
 from ..contrib import Reference, references_of
-from ..engine import Optimizer, find_groups_state, rule_of
+from ..engine import Optimizer, arguments_of, find_groups_state, rule_of
 from ..trees import listed, users_level
 from ._names import check_order, names_by_order
 from ._optimizer_layout import ORDER, rule_layouts, to_jax_layout, to_torch_layout
 from ._tensors import import_torch, tensor_of
 from ._torch_classes import factory_named, factory_of, made_by, torch_name, unwrapped_optimizer
-from ._torch_groups import built, with_frozen, with_options_of
+from ._torch_groups import built, with_frozen, with_options_of, with_own_keys
 from ._torch_state_dict import (
     check_memory,
     check_names,
@@ -150,7 +150,8 @@ def optimizer_from_torch(
         if module is not None and param_names is None:
             flat = iter(names_in(module, tensors))
             param_names = [[next(flat) for _ in g["params"]] for g in torchs.param_groups]
-    torch_dict = in_numpy(torch_dict)
+    made = found.optimizer.factory if isinstance(found, Reference) else found
+    torch_dict = with_own_keys(in_numpy(torch_dict), arguments_of(made))
     if param_names is not None:
         check_order(torch_dict, list(param_names), mapped)
     elif module is not None and not any("param_names" in g for g in torch_dict["param_groups"]):
@@ -161,7 +162,6 @@ def optimizer_from_torch(
         left_out |= indices_untrained(torch_dict, unwrapped(module))
     torch_dict = without(torch_dict, left_out)
     torch_dict = renamed_state(torch_dict, state or {})
-    made = found.optimizer.factory if isinstance(found, Reference) else found
     rule = rule_of(made)
     elementwise = rule is None or (rule.elementwise and not _cautious(torch_dict))
     laid_out = to_jax_layout(torch_dict, mapped, elementwise=elementwise)
