@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..engine import IMPLEMENTATIONS
+
 LATE: Mapping[str, Any] = {
     "maximize": False,
     "amsgrad": False,
@@ -18,6 +20,9 @@ LATE: Mapping[str, Any] = {
 }
 
 
+# Those that were there before these: a group that has one of them has its others, too.
+_EARLY = ("amsgrad", "nesterov", "centered")
+_NEWER = frozenset(("maximize", *IMPLEMENTATIONS))
 # L-BFGS has it since torch 2.14: without it a state dict need not be of an older torch than others.
 NEW = {"line_search_fn": "maximize"}
 
@@ -31,7 +36,8 @@ def with_late_options(
         group: of a state dict.
         names: the options of its optimizer.
     """
-    filled = [name for name in names if name in LATE and name not in group]
+    known = _EARLY if _NEWER & group.keys() else ()
+    filled = [name for name in names if name in LATE and name not in (*group, *known)]
     new = {option for sign, option in NEW.items() if sign in group}
     whole = {**group, **{name: LATE[name] for name in filled}}
     return whole, [name for name in filled if name not in new]

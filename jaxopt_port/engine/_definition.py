@@ -101,10 +101,12 @@ class Resumed:
     Attributes:
         extras: entries of torch's group that have no meaning here.
         holds_all: whether to hold all state that any numbers need: they may have changed.
+        own: keys of the user's own for certain, though options of other optimizers are called so.
     """
 
     extras: Static = ()
     holds_all: bool = False
+    own: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -306,7 +308,7 @@ class Definition:
         factory, arguments, defaults = self._optimizer(group, where)
         if factory is not self.factory:
             self._check_said(own, arguments, label)
-        extra = arguments.are_own(own, where)
+        extra = arguments.are_own(own, where, brought.own)
         keys, kept = _own_keys({name: own.pop(name) for name in extra}, where)
         numbers, static = _options(arguments, {**defaults, **own}, where)
         scheduled = frozenset(k for k, v in numbers.items() if callable(v))
@@ -381,10 +383,12 @@ def as_factory(optimizer: Any, where: str = "") -> Factory:
     """
     if isinstance(optimizer, type):
         optimizer = getattr(optimizer, "factory", optimizer)
-    if callable(optimizer):
+    # A class of torch's has these, too, and its options are not a rule's.
+    of_torch = isinstance(optimizer, type) and hasattr(optimizer, "zero_grad")
+    if callable(optimizer) and not of_torch:
         factory: Factory = optimizer
         return factory
-    got = repr(optimizer)
+    got = f"torch's {optimizer.__name__}" if of_torch else repr(optimizer)
     if hasattr(optimizer, "init") and hasattr(optimizer, "update"):
         got = (
             f"{type(optimizer).__name__}(…), which is made already: its options would be lost. "

@@ -54,6 +54,10 @@ _LARGEST = float(np.finfo(np.float32).max)
 NO_NUMBER = -_LARGEST
 
 
+def _is_elsewhere(name: str) -> bool:
+    return bool(difflib.get_close_matches(name, _OPTIONS_ELSEWHERE, n=1, cutoff=0.9))
+
+
 def reject_unknown(name: str, known: Iterable[str], where: str) -> NoReturn:
     """Raise the error for an option that the optimizer does not have."""
     if name in IMPLEMENTATIONS:
@@ -180,8 +184,13 @@ class Arguments:
             if name not in self.names and not self.open_ended:
                 reject_unknown(name, self.names, where)
 
-    def are_own(self, options: Iterable[str], where: str) -> list[str]:
+    def are_own(self, options: Iterable[str], where: str, known: Container[str] = ()) -> list[str]:
         """Return those names that are keys of the user's own, as torch's groups may have.
+
+        Args:
+            options: the names.
+            where: which group.
+            known: those of which it is known, though options of other optimizers are called so.
 
         Raises:
             TypeError: a name that is nearly an option's, or an option of another optimizer.
@@ -194,7 +203,7 @@ class Arguments:
             if (
                 (near and not _extends(name, near[0]))
                 or name in IMPLEMENTATIONS
-                or difflib.get_close_matches(name, _OPTIONS_ELSEWHERE, n=1, cutoff=0.9)
+                or (name not in known and _is_elsewhere(name))
             ):
                 reject_unknown(name, self.names, where)
         return own

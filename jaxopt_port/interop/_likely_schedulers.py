@@ -47,6 +47,8 @@ def likely_scheduler(state_dict: Mapping[str, Any]) -> str | None:
         >>> likely_scheduler({"step_size": 30, "gamma": 0.1, "last_epoch": 3, "_last_lr": [0.1]})
         'StepLR(step_size=30, gamma=0.1)'
     """
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"expected a scheduler's state dict; got {type(state_dict).__name__}")
     keys = state_dict.keys() - _OF_ALL
     for name, (arguments, others) in _KEPT.items():
         if keys == {*arguments, *others}:

@@ -33,7 +33,7 @@ def names_by_order(torch_dict: Mapping[str, Any], module: Any, sure: bool) -> li
         None where there is no such division, or more than one.
     """
     shapes = [
-        [_shape_of(torch_dict["state"].get(index, {})) for index in group["params"]]
+        [shape_of(torch_dict["state"].get(index, {})) for index in group["params"]]
         for group in torch_dict["param_groups"]
     ]
     parameters = [(name, tuple(p.shape), p.requires_grad) for name, p in module.named_parameters()]
@@ -78,7 +78,7 @@ def check_order(torch_dict: Mapping[str, Any], names: Sequence[Any], param_map: 
     given = set(names)
     if list(names) != [name for name in param_map.torch_names if name in given]:
         return
-    shapes = [[_shape_of(torch_dict["state"].get(i, {})) for i in group] for group in groups]
+    shapes = [[shape_of(torch_dict["state"].get(i, {})) for i in group] for group in groups]
     if _only_division([known[name] for name in names], shapes) is None:
         raise ValueError(
             "param_names is in the module's order, and the optimizer has groups of "
@@ -88,7 +88,7 @@ def check_order(torch_dict: Mapping[str, Any], names: Sequence[Any], param_map: 
         )
 
 
-def _shape_of(held: Mapping[str, Any]) -> Shape | None:
+def shape_of(held: Mapping[str, Any]) -> Shape | None:
     """Return the shape of a parameter by what is held for it; None where that does not say."""
     if "row_var" in held and "col_var" in held:
         row, col = np.shape(held["row_var"]), np.shape(held["col_var"])

@@ -12,6 +12,7 @@ import numpy as np
 from ..checkpoint import StateDict, check_structure
 from ..engine import UNTRAINED, LayoutWarning, LeafLayout, Optimizer, leaf_paths
 from . import _flat_vectors as flat_vectors
+from ._names import shape_of
 from .mapping import Entry, ParamMap
 from .mapping import param_map as map_of
 
@@ -54,7 +55,7 @@ def to_jax_layout(
                 "does not follow from their number, nor, where module= is given, from its order "
                 "and their shapes, which allow several divisions or none; pass param_names, a list "
                 "for each group in the order in which the optimizer was given the parameters: of "
-                "one group [name for name, _ in module.named_parameters()]"
+                f"one group {_names_of_one_group(state_dict, param_map)}"
             )
         names = [param_map.aliases.get(name, name) for name in names]
         problems += [f"{n}: the map has no such parameter" for n in names if n not in entries]
@@ -80,6 +81,32 @@ def to_jax_layout(
         count += len(paths)
     _raise_if(problems)
     return {"state": state, "param_groups": groups}
+
+
+def _names_of_one_group(state_dict: Mapping[str, Any], param_map: ParamMap) -> str:
+    """Return the code that lists the names of an optimizer's parameters, as far as it is known."""
+    given = [index for group in state_dict["param_groups"] for index in group["params"]]
+    held = [shape_of(state_dict["state"].get(index, {})) for index in given]
+    shapes = {e.torch_name: e.torch_shape for e in param_map.entries if not e.buffer}
+    names = param_map.torch_names
+    if len(given) == len(names):
+        return "[name for name, _ in module.named_parameters()]"
+    parts = {name.partition(".")[0] + "." for name in names if "." in name}
+    chosen = {
+        f'name.startswith("{part}")': [n for n in names if n.startswith(part)] for part in parts
+    }
+    chosen["p.ndim == 2"] = [name for name in names if len(shapes.get(name, ())) == 2]
+    fitting = [
+        condition
+        for condition, some in chosen.items()
+        if len(some) == len(given)
+        and all(own in (None, shapes.get(name)) for own, name in zip(held, some, strict=True))
+    ]
+    condition = fitting[0] if len(fitting) == 1 else "…"
+    return (
+        f"[name for name, p in module.named_parameters() if {condition}]: the optimizer has"
+        f" {len(given)} parameters, the module {len(names)}"
+    )
 
 
 def to_torch_layout(

@@ -15,13 +15,13 @@ from ..checkpoint import (
     state_dict,
 )
 from ..contrib import Reference, references_of
-from ..engine import Optimizer, find_groups_state, rule_of
+from ..engine import Optimizer, arguments_of, find_groups_state, rule_of
 from ..trees import listed, users_level
 from ._names import check_order, names_by_order
 from ._optimizer_layout import ORDER, rule_layouts, to_jax_layout, to_torch_layout
 from ._tensors import import_torch, tensor_of
 from ._torch_classes import factory_named, factory_of, made_by, torch_name, unwrapped_optimizer
-from ._torch_groups import built, with_frozen, with_options_of
+from ._torch_groups import built, with_frozen, with_options_of, with_own_keys
 from ._torch_state_dict import (
     check_memory,
     check_names,
@@ -36,7 +36,7 @@ from ._torch_state_dict import (
 from ._warnings import CheckpointWarning
 from ._wrapper_prefixes import known_names
 from .files import Checkpoint, by_indices, names_of, renamed
-from .mapping import Layouts, ParamMap, Rename, unwrapped
+from .mapping import Layouts, ParamMap, Rename, check_is_map, unwrapped
 from .mapping import param_map as map_of
 
 if TYPE_CHECKING:
@@ -119,6 +119,8 @@ def optimizer_from_torch(
         module = module if param_map is None else param_map
         mapped = map_of(module, params, rename=rename, layouts=layouts)
     if module is not None:
+        if not isinstance(module, import_torch().nn.Module):
+            raise TypeError(f"module must be torch's module; got {type(module).__name__}")
         check_memory(unwrapped(module).named_parameters())
     torch_dict: dict[str, Any]
     left_out: set[int] = set()
@@ -148,7 +150,8 @@ def optimizer_from_torch(
         if module is not None and param_names is None:
             flat = iter(names_in(module, tensors))
             param_names = [[next(flat) for _ in g["params"]] for g in torchs.param_groups]
-    torch_dict = in_numpy(torch_dict)
+    made = found.optimizer.factory if isinstance(found, Reference) else found
+    torch_dict = with_own_keys(in_numpy(torch_dict), arguments_of(made))
     if param_names is not None:
         check_order(torch_dict, list(param_names), mapped)
     elif module is not None and not any("param_names" in g for g in torch_dict["param_groups"]):
@@ -159,7 +162,6 @@ def optimizer_from_torch(
         left_out |= indices_untrained(torch_dict, unwrapped(module))
     torch_dict = without(torch_dict, left_out)
     torch_dict = renamed_state(torch_dict, state or {})
-    made = found.optimizer.factory if isinstance(found, Reference) else found
     rule = rule_of(made)
     elementwise = rule is None or (rule.elementwise and not _cautious(torch_dict))
     laid_out = to_jax_layout(torch_dict, mapped, elementwise=elementwise)
@@ -227,6 +229,14 @@ def optimizer_to_torch(
         CheckpointWarning: a number is a schedule here, which torch's groups cannot hold.
     """
     torch = import_torch()
+    if not isinstance(tx, Optimizer):
+        within = hasattr(tx, "update") and not isinstance(tx, type)
+        raise TypeError(
+            "optimizer_to_torch takes an optimizer with groups, as jp.AdamW(lr=0.1) makes it; got"
+            f" {f'the class {tx.__name__}' if isinstance(tx, type) else type(tx).__name__}"
+            + ("; of a chain give the one that is in it, and its part of the state" * within)
+        )
+    check_is_map(param_map)
     mapped = map_of(module, params) if param_map is None else param_map
     port_dict = state_dict(tx, state, params)
     groups = [g for g in find_groups_state(state).table.groups if not g.frozen]

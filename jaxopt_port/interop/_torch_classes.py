@@ -33,6 +33,11 @@ def made_by(factory: Callable[..., Any] | None) -> Any:
 
 def factory_of(optimizer: Any, name: str | None) -> Any:
     torch = import_torch()
+    if hasattr(optimizer, "init") and hasattr(optimizer, "update"):
+        raise TypeError(
+            f"expected a torch optimizer or its state_dict(); got {type(optimizer).__name__}, which"
+            " is an optimizer of JAX's already: optimizer_to_torch is the other way"
+        )
     if isinstance(optimizer, list | tuple):
         raise TypeError(
             f"expected a torch optimizer or its state_dict(); got {len(optimizer)}: convert each "
@@ -63,7 +68,7 @@ def factory_of(optimizer: Any, name: str | None) -> Any:
                 else ""
             )
         )
-    return factory_named(name or cls.__name__)
+    return factory_named(name or cls.__name__, {"param_groups": optimizer.param_groups})
 
 
 def likely_class(optimizer: Mapping[str, Any]) -> str | None:
@@ -71,6 +76,8 @@ def likely_class(optimizer: Mapping[str, Any]) -> str | None:
 
     A hint for people: other packages have optimizers with the same options.
     """
+    if not isinstance(optimizer, Mapping):
+        raise TypeError(f"expected an optimizer's state dict; got {type(optimizer).__name__}")
     decoupled = "decoupled_weight_decay"
     keys = {k for group in optimizer["param_groups"] for k in group}
     known = {"params", "param_names", "name", *IMPLEMENTATIONS, *ELSEWHERE} - {decoupled}
@@ -101,6 +108,12 @@ def factory_named(name: str | None, like: Mapping[str, Any] | None = None) -> An
             "factory=, a rule that does the same"
         )
     groups = () if like is None else like["param_groups"]
+    likely = None if like is None else likely_class(like)
+    if likely not in (None, name) and {likely, name} != {"Adam", "AdamW"}:
+        raise ValueError(
+            f"the state dict has the options of {likely}, and not those of {name}; pass "
+            f'optimizer_name="{likely}"'
+        )
     if name == "AdamW" and any(g.get("decoupled_weight_decay") is False for g in groups):
         raise ValueError(
             "the state dict is that of Adam, whose weight decay is added to the gradient "

@@ -28,6 +28,53 @@ from .mapping import ParamMap
 # Entries of a group that are neither options nor keys of the user's own.
 _FIXED = ("params", "param_names", "name", "update_count", "resting")
 _KEPT = (*IMPLEMENTATIONS, *ELSEWHERE, UNTRAINED, ORDER)
+# What has a meaning in the groups of this library, which torch's optimizers are not given.
+_MEANT_HERE = ("frozen", "optimizer", "resting", UNTRAINED, ORDER)
+
+
+def with_own_keys(torch_dict: Mapping[str, Any], arguments: Arguments) -> dict[str, Any]:
+    """Return torch's state dict, flags as booleans, without keys that no state here can keep.
+
+    Raises:
+        ValueError: a key of the user's own has a meaning in the groups of this library.
+    """
+    flags = {name for name, value in arguments.defaults.items() if isinstance(value, bool)}
+    groups, lost = [], []
+    for i, group in enumerate(torch_dict["param_groups"]):
+        meant = [key for key in _MEANT_HERE if key in group and key not in arguments.names]
+        ours = (("update_count", int, 0), ("name", str, ""))
+        meant += [key for key, kind, usual in ours if not isinstance(group.get(key, usual), kind)]
+        if meant:
+            raise ValueError(
+                f"group {i} of torch's optimizer has {meant[0]!r} as a key of its own, which means "
+                f'something else in the groups here: rename it, as group["my_{meant[0]}"] = '
+                f'group.pop("{meant[0]}")'
+            )
+        whole = {k: bool(v) if k in flags and _is_flag(v) else v for k, v in group.items()}
+        passed = (*arguments.names, *_KEPT, *_FIXED)
+        out = [k for k, v in whole.items() if k not in passed and not _can_be_kept(v)]
+        groups.append({k: v for k, v in whole.items() if k not in out})
+        lost += [f"{key} of group {i}" for key in out]
+    if lost:
+        warnings.warn(
+            f"{listed(lost)} left out: numbers, texts, lists of them and what else can be hashed"
+            " are kept of the keys of one's own; set it anew where it is needed",
+            CheckpointWarning,
+            stacklevel=users_level(),
+        )
+    return {**torch_dict, "param_groups": groups}
+
+
+def _is_flag(value: Any) -> bool:
+    return value is None or isinstance(value, int | np.bool_)
+
+
+def _can_be_kept(value: Any) -> bool:
+    try:
+        hash(_as_key(value))
+    except TypeError:
+        return False
+    return True
 
 
 def built(
@@ -59,13 +106,23 @@ def built(
             )
         extras = {k: v for k, v in group.items() if k not in (*arguments.names, *_FIXED)}
         own = {k: _as_key(extras.pop(k)) for k in list(extras) if k not in _KEPT}
+        # What the optimizer itself has no default of is none of its options.
+        known = frozenset(own).difference(usual) if usual else frozenset()
+        try:
+            arguments.are_own(own, f" (group {i})", known)
+        except TypeError as error:
+            raise TypeError(
+                f"{error}. Where it is a key of your own in torch's groups, rename it, as"
+                ' group["my_key"] = group.pop("key")'
+            ) from None
         given = extras.get(ORDER, torch_group["param_names"])
         names = tuple(param_map.aliases.get(name, name) for name in given)
         in_order = tuple(sorted(names, key=lambda name: rank.get(name, len(rank))))
         if ORDER in extras or names != in_order:
             extras[ORDER] = names
         held = {name for p in group["params"] for name in laid_out["state"].get(p, {})}
-        resumed[i] = Resumed(tuple(extras.items()), holds_more(arguments, options, held))
+        more = holds_more(arguments, options, held)
+        resumed[i] = Resumed(tuple(extras.items()), more, known)
         named = {"name": group["name"]} if isinstance(group.get("name"), str) else {}
         groups.append({"params": Paths(group["param_names"]), **named, **options, **own})
     given = {path for group in laid_out["param_groups"] for path in group["param_names"]}

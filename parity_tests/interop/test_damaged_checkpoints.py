@@ -82,7 +82,11 @@ TORCH = {
     "code": ("a.pt", saved({"model": Code()}), "it would run (posix|nt).system"),
     "an object": ("a.pt", saved(Code()), "it would run (posix|nt).system"),
     "an object of others": ("a.pt", saved({"model": {"w": Code()}}), "--allow (posix|nt).system"),
-    "a tensor alone": ("a.pt", saved(torch.ones(2)), "it holds ndarray, not a dict"),
+    "a tensor alone": (
+        "a.pt",
+        saved(torch.ones(2)),
+        r"it holds a tensor of shape \(2,\), not a dict",
+    ),
     "nothing known": ("a.pt", saved({"epoch": 3}), "neither parameters nor an optimizer"),
     "a sparse tensor": (
         "a.pt",

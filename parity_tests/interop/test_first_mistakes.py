@@ -6,6 +6,7 @@ import pickle
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import torch
 from flax import nnx
@@ -193,6 +194,52 @@ def test_torchs_methods_are_named(name, remedy):
 def test_torchs_functions_are_named(name, remedy):
     with pytest.raises(AttributeError, match=remedy):
         getattr(jp, name)
+
+
+LINEAR = torch.nn.Linear(2, 2, bias=False)
+WEIGHT = {"kernel": jnp.ones((2, 2))}
+CHAIN = optax.chain(optax.clip(1.0), TX)
+ADAMW = torch.optim.AdamW
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: interop.optimizer_to_torch(CHAIN, CHAIN.init(WEIGHT), WEIGHT, LINEAR),
+            "takes an optimizer with groups, .* give the one that is in it, and its part of the st",
+        ),
+        (lambda: interop.optimizer_to_torch(None, (), WEIGHT, LINEAR), "groups.*; got NoneType$"),
+        (lambda: interop.optimizer_to_torch(jp.SGD, (), WEIGHT, LINEAR), "got the class SGD$"),
+        (
+            lambda: interop.optimizer_to_torch(TX, TX.init(WEIGHT), WEIGHT, LINEAR, LINEAR),
+            r"param_map must be what interop.param_map\(module, tree\) returns; got Linear",
+        ),
+        (lambda: interop.params_from_torch(LINEAR, WEIGHT, LINEAR), "param_map must be .*Linear"),
+        (lambda: interop.params_to_torch(WEIGHT, LINEAR, LINEAR), "param_map must be .*Linear"),
+        (lambda: interop.with_layout(RUN, "jax", LINEAR), "param_map must be .*got Linear"),
+        (lambda: interop.with_layout({}, "jax"), "expected a Checkpoint, got dict"),
+        (
+            lambda: interop.optimizer_from_torch(CHAIN, WEIGHT, LINEAR),
+            "got GradientTransformationExtraArgs, which is an optimizer of JAX's already",
+        ),
+        (
+            lambda: interop.optimizer_from_torch(
+                ADAMW(LINEAR.parameters()), WEIGHT, interop.param_map(LINEAR, WEIGHT), module=Flat
+            ),
+            "module must be torch's module; got",
+        ),
+        (lambda: interop.likely_class(ADAMW([torch.ones(1)])), "state dict; got AdamW$"),
+        (lambda: interop.likely_scheduler(None), "a scheduler's state dict; got NoneType$"),
+        (
+            lambda: interop.TorchOptimizer(LINEAR.parameters(), ADAMW),
+            "must be a factory, as jp.adamw is; got torch's AdamW$",
+        ),
+    ],
+)
+def test_what_is_given_in_place_of_another_thing(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
 
 
 RUN = interop.Checkpoint(

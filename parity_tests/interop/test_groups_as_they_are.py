@@ -298,6 +298,71 @@ def test_keys_of_ones_own_are_shown_and_can_be_set():
         interop.optimizer_from_torch(optimizer, params, module)
 
 
+def with_key(key, value):
+    module = network()
+    optimizer = torch.optim.AdamW([{"params": [p]} for p in module.parameters()], lr=0.1)
+    optimizer.param_groups[0][key] = value
+    stepped(module, optimizer)
+    return module, interop.params_from_torch(module, LIKE), optimizer
+
+
+# What torch's groups may hold, and how it comes back: as it is, but for lists.
+KEYS = {
+    "of another optimizer": ("d", 1.0, 1.0),
+    "of another optimizer, a number": ("t0", 3, 3.0),
+    "of another optimizer, a text": ("mask", "x", "x"),
+    "a list of lists": ("depths", [1, [2, 3]], (1, (2, 3))),
+    "a flag as a number": ("maximize", 1, True),
+    "a flag of NumPy": ("maximize", np.bool_(True), True),
+    "no flag": ("amsgrad", None, False),
+}
+
+
+@pytest.mark.parametrize(("key", "value", "back"), KEYS.values(), ids=KEYS)
+def test_keys_and_flags_of_any_kind_are_kept(key, value, back):
+    module, params, optimizer = with_key(key, value)
+    tx, state = interop.optimizer_from_torch(optimizer, params, module)
+    assert jp.get_hyperparams(state)[0][key] == back
+    again = interop.optimizer_to_torch(tx, state, params, module).param_groups[0][key]
+    assert (again, type(again)) == (back, type(back))
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, {}, torch.ones(3), [1, {"a": 1}]], ids=repr)
+def test_keys_that_no_state_keeps_are_left_out_with_a_word(value):
+    module, params, optimizer = with_key("kept", value)
+    with pytest.warns(CheckpointWarning, match="^kept of group 0 left out: numbers, texts"):
+        _, state = interop.optimizer_from_torch(optimizer, params, module)
+    assert "kept" not in jp.get_hyperparams(state)[0]
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("frozen", True),
+        ("frozen", False),
+        ("resting", True),
+        ("resting", ["0.weight"]),
+        ("untrained", ["0.weight"]),
+        ("param_order", ["0.weight"]),
+        ("optimizer", "AdamW"),
+        ("update_count", "x"),
+        ("name", 3),
+    ],
+)
+def test_keys_that_have_a_meaning_here_are_refused(key, value, as_dict):
+    module, params, optimizer = with_key(key, value)
+    given = optimizer.state_dict() if as_dict else optimizer
+    with pytest.raises(ValueError, match=f"has '{key}' as a key of its own.*rename it, as group"):
+        interop.optimizer_from_torch(given, params, module, optimizer_name="AdamW")
+
+
+def test_a_state_dict_does_not_say_which_keys_are_no_options():
+    module, params, optimizer = with_key("d", 1.0)
+    with pytest.raises(TypeError, match=r"unknown option 'd'.*rename it, as group\[\"my_key\"\] ="):
+        interop.optimizer_from_torch(optimizer.state_dict(), params, module, optimizer_name="AdamW")
+
+
 def test_a_group_that_was_trained_and_then_frozen_rests():
     module = network()
     groups = [{"params": list(layer.parameters())} for layer in module]

@@ -261,7 +261,8 @@ REFUSED_FILES = {
     "an optimizer of nothing": (
         {"model": M, "optimizer": {"state": {}, "param_groups": []}}, "'param_groups' is empty",
     ),
-    "a number": (3, "it holds int, not a dict"),
+    "a number": (3, "it holds a value of the type int, not a dict: save a state_dict"),
+    "nothing": (None, "it holds None, not a dict"),
 }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What `optimizer_from_torch` and `optimizer_to_torch` refuse, and what they say."""
 
+import functools
 import warnings
 
 import jax
@@ -11,6 +12,7 @@ import torch
 
 import jaxopt_port as jp
 from jaxopt_port import interop
+from parity_tests.interop.two_linear_layers import LIKE, network, stepped
 from parity_tests.oracles.two_networks import Bare, Matrices, Pair, tree_of
 
 
@@ -86,7 +88,7 @@ REFUSED = {
             {"optimizer_name": "SGD", "param_names": names_of(p)},
         ),
         ValueError,
-        "has no 'momentum'",
+        "the options of AdamW, and not those of SGD",
     ),
     "Adam's state as AdamW's": (
         lambda p: (
@@ -96,12 +98,70 @@ REFUSED = {
         ValueError,
         'the state dict is that of Adam, .* pass optimizer_name="Adam"',
     ),
+    "RAdam's state as Adam's": (
+        lambda p: (
+            torch.optim.RAdam(p.module.named_parameters()).state_dict(),
+            {"optimizer_name": "Adam"},
+        ),
+        ValueError,
+        'the options of RAdam, and not those of Adam; pass optimizer_name="RAdam"',
+    ),
+    "RAdam's state as AdamW's": (
+        lambda p: (
+            torch.optim.RAdam(p.module.named_parameters()).state_dict(),
+            {"optimizer_name": "AdamW"},
+        ),
+        ValueError,
+        'the options of RAdam, and not those of AdamW; pass optimizer_name="RAdam"',
+    ),
+    "NAdam named Adam": (
+        lambda p: (
+            torch.optim.NAdam(p.module.named_parameters()),
+            {"optimizer_name": "Adam"},
+        ),
+        ValueError,
+        "the options of NAdam, and not those of Adam",
+    ),
+    "RAdam's state with a key of one's own as Adam's": (
+        lambda p: (
+            torch.optim.RAdam(
+                [{"params": list(p.module.named_parameters()), "lr_scale": 1.0}]
+            ).state_dict(),
+            {"optimizer_name": "Adam"},
+        ),
+        ValueError,
+        "has no 'amsgrad'; it is not that of adam",
+    ),
     "another module's optimizer": (
         lambda p: (torch.optim.SGD(Bare().parameters()), {}),
         ValueError,
         "are not the module's",
     ),
 }
+
+
+# Which of a network's parameters an optimizer was given, and what is said to name them.
+GIVEN = {
+    "matrices": (lambda m: [p for p in m.parameters() if p.ndim == 2], "p.ndim == 2"),
+    "a part": (lambda m: m[1].parameters(), 'name.startswith("1.")'),
+    "no rule": (lambda m: [m[0].weight], "…"),
+}
+
+
+@pytest.mark.parametrize(("given", "condition"), GIVEN.values(), ids=GIVEN)
+def test_the_names_of_some_parameters_are_asked_for(given, condition):
+    module = network()
+    saved = stepped(module, torch.optim.AdamW(given(module))).state_dict()
+    call = functools.partial(
+        interop.optimizer_from_torch, saved, LIKE, module, optimizer_name="AdamW"
+    )
+    count = len(saved["state"])
+    with pytest.raises(ValueError, match=f"has {count} parameters, the module 4$") as caught:
+        call()
+    code = str(caught.value).partition("of one group ")[2].partition(": the optimizer")[0]
+    assert code == f"[name for name, p in module.named_parameters() if {condition}]"
+    if condition != "…":
+        call(param_names=eval(code, {"module": module}))
 
 
 def names_of(pair):

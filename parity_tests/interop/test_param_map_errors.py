@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +14,12 @@ import pytest
 import torch
 from flax import nnx
 
-from jaxopt_port.interop import param_map, params_from_torch, params_to_torch
+from jaxopt_port.interop import (
+    optimizer_from_torch,
+    param_map,
+    params_from_torch,
+    params_to_torch,
+)
 from parity_tests.oracles.two_layers import Tied, make_module, plain, tensor_bytes
 
 T = torch.nn
@@ -125,7 +131,9 @@ REFUSED: dict[str, Refused] = {
         _nnx(lambda r: nnx.RNN(nnx.OptimizedLSTMCell(4, 3, rngs=r))),
         (
             "cell/dense_i/bias: missing from the JAX tree (torch's bias_ih_l0); torch adds two"
-            " biases to each gate and Flax's cells one, so neither gives the other: have none in",
+            " biases to each gate and Flax's cells one, so neither gives the other: have two"
+            " in both, or none in both (bias=False in torch); write model.cell.dense_i ="
+            " nnx.Linear(4, 12, rngs=rngs)",
         ),
     ),
     "LSTM's gates' biases": Refused(
@@ -133,15 +141,36 @@ REFUSED: dict[str, Refused] = {
         _nnx(lambda r: nnx.LSTMCell(4, 3, rngs=r)),
         (
             "ii/bias: missing from the JAX tree (torch's bias_ih); torch adds two biases",
-            "if_/bias: missing from the JAX tree (torch's bias_ih)",
-            "ig/bias: missing from the JAX tree (torch's bias_ih)",
-            "io/bias: missing from the JAX tree (torch's bias_ih)",
+            *(
+                f"{name}/bias: missing from the JAX tree (torch's bias_ih); write model.{name} ="
+                for name in ("if_", "ig", "io")
+            ),
         ),
     ),
     "GRU's biases": Refused(
         lambda: T.GRU(4, 3, bias=False),
         _nnx(lambda r: nnx.RNN(nnx.GRUCell(4, 3, rngs=r))),
         ("cell/dense_i/bias: torch's module has no such parameter; torch adds two biases",),
+    ),
+    "Linen's biases": Refused(
+        lambda: T.LSTM(4, 3, bias=False),
+        lambda: {
+            "dense_i": {"kernel": Z((4, 12))},
+            "dense_h": {"kernel": Z((3, 12)), "bias": Z(12)},
+        },
+        (
+            "dense_h/bias: torch's module has no such parameter; torch adds two biases to each gate"
+            " and Flax's cells one, so neither gives the other: have two in both, or none in both"
+            " (bias=False in torch); Linen's cells always have their one: write a cell",
+        ),
+    ),
+    "a slope for each channel": Refused(
+        lambda: T.PReLU(4),
+        _nnx(lambda r: nnx.PReLU()),
+        (
+            "negative_slope: shape (), where torch's weight (4,) gives (4,); Flax's PReLU has one"
+            " slope for all",
+        ),
     ),
     "LSTM's projection": Refused(
         lambda: T.LSTM(4, 3, proj_size=2, bias=False),
@@ -190,6 +219,49 @@ def test_all_that_is_wrong_is_listed(name: str) -> None:
     assert len(lines) == len(case.lines), lines
     for line, begin in zip(lines, case.lines, strict=True):
         assert line.startswith(begin), line
+
+
+CELLS: dict[str, tuple[Any, Any]] = {
+    "LSTM": (T.LSTM, nnx.OptimizedLSTMCell),
+    "LSTM, gates apart": (T.LSTM, nnx.LSTMCell),
+    "GRU": (T.GRU, nnx.GRUCell),
+    "RNN": (T.RNN, nnx.SimpleCell),
+}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("name", CELLS)
+def test_what_is_said_of_biases_can_be_followed(name: str, bias: bool) -> None:
+    of_torch, cell = CELLS[name]
+    module = of_torch(4, 3, num_layers=2, bias=bias, batch_first=True)
+
+    def followed(lines: str) -> nnx.Module:
+        rngs = nnx.Rngs(0)
+        model = nnx.Sequential(*(nnx.RNN(cell(n, 3, rngs=rngs)) for n in (4, 3)))
+        exec(lines, {"model": model, "nnx": nnx, "rngs": rngs})
+        return model
+
+    model = nnx.eval_shape(lambda: followed(""))
+    with pytest.raises(ValueError, match="torch adds two biases") as caught:
+        param_map(module, model)
+    lines = "\n".join(re.findall(r"; write (model.*)", str(caught.value)))
+    made = param_map(module, nnx.eval_shape(lambda: followed(lines)))
+    assert {entry.torch_name for entry in made.entries} == dict(module.named_parameters()).keys()
+
+
+@pytest.mark.parametrize("layers", [False, True])
+def test_a_state_asks_for_the_map_of_its_model(layers: bool) -> None:
+    """Which says what its layers are, and where nnx.Sequential has them."""
+    module: Any = T.ConvTranspose2d(3, 3, 2)
+    model: Any = nnx.ConvTranspose(3, 3, (2, 2), padding="VALID", rngs=nnx.Rngs(0))
+    if layers:
+        module, model = T.Sequential(module), nnx.Sequential(model)
+    optimizer = torch.optim.SGD(module.parameters())
+    params = nnx.state(model, nnx.Param)
+    with pytest.raises(ValueError, match=r"param_map=interop\.param_map\(module, model\)\n"):
+        optimizer_from_torch(optimizer, params, module)
+    given = {"param_map": param_map(module, model)}
+    assert optimizer_from_torch(optimizer, params, module=module, **given)
 
 
 def test_strict_false_forgives_no_doubt_and_no_shape() -> None:

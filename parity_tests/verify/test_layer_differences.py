@@ -43,6 +43,69 @@ def test_no_false_alarm(name: str) -> None:
     assert differences(torch_layer(), _made(flax_part)) == []
 
 
+class _Layers(nnx.Module):
+    def __init__(self, *layers: Any) -> None:
+        self.layers = nnx.List(layers)
+
+
+def _gru(features: int = 4, **options: Any) -> Any:
+    cell = nnx.GRUCell(features, 3, rngs=nnx.Rngs(0), **options.pop("cell", {}))
+    cell.dense_i = nnx.Linear(features, 9, use_bias=False, rngs=nnx.Rngs(0))
+    return nnx.RNN(cell, **options)
+
+
+def _both(**options: Any) -> Any:
+    return nnx.Bidirectional(_gru(), _gru(), **options)
+
+
+# What runs a cell over a sequence: torch's options, Flax's, how the warnings and the notes begin.
+FORWARDS = "reverse=True goes backwards"
+RUNS: dict[str, tuple[dict[str, Any], Callable[[], Any], tuple[str, ...], tuple[str, ...]]] = {
+    "as torch": ({}, lambda: _gru(), (), ()),
+    "reverse": ({}, lambda: _gru(reverse=True), (FORWARDS,), ()),
+    "reverse, in order": ({}, lambda: _gru(reverse=True, keep_order=True), (FORWARDS,), ()),
+    "time first here": ({}, lambda: _gru(time_major=True), ("time_major=True takes (time",), ()),
+    "time first there": (
+        {"batch_first": False},
+        lambda: _gru(),
+        (),
+        ("takes (time, batch, …) in",),
+    ),
+    "time first": ({"batch_first": False}, lambda: _gru(time_major=True), (), ()),
+    "both directions": ({"bidirectional": True}, lambda: _both(), (), ()),
+    "both directions, time first here": (
+        {"bidirectional": True},
+        lambda: _both(time_major=True),
+        ("time_major=True takes (time",),
+        (),
+    ),
+    "both directions, joined otherwise": (
+        {"bidirectional": True},
+        lambda: _both(merge_fn=lambda a, b: a + b),
+        (),
+        ("merge_fn is not Flax's own",),
+    ),
+    "the second of two": (
+        {"num_layers": 2, "dropout": 0.1},
+        lambda: _Layers(_gru(), _gru(3, reverse=True, cell={"activation_fn": nnx.relu})),
+        ("activation_fn is relu in Flax", FORWARDS),
+        ("has dropout=0.1 between its layers",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_what_runs_a_cell_is_compared(name: str) -> None:
+    options, make, warned, noted = RUNS[name]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made = param_map(T.GRU(4, 3, bias=False, **{"batch_first": True, **options}), make())
+    for messages, begins in (([str(each.message) for each in caught], warned), (made.notes, noted)):
+        assert len(messages) == len(begins), messages
+        for message, begin in zip(messages, begins, strict=True):
+            assert message.startswith(("the module (GRU): " + begin, "the module (GRU) " + begin))
+
+
 # Flax's names for padding, and the strides and dilations with which the elements are counted.
 COUNTED = {
     f"{kind} {padding} {kernel} {stride} {dilation}": (kind, padding, kernel, stride, dilation)

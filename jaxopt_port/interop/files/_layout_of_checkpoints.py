@@ -10,7 +10,7 @@ from ...engine import rule_of
 from ...optim import OPTIMIZERS
 from .._optimizer_layout import ORDER, to_jax_layout, to_torch_layout
 from .._torch_state_dict import named
-from ..mapping import ParamMap
+from ..mapping import ParamMap, check_is_map
 from ._checkpoint import Checkpoint, check_checkpoint
 
 
@@ -43,7 +43,10 @@ def with_layout(
         >>> with_layout(tensors, "jax", ParamMap((entry,), ("weight",))).params["kernel"].shape
         (3, 2)
     """
+    if not isinstance(checkpoint, Checkpoint):
+        raise TypeError(f"expected a Checkpoint, got {type(checkpoint).__name__}")
     check_checkpoint(checkpoint)
+    check_is_map(param_map)
     if layout not in ("torch", "jax"):
         raise ValueError(f'the layout is {layout!r}; it is "torch" or "jax"')
     mapped = checkpoint.param_map if param_map is None else param_map

@@ -53,10 +53,19 @@ def read(path: Path, keys: Mapping[str, str] | None = None) -> Checkpoint:
         if isinstance(found, list | tuple):
             found = {str(i): value for i, value in enumerate(found)}
         if not isinstance(found, Mapping):
-            raise ValueError(f"it holds {type(found).__name__}, not a dict")
+            raise ValueError(
+                f"it holds {_said(found)}, not a dict: save a state_dict(), or a dict of several"
+            )
         return checkpoint_in(dict(found), keys, str(path))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _said(found: Any) -> str:
+    """Return what torch calls a value."""
+    if isinstance(found, np.ndarray):
+        return f"a tensor of shape {found.shape}"
+    return "None" if found is None else f"a value of the type {type(found).__name__}"
 
 
 def checkpoint_in(found: dict[Any, Any], keys: Mapping[str, str] | None, source: str) -> Checkpoint:

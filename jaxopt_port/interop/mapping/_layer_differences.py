@@ -11,15 +11,18 @@ from typing import Any
 import jax
 
 from ...trees import listed, users_level
+from ._function_settings import CALLED, FUNCTIONS, same_function
 from ._jax_leaves import is_linen_module, is_nnx_module, with_short_paths
-from ._layer_settings import COMPARED, FUNCTIONS, same_function
+from ._layer_settings import COMPARED, Doubt, arithmetic
 from ._own_layers import Measured, gelu_formula, has_run, measured
 from ._param_map import Entry, ParamMap
+from ._recurrent_settings import CELLS, of_runs
 from ._rules_by_hand import Renaming
 from ._torch_tensors import unwrapped
 
 # The leaves of these layers lie one level deeper than the layer.
-_COMPOSED = ("MultiheadAttention", "LSTM", "LSTMCell", "GRU", "GRUCell", "RNN", "RNNCell")
+_COMPOSED = ("MultiheadAttention", *CELLS)
+_BY_CLASS = COMPARED | CALLED | CELLS
 
 
 class LayerDifferenceWarning(UserWarning):
@@ -42,11 +45,14 @@ def warn_of_differences(
     doubts: dict[str, list[str]] = {}
     for name, path in _pairs(layers, made, parts, renaming):
         layer, part, kind = layers[name], parts[path], type(layers[name]).__name__
-        found = [Measured(message, True) for message in differences(layer, part)]
+        messages = dict.fromkeys(differences(layer, part))
+        if kind in CELLS:
+            messages |= dict.fromkeys(_of_cells(layer, entries[name], parts))
+        found = [Measured(message, not isinstance(message, Doubt)) for message in messages]
         within = f"{path}/" if path else ""
         alone = not any(m != path and m.startswith(within) for m in modules)
-        if not found and alone and not any(layer.children()):
-            found = measured(layer, part, entries.get(name, []))
+        if alone and not any(one.sure for one in found) and not any(layer.children()):
+            found += measured(layer, part, entries.get(name, []))
         for message, sure in found:
             if sure:
                 message = f"{name or 'the module'} ({kind}): {message}"
@@ -63,6 +69,18 @@ def _by_layer(made: ParamMap) -> dict[str, list[Entry]]:
     for entry in made.entries:
         found.setdefault(entry.torch_name.rpartition(".")[0], []).append(entry)
     return found
+
+
+def _of_cells(layer: Any, entries: Sequence[Entry], parts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is otherwise in the cells that a layer of torch's is, and in what runs them."""
+    for path, entry in {_layer_path(entry, layer, parts): entry for entry in entries}.items():
+        if path in parts:
+            yield from differences(layer, parts[path])
+        above, _, name = path.rpartition("/")
+        rnn, both = parts.get(above), parts.get(above.rpartition("/")[0])
+        if name == "cell" and hasattr(rnn, "keep_order") and hasattr(layer, "batch_first"):
+            both = both if hasattr(both, "merge_fn") else None
+            yield from of_runs(layer, rnn, both, entry.torch_name.endswith("_reverse"))
 
 
 def _of_unseen_norms(
@@ -94,10 +112,10 @@ def differences(torch_layer: Any, flax_part: Any) -> list[str]:
     """Return what a layer of torch and a layer or function of Flax do otherwise, with remedies."""
     for base in type(torch_layer).__mro__:
         # A class of the user's own may have the name, and none of the attributes.
-        compare = COMPARED.get(base.__name__) if base.__module__.startswith("torch.nn.") else None
+        compare = _BY_CLASS.get(base.__name__) if base.__module__.startswith("torch.nn.") else None
         if compare is not None:
-            return list(compare(torch_layer, flax_part))
-    return []
+            return [*compare(torch_layer, flax_part), *arithmetic(torch_layer, flax_part)]
+    return list(arithmetic(torch_layer, flax_part))
 
 
 def flax_parts(model: Any, inputs: Sequence[Any] | Callable[[], Any]) -> dict[str, Any]:

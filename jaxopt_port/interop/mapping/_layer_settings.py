@@ -6,27 +6,10 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax.numpy as jnp
+
 from ._padding import flax_padding, spread, torch_padding
 
-# What Flax calls torch's activations, and the options that both have: torch's name, Flax's name,
-# Flax's default.
-_Option = tuple[str, str, Any]
-FUNCTIONS: dict[str, tuple[tuple[str, ...], tuple[_Option, ...]]] = {
-    "CELU": (("celu",), (("alpha", "alpha", 1.0),)),
-    "ELU": (("elu",), (("alpha", "alpha", 1.0),)),
-    "GELU": (("gelu",), (("approximate", "approximate", True),)),
-    "Hardsigmoid": (("hard_sigmoid",), ()),
-    "Hardswish": (("hard_silu", "hard_swish"), ()),
-    "Hardtanh": (("hard_tanh",), ()),
-    "LeakyReLU": (("leaky_relu",), (("negative_slope", "negative_slope", 0.01),)),
-    "ReLU": (("relu",), ()),
-    "ReLU6": (("relu6",), ()),
-    "SELU": (("selu",), ()),
-    "SiLU": (("silu", "swish"), ()),
-    "Sigmoid": (("sigmoid",), ()),
-    "Softplus": (("softplus",), ()),
-    "Tanh": (("tanh",), ()),
-}
 _CLASSES = {
     "BatchNorm": "BatchNorm",
     "Conv": "Conv",
@@ -46,34 +29,10 @@ BIASED_VARIANCE = (
 )
 
 
-def same_function(part: Any, torch_name: str) -> bool:
-    """Return whether a function of JAX is torch's activation of this name, options aside."""
-    return _name_and_options(part)[0] in FUNCTIONS[torch_name][0]
+class Doubt(str):
+    """What may be a difference: the two layers alone do not show it."""
 
-
-def _name_and_options(part: Any) -> tuple[str, dict[str, Any]]:
-    if isinstance(part, functools.partial):
-        return getattr(part.func, "__name__", ""), dict(part.keywords)
-    return getattr(part, "__name__", ""), {}
-
-
-def _activation(torch_name: str, torch_layer: Any, part: Any) -> Iterator[str]:
-    name, options = _name_and_options(part)
-    names, compared = FUNCTIONS[torch_name]
-    others = {each for known, _ in FUNCTIONS.values() for each in known} - set(names)
-    if name in others:
-        yield f"Flax has {name} here; use nnx.{names[0]}"
-    if name not in names:
-        return  # a layer or function of the user's own
-    for torchs, flaxs, default in compared:
-        want = getattr(torch_layer, torchs)
-        want = want == "tanh" if torch_name == "GELU" else want
-        if options.get(flaxs, default) != want:
-            yield (
-                f"{torchs} is {getattr(torch_layer, torchs)!r} in torch and {flaxs} is"
-                f" {options.get(flaxs, default)!r} in Flax;"
-                f" use functools.partial(nnx.{name}, {flaxs}={want!r})"
-            )
+    __slots__ = ()
 
 
 def _is(part: Any, torch_kind: str) -> Iterator[str]:
@@ -91,8 +50,44 @@ def _number(what: str, torchs: float, flaxs: float, remedy: str) -> Iterator[str
         yield f"{what} is {torchs:g} in torch and {flaxs:g} in Flax; {remedy}"
 
 
+def _axes(what: str, given: Any, wanted: Callable[[int], range], remedy: str) -> Iterator[str]:
+    """Compare axes of Flax's with torch's, which depend on how many the input has."""
+    axes = (given,) if isinstance(given, int) else tuple(given)
+    counts = [n for n in range(1, 7) if all(-n <= axis < n for axis in axes)]
+    same = [n for n in counts if {axis % n for axis in axes} == set(wanted(n))]
+    if not same:
+        yield f"{what} is {given} in Flax, which are not torch's axes; {remedy}"
+    elif same != counts:
+        yield Doubt(
+            f"{what} is {given} in Flax, which are torch's axes of an input with {same[0]} alone: "
+            f"see that it has as many, or {remedy}"
+        )
+
+
+def _axes_of_norm(kind: str, torch_layer: Any, part: Any) -> Iterator[str]:
+    if kind in ("LayerNorm", "RMSNorm"):
+        n = len(torch_layer.normalized_shape)
+        remedy = tuple(range(-n, 0)) if n > 1 else -1
+        for what in ("reduction_axes", "feature_axes"):
+            yield from _axes(
+                what,
+                getattr(part, what, remedy),
+                lambda count: range(count - n, count),
+                f"give {what}={remedy}",
+            )
+    elif kind == "GroupNorm":
+        if (given := getattr(part, "reduction_axes", None)) is not None:
+            yield from _axes("reduction_axes", given, lambda n: range(1, n), "leave it out")
+    else:
+        what = "axis" if kind == "BatchNorm" else "feature_axes"
+        # Images may have their channels first in Flax, too.
+        if (given := getattr(part, what, -1)) not in (-1, (-1,), [-1]):
+            yield Doubt(f"{what} is {given} in Flax: see that it is the channels'")
+
+
 def _norm(kind: str, torch_layer: Any, part: Any) -> Iterator[str]:
-    yield from _is(part, kind)
+    other = list(_is(part, kind))
+    yield from other or _axes_of_norm(kind, torch_layer, part)
     epsilon = getattr(part, "epsilon", None)
     eps = torch_layer.eps
     if epsilon is not None and eps is None:
@@ -106,6 +101,11 @@ def _norm(kind: str, torch_layer: Any, part: Any) -> Iterator[str]:
         groups, size = torch_layer.num_groups, getattr(part, "group_size", None)
         own = torch_layer.num_channels // size if size else getattr(part, "num_groups", None)
         yield from _number("num_groups", groups, own or groups, f"give num_groups={groups}")
+    if kind == "InstanceNorm" and torch_layer.track_running_stats:
+        yield (
+            "torch takes running statistics in eval() (track_running_stats=True), Flax's has none;"
+            " calculate with them in a layer of your own"
+        )
 
 
 def _batch_norm(torch_layer: Any, part: Any) -> Iterator[str]:
@@ -139,6 +139,10 @@ def _convolution(kind: str, torch_layer: Any, part: Any) -> Iterator[str]:
         want, got = tuple(getattr(torch_layer, torchs)), spread(getattr(part, flaxs), n)
         if want != got:
             yield f"{torchs} is {want} in torch and {got} in Flax; give {flaxs}={want}"
+    if (dilated := spread(getattr(part, "input_dilation", 1), n)) != (1,) * n:
+        yield f"input_dilation is {dilated} in Flax, and torch has none; leave it out"
+    if getattr(part, "mask", None) is not None:
+        yield Doubt("mask is given in Flax: see that torch's weight is masked, too")
     groups = getattr(part, "feature_group_count", 1)
     yield from _number(
         "groups", torch_layer.groups, groups, f"give feature_group_count={torch_layer.groups}"
@@ -155,16 +159,34 @@ def _convolution(kind: str, torch_layer: Any, part: Any) -> Iterator[str]:
 
 
 def _dropout(torch_layer: Any, part: Any) -> Iterator[str]:
-    if hasattr(part, "rate"):
-        yield from _number("p", torch_layer.p, part.rate, f"give rate={torch_layer.p:g}")
+    if not hasattr(part, "rate"):
+        return
+    yield from _number("p", torch_layer.p, part.rate, f"give rate={torch_layer.p:g}")
+    name, shared = type(torch_layer).__name__, tuple(getattr(part, "broadcast_dims", ()))
+    n = {"Dropout1d": 1, "Dropout2d": 2, "Dropout3d": 3}.get(name, 0)
+    if torch_layer.p == 0:
+        return
+    if "Alpha" in name:
+        yield f"torch's {name} keeps mean and variance, Flax's Dropout does not; write it out"
+    elif n and not shared:
+        yield f"torch drops whole channels; give broadcast_dims={tuple(range(1, n + 1))}"
+    elif shared and not n:
+        yield f"broadcast_dims is {shared} in Flax, torch drops elements one by one; leave it out"
 
 
 def _attention(torch_layer: Any, part: Any) -> Iterator[str]:
+    p = torch_layer.dropout
     if hasattr(part, "dropout_rate"):
-        p = torch_layer.dropout
         yield from _number("dropout", p, part.dropout_rate, f"give dropout_rate={p:g}")
+    if p and getattr(part, "broadcast_dropout", False):
+        yield "broadcast_dropout=True drops the same in a whole batch; give broadcast_dropout=False"
     if torch_layer.add_zero_attn:
         yield "add_zero_attn has no counterpart in Flax; append zeros to keys and values"
+    if not torch_layer.batch_first:
+        yield Doubt(
+            "takes (length, batch, …) in torch (batch_first=False), (batch, length, …) in Flax:"
+            " see that each is given its own"
+        )
 
 
 def _embedding(torch_layer: Any, part: Any) -> Iterator[str]:
@@ -176,24 +198,48 @@ def _embedding(torch_layer: Any, part: Any) -> Iterator[str]:
         )
     if torch_layer.max_norm is not None:
         yield f"torch shortens rows to max_norm={torch_layer.max_norm:g}; nnx.Embed does not"
+    if torch_layer.scale_grad_by_freq:
+        yield (
+            "torch divides a row's gradient by how often the batch has it (scale_grad_by_freq),"
+            " nnx.Embed does not; divide it"
+        )
+    if mode := getattr(torch_layer, "mode", ""):
+        taken = {"mean": "mean", "sum": "sum", "max": "largest"}[mode]
+        yield Doubt(
+            f"gives the {taken} of each bag's rows, nnx.Embed the rows: see that it is taken, as"
+            f" embed(ids).{mode}(-2)"
+        )
 
 
-def _rnn(torch_layer: Any, part: Any) -> Iterator[str]:
-    name = getattr(getattr(part, "activation_fn", None), "__name__", "")
-    want = getattr(torch_layer, "nonlinearity", "")
-    if name in ("tanh", "relu") and want in ("tanh", "relu") and name != want:
-        yield f"nonlinearity is {want} in torch and {name} in Flax; give activation_fn=nnx.{want}"
-    if getattr(part, "residual", False):
-        yield "residual=True adds the input, which torch does not; leave it out"
+def arithmetic(torch_layer: Any, part: Any) -> Iterator[Doubt]:
+    """Yield what a layer of Flax, whatever it is, is told of how to calculate."""
+    dtype, param = getattr(part, "dtype", None), next(torch_layer.parameters(), None)
+    if dtype is not None and param is not None and jnp.issubdtype(dtype, jnp.floating):
+        name = jnp.dtype(dtype).name
+        if param.is_floating_point() and jnp.dtype(dtype).itemsize < param.element_size():
+            yield Doubt(
+                f"calculates in {name} in Flax (dtype), and has"
+                f" {str(param.dtype).removeprefix('torch.')} in torch: see that torch does, too"
+            )
+    for what in _CALLED:
+        function = getattr(part, what, None)
+        if function is None:
+            continue
+        if getattr(function, "__module__", "").partition(".")[0] not in ("flax", "jax"):
+            yield Doubt(f"{what} is not Flax's own: see that it gives what torch's layer does")
 
 
-def _gated(torch_layer: Any, part: Any) -> Iterator[str]:
-    for attribute, want in (("gate_fn", "sigmoid"), ("activation_fn", "tanh")):
-        name = getattr(getattr(part, attribute, None), "__name__", want)
-        if name != want:
-            yield f"{attribute} is {name} in Flax; torch's is {want}: leave it out"
-
-
+_CALLED = (
+    "attention_fn",
+    "conv_general_dilated",
+    "conv_general_dilated_cls",
+    "dot_general",
+    "dot_general_cls",
+    "qkv_dot_general",
+    "qkv_dot_general_cls",
+    "out_dot_general",
+    "out_dot_general_cls",
+)
 # By the name of torch's class, its bases included.
 COMPARED: dict[str, Callable[[Any, Any], Iterator[str]]] = {
     "_BatchNorm": _batch_norm,
@@ -206,8 +252,5 @@ COMPARED: dict[str, Callable[[Any, Any], Iterator[str]]] = {
     "_DropoutNd": _dropout,
     "MultiheadAttention": _attention,
     "Embedding": _embedding,
-    "RNN": _rnn,
-    "RNNCell": _rnn,
-    **dict.fromkeys(("LSTM", "LSTMCell", "GRU", "GRUCell"), _gated),
-    **{name: functools.partial(_activation, name) for name in FUNCTIONS},
+    "EmbeddingBag": _embedding,
 }

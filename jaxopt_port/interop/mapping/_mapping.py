@@ -13,6 +13,10 @@ from ._rules_by_hand import Layouts, LayoutsByHand, Rename, Renaming
 from ._suggested_rules import suggested_rules
 from ._torch_tensors import TorchTensor, tensors_given, tensors_of
 
+_OF_THE_MODEL = (
+    "; a state does not say what its layers are: give the map of the model whose it is, as"
+    " param_map=interop.param_map(module, model)"
+)
 _SHOWN, _SHOWN_WITH_RULES = 12, 4  # lines of an error
 
 
@@ -105,8 +109,10 @@ class Match(NamedTuple):
         also: Sequence[str] = (),
     ) -> None:
         """Raise the one error that lists all that is wrong, rules that would mend it first."""
+        of_nnx = type(like).__module__.startswith("flax.nnx") and not isinstance(like, type)
+        seen = _OF_THE_MODEL if of_nnx and not parts else ""
         if not self.problems or callable(rename):
-            return refuse_if([*self.problems.lines, *also], module)
+            return refuse_if([*self.problems.lines, *also], module, seen)
         given = list(rename.items()) if isinstance(rename, Mapping) else list(rename)
 
         def tried(rules: Sequence[tuple[str, str]]) -> Problems:
@@ -121,7 +127,7 @@ class Match(NamedTuple):
             lines = rest.lines or lines[:_SHOWN_WITH_RULES]
         if self.renaming.prefix:
             remedy += f" ({self.renaming.prefix!r}, with which torch's names begin, left out)"
-        refuse_if([*lines, *also], module, remedy)
+        refuse_if([*lines, *also], module, remedy + seen)
 
 
 def matched_without_prefix(

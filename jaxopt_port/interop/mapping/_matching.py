@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,16 +18,18 @@ from ._torch_tensors import TorchTensor
 
 TWO_BIASES = (
     "; torch adds two biases to each gate and Flax's cells one, so neither gives the other: have"
-    " none in both (bias=False in torch, and in NNX's cells), or two in both, by replacing what the"
-    " cell adds, as in cell.dense_i = nnx.Linear(features, 4 * hidden, use_bias=True, rngs=rngs) of"
-    " an LSTM, 3 * hidden of a GRU; Linen's cells always have their one: write your own"
+    " two in both, or none in both (bias=False in torch)"
 )
+NOT_IN_LINEN = "; Linen's cells always have their one: write a cell of your own, or take NNX's"
 STACKED = (
     "; it has all layers in one array (a scan over layers), which no tensor of torch is: keep them"
     ' apart, as {"0": …, "1": …}, and stack them where they are used:'
     " jax.tree.map(lambda *x: jnp.stack(x), *layers.values())"
 )
 
+_ONE_SLOPE = (
+    "; Flax's PReLU has one slope for all (num_parameters=1 in torch): write your own of more"
+)
 _HINTS = 16  # lines, after which names stand alone: to find what is near takes time
 
 
@@ -203,8 +204,12 @@ class Matcher:
                 f" decide: {words}; give layouts={{{tensor.name!r}: …}}"
             )
         else:
-            gives = " or ".join(dict.fromkeys(_shape_of(each, tensor) for each in possible))
-            self._problems.wrong.append(f"{path}: shape {shape}, where {torchs} gives {gives}")
+            shapes, reason = _shapes(possible, tensor)
+            gives = " or ".join(map(str, shapes)) or f"none: {reason}"
+            slopes = _ONE_SLOPE if tensor.kind == "PReLU" and not shape else ""
+            self._problems.wrong.append(
+                f"{path}: shape {shape}, where {torchs} gives {gives}{slopes}"
+            )
         return None
 
     def _report_lacking(self) -> list[str]:
@@ -221,7 +226,7 @@ class Matcher:
                 continue
             for place in places:
                 if tensor.leaf.startswith(("bias_ih", "bias_hh")):
-                    hint = self._of_biases()
+                    hint = self._of_biases(self._full(place.path), True)
                 elif reason := reparametrised(tensor.name):
                     hint = reason
                 else:
@@ -256,14 +261,22 @@ class Matcher:
             if leaf.shape[:1] == (of_layers[leaf.short],) != (1,):
                 hint, self._stacked = self._stacked, ""
             if leaf.short.rpartition("/")[2] == "bias" and self._in_recurrent(leaf.short):
-                hint = self._of_biases()
+                hint = self._of_biases(leaf.path, False)
             self._problems.unmatched.append(
                 f"{leaf.path}: torch's module has no such parameter{hint}"
             )
 
-    def _of_biases(self) -> str:
-        """Return the explanation, once."""
+    def _of_biases(self, path: str, with_bias: bool) -> str:
+        """Return the explanation, once, and what to write for the layer that a bias is of."""
         hint, self._two_biases = self._two_biases, ""
+        if hint and not self.tree.layers:
+            hint += NOT_IN_LINEN
+        layer = path.rpartition("/")[0]
+        shapes = [leaf.shape for leaf in self.tree.leaves if leaf.path == f"{layer}/kernel"]
+        for features, out in shapes:
+            name = re.sub(r"/(\d+)(?=/)", r"[\1]", f"/{layer}").replace("/", ".")
+            without = "" if with_bias else "use_bias=False, "
+            hint += f"; write model{name} = nnx.Linear({features}, {out}, {without}rngs=rngs)"
         return hint
 
     def _in_recurrent(self, short: str) -> bool:
@@ -282,20 +295,19 @@ def _fitting(free: Mapping[tuple[int, ...], list[str]], place: Place, tensor: To
 
 
 def _shapes_of(place: Place, tensor: TorchTensor) -> list[tuple[int, ...]]:
-    size = math.prod(tensor.shape)
-    usable = [lay for lay in place.layouts if lay.rows or lay.view is None or _size(lay) == size]
-    return list(dict.fromkeys(layout.shape_of(tensor.shape) for layout in usable))
+    return _shapes(place.layouts, tensor)[0]
 
 
-def _size(layout: Layout) -> int:
-    return math.prod(layout.view or ())
-
-
-def _shape_of(layout: Layout, tensor: TorchTensor) -> str:
-    try:
-        return str(layout.shape_of(tensor.shape))
-    except ValueError as error:
-        return f"none: {error}"
+def _shapes(layouts: Sequence[Layout], tensor: TorchTensor) -> tuple[list[tuple[int, ...]], str]:
+    """Return the shapes that a tensor may have, and why it has no other."""
+    found: dict[tuple[int, ...], None] = {}
+    reason = ""
+    for layout in layouts:
+        try:
+            found[layout.shape_of(tensor.shape)] = None
+        except ValueError as error:
+            reason = str(error)
+    return list(found), reason
 
 
 def _spelled(layout: Layout) -> str:

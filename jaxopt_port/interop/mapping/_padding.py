@@ -43,7 +43,7 @@ def flax_padding(layer: Any, transposed: bool) -> Padding:
     reach = _reach(spread(layer.kernel_size, n), spread(layer.kernel_dilation, n))
     strides, padding = spread(layer.strides, n), layer.padding
     if not isinstance(padding, str):
-        return Padding(_pairs(padding, n))
+        return Padding(pairs(padding, n))
     if padding == "CAUSAL":
         return Padding(tuple((r, 0) for r in reach))
     mode = {"CIRCULAR": "circular", "REFLECT": "reflect"}.get(padding, "zeros")
@@ -63,7 +63,8 @@ def _reach(kernel_size: Sequence[int], dilation: Sequence[int]) -> list[int]:
     return [d * (k - 1) for k, d in zip(kernel_size, dilation, strict=True)]
 
 
-def _pairs(padding: Any, n: int) -> tuple[tuple[int, int], ...]:
+def pairs(padding: Any, n: int) -> tuple[tuple[int, int], ...]:
+    """Return a padding in numbers as the elements before and after each axis."""
     each = (padding,) * n if isinstance(padding, int) else tuple(padding)
     return tuple((p, p) if isinstance(p, int) else (int(p[0]), int(p[1])) for p in each)
 

@@ -64,6 +64,15 @@ class Entry:
         return self.layout.to_torch(leaf, self.torch_shape)
 
 
+def check_is_map(given: Any) -> None:
+    """Raise TypeError for what is given for a map and is none, such as torch's module."""
+    if given is not None and not isinstance(given, ParamMap):
+        raise TypeError(
+            "param_map must be what interop.param_map(module, tree) returns; got"
+            f" {type(given).__name__}"
+        )
+
+
 @dataclass(frozen=True)
 class ParamMap:
     """Which leaf of a JAX tree is which tensor of a torch module; `param_map` makes one.

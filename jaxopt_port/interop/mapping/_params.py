@@ -13,7 +13,7 @@ from .._wrapper_prefixes import known_names
 from ._jax_leaves import no_weights, state_of
 from ._mapping import matched_without_prefix, refuse_if
 from ._mapping import param_map as make_map
-from ._param_map import ParamMap
+from ._param_map import ParamMap, check_is_map
 from ._rules_by_hand import Layouts, Rename
 from ._torch_tensors import tensors_given, tensors_of, values_of
 
@@ -62,6 +62,7 @@ def params_from_torch(
         (3, 2)
     """
     module = tensors_given(module)
+    check_is_map(param_map)
     made = param_map or make_map(module, like, rename=rename, layouts=layouts, strict=strict)
     leaves = made.from_torch(_with_known_names(made, _arrays(made, module, strict)), strict=strict)
     tree = state_of(like)
@@ -118,6 +119,7 @@ def params_to_torch(
         [3.0, 3.0]
     """
     torch = import_torch()
+    check_is_map(param_map)
     if module is None and param_map is None:
         raise TypeError("params_to_torch needs a torch module, or a param_map for a state dict.")
     if module is not None and not isinstance(module, torch.nn.Module):
