@@ -101,7 +101,7 @@ def _is_nnx_filter(selector: Any) -> bool:
         return False
     if isinstance(selector, type):
         return issubclass(selector, nnx.Variable)
-    return type(selector).__module__ == nnx.filterlib.__name__
+    return bool(type(selector).__module__ == nnx.filterlib.__name__)
 
 
 def _filtered(selector: Any, params: Any) -> list[bool]:

@@ -135,10 +135,10 @@ def ways() -> Iterator[Way]:
                 "rearrange the kernel's rows on import",
             )  # fmt: skip
     yield from recurrent_ways()
-    for index, other, words in ((-1, 0, ("first", "last")), (0, -1, ("last", "first"))):
+    for index, end, places in ((-1, 0, ("first", "last")), (0, -1, ("last", "first"))):
         yield Way(
-            "position", ("getitem", "select"), layers.taken_at(index, other),
-            f"your side takes the {words[0]} position where torch takes the {words[1]}",
+            "position", ("getitem", "select"), layers.taken_at(index, end),
+            f"your side takes the {places[0]} position where torch takes the {places[1]}",
             "take torch's position", everywhere=True,
         )  # fmt: skip
     convolutions = ("conv1d", "conv2d", "conv3d")
