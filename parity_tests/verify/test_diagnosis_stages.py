@@ -166,6 +166,29 @@ HYPERPARAMETERS = {
 }
 
 
+CYCLED = [0.95 - 0.01 * i for i in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("yours", "torchs", "said"),
+    [
+        ([0.9] * 10, CYCLED, "torch's betas[0] is set by a scheduler, your side's stays as it is"),
+        (CYCLED, [0.95] * 10, "your side's betas[0] is set by a scheduler, torch's stays"),
+        ([0.95, *CYCLED[2:], 0.9], CYCLED, "your side's betas[0] follows another schedule: at st"),
+    ],
+)
+def test_a_momentum_that_a_scheduler_sets(yours, torchs, said):
+    # That of step 2 is not yet that of the step before.
+    found = hyperparameter(yours, torchs, name="betas[0]")
+    assert (found.name, said in found.message) == ("schedule", True), found
+
+
+def test_one_rate_after_others_that_are_the_same_is_a_schedule():
+    found = hyperparameter([0.1, 0.2, 0.3, 0.31], [0.1, 0.2, 0.3, 0.29], step=3)
+    assert found.name == "schedule"
+    assert "is torch's until step 2, and then follows another schedule" in found.message
+
+
 def test_what_rounds_to_0_is_0():
     found = hyperparameter([0.0] * 10, [1e-8] * 10, name="eps")
     assert found.name == "number"
@@ -230,6 +253,12 @@ OTHER_SCHEDULES = {
     ),
     "other milestones": (
         BOUNDS(0.1, {30: 0.1, 70: 0.1}), BOUNDS(0.1, {30: 0.1, 60: 0.1}), 99, "schedule", "30, 70,",
+    ),
+    "no warm-up": (
+        COSINE(0.1, 300), WARM(0.01, 0.1, 30, 300), 99, "schedule", "torch's rate begins with a wa"
+    ),
+    "a warm-up": (
+        WARM(0.01, 0.1, 30, 300), COSINE(0.1, 300), 99, "schedule", "your side's rate begins with a"
     ),
     "twice": (LINEAR(0, 0.2, 400), LINEAR(0, 0.1, 400), 99, "number", "is 2 times torch's"),
     "neither": (optax.constant_schedule(0.3), optax.constant_schedule(0.1), 60, "number", "lr=0.3"),

@@ -6,9 +6,11 @@ import numpy as np
 import optax
 import pytest
 import torch
+from flax import linen, nnx
 
 import jaxopt_port as jp
-from jaxopt_port import verify
+from jaxopt_port import interop, verify
+from jaxopt_port.flax import Optimizer, TrainState
 from parity_tests.verify.compared_runs import PARAMS, apply, batches, mine, theirs, torch_net
 
 
@@ -133,3 +135,58 @@ def test_a_rate_that_becomes_nothing():
     report = compared(theirs(), mine(tx=optax.sgd(lambda n: jnp.where(n < 4, 0.05, 0.0), 0.9)))
     assert (report.first.step, report.first.cause.name) == (4, "number")
     assert [cause.name for cause in report.first.cause.also] == ["frozen-leaf"]
+
+
+def squares(output, batch):
+    return ((output - batch[1]) ** 2).mean()
+
+
+def linear_of_torch(steps):
+    torch.manual_seed(0)
+    module = torch.nn.Linear(5, 3)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+    for inputs, targets in batches(steps):
+        optimizer.zero_grad()
+        squares(module(torch.tensor(inputs)), [None, torch.tensor(targets)]).backward()
+        optimizer.step()
+    return verify.TorchSide(module=module, optimizer=optimizer, loss=squares)
+
+
+class Normalised(TrainState):
+    batch_stats: object = None
+
+
+def by_linen(tx, change, params=None):
+    dense = linen.Dense(3)
+    if params is None:
+        params = dense.init(jax.random.key(0), jnp.ones((1, 5)))["params"]
+    held = Normalised.create(apply_fn=dense.apply, params=params, tx=tx)
+    return verify.linen_side(dense, held.replace(opt_state=change(held.opt_state)), loss=squares)
+
+
+def by_nnx(tx, change, params=None):
+    model = nnx.Linear(5, 3, rngs=nnx.Rngs(0))
+    if params is not None:
+        nnx.update(model, nnx.State(params))
+    optimizer = Optimizer(model, tx, wrt=nnx.Param)
+    optimizer.opt_state = change(optimizer.opt_state)
+    return verify.nnx_side(model, tx=optimizer, loss=squares)
+
+
+@pytest.mark.parametrize("made_by", [by_linen, by_nnx])
+@pytest.mark.parametrize(("lr", "then"), [(0.1, 0.5), (0.5, 0.1)], ids=["wrong", "right"])
+def test_numbers_that_were_set_before_the_first_step_count(made_by, lr, then):
+    side = made_by(jp.SGD(lr=lr, momentum=0.9), lambda state: jp.set_hyperparams(state, lr=then))
+    report = compared(linear_of_torch(0), side)
+    assert report.ok is (then == 0.1), report
+    assert report.ok or report.first.stage == "hyperparameters"
+
+
+@pytest.mark.parametrize("made_by", [by_linen, by_nnx])
+def test_a_run_of_torchs_goes_on_whatever_flax_has_counted(made_by):
+    side = linear_of_torch(3)
+    like = {"kernel": jnp.zeros((5, 3)), "bias": jnp.zeros(3)}
+    params = interop.params_from_torch(side.module, like)
+    tx, state = interop.optimizer_from_torch(side.optimizer, params, side.module)
+    report = compared(side, made_by(tx, lambda _: state, params))
+    assert report.ok, report

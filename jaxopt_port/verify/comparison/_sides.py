@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 import jaxopt_port as jp
@@ -63,8 +65,8 @@ def nnx_side(
         kinds = [nnx.Optimizer, Optimizer, getattr(nnx, "ModelAndOptimizer", nnx.Optimizer)]
         if "step" not in rest:
             _refuse_own(tx, "update", kinds)
-        steps, held = int(tx.step[...]), as_pure(tx.opt_state)
-        rest = {**_optimizer(tx.tx, steps, held, isinstance(tx, Optimizer)), **rest}
+        trained = nnx.state(model, tx.wrt)
+        rest = {**_optimizer(tx.tx, trained, tx.opt_state, isinstance(tx, Optimizer)), **rest}
         tx = rest.pop("tx")
     wrt = nnx.Param if wrt is None else wrt
     graph, params, *rest_of = nnx.split(model, wrt, ...)
@@ -90,17 +92,30 @@ def _refuse_own(held: Any, name: str, kinds: Sequence[type]) -> None:
         )
 
 
-def _optimizer(tx: Any, steps: int, state: Any, ours: bool) -> dict[str, Any]:
+def _optimizer(tx: Any, params: Any, state: Any, ours: bool) -> dict[str, Any]:
     """Return arguments of `JaxSide` for an optimizer within one of Flax's objects.
+
+    A state that is as it was made is made again, of torch's parameters: it may hold copies of them.
 
     Args:
         tx: its transformation.
-        steps: how many it has taken.
+        params: what it was made for.
         state: its state.
         ours: whether its step is `jp.step`.
     """
     step = jp.step if ours else applied
-    return {"tx": tx, "state": state if steps else None, "step": step}
+    state = as_pure(state)
+    is_new = _bits(as_pure(tx.init(params))) == _bits(state)
+    return {"tx": tx, "state": None if is_new else state, "step": step}
+
+
+def _bits(tree: Any) -> list[tuple[Any, bytes]]:
+    """Return each leaf's dtype and bits, in the order of the leaves."""
+    leaves = [
+        jax.random.key_data(x) if jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key) else x
+        for x in jax.tree.leaves(tree)
+    ]
+    return [(np.asarray(x).dtype, np.asarray(x).tobytes()) for x in leaves]
 
 
 def applied(tx: Any, grads: Any, state: Any, params: Any) -> Any:
@@ -189,9 +204,10 @@ def linen_side(
         made, ours = variables, type(variables).apply_gradients is TrainState.apply_gradients
         if not ours and "step" not in rest:
             _refuse_own(made, "apply_gradients", [train_state.TrainState])
-        rest = {**_optimizer(made.tx, int(made.step), made.opt_state, ours), **rest}
+        rest = {**_optimizer(made.tx, made.params, made.opt_state, ours), **rest}
         tx = rest.pop("tx")
-        others = {"batch_stats": made.batch_stats} if hasattr(made, "batch_stats") else {}
+        stats = getattr(made, "batch_stats", None)
+        others = {} if stats is None else {"batch_stats": stats}
         variables = {"params": made.params, **others}
     if tx is None:
         raise TypeError("linen_side() needs tx, or a TrainState that has one")

@@ -20,6 +20,7 @@ from ._schedule_shapes import (
     warm_up_of,
 )
 
+_COMPARE = "print both by step; compare length, warm-up, start, boundaries and the values there"
 # A schedule in float32 multiplies rounded factors: with each step it may be as much more off.
 _DRIFT = 3e-8
 
@@ -180,8 +181,12 @@ def explain_hyperparameter(
             "group-options",
             f"your side has {name}={mine:.6g} here, as torch has in another group; torch has "
             f"{theirs:.6g} in this one",
-            "check which leaves the selectors or labels of the groups take",
+            "check which leaves the selectors or labels of the groups take, and in which order a "
+            "scheduler's list has the groups",
         )
+    moving = [changes_of(numbers) for numbers in (yours, torchs)]
+    if name != "lr" and any(moving):
+        return _cycled(name, mine, theirs, step, moving)
     found = None
     if (
         name == "lr"
@@ -189,7 +194,32 @@ def explain_hyperparameter(
         and (changes_of(yours) or changes_of(torchs))
     ):
         found = one_sided(yours, torchs, step, step) or another_schedule(yours, torchs, step, step)
+        if found is None and all(len([i for i in at if i <= step]) > 1 for at in moving):
+            return Cause(
+                "schedule",
+                f"your side's learning rate is torch's until step {step - 1}, and then follows "
+                f"another schedule: {mine:.6g}, torch's {theirs:.6g}",
+                _COMPARE,
+            )
     return found or number(name, mine, theirs)
+
+
+def _cycled(
+    name: str, mine: float, theirs: float, step: int, moving: Sequence[Sequence[int]]
+) -> Cause:
+    """Return the cause of a momentum that a scheduler sets, on one side or otherwise."""
+    told = f"at step {step} it is {mine:.6g}, torch's {theirs:.6g}"
+    if all(moving):
+        return Cause(
+            "schedule", f"your side's {name} follows another schedule: {told}",
+            "give OneCycleLR or CyclicLR torch's arguments: they set it together with the rate",
+        )  # fmt: skip
+    who = ("torch's", "your side's") if moving[1] else ("your side's", "torch's")
+    return Cause(
+        "schedule", f"{who[0]} {name} is set by a scheduler, {who[1]} stays as it is: {told}",
+        "give both sides the same cycle_momentum: jp.lr_scheduler.OneCycleLR and CyclicLR set it "
+        "as torch's do",
+    )  # fmt: skip
 
 
 def another_schedule(
@@ -222,9 +252,18 @@ def another_schedule(
             "number", f"your side's learning rate is {nice(ratio):.6g} times torch's: {told}",
             "give the schedule torch's learning rate",
         )  # fmt: skip
+    rising = [warm_up_of(rates) for rates in (mine, torchs)]
+    if any(rising) and 0 in map(peak_of, (mine, torchs)):
+        steps = rising[0] or rising[1]
+        who = ("torch's", "your side's") if rising[1] else ("your side's", "torch's")
+        return Cause(
+            "schedule", f"{who[0]} rate begins with a warm-up of {steps} steps, {who[1]} with its "
+            f"largest: {told}",
+            "give both the same warm-up: jp.lr_scheduler.SequentialLR as torch's, or "
+            "optax.warmup_cosine_decay_schedule",
+        )  # fmt: skip
     if is_scaled(mine, torchs, first):
         told = f"its steps are {nice(ratio):.6g} times torch's, too (its rate, or the gradients)"
-    rising = [warm_up_of(rates) for rates in (mine, torchs)]
     if all(rising) and rising[0] != rising[1]:
         return Cause(
             "schedule-length",
@@ -307,7 +346,7 @@ def another_schedule(
         )
     return Cause(
         "schedule", f"your side's learning rate follows another schedule: {told}",
-        "print both by step; compare length, warm-up, start, boundaries and the values there",
+        _COMPARE,
     )  # fmt: skip
 
 
