@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ._untraceable import name_of
 from .engine import REST, Definition, Optimizer, arguments_of, find_groups_state, get_hyperparams
 from .optim import class_of
 
@@ -46,7 +47,16 @@ def spelled(tx: Optimizer, state: Any = None) -> str:
         )
     """
     if not isinstance(tx, Optimizer):
-        raise TypeError(f"spelled takes an optimizer with groups; got {type(tx).__name__}")
+        around, _, inner = name_of(getattr(tx, "update", None)).partition(".<locals>")
+        raise TypeError(
+            "spelled takes an optimizer with groups; got "
+            + (
+                f"what {around} makes: give it the optimizer that {around} was given, and write "
+                f"{around}(…) around what it returns"
+                if inner
+                else type(tx).__name__
+            )
+        )
     definition = tx.definition
     imports = {"import jaxopt_port as jp"}
     made = class_of(definition.factory)

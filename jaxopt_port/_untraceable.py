@@ -19,9 +19,14 @@ _NOT_THE_USERS = (
 
 def name_of(function: Any) -> str:
     """Return a function's name, of a partial the function's within."""
+    function = _within(function)
+    return getattr(function, "__qualname__", type(function).__qualname__)
+
+
+def _within(function: Any) -> Any:
     while isinstance(function, functools.partial):
         function = function.func
-    return getattr(function, "__qualname__", type(function).__qualname__)
+    return function
 
 
 def why(function: Any, error: TypeError) -> str:
@@ -30,12 +35,20 @@ def why(function: Any, error: TypeError) -> str:
     Args:
         function: the user's.
         error: what it has raised; all of JAX's errors about traced values are TypeErrors.
+
+    Raises:
+        TypeError: that error, where the function is this library's own and none of the user's was
+            called.
     """
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
-    place = f" (line {theirs[-1].lineno} of {theirs[-1].filename}: {theirs[-1].line})"
+    place = ""
+    if theirs:
+        place = f" (line {theirs[-1].lineno} of {theirs[-1].filename}: {theirs[-1].line})"
+    elif str(getattr(_within(function), "__module__", "")).startswith(f"{__package__}."):
+        raise error
     return (
-        f"{name_of(function)}{place if theirs else ''} cannot be traced: in a compiled program it "
+        f"{name_of(function)}{place} cannot be traced: in a compiled program it "
         "is given a JAX integer, of which Python's if, and, or, min, max, math and int can make "
         "nothing. Write it with jax.numpy (jnp.where for if, jnp.minimum for min)"
     )

@@ -38,6 +38,12 @@ def parsed(plan: str) -> Plan:
         code = compile(plan, "PLAN", "eval")
     except SyntaxError as error:
         raise ValueError(f"{plan!r} is not a Python expression: {error.msg}") from None
+    theirs = [n for n in code.co_names if n not in SCHEDULERS and hasattr(jp.contrib, n)]
+    if theirs:
+        raise ValueError(
+            f"{theirs[0]} is of jaxopt_port.contrib, whose schedules torch has none to be drawn "
+            f"beside; those drawn are {', '.join(SCHEDULERS)}"
+        )
     unknown = [n for n in code.co_names if n[0].isupper() and n not in SCHEDULERS]
     if unknown:
         raise ValueError(f"there is no scheduler {unknown[0]!r}; they are {', '.join(SCHEDULERS)}")

@@ -37,6 +37,7 @@ from ..numerics.torch_ops import (
 )
 from ..optim import ranges
 from ._left_out import LEFT_OUT, without_none
+from ._packages import of_another
 from ._sums import clipped, mean, rms
 from ._timm import cautious
 
@@ -50,6 +51,7 @@ def _problems(
     relative_step: bool,
     warmup_init: bool,
     min_dim_size_to_factor: int,
+    caution: bool,
     package: str,
     **_: Any,
 ) -> Iterator[Problem]:
@@ -70,6 +72,8 @@ def _problems(
         yield Problem("there is neither a relative step nor a rate", "give lr")
     if package not in ("transformers", "timm"):
         yield Problem(f"no package {package!r}", 'it is "transformers" or "timm"')
+    long = min_dim_size_to_factor != 16
+    yield from of_another(package, "timm", min_dim_size_to_factor=long, caution=caution)
 
 
 def _factored(
@@ -231,7 +235,7 @@ class Adafactor(Optimizer):
         relative_step: let the rate follow from the step.
         warmup_init: let a relative rate begin at 1e-6.
         min_dim_size_to_factor: timm's: only axes longer than this are factored. Static.
-        caution: leave out what is against the gradient (Liang et al., 2024, *Cautious
+        caution: timm's: leave out what is against the gradient (Liang et al., 2024, *Cautious
             Optimizers*).
         package: whose: ``"transformers"`` or ``"timm"``.
 

@@ -38,6 +38,7 @@ def _problems(
     **_: Any,
 ) -> Iterator[Problem]:
     yield from ranges.adam(lr, betas, eps, weight_decay)
+    yield from _schedule_free.first_beta(betas)
     yield from ranges.whole("warmup_steps", warmup_steps)
 
 

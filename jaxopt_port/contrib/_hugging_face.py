@@ -8,20 +8,43 @@ is given.
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from ..lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from ..lr_scheduler.arithmetic import takes_no_optimizer
 from ._looked_up import looked_up
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 _SHAPES = ("linear", "cosine", "1-sqrt")
 
 
+def _of_steps(make: Callable[P, R]) -> Callable[P, R]:
+    """Let a function that makes a schedule say what of its steps is no number."""
+    known = inspect.signature(make)
+
+    @functools.wraps(make)
+    def made(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            given = known.bind(*args, **kwargs).arguments
+        except TypeError:  # as the call will say itself
+            given = {}
+        for name in (name for name in given if name.startswith("num_")):
+            value, default = given[name], known.parameters[name].default
+            if not hasattr(value, "__float__") and (value is not None or default is not None):
+                raise TypeError(f"{name} must be a number; got {value!r}")
+        return make(*args, **kwargs)
+
+    return takes_no_optimizer(made)
+
+
 def _scheduler(
-    factor: Callable[[int], float], last: int, last_epoch: int, *, constant: bool = True
+    factor: Callable[[int], float], last: float, last_epoch: int, *, constant: bool = True
 ) -> LambdaLR:
     return LambdaLR(looked_up(factor, max(last, 0), constant), last_epoch)
 
@@ -38,13 +61,13 @@ def _one(step: Any) -> float:
     return 1.0
 
 
-@takes_no_optimizer
+@_of_steps
 def get_constant_schedule(last_epoch: int = -1) -> LambdaLR:
     """Keep the initial rate: ``transformers.get_constant_schedule``."""
     return LambdaLR(_one, last_epoch)
 
 
-@takes_no_optimizer
+@_of_steps
 def get_constant_schedule_with_warmup(num_warmup_steps: int, last_epoch: int = -1) -> LambdaLR:
     """Rise to the initial rate and keep it: ``transformers.get_constant_schedule_with_warmup``."""
 
@@ -54,7 +77,7 @@ def get_constant_schedule_with_warmup(num_warmup_steps: int, last_epoch: int = -
     return _scheduler(factor, num_warmup_steps, last_epoch)
 
 
-@takes_no_optimizer
+@_of_steps
 def get_linear_schedule_with_warmup(
     num_warmup_steps: int, num_training_steps: int, last_epoch: int = -1
 ) -> LambdaLR:
@@ -81,7 +104,7 @@ def get_linear_schedule_with_warmup(
     return _scheduler(factor, max(num_training_steps, num_warmup_steps), last_epoch)
 
 
-@takes_no_optimizer
+@_of_steps
 def get_cosine_schedule_with_warmup(
     num_warmup_steps: int, num_training_steps: int, num_cycles: float = 0.5, last_epoch: int = -1
 ) -> LambdaLR:
@@ -103,7 +126,7 @@ def get_cosine_schedule_with_warmup(
     return _scheduler(factor, num_training_steps, last_epoch, constant=False)
 
 
-@takes_no_optimizer
+@_of_steps
 def get_cosine_with_hard_restarts_schedule_with_warmup(
     num_warmup_steps: int, num_training_steps: int, num_cycles: int = 1, last_epoch: int = -1
 ) -> LambdaLR:
@@ -124,7 +147,7 @@ def get_cosine_with_hard_restarts_schedule_with_warmup(
     return _scheduler(factor, max(num_training_steps, num_warmup_steps) + 1, last_epoch)
 
 
-@takes_no_optimizer
+@_of_steps
 def get_polynomial_decay_schedule_with_warmup(
     num_warmup_steps: int,
     num_training_steps: int,
@@ -156,7 +179,7 @@ def get_polynomial_decay_schedule_with_warmup(
     return _scheduler(factor, max(num_training_steps, num_warmup_steps) + 1, last_epoch)
 
 
-@takes_no_optimizer
+@_of_steps
 def get_inverse_sqrt_schedule(
     num_warmup_steps: int, timescale: int | None = None, last_epoch: int = -1
 ) -> LambdaLR:
@@ -191,7 +214,7 @@ def _least_rate(min_lr: float | None, min_lr_rate: float | None, lr_init: float 
     return min_lr_rate
 
 
-@takes_no_optimizer
+@_of_steps
 def get_cosine_with_min_lr_schedule_with_warmup(
     num_warmup_steps: int,
     num_training_steps: int,
@@ -222,7 +245,7 @@ def get_cosine_with_min_lr_schedule_with_warmup(
     return _scheduler(factor, num_training_steps, last_epoch, constant=False)
 
 
-@takes_no_optimizer
+@_of_steps
 def get_cosine_with_min_lr_schedule_with_warmup_lr_rate(
     num_warmup_steps: int,
     num_training_steps: int,
@@ -257,7 +280,7 @@ def get_cosine_with_min_lr_schedule_with_warmup_lr_rate(
     return _scheduler(factor, num_training_steps, last_epoch, constant=False)
 
 
-@takes_no_optimizer
+@_of_steps
 def get_wsd_schedule(
     num_warmup_steps: int,
     num_decay_steps: int,
@@ -316,7 +339,8 @@ def get_wsd_schedule(
             return min_lr_ratio
         return max(0.0, part * (1.0 - min_lr_ratio) + min_lr_ratio)
 
-    return _scheduler(factor, num_warmup_steps + max(stable, 0) + num_decay_steps, last_epoch)
+    # A step more: of fractions, the sum may be rounded down.
+    return _scheduler(factor, num_warmup_steps + max(stable, 0) + num_decay_steps + 1, last_epoch)
 
 
 _PLAIN: dict[str, Any] = {

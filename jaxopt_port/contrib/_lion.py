@@ -26,6 +26,7 @@ from ..engine import (
 from ..numerics.torch_ops import Scalar, add, lerp, mul, sign
 from ..optim import ranges
 from ._left_out import LEFT_OUT
+from ._packages import of_another
 from ._timm import cautious, decay_rate, largest_rate, with_snapshot
 
 
@@ -33,7 +34,9 @@ def _problems(
     lr: Scalar,
     betas: tuple[Scalar, Scalar],
     weight_decay: Scalar,
+    caution: bool,
     corrected_weight_decay: bool,
+    maximize: bool,
     decoupled_weight_decay: bool,
     max_lr_snapshot: Scalar,
     package: str,
@@ -45,6 +48,9 @@ def _problems(
     yield from largest_rate(max_lr_snapshot, corrected_weight_decay or decoupled_weight_decay)
     if package not in ("timm", "lion-pytorch"):
         yield Problem(f"no package {package!r} has a Lion", 'it is "timm" or "lion-pytorch"')
+    timms = {"caution": caution, "corrected_weight_decay": corrected_weight_decay}
+    yield from of_another(package, "timm", maximize=maximize, **timms)
+    yield from of_another(package, "lion-pytorch", decoupled_weight_decay=decoupled_weight_decay)
 
 
 def _init(param: jax.Array, **_: Any) -> LeafState:
@@ -144,7 +150,8 @@ class Lion(Optimizer):
             lion_pytorch's argument.
         max_lr_snapshot: the largest rate, for corrected weight decay; None, held as infinity, is
             the ``lr`` that the optimizer is made with.
-        package: whose rounding: ``"timm"`` or ``"lion-pytorch"``.
+        package: whose rounding: ``"timm"`` or ``"lion-pytorch"``; the latter has no ``caution``,
+            ``corrected_weight_decay`` and ``maximize``.
 
     Raises:
         ValueError: a number out of its range, beginning with the package's own message.

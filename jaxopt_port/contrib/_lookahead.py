@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..engine import check_transformation, recorder
+from ..clip_grad import trained_grads
+from ..engine import check_transformation, grouped_states, recorder
 from ..numerics.torch_ops import add, lerp
 from ..trees import checked_gradients
 
@@ -20,11 +21,13 @@ class LookaheadState(NamedTuple):
         step: steps taken, int32.
         slow: the slow parameters.
         inner_state: the state of the optimizer.
+        begun: whether each of the slow parameters counts: timm's does from its first meeting on.
     """
 
     step: jax.Array
     slow: Any
     inner_state: Any
+    begun: Any
 
 
 def lookahead(
@@ -34,8 +37,9 @@ def lookahead(
 
     The counterpart of ``timm.optim.Lookahead``, and of ``pytorch_optimizer.Lookahead`` without its
     ``pullback_momentum``. ``package`` says which: timm's slow parameters begin at the first
-    meeting, the other's where the run does; and they round otherwise. Steps are counted for all
-    parameters; one whose gradient is None at a meeting is left out of it, as there. Around an
+    meeting of each, the other's where the run does; and they round otherwise. Steps are counted for
+    all parameters; one whose gradient is None at a meeting, as there that of a frozen one is, is
+    left out of it. Around an
     optimizer of this library `jp.step` keeps every bit; its groups and numbers are found in the
     state as without. The slow parameters have no place in torch's state dicts: save the whole
     state.
@@ -76,32 +80,35 @@ def lookahead(
 
     def init(params: Any) -> LookaheadState:
         slow = jax.tree.map(jnp.array, params)  # of its own memory: both may be donated
-        return LookaheadState(jnp.zeros((), jnp.int32), slow, tx.init(params))
+        begun = jax.tree.map(lambda _: jnp.asarray(package != "timm"), params)
+        return LookaheadState(jnp.zeros((), jnp.int32), slow, tx.init(params), begun)
 
-    def met(slow: jax.Array, fast: jax.Array, step: jax.Array) -> jax.Array:
+    def met(slow: jax.Array, fast: jax.Array, begun: jax.Array) -> jax.Array:
         if package == "pytorch_optimizer":
             return lerp(fast, slow, 1 - alpha)
-        return jnp.where(step == k, fast, add(slow, add(fast, slow, alpha=-1.0), alpha=alpha))
+        return jnp.where(begun, add(slow, add(fast, slow, alpha=-1.0), alpha=alpha), fast)
 
     def update(grads: Any, state: LookaheadState, params: Any = None, **extra_args: Any) -> Any:
         updates, inner_state = tx.update(grads, state.inner_state, params, **extra_args)
+        trained = trained_grads(grads, state) if grouped_states(state) else grads
         leaves, treedef = jax.tree.flatten(params)
         recording, step = recorder.get(), state.step + 1
-        made, slower = [], []
+        made, slower, now = [], [], []
         given = zip(
-            checked_gradients(grads, params),
-            *(jax.tree.leaves(tree) for tree in (updates, state.slow)),
+            checked_gradients(trained, params),
+            *(jax.tree.leaves(tree) for tree in (updates, state.slow, state.begun)),
             leaves,
             strict=True,
         )
-        for grad, moved, slow, param in given:
+        for grad, moved, slow, begun, param in given:
             fast = param + moved if recording is None else recording.apply(param, moved)
             due = step % k == 0 if grad is not None else False
-            new = jnp.where(due, met(slow, fast, step), fast)
+            new = jnp.where(due, met(slow, fast, begun), fast)
             own = new - param
             made.append(own if recording is None else recording.record(own, new, param))
             slower.append(jnp.where(due, new, slow))
-        slow, own = (jax.tree.unflatten(treedef, leaves) for leaves in (slower, made))
-        return own, LookaheadState(step, slow, inner_state)
+            now.append(begun | due)
+        slow, own, begun = (jax.tree.unflatten(treedef, each) for each in (slower, made, now))
+        return own, LookaheadState(step, slow, inner_state, begun)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..numerics import encoded
 _LONGEST = 1 << 20
 
 
-def looked_up(function: Callable[[int], Any], last: int, constant: bool) -> Callable[[Any], Any]:
+def looked_up(function: Callable[[int], Any], last: float, constant: bool) -> Callable[[Any], Any]:
     """Return a function that takes traced counts, too.
 
     There the values are looked up, so that a cosine has Python's bits and not XLA's. A count
@@ -25,9 +26,10 @@ def looked_up(function: Callable[[int], Any], last: int, constant: bool) -> Call
 
     Args:
         function: of a whole number from 0 on; a float, or a list of as many always.
-        last: the last count that a run comes to.
+        last: the last count that a run comes to; a fraction is rounded up.
         constant: whether the value at ``last`` is that of all later counts.
     """
+    last = math.ceil(last)
     # A partial has no attributes, and so leaves a state dict as the packages' own do.
     whole = constant and last < _LONGEST
     return functools.partial(_at, function, min(last, _LONGEST - 1), whole)
@@ -56,7 +58,7 @@ def _in_parts(function: Callable[[int], Any], count: Any) -> Any:
     return encoded(np.asarray(function(int(count)), np.float64))
 
 
-def value_at(function: Callable[[int], float], last: int, constant: bool, count: Value) -> Value:
+def value_at(function: Callable[[int], float], last: float, constant: bool, count: Value) -> Value:
     """Return a scheduler's number: ``function(count)``, looked up where the count is traced.
 
     Args:

@@ -42,12 +42,21 @@ def _problems(
 ) -> Iterator[Problem]:
     if not 0 <= momentum < 1:
         yield Problem(f"Momentum {momentum} must be in the range [0,1]", "it must be below 1")
-    if not lr > 0:
-        yield Problem(f"Learning rate {lr} must be positive", "lr must be > 0")
+    if not lr >= 0:
+        yield Problem(f"Learning rate {lr} must be positive", "lr must be >= 0")
     if not weight_decay >= 0:
         yield Problem(f"Weight decay {weight_decay} must be non-negative", "set it to 0, say")
     if not eps >= 0:
         yield Problem("Eps must be non-negative", f"got {eps}")
+
+
+def _check_default(lr: Number) -> None:
+    """Raise ValueError for a rate of 0, which the package takes of a group or a schedule alone."""
+    if isinstance(lr, int | float) and lr == 0:
+        raise ValueError(
+            f"Learning rate {lr} must be positive: lr must be > 0 where the optimizer is made; "
+            "of a group it may be 0, and a schedule or jp.set_hyperparams may set it"
+        )
 
 
 def _init(param: jax.Array, **_: Any) -> LeafState:
@@ -133,6 +142,7 @@ def madgrad(
     The Optax spelling of :class:`MADGRAD`, whose description, arguments, errors and example hold
     for it; a number may be a schedule, a callable of the update count.
     """
+    _check_default(lr)
     return leafwise(madgrad, locals())
 
 
@@ -143,7 +153,7 @@ class MADGRAD(Optimizer):
 
     Args:
         params: parameter groups, as ``jp.Adam`` takes them; all parameters by default.
-        lr: learning rate, > 0.
+        lr: learning rate, > 0; that of a group may be 0, and a schedule may set it.
         momentum: momentum, in [0, 1); 0 does not keep the first parameter.
         weight_decay: L2 penalty, >= 0.
         eps: added to the rate and to the denominator, outside the root, >= 0.
@@ -176,4 +186,5 @@ class MADGRAD(Optimizer):
         eps: Number = 1e-6,
         decoupled_decay: bool = False,
     ) -> Self:
+        _check_default(lr)
         return cls.with_options(params, locals())

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from ..engine import leaf_paths
+from ..trees import leaf_paths, listed, users_level
 
 Group: TypeAlias = dict[str, Any]
 # timm's: by name of a layer's kind, a regex or several with what is appended to its groups.
@@ -51,6 +52,13 @@ def named_leaves(params: Any, param_map: Any) -> list[_Named]:
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
+def _check_listed(**lists: Collection[str] | None) -> None:
+    """Raise TypeError for one string where several are meant: it would be taken by its letters."""
+    for name, given in lists.items():
+        if isinstance(given, str):
+            raise TypeError(f"{name} must be a list, also of one: [{given!r}]")
 
 
 def _fallbacks(
@@ -95,6 +103,7 @@ def param_groups_weight_decay(
         [(['dense/bias'], 0.0), (['dense/kernel'], 0.05)]
         >>> state = jp.AdamW(groups, lr=1e-3).init(params)
     """
+    _check_listed(no_weight_decay_list=no_weight_decay_list, fallback_list=fallback_list)
     fallbacks = _fallbacks(fallback_list, no_weight_decay_list, fallback_no_weight_decay)
     paths: dict[tuple[bool, bool], list[str]] = {}
     for path, name, ndim in named_leaves(params, param_map):
@@ -130,6 +139,15 @@ def _layers(names: Iterable[str], matcher: Matcher) -> dict[str, int]:
         return (float("inf"),)
 
     of_name = {name: ordinals(name) for name in names}
+    if isinstance(matcher, Mapping):
+        found = {key[0] for key in of_name.values()}
+        given = {i: repr(kind) for i, kind in enumerate(matcher) if matcher[kind] is not None}
+        if unused := [kind for i, kind in given.items() if i not in found]:
+            warnings.warn(
+                f"group_matcher: no parameter is of {listed(unused)}, and what nothing matches is "
+                f"of the last layer; the names are {listed(list(of_name))}",
+                stacklevel=users_level(),
+            )
     layer, layers = -1, {}
     for key in sorted(set(of_name.values())):
         if layer < 0 or key[-1] != _PREVIOUS:
@@ -175,7 +193,11 @@ def param_groups_layer_decay(
         Groups, as any optimizer here takes them; what is frozen is the last.
 
     Raises:
-        ValueError: leaves that the map does not have.
+        ValueError: leaves that the map does not have, or no leaves.
+        TypeError: a string in the place of a list of them.
+
+    Warns:
+        UserWarning: the regexes of a layer's kind match no name.
 
     Example:
         >>> import jax.numpy as jnp
@@ -187,8 +209,11 @@ def param_groups_layer_decay(
         >>> [(group["params"], group["lr_scale"]) for group in groups]
         [(['layers_0/kernel'], 0.25), (['layers_1/kernel'], 0.5), (['layers_2/kernel'], 1.0)]
     """
+    _check_listed(no_weight_decay_list=no_weight_decay_list, fallback_list=fallback_list)
     fallbacks = _fallbacks(fallback_list, no_weight_decay_list, fallback_no_weight_decay)
     named = named_leaves(params, param_map)
+    if not named:
+        raise ValueError("the tree has no parameters, of which layers could be made")
     layers = _layers([leaf.name for leaf in named], group_matcher)
     last = max(layers.values())
     groups: dict[tuple[int, bool, bool], Group] = {}
@@ -234,6 +259,7 @@ def param_groups_decay_names(
     Raises:
         ValueError: leaves that the map does not have.
     """
+    _check_listed(layer_norms=layer_norms)
 
     def decays(leaf: _Named) -> bool:
         if any(re.search(pattern, leaf.name.lower()) for pattern in _NO_DECAY):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Self
 
 import jax
@@ -14,6 +15,7 @@ from ..engine import (
     LeafState,
     Number,
     Optimizer,
+    Problem,
     Rule,
     Scalars,
     Shared,
@@ -21,9 +23,15 @@ from ..engine import (
     leafwise,
     of_rule,
 )
+from ..numerics.torch_ops import Scalar
 from ..optim import decay as decays
 from ..optim import ranges
 from . import _schedule_free
+
+
+def _problems(betas: tuple[Scalar, Scalar], **options: Any) -> Iterator[Problem]:
+    yield from ranges.adam(betas=betas, **options)
+    yield from _schedule_free.first_beta(betas)
 
 
 def _advance(
@@ -67,7 +75,7 @@ def _update(
 
 @of_rule(
     Rule(
-        ranges.adam,
+        _problems,
         _schedule_free.init_with_squares,
         _update,
         _schedule_free.start,

@@ -42,7 +42,29 @@ from ._sgdw import SGDW
 from ._soap import SOAP
 
 
+def _refuse(package: str, other: str, name: str, sign: str) -> None:
+    has = "has no" if package == "timm" else "has"
+    raise ValueError(
+        f"the state dict is not that of {package}'s {name}: a group {has} {sign!r}, as that of "
+        f'{other}\'s; of that, pass optimizer_name="{other}.{name}"'
+    )
+
+
+def _read_timm_lion(group: dict[str, Any]) -> dict[str, Any]:
+    if "maximize" not in group:
+        _refuse("timm", "lion-pytorch", "Lion", "maximize")
+    return group
+
+
+def _read_transformers_adafactor(group: dict[str, Any]) -> dict[str, Any]:
+    if "eps_scale" in group:
+        _refuse("transformers", "timm", "Adafactor", "eps_scale")
+    return group
+
+
 def _read_timm_adafactor(group: dict[str, Any]) -> dict[str, Any]:
+    if "eps_scale" not in group:
+        _refuse("timm", "transformers", "Adafactor", "eps_scale")
     own = {**group, "eps": (group["eps"], group["eps_scale"])}
     del own["eps_scale"]
     # Where the step is relative, the last rate is kept there, and nothing reads it.
@@ -238,6 +260,7 @@ REFERENCES = (
         Adafactor,
         counts=("step",),
         fixed={"package": "transformers"},
+        read=_read_transformers_adafactor,
     ),
     Reference(
         "timm",
@@ -275,7 +298,7 @@ REFERENCES = (
     ),
     Reference("timm", "timm.optim", "LaProp", LaProp, wide=("exp_avg_lr_1",)),
     Reference("timm", "timm.optim", "Lars", Lars),
-    Reference("timm", "timm.optim", "Lion", Lion),
+    Reference("timm", "timm.optim", "Lion", Lion, read=_read_timm_lion),
     Reference(
         "lion-pytorch",
         "lion_pytorch",

@@ -6,6 +6,7 @@ steps; ``x`` is what is evaluated, and is not kept.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 
 from ..engine import (
     LeafState,
+    Problem,
     Scalars,
     Shared,
     Sum,
@@ -21,12 +23,20 @@ from ..engine import (
     leaf_paths,
     leaf_states,
 )
-from ..numerics.torch_ops import add, add_scalar, addcmul, div, lerp, mul, sqrt
+from ..numerics.torch_ops import Scalar, add, add_scalar, addcmul, div, lerp, mul, sqrt
 from . import _wide
 
 
 def start(**_: Any) -> Shared:
     return {"k": 0, **_wide.kept("weight_sum", 0.0), **_wide.kept("lr_max", -1.0)}
+
+
+def first_beta(betas: tuple[Scalar, Scalar]) -> Iterator[Problem]:
+    if betas[0] == 0:
+        yield Problem(
+            f"betas[0] must be above 0: {betas[0]}",
+            "of what is trained without an average, that to evaluate cannot be had",
+        )
 
 
 def warmed(shared: Shared, lr: jax.Array, warmup_steps: int) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -204,16 +205,10 @@ class PlateauLRScheduler(TimmScheduler):
         groups.lr = own._last_lr = where(warming, warmed, rates)
 
     def _is_noisy(self, t: Value) -> Value:
-        within = self.noise_range_t
-        if within is None:
-            return t < 0
-        if isinstance(within, int):
-            return t >= within
-        return (t >= within[0]) & (t < within[1])
+        first, end = self._noisy
+        return (t >= first) & (t < end)
 
-    def _last_noise(self) -> tuple[int, bool]:
+    def _last_noise(self) -> tuple[float, bool]:
         """Return the last epoch of interest, and whether there is no noise from there on."""
-        within = self.noise_range_t
-        if within is None:
-            return 0, True
-        return (within + 1024, False) if isinstance(within, int) else (within[1], True)
+        first, end = self._noisy
+        return (first + 1024, False) if end == math.inf else (end, True)

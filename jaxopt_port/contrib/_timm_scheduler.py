@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -27,7 +29,7 @@ from ._looked_up import looked_up
 from ._torch_random import normal
 
 State = TypeVar("State")
-NoiseRange = int | tuple[int, int] | list[int] | None
+NoiseRange = float | tuple[float, float] | list[float] | None
 
 WARMING, MOVING, LOWEST = 0.0, 1.0, 2.0
 # What a schedule makes of a count: which of the three, two numbers of its formula, and noise.
@@ -71,6 +73,20 @@ class TimmScheduler(LRScheduler):
 
     def _check(self) -> None:
         self._at_least_zero("warmup_t", "warmup_lr_init")
+        within = self.noise_range_t
+        if within is None:
+            return
+        both = within if isinstance(within, tuple) and len(within) == 2 else (within,)
+        if not all(isinstance(each, numbers.Real) for each in both):
+            raise ValueError(
+                f"Invalid noise_range_t ({within}), must be the first noisy count, or a pair of "
+                "counts: the first, and the first that is no more."
+            )
+        if not self.noise_pct > 0:
+            raise ValueError(
+                f"Invalid noise_pct ({self.noise_pct}), must be > 0: no noise is below it. Leave "
+                "noise_range_t out for none."
+            )
 
     def _at_least_zero(self, *names: str) -> None:
         for name in names:
@@ -245,8 +261,9 @@ class TimmScheduler(LRScheduler):
         if isinstance(t, int):
             return self._with_noise(t)
         last, constant = self._end()
+        _, end = self._noisy
         # Noise without an end has no last count.
-        constant = constant and not isinstance(self.noise_range_t, int)
+        last, constant = (last, False) if end == math.inf else (max(last, end), constant)
         found = looked_up(self._with_noise, last, constant)(t.value.astype(np.int64))
         return [lift(found[i]) for i in range(4)]
 
@@ -254,13 +271,19 @@ class TimmScheduler(LRScheduler):
         return *self._parts(t), self._noise(t)
 
     def _noise(self, t: int) -> float:
-        within = self.noise_range_t
-        if within is None or not (
-            t >= within if isinstance(within, int) else within[0] <= t < within[1]
-        ):
+        first, end = self._noisy
+        if not first <= t < end:
             return 0.0
         drawn = (noise * self.noise_std for noise in normal(self.noise_seed + t))
         return next(noise for noise in drawn if abs(noise) < self.noise_pct)
+
+    @property
+    def _noisy(self) -> tuple[float, float]:
+        """Return the first noisy count, and the first that is no more."""
+        within = self.noise_range_t
+        if within is None:
+            return 0, 0
+        return (within[0], within[1]) if isinstance(within, tuple | list) else (within, math.inf)
 
     def _parts(self, t: int) -> tuple[float, float, float]:
         """Return what is done at a count, and two numbers of the formula."""
@@ -276,7 +299,7 @@ class TimmScheduler(LRScheduler):
         """Return a rate from the initial one."""
         raise NotImplementedError
 
-    def _end(self) -> tuple[int, bool]:
+    def _end(self) -> tuple[float, bool]:
         """Return the last count of interest, and whether the rates stay as they are from there."""
         raise NotImplementedError
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,11 @@ class _Cycles(TimmScheduler):
         super()._check()
         if not self.t_initial > 0:
             raise ValueError(f"Invalid t_initial ({self.t_initial}), must be > 0.")
+        if not self.cycle_mul > 0:
+            raise ValueError(
+                f"Invalid cycle_mul ({self.cycle_mul}), must be > 0; 1 makes all cycles as long as "
+                "the first."
+            )
         self._at_least_zero("lr_min", "cycle_limit")
 
     def _moving(self, t: int) -> tuple[float, float, float]:
@@ -44,7 +50,10 @@ class _Cycles(TimmScheduler):
         mul, first = self.cycle_mul, self.t_initial
         if mul == 1:
             return t // first, t - first * (t // first), first
-        i = math.floor(math.log(1 - t / first * (1 - mul), mul))
+        left = 1 - t / first * (1 - mul)
+        if left <= 0:  # past the sum of all cycles, where timm fails
+            return self.cycle_limit, 0.0, 0.0
+        i = math.floor(math.log(left, mul))
         return i, t - (1 - mul**i) / (1 - mul) * first, mul**i * first
 
     def _end(self) -> tuple[int, bool]:
@@ -64,7 +73,8 @@ class CosineLRScheduler(_Cycles):
     Args:
         t_initial: the length of the first cycle.
         lr_min: the lowest rate.
-        cycle_mul: what a cycle's length is multiplied by from one to the next.
+        cycle_mul: what a cycle's length is multiplied by from one to the next; below 1, the rate
+            past the sum of all cycles is the lowest.
         cycle_decay: what its highest rate is multiplied by.
         cycle_limit: how many there are.
         warmup_t: counts of the warm-up; 0 for none.
@@ -124,7 +134,8 @@ class TanhLRScheduler(_Cycles):
         lb: where the tangent begins, below ``ub``.
         ub: where it ends.
         lr_min: the lowest rate.
-        cycle_mul: what a cycle's length is multiplied by from one to the next.
+        cycle_mul: what a cycle's length is multiplied by from one to the next; below 1, the rate
+            past the sum of all cycles is the lowest.
         cycle_decay: what its highest rate is multiplied by.
         cycle_limit: how many there are.
         warmup_t: counts of the warm-up; 0 for none.
@@ -188,7 +199,8 @@ class PolyLRScheduler(_Cycles):
         t_initial: the length of the first cycle.
         power: of the part of a cycle that remains.
         lr_min: the lowest rate.
-        cycle_mul: what a cycle's length is multiplied by from one to the next.
+        cycle_mul: what a cycle's length is multiplied by from one to the next; below 1, the rate
+            past the sum of all cycles is the lowest.
         cycle_decay: what its highest rate is multiplied by.
         cycle_limit: how many there are.
         warmup_t: counts of the warm-up; 0 for none.
@@ -306,6 +318,14 @@ class MultiStepLRScheduler(TimmScheduler):
     noise_pct: float = 0.67
     noise_std: float = 1.0
     noise_seed: int = 42
+
+    def _check(self) -> None:
+        super()._check()
+        given = self.decay_t
+        if not isinstance(given, Sequence) or not all(isinstance(t, numbers.Real) for t in given):
+            raise ValueError(
+                f"Invalid decay_t ({given!r}), must be a list of the milestones, also of one."
+            )
 
     def _moving(self, t: int) -> tuple[float, float, float]:
         return MOVING, self.decay_rate ** bisect.bisect_right(self.decay_t, t + 1), 0.0

@@ -372,8 +372,8 @@ def _check_rest(port_dict: Mapping[str, Any], mapped: ParamMap, by_name: Mapping
 
 def _check_fit(converted: Mapping[str, Any], by_name: Mapping[str, Any], elementwise: bool) -> None:
     problems = []
-    names = [name for group in converted["param_groups"] for name in group["param_names"]]
-    for index, name in enumerate(names):
+    named = [(name, group) for group in converted["param_groups"] for name in group["param_names"]]
+    for index, (name, group) in enumerate(named):
         if name not in by_name:
             problems.append(f"{name}: the module has no such parameter")
             continue
@@ -385,8 +385,9 @@ def _check_fit(converted: Mapping[str, Any], by_name: Mapping[str, Any], element
                     f"{held} of {name} has shape {np.shape(value)}, the parameter "
                     f"{tuple(by_name[name].shape)}"
                 )
-            # L-BFGS has lists of vectors.
-            if same_shape and isinstance(value, np.ndarray) and value.dtype.name != kind:
+            # L-BFGS has lists of vectors; an average of timm's may have a type of its own.
+            kinds = (kind, group.get("momentum_dtype") if held == "exp_avg" else kind)
+            if same_shape and isinstance(value, np.ndarray) and value.dtype.name not in kinds:
                 problems.append(f"{held} of {name} is {value.dtype.name}, the parameter {kind}")
     if problems:
         raise ValueError(

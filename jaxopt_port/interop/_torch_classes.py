@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..checkpoint import ELSEWHERE
-from ..contrib import reference_named, reference_of
+from ..contrib import REFERENCES, reference_named, reference_of
 from ..engine import IMPLEMENTATIONS, Group, Optimizer, arguments_of, as_factory, rule_of
 from ..optim import OPTIMIZERS, AdamW, lbfgs
+from ..trees import nearest
 from ._tensors import import_torch
 
 
@@ -25,6 +26,20 @@ def unwrapped_optimizer(optimizer: Any) -> Any:
 
 def _is_wrapper(optimizer: Any) -> bool:
     return type(optimizer).__name__ in ("AcceleratedOptimizer", "LightningOptimizer")
+
+
+_WITHIN = "and put what comes of it within contrib."
+# What to do with what stands around an optimizer.
+_AROUND = {
+    "timm.Lookahead": f"pass optimizer._base_optimizer, {_WITHIN}lookahead, whose slow parameters "
+    "begin anew; first take out its own: for held in optimizer._base_optimizer.state.values(): "
+    'held.pop("lookahead_slow_buff", None)',
+    "pytorch_optimizer.Lookahead": f"pass optimizer.optimizer, {_WITHIN}lookahead, whose slow "
+    "parameters begin anew",
+    "pytorch_optimizer.SAM": f"pass optimizer.base_optimizer, {_WITHIN}sam; first take out its "
+    "options: for group in optimizer.param_groups: for name in "
+    '("rho", "adaptive", "perturb_eps"): group.pop(name, None)',
+}
 
 
 def made_by(factory: Callable[..., Any] | None) -> Any:
@@ -52,6 +67,12 @@ def factory_of(optimizer: Any, name: str | None) -> Any:
     reference = reference_of(cls)
     if reference is not None and name is None:
         return reference
+    around = _AROUND.get(f"{cls.__module__.partition('.')[0]}.{cls.__name__}")
+    if name is None and around is not None:
+        raise TypeError(
+            f"{cls.__qualname__} stands around another optimizer, which is what can be converted: "
+            f"{around}"
+        )
     if name is None and getattr(torch.optim, cls.__name__, None) is not cls:
         torchs = [b for b in cls.__mro__[1:] if getattr(torch.optim, b.__name__, None) is b]
         bases = [base.__name__ for base in torchs if base is not torch.optim.Optimizer]
@@ -103,9 +124,11 @@ def factory_named(name: str | None, like: Mapping[str, Any] | None = None) -> An
     if name not in OPTIMIZERS and (reference := reference_named(name)) is not None:
         return reference
     if name not in OPTIMIZERS:
+        of_contrib = [f"{reference.package}.{reference.name}" for reference in REFERENCES]
         raise TypeError(
-            f"no optimizer is named {name!r}; there are {', '.join(OPTIMIZERS)}. Of another, pass "
-            "factory=, a rule that does the same"
+            f"no optimizer is named {name!r}{nearest(name, [*OPTIMIZERS, *of_contrib])}; there are "
+            f"{', '.join(OPTIMIZERS)}, and jaxopt_port.contrib's, by package (timm.Lion). Of "
+            "another, pass factory=, a rule that does the same"
         )
     groups = () if like is None else like["param_groups"]
     likely = None if like is None else likely_class(like)

@@ -14,7 +14,7 @@ import torch
 from typer.testing import CliRunner
 
 import jaxopt_port as jp
-from jaxopt_port import interop
+from jaxopt_port import contrib, interop
 from jaxopt_port.cli import app
 from jaxopt_port.cli._show import code
 from parity_tests.interop.whole_runs import Run, lightnings, torchvisions, trainers
@@ -299,6 +299,16 @@ def test_functions_of_several_schedulers_have_names_of_their_own():
 def test_what_is_no_optimizer_of_torchs_is_not_spelled(given):
     with pytest.raises(TypeError, match="expected a torch optimizer"):
         interop.spelled(given)
+
+
+@pytest.mark.parametrize("around", [contrib.lookahead, contrib.sam], ids=lambda f: f.__name__)
+def test_what_stands_around_an_optimizer_is_named_in_its_place(around):
+    with pytest.raises(
+        TypeError, match=rf"got what {around.__name__} makes: give it the optimizer"
+    ):
+        jp.spelled(around(jp.SGD(lr=0.1)))
+    with pytest.raises(TypeError, match=r"with groups; got GradientTransformationExtraArgs$"):
+        jp.spelled(jp.sgd(0.1))
 
 
 def test_a_state_of_another_optimizer_is_not_spelled():

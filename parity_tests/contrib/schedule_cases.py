@@ -9,6 +9,8 @@ LR = (0.8, 0.05)  # of two groups, of which the second has another scale in timm
 SCALES = (1.0, 0.65)
 STEPS = 300
 
+PARTS = {"num_warmup_steps": 24.3, "num_training_steps": 243.5}  # of a run, not whole
+
 # By transformers' name: arguments, and those that theirs reads off the optimizer.
 HUGGING_FACE = [
     ("get_constant_schedule", {}, {}),
@@ -73,6 +75,20 @@ HUGGING_FACE = [
         {"num_warmup_steps": 5, "num_decay_steps": 50, "num_stable_steps": 100},
         {},
     ),
+    *(
+        (f"get_{shape}_schedule_with_warmup", PARTS, reads)
+        for shape, reads in (
+            ("linear", {}),
+            ("cosine", {}),
+            ("cosine_with_hard_restarts", {}),
+            ("polynomial_decay", {"lr_init": LR[0]}),
+        )
+    ),
+    (
+        "get_wsd_schedule",
+        {"num_warmup_steps": 24.3, "num_decay_steps": 48.6, "num_stable_steps": 170.1},
+        {},
+    ),
 ]
 
 WARM = {"warmup_t": 9, "warmup_lr_init": 1e-3}
@@ -86,6 +102,9 @@ TIMM = [
         "CosineLRScheduler",
         {"t_initial": 250, "noise_range_t": (40, 200), "noise_pct": 0.4, "noise_seed": 7},
     ),
+    ("CosineLRScheduler", {"t_initial": 150, "cycle_mul": 0.5, "cycle_limit": 2}),
+    ("CosineLRScheduler", {"t_initial": 90, "lr_min": 1e-3, "noise_range_t": (80, 120)}),
+    ("CosineLRScheduler", {"t_initial": 90, "lr_min": 1e-3, "noise_range_t": 99.5}),
     ("CosineLRScheduler", {"t_initial": 150, "noise_range_t": 100, "t_in_epochs": False, **WARM}),
     ("TanhLRScheduler", {"t_initial": 120, "lr_min": 1e-3, **WARM}),
     ("TanhLRScheduler", {"t_initial": 60, "warmup_prefix": True, **WARM, **CYCLES}),
@@ -94,6 +113,7 @@ TIMM = [
     ("StepLRScheduler", {"decay_t": 30, "decay_rate": 0.7, **WARM}),
     ("StepLRScheduler", {"decay_t": 2.4, "decay_rate": 0.97, "warmup_prefix": False, **WARM}),
     ("MultiStepLRScheduler", {"decay_t": [30, 80, 200], "decay_rate": 0.1, **WARM}),
+    ("MultiStepLRScheduler", {"decay_t": [30], "decay_rate": 0.1, "noise_range_t": (200, 220)}),
     ("WSDLRScheduler", {"t_initial": 250, "decay_t": 60, **WARM}),
     (
         "WSDLRScheduler",

@@ -1,6 +1,7 @@
 """optimizer_from_torch knows the classes of other packages, and optimizer_to_torch makes them."""
 
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +93,20 @@ def test_a_state_dict_is_told_by_its_package_and_name():
         )
 
 
+MISNAMED = [
+    ("timm.Adafactor", {"eps": (1e-30, 1e-3)}, "no 'eps_scale', .*transformers.Adafactor"),
+    ("transformers.Adafactor", {"eps": 1e-30, "eps_scale": 1e-3}, "has 'eps_scale', .*timm.Adaf"),
+    ("timm.Lion", {"lr": 0.1, "betas": (0.9, 0.99)}, "has no 'maximize', .*lion-pytorch.Lion"),
+]
+
+
+@pytest.mark.parametrize(("name", "group", "message"), MISNAMED)
+def test_a_state_dict_of_the_other_package_is_said_to_be_its(name, group, message):
+    saved = {"state": {}, "param_groups": [{"params": [0], **group}]}
+    with pytest.raises(ValueError, match=message):
+        contrib.reference_named(name).from_torch(saved)
+
+
 class AdamWLike(torch.optim.AdamW):
     """Defined in a module that no package has."""
 
@@ -115,3 +130,32 @@ def test_a_package_that_is_not_here_is_named(monkeypatch):
     tx = contrib.Lion()
     with pytest.raises(ImportError, match="timm is needed for its Lion"):
         interop.optimizer_to_torch(tx, tx.init(params), params, torch.nn.ParameterDict(of))
+
+
+class AdafactorBigVision(torch.optim.Optimizer):
+    """Made as timm's is."""
+
+    def __init__(self, params, lr=1.0, momentum_dtype=torch.bfloat16):
+        if isinstance(momentum_dtype, str):
+            momentum_dtype = getattr(torch, momentum_dtype)
+        super().__init__(params, {"lr": lr, "momentum_dtype": momentum_dtype})
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum_dtype": "float16"}], ids=str)
+def test_an_average_of_a_type_of_its_own_goes_over(monkeypatch, options):
+    timm = types.SimpleNamespace(AdafactorBigVision=AdafactorBigVision)
+    monkeypatch.setitem(sys.modules, "timm.optim", timm)
+    kind = options.get("momentum_dtype", "bfloat16")
+    of = module().float()
+    params = ported(of)
+    tx = contrib.AdafactorBigVision(lr=0.01, min_dim_size_to_factor=2, **options)
+    grads = {name: jnp.asarray(grad, jnp.float32) for name, grad in drawn()[0].items()}
+    params, state = jp.step(tx, grads, tx.init(params), params)
+    made = interop.optimizer_to_torch(tx, state, params, of)
+    assert made.defaults["momentum_dtype"] is getattr(torch, kind)
+    for name, tensor in of.items():
+        held = made.state[tensor]
+        assert held["exp_avg"].dtype is getattr(torch, kind)
+        assert "exp_avg_sq" not in held or held["exp_avg_sq"].dtype is torch.float32
+        ours = np.asarray(state.leaves["exp_avg"][name], np.float32)
+        np.testing.assert_array_equal(held["exp_avg"].float().numpy(), ours)

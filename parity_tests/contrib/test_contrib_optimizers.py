@@ -121,10 +121,18 @@ BAD = [
     ("Lion", {"betas": (0.9, 1.0)}, "Invalid beta parameter at index 1: 1.0"),
     ("Lion", {"package": "lion"}, "no package 'lion' has a Lion"),
     ("Lion", {"lr": 0.0, "corrected_weight_decay": True}, "requires a positive max lr, got 0.0"),
+    ("Lion", {"decoupled_weight_decay": True}, "_decay is an option of lion-pytorch's alone"),
+    *(
+        ("Lion", {"package": "lion-pytorch", name: True}, f'{name} is .* or give package="timm"')
+        for name in ("caution", "corrected_weight_decay", "maximize")
+    ),
+    ("Adafactor", {"min_dim_size_to_factor": 2}, "is an option of timm's alone, not of transf"),
+    ("Adafactor", {"caution": True, "beta1": 0.9}, 'caution is .* or give package="timm"'),
     ("Lamb", {"max_grad_norm": 0.0}, "Invalid max_grad_norm value: 0.0"),
     ("Lars", {"nesterov": True}, "Nesterov momentum requires a momentum and zero dampening"),
     ("SGDW", {"momentum": -0.1}, "Invalid momentum value: -0.1"),
     ("MADGRAD", {"lr": 0.0}, "Learning rate 0.0 must be positive"),
+    ("MADGRAD", {"params": [{"params": jp.REST, "lr": -0.1}]}, "Learning rate -0.1 must be posi"),
     ("MADGRAD", {"momentum": 1.0}, "Momentum 1.0 must be in the range"),
     ("Mars", {"mars_type": "adam"}, "MARS type not supported"),
     ("Adafactor", {"lr": 0.1}, "Cannot combine manual `lr` and `relative_step=True` options"),
@@ -163,6 +171,9 @@ BAD = [
     ("AdamWScheduleFree", {"warmup_steps": -1}, "Invalid warmup_steps value: -1"),
     ("SGDScheduleFree", {"warmup_steps": 0.5}, "Invalid warmup_steps value: 0.5"),
     ("SGDScheduleFree", {"momentum": 1.0}, "Momentum must be between 0 and 1 exclusive: 1.0"),
+    ("AdamWScheduleFree", {"betas": (0.0, 0.9)}, r"betas\[0\] must be above 0: 0.0"),
+    ("RAdamScheduleFree", {"betas": (0.0, 0.9)}, r"betas\[0\] must be above 0: 0.0"),
+    ("RAdamScheduleFree", {"eps": -1.0}, "Invalid epsilon value: -1.0"),
     ("SOAP", {"lr": -1.0}, r"learning rate must be positive. \(-1.0 > 0\)"),
     ("SOAP", {"betas": (1.0, 0.9)}, r"beta1 must be in the range \[0.0, 1.0\) .* got 1.0"),
     ("SOAP", {"shampoo_beta": -0.1}, "shampoo_beta must be non-negative .* got -0.1"),
@@ -191,6 +202,26 @@ def test_bad_arguments_are_named(name, options, message):
 def test_a_decay_below_zero_is_named(cls):
     with pytest.raises(ValueError, match=r"(?i)weight.decay.* -0\.1"):
         cls(weight_decay=-0.1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: contrib.MADGRAD([{"params": "a"}, {"params": "b", "lr": 0.0}]),
+        lambda: contrib.MADGRAD(lr=lambda count: 0.1 * count),
+    ],
+    ids=["group", "schedule"],
+)
+def test_madgrad_takes_a_rate_of_0_but_by_default(make):
+    """As timm, which checks the default alone."""
+    tx = make()
+    state = tx.init(PARAMS)
+    _, state = jp.step(tx, GRADS, state, PARAMS)
+    if not callable(tx.definition.members[0].numbers["lr"]):
+        state = jp.set_hyperparams(state, lr=0.0)
+    saved = jp.state_dict(tx, state, PARAMS)
+    assert saved["param_groups"][-1]["lr"] == 0.0
+    assert jp.get_hyperparams(jp.load_state_dict(make(), saved, PARAMS))[-1]["lr"] == 0.0
 
 
 def test_a_matrix_is_asked_for():

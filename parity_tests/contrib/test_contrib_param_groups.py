@@ -147,3 +147,31 @@ def test_a_scale_is_a_layer_norms_by_default():
     params = {"ln": {"scale": jnp.ones(2), "bias": jnp.ones(2)}, "dense": {"kernel": jnp.ones(2)}}
     made = contrib.param_groups_decay_names(params, 0.1)
     assert [group["params"] for group in made] == [["dense/kernel"], ["ln/bias", "ln/scale"]]
+
+
+MISTAKEN = [
+    ("param_groups_weight_decay", {"no_weight_decay_list": "head.*"}, TypeError, r"\['head.\*'\]"),
+    (
+        "param_groups_layer_decay",
+        {"fallback_list": "head.*"},
+        TypeError,
+        "fallback_list must be a li",
+    ),
+    ("param_groups_decay_names", {"layer_norms": "norm"}, TypeError, "layer_norms must be a list"),
+    ("param_groups_layer_decay", {"params": {}}, ValueError, "the tree has no parameters"),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "error", "message"), MISTAKEN)
+def test_what_is_mistaken_is_said(name, given, error, message):
+    more = {"group_matcher": MATCHER} if "layer_decay" in name else {}
+    with pytest.raises(error, match=message):
+        getattr(contrib, name)(**{"params": PARAMS, "weight_decay": 0.1, **more, **given})
+
+
+@pytest.mark.parametrize("more", [{}, {"stem": r"^cls_token|pos_embed", "unused": None}])
+def test_a_kind_of_layer_that_no_name_is_of_is_a_warning(more):
+    matcher = {**more, "blocks": r"^block_(\d+)"}
+    with pytest.warns(UserWarning, match=r"no parameter is of 'blocks', .* are blocks.0.mlp") as w:
+        contrib.param_groups_layer_decay(PARAMS, group_matcher=matcher)
+    assert [each.filename for each in w] == [__file__]

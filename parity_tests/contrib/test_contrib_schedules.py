@@ -99,6 +99,27 @@ def test_what_is_wrong_is_said(given, more, message):
         contrib.get_scheduler(*given, **more)
 
 
+NO_NUMBERS = [
+    (("linear", "2", 10), {}, "num_warmup_steps must be a number; got '2'"),
+    (
+        ("warmup_stable_decay", 2, None, {"num_decay_steps": [2]}),
+        {},
+        r"num_decay_steps .* got \[2\]",
+    ),
+    (("cosine", 2, 9, {"num_cycles": None}), {}, "num_cycles must be a number; got None"),
+]
+
+
+@pytest.mark.parametrize(("given", "more", "message"), NO_NUMBERS)
+def test_what_is_no_number_is_said(given, more, message):
+    with pytest.raises(TypeError, match=message):
+        contrib.get_scheduler(*given, **more)
+    with pytest.raises(TypeError, match="num_training_steps must be a number; got None"):
+        contrib.get_linear_schedule_with_warmup(2, None)
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        contrib.get_linear_schedule_with_warmup(2)
+
+
 @pytest.mark.parametrize(("name", "arguments"), named(TIMM))
 def test_timms_rates(name, arguments):
     scheduler = getattr(contrib, name)(**arguments)
@@ -140,6 +161,17 @@ BAD = [
     ("TanhLRScheduler", {"t_initial": 3, "lb": 4.0}, r"lb \(4.0\), must be < ub w/ ub=3.0"),
     ("TanhLRScheduler", {"t_initial": 3, "warmup_t": -1}, r"warmup_t \(-1\), must be >= 0"),
     ("StepLRScheduler", {"decay_t": 0}, r"Invalid decay_t \(0\), must be > 0"),
+    ("CosineLRScheduler", {"t_initial": 3, "cycle_mul": 0}, r"cycle_mul \(0\), must be > 0"),
+    ("PolyLRScheduler", {"t_initial": 3, "cycle_mul": -1}, r"cycle_mul \(-1\), must be > 0"),
+    ("CosineLRScheduler", {"t_initial": 3, "noise_range_t": (2,)}, "range_t .* or a pair of count"),
+    ("StepLRScheduler", {"decay_t": 3, "noise_range_t": "2"}, "must be the first noisy count, or"),
+    (
+        "WSDLRScheduler",
+        {"t_initial": 3, "decay_t": 1, "noise_range_t": 2, "noise_pct": 0.0},
+        r"Invalid noise_pct \(0.0\), must be > 0",
+    ),
+    ("MultiStepLRScheduler", {"decay_t": 5}, r"decay_t \(5\), must be a list of the milestones"),
+    ("MultiStepLRScheduler", {"decay_t": "5,6"}, r"decay_t \('5,6'\), must be a list"),
     ("MultiStepLRScheduler", {"decay_t": [3], "warmup_lr_init": -1.0}, r"warmup_lr_init \(-1.0\)"),
     ("WSDLRScheduler", {"t_initial": 3, "decay_t": 4}, r"Invalid decay_t \(4\)"),
     ("WSDLRScheduler", {"t_initial": 3, "decay_t": 1, "decay_fn": "x"}, r"Invalid decay_fn \(x\)"),
@@ -155,6 +187,13 @@ BAD = [
 def test_bad_arguments_are_named(name, arguments, message):
     with pytest.raises(ValueError, match=message):
         getattr(contrib, name)(**arguments)
+
+
+def test_past_the_sum_of_cycles_that_grow_shorter_the_rate_is_the_lowest():
+    scheduler = contrib.CosineLRScheduler(8, lr_min=0.01, cycle_mul=0.5, cycle_limit=20)
+    schedule = scheduler.as_schedule(0.3)
+    assert [float(schedule(t)) for t in (16, 17, 99)] == pytest.approx([0.01] * 3)
+    assert jax.jit(schedule)(jnp.arange(99)).tolist() == schedule(jnp.arange(99)).tolist()
 
 
 COUNTS = [

@@ -55,6 +55,35 @@ def test_lookahead_leaves_out_what_has_no_gradient_at_a_meeting():
     np.testing.assert_allclose(params["a"], PARAMS["a"] - 0.05 * GRADS["a"], rtol=1e-6)
 
 
+# What the packages' Lookahead(SGD([p], lr=1.0), k=2) make of a gradient of 1 in all steps but
+# these, counted from 0.
+WITHOUT = [
+    ("timm", (), (-1.0, -2.0, -3.0, -3.0, -4.0, -4.0)),
+    ("timm", (1,), (-1.0, -1.0, -2.0, -3.0, -4.0, -4.0)),
+    ("timm", (1, 3), (-1.0, -1.0, -2.0, -2.0, -3.0, -4.0)),
+    ("timm", (3,), (-1.0, -2.0, -3.0, -3.0, -4.0, -3.5)),
+    ("pytorch_optimizer", (), (-1.0, -1.0, -2.0, -2.0, -3.0, -3.0)),
+    ("pytorch_optimizer", (1, 2), (-1.0, -1.0, -1.0, -1.0, -2.0, -2.0)),
+]
+
+
+@pytest.mark.parametrize("how", ["None", "frozen"])
+@pytest.mark.parametrize(("package", "without", "expected"), WITHOUT)
+def test_a_parameter_without_a_gradient_at_a_meeting(package, without, expected, how):
+    tx = contrib.lookahead(jp.SGD([{"params": "p"}, {"params": "q"}], lr=1.0), k=2, package=package)
+    params = {"p": jnp.zeros(1), "q": jnp.zeros(1)}
+    state, found = tx.init(params), []
+    for i in range(len(expected)):
+        grads = {"p": jnp.ones(1), "q": jnp.ones(1)}
+        if how == "None" and i in without:
+            grads["p"] = None
+        if how == "frozen":
+            state = jp.set_hyperparams(state, frozen=i in without, group=0)
+        params, state = jp.step(tx, grads, state, params)
+        found.append(float(params["p"][0]))
+    assert tuple(found) == expected
+
+
 def test_sam_is_its_two_steps_and_keeps_the_state_dict():
     def loss(params):
         return sum(jnp.sum(jnp.cos(x)) for x in params.values())

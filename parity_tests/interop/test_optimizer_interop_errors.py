@@ -49,8 +49,36 @@ REFUSED = {
     "a class that is not there": (
         lambda p: (p.optimizer.state_dict(), {"optimizer_name": "Lyon"}),
         TypeError,
-        "no optimizer is named 'Lyon'; there are Adadelta",
+        "no optimizer is named 'Lyon'; .*there are Adadelta",
     ),
+    **{
+        f"not quite {name}": (
+            lambda p, name=name: (p.optimizer.state_dict(), {"optimizer_name": name}),
+            TypeError,
+            f"no optimizer is named '{name}'; did you mean \"timm.Lion\"",
+        )
+        for name in ("timm.lion", "timm.optim.Lion", "timm.Loin")
+    },
+    **{
+        f"what stands around another, of {module}": (
+            lambda p, module=module, name=name: (
+                type(name, (torch.optim.SGD,), {"__module__": module})(p.module.parameters()),
+                {},
+            ),
+            TypeError,
+            f"{name} stands around another optimizer, .* pass optimizer.{inner}, .* {around}",
+        )
+        for module, name, inner, around in (
+            ("timm.optim.lookahead", "Lookahead", "_base_optimizer", "contrib.lookahead"),
+            (
+                "pytorch_optimizer.optimizer.lookahead",
+                "Lookahead",
+                "optimizer",
+                "contrib.lookahead",
+            ),
+            ("pytorch_optimizer.optimizer.sam", "SAM", "base_optimizer", "contrib.sam"),
+        )
+    },
     "a state dict without names": (
         lambda p: ({**p.optimizer.state_dict(), "state": {}}, {"optimizer_name": "AdamW"}),
         ValueError,

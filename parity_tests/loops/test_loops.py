@@ -69,6 +69,10 @@ BAD_USAGE = {
     "both": (["lr", "StepLR(3)", "--all"], "give a scheduler, or --all"),
     "no expression": (["lr", "StepLR(3"], "is not a Python expression"),
     "no scheduler": (["lr", "StpLR(3)"], "there is no scheduler 'StpLR'"),
+    "another package's": (
+        ["lr", "get_linear_schedule_with_warmup(3, 9)"],
+        "get_linear_schedule_with_warmup is of jaxopt_port.contrib, whose schedules torch has none",
+    ),
     "a number": (["lr", "3"], "is no scheduler"),
     "bad arguments": (["lr", "LinearLR(start_factor=2.0)"], "Starting multiplicative factor"),
     "unknown argument": (["lr", "StepLR(size=2)"], "TypeError"),

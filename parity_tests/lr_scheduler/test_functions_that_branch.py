@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from jaxopt_port import lr_scheduler as lrs
+from jaxopt_port._untraceable import name_of, why
 from jaxopt_port.verify.cases import TorchSchedulers
 from parity_tests.oracles.scheduled_groups import stepped_optimizer, stepped_state
 
@@ -114,6 +115,16 @@ def test_without_it_the_error_names_the_function_its_line_and_the_remedy(name):
     line = int(message.partition("(line ")[2].partition(" ")[0])
     assert code in inspect.getsource(inspect.getmodule(warm_up)).splitlines()[line - 1]
     assert "give LambdaLR the length of the schedule as total_steps" in message
+
+
+def test_a_function_of_the_library_is_not_blamed_and_one_without_lines_is_named():
+    error = TypeError("of the library's own code")
+    with pytest.raises(TypeError) as caught:
+        why(functools.partial(name_of, 1), error)
+    assert caught.value is error
+    scheduler = lrs.LambdaLR(math.sqrt)
+    with pytest.raises(TypeError, match=r"^sqrt cannot be traced: in a compiled"):
+        jax.jit(scheduler.step)(*scheduler.init(stepped_state()))
 
 
 def test_of_a_cycle_it_is_named_too():
