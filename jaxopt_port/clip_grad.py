@@ -21,7 +21,7 @@ from jax import lax
 from ._compat import AxisName, split_over
 from .engine import grouped_states, untrained_paths
 from .numerics.torch_ops import add_scalar, mul, reciprocal, widened
-from .trees import is_nnx_variable
+from .trees import is_box
 
 Grads = TypeVar("Grads")
 
@@ -61,7 +61,7 @@ def trained_grads(grads: Grads, state: Any) -> Grads:
             None if jax.tree_util.keystr(path, simple=True, separator="/") in untrained else grad
         ),
         grads,
-        is_leaf=is_nnx_variable,
+        is_leaf=is_box,
     )
     return trained
 

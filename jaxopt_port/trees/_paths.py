@@ -18,6 +18,18 @@ def is_nnx_variable(x: object) -> bool:
     return nnx is not None and isinstance(x, nnx.Variable)
 
 
+def _boxes() -> tuple[type, ...]:
+    """Return the classes of Flax's whose value counts as the leaf: Variables, and Linen's boxes."""
+    # Flax is not imported for this: where it has not been, there are none.
+    modules = (("flax.nnx", "Variable"), ("flax.core.meta", "AxisMetadata"))
+    return tuple(getattr(sys.modules[m], name) for m, name in modules if m in sys.modules)
+
+
+def is_box(x: object) -> bool:
+    """Whether a node holds a leaf and what is known of it: a Variable, or ``nn.Partitioned``."""
+    return isinstance(x, _boxes())
+
+
 def nodes_of(tree: Any) -> list[tuple[tuple[Any, ...], Any]]:
     """Return the leaves, Variables whole, each with its path as NNX has it: ("layers", 0, "w")."""
     nodes = tree_flatten_with_path(tree, is_leaf=is_nnx_variable)[0]
@@ -47,18 +59,18 @@ def statistics_paths(tree: Any) -> list[str]:
 def leaf_paths(tree: Any) -> list[tuple[str, Any]]:
     """Return ``(path, leaf)`` for each leaf of a tree, in the order of ``jax.tree.leaves``.
 
-    Paths are ``keystr(path, simple=True, separator="/")``. An NNX Variable counts as the leaf, so
-    that a state with Variables and its pure form have the same paths; one that holds no array (its
-    parameter is masked, say) is none.
+    Paths are ``keystr(path, simple=True, separator="/")``. An NNX Variable and a box of Linen's
+    (``nn.Partitioned``) count as the leaf, so that a tree with them and its pure form have the same
+    paths; one that holds no array (its parameter is masked, say) is none.
     """
-    # Flax is not imported for this: where it has not been, there is no Variable.
-    if "flax.nnx" not in sys.modules:
+    boxes = _boxes()
+    if not boxes:
         nodes = tree_flatten_with_path(tree)[0]
         return [(keystr(path, simple=True, separator="/"), leaf) for path, leaf in nodes]
     return [
         (keystr(path, simple=True, separator="/"), leaf)
-        for path, node in tree_flatten_with_path(tree, is_leaf=is_nnx_variable)[0]
-        for leaf in (jax.tree.leaves(node) if is_nnx_variable(node) else [node])
+        for path, node in tree_flatten_with_path(tree, is_leaf=lambda x: isinstance(x, boxes))[0]
+        for leaf in (jax.tree.leaves(node) if isinstance(node, boxes) else [node])
     ]
 
 

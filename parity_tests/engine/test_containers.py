@@ -8,9 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from flax import nnx
+from flax.core import meta
 
 import jaxopt_port as jp
+from jaxopt_port import interop
 
 OPTIONS = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
 
@@ -56,11 +59,21 @@ def equinox():
     return CallableNet(eqx.nn.Linear(3, 4, key=one), eqx.nn.Linear(4, 2, key=two))
 
 
+def boxed():
+    kernel = nn.with_partitioning(nn.initializers.lecun_normal(), (None, "model"))
+    layer = nn.Dense(2, kernel_init=kernel)
+    return {
+        name: layer.init(jax.random.key(i), jnp.ones((1, 2)))["params"]
+        for i, name in enumerate(("stem", "head"))
+    }
+
+
 # name: (parameters, the path of the head)
 CONTAINERS = {
     "dict": (lambda: {"stem": {"w": jnp.ones((3, 4))}, "head": {"w": jnp.ones((4, 2))}}, "head"),
     "Linen variables": (linen, "params/head"),
     "Linen params": (lambda: linen()["params"], "head"),
+    "Linen boxes": (boxed, "head"),
     "NNX state": (lambda: nnx.state(Linear(nnx.Rngs(0)), nnx.Param), "head"),
     "pure NNX state": (
         lambda: nnx.to_pure_dict(nnx.state(Linear(nnx.Rngs(0)), nnx.Param)),
@@ -161,3 +174,22 @@ def test_an_optimizer_in_a_tree_is_static(tx):
     (mapped,) = jax.tree.map(lambda leaf: leaf, [tx])
     assert mapped is tx
     assert jax.tree.leaves([tx]) == []
+
+
+def test_a_box_of_linens_counts_as_its_leaf():
+    """Names, states and what comes of torch are those of the tree without boxes."""
+    params, bare = boxed(), meta.unbox(boxed())
+    tx = jp.SGD([{"params": "head/kernel", "lr": 0.1}, {"params": jp.REST}], **OPTIONS)
+    new, state = jp.step(tx, params, tx.init(params), params)
+    own, _ = jp.step(tx, bare, tx.init(bare), bare)
+    assert isinstance(new["head"]["kernel"], nn.Partitioned)
+    jax.tree.map(np.testing.assert_array_equal, meta.unbox(new), own)
+    held = jp.load_state_dict(tx, jp.state_dict(tx, state, new), own)
+    jax.tree.map(np.testing.assert_array_equal, meta.unbox(state.leaves), held.leaves)
+    layers = {name: torch.nn.Linear(2, 2) for name in params}
+    module = torch.nn.ModuleDict(layers)
+    layouts = {"*.weight": (1, 0)}
+    made = interop.params_from_torch(module, params, layouts=layouts)
+    assert jax.tree.structure(made) == jax.tree.structure(params)
+    weight = layers["head"].weight.detach().numpy()
+    np.testing.assert_array_equal(made["head"]["kernel"].value, weight.T)

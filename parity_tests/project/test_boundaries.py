@@ -150,8 +150,9 @@ def test_what_is_exported_is_there():
 def test_a_step_takes_a_short_way(monkeypatch):
     """Two groups, built, initialised and stepped in plain XLA: own calls, files, and depth."""
     monkeypatch.setenv("JAXOPT_PORT_KERNELS", "off")
-    # Where Flax's NNX has been imported, each leaf is asked whether it is a Variable.
-    monkeypatch.delitem(sys.modules, "flax.nnx", raising=False)
+    # Where Flax has been imported, each leaf is asked whether it is a Variable or a box.
+    for module in ("flax.nnx", "flax.core.meta"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     params = {"kernel": jnp.ones((5, 3)), "bias": jnp.ones(7)}
     others = jp.SGD(lr=0.1, momentum=0.9)  # what is imported at the first step of all is no call
     jp.step(others, params, others.init(params), params)

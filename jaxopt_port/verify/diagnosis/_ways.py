@@ -27,7 +27,8 @@ def ways() -> Iterator[Way]:
             yield Way(
                 "layer-eps", names, layers.argument(place, "eps", eps),
                 f"your side's {kind} has eps={eps:g}; torch's {{eps}}",
-                "give the layer epsilon={eps}: Flax's default is 1e-6 for LayerNorm, torch's 1e-5",
+                "give the layer epsilon={eps} (Equinox: eps): of LayerNorm Flax's default is 1e-6, "
+                "torch's 1e-5",
             )  # fmt: skip
     for form, words in (("tanh", "the tanh approximation"), ("none", "the exact form")):
         yield Way(
