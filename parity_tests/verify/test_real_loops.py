@@ -165,6 +165,16 @@ FAULTS = {
 }  # fmt: skip
 
 
+def test_a_clipping_that_is_always_active_hides_a_sum_for_a_mean():
+    """The numbers are the same, and the loop is wrong: that is a note."""
+    chained = optax.chain(jp.clip_by_grad_norm(0.05), ADAMW)
+    louder = functools.partial(loss, times=1e4)
+    torchs = torch_side(accumulation_steps=3, clip=clip, times=1e4)
+    report = compare(torchs, jax_side(jp.accumulate_grads(chained, 3), loss=louder), batches())
+    assert report.ok, report
+    assert any("give your side accumulation_steps=3" in note for note in report.notes)
+
+
 # At how many steps averages are compared.
 AVERAGED = {"an average": STEPS, "SWA of what is accumulated": STEPS // 2}
 

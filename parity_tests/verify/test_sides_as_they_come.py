@@ -190,3 +190,21 @@ def test_a_run_of_torchs_goes_on_whatever_flax_has_counted(made_by):
     tx, state = interop.optimizer_from_torch(side.optimizer, params, side.module)
     report = compared(side, made_by(tx, lambda _: state, params))
     assert report.ok, report
+
+
+class Norm(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.BatchNorm(use_running_average=False, name="norm")(x)
+
+
+def test_a_forward_pass_without_its_statistics_is_told_what_it_returns():
+    norm, module = Norm(), torch.nn.Sequential(torch.nn.BatchNorm1d(5))
+    variables = norm.init(jax.random.key(0), jnp.ones((2, 5)))
+    side = verify.linen_side(
+        norm, variables, tx=jp.SGD(lr=0.1), loss=lambda output, batch: jnp.mean(output**2),
+        forward=lambda v, b: norm.apply(v, b[0], mutable=["batch_stats"])[0],
+    )  # fmt: skip
+    torchs = theirs(module=module, loss=lambda output, batch: (output**2).mean())
+    with pytest.raises(TypeError, match=r"the output and the new batch_stats, as module.apply\("):
+        compared(torchs, side, rename=[(r"^0\.", "norm.")])

@@ -16,7 +16,7 @@ from ._hyperparameters import Numbers, of_schedule
 from ._leeway import FLOAT32, Leeway
 from ._names import Array, numpy_of
 from ._optimizer_state import classes, comparable, moments
-from ._stepper import Stepper
+from ._stepper import Stepper, adds_up
 from ._watched import Step, torch_state
 
 # What a state is apart by that is made of sums in float32.
@@ -241,6 +241,14 @@ class AfterStep:
             self._context.notes.append(
                 "torch's clipping left every gradient of this run as it was: how your side clips "
                 "was not tested; a lower limit on both sides would"
+            )
+        batches, own = self._context.reference.accumulation_steps, self._context.side
+        if batches > 1 and own.accumulation_steps == 1 and adds_up(self._fed.state):
+            self._context.notes.append(
+                f"torch's side takes a step of {batches} batches, each loss divided by {batches}; "
+                "jp.accumulate_grads adds up gradients, and your losses are not divided: give your "
+                f"side accumulation_steps={batches}, and divide in your loop. A clipping that is "
+                "always active hides it"
             )
 
     def snapshot(self) -> Any:

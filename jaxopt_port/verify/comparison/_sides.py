@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -227,9 +227,15 @@ def linen_side(
 
     def apply_with_state(params: Any, others: Any, batch: Any) -> Any:
         full = {"params": params, **others}
-        if forward is not None:
-            return forward(full, batch)
-        return module.apply(full, batch[0], mutable=mutable)
+        if forward is None:
+            return module.apply(full, batch[0], mutable=mutable)
+        made = forward(full, batch)
+        if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Mapping)):
+            raise TypeError(
+                f"forward must return the output and the new {', '.join(mutable)}, as "
+                f"module.apply(variables, x, mutable={mutable}) does"
+            )
+        return made
 
     return JaxSide(
         apply=apply_with_state if others else apply,

@@ -154,7 +154,16 @@ class Stepper:
 def _is_own(node: Any) -> bool:
     """Whether it is the state of an optimizer of this library; a window is the wrapped one's."""
     own = type(node).__module__.startswith("jaxopt_port.")
-    return own and not isinstance(node, AccumulationState)
+    return own and not _is_window(node)
+
+
+def adds_up(state: Any) -> bool:
+    """Whether gradients of several batches are added up before a step, by `jp.accumulate_grads`."""
+    return any(map(_is_window, jax.tree.leaves(state, is_leaf=_is_window)))
+
+
+def _is_window(node: Any) -> bool:
+    return isinstance(node, AccumulationState)
 
 
 def _has_own_state(state: Any) -> bool:
