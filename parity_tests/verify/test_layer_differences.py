@@ -251,3 +251,20 @@ def test_flax_module_must_be_one() -> None:
 def test_no_false_alarm_for_layers_that_agree(name: str) -> None:
     case = CASES[name]
     param_map(case.torch(), nnx.eval_shape(lambda: case.nnx(nnx.Rngs(0))))
+
+
+class RNN(T.Module):
+    """A module of one's own that is called as torch's layer, and has no parameter itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = T.Linear(3, 2)
+
+
+class OwnCell(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.cell = nnx.Linear(3, 2, rngs=rngs)
+
+
+def test_a_module_of_ones_own_may_be_called_as_torchs() -> None:
+    assert param_map(RNN(), OwnCell(nnx.Rngs(0))).notes == ()

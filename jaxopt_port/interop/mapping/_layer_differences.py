@@ -47,7 +47,7 @@ def warn_of_differences(
         layer, part, kind = layers[name], parts[path], type(layers[name]).__name__
         messages = dict.fromkeys(differences(layer, part))
         if kind in CELLS:
-            messages |= dict.fromkeys(_of_cells(layer, entries[name], parts))
+            messages |= dict.fromkeys(_of_cells(layer, entries.get(name, []), parts))
         found = [Measured(message, not isinstance(message, Doubt)) for message in messages]
         within = f"{path}/" if path else ""
         alone = not any(m != path and m.startswith(within) for m in modules)
