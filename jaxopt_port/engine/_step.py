@@ -134,7 +134,7 @@ def step(
     except (ValueError, RuntimeError) as error:
         check_transformation(tx)  # JAX speaks of a static argument that cannot be hashed
         _check_held(error, params=params, state=state, gradients=grads)
-        if donate:
+        if donate and isinstance(error, RuntimeError):
             _check_apart(error, params=params, state=state, gradients=grads)
         raise
     return stepped
@@ -179,9 +179,12 @@ def _check_apart(cause: Exception, **trees: Any) -> None:
     for name, tree in trees.items():
         for path, leaf in leaf_paths(tree):
             here = f"{name}/{path}".rstrip("/")
-            if isinstance(leaf, jax.Array) and seen.setdefault(id(leaf), here) != here:
+            if not isinstance(leaf, jax.Array):
+                continue
+            first = seen.setdefault(id(leaf), here)
+            if first != here and not first.startswith("gradients/"):  # which are not written to
                 raise ValueError(
-                    f"{seen[id(leaf)]} and {here} are one array, and a step that donates writes "
+                    f"{first} and {here} are one array, and a step that donates writes "
                     "its results into the memory of parameters and state: give one of them a copy "
                     "(jnp.copy), or leave donate out; nothing has been changed"
                 ) from cause

@@ -9,13 +9,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-from jax.tree_util import keystr, tree_flatten_with_path
+from jax.tree_util import FlattenedIndexKey, GetAttrKey, keystr, tree_flatten_with_path
 
 
 def is_nnx_variable(x: object) -> bool:
     """Whether a node of a tree is a Variable of Flax NNX."""
     nnx = sys.modules.get("flax.nnx")
     return nnx is not None and isinstance(x, nnx.Variable)
+
+
+_WITHIN = (GetAttrKey, FlattenedIndexKey)
 
 
 def _boxes() -> tuple[type, ...]:
@@ -64,8 +67,9 @@ def leaf_paths(tree: Any) -> list[tuple[str, Any]]:
     paths; one that holds no array (its parameter is masked, say) is none.
     """
     boxes = _boxes()
-    if not boxes:
-        nodes = tree_flatten_with_path(tree)[0]
+    nodes = tree_flatten_with_path(tree)[0]
+    # What is within a box is an attribute or has a number: to ask each node is dear.
+    if not boxes or not any(type(key) in _WITHIN for path, _ in nodes for key in path):
         return [(keystr(path, simple=True, separator="/"), leaf) for path, leaf in nodes]
     return [
         (keystr(path, simple=True, separator="/"), leaf)

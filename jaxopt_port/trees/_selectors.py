@@ -87,10 +87,13 @@ def _answer(selector: Any, path: str, leaf: Any) -> bool:
     is_truth = getattr(said, "dtype", None) == np.dtype(bool) and np.ndim(said) == 0
     if is_truth or isinstance(said, bool | re.Match | None):
         return bool(said)
-    raise TypeError(
-        f"the predicate {describe(selector)} must return True or False; of "
-        f'"{path}" it returned {said!r}. A function of labels makes a predicate for each group: '
+    labels = (
+        ". A function of labels makes a predicate for each group: "
         f"lambda path, leaf: label(path, leaf) == {said!r}"
+    )
+    raise TypeError(
+        f'the predicate {describe(selector)} must return True or False; of "{path}" it returned '
+        f"{said!r}{labels if isinstance(said, str) else ': bool(…) makes one of it'}"
     )
 
 
