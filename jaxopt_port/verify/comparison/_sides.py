@@ -125,8 +125,8 @@ def _same(made: Sequence[np.ndarray[Any, Any]], held: Sequence[np.ndarray[Any, A
             return False
         if not jnp.issubdtype(a.dtype, jnp.inexact):
             return np.array_equal(a, b)
-        wide = (x.astype(np.complex128) for x in (a, b))
-        return np.allclose(*wide, rtol=_ROUNDED, atol=0.0, equal_nan=True)
+        a, b = a.astype(np.complex128), b.astype(np.complex128)
+        return np.allclose(a, b, rtol=_ROUNDED, atol=0.0, equal_nan=True)
 
     return len(made) == len(held) and all(map(alike, made, held))
 
