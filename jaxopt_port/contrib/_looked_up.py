@@ -29,7 +29,7 @@ def looked_up(function: Callable[[int], Any], last: float, constant: bool) -> Ca
         last: the last count that a run comes to; a fraction is rounded up.
         constant: whether the value at ``last`` is that of all later counts.
     """
-    last = math.ceil(last)
+    last = math.ceil(min(last, _LONGEST))
     # A partial has no attributes, and so leaves a state dict as the packages' own do.
     whole = constant and last < _LONGEST
     return functools.partial(_at, function, min(last, _LONGEST - 1), whole)

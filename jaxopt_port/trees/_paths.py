@@ -41,7 +41,7 @@ def nodes_of(tree: Any) -> list[tuple[tuple[Any, ...], Any]]:
 
 def _key(entry: Any) -> Any:
     names = ("key", "idx", "name")
-    return next(getattr(entry, name) for name in names if hasattr(entry, name))
+    return next((getattr(entry, name) for name in names if hasattr(entry, name)), str(entry))
 
 
 def statistics_paths(tree: Any) -> list[str]:
@@ -64,18 +64,21 @@ def leaf_paths(tree: Any) -> list[tuple[str, Any]]:
 
     Paths are ``keystr(path, simple=True, separator="/")``. An NNX Variable and a box of Linen's
     (``nn.Partitioned``) count as the leaf, so that a tree with them and its pure form have the same
-    paths; one that holds no array (its parameter is masked, say) is none.
+    paths; one that holds no array (its parameter is masked, say) is none, and of one that holds
+    several each is a leaf.
     """
     boxes = _boxes()
     nodes = tree_flatten_with_path(tree)[0]
     # What is within a box is an attribute or has a number: to ask each node is dear.
     if not boxes or not any(type(key) in _WITHIN for path, _ in nodes for key in path):
         return [(keystr(path, simple=True, separator="/"), leaf) for path, leaf in nodes]
-    return [
-        (keystr(path, simple=True, separator="/"), leaf)
-        for path, node in tree_flatten_with_path(tree, is_leaf=lambda x: isinstance(x, boxes))[0]
-        for leaf in (jax.tree.leaves(node) if isinstance(node, boxes) else [node])
-    ]
+    paths = []
+    for path, node in tree_flatten_with_path(tree, is_leaf=lambda x: isinstance(x, boxes))[0]:
+        within = tree_flatten_with_path(node)[0] if isinstance(node, boxes) else [((), node)]
+        for inner, leaf in within:
+            whole = path if len(within) == 1 else (*path, *inner)
+            paths.append((keystr(whole, simple=True, separator="/"), leaf))
+    return paths
 
 
 def leaves_up_to(params: Any, tree: Any) -> list[Any]:

@@ -84,17 +84,13 @@ def _matches(selector: Selector, leaves: list[tuple[str, Any]], params: Any) -> 
 def _answer(selector: Any, path: str, leaf: Any) -> bool:
     """Return what a predicate says of a parameter; a label of Optax's is neither yes nor no."""
     said = selector(path, leaf)
-    is_truth = getattr(said, "dtype", None) == np.dtype(bool) and np.ndim(said) == 0
-    if is_truth or isinstance(said, bool | re.Match | None):
-        return bool(said)
-    labels = (
-        ". A function of labels makes a predicate for each group: "
-        f"lambda path, leaf: label(path, leaf) == {said!r}"
-    )
-    raise TypeError(
-        f'the predicate {describe(selector)} must return True or False; of "{path}" it returned '
-        f"{said!r}{labels if isinstance(said, str) else ': bool(…) makes one of it'}"
-    )
+    if isinstance(said, str):
+        raise TypeError(
+            f'the predicate {describe(selector)} must return True or False; of "{path}" it '
+            f"returned {said!r}. A function of labels makes a predicate for each group: "
+            f"lambda path, leaf: label(path, leaf) == {said!r}"
+        )
+    return bool(said)
 
 
 def _is_nnx_filter(selector: Any) -> bool:

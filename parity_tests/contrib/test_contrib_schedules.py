@@ -1,6 +1,7 @@
 """The schedules of transformers, beside it, and timm's, beside what it made, to the bit."""
 
 import json
+import math
 import warnings
 
 import jax
@@ -225,3 +226,17 @@ def test_another_schedulers_state_dict_is_refused():
     )
     with pytest.raises(ValueError, match="is not that of a CosineLRScheduler: it has no 't_init"):
         contrib.CosineLRScheduler(3).load_state_dict(saved)
+
+
+def test_steps_without_an_end():
+    scheduler = contrib.get_wsd_schedule(
+        num_warmup_steps=2, num_decay_steps=5, num_stable_steps=math.inf
+    )
+    tx, params = jp.SGD(lr=1.0), {"w": jnp.ones(1)}
+    state, own = scheduler.init(tx.init(params))
+    rates = []
+    for _ in range(4):
+        rates.append(jp.get_hyperparams(state)[0]["lr"])
+        _, state = jp.step(tx, params, state, params)
+        state, own = scheduler.step(state, own)
+    assert rates == [0.0, 0.5, 1.0, 1.0]

@@ -176,6 +176,26 @@ def test_an_optimizer_in_a_tree_is_static(tx):
     assert jax.tree.leaves([tx]) == []
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Quantised(meta.AxisMetadata):
+    value: jax.Array
+    scale: jax.Array
+
+    def unbox(self):
+        return self.value
+
+    def replace_boxed(self, val):
+        return dataclasses.replace(self, value=val)
+
+    add_axis = remove_axis = None
+
+
+def test_of_a_box_with_several_arrays_each_is_a_leaf():
+    params = {"w": Quantised(jnp.ones(2), jnp.ones(())), "b": jnp.ones(1)}
+    assert jp.SGD(lr=0.1).init(params).table.paths == ("b", "w/value", "w/scale")
+
+
 def test_a_box_of_linens_counts_as_its_leaf():
     """Names, states and what comes of torch are those of the tree without boxes."""
     params, bare = boxed(), meta.unbox(boxed())

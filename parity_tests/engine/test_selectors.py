@@ -42,6 +42,8 @@ KINDS = {
     "question mark": ("classifier/?", {p for p in ALL if "classifier/0/" in p}),
     "regex": (re.compile(r"0/k"), {p for p in ALL if p.endswith("kernel")}),
     "predicate": (lambda path, leaf: leaf.ndim == 1, BIASES),
+    "what is empty or not": (lambda path, leaf: {"bias"} & set(path.split("/")), BIASES),
+    "a count": (lambda path, leaf: path.count("bias"), BIASES),
     "boolean tree": (jax.tree.map(lambda x: x.ndim == 1, PARAMS), BIASES),
     "boolean tree of NumPy": (jax.tree.map(lambda x: np.bool_(x.ndim == 1), PARAMS), BIASES),
     "boolean prefix tree": ({"features": False, "classifier": True}, CLASSIFIER),

@@ -331,6 +331,12 @@ AGREEING: dict[str, tuple[Callable[[], Any], Callable[[nnx.Rngs], Any]]] = {
         lambda r: nnx.GroupNorm(4, num_groups=None, group_size=2, rngs=r),
     ),
     "SAME": (lambda: T.Conv2d(4, 4, 3, padding=1), _conv()),
+    "SAME of a pool": (
+        lambda: T.MaxPool2d(3, 1, 1),
+        _function(
+            functools.partial(nnx.max_pool, window_shape=(3, 3), strides=(1, 1), padding="SAME")
+        ),
+    ),
     "same": (lambda: T.Conv2d(4, 4, (2, 3), padding="same"), _conv(kernel=(2, 3))),
     "SAME of a stride, one element": (
         lambda: T.Conv2d(4, 4, 1, stride=2),

@@ -119,7 +119,7 @@ def test_a_cause_that_is_accepted_does_not_hide_others(tx):
     module = torch.nn.Sequential(torch.nn.BatchNorm1d(5), torch.nn.Linear(5, 3))
     side = verify.nnx_side(Normalised(nnx.Rngs(0), nnx.BatchNorm), tx=tx, loss=jax_loss)
     report = verify.compare(
-        theirs(module=module), side, batches(), steps=12, accept=["biased-variance"],
+        theirs(module=module), side, batches(), steps=12, accept=iter(["biased-variance"]),
         rename=[(r"^0\.", "norm."), (r"^1\.", "dense.")],
     )  # fmt: skip
     assert [(d.stage, d.leaves) for d in report.accepted] == [("buffers", ("norm/var",))]

@@ -1,5 +1,7 @@
 """torch's calls made in other ways: what they are given by name, and products by einsum."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -80,6 +82,11 @@ with torch.random.fork_rng():
         nn.RNN(8, 6, batch_first=True, bidirectional=both, dtype=torch.float64)
         for both in (False, True)
     )
+    PROJECTED = nn.LSTM(8, 6, batch_first=True, proj_size=2, dtype=torch.float64)
+    OTHERWISE = copy.deepcopy(PROJECTED)
+    for name, rows in OTHERWISE.named_parameters():
+        if "hr" not in name:
+            rows.data = torch.cat([rows.data.chunk(4)[k] for k in (1, 0, 2, 3)])
 START = torch.randn(1, 3, 6, generator=GENERATOR, dtype=torch.float64)
 
 
@@ -130,6 +137,9 @@ CASES = {
     "gates of an LSTM, all elsewhere": (
         lambda: LSTM(X)[0].detach(), lambda: of_gates((3, 0, 1, 2)),
         "in the order forget, cell, output, input; torch's",
+    ),
+    "gates of an LSTM that projects": (
+        last_of(PROJECTED), lambda: OTHERWISE(X)[0][:, -1].detach(), "the order forget, input, ce"
     ),
     "one more to forget": (
         lambda: LSTM(X)[0].detach(), lambda: of_gates(forget=1.0), "adds 1 to the forget gate",

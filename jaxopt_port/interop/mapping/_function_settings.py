@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ._layer_settings import Doubt
 from ._padding import pairs, spread
 
 # What Flax calls torch's activations, and the options that both have: torch's name, Flax's name,
@@ -80,9 +81,13 @@ def _pool(torch_name: str, torch_layer: Any, part: Any) -> Iterator[str]:
     want_pad = tuple((p, p) for p in spread(torch_layer.padding, n))
     padding = options.get("padding", "VALID")
     got_pad = ((0, 0),) * n if padding == "VALID" else padding
-    if not isinstance(got_pad, str):
-        got_pad = pairs(got_pad, n)
-    if want_pad != got_pad:
+    if padding == "SAME":
+        got_pad = tuple(((k - 1) // 2, k // 2) for k in options["window_shape"])
+    got_pad = pairs(got_pad, n)
+    strided = any(s != 1 for s in spread(options.get("strides"), n))
+    if padding == "SAME" and strided:
+        yield Doubt("pads as SAME in Flax: how depends on the input; see that torch pads so")
+    elif want_pad != got_pad:
         yield f"padding is {want_pad} in torch and {padding!r} in Flax; give padding={want_pad}"
     unlike = {"ceil_mode": False, "divisor_override": None, "dilation": 1}
     for option, value in unlike.items():

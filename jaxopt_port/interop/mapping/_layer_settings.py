@@ -223,6 +223,8 @@ def arithmetic(torch_layer: Any, part: Any) -> Iterator[Doubt]:
             )
     for what in _CALLED:
         function = getattr(part, what, None)
+        while isinstance(function, functools.partial):
+            function = function.func
         if function is None:
             continue
         if getattr(function, "__module__", "").partition(".")[0] not in ("flax", "jax"):

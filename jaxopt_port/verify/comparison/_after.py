@@ -243,7 +243,9 @@ class AfterStep:
                 "was not tested; a lower limit on both sides would"
             )
         batches, own = self._context.reference.accumulation_steps, self._context.side
-        if batches > 1 and own.accumulation_steps == 1 and adds_up(self._fed.state):
+        hidden = self._clipped and not self._context.results.found
+        divides = batches == 1 or own.accumulation_steps != 1
+        if hidden and not divides and adds_up(self._fed.state):
             self._context.notes.append(
                 f"torch's side takes a step of {batches} batches, each loss divided by {batches}; "
                 "jp.accumulate_grads adds up gradients, and your losses are not divided: give your "

@@ -19,7 +19,7 @@ from ._comparison import Checks, paired, run
 from ._context import Context
 from ._environment import environment, of_precision
 from ._evidence import Evidence
-from ._findings import check_accepted, findings, parted
+from ._findings import checked_causes, findings, parted
 from ._free_run import FreeInFloat64
 from ._jax_side import JaxSide, told_of
 from ._names import Names, numpy_of
@@ -54,7 +54,7 @@ def compare(
     free_steps: int | None = None,
     steps_per_epoch: int | None = None,
     stop: bool = True,
-    accept: Collection[str] = (),
+    accept: Iterable[str] = (),
     progress: Progress | None = None,
     watch: Callable[[Step], None] | None = None,
 ) -> Report:
@@ -127,7 +127,7 @@ def compare(
     from ..recorder import TorchRun, count_of, cycled
 
     _check_kinds(torch_side, jax_side)
-    check_accepted(accept)
+    accept = checked_causes(accept)
     if watch is not None and not callable(watch):
         raise TypeError(f"watch must be a function of a Step; got {watch!r}")
     _check_state(torch_side, jax_side)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -40,9 +40,9 @@ def parted(
     return apart[False], apart[True]
 
 
-def check_accepted(accept: Collection[str]) -> None:
-    """Refuse what is no cause's name."""
-    names = [accept] if isinstance(accept, str) else list(accept)
+def checked_causes(accept: Iterable[str] | None) -> frozenset[str]:
+    """Return the names of causes that are accepted; refuse what is no cause's name."""
+    names = [accept] if isinstance(accept, str) else list(accept or ())
     for name in names:
         if name not in CAUSES:
             raise ValueError(
@@ -51,6 +51,7 @@ def check_accepted(accept: Collection[str]) -> None:
             )
     if isinstance(accept, str):
         raise TypeError(f"accept takes several names: accept=[{accept!r}]")
+    return frozenset(names)
 
 
 def findings(context: Context) -> tuple[Divergence, ...]:

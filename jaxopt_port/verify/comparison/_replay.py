@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from ...interop import ParamMap
@@ -16,7 +16,7 @@ from ._compare import Progress, check_closures, finished, flax_layers, like_of, 
 from ._comparison import Checks, paired, run
 from ._context import Context
 from ._evidence import Evidence
-from ._findings import check_accepted
+from ._findings import checked_causes
 from ._jax_side import JaxSide
 from ._names import Names
 from ._stages import Stages
@@ -34,7 +34,7 @@ def replay(
     steps_per_epoch: int | None = None,
     allow_partial: bool = False,
     stop: bool = True,
-    accept: Collection[str] = (),
+    accept: Iterable[str] = (),
     progress: Progress | None = None,
 ) -> Report:
     """Compare the JAX side with a trace of torch's, which `recorder.record` wrote; without torch.
@@ -64,7 +64,7 @@ def replay(
     """
     if not isinstance(jax_side, JaxSide):
         raise TypeError(f"the second argument must be a JaxSide, got {type(jax_side).__name__}")
-    check_accepted(accept)
+    accept = checked_causes(accept)
     began = time.perf_counter()
     recorded = Trace.open(trace, allow_partial=allow_partial)
     steps = recorded.steps

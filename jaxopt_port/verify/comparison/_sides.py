@@ -246,7 +246,9 @@ def linen_side(
         if forward is None:
             return module.apply(full, batch[0], mutable=mutable)
         made = forward(full, batch)
-        if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Mapping)):
+        if not (
+            isinstance(made, (tuple, list)) and len(made) == 2 and isinstance(made[1], Mapping)
+        ):
             raise TypeError(
                 f"forward must return the output and the new {', '.join(mutable)}, as "
                 f"module.apply(variables, x, mutable={mutable}) does"

@@ -24,6 +24,7 @@ def recurrent_ways() -> Iterator[Way]:
                 f"your side takes the gates of the {name.upper()}'s weights in the order {there}; "
                 f"torch's is {', '.join(gates)}",
                 "take the gates in torch's order, or rearrange the rows when they are imported",
+                everywhere=True,
             )  # fmt: skip
     yield Way(
         "recurrence", ("gru",), _weights(lambda parts: [parts[0], -parts[1], parts[2]]),
@@ -79,6 +80,14 @@ def _place(call: Call) -> int:
     return 3 if hasattr(sizes, "is_floating_point") and not sizes.is_floating_point() else 2
 
 
+def _numbered(call: Call) -> list[tuple[int, Any]]:
+    """Return the weights, each with its number in its layer: the last projects, if there is one."""
+    at = _place(call)
+    given, _, layers, _, _, both = call.args[at : at + 6]
+    step = len(given) // (layers * (2 if both else 1))
+    return [(i % step, w) for i, w in enumerate(given)]
+
+
 def _with_weights(call: Call, weights: list[Any]) -> Any:
     at = _place(call)
     return call.function(*call.args[:at], weights, *call.args[at + 1 :], **call.options)
@@ -92,14 +101,14 @@ def _weights(
     def changed(call: Call) -> Any:
         import torch
 
-        given = call.args[_place(call)]
-        step = 4 if call.args[_place(call) + 1] else 2
-        if not weights and step == 2:
+        biases = call.args[_place(call) + 1]
+        if not weights and not biases:
             return None
         gates = len(_GATES[call.name])
+        changes = range(4 if biases else 2) if weights else (2,)
         made = [
-            torch.cat(change(list(w.chunk(gates)))) if weights or i % step == 2 else w
-            for i, w in enumerate(given)
+            torch.cat(change(list(w.chunk(gates)))) if which in changes else w
+            for which, w in _numbered(call)
         ]
         return _with_weights(call, made)
 
@@ -121,7 +130,7 @@ def _without(which: int) -> Callable[[Call], Any]:
         at = _place(call)
         if not call.args[at + 1]:
             return None
-        made = [w * 0 if i % 4 == which else w for i, w in enumerate(call.args[at])]
+        made = [w * 0 if i == which else w for i, w in _numbered(call)]
         return _with_weights(call, made)
 
     return changed
