@@ -168,7 +168,7 @@ class GradScaler:
             inverse = 1 / scaler_state.scale.astype(jnp.float64)
             # A subnormal one is rounded as torch's, and taken in two parts: XLA would flush it.
             small = inverse < _SMALLEST
-            inverse = jnp.where(small, jnp.round(inverse / _UNIT) * _UNIT * _PART, inverse)
+            inverse = jnp.where(small, jnp.floor(inverse / _UNIT + 0.5) * _UNIT * _PART, inverse)
             parts = inverse.astype(jnp.float32), jnp.where(small, 1 / _PART, 1.0)
         found: dict[tuple[str, ...], list[jax.Array]] = {}
         for leaf, axes in zip(leaves, split_over(leaves, axis_name, "a check"), strict=True):

@@ -12,6 +12,8 @@ from jaxopt_port.numerics import _pairs
 from jaxopt_port.numerics._float64 import PARTS
 from parity_tests.numerics.test_lowering import PROGRAMS, exported
 
+pytestmark = pytest.mark.filterwarnings("ignore::jaxopt_port.engine.LayoutWarning")
+
 THIRD_PART = 2.0**-42  # of a number that a scheduler writes: the third float32 part and roundings
 
 
