@@ -174,7 +174,7 @@ OUTSIDE = [
     Outside("a warm-up a step early", NORMED, SGD, optax.sgd(lambda c: 0.05 * jnp.minimum(0.2 + 0.8 * (c + 1) / 5, 1.0)), (("update", "schedule-offset"),), theirs=warm),
     Outside("a cosine of epochs", NORMED, ADAM, optax.adam(optax.cosine_decay_schedule(2e-3, 10)), (("update", "schedule-length"),), theirs=scheduled("CosineAnnealingLR", T_max=100)),
     Outside("decay beside the rate", NORMED, ADAMW, optax.chain(optax.adam(2e-3), optax.add_decayed_weights(-0.05)), (("update", "decay-order"),)),
-    Outside("an average of gradients", PLAIN, MOMENTUM, optax.chain(optax.ema(0.9, debias=False), optax.scale(-0.05)), (("update", "number|gradient-scale"),)),
+    Outside("an average of gradients", PLAIN, MOMENTUM, optax.chain(optax.ema(0.9, debias=False), optax.scale(-0.05)), (("update", "number|gradient-scale|dampening"),)),
     Outside("a slower average", NORMED, SGD, TX, (("averages", "average-decay"),), mine={"averaged": EMA}, theirs=averaged),
     Outside("steps clipped, not gradients", NORMED, ADAM, optax.chain(optax.adam(2e-3), optax.clip_by_global_norm(0.01)), (("update", "clip-order"),), theirs=clipped(0.1)),
     Outside("steps clipped before the rate", LSTM, ADAM, optax.chain(optax.scale_by_adam(), optax.clip_by_global_norm(1.0), optax.scale(-2e-3)), (("update", "clip-order"),)),

@@ -232,9 +232,9 @@ def judged(causes: tuple[tuple[str, str], ...], made: Any) -> Told:
         any(stage == s and n in names.split("|") for s, n in said + more) for stage, names in causes
     )
     right = [(stage, name) for stage, names in causes for name in names.split("|")]
-    wrong = sum(bool(name) and (stage, name) not in right for stage, name in said)
+    wrong = sum(bool(name) and (stage, name) not in right for stage, name in said + more)
     stages = {stage for stage, _ in said}
     words = "; ".join(
         f"{d.step} {d.stage}: {n or None}" for d, (_, n) in zip(made.found, said, strict=True)
-    )
+    ) + "".join(f"; also {stage}: {name}" for stage, name in more)
     return Told(all(stage in stages for stage, _ in causes), named, wrong, words or "nothing")
