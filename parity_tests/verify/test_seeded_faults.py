@@ -81,7 +81,7 @@ def test_faults_of_the_third_table_are_found_and_named(fault):
 @pytest.mark.share(12)
 @pytest.mark.parametrize("fault", further.FURTHER[::8], ids=lambda fault: fault.name)
 def test_faults_of_the_fourth_table_are_found_and_not_misnamed(fault):
-    said = further.told(fault)
+    said = outside.told(fault)
     assert said.found, said.said
     assert not said.wrong, said.said
 
