@@ -12,9 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
-from ._timing import Spread
+from ._spread import Spread
 
 _LEAF = 4_000_000
 _COPY = """
@@ -100,8 +98,6 @@ def measure(quick: bool = False, size: int | None = None) -> dict[str, Spread]:
                 peaks[name] = max(peaks[name], peak)
         whole = os.path.getsize(pt)
     return {
-        name + (f", peak {peaks[name] / whole:.2f} × it" if peaks[name] else ""): Spread(
-            *(float(q) for q in np.quantile(seen, [0.5, 0.25, 0.75]))
-        )
+        name + (f", peak {peaks[name] / whole:.2f} × it" if peaks[name] else ""): Spread.of(seen)
         for name, seen in times.items()
     }

@@ -77,10 +77,8 @@ def unseen() -> Iterator[tuple[Any, Any]]:
 
     for fault in unseen.UNSEEN:
         yield fault, unseen.told(fault)
-    for other in outside.OUTSIDE:
+    for other in (*outside.OUTSIDE, *further.FURTHER):
         yield other, outside.told(other)
-    for last in further.FURTHER:
-        yield last, further.told(last)
 
 
 def right_ports(count: int) -> Iterator[tuple[Any, str]]:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 import torch
 from flax import nnx
@@ -19,7 +18,7 @@ from jaxopt_port import verify
 from jaxopt_port.models.lenet import LeNet
 from jaxopt_port.verify.cases import Net, batches, load_digits, one_thread
 
-from ._timing import Spread
+from ._spread import Spread
 
 _BATCH = 32
 
@@ -96,11 +95,7 @@ def measure(quick: bool = False) -> dict[str, Spread]:
                 start = time.perf_counter()
                 run()
                 times[name].append(time.perf_counter() - start)
-    spreads = {
-        name: Spread(*(float(q) for q in np.quantile(seen, [0.5, 0.25, 0.75])))
-        for name, seen in times.items()
-    }
-    return spreads | _memory(quick)
+    return {name: Spread.of(seen) for name, seen in times.items()} | _memory(quick)
 
 
 def _memory(quick: bool) -> dict[str, Spread]:

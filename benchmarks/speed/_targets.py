@@ -132,18 +132,18 @@ def targets(results: Results) -> list[Found]:
         [(o, memory(o, m)) for o in OPTIONS for m in models],
         1.0,
     )
-    for kind, names in (("elementwise", None), ("other", ("Adafactor", "Muon"))):
+    for kind, other in (("elementwise", False), ("other", True)):
         more = [
             (m.case.split(",")[0], m.median / m.limit)
             for m in results.measurements
             if m.contender == "jp.step: more"
             and m.limit
-            and (m.case.split(",")[0] in ("Adafactor", "Muon")) == (names is not None)
+            and (m.case.split(",")[0] in ("Adafactor", "Muon")) == other
         ]
         add_worst(
             f"memory, {{}}, the worst of the {kind} optimizers: donated step's memory beyond its "
             "arguments / arguments",
-            [(name, value) for name, value in more],
+            more,
             0.1,
         )
     alone = results.find("import", "import", "import jax, optax")

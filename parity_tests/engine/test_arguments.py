@@ -1,4 +1,4 @@
-"""Bad arguments, torch's table of them first: each raises before any state is made or changed."""
+"""Bad arguments: each raises before any state is made or changed."""
 
 import jax
 import jax.numpy as jnp
@@ -9,43 +9,6 @@ import torch
 from flax.training import train_state
 
 import jaxopt_port as jp
-from parity_tests.oracles.optimizer import bad_arguments
-
-TORCHS = bad_arguments(torch.optim.SGD)
-
-# torch's cases that mean something here: what the port is given instead of tensors.
-PORTED = {
-    "invalid param type": lambda: jp.SGD(jnp.ones((1, 1))),
-    "duplicate parameters should not occur across param groups either": lambda: jp.SGD(
-        [{"params": "w"}, {"params": "w"}]
-    ).init({"w": jnp.ones(1)}),
-    "Tensor lr must be 1-element": lambda: jp.SGD(lr=torch.tensor([0.001, 0.001])),
-    "momentum should be between 0 and 1": lambda: jp.SGD(lr=1e-2, momentum=-0.5),
-}
-# Where the port's message cannot go on as torch's does.
-MESSAGES = {
-    "invalid param type": "params argument given to the optimizer should be",
-}
-MEANINGLESS = {
-    "a param group cannot have duplicate parameters": (
-        "a selector chooses a path, and a path once; two selectors of one group may both match it"
-    ),
-    "all optimizer params should be with/without names": "every path is a name",
-    "all optimizer param groups should be with/without names.": "every path is a name",
-}
-
-
-def test_every_one_of_torchs_cases_is_ported_or_has_a_reason():
-    assert set(PORTED) | set(MEANINGLESS) == set(TORCHS)
-    assert not set(PORTED) & set(MEANINGLESS)
-
-
-@pytest.mark.parametrize("case", PORTED)
-def test_torchs_bad_argument(case):
-    torchs = TORCHS[case]
-    with pytest.raises(torchs.error_type, match=MESSAGES.get(case, torchs.error_regex)):
-        PORTED[case]()
-
 
 PARAMS = {"w": np.ones(2, np.float32)}
 LOOPS = {

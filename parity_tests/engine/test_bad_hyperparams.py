@@ -18,6 +18,10 @@ GROUPS = jp.SGD(
 )
 OF_GROUPS = GROUPS.init(PARAMS)
 OF_ADAM = jp.Adam().init(PARAMS)
+SCHEDULE = optax.linear_schedule(0.1, 0.0, 10)
+OF_SCHEDULE = jp.SGD(
+    [{"params": "w", "name": "stem"}, {"params": "b", "lr": SCHEDULE, "name": "head"}], lr=0.1
+).init(PARAMS)
 
 
 def joining(group, params=PARAMS, state=OF_GROUPS, tx=GROUPS):
@@ -61,23 +65,35 @@ CASES = {
         TypeError,
         "betas .* must be 2 numbers",
     ),
-    "nothing selected": Bad(joining({"params": "n"}), ValueError, '"n" matched no parameter'),
+    "nothing selected": Bad(
+        joining({"params": "n"}), ValueError, 'group 2, "n" matched no parameter'
+    ),
     "trained already": Bad(
         joining({"params": "w"}),
         ValueError,
-        "some parameters appear in more than one parameter group",
+        "some parameters appear in more than one parameter group: "
+        '"w" is in group 0, "stem" and in group 2, "w"',
     ),
     "a new name twice": Bad(
-        joining({"params": "b", "name": "stem"}), ValueError, "groups are named"
+        joining({"params": "b", "name": "stem"}),
+        ValueError,
+        'two parameter groups are named "stem"',
     ),
     "a bad rate": Bad(
         joining({"params": "b", "lr": "a"}), TypeError, r'lr \(group 2, "b"\) must be'
     ),
+    "a rate below 0": Bad(
+        joining({"params": "b", "lr": -1}), ValueError, "Invalid learning rate: -1"
+    ),
     "a bad option": Bad(joining({"params": "b", "lrr": 1.0}), TypeError, 'did you mean "lr"'),
     "another new one": Bad(
-        joining({"params": "b"}, {**PARAMS, "n": jnp.ones(1)}), ValueError, '"n" is new, and only'
+        joining({"params": "b"}, {**PARAMS, "n": jnp.ones(1)}),
+        ValueError,
+        '"n" is new, and only the new group, or a frozen',
     ),
-    "one lost": Bad(joining({"params": "b"}, {"b": jnp.ones(2)}), ValueError, 'have lost "w"'),
+    "one lost": Bad(
+        joining({"params": "b"}, {"b": jnp.ones(2)}), ValueError, 'parameters have lost "w"'
+    ),
     "one of another shape": Bad(
         joining({"params": "b"}, SHORT), ValueError, r'momentum_buffer of "w" has shape \(3,\)'
     ),
@@ -100,22 +116,53 @@ CASES = {
     "set to two numbers": Bad(
         setting(lr=jnp.ones(2)), ValueError, "Tensor lr must be 1-elem", sgd_of_torch(torch.ones(2))
     ),
-    "set to a schedule": Bad(
-        setting(lr=optax.constant_schedule(1.0)), TypeError, "lr .* must be a"
+    "set to a schedule": Bad(setting(lr=SCHEDULE), TypeError, r'lr \(group 0, "stem"\) must be a'),
+    "set to a pair": Bad(setting(lr=(1.0, 2.0), group=0), TypeError, "lr .*must be one number"),
+    "a list for one group": Bad(
+        setting(group=0, lr=[1.0]), ValueError, "has a value for each group"
+    ),
+    "a bad number in a list": Bad(
+        setting(OF_SCHEDULE, lr=[-1.0, None]), ValueError, "Invalid learning rate: -1"
+    ),
+    "a mapping of no group": Bad(
+        setting(lr={"stm": 1.0}), ValueError, 'no group is named "stm"; did you mean "stem"'
+    ),
+    "set beside a schedule": Bad(
+        setting(OF_SCHEDULE, group="head", lr=0.1),
+        ValueError,
+        r'lr is set by an Optax schedule \(group 1, "head"\)',
+    ),
+    "set beside a schedule in one of all": Bad(
+        setting(OF_SCHEDULE, lr=0.1), ValueError, 'lr is set by an Optax schedule.*"head"'
+    ),
+    "momentum without a buffer": Bad(
+        setting(OF_SCHEDULE, group=0, momentum=0.9),
+        ValueError,
+        r'built without the state that momentum would need \(group 0, "stem"\)',
+    ),
+    "torch's implementation": Bad(
+        setting(fused=True), TypeError, "'fused' .*chooses among torch's own"
     ),
     "misspelt": Bad(setting(lrr=0.1), TypeError, 'did you mean "lr"'),
-    "a static option": Bad(setting(nesterov=True), ValueError, "nesterov is static"),
-    "one of a frozen group": Bad(
-        setting(group=1, lr=0.1), ValueError, "is frozen and has no options"
+    "a static option": Bad(
+        setting(nesterov=True), ValueError, r'nesterov is static \(group 0, "stem"'
     ),
-    "no such group": Bad(setting(group=5, lr=0.1), ValueError, "there is no group 5"),
+    "one of a frozen group": Bad(
+        setting(group=1, lr=0.1), ValueError, 'group 1, "b" is frozen and has no options'
+    ),
+    "no such group": Bad(setting(group=5, lr=0.1), ValueError, "no group 5; the groups are 0 to 1"),
     "no such name": Bad(setting(group="stm", lr=0.1), ValueError, 'did you mean "stem"'),
     "half a group": Bad(setting(group=1.0, lr=0.1), TypeError, "group must be an index or a name"),
+    "a bool for a group": Bad(
+        setting(group=True, lr=0.1), TypeError, "group must be an index or a name"
+    ),
     "rest as a word": Bad(
         setting(group=0, frozen="yes"), TypeError, "frozen must be True or False"
     ),
     "a part that is right": Bad(
-        setting(lr=0.2, momentum=-1.0), ValueError, "Invalid momentum value"
+        setting(lr=0.2, momentum=-1.0),
+        ValueError,
+        r'Invalid momentum value: -1.0 \(group 0, "stem"\)',
     ),
     "set in parameters": Bad(setting(PARAMS, lr=0.1), ValueError, NO_STATE),
     "set in a state of Optax's": Bad(
@@ -126,4 +173,4 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input(case):
-    assert_refused(CASES[case], (PARAMS, OF_GROUPS))
+    assert_refused(CASES[case], (PARAMS, OF_GROUPS, OF_SCHEDULE))

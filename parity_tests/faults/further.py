@@ -13,28 +13,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import torch
 from torch import optim
 
 import jaxopt_port as jp
 from parity_tests.faults import further_linen as in_linen
-from parity_tests.faults import further_networks as nets
 from parity_tests.faults import further_nnx as in_nnx
 from parity_tests.faults import further_plain as plain
-from parity_tests.faults.changes import of, scheduled
+from parity_tests.faults.changes import clipped, of, scheduled
 from parity_tests.faults.idioms import matrices
 from parity_tests.faults.outside import (
     ADAM,
     ADAMW,
     MOMENTUM,
     SGD,
-    STEPS,
     TX,
     Outside,
-    report,
+    averaged,
+    own,
     two_groups,
 )
-from parity_tests.faults.unseen import Told, judged
+from parity_tests.faults.outside import told as told
 
 LM, VAE, CNN, CLIP, KD, SEG, GRU = (
     "decoder", "VAE", "residual", "towers", "student", "segments", "GRU",
@@ -64,11 +62,6 @@ def focal(output: Any, batch: Any) -> Any:
 
 
 # data
-
-
-def own(network: str, change: Callable[[Any], Any]) -> dict[str, Any]:
-    """Return a pipeline of one's own: a change of torch's batches."""
-    return {"batches": change(nets.FURTHER[network].batches(0, STEPS))}
 
 
 def standardized(made: Any) -> Any:
@@ -103,13 +96,6 @@ def texts_shuffled(made: Any) -> Any:
 
 
 # optimizers and loops
-
-
-def clipped(most: float) -> Any:
-    def theirs(module: Any, optimizer: Any) -> dict[str, Any]:
-        return {"clip": lambda params: torch.nn.utils.clip_grad_norm_(params, most)}
-
-    return theirs
 
 
 def leaf(tree: Any, name: str) -> Any:
@@ -163,11 +149,6 @@ def layers(top: float, middle: float, low: float) -> Any:
 
 def accumulated(module: Any, optimizer: Any) -> dict[str, Any]:
     return {"accumulation_steps": 2}
-
-
-def ema(module: Any, optimizer: Any) -> dict[str, Any]:
-    average = optim.swa_utils.get_ema_multi_avg_fn(0.9)
-    return {"averaged": optim.swa_utils.AveragedModel(module, multi_avg_fn=average)}
 
 
 def swa(module: Any, optimizer: Any) -> dict[str, Any]:
@@ -274,7 +255,7 @@ FURTHER = [
     Outside("no stairs", GRU, SGD, optax.sgd(optax.exponential_decay(0.05, 4, 0.5)), (("update", "schedule"),), theirs=scheduled("StepLR", step_size=4, gamma=0.5)),
     Outside("a change a step late", CLIP, SGD, optax.sgd(optax.piecewise_constant_schedule(0.05, {7: 0.2})), (("update", "schedule-offset|schedule"),), theirs=later(6, 0.01)),
     # averages
-    Outside("an equal average for an exponential one", KD, SGD, TX, (("averages", "average-decay"),), mine={"averaged": JP_SWA}, theirs=ema),
+    Outside("an equal average for an exponential one", KD, SGD, TX, (("averages", "average-decay"),), mine={"averaged": JP_SWA}, theirs=averaged),
     Outside("an exponential average for an equal one", VAE, ADAM, optax.adam(2e-3), (("averages", "average-decay"),), mine={"averaged": JP_EMA}, theirs=swa),
     # several
     Outside("a window, zeros in the mean, a decay of all", LM, two_groups, optax.adamw(2e-3, weight_decay=0.05), (("forward", "attention-mask"), ("loss", "loss-scale"), ("update", "group-options|number")), partial(in_nnx.decoder_side, window=5), {"loss": mean_with_zeros}),
@@ -283,8 +264,3 @@ FURTHER = [
     Outside("the skip first, no weights, no decay of vectors", SEG, ADAMW, optax.adamw(2e-3, weight_decay=0.05, mask=matrices), (("forward", "join-order"), ("loss", "class-weights"), ("update", "group-options|number")), partial(in_nnx.segments_side, skip_first=True), {"loss": partial(in_nnx.pixels, weights=(1.0, 1.0, 1.0, 1.0))}),
     Outside("Mish, a temperature's square, stairs a step early", KD, SGD, optax.sgd(lambda c: 0.05 * 0.5 ** ((c + 1) // 4)), (("forward", "activation"), ("loss", "loss-terms"), ("update", "schedule-offset")), partial(in_linen.student_side, second=jax.nn.silu), {"loss": partial(in_linen.distilled, square=1.0)}, scheduled("StepLR", step_size=4, gamma=0.5)),
 ]  # fmt: skip
-
-
-def told(fault: Outside) -> Told:
-    """Compare what is said with what is so."""
-    return judged(fault.causes, report(fault, nets.FURTHER))

@@ -113,9 +113,7 @@ class NnxDecoder(nnx.Module):
         mixed = self.o(mixed.reshape(b, n, WIDTH))
         if after:
             x = normed(self.norm1, x + mixed)
-        elif parallel:
-            mixed, x = mixed, x
-        else:
+        elif not parallel:
             x = x + mixed
         h = normed(self.norm2, x)
         one, two = (self.up(h), self.gate(h)) if exchanged else (self.gate(h), self.up(h))

@@ -17,6 +17,7 @@ from parity_tests.faults.changes import (
     ADAM_DECAY,
     ADAMW,
     ALL,
+    COSINE,
     DECAY,
     EXPONENTIAL,
     RIGHT_SGD,
@@ -148,7 +149,6 @@ def warm_from_zero(count):
 
 
 WARM = scheduled("LambdaLR", lr_lambda=lambda s: min((s + 1) / 10, 1.0))
-COSINE = scheduled("CosineAnnealingLR", T_max=60)
 CONSTANT_DECAY = optax.chain(
     optax.scale_by_adam(),
     optax.scale_by_schedule(lambda c: -0.05 * 0.9**c),

@@ -307,8 +307,8 @@ def right_port(port: Port) -> Any:
 
     network = NETWORKS[port.network]
     return verify.compare(
-        torch_side(port.network, optimizer, port.seed, theirs),
-        dataclasses.replace(side(port.network), tx=wrapped.tx, **wrapped.mine),
+        torch_side(network, optimizer, port.seed, theirs),
+        dataclasses.replace(side(network), tx=wrapped.tx, **wrapped.mine),
         network.batches(port.seed, STEPS),
         **network.options,
     )

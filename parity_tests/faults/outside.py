@@ -5,13 +5,12 @@ and are as the numbers have it. Where two causes cannot be told apart, either na
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-import torch
 from flax import linen, nnx
 from torch import optim
 from torch.nn import functional
@@ -19,11 +18,13 @@ from torch.nn import functional
 import jaxopt_port as jp
 from jaxopt_port import verify
 from parity_tests.faults import right_networks as nets
-from parity_tests.faults.changes import of, scheduled
+from parity_tests.faults.changes import clipped, of, scheduled
+from parity_tests.faults.further_networks import FURTHER
 from parity_tests.faults.idioms import by_matrix, groups_of, matrices
 from parity_tests.faults.unseen import Told, judged
 
 STEPS = 12
+NETWORKS = {**nets.NETWORKS, **FURTHER}
 SGD, MOMENTUM = of(optim.SGD, lr=0.05), of(optim.SGD, lr=0.05, momentum=0.9)
 ADAM, ADAMW = of(optim.Adam, lr=2e-3), of(optim.AdamW, lr=2e-3, weight_decay=0.05)
 RMS = of(optim.RMSprop, lr=1e-3)
@@ -91,19 +92,16 @@ def pixel_mean(output: Any, batch: Any) -> Any:
 
 
 def own(network: str, change: Callable[[Any], Any]) -> dict[str, Any]:
-    made = nets.NETWORKS[network].batches(0, STEPS)
-    return {"batches": [(change(b[0]), *b[1:]) for b in made]}
+    """Return a pipeline of one's own: a change of torch's batches."""
+    return {"batches": change(NETWORKS[network].batches(0, STEPS))}
 
 
-def last(x: Any) -> Any:
-    return x.transpose(0, 2, 3, 1)
+def turned(made: Any) -> Any:
+    return [(x.transpose(0, 2, 3, 1)[..., ::-1], y) for x, y in made]
 
 
-def clipped(most: float) -> Any:
-    def theirs(module: Any, optimizer: Any) -> dict[str, Any]:
-        return {"clip": lambda params: torch.nn.utils.clip_grad_norm_(params, most)}
-
-    return theirs
+def from_minus_one(made: Any) -> Any:
+    return [(x.transpose(0, 2, 3, 1) * 2 - 1, y) for x, y in made]
 
 
 def two_groups(module: Any) -> Any:
@@ -149,8 +147,8 @@ OUTSIDE = [
     Outside("means for maxima", IMAGES, SGD, TX, (("forward", "pooling"),), lambda: nets.images_side(pool=linen.avg_pool)),
     Outside("padding that goes round", IMAGES, SGD, TX, (("forward", "padding"),), lambda: nets.images_side(padding="CIRCULAR")),
     Outside("channels last in the flattening", IMAGES, SGD, TX, (("forward", "flatten-order"),), lambda: nets.images_side(flat=(0, 1, 2, 3))),
-    Outside("channels turned round", IMAGES, SGD, TX, (("data", "data-layout"),), mine=own(IMAGES, lambda x: last(x)[..., ::-1])),
-    Outside("images from -1 to 1", IMAGES, SGD, TX, (("data", "data-scale"),), mine=own(IMAGES, lambda x: last(x) * 2 - 1)),
+    Outside("channels turned round", IMAGES, SGD, TX, (("data", "data-layout"),), mine=own(IMAGES, turned)),
+    Outside("images from -1 to 1", IMAGES, SGD, TX, (("data", "data-scale"),), mine=own(IMAGES, from_minus_one)),
     Outside("classes from one", IMAGES, SGD, TX, (("loss", "labels-shifted"),), mine={"loss": from_one}),
     # an LSTM in Linen, an autoencoder in NNX
     Outside("hard gates", LSTM, SGD, TX, (("forward", "activation"),), lambda: nets.lstm_side(gate=linen.hard_sigmoid)),
@@ -174,7 +172,7 @@ OUTSIDE = [
     Outside("a warm-up a step early", NORMED, SGD, optax.sgd(lambda c: 0.05 * jnp.minimum(0.2 + 0.8 * (c + 1) / 5, 1.0)), (("update", "schedule-offset"),), theirs=warm),
     Outside("a cosine of epochs", NORMED, ADAM, optax.adam(optax.cosine_decay_schedule(2e-3, 10)), (("update", "schedule-length"),), theirs=scheduled("CosineAnnealingLR", T_max=100)),
     Outside("decay beside the rate", NORMED, ADAMW, optax.chain(optax.adam(2e-3), optax.add_decayed_weights(-0.05)), (("update", "decay-order"),)),
-    Outside("an average of gradients", PLAIN, MOMENTUM, optax.chain(optax.ema(0.9, debias=False), optax.scale(-0.05)), (("update", "number|gradient-scale"),)),
+    Outside("an average of gradients", PLAIN, MOMENTUM, optax.chain(optax.ema(0.9, debias=False), optax.scale(-0.05)), (("update", "number|gradient-scale|dampening"),)),
     Outside("a slower average", NORMED, SGD, TX, (("averages", "average-decay"),), mine={"averaged": EMA}, theirs=averaged),
     Outside("steps clipped, not gradients", NORMED, ADAM, optax.chain(optax.adam(2e-3), optax.clip_by_global_norm(0.01)), (("update", "clip-order"),), theirs=clipped(0.1)),
     Outside("steps clipped before the rate", LSTM, ADAM, optax.chain(optax.scale_by_adam(), optax.clip_by_global_norm(1.0), optax.scale(-2e-3)), (("update", "clip-order"),)),
@@ -196,12 +194,12 @@ OUTSIDE = [
 ]  # fmt: skip
 
 
-def report(fault: Outside, networks: Mapping[str, nets.Network] = nets.NETWORKS) -> Any:
+def report(fault: Outside) -> Any:
     """Run the comparison of a fault."""
-    network = networks[fault.network]
-    made = nets.side(fault.network, networks) if fault.side is None else fault.side()
+    network = NETWORKS[fault.network]
+    made = nets.side(network) if fault.side is None else fault.side()
     return verify.compare(
-        nets.torch_side(fault.network, fault.torch, 0, fault.theirs, networks),
+        nets.torch_side(network, fault.torch, 0, fault.theirs),
         dataclasses.replace(made, tx=fault.tx, **fault.mine),
         network.batches(0, STEPS),
         **network.options,

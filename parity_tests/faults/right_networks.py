@@ -270,22 +270,16 @@ def _made(make: Callable[[], verify.JaxSide]) -> verify.JaxSide:
     return make()
 
 
-def side(name: str, networks: Mapping[str, Network] = NETWORKS) -> verify.JaxSide:
+def side(network: Network) -> verify.JaxSide:
     """Return the JAX side of a network, one for all trainings: its programs are compiled once."""
-    return _made(networks[name].side)
+    return _made(network.side)
 
 
-def torch_side(
-    name: str,
-    optimizer: Callable[[Any], Any],
-    seed: int,
-    more: Any,
-    networks: Mapping[str, Network] = NETWORKS,
-) -> Any:
+def torch_side(network: Network, optimizer: Callable[[Any], Any], seed: int, more: Any) -> Any:
     """Return torch's side of a network; ``more`` makes further arguments of module, optimizer."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        module = networks[name].torch()
+        module = network.torch()
     own = optimizer(module)
-    given = {"loss": torch_loss, **networks[name].theirs, **more(module, own)}
+    given = {"loss": torch_loss, **network.theirs, **more(module, own)}
     return verify.TorchSide(**{"module": module, "optimizer": own, **given})

@@ -18,7 +18,7 @@ from torch import optim
 
 import jaxopt_port as jp
 from jaxopt_port import verify
-from parity_tests.faults.changes import of, scheduled
+from parity_tests.faults.changes import clipped, of, scheduled
 from parity_tests.faults.flax_networks import HEADS, WIDTH, NnxGPT, batches, both
 from parity_tests.faults.models import convolutions_apply, jax_loss, perceptron_apply
 from parity_tests.faults.seeded import searched
@@ -27,7 +27,6 @@ STEPS = 10
 SGD, ADAM = of(optim.SGD, lr=0.05), of(optim.Adam, lr=1e-3)
 ADAMW = of(optim.AdamW, lr=1e-3, weight_decay=0.1)
 TX = optax.sgd(0.05)
-RIGHT_ADAMW = optax.adamw(1e-3, weight_decay=0.1)
 
 
 class Unseen(NamedTuple):
@@ -123,12 +122,6 @@ def brighter(data: Any) -> Any:
 
 def own(network: str, change: Any) -> dict[str, Any]:
     return {"batches": change(batches(network, 0, STEPS))}
-
-
-def clipped(most: float) -> Any:
-    return lambda module, optimizer: {
-        "clip": lambda params: torch.nn.utils.clip_grad_norm_(params, most)
-    }
 
 
 def clipped_warm(module: Any, optimizer: Any) -> Any:
@@ -232,9 +225,9 @@ def judged(causes: tuple[tuple[str, str], ...], made: Any) -> Told:
         any(stage == s and n in names.split("|") for s, n in said + more) for stage, names in causes
     )
     right = [(stage, name) for stage, names in causes for name in names.split("|")]
-    wrong = sum(bool(name) and (stage, name) not in right for stage, name in said)
+    wrong = sum(bool(name) and (stage, name) not in right for stage, name in said + more)
     stages = {stage for stage, _ in said}
     words = "; ".join(
         f"{d.step} {d.stage}: {n or None}" for d, (_, n) in zip(made.found, said, strict=True)
-    )
+    ) + "".join(f"; also {stage}: {name}" for stage, name in more)
     return Told(all(stage in stages for stage, _ in causes), named, wrong, words or "nothing")

@@ -149,7 +149,7 @@ def test_donation_reuses_the_memory(donate):
     state = tx.init(params)
     size = params["w"].nbytes
     kept = (params["w"] + 0, state)
-    new, _ = jp.step(tx, kept[0].__class__ and {"w": kept[0]}, state, params, donate=donate)
+    new, _ = jp.step(tx, {"w": kept[0]}, state, params, donate=donate)
     assert params["w"].is_deleted() is donate
     step = jax.jit(
         lambda params, state, grads: jp.step(tx, grads, state, params), donate_argnums=(0, 1)

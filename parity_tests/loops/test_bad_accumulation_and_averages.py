@@ -1,5 +1,6 @@
 """Bad input to accumulation and averages: torch's words where it has some; nothing is changed."""
 
+import jax
 import jax.numpy as jnp
 import optax
 import pytest
@@ -51,7 +52,7 @@ ACCUMULATION = {
         f"{steps!r} steps": Bad(
             lambda s=steps: jp.accumulate_grads(SGD, s), ValueError, f"{POSITIVE} "
         )
-        for steps in (0, -1, 1.5, "a", None, True, [2])
+        for steps in (0, -1, 1.5, 2.0, "a", None, True, [2])
     },
     "a class": Bad(lambda: jp.accumulate_grads(jp.SGD, 2), TypeError, "got the class SGD"),
     "L-BFGS, which evaluates the loss": Bad(
@@ -70,6 +71,14 @@ ACCUMULATION = {
     "no optimizer": Bad(lambda: jp.accumulate_grads(None, 2), TypeError, r"such as jp\.SGD.*None"),
     "none at all": Bad(accumulated(None), ValueError, "the gradients are None as a whole"),
     "one missing": Bad(accumulated({"w": jnp.ones(3)}), ValueError, 'the gradients have no "b"'),
+    "one too many": Bad(
+        accumulated({**GRADS, "c": jnp.ones(1)}), ValueError, 'the gradients have "c"'
+    ),
+    "one missing when compiled": Bad(
+        lambda: jax.jit(TWICE.update)({"w": jnp.ones(3)}, HELD, PARAMS),
+        ValueError,
+        'the gradients have no "b"',
+    ),
     "one None": Bad(accumulated({**GRADS, "b": None}), ValueError, "cannot be added up"),
     "another shape": Bad(accumulated(SHORT), ValueError, r'"w" has shape \(4,\)'),
     "another dtype": Bad(

@@ -237,28 +237,6 @@ def test_two_optimizers_and_one_scaler():
         assert scaler.state_dict(scaler_state) == theirs.state_dict()
 
 
-BAD = {
-    "missing": ({"a": THREE["a"], "b": THREE["b"]}, ValueError, 'the gradients have no "c"'),
-    "another": ({**THREE, "d": jnp.ones(1)}, ValueError, 'the gradients have "d"'),
-    "None": ({**THREE, "c": None}, ValueError, 'the gradient of "c" is None, and cannot be added'),
-    "shape": ({**THREE, "a": jnp.ones(4)}, ValueError, 'gradient of "a" has shape'),
-    "dtype": ({**THREE, "a": jnp.ones(3, jnp.bfloat16)}, TypeError, "has dtype bfloat16"),
-    "nothing": (None, ValueError, "None as a whole"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-@pytest.mark.parametrize("compiled", [False, True])
-def test_bad_gradients_are_refused_as_the_optimizer_refuses_them(case, compiled):
-    grads, error, message = BAD[case]
-    tx = jp.accumulate_grads(jp.SGD(lr=0.1), 2)
-    state = tx.init(THREE)
-    update = jax.jit(tx.update) if compiled else tx.update
-    with pytest.raises(error, match=message):
-        update(grads, state, THREE)
-    jax.tree.map(np.testing.assert_array_equal, state, tx.init(THREE))
-
-
 def test_frozen_parameters_need_no_gradient():
     groups = [{"params": ["a", "b"]}, {"params": "c", "frozen": True}]
     tx = jp.accumulate_grads(jp.SGD(groups, lr=0.5, momentum=0.9), 2)
@@ -289,12 +267,3 @@ def test_a_skipped_step_has_the_structure_of_one_that_is_taken():
     assert skipped.scalars["step"].tolist() == state.scalars["step"].tolist() == [1, 0]
     _, first = scaler.step(adam, {**THREE, "b": None}, adam.init(THREE), THREE, jnp.array(True))
     assert first.scalars["step"].tolist() == [0, 0]
-
-
-def test_a_state_without_windows_is_refused_by_the_scaler():
-    scaler = jp.GradScaler()
-    with pytest.raises(ValueError, match="one optimizer under accumulate_grads"):
-        scaler.update(scaler.init(), jnp.array(False), state=jp.SGD().init(THREE))
-    for steps in (0, -1, 2.0, True):
-        with pytest.raises(ValueError, match="Expected positive integer steps"):
-            jp.accumulate_grads(jp.SGD(), steps)

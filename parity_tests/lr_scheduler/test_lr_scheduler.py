@@ -21,10 +21,6 @@ BATCHES = [OTHERS[i : i + AT_ONCE] for i in range(0, len(OTHERS), AT_ONCE)]
 EACH = {"restarts doubling", *{name.partition(" ")[0]: name for name in reversed(CASES)}.values()}
 
 
-def test_the_table_is_large():
-    assert len(CASES) >= 150
-
-
 def saved(side):
     return side.scheduler.state_dict(side.sched_state)
 

@@ -7,11 +7,13 @@ import re
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 import jaxopt_port as jp
 from jaxopt_port import lr_scheduler as lrs
+from jaxopt_port.verify.cases import TorchSchedulers
 from parity_tests.oracles.mutable_scheduler import MutableOptimizer, MutableScheduler
-from parity_tests.oracles.scheduler_facts import FACTS
+from parity_tests.oracles.scheduler_cases import CASES
 from parity_tests.oracles.torchs_scheduler_tests import LEFT_OUT, ROWS, TESTS
 
 # ── the table ──────────────────────────────────────────────────────────────────────────────────
@@ -20,7 +22,7 @@ from parity_tests.oracles.torchs_scheduler_tests import LEFT_OUT, ROWS, TESTS
 def test_each_of_torchs_tests_has_one_place():
     names = [*ROWS, *TESTS, *LEFT_OUT]
     assert len(names) == len(set(names)) == 143
-    assert {row for rows in ROWS.values() for row in rows} == set(FACTS)
+    assert {row for rows in ROWS.values() for row in rows} <= set(CASES)
 
 
 def test_each_place_is_a_test():
@@ -64,6 +66,82 @@ def test_the_same_epoch_has_the_same_rate(name):
         scheduler.step(2)
         rates.append(scheduler.get_last_lr())
     assert all(rate == rates[0] for rate in rates)
+
+
+# ── several of one optimizer ───────────────────────────────────────────────────────────────────
+
+# Schedulers that are stepped in turn; the metric of a plateau among them.
+IN_TURN = {
+    "step and milestones": (lambda s: [s.StepLR(3), s.MultiStepLR([2, 5, 9])],),
+    "step and exponential": (lambda s: [s.StepLR(3), s.ExponentialLR(0.9)],),
+    "milestones and exponential": (lambda s: [s.MultiStepLR([2, 5, 9]), s.ExponentialLR(0.9)],),
+    "line and exponential": (lambda s: [s.LinearLR(0.4, 0.9, 4), s.ExponentialLR(0.9)],),
+    "step and constant": (lambda s: [s.StepLR(3), s.ConstantLR(0.4, 4)],),
+    "milestones and line": (lambda s: [s.MultiStepLR([2, 5, 9]), s.LinearLR(0.4, 1.0, 4)],),
+    "cosine and step": (lambda s: [s.CosineAnnealingLR(10), s.StepLR(3)],),
+    "cosine and milestones": (lambda s: [s.CosineAnnealingLR(10), s.MultiStepLR([2, 5, 9])],),
+    "line and cosine": (lambda s: [s.LinearLR(0.4, 1.0, 4), s.CosineAnnealingLR(10)],),
+    "cosine and exponential": (lambda s: [s.CosineAnnealingLR(10), s.ExponentialLR(0.1)],),
+    "a plateau that improves, and step": (
+        lambda s: [s.ReduceLROnPlateau("min", 0.1, 5, 0.01, "abs", 5), s.StepLR(3)],
+        lambda i: 10 - i * 0.0167,
+    ),
+    "a plateau that stalls, and milestones": (
+        lambda s: [s.ReduceLROnPlateau("min", 0.1, 5, 0.1, "abs"), s.MultiStepLR([3, 8, 12])],
+        lambda i: 10 - i * 0.0165,
+    ),
+    "a plateau below its eps, and exponential": (
+        lambda s: [
+            s.ReduceLROnPlateau("max", 0.1, 5, threshold_mode="abs", cooldown=5),
+            s.ExponentialLR(0.1),
+        ],
+        lambda i: -0.8 if i < 2 else -0.234,
+    ),
+    "a plateau that improves, and cosine": (
+        lambda s: [s.ReduceLROnPlateau("max", 0.1, 3, 0.1), s.CosineAnnealingLR(10, 1e-10)],
+        lambda i: 1.5 * 1.025**i,
+    ),
+    "a plateau that stalls, and line": (
+        lambda s: [s.ReduceLROnPlateau("min", 0.1, 5, 0.1, "abs"), s.LinearLR(0.4, 1.0, 4)],
+        lambda i: 10 - i * 0.0165,
+    ),
+}
+
+
+def several(make, told):
+    """Step each scheduler of torch's and ours by what ``told(its place, the step)`` yields."""
+    theirs = torch.optim.SGD(
+        [{"params": [torch.nn.Parameter(torch.ones(1))], "lr": lr} for lr in (0.5, 0.05)]
+    )
+    ours = MutableOptimizer(jp.SGD, [{}, {"lr": 0.05}], lr=0.5)
+    of_theirs = make(TorchSchedulers(theirs))
+    of_ours = [MutableScheduler(ours, each) for each in make(lrs)]
+    for i in range(20):
+        assert [g["lr"] for g in ours.param_groups] == [g["lr"] for g in theirs.param_groups]
+        theirs.step()
+        ours.step()
+        for place, pair in enumerate(zip(of_theirs, of_ours, strict=True)):
+            for arguments in told(place, i):
+                for each in pair:
+                    each.step(*arguments)
+
+
+@pytest.mark.parametrize("name", IN_TURN)
+def test_several_in_turn(name):
+    make, *metrics = IN_TURN[name]
+    several(make, lambda place, i: [[metric(i) for metric in metrics if place == 0]])
+
+
+AVERAGING = {
+    "at once": lambda s: [s.ConstantLR(1.0), s.SWALR(0.01, 1)],
+    "cosine": lambda s: [s.MultiplicativeLR(lambda e: 0.9), s.SWALR(0.01, 5)],
+    "linear": lambda s: [s.MultiplicativeLR(lambda e: 0.9), s.SWALR([0.01, 0.02], 4, "linear")],
+}
+
+
+@pytest.mark.parametrize("name", AVERAGING)
+def test_averaging_after_five_steps(name):
+    several(AVERAGING[name], lambda place, i: [[]] if place == (i >= 5) else [])
 
 
 # ── what is left ───────────────────────────────────────────────────────────────────────────────
@@ -114,15 +192,14 @@ def test_groups_that_join_a_plateau(name):
     optimizer = MutableOptimizer(jp.SGD, [{}, {}], lr=0.5)
     plateau = lrs.ReduceLROnPlateau("min", 0.1, 5, 0.1, cooldown=5, min_lr=before)
     scheduler = MutableScheduler(optimizer, plateau)
-    fact = FACTS["plateau with cooldown"]
-    for i, metric in enumerate(fact.told):
+    for i, metric in enumerate([1] * 7 + [0.6] + [0.5] * 12):
         if i == 8:
             optimizer.add_param_group({"lr": 0.05})
             # torch's min_lrs.append(…)
             scheduler.scheduler = dataclasses.replace(plateau, min_lr=after)
         scheduler.step(metric)
         for group in optimizer.param_groups[:2]:
-            np.testing.assert_allclose(group["lr"], fact.lr(0.5, i + 1))
+            np.testing.assert_allclose(group["lr"], 0.5 * 0.1 ** ((i >= 6) + (i >= 17)))
     np.testing.assert_allclose(optimizer.param_groups[2]["lr"], 0.005)
 
 

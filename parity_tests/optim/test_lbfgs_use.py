@@ -10,14 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 from jax.extend.core import jaxprs_in_params
 
 import jaxopt_port as jp
 from jaxopt_port.optim._lbfgs import _optimizer as _lbfgs
 from jaxopt_port.optim._lbfgs import history_from, lbfgs, oldest_first
 from parity_tests.oracles.lbfgs import PROBLEMS, assert_alike, outcome, port_states, rosenbrock
-from parity_tests.oracles.optimizer import bad_arguments
 
 START = {"x": jnp.array([1.5, -1.0])}
 FIXED = {"history_size": 3, "max_iter": 3, "lr": 0.1}
@@ -193,15 +191,6 @@ BAD_OPTIONS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
 def test_bad_options(options, error, message):
     with pytest.raises(error, match=message):
         lbfgs(**options)
-
-
-def test_torchs_bad_argument_that_is_not_about_param_groups():
-    torchs = bad_arguments(torch.optim.LBFGS)
-    case = torchs.pop("Tensor lr must be 1-element")
-    with pytest.raises(case.error_type, match=case.error_regex):
-        lbfgs(lr=torch.tensor([0.001, 0.001]))
-    # The rest is about tensors and groups, which a plain transformation does not take.
-    assert all("param" in description for description in torchs)
 
 
 def test_traced_arguments_that_cannot_be():

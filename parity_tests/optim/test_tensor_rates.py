@@ -163,19 +163,3 @@ def test_what_lbfgs_makes_of_a_rate_that_is_a_tensor(name):
     pairs = zip(of_tensor, of_number, strict=True)
     same = [np.array_equal(got.params, want.params) for got, want in pairs]
     assert all(same) if alike else not any(same)
-
-
-def test_torchs_lbfgs_remembers_the_rates_own_tensor():
-    """So one that is filled in place changes what torch takes for its last step."""
-    params, rate = torch.nn.Parameter(torch.ones(2)), torch.tensor([0.1])
-    optimizer = torch.optim.LBFGS([params], lr=rate, max_iter=3)
-
-    def closure():
-        optimizer.zero_grad()
-        loss = (params**4).sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    rate.fill_(0.25)
-    assert optimizer.state[params]["t"].item() == 0.25

@@ -123,12 +123,23 @@ CASES: dict[str, Case] = {
     "restarts to and fro": Case(
         lambda s: s.CosineAnnealingWarmRestarts(T_0=11), epoch=lambda i: (i * 29) % 97
     ),
+    "restarts to and fro doubling": Case(
+        lambda s: s.CosineAnnealingWarmRestarts(11, 2, 1e-3), epoch=lambda i: (i * 29) % 97
+    ),
     # ── CyclicLR ──
     "cyclic docs": Case(lambda s: s.CyclicLR(0.01, 0.1)),
     "cyclic triangular": Case(lambda s: s.CyclicLR(0.01, 0.1, step_size_up=20)),
     "cyclic triangular2": Case(lambda s: s.CyclicLR(0.01, 0.1, 13, mode="triangular2")),
     "cyclic exp_range": Case(
         lambda s: s.CyclicLR(0.01, 0.1, 13, mode="exp_range", gamma=0.99994), ONE
+    ),
+    "cyclic exp_range down": Case(
+        lambda s: s.CyclicLR(0.01, 0.1, 7, 20, mode="exp_range", gamma=0.99)
+    ),
+    "cyclic steep lists": Case(
+        lambda s: s.CyclicLR(
+            [0.01, 0.02, 0.03], [0.1, 0.3, 0.5], 40, 3, "triangular2", max_momentum=[0.8, 0.9, 0.95]
+        )
     ),
     "cyclic down": Case(lambda s: s.CyclicLR(0.01, 0.1, 10, step_size_down=30)),
     "cyclic steep": Case(lambda s: s.CyclicLR(0.001, 0.1, 40, 3, mode="triangular2")),
@@ -154,6 +165,9 @@ CASES: dict[str, Case] = {
     "cyclic scale object": Case(lambda s: s.CyclicLR(0.01, 0.1, 9, scale_fn=Doubling(2))),
     "cyclic ignored scale mode": Case(lambda s: s.CyclicLR(0.01, 0.1, 9, scale_mode="iterations")),
     "cyclic beta1": Case(lambda s: s.CyclicLR(0.01, 0.1, 21), optimizer="Adam"),
+    "cyclic beta1 no momentum": Case(
+        lambda s: s.CyclicLR(0.01, 0.1, 21, cycle_momentum=False), optimizer="Adam"
+    ),
     "cyclic beta1 lists": Case(
         lambda s: s.CyclicLR(
             0.01, 0.1, 21, mode="exp_range", gamma=0.99, base_momentum=[0.5, 0.6, 0.7]

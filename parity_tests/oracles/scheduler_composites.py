@@ -15,6 +15,9 @@ COMPOSITES: dict[str, Case] = {
             [s.LinearLR(0.1, total_iters=10), s.StepLR(20, 0.7), s.PolynomialLR(100)], [10, 150]
         )
     ),
+    "sequential constants": Case(
+        lambda s: s.SequentialLR([s.ConstantLR(1.0), s.ConstantLR(0.1)], [10])
+    ),
     "sequential one": Case(lambda s: s.SequentialLR([s.StepLR(20, 0.7)], [])),
     "sequential at zero": Case(
         lambda s: s.SequentialLR([s.ConstantLR(0.5), s.ExponentialLR(0.98)], [0]),
@@ -74,6 +77,9 @@ COMPOSITES: dict[str, Case] = {
         )
     ),
     "chained one": Case(lambda s: s.ChainedScheduler([s.StepLR(60, 0.5)])),
+    "chained polynomial": Case(
+        lambda s: s.ChainedScheduler([s.PolynomialLR(50, 0.9), s.ConstantLR(0.1, 20)])
+    ),
     "chained restarts": Case(
         lambda s: s.ChainedScheduler([s.CosineAnnealingWarmRestarts(30), s.StepLR(60, 0.5)])
     ),

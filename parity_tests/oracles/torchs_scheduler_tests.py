@@ -1,105 +1,86 @@
 """Torch's own tests of its schedulers and averages by name, and where each is held here.
 
 The names are those of ``test/optim/test_lrscheduler.py`` (pytorch/pytorch, commit 01f9ef32) and
-``test/optim/test_swa_utils.py`` (045a976c). Each has one place: rows of `FACTS`, a test, or a
+``test/optim/test_swa_utils.py`` (045a976c). Each has one place: rows of `CASES`, a test, or a
 reason.
 """
 
 from __future__ import annotations
 
-# torch's test: the rows of FACTS that hold what it expects.
+# torch's test: the rows of CASES that compare what it is about with torch itself.
 ROWS: dict[str, tuple[str, ...]] = {
-    "test_step_lr": ("step",),
-    "test_get_last_lr_step_lr": ("step",),
-    "test_multi_step_lr": ("multistep",),
-    "test_get_last_lr_multi_step_lr": ("multistep",),
-    "test_constantlr": ("constant",),
-    "test_get_last_lr_constantlr": ("constant",),
-    "test_linearlr": ("linear",),
-    "test_get_last_lr_linearlr": ("linear to less",),
-    "test_exp_lr": ("exponential",),
-    "test_poly_lr": ("polynomial",),
-    "test_cos_anneal_lr": ("cosine",),
-    "test_lambda_lr": ("lambda",),
-    "test_multiplicative_lr": ("multiplicative",),
-    "test_CosineAnnealingWarmRestarts_lr1": tuple(f"restarts times {k}" for k in (1, 2, 4)),
-    "test_CosineAnnealingWarmRestarts_lr2": tuple(
-        f"restarts of fractions times {k}" for k in (1, 2, 4)
+    "test_step_lr": ("step docs",),
+    "test_get_last_lr_step_lr": ("step docs",),
+    "test_multi_step_lr": ("multistep docs",),
+    "test_get_last_lr_multi_step_lr": ("multistep docs",),
+    "test_constantlr": ("constant docs",),
+    "test_get_last_lr_constantlr": ("constant docs",),
+    "test_linearlr": ("linear docs",),
+    "test_get_last_lr_linearlr": ("linear docs",),
+    "test_exp_lr": ("exponential docs",),
+    "test_poly_lr": ("polynomial root",),
+    "test_cos_anneal_lr": ("cosine floor",),
+    "test_lambda_lr": ("lambda docs",),
+    "test_multiplicative_lr": ("multiplicative list",),
+    "test_CosineAnnealingWarmRestarts_lr1": (
+        "restarts docs", "restarts doubling", "restarts tripling",
     ),
-    "test_CosineAnnealingWarmRestarts_lr3": tuple(
-        f"restarts to and fro times {k}" for k in (1, 2, 3)
+    "test_CosineAnnealingWarmRestarts_lr2": (
+        "restarts fractions", "restarts fractions doubling", "restarts fractions tripling",
+    ),
+    "test_CosineAnnealingWarmRestarts_lr3": (
+        "restarts to and fro", "restarts to and fro doubling",
     ),
     # What torch compares in these two ways never moves: its rates are those of another optimizer.
-    "test_closed_form_step_lr": ("step of epochs", "step by steps"),
-    "test_closed_form_multi_step_lr": ("multistep of epochs", "multistep by steps"),
-    "test_closed_form_constantlr": ("constant of epochs", "constant by steps"),
-    "test_closed_form_linearlr": ("linear of epochs", "linear by steps"),
-    "test_closed_form_exp_lr": ("exponential of epochs", "exponential by steps"),
-    "test_closed_form_poly_lr": ("polynomial of epochs", "polynomial by steps"),
-    "test_closed_form_cos_anneal_lr": ("cosine of epochs", "cosine by steps"),
-    "test_multi_step_lr_with_epoch": ("multistep of epochs",),
-    "test_constantlr_with_epoch": ("constant of ten epochs",),
-    "test_linearlr_with_epoch": ("linear of ten epochs",),
-    "test_reduce_lr_on_plateau1": ("plateau that improves",),
-    "test_reduce_lr_on_plateau2": ("plateau that stalls",),
-    "test_reduce_lr_on_plateau3": ("plateau of a maximum",),
-    "test_reduce_lr_on_plateau4": ("plateau of a maximum that improves",),
-    "test_reduce_lr_on_plateau5": ("plateau of a maximum that stalls",),
-    "test_reduce_lr_on_plateau6": ("plateau that falls",),
-    "test_reduce_lr_on_plateau7": ("plateau with cooldown",),
-    "test_reduce_lr_on_plateau8": ("plateau with floors",),
-    "test_reduce_lr_on_plateau_get_last_lr_before_step": ("plateau that improves",),
+    "test_closed_form_step_lr": ("epoch step", "step docs"),
+    "test_closed_form_multi_step_lr": ("epoch multistep", "multistep docs"),
+    "test_closed_form_constantlr": ("epoch constant", "constant docs"),
+    "test_closed_form_linearlr": ("epoch linear", "linear docs"),
+    "test_closed_form_exp_lr": ("epoch exponential", "exponential docs"),
+    "test_closed_form_poly_lr": ("epoch polynomial", "polynomial root"),
+    "test_closed_form_cos_anneal_lr": ("epoch cosine", "cosine floor"),
+    "test_multi_step_lr_with_epoch": ("epoch multistep",),
+    "test_constantlr_with_epoch": ("epoch constant",),
+    "test_linearlr_with_epoch": ("epoch linear",),
+    "test_reduce_lr_on_plateau1": ("plateau min abs", "plateau cooldown"),
+    "test_reduce_lr_on_plateau2": ("plateau min abs",),
+    "test_reduce_lr_on_plateau3": ("plateau max abs",),
+    "test_reduce_lr_on_plateau4": ("plateau max",),
+    "test_reduce_lr_on_plateau5": ("plateau max", "plateau cooldown"),
+    "test_reduce_lr_on_plateau6": ("plateau threshold",),
+    "test_reduce_lr_on_plateau7": ("plateau cooldown",),
+    "test_reduce_lr_on_plateau8": ("plateau min_lrs",),
+    "test_reduce_lr_on_plateau_get_last_lr_before_step": ("plateau docs",),
     # A rate that is a tensor stays one in torch; here a state keeps its structure and dtypes.
-    "test_reduce_lr_on_plateau_preserves_lr_type": ("plateau that stalls",),
-    "test_sequentiallr1": ("exponential, then step",),
-    "test_sequentiallr2": ("constant, then exponential",),
-    "test_sequentiallr3": ("three",),
-    "test_sequentiallr4": ("two constants",),
-    "test_sequentiallr5": ("a chain, then constant",),
-    "test_get_last_lr_sequentiallr": ("three",),
-    "test_sequentiallr_does_not_alias_lr_and_initial_lr": ("up, then down",),
-    "test_chained_lr1": ("a chain of one",),
-    "test_chained_lr2": ("a chain of a line",),
-    "test_chained_lr3": ("a line and milestones",),
-    "test_chained_lr4": ("a chain of three",),
-    "test_chained_lr5": ("a polynomial and a constant",),
-    "test_chained_lr2_get_last_lr_before_step": ("a line and milestones",),
-    # The cosines have a floor of 0, where the product is exact.
-    "test_compound_step_and_multistep_lr": ("step and milestones",),
-    "test_compound_step_and_exp_lr": ("step and exponential",),
-    "test_compound_exp_and_multistep_lr": ("milestones and exponential",),
-    "test_compound_exp_and_linearlr": ("line and exponential",),
-    "test_compound_step_and_constantlr": ("step and constant",),
-    "test_compound_linearlr_and_multistep_lr": ("milestones and line",),
-    "test_compound_cosanneal_and_step_lr": ("cosine and step",),
-    "test_compound_cosanneal_and_multistep_lr": ("cosine and milestones",),
-    "test_compound_cosanneal_and_linearlr": ("line and cosine",),
-    "test_compound_cosanneal_and_exp_lr": ("cosine and exponential",),
-    # torch's own five compare nothing: their list of targets is empty.
-    "test_compound_reduce_lr_on_plateau1": ("a plateau that improves, and step",),
-    "test_compound_reduce_lr_on_plateau2": ("a plateau that stalls, and milestones",),
-    "test_compound_reduce_lr_on_plateau3": ("a plateau below its eps, and exponential",),
-    "test_compound_reduce_lr_on_plateau4": ("a plateau that improves, and cosine",),
-    "test_compound_reduce_lr_on_plateau5": ("a plateau that stalls, and line",),
-    "test_cycle_lr_triangular_mode_one_lr": ("triangular",),
-    "test_cycle_lr_triangular_mode_one_lr_no_momentum": ("triangular without momentum",),
-    "test_cycle_lr_triangular2_mode_one_lr": ("triangular2",),
-    "test_cycle_lr_exp_range_mode_one_lr": ("exp_range",),
-    "test_cycle_lr_triangular_mode": ("triangular lists",),
-    "test_cycle_lr_triangular2_mode": ("triangular2 lists",),
-    "test_cycle_lr_exp_range_mode": ("exp_range lists",),
-    "test_cycle_lr_triangular_mode_step_size_up_down": ("triangular up and down",),
-    "test_cycle_lr_triangular2_mode_step_size_up_down": ("triangular2 up and down",),
-    "test_cycle_lr_exp_range_mode_step_size_up_down": ("exp_range up and down",),
-    "test_cycle_lr_with_momentumless_optimizer": ("triangular of Adam",),
-    "test_cycle_lr_with_adam": ("onecycle of Adam",),
+    "test_reduce_lr_on_plateau_preserves_lr_type": ("plateau docs",),
+    "test_sequentiallr1": ("sequential multiplicative",),
+    "test_sequentiallr2": ("sequential docs",),
+    "test_sequentiallr3": ("sequential three",),
+    "test_sequentiallr4": ("sequential constants",),
+    "test_sequentiallr5": ("chained in sequential",),
+    "test_get_last_lr_sequentiallr": ("sequential three",),
+    "test_chained_lr1": ("chained one",),
+    "test_chained_lr2": ("chained",),
+    "test_chained_lr3": ("chained",),
+    "test_chained_lr4": ("chained three",),
+    "test_chained_lr5": ("chained polynomial",),
+    "test_chained_lr2_get_last_lr_before_step": ("chained",),
+    "test_cycle_lr_triangular_mode_one_lr": ("cyclic momentum",),
+    "test_cycle_lr_triangular_mode_one_lr_no_momentum": ("cyclic no momentum",),
+    "test_cycle_lr_triangular2_mode_one_lr": ("cyclic triangular2",),
+    "test_cycle_lr_exp_range_mode_one_lr": ("cyclic exp_range",),
+    "test_cycle_lr_triangular_mode": ("cyclic lists",),
+    "test_cycle_lr_triangular2_mode": ("cyclic steep lists",),
+    "test_cycle_lr_exp_range_mode": ("cyclic beta1 lists",),
+    "test_cycle_lr_triangular_mode_step_size_up_down": ("cyclic down",),
+    "test_cycle_lr_triangular2_mode_step_size_up_down": ("cyclic steep lists",),
+    "test_cycle_lr_exp_range_mode_step_size_up_down": ("cyclic exp_range down",),
+    "test_cycle_lr_with_momentumless_optimizer": ("cyclic beta1 no momentum",),
+    "test_cycle_lr_with_adam": ("onecycle beta1",),
     "test_onecycle_lr_linear_annealing": ("onecycle linear",),
-    "test_onecycle_lr_linear_annealing_three_phases": ("onecycle three phases",),
-    "test_onecycle_lr_cosine_annealing": ("onecycle cosine",),
-    "test_swalr_no_anneal": ("swa at once",),
-    "test_swalr_cosine_anneal_after_multiplicative": ("swa cosine",),
-    "test_swalr_linear_anneal_after_multiplicative": ("swa linear",),
-}
+    "test_onecycle_lr_linear_annealing_three_phases": ("onecycle three linear",),
+    "test_onecycle_lr_cosine_annealing": ("onecycle",),
+}  # fmt: skip
 
 _OWN = "lr_scheduler.test_torchs_own_tests::"
 _STATES = "lr_scheduler.test_torchs_own_states::"
@@ -109,6 +90,38 @@ _AVERAGES = "loops.test_swa_utils::"
 
 # torch's test: the tests that hold it, and which of their cases.
 TESTS: dict[str, tuple[str, ...]] = {
+    # torch's own five of plateaus compare nothing: their list of targets is empty.
+    **{
+        f"test_compound_{theirs}": (f"{_OWN}test_several_in_turn[{ours}]",)
+        for theirs, ours in {
+            "step_and_multistep_lr": "step and milestones",
+            "step_and_exp_lr": "step and exponential",
+            "exp_and_multistep_lr": "milestones and exponential",
+            "exp_and_linearlr": "line and exponential",
+            "step_and_constantlr": "step and constant",
+            "linearlr_and_multistep_lr": "milestones and line",
+            "cosanneal_and_step_lr": "cosine and step",
+            "cosanneal_and_multistep_lr": "cosine and milestones",
+            "cosanneal_and_linearlr": "line and cosine",
+            "cosanneal_and_exp_lr": "cosine and exponential",
+            "reduce_lr_on_plateau1": "a plateau that improves, and step",
+            "reduce_lr_on_plateau2": "a plateau that stalls, and milestones",
+            "reduce_lr_on_plateau3": "a plateau below its eps, and exponential",
+            "reduce_lr_on_plateau4": "a plateau that improves, and cosine",
+            "reduce_lr_on_plateau5": "a plateau that stalls, and line",
+        }.items()
+    },
+    **{
+        f"test_swalr_{theirs}": (f"{_OWN}test_averaging_after_five_steps[{ours}]",)
+        for theirs, ours in {
+            "no_anneal": "at once",
+            "cosine_anneal_after_multiplicative": "cosine",
+            "linear_anneal_after_multiplicative": "linear",
+        }.items()
+    },
+    "test_sequentiallr_does_not_alias_lr_and_initial_lr": (
+        f"{_STATES}test_initial_rates_stay[sequential]",
+    ),
     **{
         f"test_{theirs}_is_constant_for_constant_epoch": (
             f"{_OWN}test_the_same_epoch_has_the_same_rate[{ours}]",

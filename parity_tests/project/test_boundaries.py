@@ -141,12 +141,6 @@ def test_no_module_imports_itself_by_way_of_others():
         visit(module)
 
 
-def test_what_is_exported_is_there():
-    for name in dir(jaxopt_port):
-        getattr(jaxopt_port, name)
-    assert {"Adam", "adam", "step", "Optimizer", "lr_scheduler"} <= set(dir(jaxopt_port))
-
-
 def test_a_step_takes_a_short_way(monkeypatch):
     """Two groups, built, initialised and stepped in plain XLA: own calls, files, and depth."""
     monkeypatch.setenv("JAXOPT_PORT_KERNELS", "off")

@@ -53,6 +53,17 @@ def test_a_public_function_has_an_example(name):
     assert ">>> " in inspect.getdoc(getattr(jp, name))
 
 
+def test_what_stands_around_the_step_has_an_example():
+    public = [jp.GradScaler, jp.accumulate_grads, jp.get_total_norm]
+    public += [getattr(jp, name) for name in dir(jp) if name.startswith("clip_")]
+    for module in (jp.lr_scheduler, jp.swa_utils):
+        public += [value for name, value in vars(module).items() if not name.startswith("_")]
+    states = (jp.lr_scheduler.LRScheduler, jp.lr_scheduler.SchedulerState)
+    for each in public:
+        if callable(each) and each not in (*states, jp.swa_utils.AveragedState):
+            assert ">>> " in inspect.getdoc(each), each
+
+
 # What torch 2.14 has added.
 LATER = {"LBFGS": {"maximize": False}}
 # torch's arguments that choose among its own implementations.

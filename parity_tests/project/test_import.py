@@ -40,6 +40,7 @@ def test_a_step_loads_nothing_else():
 def test_every_name_is_found_and_no_other():
     for name in dir(jp):
         assert getattr(jp, name) is not None
+    assert {"Adam", "adam", "step", "Optimizer", "lr_scheduler"} <= set(dir(jp))
     with pytest.raises(AttributeError, match="has no attribute 'Adem'"):
         jp.Adem  # noqa: B018
 
