@@ -71,8 +71,11 @@ def to_jax_layout(
         vectors = state_dict["state"].get(group["params"][0], {}) if names else {}
         if flat_vectors.is_in(vectors) and not problems:
             leaves = [entry for entry in param_map.entries if entry.path in paths]
+            given = [param_map.aliases.get(name, name) for name in group.get(ORDER, names)]
+            tensors = [entries[name][0] for name in given if name in entries]
             # In the order of the leaves, whose first has them.
-            state[count + paths.index(leaves[0].path)] = flat_vectors.to_jax(vectors, names, leaves)
+            at = count + paths.index(leaves[0].path)
+            state[at] = flat_vectors.to_jax(vectors, tensors, leaves)
         group = {**group, "params": list(range(count, count + len(paths))), "param_names": paths}
         if isinstance(group.get("resting"), list):
             rest = {param_map.aliases.get(name, name) for name in group["resting"]}
@@ -160,9 +163,13 @@ def to_torch_layout(
                 (vectors,) = filter(flat_vectors.is_in, parts)
             elif any(parts):
                 state[count + k] = _joined(name, entries[name], parts, elementwise, problems)
+        if vectors:
+            unknown = untrained - entries.keys()
+            problems += [f"{name}: the map has no such parameter" for name in sorted(unknown)]
         if vectors and not problems:
             leaves = [entry for entry in param_map.entries if entry.path in index_of]
-            state[count] = flat_vectors.to_torch(vectors, names, leaves)
+            tensors = [entries[name][0] for name in names]
+            state[count] = flat_vectors.to_torch(vectors, tensors, leaves)
         kept = {k: v for k, v in group.items() if k not in (UNTRAINED, "resting")}
         indices = list(range(count, count + len(names)))
         groups.append({**kept, "params": indices, "param_names": names})

@@ -59,6 +59,20 @@ def test_older_torch(name, step):
         np.testing.assert_array_equal(got.scalars[key], value)
 
 
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+def test_what_took_no_step_does_not_rest_however_steps_are_held(step):
+    """Adagrad makes its state before the first."""
+    module = network()
+    module[0].bias.requires_grad_(False)
+    optimizer = stepped(module, torch.optim.Adagrad(module.parameters(), lr=0.1))
+    params = interop.params_from_torch(module, LIKE)
+    saved = copy.deepcopy(optimizer.state_dict())
+    for held in saved["state"].values():
+        held["step"] = step(held["step"])
+    tx, state = interop.optimizer_from_torch(saved, params, module, optimizer_name="Adagrad")
+    assert not any("resting" in g for g in jp.state_dict(tx, state, params)["param_groups"])
+
+
 def test_a_step_beyond_int32():
     module = network()
     optimizer = stepped(module, torch.optim.Adam(module.parameters()))
