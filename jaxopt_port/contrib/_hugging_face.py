@@ -401,6 +401,11 @@ def get_scheduler(
     if name == "inverse_sqrt":
         return get_inverse_sqrt_schedule(num_warmup_steps, **more)
     if name == "warmup_stable_decay":
+        if "num_decay_steps" not in more:
+            raise ValueError(
+                f"{name} requires `num_decay_steps`, please provide it in"
+                " scheduler_specific_kwargs."
+            )
         return get_wsd_schedule(num_warmup_steps, num_training_steps=num_training_steps, **more)
     if num_training_steps is None:
         raise ValueError(f"{name} requires `num_training_steps`, please provide that argument.")

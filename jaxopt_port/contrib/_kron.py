@@ -73,6 +73,8 @@ def _problems(
     yield from ranges.whole("flatten_start_dim", flatten_start_dim)
     yield from ranges.whole("flatten_end_dim", flatten_end_dim, -8)
     yield from ranges.whole("seed", seed)
+    if isinstance(seed, int) and seed >= 2**64:
+        yield Problem(f"Invalid seed value: {seed}", "seed must be below 2**64")
 
 
 def _accepts(param: jax.Array) -> Problem | None:
@@ -167,7 +169,7 @@ def _update(
 ) -> tuple[Sum, LeafState]:
     buffer = state["momentum_buffer"]
     grad = grad.reshape(buffer.shape)
-    factors = [q for name, q in sorted(state.items()) if name != "momentum_buffer"]
+    factors = [state[f"Q_{i}"] for i in range(len(state) - 1)]
     buffer = add(mul(buffer, momentum), grad, alpha=weight)
     debiased = div(buffer, correction)
     given = debiased if momentum_into_precond_update else grad
@@ -252,7 +254,7 @@ class Kron(Optimizer):
         flatten_start_dim: the first of them. Static.
         flatten_end_dim: the last of them. Static.
         stochastic_weight_decay: multiply weight decay by a number from 0 to 2, drawn in each step.
-        seed: of the noise. Static.
+        seed: of the noise, from 0 to ``2**64 - 1``. Static.
 
     Raises:
         ValueError: a number out of its range, beginning with timm's own message; a parameter that

@@ -123,7 +123,11 @@ class TorchOptimizer(torch.optim.Optimizer):
         self._export()
         super().add_param_group(param_group)
         given = [p for group in self.param_groups for p in group["params"]]
-        check_memory((f"parameter {i}", p) for i, p in enumerate(given))
+        try:
+            check_memory((f"parameter {i}", p) for i, p in enumerate(given))
+        except ValueError:
+            self.param_groups.pop()
+            raise
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take a step: of the parameters that have a gradient, as torch does.

@@ -152,7 +152,7 @@ def renamed_state(torch_dict: TorchDict, names: Mapping[str, str | None]) -> Tor
 
 def indices_of(torch_dict: TorchDict, names: Iterable[str]) -> set[int]:
     """Return the indices of parameters by torch's names."""
-    indices = _indices(torch_dict)
+    indices, names = _indices(torch_dict), list(names)
     unknown = [name for name in names if name not in indices]
     if unknown:
         raise ValueError(f"{unknown[0]!r} in frozen is none of the optimizer's parameters")

@@ -73,6 +73,31 @@ def test_what_took_no_step_does_not_rest_however_steps_are_held(step):
     assert not any("resting" in g for g in jp.state_dict(tx, state, params)["param_groups"])
 
 
+def test_names_may_come_from_an_iterator():
+    module = network()
+    optimizer = stepped(module, torch.optim.Adam(module.parameters()))
+    params = interop.params_from_torch(module, LIKE)
+    names = (name for name, _ in module.named_parameters())
+    tx, state = interop.optimizer_from_torch(
+        optimizer, params, module, param_names=names, frozen=iter(["0.bias"])
+    )
+    assert jp.state_dict(tx, state, params)["param_groups"][0]["resting"] == ["0/bias"]
+
+
+@pytest.mark.parametrize("options", [{}, {"capturable": True}], ids=["a step on the CPU", "not"])
+def test_a_state_is_where_its_parameter_is(options):
+    """As after torch's own load_state_dict; the device without memory stands for a GPU."""
+    module = network()
+    optimizer = stepped(module, torch.optim.AdamW(module.parameters(), capturable=False))
+    optimizer.param_groups[0].update(options)
+    params = interop.params_from_torch(module, LIKE)
+    tx, state = interop.optimizer_from_torch(optimizer, params, module)
+    there = interop.optimizer_to_torch(tx, state, params, network().to("meta"))
+    devices = {name: v.device.type for name, v in next(iter(there.state.values())).items()}
+    step = "meta" if options else "cpu"
+    assert devices == {"step": step, "exp_avg": "meta", "exp_avg_sq": "meta"}
+
+
 def test_a_step_beyond_int32():
     module = network()
     optimizer = stepped(module, torch.optim.Adam(module.parameters()))

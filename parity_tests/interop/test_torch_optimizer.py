@@ -313,9 +313,12 @@ def test_a_group_is_a_dict():
 
 
 def test_a_bad_group_changes_nothing():
-    optimizer = interop.TorchOptimizer(make(), jp.AdamW)
+    params = make()
+    optimizer = interop.TorchOptimizer(params, jp.AdamW)
     with pytest.raises(ValueError, match="Invalid learning rate"):
         optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": -1.0})
+    with pytest.raises(ValueError, match="lie in one memory"):
+        optimizer.add_param_group({"params": [torch.nn.Parameter(params[0].data)]})
     assert len(optimizer.param_groups) == 1
 
 

@@ -64,8 +64,10 @@ class Entry:
         return self.layout.to_torch(leaf, self.torch_shape)
 
 
-def check_is_map(given: Any) -> None:
-    """Raise TypeError for what is given for a map and is none, such as torch's module."""
+def check_is_map(given: Any, rename: Any = (), layouts: Any = None) -> None:
+    """Raise TypeError for what is given for a map and is none, and for rules beside a map."""
+    if given is not None and (rename or layouts):
+        raise TypeError("rename and layouts make the map; it is given: give them to param_map")
     if given is not None and not isinstance(given, ParamMap):
         raise TypeError(
             "param_map must be what interop.param_map(module, tree) returns; got"
