@@ -87,8 +87,10 @@ def checkpoint_in(found: dict[Any, Any], keys: Mapping[str, str] | None, source:
                     f"state_dict() instead; or read what else there is, by keys={{'params': …}}"
                 )
             found[key] = arrays or value
+    # What this library wrote as extra is no part, whatever it looks like.
+    extra = {} if keys else {k: found.pop(k) for k in record.get("extra", ()) if k in found}
     held = contents_of(found, keys)
-    held.extra, lost = without_unread(held.extra, "the entry")
+    held.extra, lost = without_unread(held.extra | extra, "the entry")
     if lost:
         names = sorted({name for _, name in lost})
         listed = "; ".join(f"{place} is {name.rpartition('.')[2]}" for place, name in lost[:12])
@@ -198,6 +200,8 @@ def _record(record: Any) -> dict[str, Any]:
             f"it has version {record.get('version')!r} of what this library writes; this one reads "
             f"up to {VERSION}. Install a newer jaxopt_port"
         )
+    if not all(isinstance(key, str) for key in record.get("extra", ())):
+        raise ValueError(f"'extra' of {KEY!r} in it is no list of names")
     return dict(record)
 
 
@@ -252,6 +256,8 @@ def write(path: Path, checkpoint: Checkpoint, progress: Progress | None = None) 
         written[KEY] = record
     if checkpoint.step is not None and "step" not in checkpoint.extra:
         written.setdefault(KEY, record)["step"] = checkpoint.step
+    if any(isinstance(value, Mapping | list) for value in checkpoint.extra.values()):
+        written.setdefault(KEY, record)["extra"] = list(checkpoint.extra)
     with replacing(path, progress) as file:
         try:
             torch.save(written, file)
