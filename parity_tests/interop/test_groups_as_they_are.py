@@ -55,8 +55,8 @@ def test_older_torch(name, step):
         )
     assert jp.get_hyperparams(got) == jp.get_hyperparams(want)
     assert set(got.scalars) == set(want.scalars)
-    for key, value in want.scalars.items():
-        np.testing.assert_array_equal(got.scalars[key], value)
+    for of in ("scalars", "leaves"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(got, of), getattr(want, of))
 
 
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
@@ -110,13 +110,18 @@ def test_a_step_beyond_int32():
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_older_torch_in_torch_optimizer(name):
-    p = torch.nn.Parameter(torch.ones(2, 2))
-    optimizer = TorchOptimizer([{"params": [p], "lr_scale": 0.5}], getattr(jp, name), lr=0.1)
-    p.grad = torch.ones_like(p)
-    optimizer.step()
-    optimizer.load_state_dict(older(optimizer))
-    optimizer.step()
-    assert optimizer.param_groups[0]["lr_scale"] == 0.5
+    after = []
+    for saved in (lambda optimizer: copy.deepcopy(optimizer.state_dict()), older):
+        p = torch.nn.Parameter(torch.ones(2, 2))
+        optimizer = TorchOptimizer([{"params": [p], "lr_scale": 0.5}], getattr(jp, name), lr=0.1)
+        p.grad = torch.eye(2) + 1
+        optimizer.step()
+        optimizer.load_state_dict(saved(optimizer))
+        optimizer.step()
+        assert optimizer.param_groups[0]["lr_scale"] == 0.5
+        after.append([p.detach(), *(torch.as_tensor(v) for v in optimizer.state[p].values())])
+    assert len(after[0]) > 1 or name == "SGD"
+    torch.testing.assert_close(*after, rtol=0, atol=0)
 
 
 COUNTS = {
