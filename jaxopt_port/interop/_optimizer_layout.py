@@ -11,6 +11,7 @@ import numpy as np
 
 from ..checkpoint import StateDict, check_structure
 from ..engine import UNTRAINED, LayoutWarning, LeafLayout, Optimizer, leaf_paths
+from ..trees import raise_if
 from . import _flat_vectors as flat_vectors
 from ._names import shape_of
 from .mapping import Entry, ParamMap
@@ -82,7 +83,7 @@ def to_jax_layout(
             group["resting"] = [entry.path for entry in own if entry.torch_name in rest]
         groups.append(group)
         count += len(paths)
-    _raise_if(problems)
+    raise_if(problems, "the state dict does not fit the map")
     return {"state": state, "param_groups": groups}
 
 
@@ -174,7 +175,7 @@ def to_torch_layout(
         indices = list(range(count, count + len(names)))
         groups.append({**kept, "params": indices, "param_names": names})
         count += len(names)
-    _raise_if(problems)
+    raise_if(problems, "the state dict does not fit the map")
     return {"state": state, "param_groups": groups}
 
 
@@ -185,7 +186,7 @@ def rule_layouts(param_map: ParamMap, paths: Iterable[str]) -> tuple[tuple[str, 
         ValueError: leaves that are parts of one tensor of torch, which an optimizer that looks at
             whole arrays cannot treat one by one; all are listed.
     """
-    wanted, layouts, problems = set(paths), [], []
+    wanted, layouts, problems = set(paths), [], list[str]()
     for entry in param_map.entries:
         if entry.path not in wanted:
             continue
@@ -195,11 +196,7 @@ def rule_layouts(param_map: ParamMap, paths: Iterable[str]) -> tuple[tuple[str, 
             view = entry.view or entry.torch_shape
             axes = entry.axes or tuple(range(len(view)))
             layouts.append((entry.path, LeafLayout(entry.torch_shape, view, axes, entry.flip)))
-    if problems:
-        raise ValueError(
-            "this optimizer looks at whole arrays, and torch's are packed differently:"
-            + "".join(f"\n  {problem}" for problem in problems)
-        )
+    raise_if(problems, "this optimizer looks at whole arrays, and torch's are packed differently")
     return tuple(layouts)
 
 
@@ -330,9 +327,3 @@ def _joined(
             of_part = {e.path: v for e, v in zip(entries, values, strict=True)}
             joined[held] = ParamMap(tuple(entries), (name,)).to_torch(of_part)[name]
     return joined
-
-
-def _raise_if(problems: list[str]) -> None:
-    if problems:
-        lines = "".join(f"\n  {problem}" for problem in problems)
-        raise ValueError(f"the state dict does not fit the map:{lines}")

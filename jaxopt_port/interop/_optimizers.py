@@ -16,7 +16,7 @@ from ..checkpoint import (
 )
 from ..contrib import Reference, references_of
 from ..engine import Optimizer, arguments_of, find_groups_state, rule_of
-from ..trees import listed, users_level
+from ..trees import listed, raise_if, users_level
 from ._names import check_order, names_by_order
 from ._optimizer_layout import ORDER, rule_layouts, to_jax_layout, to_torch_layout
 from ._tensors import import_torch, tensor_of
@@ -393,7 +393,4 @@ def _check_fit(converted: Mapping[str, Any], by_name: Mapping[str, Any], element
             kinds = (kind, group.get("momentum_dtype") if held == "exp_avg" else kind)
             if same_shape and isinstance(value, np.ndarray) and value.dtype.name not in kinds:
                 problems.append(f"{held} of {name} is {value.dtype.name}, the parameter {kind}")
-    if problems:
-        raise ValueError(
-            "the state does not fit the module:" + "".join(f"\n  {p}" for p in problems)
-        )
+    raise_if(problems, "the state does not fit the module")

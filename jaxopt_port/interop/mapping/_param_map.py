@@ -10,7 +10,7 @@ import ml_dtypes  # noqa: F401  (teaches NumPy "bfloat16")
 import numpy as np
 from numpy.typing import NDArray
 
-from ...trees import nearest
+from ...trees import nearest, raise_if
 from ._layout import Layout
 
 Array = NDArray[Any]
@@ -132,7 +132,7 @@ class ParamMap:
         given_names = {self.aliases.get(name, name) for name in tensors}
         if strict:
             problems += [f"{name}: missing" for name in known if name not in given_names]
-        _raise_if(problems, "Torch's tensors do not fit the map")
+        raise_if(problems, "Torch's tensors do not fit the map")
         return {e.path: e.to_jax(held[e.torch_name]) for e in self.entries if e.torch_name in held}
 
     def to_torch(self, leaves: Mapping[str, Array], *, strict: bool = True) -> dict[str, Array]:
@@ -180,7 +180,7 @@ class ParamMap:
                     kinds = ", ".join(str(array.dtype) for array in arrays)
                     problems.append(f"{name}: its parts have different dtypes: {kinds}")
                 tensors[name] = (parts, arrays)
-        _raise_if(problems, "The JAX leaves do not fit the map")
+        raise_if(problems, "The JAX leaves do not fit the map")
         return {name: _joined(parts, arrays) for name, (parts, arrays) in tensors.items()}
 
     def _parts(self) -> Iterator[tuple[str, list[Entry]]]:
@@ -268,8 +268,3 @@ def _entry_of(record: Mapping[str, Any]) -> Entry:
     np.dtype(entry.dtype)
     entry.layout.shape_of(entry.torch_shape)
     return entry
-
-
-def _raise_if(problems: list[str], summary: str) -> None:
-    if problems:
-        raise ValueError(f"{summary}:" + "".join(f"\n  {problem}" for problem in problems))
