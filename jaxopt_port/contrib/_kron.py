@@ -32,6 +32,7 @@ from ._left_out import LEFT_OUT, without_none
 from ._sums import mean
 from ._timm import decay_rate, largest_rate, with_snapshot
 
+_OFTEN = "preconditioner_update_probability"
 _MODES = (None, "one_diag", "smart_one_diag", "all_diag")
 
 
@@ -191,10 +192,6 @@ def _update(
     return Sum(base, update, -lr), {"momentum_buffer": buffer, **after}
 
 
-def _with_snapshot(options: dict[str, Any]) -> dict[str, Any]:
-    return with_snapshot(without_none(options, "preconditioner_update_probability"))
-
-
 @of_rule(Rule(_problems, _init, _update, _start, _advance, accepts=_accepts, elementwise=False))
 def kron(
     lr: Number = 1e-3,
@@ -221,7 +218,7 @@ def kron(
     The Optax spelling of :class:`Kron`, whose description, arguments, errors and example hold for
     it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(kron, _with_snapshot(locals()))
+    return leafwise(kron, with_snapshot(without_none(locals(), _OFTEN)))
 
 
 class Kron(Optimizer):
@@ -298,4 +295,4 @@ class Kron(Optimizer):
         stochastic_weight_decay: bool = False,
         seed: int = 0,
     ) -> Self:
-        return cls.with_options(params, _with_snapshot(locals()))
+        return cls.with_options(params, with_snapshot(without_none(locals(), _OFTEN)))
