@@ -14,7 +14,7 @@ from ..engine import UNTRAINED, LayoutWarning, LeafLayout, Optimizer, leaf_paths
 from ..trees import raise_if
 from . import _flat_vectors as flat_vectors
 from ._names import shape_of
-from .mapping import Entry, ParamMap
+from .mapping import Entry, ParamMap, by_tensor
 from .mapping import param_map as map_of
 
 if TYPE_CHECKING:
@@ -274,11 +274,7 @@ def _of_kernels(params: Any) -> Iterator[tuple[str, LeafLayout]]:
 
 
 def _by_name(param_map: ParamMap) -> dict[str, list[Entry]]:
-    entries: dict[str, list[Entry]] = {}
-    for entry in param_map.entries:
-        if not entry.buffer:
-            entries.setdefault(entry.torch_name, []).append(entry)
-    return entries
+    return by_tensor(entry for entry in param_map.entries if not entry.buffer)
 
 
 def _is_plain(entry: Entry) -> bool:

@@ -15,12 +15,12 @@ from ..checkpoint import (
     state_dict,
 )
 from ..contrib import Reference, references_of
-from ..engine import Optimizer, arguments_of, find_groups_state, rule_of
+from ..engine import Optimizer, arguments_of, as_factory, find_groups_state, rule_of
 from ..trees import listed, raise_if, users_level
 from ._names import check_order, names_by_order
 from ._optimizer_layout import ORDER, rule_layouts, to_jax_layout, to_torch_layout
 from ._tensors import import_torch, tensor_of
-from ._torch_classes import factory_named, factory_of, made_by, torch_name, unwrapped_optimizer
+from ._torch_classes import factory_named, factory_of, torch_name, unwrapped_optimizer
 from ._torch_groups import built, with_frozen, with_options_of, with_own_keys
 from ._torch_state_dict import (
     check_memory,
@@ -132,15 +132,16 @@ def optimizer_from_torch(
         if optimizer.optimizer is None:
             raise ValueError("the checkpoint has no optimizer's state")
         optimizer = optimizer.optimizer
+    given = None if factory is None else as_factory(factory)
     usual: Mapping[str, Any] = {}
     if isinstance(optimizer, Mapping):
         torch_dict = by_indices(optimizer)
         check_structure(torch_dict)
-        found = made_by(factory) or factory_named(optimizer_name, torch_dict["param_groups"])
+        found = given or factory_named(optimizer_name, torch_dict["param_groups"])
         torch_dict = _of_package(found, torch_dict, None)
     else:
         torchs: Any = unwrapped_optimizer(optimizer)
-        found = made_by(factory) or factory_of(torchs, optimizer_name)
+        found = given or factory_of(torchs, optimizer_name)
         torch_dict = _of_package(found, torchs.state_dict(), torchs)
         if not isinstance(found, Reference):
             (usual,) = in_numpy({"state": {}, "param_groups": [torchs.defaults]})["param_groups"]

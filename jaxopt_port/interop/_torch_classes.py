@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..checkpoint import ELSEWHERE, check_structure
 from ..contrib import REFERENCES, reference_named, reference_of
-from ..engine import IMPLEMENTATIONS, Group, Optimizer, arguments_of, as_factory, rule_of
+from ..engine import IMPLEMENTATIONS, Group, Optimizer, arguments_of, rule_of
 from ..optim import OPTIMIZERS, AdamW, lbfgs
 from ..trees import nearest
 from ._tensors import import_torch
@@ -40,10 +40,6 @@ _AROUND = {
     "options: for group in optimizer.param_groups: for name in "
     '("rho", "adaptive", "perturb_eps"): group.pop(name, None)',
 }
-
-
-def made_by(factory: Callable[..., Any] | None) -> Any:
-    return None if factory is None else as_factory(factory)
 
 
 def factory_of(optimizer: Any, name: str | None) -> Any:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,7 +168,7 @@ class ParamMap:
             if path in by_path and np.shape(leaf) != by_path[path].shape
         ]
         tensors = {}
-        for name, parts in self._parts():
+        for name, parts in by_tensor(self.entries).items():
             lacking = [part.path for part in parts if part.path not in leaves]
             if lacking and (strict or len(lacking) < len(parts)):
                 problems += [f"{path}: missing (torch's {name})" for path in lacking]
@@ -182,12 +182,6 @@ class ParamMap:
                 tensors[name] = (parts, arrays)
         raise_if(problems, "The JAX leaves do not fit the map")
         return {name: _joined(parts, arrays) for name, (parts, arrays) in tensors.items()}
-
-    def _parts(self) -> Iterator[tuple[str, list[Entry]]]:
-        parts: dict[str, list[Entry]] = {}
-        for entry in self.entries:
-            parts.setdefault(entry.torch_name, []).append(entry)
-        yield from parts.items()
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads: lists, dicts, strings and numbers only."""
@@ -238,6 +232,14 @@ def _rows(entry: Entry) -> int:
 
 def _rows_of_all(entry: Entry) -> int:
     return entry.torch_shape[0] if entry.torch_shape else 1
+
+
+def by_tensor(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """Return the leaves of each tensor, by its name."""
+    found: dict[str, list[Entry]] = {}
+    for entry in entries:
+        found.setdefault(entry.torch_name, []).append(entry)
+    return found
 
 
 def _joined(parts: list[Entry], arrays: list[Array]) -> Array:
