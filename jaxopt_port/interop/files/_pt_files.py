@@ -18,7 +18,7 @@ from .._wrapper_prefixes import shared_prefix, without_inner
 from ._checkpoint import Checkpoint, CheckpointWarning, check_checkpoint
 from ._checkpoint_keys import PARAMS, contents_of
 from ._exchange_files import FORMAT, KEY, VERSION, checkpoint_of, header_of
-from ._json_values import encoded, without_unread
+from ._json_values import check_can_be_written, without_unread
 from ._optimizer_dicts import names_of, renamed
 from ._pickled_kinds import Unread
 from ._pickled_tensors import arrays_of_module
@@ -111,7 +111,7 @@ def checkpoint_in(found: dict[Any, Any], keys: Mapping[str, str] | None, source:
                 raise ValueError(f"{place.replace('params/', 'model/', 1)}: {name}")
             raise ValueError(needs_code(sorted({name for _, name in needed})))
         if part in ("optimizers", "schedulers", "scaler"):
-            encoded(value, part, {})  # whether a file can hold it
+            check_can_be_written(value, part)
     described = checkpoint_of({}, record)
     checkpoint = Checkpoint(
         held.params,
@@ -244,9 +244,9 @@ def write(path: Path, checkpoint: Checkpoint, progress: Progress | None = None) 
     written: dict[str, Any] = {}
     tensors: dict[Any, Any] = {}
     for name, value in _parts(checkpoint):
-        encoded(value, name, {})
+        check_can_be_written(value, name)
         written[name] = _in_torch(value, tensors)
-    encoded(checkpoint.extra, "extra", {})
+    check_can_be_written(checkpoint.extra, "extra")
     written |= _in_torch(checkpoint.extra, tensors)
     record = header_of(checkpoint, {})
     del record["names"], record["aliases"]  # torch keeps both
