@@ -13,7 +13,7 @@ from ..checkpoint import StateDict, check_structure
 from ..engine import UNTRAINED, LayoutWarning, LeafLayout, Optimizer, leaf_paths
 from ..trees import raise_if
 from . import _flat_vectors as flat_vectors
-from ._names import shape_of
+from ._order_by_shapes import shape_of
 from .mapping import Entry, ParamMap, by_tensor
 from .mapping import param_map as map_of
 

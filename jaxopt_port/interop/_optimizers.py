@@ -17,8 +17,8 @@ from ..checkpoint import (
 from ..contrib import Reference, references_of
 from ..engine import Optimizer, arguments_of, as_factory, find_groups_state, rule_of
 from ..trees import listed, raise_if, users_level
-from ._names import check_order, names_by_order
 from ._optimizer_layout import ORDER, rule_layouts, to_jax_layout, to_torch_layout
+from ._order_by_shapes import check_order, names_by_order
 from ._tensors import import_torch, tensor_of
 from ._torch_classes import factory_named, factory_of, torch_name, unwrapped_optimizer
 from ._torch_groups import built, with_frozen, with_options_of, with_own_keys
