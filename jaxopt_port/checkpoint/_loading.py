@@ -19,10 +19,11 @@ from ..engine import (
     write_number,
 )
 from ..lr_scheduler import LRScheduler
+from ..trees import raise_if
 from ._kinds import write_group
 from ._late_options import with_late_options
 from ._state_dict import grouped_part
-from ._structure import check_structure, raise_if
+from ._structure import check_structure
 
 # What torch's groups hold, and this library elsewhere: in a scheduler's state, in the class.
 ELSEWHERE = (*LRScheduler.entries, "decoupled_weight_decay")

@@ -7,15 +7,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..trees import raise_if
+
 # {"state": {index: {name: value}}, "param_groups": [{option: value, "params": [index, …]}, …]}
 StateDict: TypeAlias = dict[str, Any]
-
-
-def raise_if(problems: list[str], what: str) -> None:
-    """Raise ValueError that lists all problems."""
-    if problems:
-        lines = "".join(f"\n  {problem}" for problem in problems)
-        raise ValueError(f"{what}:{lines}")
 
 
 def check_structure(state_dict: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Self
 
 import jax
@@ -13,7 +14,6 @@ from ..engine import (
     LeafState,
     Number,
     Optimizer,
-    Rule,
     leafwise,
     of_rule,
 )
@@ -26,18 +26,7 @@ def _update(
     return ADAM8BIT.update(grad, param, state, decoupled=True, **options)
 
 
-@of_rule(
-    Rule(
-        ADAM8BIT.arguments,
-        ADAM8BIT.init,
-        _update,
-        ADAM8BIT.start,
-        ADAM8BIT.advance,
-        accepts=ADAM8BIT.accepts,
-        elementwise=False,
-        oriented=ADAM8BIT.oriented,
-    )
-)
+@of_rule(replace(ADAM8BIT, update=_update))
 def adamw8bit(
     lr: Number = 1e-3,
     betas: tuple[Number, Number] = (0.9, 0.999),

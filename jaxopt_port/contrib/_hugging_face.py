@@ -116,14 +116,9 @@ def get_cosine_schedule_with_warmup(
         num_cycles: waves; a half falls to zero.
         last_epoch: -1 to begin; otherwise the step after which a run is resumed.
     """
-
-    def factor(step: int) -> float:
-        if step < num_warmup_steps:
-            return _warmed(step, num_warmup_steps)
-        progress = _progress(step, num_warmup_steps, num_training_steps)
-        return max(0.0, 0.5 * (1.0 + math.cos(math.pi * float(num_cycles) * 2.0 * progress)))
-
-    return _scheduler(factor, num_training_steps, last_epoch, constant=False)
+    return get_cosine_with_min_lr_schedule_with_warmup(
+        num_warmup_steps, num_training_steps, num_cycles, last_epoch, min_lr_rate=0.0
+    )
 
 
 @_of_steps
@@ -401,6 +396,11 @@ def get_scheduler(
     if name == "inverse_sqrt":
         return get_inverse_sqrt_schedule(num_warmup_steps, **more)
     if name == "warmup_stable_decay":
+        if "num_decay_steps" not in more:
+            raise ValueError(
+                f"{name} requires `num_decay_steps`, please provide it in"
+                " scheduler_specific_kwargs."
+            )
         return get_wsd_schedule(num_warmup_steps, num_training_steps=num_training_steps, **more)
     if num_training_steps is None:
         raise ValueError(f"{name} requires `num_training_steps`, please provide that argument.")

@@ -32,6 +32,7 @@ from ._left_out import LEFT_OUT, without_none
 from ._sums import mean
 from ._timm import decay_rate, largest_rate, with_snapshot
 
+_OFTEN = "preconditioner_update_probability"
 _MODES = (None, "one_diag", "smart_one_diag", "all_diag")
 
 
@@ -73,6 +74,8 @@ def _problems(
     yield from ranges.whole("flatten_start_dim", flatten_start_dim)
     yield from ranges.whole("flatten_end_dim", flatten_end_dim, -8)
     yield from ranges.whole("seed", seed)
+    if isinstance(seed, int) and seed >= 2**64:
+        yield Problem(f"Invalid seed value: {seed}", "seed must be below 2**64")
 
 
 def _accepts(param: jax.Array) -> Problem | None:
@@ -167,7 +170,7 @@ def _update(
 ) -> tuple[Sum, LeafState]:
     buffer = state["momentum_buffer"]
     grad = grad.reshape(buffer.shape)
-    factors = [q for name, q in sorted(state.items()) if name != "momentum_buffer"]
+    factors = [state[f"Q_{i}"] for i in range(len(state) - 1)]
     buffer = add(mul(buffer, momentum), grad, alpha=weight)
     debiased = div(buffer, correction)
     given = debiased if momentum_into_precond_update else grad
@@ -187,10 +190,6 @@ def _update(
     else:
         base, update = param, decays.l2(update, param, weight_decay)
     return Sum(base, update, -lr), {"momentum_buffer": buffer, **after}
-
-
-def _with_snapshot(options: dict[str, Any]) -> dict[str, Any]:
-    return with_snapshot(without_none(options, "preconditioner_update_probability"))
 
 
 @of_rule(Rule(_problems, _init, _update, _start, _advance, accepts=_accepts, elementwise=False))
@@ -219,7 +218,7 @@ def kron(
     The Optax spelling of :class:`Kron`, whose description, arguments, errors and example hold for
     it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(kron, _with_snapshot(locals()))
+    return leafwise(kron, with_snapshot(without_none(locals(), _OFTEN)))
 
 
 class Kron(Optimizer):
@@ -252,7 +251,7 @@ class Kron(Optimizer):
         flatten_start_dim: the first of them. Static.
         flatten_end_dim: the last of them. Static.
         stochastic_weight_decay: multiply weight decay by a number from 0 to 2, drawn in each step.
-        seed: of the noise. Static.
+        seed: of the noise, from 0 to ``2**64 - 1``. Static.
 
     Raises:
         ValueError: a number out of its range, beginning with timm's own message; a parameter that
@@ -296,4 +295,4 @@ class Kron(Optimizer):
         stochastic_weight_decay: bool = False,
         seed: int = 0,
     ) -> Self:
-        return cls.with_options(params, _with_snapshot(locals()))
+        return cls.with_options(params, with_snapshot(without_none(locals(), _OFTEN)))

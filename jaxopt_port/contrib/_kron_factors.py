@@ -19,7 +19,8 @@ _TINY = float(jnp.finfo(jnp.bfloat16).tiny)
 def draws(seed: int, step: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return a step's key of the noise, and its two numbers in [0, 1)."""
     # Named, and uint32: whatever is the default here, and where it is lowered.
-    first = jax.random.wrap_key_data(jnp.array([0, seed], jnp.uint32), impl="threefry2x32")
+    words = jnp.array([seed >> 32, seed & 0xFFFFFFFF], jnp.uint32)
+    first = jax.random.wrap_key_data(words, impl="threefry2x32")
     key, *others = jax.random.split(jax.random.fold_in(first, step), 3)
     return key, *(jax.random.uniform(key, dtype=jnp.float32) for key in others)
 

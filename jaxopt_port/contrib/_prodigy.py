@@ -261,8 +261,9 @@ class Prodigy(Optimizer):
     """Prodigy: Adam that estimates its own rate.
 
     The counterpart of ``prodigyopt.Prodigy``. The estimate is one for all groups; give them the
-    same options, but for ``weight_decay``, ``eps``, and a rate of 0: a group that has it has no
-    part in the estimate, and goes on by the averages that it has. A parameter must be whole.
+    same options, but for ``weight_decay``, ``eps``, ``safeguard_warmup``, ``slice_p``, and a rate
+    of 0: a group that has it has no part in the estimate, and goes on by the averages that it has.
+    A parameter must be whole.
 
     Args:
         params: parameter groups, as ``jp.Adam`` takes them; all parameters by default.

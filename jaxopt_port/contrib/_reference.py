@@ -81,12 +81,17 @@ class Reference:
         """Return the class.
 
         Raises:
-            ImportError: the package is not installed.
+            ImportError: the package is not installed, or its version has no such class.
         """
         try:
-            return getattr(importlib.import_module(self.module), self.name)
+            module = importlib.import_module(self.module)
         except ImportError as error:
             raise ImportError(f"{self.package} is needed for its {self.name}: {error}") from error
+        if not hasattr(module, self.name):
+            raise ImportError(
+                f"this {self.package} has no {self.name} in {self.module}: install another version"
+            )
+        return getattr(module, self.name)
 
     def from_torch(self, state_dict: Mapping[str, Any], optimizer: Any = None) -> dict[str, Any]:
         """Return a state dict of the package's with the options and names of this side.

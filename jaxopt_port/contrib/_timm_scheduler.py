@@ -240,8 +240,14 @@ class TimmScheduler(LRScheduler):
         groups.lr = own._last_lr = rates * scales
 
     def _rates(self, own: Own, t: Value) -> Value:
-        kind, a, b, noise = self._parts_at(t)
-        rates = where(
+        *parts, noise = self._parts_at(t)
+        rates = self._quiet(own, t, parts)
+        return rates + rates * noise
+
+    def _quiet(self, own: Own, t: Value, parts: Sequence[Value]) -> Value:
+        """Return the rates without noise."""
+        kind, a, b = parts
+        rates: Value = where(
             kind == WARMING,
             lambda: self.warmup_lr_init + t * own.warmup_steps,
             lambda: where(
@@ -250,7 +256,7 @@ class TimmScheduler(LRScheduler):
                 lambda: self._formula(own.base_values, a, b),
             ),
         )
-        return rates + rates * noise
+        return rates
 
     @property
     def _lowest(self) -> float:

@@ -174,15 +174,8 @@ class TanhLRScheduler(_Cycles):
 
     def _warmed_to(self, own: Own) -> Value:
         # Without a prefix the warm-up leads to the rate of its last count.
-        return own.base_values if self.warmup_prefix else self._rates_at(own, self.warmup_t)
-
-    def _rates_at(self, own: Own, t: int) -> Value:
-        kind, a, b = self._parts(t)
-        return (
-            own.base_values * 0.0 + self.lr_min
-            if kind == LOWEST
-            else self._formula(own.base_values, a, b)
-        )
+        t = self.warmup_t
+        return own.base_values if self.warmup_prefix else self._quiet(own, t, self._parts(t))
 
     def _falling(self, since: float, length: float) -> float:
         part = since / length

@@ -35,17 +35,20 @@ if TYPE_CHECKING:
     from ._torch_optimizer import TorchOptimizer as TorchOptimizer
 
 
+_OF_TORCH = ("Distance", "TorchOptimizer")
+
+
 def __getattr__(name: str) -> Any:
     # Classes that need torch to be made.
-    if name == "TorchOptimizer":
-        from ._torch_optimizer import TorchOptimizer
+    if name in _OF_TORCH:
+        from . import _torch_optimizer
 
-        return TorchOptimizer
+        return getattr(_torch_optimizer, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "TorchOptimizer"})
+    return sorted({*globals(), *_OF_TORCH})
 
 
 _register_with_flax()

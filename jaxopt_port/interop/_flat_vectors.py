@@ -23,25 +23,51 @@ def is_in(held: Mapping[str, Any]) -> bool:
 
 
 def to_jax(
-    held: Mapping[str, Any], names: Sequence[str], leaves: Sequence[Entry]
+    held: Mapping[str, Any], tensors: Sequence[Entry], leaves: Sequence[Entry]
 ) -> dict[str, Any]:
     """Return torch's state with the vectors in the order of the leaves.
 
     Args:
         held: the state.
-        names: torch's parameters in the order that they have in its vectors.
-        leaves: the leaves in theirs.
+        tensors: torch's parameters in the order that they have in its vectors, which are those
+            that it was given: where one is not trained, there are zeros.
+        leaves: the leaves that are trained, in theirs.
+
+    Raises:
+        ValueError: there are others than zeros: torch goes on moving what it trained before; or
+            the vectors are of another length.
     """
-    order = _order(names, leaves)
-    return _changed(held, lambda vector: vector[order])
+    order, size = _order(tensors, leaves)
+    rest = np.delete(np.arange(size), order)
+
+    def change(vector: Array) -> Array:
+        if vector.shape != (size,):
+            raise ValueError(
+                f"a vector of L-BFGS has the shape {vector.shape}, and the parameters that it was"
+                f" given are {size} numbers"
+            )
+        if vector[rest].any():
+            raise ValueError(
+                "L-BFGS has trained a parameter that requires no gradient now, and moves it on by"
+                " what it has seen of it: let it be trained, or make a new optimizer"
+            )
+        return vector[order]
+
+    return _changed(held, change)
 
 
 def to_torch(
-    held: Mapping[str, Any], names: Sequence[str], leaves: Sequence[Entry]
+    held: Mapping[str, Any], tensors: Sequence[Entry], leaves: Sequence[Entry]
 ) -> dict[str, Any]:
     """Undo `to_jax`."""
-    order = np.argsort(_order(names, leaves))
-    return _changed(held, lambda vector: vector[order])
+    order, size = _order(tensors, leaves)
+
+    def change(vector: Array) -> Array:
+        whole = np.zeros(size, vector.dtype)
+        whole[order] = vector
+        return whole
+
+    return _changed(held, change)
 
 
 def _changed(held: Mapping[str, Any], change: Callable[[Array], Array]) -> dict[str, Any]:
@@ -55,20 +81,19 @@ def _changed(held: Mapping[str, Any], change: Callable[[Array], Array]) -> dict[
     return changed
 
 
-def _order(names: Sequence[str], leaves: Sequence[Entry]) -> NDArray[np.int64]:
-    """Return where each number of the vector over the leaves stands in torch's."""
-    by_name = {entry.torch_name: entry for entry in leaves}
+def _order(tensors: Sequence[Entry], leaves: Sequence[Entry]) -> tuple[NDArray[np.int64], int]:
+    """Return where each number of the vector over the leaves stands in torch's, and its length."""
     starts, offset = {}, 0
-    for name in names:
-        starts[name] = offset
-        offset += math.prod(by_name[name].torch_shape) * _width(by_name[name])
+    for entry in tensors:
+        starts[entry.torch_name] = offset
+        offset += math.prod(entry.torch_shape) * _width(entry)
     order = []
     for entry in leaves:
         width = _width(entry)
         of_tensor = np.arange(math.prod(entry.torch_shape)).reshape(entry.torch_shape)
         places = entry.to_jax(of_tensor).ravel()[:, None] * width + np.arange(width)
         order.append(starts[entry.torch_name] + places.ravel())
-    return np.concatenate(order)
+    return np.concatenate(order), offset
 
 
 def _width(entry: Entry) -> int:

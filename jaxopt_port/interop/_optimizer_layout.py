@@ -11,9 +11,10 @@ import numpy as np
 
 from ..checkpoint import StateDict, check_structure
 from ..engine import UNTRAINED, LayoutWarning, LeafLayout, Optimizer, leaf_paths
+from ..trees import raise_if
 from . import _flat_vectors as flat_vectors
-from ._names import shape_of
-from .mapping import Entry, ParamMap
+from ._order_by_shapes import shape_of
+from .mapping import Entry, ParamMap, by_tensor
 from .mapping import param_map as map_of
 
 if TYPE_CHECKING:
@@ -71,15 +72,18 @@ def to_jax_layout(
         vectors = state_dict["state"].get(group["params"][0], {}) if names else {}
         if flat_vectors.is_in(vectors) and not problems:
             leaves = [entry for entry in param_map.entries if entry.path in paths]
+            given = [param_map.aliases.get(name, name) for name in group.get(ORDER, names)]
+            tensors = [entries[name][0] for name in given if name in entries]
             # In the order of the leaves, whose first has them.
-            state[count + paths.index(leaves[0].path)] = flat_vectors.to_jax(vectors, names, leaves)
+            at = count + paths.index(leaves[0].path)
+            state[at] = flat_vectors.to_jax(vectors, tensors, leaves)
         group = {**group, "params": list(range(count, count + len(paths))), "param_names": paths}
         if isinstance(group.get("resting"), list):
             rest = {param_map.aliases.get(name, name) for name in group["resting"]}
             group["resting"] = [entry.path for entry in own if entry.torch_name in rest]
         groups.append(group)
         count += len(paths)
-    _raise_if(problems)
+    raise_if(problems, "the state dict does not fit the map")
     return {"state": state, "param_groups": groups}
 
 
@@ -160,14 +164,18 @@ def to_torch_layout(
                 (vectors,) = filter(flat_vectors.is_in, parts)
             elif any(parts):
                 state[count + k] = _joined(name, entries[name], parts, elementwise, problems)
+        if vectors:
+            unknown = untrained - entries.keys()
+            problems += [f"{name}: the map has no such parameter" for name in sorted(unknown)]
         if vectors and not problems:
             leaves = [entry for entry in param_map.entries if entry.path in index_of]
-            state[count] = flat_vectors.to_torch(vectors, names, leaves)
+            tensors = [entries[name][0] for name in names]
+            state[count] = flat_vectors.to_torch(vectors, tensors, leaves)
         kept = {k: v for k, v in group.items() if k not in (UNTRAINED, "resting")}
         indices = list(range(count, count + len(names)))
         groups.append({**kept, "params": indices, "param_names": names})
         count += len(names)
-    _raise_if(problems)
+    raise_if(problems, "the state dict does not fit the map")
     return {"state": state, "param_groups": groups}
 
 
@@ -178,7 +186,7 @@ def rule_layouts(param_map: ParamMap, paths: Iterable[str]) -> tuple[tuple[str, 
         ValueError: leaves that are parts of one tensor of torch, which an optimizer that looks at
             whole arrays cannot treat one by one; all are listed.
     """
-    wanted, layouts, problems = set(paths), [], []
+    wanted, layouts, problems = set(paths), [], list[str]()
     for entry in param_map.entries:
         if entry.path not in wanted:
             continue
@@ -188,11 +196,7 @@ def rule_layouts(param_map: ParamMap, paths: Iterable[str]) -> tuple[tuple[str, 
             view = entry.view or entry.torch_shape
             axes = entry.axes or tuple(range(len(view)))
             layouts.append((entry.path, LeafLayout(entry.torch_shape, view, axes, entry.flip)))
-    if problems:
-        raise ValueError(
-            "this optimizer looks at whole arrays, and torch's are packed differently:"
-            + "".join(f"\n  {problem}" for problem in problems)
-        )
+    raise_if(problems, "this optimizer looks at whole arrays, and torch's are packed differently")
     return tuple(layouts)
 
 
@@ -270,11 +274,7 @@ def _of_kernels(params: Any) -> Iterator[tuple[str, LeafLayout]]:
 
 
 def _by_name(param_map: ParamMap) -> dict[str, list[Entry]]:
-    entries: dict[str, list[Entry]] = {}
-    for entry in param_map.entries:
-        if not entry.buffer:
-            entries.setdefault(entry.torch_name, []).append(entry)
-    return entries
+    return by_tensor(entry for entry in param_map.entries if not entry.buffer)
 
 
 def _is_plain(entry: Entry) -> bool:
@@ -323,9 +323,3 @@ def _joined(
             of_part = {e.path: v for e, v in zip(entries, values, strict=True)}
             joined[held] = ParamMap(tuple(entries), (name,)).to_torch(of_part)[name]
     return joined
-
-
-def _raise_if(problems: list[str]) -> None:
-    if problems:
-        lines = "".join(f"\n  {problem}" for problem in problems)
-        raise ValueError(f"the state dict does not fit the map:{lines}")

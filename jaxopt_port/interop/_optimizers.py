@@ -15,12 +15,12 @@ from ..checkpoint import (
     state_dict,
 )
 from ..contrib import Reference, references_of
-from ..engine import Optimizer, arguments_of, find_groups_state, rule_of
-from ..trees import listed, users_level
-from ._names import check_order, names_by_order
+from ..engine import Optimizer, arguments_of, as_factory, find_groups_state, rule_of
+from ..trees import listed, raise_if, users_level
 from ._optimizer_layout import ORDER, rule_layouts, to_jax_layout, to_torch_layout
+from ._order_by_shapes import check_order, names_by_order
 from ._tensors import import_torch, tensor_of
-from ._torch_classes import factory_named, factory_of, made_by, torch_name, unwrapped_optimizer
+from ._torch_classes import factory_named, factory_of, torch_name, unwrapped_optimizer
 from ._torch_groups import built, with_frozen, with_options_of, with_own_keys
 from ._torch_state_dict import (
     check_memory,
@@ -112,8 +112,7 @@ def optimizer_from_torch(
     if param_map is None and module is None:
         raise TypeError("optimizer_from_torch needs a param_map, or module=, torch's module")
     if isinstance(param_map, ParamMap):
-        if rename or layouts:
-            raise TypeError("rename and layouts make the map; it is given: give them to param_map")
+        check_is_map(param_map, rename, layouts)
         mapped = param_map
     else:
         module = module if param_map is None else param_map
@@ -122,6 +121,8 @@ def optimizer_from_torch(
         if not isinstance(module, import_torch().nn.Module):
             raise TypeError(f"module must be torch's module; got {type(module).__name__}")
         check_memory(unwrapped(module).named_parameters())
+    if param_names is not None:
+        param_names = [n if isinstance(n, str) else list(n) for n in param_names]
     torch_dict: dict[str, Any]
     left_out: set[int] = set()
     sure = False
@@ -131,15 +132,16 @@ def optimizer_from_torch(
         if optimizer.optimizer is None:
             raise ValueError("the checkpoint has no optimizer's state")
         optimizer = optimizer.optimizer
+    given = None if factory is None else as_factory(factory)
     usual: Mapping[str, Any] = {}
     if isinstance(optimizer, Mapping):
         torch_dict = by_indices(optimizer)
         check_structure(torch_dict)
-        found = made_by(factory) or factory_named(optimizer_name, torch_dict)
+        found = given or factory_named(optimizer_name, torch_dict["param_groups"])
         torch_dict = _of_package(found, torch_dict, None)
     else:
         torchs: Any = unwrapped_optimizer(optimizer)
-        found = made_by(factory) or factory_of(torchs, optimizer_name)
+        found = given or factory_of(torchs, optimizer_name)
         torch_dict = _of_package(found, torchs.state_dict(), torchs)
         if not isinstance(found, Reference):
             (usual,) = in_numpy({"state": {}, "param_groups": [torchs.defaults]})["param_groups"]
@@ -153,7 +155,7 @@ def optimizer_from_torch(
     made = found.optimizer.factory if isinstance(found, Reference) else found
     torch_dict = with_own_keys(in_numpy(torch_dict), arguments_of(made))
     if param_names is not None:
-        check_order(torch_dict, list(param_names), mapped)
+        check_order(torch_dict, param_names, mapped)
     elif module is not None and not any("param_names" in g for g in torch_dict["param_groups"]):
         param_names = names_by_order(torch_dict, unwrapped(module), sure)
     torch_dict = _with_known_names(named(torch_dict, param_names), mapped)
@@ -269,7 +271,7 @@ def optimizer_to_torch(
     optimizer: Any = cls(
         [
             {
-                **{k: _to_torch_value(v) for k, v in group.items() if k != "param_names"},
+                **{k: _to_torch(v) for k, v in group.items() if k != "param_names"},
                 "params": [by_name[n] for n in group["param_names"]],
             }
             for group in converted["param_groups"]
@@ -279,9 +281,12 @@ def optimizer_to_torch(
     # Not given with the parameters: torch takes a group without any for one without names.
     for group, own in zip(optimizer.param_groups, names, strict=True):
         group["param_names"] = own
-    tensors = [p for group in optimizer.param_groups for p in group["params"]]
+    tensors = [(p, group) for group in optimizer.param_groups for p in group["params"]]
     for index, held in converted["state"].items():
-        own, param = {k: _to_torch_value(v) for k, v in held.items()}, tensors[index]
+        param, group = tensors[index]
+        # As torch's load_state_dict: all goes to the parameter but a step that is read on the CPU.
+        on_cpu = () if group.get("capturable") or group.get("fused") else ("step",)
+        own = {k: _to_torch(v, "cpu" if k in on_cpu else param.device) for k, v in held.items()}
         optimizer.state[param] = reference.tensors(optimizer, param, own) if reference else own
     made: TorchsOptimizer = optimizer
     return made
@@ -319,10 +324,10 @@ def _check_new(cls: Any, groups: Sequence[dict[str, Any]]) -> None:
         )
 
 
-def _to_torch_value(value: Any) -> Any:
+def _to_torch(value: Any, device: Any = "cpu") -> Any:
     if isinstance(value, list):
-        return [tensor_of(v) for v in value]
-    return tensor_of(value) if isinstance(value, np.ndarray) else value
+        return [tensor_of(v).to(device) for v in value]
+    return tensor_of(value).to(device) if isinstance(value, np.ndarray) else value
 
 
 def _reference_for(tx: Optimizer, port_dict: Mapping[str, Any]) -> Reference | None:
@@ -389,7 +394,4 @@ def _check_fit(converted: Mapping[str, Any], by_name: Mapping[str, Any], element
             kinds = (kind, group.get("momentum_dtype") if held == "exp_avg" else kind)
             if same_shape and isinstance(value, np.ndarray) and value.dtype.name not in kinds:
                 problems.append(f"{held} of {name} is {value.dtype.name}, the parameter {kind}")
-    if problems:
-        raise ValueError(
-            "the state does not fit the module:" + "".join(f"\n  {p}" for p in problems)
-        )
+    raise_if(problems, "the state does not fit the module")

@@ -67,7 +67,7 @@ def spelled(
     now = [group["lr"] for group in optimizer.param_groups]
     try:
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = float(rate)
+            group["lr"] = None if rate is None else float(rate)  # of transformers' Adafactor
         text = spelled_tx(_built(optimizer, params, param_map, module))
     finally:
         for group, rate in zip(optimizer.param_groups, now, strict=True):

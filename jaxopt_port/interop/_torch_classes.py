@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..checkpoint import ELSEWHERE
+from ..checkpoint import ELSEWHERE, check_structure
 from ..contrib import REFERENCES, reference_named, reference_of
-from ..engine import IMPLEMENTATIONS, Group, Optimizer, arguments_of, as_factory, rule_of
+from ..engine import IMPLEMENTATIONS, Group, Optimizer, arguments_of, rule_of
 from ..optim import OPTIMIZERS, AdamW, lbfgs
 from ..trees import nearest
 from ._tensors import import_torch
@@ -40,10 +40,6 @@ _AROUND = {
     "options: for group in optimizer.param_groups: for name in "
     '("rho", "adaptive", "perturb_eps"): group.pop(name, None)',
 }
-
-
-def made_by(factory: Callable[..., Any] | None) -> Any:
-    return None if factory is None else as_factory(factory)
 
 
 def factory_of(optimizer: Any, name: str | None) -> Any:
@@ -89,18 +85,26 @@ def factory_of(optimizer: Any, name: str | None) -> Any:
                 else ""
             )
         )
-    return factory_named(name or cls.__name__, {"param_groups": optimizer.param_groups})
+    return factory_named(name or cls.__name__, optimizer.param_groups)
 
 
 def likely_class(optimizer: Mapping[str, Any]) -> str | None:
     """Return the class of torch's whose options a state dict has; None where none has them alone.
 
     A hint for people: other packages have optimizers with the same options.
+
+    Raises:
+        TypeError, ValueError: it is no state dict.
     """
     if not isinstance(optimizer, Mapping):
         raise TypeError(f"expected an optimizer's state dict; got {type(optimizer).__name__}")
+    check_structure(optimizer)
+    return _likely(optimizer["param_groups"])
+
+
+def _likely(groups: Sequence[Mapping[str, Any]]) -> str | None:
     decoupled = "decoupled_weight_decay"
-    keys = {k for group in optimizer["param_groups"] for k in group}
+    keys = {k for group in groups for k in group}
     known = {"params", "param_names", "name", *IMPLEMENTATIONS, *ELSEWHERE} - {decoupled}
     keys -= known
     found = []
@@ -109,14 +113,14 @@ def likely_class(optimizer: Mapping[str, Any]) -> str | None:
         if names - {"maximize", decoupled} <= keys <= names:
             found.append(name)
     if set(found) == {"Adam", "AdamW"}:
-        said = [group.get(decoupled) for group in optimizer["param_groups"]]
+        said = [group.get(decoupled) for group in groups]
         found = ["AdamW"] if said[0] is True else ["Adam"] if said[0] is False else []
     return found[0] if len(found) == 1 else None
 
 
-def factory_named(name: str | None, like: Mapping[str, Any] | None = None) -> Any:
+def factory_named(name: str | None, groups: Sequence[Mapping[str, Any]]) -> Any:
+    likely = _likely(groups)
     if name is None:
-        likely = None if like is None else likely_class(like)
         raise TypeError(
             "a state dict does not say which optimizer it belongs to; pass optimizer_name, such as "
             f'optimizer_name="{likely or "AdamW"}"' + (", whose options it has" if likely else "")
@@ -130,8 +134,6 @@ def factory_named(name: str | None, like: Mapping[str, Any] | None = None) -> An
             f"{', '.join(OPTIMIZERS)}, and jaxopt_port.contrib's, by package (timm.Lion). Of "
             "another, pass factory=, a rule that does the same"
         )
-    groups = () if like is None else like["param_groups"]
-    likely = None if like is None else likely_class(like)
     if likely not in (None, name) and {likely, name} != {"Adam", "AdamW"}:
         raise ValueError(
             f"the state dict has the options of {likely}, and not those of {name}; pass "

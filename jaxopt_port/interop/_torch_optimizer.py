@@ -123,7 +123,11 @@ class TorchOptimizer(torch.optim.Optimizer):
         self._export()
         super().add_param_group(param_group)
         given = [p for group in self.param_groups for p in group["params"]]
-        check_memory((f"parameter {i}", p) for i, p in enumerate(given))
+        try:
+            check_memory((f"parameter {i}", p) for i, p in enumerate(given))
+        except ValueError:
+            self.param_groups.pop()
+            raise
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take a step: of the parameters that have a gradient, as torch does.
@@ -228,7 +232,7 @@ class TorchOptimizer(torch.optim.Optimizer):
         self._current = None
         tensors = self._stepped
         with jax.enable_x64(True):
-            like = {path: np.empty(0) for path in _paths(state)}
+            like = {path: np.empty(0) for path in state.table.paths}
             saved = state_dict(tx, state, like)
         for group in saved["param_groups"]:
             # What a foreign factory shares stands with the first; the first may be another one
@@ -290,11 +294,6 @@ for _name in (
 
 # What a group may have besides: whose it is, and what torch's schedulers keep there.
 _NOT_OPTIONS = ("params", "name", "param_names", *ELSEWHERE)
-
-
-def _paths(state: Any) -> tuple[str, ...]:
-    paths: tuple[str, ...] = state.table.paths
-    return paths
 
 
 def _scalar(value: Any) -> Any:

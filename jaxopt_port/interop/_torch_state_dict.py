@@ -12,6 +12,7 @@ import numpy as np
 
 from ..engine import UNTRAINED
 from ..trees import users_level
+from . import _flat_vectors as flat_vectors
 from ._optimizer_layout import ORDER
 from ._tensors import array_of, import_torch
 from ._warnings import CheckpointWarning
@@ -151,7 +152,7 @@ def renamed_state(torch_dict: TorchDict, names: Mapping[str, str | None]) -> Tor
 
 def indices_of(torch_dict: TorchDict, names: Iterable[str]) -> set[int]:
     """Return the indices of parameters by torch's names."""
-    indices = _indices(torch_dict)
+    indices, names = _indices(torch_dict), list(names)
     unknown = [name for name in names if name not in indices]
     if unknown:
         raise ValueError(f"{unknown[0]!r} in frozen is none of the optimizer's parameters")
@@ -186,14 +187,16 @@ def without(torch_dict: TorchDict, frozen: set[int]) -> TorchDict:
 
     Those have taken steps, and rest with what they hold: the group, if it is all of them.
     """
-    groups, left_out = [], set()
+    state, groups, left_out = dict(torch_dict["state"]), [], set()
     for group in torch_dict["param_groups"]:
         names = group.get("param_names", group["params"])
         pairs = list(zip(group["params"], names, strict=True))
         still = [pair for pair in pairs if pair[0] in frozen]
-        begun = [
-            pair for pair in still if _steps(torch_dict["state"].get(pair[0])) not in _NOT_BEGUN
-        ]
+        begun = [pair for pair in still if _begun(state.get(pair[0], {}))]
+        if begun and flat_vectors.is_in(state.get(pairs[0][0], {})):  # of all, with the first
+            begun = pairs if len(still) == len(pairs) else []
+            trained = next((index for index, _ in pairs if index not in frozen), pairs[0][0])
+            state[trained] = state.pop(pairs[0][0])
         if begun and len(begun) == len(pairs):
             groups.append({**group, "resting": True})
             continue
@@ -205,7 +208,7 @@ def without(torch_dict: TorchDict, frozen: set[int]) -> TorchDict:
         own = {UNTRAINED: left, ORDER: tuple(names)} if left else {}
         rest = {"resting": [name for _, name in begun]} if begun else {}
         groups.append({**group, **lists, **own, **rest})
-    state = {i: held for i, held in torch_dict["state"].items() if i not in left_out}
+    state = {i: held for i, held in state.items() if i not in left_out}
     return _renumbered({"state": state, "param_groups": groups})
 
 
@@ -221,11 +224,6 @@ def _renumbered(torch_dict: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-# Adagrad makes its state before the first step.
-_NOT_BEGUN = frozenset(("no state", "step 0.0"))
-
-
-def _steps(held: Mapping[str, Any] | None) -> str:
-    if not held:
-        return "no state"
-    return f"step {held['step']}" if "step" in held else "with state"
+def _begun(held: Mapping[str, Any]) -> bool:
+    """Whether a parameter has taken a step: Adagrad makes its state before the first."""
+    return bool(held) and ("step" not in held or bool(np.any(np.asarray(held["step"]) != 0)))

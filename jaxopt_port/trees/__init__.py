@@ -13,6 +13,7 @@ from ._paths import leaf_paths as leaf_paths
 from ._paths import leaves_up_to as leaves_up_to
 from ._paths import listed as listed
 from ._paths import nearest as nearest
+from ._paths import raise_if as raise_if
 from ._paths import statistics_paths as statistics_paths
 from ._selectors import REST as REST
 from ._selectors import Selector as Selector

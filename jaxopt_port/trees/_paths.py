@@ -91,6 +91,13 @@ def leaves_up_to(params: Any, tree: Any) -> list[Any]:
     return list(structure.flatten_up_to(tree))
 
 
+def raise_if(problems: list[str], what: str) -> None:
+    """Raise ValueError that lists all problems."""
+    if problems:
+        lines = "".join(f"\n  {problem}" for problem in problems)
+        raise ValueError(f"{what}:{lines}")
+
+
 def listed(names: Sequence[str], most: int = 3) -> str:
     """Return names in a row, of many the first alone: "a, b, c and 9 more"."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -55,6 +55,7 @@ def test_a_run_of_transformers_adafactor_goes_over_and_back(options):
     with jax.enable_x64(True):
         params = ported(broken)
         tx, state = interop.optimizer_from_torch(theirs, params, broken)
+        assert interop.spelled(theirs, params=params, module=broken) == jp.spelled(tx)
         for given in grads[2:4]:
             ours = {name: jnp.asarray(grad) for name, grad in given.items()}
             params, state = jp.step(tx, ours, state, params)

@@ -4,6 +4,7 @@
 packages; ``make matrix`` compares with them step by step.
 """
 
+import dataclasses
 import functools
 import inspect
 import json
@@ -147,6 +148,8 @@ BAD = [
     ("Kron", {"memory_save_mode": "none"}, "Invalid memory_save_mode: none"),
     ("Kron", {"preconditioner_update_probability": 2.0}, "update_probability value: 2.0"),
     ("Kron", {"lr": 0.0, "corrected_weight_decay": True}, "requires a positive max lr, got 0.0"),
+    ("Kron", {"seed": -1}, "Invalid seed value: -1"),
+    ("Kron", {"seed": 2**64}, f"Invalid seed value: {2**64}"),
     ("Lars", {"trust_coeff": 0.0}, "Invalid trust_coeff value: 0.0"),
     ("Lars", {"eps": -1.0}, "Invalid epsilon value: -1.0"),
     ("NAdamW", {"clipping_threshold": 0.0}, "Invalid clipping_threshold value: 0.0"),
@@ -401,9 +404,25 @@ def test_a_kron_that_is_not_here_is_refused(entry, message):
 
 def test_kron_draws_the_same_again_and_otherwise_by_another_seed():
     params = {"b": PARAMS["b"]}
-    first, again, other = (_stepped(contrib.Kron(lr=0.1, seed=seed), params) for seed in (1, 1, 2))
+    seeds = 1, 1, 2, 2**32 + 1, 2**64 - 1
+    first, again, *others = (_stepped(contrib.Kron(lr=0.1, seed=seed), params) for seed in seeds)
     assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
+    assert len({found.tobytes() for found in (first, *others)}) == 4
+
+
+def test_kron_tells_its_factors_of_many_axes_apart():
+    """A longer last axis: the factors of 12 axes are of different shapes, and keep them."""
+    params = {"w": jnp.ones((1, 2, *[1] * 8, 2, 3))}
+    tx = contrib.Kron(lr=0.1)
+    begun = tx.init(params)
+    _, state = jp.step(tx, {"w": jnp.arange(12.0).reshape(params["w"].shape)}, begun, params)
+    assert jax.tree.map(jnp.shape, state.leaves) == jax.tree.map(jnp.shape, begun.leaves)
+
+
+def test_a_class_that_another_version_does_not_have_is_named():
+    newer = dataclasses.replace(contrib.reference_named("Kron"), module="numpy", name="Newer")
+    with pytest.raises(ImportError, match=r"this timm has no Newer in numpy: install another"):
+        newer.imported()
 
 
 @pytest.mark.parametrize("name", ["Lion", "Adafactor"])

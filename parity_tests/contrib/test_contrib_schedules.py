@@ -89,6 +89,7 @@ WRONG = [
     (("cosine", 3), {}, "cosine requires `num_training_steps`, please provide that argument."),
     (("polynomial", 3, 9), {}, "polynomial requires the optimizer's `lr`"),
     (("polynomial", 3, 9), {"lr_init": 1e-8}, "lr_end .* must be smaller than initial lr"),
+    (("warmup_stable_decay", 3, 9), {}, "warmup_stable_decay requires `num_decay_steps`"),
     (("cosine_with_min_lr", 3, 9), {}, "One of min_lr or min_lr_rate should be set"),
     (("warmup_stable_decay", 3, 9, {"num_decay_steps": 2, "decay_type": "x"}), {}, "Unknown decay"),
 ]

@@ -148,6 +148,26 @@ def test_a_dot_in_a_name_is_no_way_into_another_part(tmp_path):
     assert list(found.extra) == ["g"]
 
 
+ROLES = {
+    "an average": {"ema": {"w": np.zeros(2)}},
+    "parameters": {"model": {"w": np.zeros(2)}},
+    "a scheduler": {"sched": {"last_epoch": 3}, "epoch": 3},
+    "optimizers": {"mine": [{"state": {}, "param_groups": [{"params": [0], "lr": 0.1}]}]},
+}
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("extra", ROLES.values(), ids=ROLES)
+def test_what_was_saved_as_extra_is_extra(extra, suffix, tmp_path):
+    """Whatever it is like: this library knows what it wrote."""
+    params = {"w": np.ones(2)}
+    interop.save(tmp_path / f"run{suffix}", Checkpoint(params, extra=extra))
+    found = interop.load(tmp_path / f"run{suffix}")
+    assert same(found.params, params)
+    assert same(found.extra, extra)
+    assert [*found.averages, *found.schedulers, *found.optimizers] == []
+
+
 def test_how_many_models_were_averaged_is_kept(tmp_path):
     module = torch.nn.Linear(2, 1)
     averages = [torch.optim.swa_utils.AveragedModel(module) for _ in range(2)]

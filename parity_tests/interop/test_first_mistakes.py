@@ -1,5 +1,6 @@
 """What someone new meets in the first hour: each is right at once, or says what to write."""
 
+import functools
 import io
 import pickle
 
@@ -200,6 +201,7 @@ LINEAR = torch.nn.Linear(2, 2, bias=False)
 WEIGHT = {"kernel": jnp.ones((2, 2))}
 CHAIN = optax.chain(optax.clip(1.0), TX)
 ADAMW = torch.optim.AdamW
+BOTH = "rename and layouts make the map; it is given"
 
 
 @pytest.mark.parametrize(
@@ -217,6 +219,14 @@ ADAMW = torch.optim.AdamW
         ),
         (lambda: interop.params_from_torch(LINEAR, WEIGHT, LINEAR), "param_map must be .*Linear"),
         (lambda: interop.params_to_torch(WEIGHT, LINEAR, LINEAR), "param_map must be .*Linear"),
+        *(
+            (functools.partial(take, param_map=interop.param_map(LINEAR, WEIGHT), rename=[1]), BOTH)
+            for take in (
+                functools.partial(interop.params_from_torch, LINEAR, WEIGHT),
+                functools.partial(interop.params_to_torch, WEIGHT, LINEAR),
+                functools.partial(interop.optimizer_from_torch, {}, WEIGHT),
+            )
+        ),
         (lambda: interop.with_layout(RUN, "jax", LINEAR), "param_map must be .*got Linear"),
         (lambda: interop.with_layout({}, "jax"), "expected a Checkpoint, got dict"),
         (
@@ -280,6 +290,11 @@ RUN = interop.Checkpoint(
 def test_what_is_given_for_a_scheduler(call, message):
     with pytest.raises(TypeError, match=message):
         call()
+
+
+def test_the_class_of_what_is_no_state_dict_is_not_guessed():
+    with pytest.raises(ValueError, match="it has no 'state' and no 'param_groups'; it has 'model'"):
+        interop.likely_class({"model": {}})
 
 
 def test_a_checkpoint_given_for_a_state_dict_names_who_takes_it():

@@ -55,8 +55,47 @@ def test_older_torch(name, step):
         )
     assert jp.get_hyperparams(got) == jp.get_hyperparams(want)
     assert set(got.scalars) == set(want.scalars)
-    for key, value in want.scalars.items():
-        np.testing.assert_array_equal(got.scalars[key], value)
+    for of in ("scalars", "leaves"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(got, of), getattr(want, of))
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+def test_what_took_no_step_does_not_rest_however_steps_are_held(step):
+    """Adagrad makes its state before the first."""
+    module = network()
+    module[0].bias.requires_grad_(False)
+    optimizer = stepped(module, torch.optim.Adagrad(module.parameters(), lr=0.1))
+    params = interop.params_from_torch(module, LIKE)
+    saved = copy.deepcopy(optimizer.state_dict())
+    for held in saved["state"].values():
+        held["step"] = step(held["step"])
+    tx, state = interop.optimizer_from_torch(saved, params, module, optimizer_name="Adagrad")
+    assert not any("resting" in g for g in jp.state_dict(tx, state, params)["param_groups"])
+
+
+def test_names_may_come_from_an_iterator():
+    module = network()
+    optimizer = stepped(module, torch.optim.Adam(module.parameters()))
+    params = interop.params_from_torch(module, LIKE)
+    names = (name for name, _ in module.named_parameters())
+    tx, state = interop.optimizer_from_torch(
+        optimizer, params, module, param_names=names, frozen=iter(["0.bias"])
+    )
+    assert jp.state_dict(tx, state, params)["param_groups"][0]["resting"] == ["0/bias"]
+
+
+@pytest.mark.parametrize("options", [{}, {"capturable": True}], ids=["a step on the CPU", "not"])
+def test_a_state_is_where_its_parameter_is(options):
+    """As after torch's own load_state_dict; the device without memory stands for a GPU."""
+    module = network()
+    optimizer = stepped(module, torch.optim.AdamW(module.parameters(), capturable=False))
+    optimizer.param_groups[0].update(options)
+    params = interop.params_from_torch(module, LIKE)
+    tx, state = interop.optimizer_from_torch(optimizer, params, module)
+    there = interop.optimizer_to_torch(tx, state, params, network().to("meta"))
+    devices = {name: v.device.type for name, v in next(iter(there.state.values())).items()}
+    step = "meta" if options else "cpu"
+    assert devices == {"step": step, "exp_avg": "meta", "exp_avg_sq": "meta"}
 
 
 def test_a_step_beyond_int32():
@@ -71,13 +110,18 @@ def test_a_step_beyond_int32():
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_older_torch_in_torch_optimizer(name):
-    p = torch.nn.Parameter(torch.ones(2, 2))
-    optimizer = TorchOptimizer([{"params": [p], "lr_scale": 0.5}], getattr(jp, name), lr=0.1)
-    p.grad = torch.ones_like(p)
-    optimizer.step()
-    optimizer.load_state_dict(older(optimizer))
-    optimizer.step()
-    assert optimizer.param_groups[0]["lr_scale"] == 0.5
+    after = []
+    for saved in (lambda optimizer: copy.deepcopy(optimizer.state_dict()), older):
+        p = torch.nn.Parameter(torch.ones(2, 2))
+        optimizer = TorchOptimizer([{"params": [p], "lr_scale": 0.5}], getattr(jp, name), lr=0.1)
+        p.grad = torch.eye(2) + 1
+        optimizer.step()
+        optimizer.load_state_dict(saved(optimizer))
+        optimizer.step()
+        assert optimizer.param_groups[0]["lr_scale"] == 0.5
+        after.append([p.detach(), *(torch.as_tensor(v) for v in optimizer.state[p].values())])
+    assert len(after[0]) > 1 or name == "SGD"
+    torch.testing.assert_close(*after, rtol=0, atol=0)
 
 
 COUNTS = {

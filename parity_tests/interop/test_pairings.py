@@ -9,6 +9,9 @@ from flax import nnx
 
 import jaxopt_port as jp
 from jaxopt_port import interop
+from parity_tests.oracles.bits import assert_same_bits, relative
+from parity_tests.oracles.tolerances import RESUMED
+from parity_tests.oracles.two_networks import flat, held
 
 LIKE = {"a": jnp.zeros((2, 3)), "b": jnp.zeros((2, 3))}
 S = torch.optim.lr_scheduler
@@ -161,12 +164,29 @@ def test_adafactor_comes_to_nnx(steps):
             super().__init__()
             self.a, self.b = torch.nn.Linear(3, 4), torch.nn.Linear(4, 2)
 
+    torch.manual_seed(0)
     module = Torchs()
-    params = interop.params_from_torch(module, OfTwoLayers())
     optimizer = torch.optim.Adafactor(module.parameters())
-    for _ in range(steps):
+
+    def step():
         optimizer.zero_grad()
         module.b(module.a(torch.ones(5, 3))).square().sum().backward()
         optimizer.step()
-    _, state = interop.optimizer_from_torch(optimizer, params, module)
+
+    for _ in range(steps):
+        step()
+    params = interop.params_from_torch(module, OfTwoLayers())
+    tx, state = interop.optimizer_from_torch(optimizer, params, module)
     assert set(jp.get_hyperparams(state)[0]) >= {"lr", "eps", "d"}
+    if steps:
+        assert_same_bits(
+            held(interop.optimizer_to_torch(tx, state, params, module)),
+            held(optimizer),
+            "back in torch",
+        )
+    step()
+    grads = {name: p.grad for name, p in module.named_parameters()}
+    params, _ = jp.step(tx, interop.params_from_torch(grads, OfTwoLayers()), state, params)
+    theirs = flat(interop.params_from_torch(module, OfTwoLayers()))
+    for path, leaf in flat(params).items():
+        assert relative(leaf, theirs[path]) <= RESUMED["Adafactor"], path

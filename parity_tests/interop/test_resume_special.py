@@ -9,6 +9,7 @@ import torch
 
 import jaxopt_port as jp
 from jaxopt_port import interop
+from parity_tests.interop.two_linear_layers import LIKE, network
 from parity_tests.oracles.bits import assert_same_bits, step_units
 from parity_tests.oracles.optimizer import configurations, to_numpy, to_torch
 from parity_tests.oracles.tolerances import bound
@@ -136,6 +137,58 @@ def test_lbfgs(search, configuration, x64):
     module.load_state_dict(start)
     torch_steps(back, 2)
     close(interop.params_from_torch(module, LINEAR), end, allowed)
+
+
+def lbfgs_steps(module, optimizer, count):
+    """Steps of L-BFGS towards fixed numbers, and the same loss of a JAX tree."""
+    x = np.random.default_rng(0).standard_normal((20, 3))
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (torch.sin(module(to_torch(x))) - 0.5).square().sum()
+        loss.backward()
+        return loss
+
+    for _ in range(count):
+        optimizer.step(closure)
+
+    def loss(params):
+        h = jnp.asarray(x)
+        for layer in ("0", "1"):
+            h = h @ params[layer]["kernel"] + params[layer]["bias"]
+        return jnp.sum((jnp.sin(h) - 0.5) ** 2)
+
+    return loss
+
+
+@pytest.mark.parametrize("frozen", [["0.weight"], ["0.bias", "1.weight"], ["1.bias"]])
+def test_lbfgs_with_a_parameter_that_is_not_trained(frozen, x64):
+    """torch's vectors have zeros for it, between those of the others."""
+    module = network().double()
+    for name in frozen:
+        module.get_parameter(name).requires_grad_(False)
+    optimizer = torch.optim.LBFGS(module.parameters(), lr=0.1, max_iter=4, history_size=3)
+    loss = lbfgs_steps(module, optimizer, 2)
+    params = interop.params_from_torch(module, LIKE)
+    tx, state = interop.optimizer_from_torch(optimizer, params, module)
+    back = interop.optimizer_to_torch(tx, state, params, module)
+    ours, theirs = (
+        {k: v for k, v in held(which).items() if " al " not in k} for which in (back, optimizer)
+    )
+    assert_same_bits(ours, theirs, "back in torch")
+    lbfgs_steps(module, optimizer, 1)
+    params, _ = jp.step(tx, loss, state, params)
+    close(params, interop.params_from_torch(module, LIKE), bound("lbfgs state"))
+
+
+def test_lbfgs_that_goes_on_moving_what_is_not_trained_is_refused():
+    module = network().double()
+    optimizer = torch.optim.LBFGS(module.parameters(), lr=0.1, max_iter=4)
+    lbfgs_steps(module, optimizer, 1)
+    module[0].bias.requires_grad_(False)
+    params = interop.params_from_torch(module, LIKE)
+    with pytest.raises(ValueError, match="L-BFGS has trained a parameter that requires no grad"):
+        interop.optimizer_from_torch(optimizer, params, module)
 
 
 def close(ours, theirs, allowed):

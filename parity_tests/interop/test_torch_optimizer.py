@@ -3,6 +3,8 @@
 import copy
 import io
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -260,9 +262,17 @@ def test_the_shadow_follows_what_is_loaded_or_changed_between_steps():
 def test_a_factory_of_optax():
     params = make()
     optimizer = TorchOptimizer(params, optax.adamw, learning_rate=0.1)
-    before = [p.clone() for p in params]
-    run(params, optimizer, range(2))
-    assert all(not torch.equal(a, b) for a, b in zip(before, params, strict=True))
+    tx = optax.adamw(0.1)
+    with jax.enable_x64(True):  # as it is for the other
+        theirs = [jnp.asarray(p.detach().numpy().copy()) for p in params]
+        state = tx.init(theirs)
+        for step in range(2):
+            run(params, optimizer, [step])
+            grads = [jnp.asarray(p.grad.numpy()) for p in params]
+            updates, state = tx.update(grads, state, theirs)
+            theirs = optax.apply_updates(theirs, updates)
+    for ours, leaf in zip(params, theirs, strict=True):
+        assert relative(ours.detach().numpy(), leaf) <= bound("a factory of Optax")
     assert optimizer.state[params[0]]["0/mu"].shape == (5, 3)
     give(params, 2)
     params[0].grad = None
@@ -313,9 +323,12 @@ def test_a_group_is_a_dict():
 
 
 def test_a_bad_group_changes_nothing():
-    optimizer = interop.TorchOptimizer(make(), jp.AdamW)
+    params = make()
+    optimizer = interop.TorchOptimizer(params, jp.AdamW)
     with pytest.raises(ValueError, match="Invalid learning rate"):
         optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": -1.0})
+    with pytest.raises(ValueError, match="lie in one memory"):
+        optimizer.add_param_group({"params": [torch.nn.Parameter(params[0].data)]})
     assert len(optimizer.param_groups) == 1
 
 

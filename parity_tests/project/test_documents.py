@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import inspect
+import pkgutil
 import re
 import sys
 import textwrap
@@ -202,6 +203,8 @@ def test_every_public_name_is_in_the_reference(package):
     names = {f"{package}.{name}".lstrip(".") for name in public_names(package)}
     assert len(names) > 1
     assert not names - shown
+    for name in names:
+        pkgutil.resolve_name(f"jaxopt_port.{name}")
 
 
 def test_the_readme():

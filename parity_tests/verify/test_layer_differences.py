@@ -268,3 +268,21 @@ class OwnCell(nnx.Module):
 
 def test_a_module_of_ones_own_may_be_called_as_torchs() -> None:
     assert param_map(RNN(), OwnCell(nnx.Rngs(0))).notes == ()
+
+
+def test_differences_are_told_in_the_order_of_the_module():
+    """Of layers without parameters, too: in each process the same."""
+    names = ("stem", "body", "head", "tail", "left", "right", "top", "low")
+    module = torch.nn.ModuleDict({name: torch.nn.Dropout(0.5) for name in names})
+    module["fc"] = torch.nn.Linear(2, 2)
+
+    class Flaxs(nnx.Module):
+        def __init__(self):
+            self.fc = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+            for name in names:
+                setattr(self, name, nnx.Dropout(0.1))
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        param_map(module, Flaxs())
+    assert tuple(str(each.message).partition(" ")[0] for each in told) == names

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..._printable import printable
 from ...checkpoint import StateDict, check_structure
+from ...trees import raise_if
 from .._warnings import CheckpointWarning as CheckpointWarning
 from ..mapping import ParamMap
 from ._json_values import arrays_in
@@ -210,11 +211,7 @@ def check_state_dict(state_dict: Any) -> None:
         state_dict: with NumPy arrays; in torch's layout or in JAX's.
     """
     check_structure(state_dict)
-    problems = list(_faults(state_dict))
-    if problems:
-        raise ValueError(
-            "not the state dict of an optimizer:" + "".join(f"\n  {each}" for each in problems)
-        )
+    raise_if(list(_faults(state_dict)), "not the state dict of an optimizer")
 
 
 def _faults(state_dict: Mapping[str, Any]) -> Iterator[str]:

@@ -135,9 +135,7 @@ def contents_of(found: Mapping[Any, Any], keys: Mapping[str, str] | None) -> Con
 
 def _alone(found: Mapping[Any, Any]) -> Contents | None:
     """Return the contents of a dict that is one part itself."""
-    if is_flattened(found):
-        return Contents(optimizers={"optimizer": by_indices(found)})
-    if is_optimizer(found):
+    if is_flattened(found) or is_optimizer(found):
         return Contents(optimizers={"optimizer": by_indices(found)})
     if is_params(found):
         return Contents(params=dict(found))

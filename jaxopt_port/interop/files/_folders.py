@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,7 +13,7 @@ from ...checkpoint import StateDict
 from ...trees import listed, users_level
 from . import _sharded_files
 from ._checkpoint import Checkpoint, CheckpointWarning
-from ._json_values import no_key_twice, without_unread
+from ._json_values import json_of, without_unread
 from ._optimizer_dicts import by_indices
 from ._pickled_kinds import Unread
 from ._pt_files import checkpoint_in, needs_code, unwrapped
@@ -30,7 +29,6 @@ _MODELS = (
 _TRAINER = "a folder of Hugging Face's Trainer"
 _ACCELERATE = "a folder of Accelerate"
 _DEEPSPEED = "a universal checkpoint of DeepSpeed"
-_LONGEST_JSON = 1 << 28
 
 
 def reader_of(folder: Path) -> Callable[[Path, Mapping[str, str] | None], Checkpoint] | None:
@@ -196,23 +194,6 @@ def _only(path: Path, role: str) -> Any:
     if state is None:
         raise ValueError(f"{path} holds no state of a {role}")
     return state
-
-
-def json_of(path: Path) -> dict[str, Any]:
-    """Return the dict in a JSON file.
-
-    Raises:
-        ValueError: it is no JSON, or no dict.
-    """
-    if path.stat().st_size > _LONGEST_JSON:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes; that is no record of a run")
-    try:
-        record = json.loads(path.read_text("utf-8"), object_pairs_hook=no_key_twice)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: it is not JSON ({error})") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{path} is damaged: it is {type(record).__name__}, not a dict")
-    return record
 
 
 # ── DeepSpeed ──────────────────────────────────────────────────────────────────────────────────

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import json
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -144,6 +146,26 @@ def without_unread(value: Any, place: str) -> tuple[Any, list[tuple[str, str]]]:
         return x
 
     return kept(value, place), lost
+
+
+_LONGEST_JSON = 1 << 28
+
+
+def json_of(path: Path) -> dict[str, Any]:
+    """Return the dict in a JSON file.
+
+    Raises:
+        ValueError: it is no JSON, or no dict.
+    """
+    if path.stat().st_size > _LONGEST_JSON:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes; that is no record of a run")
+    try:
+        record = json.loads(path.read_text("utf-8"), object_pairs_hook=no_key_twice)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: it is not JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} is damaged: it is {type(record).__name__}, not a dict")
+    return record
 
 
 def no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -89,15 +89,13 @@ class Unread(Deferred):
         return f"<{self.name}, not read>"
 
 
-class Attributes(Deferred):
-    """An object of which only the attributes matter: ``argparse.Namespace``."""
+class Stated(Deferred):
+    """An object of which only what is set as its state matters: ``torch.Generator``."""
 
-    def __init__(self) -> None:
-        self.held: dict[str, Any] = {}
+    def __init__(self, held: Any = None) -> None:
+        self.held = held
 
     def build(self, state: Any) -> None:
-        if not isinstance(state, dict):
-            raise ValueError(f"its pickle has attributes that are {type(state).__name__}")
         self.held = state
 
     def children(self) -> list[Any]:
@@ -105,6 +103,26 @@ class Attributes(Deferred):
 
     def finish(self, finished: Callable[[Any], Any]) -> Any:
         return finished(self.held)
+
+
+class Attributes(Stated):
+    """An object of which only the attributes matter: ``argparse.Namespace``."""
+
+    def build(self, state: Any) -> None:
+        if not isinstance(state, dict):
+            raise ValueError(f"its pickle has attributes that are {type(state).__name__}")
+        self.held = state
+
+
+class Plain(Deferred):
+    """A value that is there already: of an array that was read, or an object that stands for it."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.nbytes = int(getattr(value, "nbytes", 0))
+
+    def finish(self, finished: Callable[[Any], Any]) -> Any:
+        return self.value
 
 
 def _encoded(text: Any, encoding: Any = "utf-8") -> Any:
@@ -173,22 +191,6 @@ def _bytes(data: Any = b"", *_: Any) -> Any:
     return bytes(data) if isinstance(data, bytes | bytearray) else NotImplemented
 
 
-class Stated(Deferred):
-    """An object of which only what is set as its state matters: ``torch.Generator``."""
-
-    def __init__(self, *_: Any) -> None:
-        self.held: Any = None
-
-    def build(self, state: Any) -> None:
-        self.held = state
-
-    def children(self) -> list[Any]:
-        return [self.held]
-
-    def finish(self, finished: Callable[[Any], Any]) -> Any:
-        return finished(self.held)
-
-
 def _attribute(target: Any, name: Any = "") -> Any:
     """``getattr``, by which older pickles name the methods of a class."""
     if isinstance(target, ClassName) and isinstance(name, str):
@@ -232,6 +234,6 @@ KINDS: dict[str, Callable[..., Any]] = {
     "datetime.date": _of_time(datetime.date),
     "torch.Size": _tuple,
     "torch.device": _text,
-    "torch._C.Generator": Stated,
+    "torch._C.Generator": lambda *_: Stated(),
     "torch.torch_version.TorchVersion": _text,
 }

@@ -10,24 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._pickled_kinds import KINDS, Deferred, Unread
+from ._pickled_kinds import KINDS, Deferred, Plain, Stated, Unread
 
 
-class RandomState(Deferred):
+class RandomState(Stated):
     """A random generator of NumPy's: the dict that says where it stands."""
-
-    def __init__(self, held: Any = None) -> None:
-        self.held = held
 
     def build(self, state: Any) -> None:
         # That of a bit generator is a pair with its seed.
         self.held = state[0] if isinstance(state, tuple) and state else state
-
-    def children(self) -> list[Any]:
-        return [self.held]
-
-    def finish(self, finished: Callable[[Any], Any]) -> Any:
-        return finished(self.held)
 
 
 _CODE = re.compile(r"[?]|[biufcSUVMm]\d{0,9}|O8?")
@@ -104,17 +95,6 @@ def is_shape(shape: Any) -> bool:
     )
 
 
-class _Frozen(Deferred):
-    """A value that is there already."""
-
-    def __init__(self, value: Any) -> None:
-        self._value = value
-        self.nbytes = int(getattr(value, "nbytes", 0))
-
-    def finish(self, finished: Callable[[Any], Any]) -> Any:
-        return self._value
-
-
 def _scalar(dtype: Any, data: Any) -> Any:
     made = array_of_bytes(data, dtype, ())
     return made if made is NotImplemented else made.item()
@@ -122,7 +102,7 @@ def _scalar(dtype: Any, data: Any) -> Any:
 
 def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> Any:
     made = array_of_bytes(data, dtype, shape, order)
-    return made if made is NotImplemented else _Frozen(made)
+    return made if made is NotImplemented else Plain(made)
 
 
 def _of_generator(bit_generator: Any = None, *_: Any) -> Any:

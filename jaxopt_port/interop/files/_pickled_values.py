@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ._pickled_kinds import KINDS, ClassName, Deferred, Unread
+from ._pickled_kinds import KINDS, ClassName, Deferred, Plain, Unread
 
 _PUSHED = {
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
@@ -117,8 +117,7 @@ class _Machine:
     def _list(self, _: Any) -> None:
         self._stack.append(self._popped())
 
-    def _frozenset(self, _: Any) -> None:
-        self._list(_)
+    _frozenset = _list
 
     def _tuple(self, _: Any) -> None:
         self._stack.append(tuple(self._popped()))
@@ -144,8 +143,7 @@ class _Machine:
     def _appends(self, _: Any) -> None:
         self._extend(self._popped())
 
-    def _additems(self, _: Any) -> None:
-        self._extend(self._popped())
+    _additems = _appends
 
     def _extend(self, items: list[Any]) -> None:
         target = self._stack[-1]
@@ -198,8 +196,7 @@ class _Machine:
         arguments, function = self._stack.pop(), self._stack.pop()
         self._stack.append(self._made(function, arguments, {}))
 
-    def _newobj(self, _: Any) -> None:
-        self._reduce(_)
+    _newobj = _reduce
 
     def _newobj_ex(self, _: Any) -> None:
         options, arguments, cls = self._stack.pop(), self._stack.pop(), self._stack.pop()
@@ -277,33 +274,20 @@ def _enum_value(name: str, arguments: tuple[Any, ...]) -> Any:
     of_transformers = module.startswith("transformers.") and isinstance(value, str)
     if not of_transformers and not (isinstance(found, type) and issubclass(found, enum.Enum)):
         return None
-    return Unwrapped(value) if isinstance(value, str | int | float | bool) else None
-
-
-class Unwrapped(Deferred):
-    """A plain value that stands for an object of one."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def finish(self, finished: Callable[[Any], Any]) -> Any:
-        return self.value
+    return Plain(value) if isinstance(value, str | int | float | bool) else None
 
 
 def _as_key(key: Any) -> Any:
     """Return a dict's key; only such as are hashed at once, an object by its identity."""
     if isinstance(key, Unread):
         return key
-    parts = key if isinstance(key, tuple) else (key,)
-    if len(parts) > 16 or not all(
-        x is None or isinstance(x, str | int | float | bool | bytes | Unwrapped) for x in parts
-    ):
+    parts = [_plain_key(x) for x in (key if isinstance(key, tuple) else (key,))]
+    if len(parts) > 16 or not all(x is None or isinstance(x, str | int | float) for x in parts):
         return f"<{type(key).__name__}>"
-    plain = tuple(_plain_key(x) for x in parts)
-    return plain if isinstance(key, tuple) else plain[0]
+    return tuple(parts) if isinstance(key, tuple) else parts[0]
 
 
 def _plain_key(x: Any) -> Any:
     if isinstance(x, bytes):
         return x.decode("latin1")
-    return x.value if isinstance(x, Unwrapped) else x
+    return x.value if isinstance(x, Plain) else x

@@ -18,7 +18,7 @@ from .._wrapper_prefixes import shared_prefix, without_inner
 from ._checkpoint import Checkpoint, CheckpointWarning, check_checkpoint
 from ._checkpoint_keys import PARAMS, contents_of
 from ._exchange_files import FORMAT, KEY, VERSION, checkpoint_of, header_of
-from ._json_values import encoded, without_unread
+from ._json_values import check_can_be_written, without_unread
 from ._optimizer_dicts import names_of, renamed
 from ._pickled_kinds import Unread
 from ._pickled_tensors import arrays_of_module
@@ -87,8 +87,10 @@ def checkpoint_in(found: dict[Any, Any], keys: Mapping[str, str] | None, source:
                     f"state_dict() instead; or read what else there is, by keys={{'params': …}}"
                 )
             found[key] = arrays or value
+    # What this library wrote as extra is no part, whatever it looks like.
+    extra = {} if keys else {k: found.pop(k) for k in record.get("extra", ()) if k in found}
     held = contents_of(found, keys)
-    held.extra, lost = without_unread(held.extra, "the entry")
+    held.extra, lost = without_unread(held.extra | extra, "the entry")
     if lost:
         names = sorted({name for _, name in lost})
         listed = "; ".join(f"{place} is {name.rpartition('.')[2]}" for place, name in lost[:12])
@@ -109,7 +111,7 @@ def checkpoint_in(found: dict[Any, Any], keys: Mapping[str, str] | None, source:
                 raise ValueError(f"{place.replace('params/', 'model/', 1)}: {name}")
             raise ValueError(needs_code(sorted({name for _, name in needed})))
         if part in ("optimizers", "schedulers", "scaler"):
-            encoded(value, part, {})  # whether a file can hold it
+            check_can_be_written(value, part)
     described = checkpoint_of({}, record)
     checkpoint = Checkpoint(
         held.params,
@@ -198,6 +200,8 @@ def _record(record: Any) -> dict[str, Any]:
             f"it has version {record.get('version')!r} of what this library writes; this one reads "
             f"up to {VERSION}. Install a newer jaxopt_port"
         )
+    if not all(isinstance(key, str) for key in record.get("extra", ())):
+        raise ValueError(f"'extra' of {KEY!r} in it is no list of names")
     return dict(record)
 
 
@@ -240,9 +244,9 @@ def write(path: Path, checkpoint: Checkpoint, progress: Progress | None = None) 
     written: dict[str, Any] = {}
     tensors: dict[Any, Any] = {}
     for name, value in _parts(checkpoint):
-        encoded(value, name, {})
+        check_can_be_written(value, name)
         written[name] = _in_torch(value, tensors)
-    encoded(checkpoint.extra, "extra", {})
+    check_can_be_written(checkpoint.extra, "extra")
     written |= _in_torch(checkpoint.extra, tensors)
     record = header_of(checkpoint, {})
     del record["names"], record["aliases"]  # torch keeps both
@@ -252,6 +256,8 @@ def write(path: Path, checkpoint: Checkpoint, progress: Progress | None = None) 
         written[KEY] = record
     if checkpoint.step is not None and "step" not in checkpoint.extra:
         written.setdefault(KEY, record)["step"] = checkpoint.step
+    if any(isinstance(value, Mapping | list) for value in checkpoint.extra.values()):
+        written.setdefault(KEY, record)["extra"] = list(checkpoint.extra)
     with replacing(path, progress) as file:
         try:
             torch.save(written, file)

@@ -22,7 +22,7 @@ from ._exchange_files import (
     record_of,
     without_aliases,
 )
-from ._json_values import no_key_twice
+from ._json_values import json_of
 from ._replaced_files import Progress, replacing
 from ._safetensors_files import format_dtype, read_tensors, write_tensors
 from ._torch_archives import read_archive
@@ -89,12 +89,8 @@ def _tensors(file: Path) -> dict[str, NDArray[Any]]:
 
 
 def _parsed(index: Path) -> tuple[dict[str, str], dict[str, Any]]:
-    try:
-        record = json.loads(index.read_text("utf-8"), object_pairs_hook=no_key_twice)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{index} is damaged: it is not JSON ({error})") from error
-    weight_map = record.get("weight_map") if isinstance(record, dict) else None
-    metadata = record.get("metadata", {}) if isinstance(record, dict) else None
+    record = json_of(index)
+    weight_map, metadata = record.get("weight_map"), record.get("metadata", {})
     if not isinstance(weight_map, dict) or not isinstance(metadata, dict):
         raise ValueError(f"{index} is damaged: it has no 'weight_map' from tensors to files")
     for name, shard in weight_map.items():

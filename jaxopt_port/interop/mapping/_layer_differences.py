@@ -39,11 +39,12 @@ def warn_of_differences(
     if isinstance(module, Mapping):
         return tuple(_of_unseen_norms(made, parts, {}, ()))
     layers = dict(unwrapped(module).named_modules())
-    paired = {name: parts[path] for name, path in _pairs(layers, made, parts, renaming)}
+    pairs = dict(_pairs(layers, made, parts, renaming))
+    paired = {name: parts[path] for name, path in pairs.items()}
     modules = {path for path, part in parts.items() if is_nnx_module(part) or is_linen_module(part)}
     entries = _by_layer(made)
     doubts: dict[str, list[str]] = {}
-    for name, path in _pairs(layers, made, parts, renaming):
+    for name, path in pairs.items():
         layer, part, kind = layers[name], parts[path], type(layers[name]).__name__
         messages = dict.fromkeys(differences(layer, part))
         if kind in CELLS:
@@ -176,11 +177,10 @@ def _pairs(
         if name in layers and name not in seen and path in parts:
             seen.add(name)
             yield name, path
-    for name in layers.keys() - seen:
-        for path in (renaming.of_layer(name), name.replace(".", "/")):
-            if path in parts and name not in seen:
-                seen.add(name)
-                yield name, path
+    for name in layers:
+        if name not in seen:
+            paths = (renaming.of_layer(name), name.replace(".", "/"))
+            yield from [(name, path) for path in paths if path in parts][:1]
 
 
 def _layer_path(entry: Entry, layer: Any, parts: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import ml_dtypes  # noqa: F401  (teaches NumPy "bfloat16")
 import numpy as np
 from numpy.typing import NDArray
 
-from ...trees import nearest
+from ...trees import nearest, raise_if
 from ._layout import Layout
 
 Array = NDArray[Any]
@@ -64,8 +64,10 @@ class Entry:
         return self.layout.to_torch(leaf, self.torch_shape)
 
 
-def check_is_map(given: Any) -> None:
-    """Raise TypeError for what is given for a map and is none, such as torch's module."""
+def check_is_map(given: Any, rename: Any = (), layouts: Any = None) -> None:
+    """Raise TypeError for what is given for a map and is none, and for rules beside a map."""
+    if given is not None and (rename or layouts):
+        raise TypeError("rename and layouts make the map; it is given: give them to param_map")
     if given is not None and not isinstance(given, ParamMap):
         raise TypeError(
             "param_map must be what interop.param_map(module, tree) returns; got"
@@ -130,7 +132,7 @@ class ParamMap:
         given_names = {self.aliases.get(name, name) for name in tensors}
         if strict:
             problems += [f"{name}: missing" for name in known if name not in given_names]
-        _raise_if(problems, "Torch's tensors do not fit the map")
+        raise_if(problems, "Torch's tensors do not fit the map")
         return {e.path: e.to_jax(held[e.torch_name]) for e in self.entries if e.torch_name in held}
 
     def to_torch(self, leaves: Mapping[str, Array], *, strict: bool = True) -> dict[str, Array]:
@@ -166,7 +168,7 @@ class ParamMap:
             if path in by_path and np.shape(leaf) != by_path[path].shape
         ]
         tensors = {}
-        for name, parts in self._parts():
+        for name, parts in by_tensor(self.entries).items():
             lacking = [part.path for part in parts if part.path not in leaves]
             if lacking and (strict or len(lacking) < len(parts)):
                 problems += [f"{path}: missing (torch's {name})" for path in lacking]
@@ -178,14 +180,8 @@ class ParamMap:
                     kinds = ", ".join(str(array.dtype) for array in arrays)
                     problems.append(f"{name}: its parts have different dtypes: {kinds}")
                 tensors[name] = (parts, arrays)
-        _raise_if(problems, "The JAX leaves do not fit the map")
+        raise_if(problems, "The JAX leaves do not fit the map")
         return {name: _joined(parts, arrays) for name, (parts, arrays) in tensors.items()}
-
-    def _parts(self) -> Iterator[tuple[str, list[Entry]]]:
-        parts: dict[str, list[Entry]] = {}
-        for entry in self.entries:
-            parts.setdefault(entry.torch_name, []).append(entry)
-        yield from parts.items()
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads: lists, dicts, strings and numbers only."""
@@ -238,6 +234,14 @@ def _rows_of_all(entry: Entry) -> int:
     return entry.torch_shape[0] if entry.torch_shape else 1
 
 
+def by_tensor(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """Return the leaves of each tensor, by its name."""
+    found: dict[str, list[Entry]] = {}
+    for entry in entries:
+        found.setdefault(entry.torch_name, []).append(entry)
+    return found
+
+
 def _joined(parts: list[Entry], arrays: list[Array]) -> Array:
     if len(parts) == 1 and parts[0].rows is None:
         return parts[0].to_torch(arrays[0])
@@ -266,8 +270,3 @@ def _entry_of(record: Mapping[str, Any]) -> Entry:
     np.dtype(entry.dtype)
     entry.layout.shape_of(entry.torch_shape)
     return entry
-
-
-def _raise_if(problems: list[str], summary: str) -> None:
-    if problems:
-        raise ValueError(f"{summary}:" + "".join(f"\n  {problem}" for problem in problems))

@@ -49,7 +49,8 @@ def params_from_torch(
         which ``nnx.update(model, state)`` takes.
 
     Raises:
-        TypeError: ``module`` is neither a module nor a mapping from names to tensors.
+        TypeError: ``module`` is neither a module nor a mapping from names to tensors; rules beside
+            a map.
         ValueError: parameters are missing, left over, or of another shape, or their layout is not
             certain; all are listed. None of the leaves is a tensor, ``strict`` or not.
         ImportError: torch is missing.
@@ -62,7 +63,7 @@ def params_from_torch(
         (3, 2)
     """
     module = tensors_given(module)
-    check_is_map(param_map)
+    check_is_map(param_map, rename, layouts)
     made = param_map or make_map(module, like, rename=rename, layouts=layouts, strict=strict)
     leaves = made.from_torch(_with_known_names(made, _arrays(made, module, strict)), strict=strict)
     tree = state_of(like)
@@ -106,7 +107,8 @@ def params_to_torch(
         The module; without one, a state dict of new tensors on the CPU, tied ones under each name.
 
     Raises:
-        TypeError: ``module`` is no torch module, or there is neither module nor map.
+        TypeError: ``module`` is no torch module, there is neither module nor map, or there are
+            rules beside a map.
         ValueError: parameters are missing, left over, or of another shape or dtype, or their layout
             is not certain; all are listed.
         ImportError: torch is missing.
@@ -119,7 +121,7 @@ def params_to_torch(
         [3.0, 3.0]
     """
     torch = import_torch()
-    check_is_map(param_map)
+    check_is_map(param_map, rename, layouts)
     if module is None and param_map is None:
         raise TypeError("params_to_torch needs a torch module, or a param_map for a state dict.")
     if module is not None and not isinstance(module, torch.nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -202,7 +202,12 @@ def kind_of_layer(layer: Any) -> str:
         if other in _OTHERS:
             return _OTHERS[other]
     bases = (b for b in type(layer).__mro__ if getattr(torch_nn, b.__name__, None) is b)
-    return next((_KINDS[base.__name__] for base in bases if base.__name__ in _KINDS), "bare")
+    return kind_of_bases(base.__name__ for base in bases)
+
+
+def kind_of_bases(names: Iterable[str]) -> str:
+    """Return what a layer is by the names of its classes of torch's own, the nearest first."""
+    return next((_KINDS[name] for name in names if name in _KINDS), "bare")
 
 
 def _of_state_dict(tensors: Mapping[str, Any]) -> Iterator[tuple[TorchTensor, Any]]:

@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...interop.mapping import _KINDS, COUNTER, TorchTensor, kind_of
+from ...interop.mapping import COUNTER, TorchTensor, kind_of, kind_of_bases
 
 
 def tensors_of_trace(
     tensors: Sequence[Mapping[str, Any]], layers: Mapping[str, Mapping[str, Any]]
 ) -> list[TorchTensor]:
     """Return what ``tensors_of(module)`` returned where the trace was recorded."""
-    kinds = {name: _layer_kind(layer) for name, layer in layers.items()}
+    kinds = {name: kind_of_bases(layer["bases"]) for name, layer in layers.items()}
     heads = {name: layer["num_heads"] for name, layer in layers.items()}
     made: dict[str, TorchTensor] = {}
     for entry in tensors:
@@ -30,7 +30,3 @@ def tensors_of_trace(
         else:
             made[first.name] = dataclasses.replace(first, aliases=(*first.aliases, tensor))
     return sorted(made.values(), key=lambda tensor: tensor.buffer)
-
-
-def _layer_kind(layer: Mapping[str, Any]) -> str:
-    return next((_KINDS[base] for base in layer["bases"] if base in _KINDS), "bare")
