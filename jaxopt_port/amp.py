@@ -17,7 +17,7 @@ from jax import lax
 from ._compat import AxisName, split_over
 from .accumulation import accumulations, as_after, overflow
 from .clip_grad import check_array, real_number, scaled
-from .engine import check_transformation, step
+from .engine import as_program, check_transformation, step
 
 Params = TypeVar("Params")
 State = TypeVar("State")
@@ -216,7 +216,7 @@ class GradScaler:
         check_transformation(tx)
         _check_found(found_inf)
         stepped: tuple[Params, State] = _step_unless(
-            tx, found_inf, grads, state, params, extra_args
+            as_program(tx), found_inf, grads, state, params, extra_args
         )
         return stepped
 

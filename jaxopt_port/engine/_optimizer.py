@@ -38,6 +38,7 @@ from ._state import (
     parts_of,
     replace_groups_state,
 )
+from ._step import StepProgram
 from ._update import initial_state, updated
 
 P = ParamSpec("P")
@@ -187,21 +188,28 @@ class Optimizer(optax.GradientTransformationExtraArgs, metaclass=_Kind):  # type
         definition.check_defaults()
         return cls.of(definition)
 
-    # `step` compiles once for equal transformations: an optimizer that is rebuilt in mid-run with
-    # other numbers, which stand in the state, runs the same program.
+    # All that `init` goes by: a jitted function of the user's may take an optimizer as static.
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Optimizer) and self._program == other._program
+        return (
+            isinstance(other, Optimizer)
+            and (type(self), self.program) == (type(other), other.program)
+            and self.definition == other.definition
+        )
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
     def __hash__(self) -> int:
-        return hash(self._program)
+        return hash(self.program)
 
-    @property
-    def _program(self) -> tuple[Any, ...]:
-        definition = self.definition
+    @functools.cached_property
+    def program(self) -> StepProgram:
+        """What compiled steps have of it."""
+        made, definition = StepProgram(*self), self.definition
         trained = [group for group in definition.groups if not group.frozen]
-        if any(group.rule is None or group.scheduled for group in trained):
-            return tuple(self)
-        return definition.groups, definition.layouts
+        own = any(group.rule is None or group.scheduled for group in trained)
+        made.key = tuple(self) if own else (definition.groups, definition.layouts)
+        return made
 
     @classmethod
     def of(cls, definition: Definition) -> Self:
