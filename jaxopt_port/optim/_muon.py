@@ -68,7 +68,7 @@ def _accepts(param: jax.Array) -> Problem | None:
             f"{param.shape}",
             "give it to another optimizer, jp.adamw say",
         )
-    return _ranges.real("Muon", param)
+    return _ranges.OnlyReal("Muon")(param)
 
 
 def _init(param: jax.Array, **_: Any) -> LeafState:
