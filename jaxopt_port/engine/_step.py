@@ -148,7 +148,7 @@ def step(
     if _is_loss(grads, params) and not isinstance(grads, jax.tree_util.Partial):
         grads = jax.tree_util.Partial(grads)
     if extra_args:
-        extra_args = {name: _as_argument(x) for name, x in extra_args.items()}
+        extra_args = {name: as_argument(x) for name, x in extra_args.items()}
     run = _step_in_place if donate else _step
     stepped: tuple[Params, State]
     try:
@@ -165,7 +165,7 @@ def step(
     return stepped
 
 
-def _as_argument(x: Any) -> Any:
+def as_argument(x: Any) -> Any:
     """Return a function in the form in which jit takes it; anything else as it is."""
     return jax.tree_util.Partial(x) if callable(x) and jax.tree_util.all_leaves([x]) else x
 
