@@ -410,6 +410,7 @@ def _own_keys(keys: Mapping[str, Any], where: str) -> tuple[dict[str, float], di
     kept: dict[str, Hashable] = {}
     for name, value in keys.items():
         exact = not isinstance(value, int | np.integer) or abs(int(value)) <= 2**53
+        exact = exact and name not in ("group", "state")  # set_hyperparams' own arguments
         if isinstance(value, float | int | np.number) and not isinstance(value, bool) and exact:
             numbers[name] = float(as_number(name, value, where))  # type: ignore[arg-type]
         elif isinstance(value, Hashable):

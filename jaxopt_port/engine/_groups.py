@@ -195,10 +195,10 @@ class Table:
         for name, vector in scalars.items():
             if np.shape(vector)[:1] != (n,):
                 raise ValueError(
-                    f"the state has {np.shape(vector)[0]} counts of {name!r} where its static part "
-                    f"knows of {n}. Gradients that are None part those who count steps together, "
-                    "and this static part is of before: take it anew after such a step (what "
-                    "nnx.split, or jax.tree.structure, returns), or take the first such step "
+                    f"{name!r} of the state has shape {np.shape(vector)} where its static part "
+                    f"knows of {n} counts. Gradients that are None part those who count steps "
+                    "together, and this static part is of before: take it anew after such a step "
+                    "(what nnx.split, or jax.tree.structure, returns), or take the first such step "
                     "outside of jit"
                 )
 

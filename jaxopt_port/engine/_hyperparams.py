@@ -183,6 +183,8 @@ def _checked_shape(name: str, value: Any, where: str, like: Any) -> Any:
         return tuple(_checked_shape(name, x, where, y) for x, y in zip(value, like, strict=True))
     if isinstance(value, tuple | list):
         raise TypeError(f"{name}{where} must be one number; got {value!r}")
+    if not is_traced(value):  # beside one that is
+        return value if value is None and like is None else as_number(name, value, where, like)
     if math.prod(jnp.shape(value)) != 1:
         raise ValueError(
             f"Tensor {name} must be 1-element{where}; got an array of shape {jnp.shape(value)}"
