@@ -130,7 +130,8 @@ class Rule(Generic[P]):
         oriented: ``oriented(shape, **static)``: whether the step of an array of this shape is
             another one where Flax's layout of a kernel takes the place of torch's.
         title: the optimizer's name, where it is not that of what has the signature.
-        implied: what torch's groups say of this optimizer that is no argument of it.
+        implied: what torch's groups say of this optimizer that is no argument of it; ``update``
+            takes it too.
         factory: the function whose signature is the optimizer's; ``of_rule`` puts it here.
     """
 
@@ -293,7 +294,7 @@ def leaf_update(program: Program) -> Callable[..., Any]:
     Leaves of one shape share its trace, so that tracing costs little per leaf; within another trace
     it is inlined.
     """
-    rule, static = program.rule, dict(program.static)
+    rule, static = program.rule, {**dict(program.static), **dict(program.rule.implied)}
 
     def update(
         grad: Any, param: jax.Array, state: dict[str, Any], numbers: dict[str, Any]
