@@ -129,7 +129,7 @@ class Definition:
 
     @functools.cached_property
     def groups(self) -> tuple[Group, ...]:
-        return tuple(member.group for member in self.members)
+        return tuple([member.group for member in self.members])
 
     def table(self, params: Any) -> Table:
         """Return who is in which group; raises for selectors that do not fit ``params``."""
@@ -259,13 +259,21 @@ class Definition:
         if together:
             check_together(together)
         trained = [member for member in members if not member.group.frozen]
-        whole = [member.factory for member in trained if is_whole_tree(member.factory)]
+        whole = [member.factory for member in trained if member.group.check is not None]
         if whole and len(trained) > 1:
             raise ValueError(
                 f"{whole[0].__name__.upper()} doesn't support per-parameter options (parameter "
                 "groups); it takes one group, and frozen ones beside it"
             )
         return replace(self, members=tuple(members))
+
+    def grouped(self, params: Groups) -> Definition:
+        """Return the definition with the groups that a constructor is given, all checked."""
+        groups = as_groups(params)
+        made = self.extended(groups)
+        if all(group.keys() - {"params", "name"} for group in groups):
+            made.check_defaults()  # which no group has as they are
+        return made
 
     def check_defaults(self) -> None:
         """Raise for bad defaults, as torch does, though each group has another value."""
@@ -309,14 +317,19 @@ class Definition:
         if factory is not self.factory:
             self._check_said(own, arguments, label)
         extra = arguments.are_own(own, where, brought.own)
-        keys, kept = _own_keys({name: own.pop(name) for name in extra}, where)
+        keys, kept = _own_keys({k: own.pop(k) for k in extra}, where) if extra else ({}, {})
         numbers, static = _options(arguments, {**defaults, **own}, where)
         scheduled = frozenset(k for k, v in numbers.items() if callable(v))
         options = tuple(arguments.names)
         common: dict[str, Any] = {
             "label": label,
             "name": name,
-            "numbers": tuple((k, arity_of(v)) for k, v in {**numbers, **keys}.items()),
+            "numbers": tuple(
+                [
+                    (k, len(v) if isinstance(v, tuple) else None)
+                    for k, v in {**numbers, **keys}.items()
+                ]
+            ),
             "own": frozenset(keys),
             "options": (*options, *keys, *kept),
             "scheduled": scheduled,

@@ -56,7 +56,7 @@ class Group:
     @functools.cached_property
     def given(self) -> tuple[tuple[str, int | None], ...]:
         """The numbers that its optimizer is given."""
-        return tuple(pair for pair in self.numbers if pair[0] not in self.own)
+        return tuple([pair for pair in self.numbers if pair[0] not in self.own])
 
     @functools.cached_property
     def shown(self) -> dict[str, Any]:
@@ -105,9 +105,9 @@ class Table:
         cls, groups: tuple[Group, ...], paths: tuple[str, ...], assignment: tuple[int, ...]
     ) -> Table:
         """Return a table in which each group with a rule has one clock."""
-        of_clocks = tuple(i for i, group in enumerate(groups) if group.rule is not None)
+        of_clocks = tuple([i for i, group in enumerate(groups) if group.rule is not None])
         clock = {group: k for k, group in enumerate(of_clocks)}
-        clocks = tuple(clock.get(group, -1) for group in assignment)
+        clocks = tuple([clock.get(group, -1) for group in assignment])
         return cls(groups, paths, assignment, clocks, of_clocks)
 
     @functools.cached_property

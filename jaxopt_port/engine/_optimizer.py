@@ -15,7 +15,7 @@ import optax
 
 from ..numerics import Float64, own_value
 from ..trees import REST, check_params, is_nnx_variable, resolve
-from ._definition import Definition, Groups, Member, arity_of, as_factory, as_groups
+from ._definition import Definition, Groups, Member, arity_of, as_factory
 from ._groups import Group, Table
 from ._options import (
     arguments_of,
@@ -184,9 +184,7 @@ class Optimizer(optax.GradientTransformationExtraArgs, metaclass=_Kind):  # type
         _check_not_injected()
         arguments = arguments_of(cls.factory)
         own = {name: options[name] for name in arguments.names}
-        definition = Definition(cls.factory, arguments, own).extended(as_groups(params))
-        definition.check_defaults()
-        return cls.of(definition)
+        return cls.of(Definition(cls.factory, arguments, own).grouped(params))
 
     # All that `init` goes by: a jitted function of the user's may take an optimizer as static.
     def __eq__(self, other: object) -> bool:
@@ -321,9 +319,7 @@ def param_groups(
     )
     arguments.check_names(defaults, "")
     definition = Definition(factory, arguments, {**arguments.defaults, **defaults})
-    definition = definition.extended(as_groups(params))
-    definition.check_defaults()
-    return Optimizer.of(definition)
+    return Optimizer.of(definition.grouped(params))
 
 
 def add_param_group(
