@@ -46,6 +46,7 @@ from ._state import GroupsState as GroupsState
 from ._state import find_groups_state as find_groups_state
 from ._state import group_leaf_states as group_leaf_states
 from ._state import grouped_states as grouped_states
+from ._state import is_traced as is_traced
 from ._state import leaf_states as leaf_states
 from ._state import own_copy as own_copy
 from ._state import replace_groups_state as replace_groups_state

@@ -127,15 +127,11 @@ class Table:
         return {p: self.groups[i].rule for p, i in owners if not self.groups[i].frozen}
 
     @functools.cached_property
-    def still(self) -> frozenset[int]:
-        """The groups that take no steps."""
-        return self.resting | {i for i, group in enumerate(self.groups) if group.frozen}
-
-    @functools.cached_property
     def rests(self) -> list[bool]:
         """Whether each leaf takes no steps."""
-        still = enumerate(self.assignment)
-        return [group in self.still or i in self.resting_leaves for i, group in still]
+        still = self.resting | {i for i, group in enumerate(self.groups) if group.frozen}
+        owners = enumerate(self.assignment)
+        return [group in still or i in self.resting_leaves for i, group in owners]
 
     @functools.cached_property
     def clocks_of_programs(self) -> dict[Program, list[int]]:

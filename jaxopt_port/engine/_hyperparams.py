@@ -169,7 +169,7 @@ def _check(
     options = {k: v for k, v in {**current, **values}.items() if k not in others}
     before = {k: v for k, v in current.items() if k not in others}
     _check_known(group, options, before, set(new), where)
-    if group.check is not None and not any(map(is_traced, options.values())):
+    if group.check is not None and not is_traced(options):
         group.check(**options)
     check_held(group, options, set(new), where)
     return values
@@ -209,7 +209,7 @@ def _check_known(
     old = list(
         group.rule.arguments(**{k: likes[k] if is_traced(v) else v for k, v in before.items()})
     )
-    if any(map(is_traced, options.values())):
+    if is_traced(options):
         # The defaults may be at odds with what was set before.
         old += group.rule.arguments(**{**known, **{k: likes[k] for k in new if k in likes}})
     for problem in problems:

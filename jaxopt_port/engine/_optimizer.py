@@ -35,6 +35,7 @@ from ._state import (
     as_trees,
     find_groups_state,
     held_by,
+    is_traced,
     parts_of,
     replace_groups_state,
 )
@@ -101,7 +102,7 @@ def leafwise(
     arguments.check_flags(static, "")
     first, defaults = {}, arguments.defaults
     for name, value in numbers.items():
-        if not any(isinstance(v, jax.core.Tracer) for v in jax.tree.leaves(value)):
+        if not is_traced(value):
             start = first_value(value) if callable(value) else value
             first[name] = as_number(name, start, "", defaults[name])
             # A schedule stays one, and an array that optax.inject_hyperparams has made.

@@ -191,7 +191,7 @@ def written(state: GroupsState, name: str, groups: Sequence[int], values: Sequen
 def put(leaf: Any, at: Any, parts: Any) -> Any:
     """Return a leaf of a state with other parts, where it was among the devices."""
     old = own_value(leaf)
-    if is_traced((old, parts)):
+    if is_traced(old, parts):
         return _rewrap(leaf, jnp.asarray(old).at[at].set(parts))
     new = np.array(old)
     new[at] = parts
@@ -204,8 +204,8 @@ def _rewrap(leaf: Any, value: Any) -> Any:
     return leaf.replace(value) if hasattr(leaf, "get_value") else value
 
 
-def is_traced(value: Any) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
+def is_traced(*values: Any) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
 def _holds_numbers(x: Any) -> bool:
@@ -362,7 +362,7 @@ def with_group_leaf_states(
 
 def _with_clocks(found: GroupsState, group: int, shared: Mapping[int, list[Any]]) -> GroupsState:
     """Return a state in which those leaves of a group have one clock that share the same."""
-    if any(isinstance(x, jax.core.Tracer) for own in shared.values() for x in own):
+    if is_traced(list(shared.values())):
         return found
     table = found.table
     keys = {i: tuple(np.asarray(own_value(x)).tobytes() for x in own) for i, own in shared.items()}

@@ -56,20 +56,15 @@ def own_value(leaf: Any) -> Any:
 
 def encoded(value: Any) -> Any:
     """Return float32 parts in a new last axis: NumPy for NumPy and Python numbers, else JAX."""
-    if not isinstance(value, jax.Array):
-        with np.errstate(over="ignore", invalid="ignore"):
-            return _parts(np.asarray(value, np.float64), np)
-    with jax.enable_x64(True):
-        return _parts(value.astype(jnp.float64), jnp)
-
-
-def _parts(rest: Any, xp: Any) -> Any:
+    xp: Any = jnp if isinstance(value, jax.Array) else np
     parts = []
-    for _ in range(PARTS):
-        part = rest.astype(xp.float32)
-        parts.append(part)
-        rest = xp.where(xp.isfinite(part), rest - part.astype(xp.float64), 0.0)
-    return xp.stack(parts, axis=-1)
+    with jax.enable_x64(True), np.errstate(over="ignore", invalid="ignore"):
+        rest = xp.asarray(value, xp.float64)
+        for _ in range(PARTS):
+            part = rest.astype(xp.float32)
+            parts.append(part)
+            rest = xp.where(xp.isfinite(part), rest - part.astype(xp.float64), 0.0)
+        return xp.stack(parts, axis=-1)
 
 
 def decoded(parts: Any) -> Any:
