@@ -38,6 +38,7 @@ from ._options import (
     make_program,
 )
 from ._rule import Layouts, LeafLayout, Static
+from ._state import is_traced
 
 Groups: TypeAlias = "Selector | Iterable[Mapping[str, Any]]"
 Factory: TypeAlias = Callable[..., optax.GradientTransformation]
@@ -279,7 +280,7 @@ class Definition:
         """Raise for bad defaults, as torch does, though each group has another value."""
         whole = is_whole_tree(self.factory)
         if whole or self.arguments.rule is not None:
-            numbers, static = _options(self.arguments, self.defaults, " (the default)")
+            numbers, static = checked_options(self.arguments, self.defaults, " (the default)")
             if whole:
                 start = {k: first_value(v) if callable(v) else v for k, v in numbers.items()}
                 self.factory(**start, **static)
@@ -318,7 +319,7 @@ class Definition:
             self._check_said(own, arguments, label)
         extra = arguments.are_own(own, where, brought.own)
         keys, kept = _own_keys({k: own.pop(k) for k in extra}, where) if extra else ({}, {})
-        numbers, static = _options(arguments, {**defaults, **own}, where)
+        numbers, static = checked_options(arguments, {**defaults, **own}, where)
         scheduled = frozenset(k for k, v in numbers.items() if callable(v))
         options = tuple(arguments.names)
         common: dict[str, Any] = {
@@ -436,14 +437,14 @@ def _own_keys(keys: Mapping[str, Any], where: str) -> tuple[dict[str, float], di
     return numbers, kept
 
 
-def arity_of(value: Any) -> int | None:
-    return len(value) if isinstance(value, tuple) else None
-
-
-def _options(
-    arguments: Arguments, options: Mapping[str, Any], where: str
+def checked_options(
+    arguments: Arguments, options: Mapping[str, Any], where: str, *, bare: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return checked numbers (floats and schedules) and static options."""
+    """Return checked numbers (floats and schedules) and static options.
+
+    Of a lower-case transformation (``bare``), arrays stay what they are: `optax.inject_hyperparams`
+    makes them. Traced ones were checked when they were concrete.
+    """
     numbers, static = arguments.split(options)
     check_alike(numbers, where)
     arguments.check_flags(static, where)
@@ -453,6 +454,11 @@ def _options(
             name, first_value(value) if callable(value) else value, where, defaults.get(name)
         )
         for name, value in numbers.items()
+        if not (bare and is_traced(value))
     }
-    check_values(arguments.rule, {**start, **static}, where)
-    return {k: v if callable(v) else start[k] for k, v in numbers.items()}, static
+    if len(start) == len(numbers):
+        check_values(arguments.rule, {**start, **static}, where)
+    for name, value in start.items():
+        if not (callable(numbers[name]) or (bare and isinstance(numbers[name], jax.Array))):
+            numbers[name] = value
+    return numbers, static

@@ -15,15 +15,11 @@ import optax
 
 from ..numerics import Float64, own_value
 from ..trees import REST, check_params, is_nnx_variable, resolve
-from ._definition import Definition, Groups, Member, arity_of, as_factory
+from ._definition import Definition, Groups, Member, as_factory, checked_options
 from ._groups import Group, Table
 from ._options import (
     arguments_of,
     arguments_of_rule,
-    as_number,
-    check_alike,
-    check_values,
-    first_value,
     make_program,
     marked,
     named,
@@ -35,7 +31,6 @@ from ._state import (
     as_trees,
     find_groups_state,
     held_by,
-    is_traced,
     parts_of,
     replace_groups_state,
 )
@@ -97,22 +92,11 @@ def leafwise(
     if rule is None:
         raise TypeError(f"{factory!r} is the factory of no rule: decorate it with of_rule")
     arguments = arguments_of_rule(rule)
-    numbers, static = arguments.split({name: options[name] for name in arguments.names})
-    check_alike(numbers, "")
-    arguments.check_flags(static, "")
-    first, defaults = {}, arguments.defaults
-    for name, value in numbers.items():
-        if not is_traced(value):
-            start = first_value(value) if callable(value) else value
-            first[name] = as_number(name, start, "", defaults[name])
-            # A schedule stays one, and an array that optax.inject_hyperparams has made.
-            if not callable(value) and not isinstance(value, jax.Array):
-                numbers[name] = first[name]
-    # Traced numbers (inject_hyperparams makes them) were checked when they were concrete.
-    if len(first) == len(numbers):
-        check_values(rule, {**first, **static}, "")
+    own = {name: options[name] for name in arguments.names}
+    numbers, static = checked_options(arguments, own, "", bare=True)
     program = make_program(rule, numbers, static)
-    given = tuple((name, arity_of(defaults[name])) for name in numbers)
+    sizes = {k: len(v) if isinstance(v, tuple) else None for k, v in arguments.defaults.items()}
+    given = tuple([(name, sizes[name]) for name in numbers])
     group = Group(
         rule.name, None, bare=True, rule=rule, numbers=given, static=program.static,
         scheduled=frozenset(k for k, v in numbers.items() if callable(v)), holds=program.holds,
