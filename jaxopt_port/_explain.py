@@ -36,7 +36,7 @@ class Difference:
 
     Attributes:
         leaf: its path.
-        group: of torch's optimizer.
+        group: of torch's optimizer; -1 for a leaf that it does not train.
         step: the first at which they differ, from 0.
         distance: after all steps, over the way that torch's parameter has gone.
         cause: what explains it, where that is known.
@@ -181,7 +181,7 @@ def explain(
     else:
         other = theirs
     found = (
-        _of_layout(optimizer, path, leaf, mine, theirs, other)
+        _of_layout(optimizer, path, leaf, start, mine, theirs, other)
         or _difference(optimizer, path, leaf.group, start, grads, mine, theirs)
         for path, leaf in leaves.items()
     )
@@ -344,7 +344,13 @@ def _made(tx: Callable[[], Any]) -> Any:
 
 
 def _of_layout(
-    optimizer: Any, path: str, leaf: _Leaf, mine: Series, theirs: Series, other: Series
+    optimizer: Any,
+    path: str,
+    leaf: _Leaf,
+    start: dict[str, Any],
+    mine: Series,
+    theirs: Series,
+    other: Series,
 ) -> Difference | None:
     """Return a difference that torch's optimizer has too, given the leaf in JAX's layout."""
     from .verify import Cause
@@ -359,8 +365,16 @@ def _of_layout(
         f"{leaf.shape}, torch in its own {leaf.entry.torch_shape}",
         "tx = jaxopt_port.interop.in_torch_layout(tx, params, module)",
     )
+    return Difference(
+        path, leaf.group, apart.index(True), _distance(path, start, mine, theirs), cause
+    )
+
+
+def _distance(path: str, start: dict[str, Any], mine: Series, theirs: Series) -> float:
+    """Return how far both end from each other, of the way that torch has gone."""
+    gone = float(np.max(np.abs(theirs[-1][path] - start[path])))
     far = float(np.max(np.abs(mine[-1][path] - theirs[-1][path])))
-    return Difference(path, leaf.group, apart.index(True), far, cause)
+    return far / gone if gone else math.inf
 
 
 def _difference(
@@ -402,10 +416,9 @@ def _difference(
         batch_size=1,
         steps_per_epoch=1,
     )
-    gone = float(np.max(np.abs(theirs[-1][path] - start[path])))
-    far = float(np.max(np.abs(mine[-1][path] - theirs[-1][path])))
-    distance = far / gone if gone else float("inf")
-    return Difference(path, group, first, distance, explain_update(history))
+    return Difference(
+        path, group, first, _distance(path, start, mine, theirs), explain_update(history)
+    )
 
 
 def _norms(grads: dict[str, Any], path: str) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import json
@@ -11,7 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ._untraceable import name_of
-from .engine import REST, Definition, Optimizer, arguments_of, find_groups_state, get_hyperparams
+from .engine import (
+    REST,
+    Definition,
+    Optimizer,
+    arguments_of,
+    find_groups_state,
+    get_hyperparams,
+    is_whole_tree,
+)
 from .optim import class_of
 
 
@@ -71,6 +80,8 @@ def spelled(tx: Optimizer, state: Any = None) -> str:
     if groups != ['{"params": jp.REST}']:
         lines.append("\n".join(["[", *(f"    {group}," for group in groups), "]"]))
     lines += [f"{k}={_value(v)}" for k, v in given.items()]
+    if definition.arguments.static and not is_whole_tree(definition.factory):
+        lines.append(f"static_args=[{', '.join(map(quoted, sorted(definition.arguments.static)))}]")
     text = f"tx = {call}({', '.join(lines)})"
     if len(text) > 96 or "\n" in text:
         inner = "".join(f"    {line},\n" for line in ",\n".join(lines).split("\n"))
@@ -100,22 +111,22 @@ def _options_of(i: int, definition: Definition, state: Any) -> dict[str, Any]:
     member = definition.members[i]
     if member.group.frozen:
         return {}
-    if state is None:
-        options = {**member.numbers, **member.static, **dict(member.group.kept)}
-    else:
+    options = {**member.numbers, **member.static, **dict(member.group.kept)}
+    if state is not None:
         table = find_groups_state(state).table
         members = [member.group for member in definition.members]
         if [(g.rule, g.static) for g in table.groups] != [(g.rule, g.static) for g in members]:
             raise ValueError("the state is another optimizer's than tx: groups or options differ")
-        options = get_hyperparams(state)[i]
-        frozen = any(table.rests[leaf] for leaf in table.members(i))
-        options = {k: v for k, v in options.items() if k not in ("name", "frozen")}
-        if frozen:
+        shown = get_hyperparams(state)[i]
+        numbers = dict(table.groups[i].numbers).keys() - member.group.scheduled
+        options |= {name: shown[name] for name in shown if name in numbers}
+        if any(table.rests[leaf] for leaf in table.members(i)):
             raise ValueError(f"{member.group.label} is frozen for now, which no code builds")
     for name, value in options.items():
         if callable(value):
             raise ValueError(f"{name} of {member.group.label} is a function, which has no spelling")
-    return dict(options)
+        _value(value, f"{name} of {member.group.label}")
+    return options
 
 
 def _shared(definition: Definition, options: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -211,7 +222,7 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _value(value: Any) -> str:
+def _value(value: Any, what: str = "this") -> str:
     if isinstance(value, str):
         return quoted(value)
     # Of an array, torch's too, or NumPy's own.
@@ -221,6 +232,10 @@ def _value(value: Any) -> str:
         return f'float("{value}")'
     if isinstance(value, tuple):
         return "(" + ", ".join(map(_value, value)) + ("," if len(value) == 1 else "") + ")"
+    try:
+        ast.literal_eval(repr(value))
+    except (SyntaxError, ValueError):
+        raise ValueError(f"{what} is {value!r}, which has no spelling") from None
     return repr(value)
 
 

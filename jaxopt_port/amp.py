@@ -17,7 +17,7 @@ from jax import lax
 from ._compat import AxisName, split_over
 from .accumulation import accumulations, as_after, overflow
 from .clip_grad import check_array, real_number, scaled
-from .engine import check_transformation, step
+from .engine import as_argument, as_program, check_transformation, step
 
 Params = TypeVar("Params")
 State = TypeVar("State")
@@ -211,12 +211,17 @@ class GradScaler:
             Parameters and state, to the last bit those of `jp.step` where it is not skipped.
 
         Raises:
-            TypeError: ``found_inf`` is not one boolean; what `jp.step` raises.
+            TypeError: ``found_inf`` is not one boolean; ``donate``; what `jp.step` raises.
         """
         check_transformation(tx)
-        _check_found(found_inf)
+        if "donate" in extra_args:
+            raise TypeError(
+                "a step that may be skipped donates nothing: leave donate out here, and donate "
+                "where the loop is compiled, by jax.jit(…, donate_argnums=…)"
+            )
+        extra_args = {name: as_argument(x) for name, x in extra_args.items()}
         stepped: tuple[Params, State] = _step_unless(
-            tx, found_inf, grads, state, params, extra_args
+            as_program(tx), _found(found_inf), grads, state, params, extra_args
         )
         return stepped
 
@@ -250,7 +255,7 @@ class GradScaler:
         scale, tracker = scaler_state
         if new_scale is not None:
             return GradScalerState(_new_scale(new_scale), tracker)
-        _check_found(found_inf)
+        found_inf = _found(found_inf)
         with jax.enable_x64(True):
             wide = scale.astype(jnp.float64)
             grown = (wide * self.growth_factor).astype(jnp.float32)
@@ -335,11 +340,13 @@ def _check_scaler_state(scaler_state: Any) -> None:
         )
 
 
-def _check_found(found_inf: Any) -> None:
+def _found(found_inf: Any) -> jax.Array:
+    """Return whether an infinity was found: a boolean, or torch's number."""
     numeric = isinstance(found_inf, jax.Array | np.ndarray | np.generic | bool | int | float)
     if not numeric or np.ndim(found_inf):
         what = f"an array of shape {np.shape(found_inf)}" if numeric else repr(found_inf)
         raise TypeError(f"found_inf must be one boolean, as scaler.unscale returns it; got {what}")
+    return jnp.asarray(found_inf) != 0
 
 
 def _integer(value: Any, name: str) -> int:

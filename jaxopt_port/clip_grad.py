@@ -21,7 +21,7 @@ from jax import lax
 from ._compat import AxisName, split_over
 from .engine import grouped_states, untrained_paths
 from .numerics.torch_ops import add_scalar, mul, reciprocal, widened
-from .trees import is_box
+from .trees import leaf_paths
 
 Grads = TypeVar("Grads")
 
@@ -56,13 +56,8 @@ def trained_grads(grads: Grads, state: Any) -> Grads:
             "gradients of frozen parameters out of the tree, or put None in their place"
         )
     untrained = untrained_paths(state)
-    trained: Grads = jax.tree_util.tree_map_with_path(
-        lambda path, grad: (
-            None if jax.tree_util.keystr(path, simple=True, separator="/") in untrained else grad
-        ),
-        grads,
-        is_leaf=is_box,
-    )
+    kept = [None if path in untrained else grad for path, grad in leaf_paths(grads)]
+    trained: Grads = jax.tree.unflatten(jax.tree.structure(grads), kept)
     return trained
 
 
@@ -329,6 +324,7 @@ def clip_grad_value(grads: Grads, clip_value: float) -> Grads:
             )
 
     def clipped(grad: jax.Array) -> jax.Array:
+        grad = jnp.asarray(grad)
         return jnp.minimum(jnp.maximum(grad, jnp.asarray(-value, grad.dtype)), value).astype(
             grad.dtype
         )

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 from ..engine import GroupsState
 from ..optim import LBFGSState
 from . import _foreign_states, _lbfgs_states, _rule_states
-
-# By path and by torch's name.
-States: TypeAlias = dict[str, dict[str, Any]]
+from ._rule_states import States
 
 
 def _kind_of(found: GroupsState, group: int) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -12,7 +12,8 @@ from ..engine import GroupsState, group_leaf_states, scalar_kinds, with_group_le
 from ..trees import listed
 from ._arrays import as_numpy, fitted
 
-States = dict[str, dict[str, Any]]
+# By path and by torch's name.
+States: TypeAlias = dict[str, dict[str, Any]]
 
 
 def read(found: GroupsState, group: int) -> States:

@@ -188,7 +188,7 @@ def _update(
         _update,
         step_count,
         _advance,
-        accepts=ranges.only_real("Adafactor"),
+        accepts=ranges.OnlyReal("Adafactor"),
         elementwise=False,
     )
 )

@@ -161,7 +161,7 @@ def _update(
         step_count,
         _advance,
         _holds,
-        accepts=ranges.only_real("AdafactorBigVision"),
+        accepts=ranges.OnlyReal("AdafactorBigVision"),
         elementwise=False,
     )
 )

@@ -124,7 +124,7 @@ RULE = Rule(
     _update,
     step_count,
     _advance,
-    accepts=ranges.only_real("8-bit Adam"),
+    accepts=ranges.OnlyReal("8-bit Adam"),
     elementwise=False,
     oriented=_oriented,
 )

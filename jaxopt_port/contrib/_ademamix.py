@@ -136,9 +136,7 @@ def _update(
     return addcdiv(param, update, denom, value=-lr), after
 
 
-@of_rule(
-    Rule(_problems, _init, _update, step_count, _advance, accepts=ranges.only_real("AdEMAMix"))
-)
+@of_rule(Rule(_problems, _init, _update, step_count, _advance, accepts=ranges.OnlyReal("AdEMAMix")))
 def ademamix(
     lr: Number = 1e-3,
     betas: tuple[Number, Number, Number] = (0.9, 0.999, 0.9999),

@@ -150,7 +150,7 @@ def _oriented(shape: tuple[int, ...], **_: Any) -> bool:
         _update,
         step_count,
         _advance,
-        accepts=ranges.only_real("CAME"),
+        accepts=ranges.OnlyReal("CAME"),
         elementwise=False,
         oriented=_oriented,
     )

@@ -152,7 +152,7 @@ def _update(
         gathers=_gathers,
         common=estimates.common("d", *_SUMS),
         own_options=frozenset({"d0", "weight_decay", "eps"}),
-        accepts=ranges.only_real("DAdaptAdaGrad"),
+        accepts=ranges.OnlyReal("DAdaptAdaGrad"),
         begins="begun",
         elementwise=False,
     )

@@ -163,7 +163,7 @@ def _update(
         common=estimates.common("d", "numerator_weighted"),
         own_options=frozenset({"d0", "weight_decay", "eps", "layer_scale"}),
         zero_rates=True,
-        accepts=ranges.only_real("DAdaptAdam"),
+        accepts=ranges.OnlyReal("DAdaptAdam"),
         elementwise=False,
     )
 )

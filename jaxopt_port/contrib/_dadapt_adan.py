@@ -171,7 +171,7 @@ def _update(
         gathers=_gathers,
         common=estimates.common("d", "gsq_weighted"),
         own_options=frozenset({"d0", "weight_decay", "eps"}),
-        accepts=ranges.only_real("DAdaptAdan"),
+        accepts=ranges.OnlyReal("DAdaptAdan"),
         elementwise=False,
     )
 )

@@ -132,7 +132,7 @@ def _update(
         gathers=_gathers,
         common=estimates.common("d", "numerator_weighted"),
         own_options=frozenset({"d0", "weight_decay"}),
-        accepts=ranges.only_real("DAdaptLion"),
+        accepts=ranges.OnlyReal("DAdaptLion"),
         begins="begun",
         elementwise=False,
     )

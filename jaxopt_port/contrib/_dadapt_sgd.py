@@ -131,7 +131,7 @@ def _update(
         common=estimates.common("d", "numerator_weighted", "g0_norm"),
         own_options=frozenset({"d0"}),
         zero_rates=True,
-        accepts=ranges.only_real("DAdaptSGD"),
+        accepts=ranges.OnlyReal("DAdaptSGD"),
         begins="begun",
         elementwise=False,
     )

@@ -81,7 +81,7 @@ def _problems(
 def _accepts(param: jax.Array) -> Problem | None:
     if param.ndim > 13:
         return Problem(f"Got tensor with dim {param.ndim}", "at most 13 axes can be told apart")
-    return ranges.real("Kron", param)
+    return ranges.OnlyReal("Kron")(param)
 
 
 def _init(

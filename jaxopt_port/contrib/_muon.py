@@ -44,7 +44,7 @@ def _accepts(param: jax.Array) -> Problem | None:
             f"Muon steps matrices, and this parameter has the shape {param.shape}",
             "give it to another optimizer, jp.adamw say",
         )
-    return ranges.real("Muon", param)
+    return ranges.OnlyReal("Muon")(param)
 
 
 def _init(param: jax.Array, **_: Any) -> LeafState:

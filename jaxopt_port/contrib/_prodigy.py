@@ -231,7 +231,7 @@ def _update(
         common=_COMMON,
         own_options=frozenset({"weight_decay", "eps", "safeguard_warmup", "slice_p"}),
         zero_rates=True,
-        accepts=ranges.only_real("Prodigy"),
+        accepts=ranges.OnlyReal("Prodigy"),
         elementwise=False,
     )
 )

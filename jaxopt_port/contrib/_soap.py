@@ -194,7 +194,7 @@ def _update(
         _update,
         step_count,
         _advance,
-        accepts=ranges.only_real("SOAP"),
+        accepts=ranges.OnlyReal("SOAP"),
         elementwise=False,
     )
 )

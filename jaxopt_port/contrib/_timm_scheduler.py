@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..engine import find_groups_state, read_number
+from ..engine import find_groups_state, is_traced, read_number
 from ..lr_scheduler import LRScheduler, SchedulerState
 from ..lr_scheduler.arithmetic import (
     Groups,
@@ -320,7 +320,7 @@ def _scales(state: Any) -> Any:
         else 1.0
         for i in trained
     ]
-    if any(isinstance(scale, jax.core.Tracer) for scale in scales):
+    if is_traced(scales):
         with jax.enable_x64(True):
             return jnp.stack([jnp.asarray(scale, jnp.float64) for scale in scales])
     return np.array(scales, np.float64)

@@ -46,12 +46,15 @@ from ._state import GroupsState as GroupsState
 from ._state import find_groups_state as find_groups_state
 from ._state import group_leaf_states as group_leaf_states
 from ._state import grouped_states as grouped_states
+from ._state import is_traced as is_traced
 from ._state import leaf_states as leaf_states
 from ._state import own_copy as own_copy
 from ._state import replace_groups_state as replace_groups_state
 from ._state import scalar_kinds as scalar_kinds
 from ._state import untrained_paths as untrained_paths
 from ._state import with_group_leaf_states as with_group_leaf_states
+from ._step import as_argument as as_argument
+from ._step import as_program as as_program
 from ._step import check_transformation as check_transformation
 from ._step import recorder as recorder
 from ._step import step as step

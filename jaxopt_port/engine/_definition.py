@@ -38,6 +38,7 @@ from ._options import (
     make_program,
 )
 from ._rule import Layouts, LeafLayout, Static
+from ._state import is_traced
 
 Groups: TypeAlias = "Selector | Iterable[Mapping[str, Any]]"
 Factory: TypeAlias = Callable[..., optax.GradientTransformation]
@@ -129,7 +130,7 @@ class Definition:
 
     @functools.cached_property
     def groups(self) -> tuple[Group, ...]:
-        return tuple(member.group for member in self.members)
+        return tuple([member.group for member in self.members])
 
     def table(self, params: Any) -> Table:
         """Return who is in which group; raises for selectors that do not fit ``params``."""
@@ -259,7 +260,7 @@ class Definition:
         if together:
             check_together(together)
         trained = [member for member in members if not member.group.frozen]
-        whole = [member.factory for member in trained if is_whole_tree(member.factory)]
+        whole = [member.factory for member in trained if member.group.check is not None]
         if whole and len(trained) > 1:
             raise ValueError(
                 f"{whole[0].__name__.upper()} doesn't support per-parameter options (parameter "
@@ -267,11 +268,19 @@ class Definition:
             )
         return replace(self, members=tuple(members))
 
+    def grouped(self, params: Groups) -> Definition:
+        """Return the definition with the groups that a constructor is given, all checked."""
+        groups = as_groups(params)
+        made = self.extended(groups)
+        if all(group.keys() - {"params", "name"} for group in groups):
+            made.check_defaults()  # which no group has as they are
+        return made
+
     def check_defaults(self) -> None:
         """Raise for bad defaults, as torch does, though each group has another value."""
         whole = is_whole_tree(self.factory)
         if whole or self.arguments.rule is not None:
-            numbers, static = _options(self.arguments, self.defaults, " (the default)")
+            numbers, static = checked_options(self.arguments, self.defaults, " (the default)")
             if whole:
                 start = {k: first_value(v) if callable(v) else v for k, v in numbers.items()}
                 self.factory(**start, **static)
@@ -309,14 +318,19 @@ class Definition:
         if factory is not self.factory:
             self._check_said(own, arguments, label)
         extra = arguments.are_own(own, where, brought.own)
-        keys, kept = _own_keys({name: own.pop(name) for name in extra}, where)
-        numbers, static = _options(arguments, {**defaults, **own}, where)
+        keys, kept = _own_keys({k: own.pop(k) for k in extra}, where) if extra else ({}, {})
+        numbers, static = checked_options(arguments, {**defaults, **own}, where)
         scheduled = frozenset(k for k, v in numbers.items() if callable(v))
         options = tuple(arguments.names)
         common: dict[str, Any] = {
             "label": label,
             "name": name,
-            "numbers": tuple((k, arity_of(v)) for k, v in {**numbers, **keys}.items()),
+            "numbers": tuple(
+                [
+                    (k, len(v) if isinstance(v, tuple) else None)
+                    for k, v in {**numbers, **keys}.items()
+                ]
+            ),
             "own": frozenset(keys),
             "options": (*options, *keys, *kept),
             "scheduled": scheduled,
@@ -410,6 +424,7 @@ def _own_keys(keys: Mapping[str, Any], where: str) -> tuple[dict[str, float], di
     kept: dict[str, Hashable] = {}
     for name, value in keys.items():
         exact = not isinstance(value, int | np.integer) or abs(int(value)) <= 2**53
+        exact = exact and name not in ("group", "state")  # set_hyperparams' own arguments
         if isinstance(value, float | int | np.number) and not isinstance(value, bool) and exact:
             numbers[name] = float(as_number(name, value, where))  # type: ignore[arg-type]
         elif isinstance(value, Hashable):
@@ -422,14 +437,14 @@ def _own_keys(keys: Mapping[str, Any], where: str) -> tuple[dict[str, float], di
     return numbers, kept
 
 
-def arity_of(value: Any) -> int | None:
-    return len(value) if isinstance(value, tuple) else None
-
-
-def _options(
-    arguments: Arguments, options: Mapping[str, Any], where: str
+def checked_options(
+    arguments: Arguments, options: Mapping[str, Any], where: str, *, bare: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return checked numbers (floats and schedules) and static options."""
+    """Return checked numbers (floats and schedules) and static options.
+
+    Of a lower-case transformation (``bare``), arrays stay what they are: `optax.inject_hyperparams`
+    makes them. Traced ones were checked when they were concrete.
+    """
     numbers, static = arguments.split(options)
     check_alike(numbers, where)
     arguments.check_flags(static, where)
@@ -439,6 +454,11 @@ def _options(
             name, first_value(value) if callable(value) else value, where, defaults.get(name)
         )
         for name, value in numbers.items()
+        if not (bare and is_traced(value))
     }
-    check_values(arguments.rule, {**start, **static}, where)
-    return {k: v if callable(v) else start[k] for k, v in numbers.items()}, static
+    if len(start) == len(numbers):
+        check_values(arguments.rule, {**start, **static}, where)
+    for name, value in start.items():
+        if not (callable(numbers[name]) or (bare and isinstance(numbers[name], jax.Array))):
+            numbers[name] = value
+    return numbers, static

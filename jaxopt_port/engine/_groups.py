@@ -56,7 +56,7 @@ class Group:
     @functools.cached_property
     def given(self) -> tuple[tuple[str, int | None], ...]:
         """The numbers that its optimizer is given."""
-        return tuple(pair for pair in self.numbers if pair[0] not in self.own)
+        return tuple([pair for pair in self.numbers if pair[0] not in self.own])
 
     @functools.cached_property
     def shown(self) -> dict[str, Any]:
@@ -105,9 +105,9 @@ class Table:
         cls, groups: tuple[Group, ...], paths: tuple[str, ...], assignment: tuple[int, ...]
     ) -> Table:
         """Return a table in which each group with a rule has one clock."""
-        of_clocks = tuple(i for i, group in enumerate(groups) if group.rule is not None)
+        of_clocks = tuple([i for i, group in enumerate(groups) if group.rule is not None])
         clock = {group: k for k, group in enumerate(of_clocks)}
-        clocks = tuple(clock.get(group, -1) for group in assignment)
+        clocks = tuple([clock.get(group, -1) for group in assignment])
         return cls(groups, paths, assignment, clocks, of_clocks)
 
     @functools.cached_property
@@ -127,15 +127,11 @@ class Table:
         return {p: self.groups[i].rule for p, i in owners if not self.groups[i].frozen}
 
     @functools.cached_property
-    def still(self) -> frozenset[int]:
-        """The groups that take no steps."""
-        return self.resting | {i for i, group in enumerate(self.groups) if group.frozen}
-
-    @functools.cached_property
     def rests(self) -> list[bool]:
         """Whether each leaf takes no steps."""
-        still = enumerate(self.assignment)
-        return [group in self.still or i in self.resting_leaves for i, group in still]
+        still = self.resting | {i for i, group in enumerate(self.groups) if group.frozen}
+        owners = enumerate(self.assignment)
+        return [group in still or i in self.resting_leaves for i, group in owners]
 
     @functools.cached_property
     def clocks_of_programs(self) -> dict[Program, list[int]]:
@@ -195,10 +191,10 @@ class Table:
         for name, vector in scalars.items():
             if np.shape(vector)[:1] != (n,):
                 raise ValueError(
-                    f"the state has {np.shape(vector)[0]} counts of {name!r} where its static part "
-                    f"knows of {n}. Gradients that are None part those who count steps together, "
-                    "and this static part is of before: take it anew after such a step (what "
-                    "nnx.split, or jax.tree.structure, returns), or take the first such step "
+                    f"{name!r} of the state has shape {np.shape(vector)} where its static part "
+                    f"knows of {n} counts. Gradients that are None part those who count steps "
+                    "together, and this static part is of before: take it anew after such a step "
+                    "(what nnx.split, or jax.tree.structure, returns), or take the first such step "
                     "outside of jit"
                 )
 

@@ -169,7 +169,7 @@ def _check(
     options = {k: v for k, v in {**current, **values}.items() if k not in others}
     before = {k: v for k, v in current.items() if k not in others}
     _check_known(group, options, before, set(new), where)
-    if group.check is not None and not any(map(is_traced, options.values())):
+    if group.check is not None and not is_traced(options):
         group.check(**options)
     check_held(group, options, set(new), where)
     return values
@@ -183,6 +183,8 @@ def _checked_shape(name: str, value: Any, where: str, like: Any) -> Any:
         return tuple(_checked_shape(name, x, where, y) for x, y in zip(value, like, strict=True))
     if isinstance(value, tuple | list):
         raise TypeError(f"{name}{where} must be one number; got {value!r}")
+    if not is_traced(value):  # beside one that is
+        return value if value is None and like is None else as_number(name, value, where, like)
     if math.prod(jnp.shape(value)) != 1:
         raise ValueError(
             f"Tensor {name} must be 1-element{where}; got an array of shape {jnp.shape(value)}"
@@ -207,7 +209,7 @@ def _check_known(
     old = list(
         group.rule.arguments(**{k: likes[k] if is_traced(v) else v for k, v in before.items()})
     )
-    if any(map(is_traced, options.values())):
+    if is_traced(options):
         # The defaults may be at odds with what was set before.
         old += group.rule.arguments(**{**known, **{k: likes[k] for k in new if k in likes}})
     for problem in problems:

@@ -15,15 +15,11 @@ import optax
 
 from ..numerics import Float64, own_value
 from ..trees import REST, check_params, is_nnx_variable, resolve
-from ._definition import Definition, Groups, Member, arity_of, as_factory, as_groups
+from ._definition import Definition, Groups, Member, as_factory, checked_options
 from ._groups import Group, Table
 from ._options import (
     arguments_of,
     arguments_of_rule,
-    as_number,
-    check_alike,
-    check_values,
-    first_value,
     make_program,
     marked,
     named,
@@ -38,6 +34,7 @@ from ._state import (
     parts_of,
     replace_groups_state,
 )
+from ._step import StepProgram
 from ._update import initial_state, updated
 
 P = ParamSpec("P")
@@ -95,22 +92,11 @@ def leafwise(
     if rule is None:
         raise TypeError(f"{factory!r} is the factory of no rule: decorate it with of_rule")
     arguments = arguments_of_rule(rule)
-    numbers, static = arguments.split({name: options[name] for name in arguments.names})
-    check_alike(numbers, "")
-    arguments.check_flags(static, "")
-    first, defaults = {}, arguments.defaults
-    for name, value in numbers.items():
-        if not any(isinstance(v, jax.core.Tracer) for v in jax.tree.leaves(value)):
-            start = first_value(value) if callable(value) else value
-            first[name] = as_number(name, start, "", defaults[name])
-            # A schedule stays one, and an array that optax.inject_hyperparams has made.
-            if not callable(value) and not isinstance(value, jax.Array):
-                numbers[name] = first[name]
-    # Traced numbers (inject_hyperparams makes them) were checked when they were concrete.
-    if len(first) == len(numbers):
-        check_values(rule, {**first, **static}, "")
+    own = {name: options[name] for name in arguments.names}
+    numbers, static = checked_options(arguments, own, "", bare=True)
     program = make_program(rule, numbers, static)
-    given = tuple((name, arity_of(defaults[name])) for name in numbers)
+    sizes = {k: len(v) if isinstance(v, tuple) else None for k, v in arguments.defaults.items()}
+    given = tuple([(name, sizes[name]) for name in numbers])
     group = Group(
         rule.name, None, bare=True, rule=rule, numbers=given, static=program.static,
         scheduled=frozenset(k for k, v in numbers.items() if callable(v)), holds=program.holds,
@@ -183,25 +169,30 @@ class Optimizer(optax.GradientTransformationExtraArgs, metaclass=_Kind):  # type
         _check_not_injected()
         arguments = arguments_of(cls.factory)
         own = {name: options[name] for name in arguments.names}
-        definition = Definition(cls.factory, arguments, own).extended(as_groups(params))
-        definition.check_defaults()
-        return cls.of(definition)
+        return cls.of(Definition(cls.factory, arguments, own).grouped(params))
 
-    # `step` compiles once for equal transformations: an optimizer that is rebuilt in mid-run with
-    # other numbers, which stand in the state, runs the same program.
+    # All that `init` goes by: a jitted function of the user's may take an optimizer as static.
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Optimizer) and self._program == other._program
+        return (
+            isinstance(other, Optimizer)
+            and (type(self), self.program) == (type(other), other.program)
+            and self.definition == other.definition
+        )
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
     def __hash__(self) -> int:
-        return hash(self._program)
+        return hash(self.program)
 
-    @property
-    def _program(self) -> tuple[Any, ...]:
-        definition = self.definition
+    @functools.cached_property
+    def program(self) -> StepProgram:
+        """What compiled steps have of it."""
+        made, definition = StepProgram(*self), self.definition
         trained = [group for group in definition.groups if not group.frozen]
-        if any(group.rule is None or group.scheduled for group in trained):
-            return tuple(self)
-        return definition.groups, definition.layouts
+        own = any(group.rule is None or group.scheduled for group in trained)
+        made.key = tuple(self) if own else (definition.groups, definition.layouts)
+        return made
 
     @classmethod
     def of(cls, definition: Definition) -> Self:
@@ -313,9 +304,7 @@ def param_groups(
     )
     arguments.check_names(defaults, "")
     definition = Definition(factory, arguments, {**arguments.defaults, **defaults})
-    definition = definition.extended(as_groups(params))
-    definition.check_defaults()
-    return Optimizer.of(definition)
+    return Optimizer.of(definition.grouped(params))
 
 
 def add_param_group(

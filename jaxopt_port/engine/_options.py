@@ -99,23 +99,12 @@ def as_number(name: str, value: Any, where: str, like: Any = None) -> Concrete:
         wanted = "one number" if expected is None else f"{expected} numbers"
         raise TypeError(f"{name}{where} must be {wanted}; got {value!r}")
     if given is not None:
-        return tuple(
-            None if part is None and default is None else _as_float(name, part, where)
-            for part, default in zip(value, like, strict=True)
-        )
-    return _as_float(name, value, where)
-
-
-def check_alike(options: Mapping[str, Any], where: str) -> None:
-    """Raise ValueError for a pair of betas of which one is an array, as torch does."""
-    betas = options.get("betas")
-    pair = betas if isinstance(betas, tuple | list) else ()
-    arrays = [hasattr(b, "shape") and not isinstance(b, np.generic) for b in pair]
-    if any(arrays) and not all(arrays):
-        raise ValueError(f"betas must be either both floats or both Tensors{where}; got {betas!r}")
-
-
-def _as_float(name: str, value: Any, where: str) -> float:
+        pairs = zip(value, like, strict=True)
+        parts: list[Any] = [
+            None if part is None and default is None else as_number(name, part, where)
+            for part, default in pairs
+        ]
+        return tuple(parts)
     if isinstance(value, jax.core.Tracer):
         raise TypeError(
             f"{name}{where} is traced, but a grouped optimizer holds its numbers in its state; "
@@ -140,6 +129,15 @@ def _as_float(name: str, value: Any, where: str) -> float:
     if math.isfinite(number) and abs(number) > _LARGEST:
         raise ValueError(f"{name}{where} is {number}; numbers beyond {_LARGEST:.2g} overflow")
     return number
+
+
+def check_alike(options: Mapping[str, Any], where: str) -> None:
+    """Raise ValueError for a pair of betas of which one is an array, as torch does."""
+    betas = options.get("betas")
+    pair = betas if isinstance(betas, tuple | list) else ()
+    arrays = [hasattr(b, "shape") and not isinstance(b, np.generic) for b in pair]
+    if any(arrays) and not all(arrays):
+        raise ValueError(f"betas must be either both floats or both Tensors{where}; got {betas!r}")
 
 
 @dataclass(frozen=True)

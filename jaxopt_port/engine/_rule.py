@@ -130,7 +130,8 @@ class Rule(Generic[P]):
         oriented: ``oriented(shape, **static)``: whether the step of an array of this shape is
             another one where Flax's layout of a kernel takes the place of torch's.
         title: the optimizer's name, where it is not that of what has the signature.
-        implied: what torch's groups say of this optimizer that is no argument of it.
+        implied: what torch's groups say of this optimizer that is no argument of it; ``update``
+            takes it too.
         factory: the function whose signature is the optimizer's; ``of_rule`` puts it here.
     """
 
@@ -177,16 +178,15 @@ class Program(NamedTuple):
     static: Static
     holds: frozenset[str] | None
 
-    def _held(self, state: dict[str, Any]) -> dict[str, Any]:
-        return state if self.holds is None else {k: state[k] for k in state if k in self.holds}
-
     def init_leaf(self, param: jax.Array, numbers: Mapping[str, Any]) -> dict[str, Any]:
         """Return the state of one leaf, complex where the leaf is."""
         real = as_real(param) if jnp.iscomplexobj(param) else param
         init = functools.partial(self.rule.init, **numbers, **dict(self.static))
         if self.rule.elementwise and jax.sharding.get_abstract_mesh().manual_axes:
             _check_not_mixed(self.rule, init, real, real)
-        held = self._held(init(real))
+        held = init(real)
+        if self.holds is not None:
+            held = {name: held[name] for name in held if name in self.holds}
         return held if real is param else as_complex(held)
 
     def names(self, numbers: Mapping[str, Any]) -> list[str]:
@@ -197,10 +197,12 @@ class Program(NamedTuple):
 
     def start(self, numbers: Mapping[str, Any]) -> dict[str, jax.Array]:
         """Return what a group's leaves share, in types that survive where x64 is off."""
-        state = self._held(self.rule.start(**numbers, **dict(self.static)))
-        narrow = {"float64": jnp.float32, "int64": jnp.int32}
-        arrays = {name: jnp.asarray(value) for name, value in state.items()}
-        return {k: x.astype(narrow.get(x.dtype.name, x.dtype)) for k, x in arrays.items()}
+        narrow, made = {"float64": jnp.float32, "int64": jnp.int32}, {}
+        for name, value in self.rule.start(**numbers, **dict(self.static)).items():
+            if self.holds is None or name in self.holds:
+                x = jnp.asarray(value)
+                made[name] = x.astype(narrow.get(x.dtype.name, x.dtype))
+        return made
 
     def kinds(self, numbers: Mapping[str, Any]) -> dict[str, Any]:
         """Return the types of what a group's leaves share, given its numbers or their shapes."""
@@ -293,7 +295,7 @@ def leaf_update(program: Program) -> Callable[..., Any]:
     Leaves of one shape share its trace and its lowering, so that both cost little per leaf, and XLA
     reads it once. (XLA inlines it before all else.)
     """
-    rule, static = program.rule, dict(program.static)
+    rule, static = program.rule, {**dict(program.static), **dict(program.rule.implied)}
 
     def update(
         grad: Any, param: jax.Array, state: dict[str, Any], numbers: dict[str, Any]

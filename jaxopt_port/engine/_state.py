@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..numerics import Float64, encoded, entry, own_value
+from ..numerics import Float64, encoded, entries, own_value
 from ..trees import is_nnx_variable
 from ._groups import Table
 from ._options import NO_NUMBER, first_value
@@ -96,7 +96,8 @@ def first_numbers(members: Sequence[Any], table: Table) -> dict[str, Any]:
             if name in member.numbers:
                 value = member.numbers[name]
                 value = first_value(value) if callable(value) else value
-                made[name][i] = row(value, width)
+                alone = width is None and isinstance(value, float)
+                made[name][i] = value if alone else row(value, width)
     return made
 
 
@@ -144,11 +145,11 @@ def parts_of(state: GroupsState) -> dict[str, Any]:
 
 def of_group(numbers: Mapping[str, Any], table: Table, group: int) -> dict[str, Any]:
     """Return the numbers that a group's optimizer is given, from vectors over groups."""
-    own = {}
-    for name, arity in table.groups[group].given:
-        vector = numbers[name]
-        value = entry(vector, group) if isinstance(vector, jax.Array) else vector[group]
-        own[name] = fitting(value, arity)
+    given = table.groups[group].given
+    own = entries({name: numbers[name] for name, _ in given}, group)
+    for name, arity in given:
+        if table.widths.get(name, arity) != arity:
+            own[name] = fitting(own[name], arity)
     return own
 
 
@@ -169,16 +170,10 @@ def of_groups(
     made = {}
     for name, arity in table.groups[groups[0]].given:
         vector = numbers[name] if whole else numbers[name][at]
-        if not _wide(numbers[name], arity):
+        if table.widths.get(name, arity) != arity:
             vector = vector[:, 0] if arity is None else vector[:, :arity]
         made[name] = vector
     return made
-
-
-def _wide(vector: Any, arity: int | None) -> bool:
-    """Whether a vector over groups is as wide as a group's number."""
-    own: tuple[int, ...] = np.shape(vector)[1:]
-    return own == (() if arity is None else (arity,))
 
 
 def written(state: GroupsState, name: str, groups: Sequence[int], values: Sequence[Any]) -> Float64:
@@ -196,7 +191,7 @@ def written(state: GroupsState, name: str, groups: Sequence[int], values: Sequen
 def put(leaf: Any, at: Any, parts: Any) -> Any:
     """Return a leaf of a state with other parts, where it was among the devices."""
     old = own_value(leaf)
-    if is_traced((old, parts)):
+    if is_traced(old, parts):
         return _rewrap(leaf, jnp.asarray(old).at[at].set(parts))
     new = np.array(old)
     new[at] = parts
@@ -209,8 +204,8 @@ def _rewrap(leaf: Any, value: Any) -> Any:
     return leaf.replace(value) if hasattr(leaf, "get_value") else value
 
 
-def is_traced(value: Any) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
+def is_traced(*values: Any) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
 def _holds_numbers(x: Any) -> bool:
@@ -367,7 +362,7 @@ def with_group_leaf_states(
 
 def _with_clocks(found: GroupsState, group: int, shared: Mapping[int, list[Any]]) -> GroupsState:
     """Return a state in which those leaves of a group have one clock that share the same."""
-    if any(isinstance(x, jax.core.Tracer) for own in shared.values() for x in own):
+    if is_traced(list(shared.values())):
         return found
     table = found.table
     keys = {i: tuple(np.asarray(own_value(x)).tobytes() for x in own) for i, own in shared.items()}

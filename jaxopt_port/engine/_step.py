@@ -66,6 +66,30 @@ class ExactUpdates:
         return moved(param, update, own, new_param)
 
 
+class StepProgram(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
+    """An optimizer as a compiled step has it: equal to each whose steps are the same program.
+
+    One that is rebuilt in mid-run with other numbers, which stand in the state, compiles no more.
+
+    Attributes:
+        key: what says which program; of an optimizer whose functions say it, the functions.
+    """
+
+    key: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StepProgram) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+def as_program(tx: Any) -> Any:
+    """Return what compiled steps have of an optimizer; any other transformation as it is."""
+    program = getattr(tx, "program", None)
+    return program if isinstance(program, StepProgram) else tx
+
+
 # Not an extra argument of `update`: a transformation between here and the rule may take none.
 recorder: ContextVar[ExactUpdates | None] = ContextVar("recorder", default=None)
 
@@ -124,10 +148,11 @@ def step(
     if _is_loss(grads, params) and not isinstance(grads, jax.tree_util.Partial):
         grads = jax.tree_util.Partial(grads)
     if extra_args:
-        extra_args = {name: _as_argument(x) for name, x in extra_args.items()}
+        extra_args = {name: as_argument(x) for name, x in extra_args.items()}
+    run = _step_in_place if donate else _step
     stepped: tuple[Params, State]
     try:
-        stepped = (_step_in_place if donate else _step)(tx, params, state, grads, extra_args)
+        stepped = run(as_program(tx), params, state, grads, extra_args)
     except TypeError:
         check_params(params)  # JAX speaks of its own arguments
         raise
@@ -140,7 +165,7 @@ def step(
     return stepped
 
 
-def _as_argument(x: Any) -> Any:
+def as_argument(x: Any) -> Any:
     """Return a function in the form in which jit takes it; anything else as it is."""
     return jax.tree_util.Partial(x) if callable(x) and jax.tree_util.all_leaves([x]) else x
 

@@ -15,11 +15,11 @@ from jax import lax
 
 from .. import kernels
 from .._compat import as_laid_out, check_whole, on_explicit_mesh, on_mesh_of
-from ..numerics import Float64, decoded, encoded, entry, later, own_value
+from ..numerics import Float64, decoded, encoded, entries, later, own_value
 from ..trees import check_given, check_params, checked_gradients, leaves_up_to, to_array
 from ._definition import Definition, Member
 from ._groups import Table
-from ._options import is_whole_tree, value_at
+from ._options import value_at
 from ._rule import Program, as_real, leaf_update
 from ._state import (
     GroupsState,
@@ -273,7 +273,7 @@ def _gathered(
         if jnp.iscomplexobj(leaf.param):
             given = as_real(given)
         summed = as_laid_out(parts, jnp.sum(leaf.param)) if on_explicit_mesh(leaf.param) else parts
-        made.append(summed(given, _entries(shared, leaf.clock), _entries(numbers, leaf.clock)))
+        made.append(summed(given, entries(shared, leaf.clock), entries(numbers, leaf.clock)))
     return made
 
 
@@ -309,7 +309,7 @@ def _stepped(
         vectors[dtype] = {**numbers, **rounded}
     by_kernel = {}
     if recording is not None and kernels.enabled():
-        by_kernel = kernels.one_pass(update_leaf, leaves, vectors.__getitem__, _entries)
+        by_kernel = kernels.one_pass(update_leaf, leaves, vectors.__getitem__, entries)
     own: dict[Any, dict[str, jax.Array]] = {}
     made: list[tuple[jax.Array, dict[str, Any]]] = []
     before: jax.Array | None = None
@@ -320,7 +320,7 @@ def _stepped(
             new_update = new_param - leaf.param  # where none follows, it is not computed
         else:
             if key not in own:
-                own[key] = _entries(vectors[leaf.param.dtype], leaf.clock)
+                own[key] = entries(vectors[leaf.param.dtype], leaf.clock)
             grad, param, state = leaf.grad, leaf.param, leaf.state
             if before is not None and param.size >= _LARGE:
                 # The scratch of what needs a whole leaf is as large as it: one after the other.
@@ -333,10 +333,6 @@ def _stepped(
             new_update = recording.record(new_update, new_param, leaf.param)
         made.append((new_update, after))
     return made, after_shared
-
-
-def _entries(vectors: Mapping[str, jax.Array], clock: int) -> dict[str, jax.Array]:
-    return {name: entry(vector, clock) for name, vector in vectors.items()}
 
 
 def _promoted(starts: Iterable[Mapping[str, Any]]) -> dict[str, np.dtype[Any]]:
@@ -437,7 +433,7 @@ def _foreign_stepped(
     """Take the step of a group whose optimizer is a factory of Optax or of the user."""
     members, before = state.table.members(group), state.others[str(group)]
     missing = [state.table.paths[i] for i in members if grads[i] is None]
-    if missing and not is_whole_tree(member.factory):
+    if missing and member.group.check is None:
         if len(missing) == len(members):
             return {}, before
         raise ValueError(

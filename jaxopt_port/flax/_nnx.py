@@ -8,7 +8,7 @@ from flax import nnx
 from flax.nnx import filterlib
 
 from .._compat import as_pure
-from ..engine import check_transformation, step
+from ..engine import check_transformation, is_traced, step
 from ..trees import is_nnx_variable
 
 M = TypeVar("M")
@@ -157,7 +157,7 @@ class Optimizer(nnx.Optimizer[M]):
         # Something static has changed: who rests, who counts with whom, what buffers there are.
         before = jax.tree_util.tree_leaves_with_path(self.opt_state, is_leaf=is_nnx_variable)
         variables = {path: x for path, x in before if is_nnx_variable(x)}
-        traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(after))
+        traced = is_traced(after)
 
         def placed(path: Any, value: Any) -> Any:
             if path not in variables:

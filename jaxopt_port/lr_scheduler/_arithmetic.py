@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..engine import is_traced as is_traced
 from ..numerics import uncontracted
 
 # A Python number, a NumPy vector over groups, or a Traced one of either.
@@ -158,10 +159,6 @@ def _rounded(operation: Callable[..., Any], *operands: Value) -> Traced:
 def lift(x: jax.Array) -> Traced:
     """Return a JAX number as a value to calculate with."""
     return Traced(x.astype(jnp.float64))
-
-
-def is_traced(*values: Any) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
 def _of(choice: Value) -> Value:

@@ -8,13 +8,9 @@ from typing import Any, Literal
 
 from ._arithmetic import Value, floor, where
 from ._functions import attributes_of, called
-from ._groups import Groups
+from ._groups import Groups, for_each
 from ._scheduler import EpochScheduler
 from ._state import Own
-
-
-def _listed(value: Any, size: int) -> list[Any]:
-    return list(value) if isinstance(value, tuple) else [value] * size
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,7 @@ class CyclicLR(EpochScheduler):
 
     def _arguments(self, size: int) -> dict[str, Any]:
         arguments: dict[str, Any] = {
-            "max_lrs": _listed(self.max_lr, size),
+            "max_lrs": for_each(self.max_lr, size),
             "total_size": self._total_size,
             "step_ratio": self._step_ratio,
             "mode": self.mode,
@@ -94,8 +90,8 @@ class CyclicLR(EpochScheduler):
             "_scale_fn_custom": None if self.scale_fn is None else attributes_of(self.scale_fn),
         }
         if self.cycle_momentum:
-            arguments["base_momentums"] = _listed(self.base_momentum, size)
-            arguments["max_momentums"] = _listed(self.max_momentum, size)
+            arguments["base_momentums"] = for_each(self.base_momentum, size)
+            arguments["max_momentums"] = for_each(self.max_momentum, size)
         return arguments
 
     def _construct(self, groups: Groups) -> Own:
@@ -104,13 +100,7 @@ class CyclicLR(EpochScheduler):
             groups.lr = base_lrs
         groups.listed("max_lr", self.max_lr)
         if self.cycle_momentum:
-            groups.check_momentum()
-            lower = groups.listed("base_momentum", self.base_momentum)
-            upper = groups.listed("max_momentum", self.max_momentum)
-            if self.last_epoch == -1:
-                groups.momentum = upper
-                groups.entries["max_momentum"] = upper
-                groups.entries["base_momentum"] = lower
+            groups.begin_cycle(self.base_momentum, self.max_momentum, self.last_epoch == -1)
         own = super()._construct(groups)
         own.base_lrs = base_lrs
         if self.cycle_momentum:

@@ -28,6 +28,11 @@ _LR = ("lr", "learning_rate")  # torch's name, and that of Optax's factories
 _BETA1 = ("betas", "b1")
 
 
+def for_each(value: Any, size: int) -> list[Any]:
+    """Return what is given once, or as a list for all groups, as a list."""
+    return list(value) if isinstance(value, tuple) else [value] * size
+
+
 @dataclass
 class Groups:
     """One number for each trained group, under each of torch's names; to be written to.
@@ -65,6 +70,16 @@ class Groups:
                 )
             return np.array(value, np.float64)
         return np.full(len(self), value, np.float64)
+
+    def begin_cycle(self, base: Any, highest: Any, new: bool) -> None:
+        """Check the momenta that are cycled between; a new cycle begins with the highest."""
+        self.check_momentum()
+        lower = self.listed("base_momentum", base)
+        upper = self.listed("max_momentum", highest)
+        if new:
+            self.momentum = upper
+            self.entries["max_momentum"] = upper
+            self.entries["base_momentum"] = lower
 
     def not_counted(self) -> str:
         """Say for messages about wrong lengths that frozen groups do not count."""

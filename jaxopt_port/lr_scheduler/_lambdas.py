@@ -12,7 +12,7 @@ import numpy as np
 
 from ._arithmetic import Traced, Value, raw
 from ._functions import attributes_of, called, tabled
-from ._groups import Groups
+from ._groups import Groups, for_each
 from ._messages import MORE_GROUPS
 from ._scheduler import EpochScheduler
 from ._state import Own
@@ -30,18 +30,16 @@ class _OfLambda(EpochScheduler):
         steps = self.total_steps
         if steps is not None and (not isinstance(steps, int) or steps <= 0):
             raise ValueError(f"Expected positive integer total_steps, but got {steps}")
-        for function in self._lambdas(1):
+        for function in for_each(self.lr_lambda, 1):
             if not callable(function):
                 raise TypeError(
                     f"lr_lambda should be a function, but got {type(function).__name__}"
                 )
 
-    def _lambdas(self, size: int) -> list[Lambda]:
-        given: Any = self.lr_lambda
-        return list(given) if isinstance(given, tuple) else [given] * size
-
     def _arguments(self, size: int) -> dict[str, Any]:
-        return {"lr_lambdas": [attributes_of(function) for function in self._lambdas(size)]}
+        return {
+            "lr_lambdas": [attributes_of(function) for function in for_each(self.lr_lambda, size)]
+        }
 
     def _called(self, function: Lambda, epoch: Value) -> Value:
         if self.total_steps is not None:
@@ -51,7 +49,7 @@ class _OfLambda(EpochScheduler):
         return called(function, epoch, remedy)
 
     def _construct(self, groups: Groups) -> Own:
-        given = len(self._lambdas(len(groups)))
+        given = len(for_each(self.lr_lambda, len(groups)))
         if given != len(groups):
             raise ValueError(
                 f"Expected {len(groups)} lr_lambdas, but got {given}{groups.not_counted()}"
@@ -60,7 +58,7 @@ class _OfLambda(EpochScheduler):
 
     def _factors(self, own: Own) -> Value:
         """Return the function of the epoch of each group that there was at the beginning."""
-        functions = self._lambdas(len(raw(own.base_lrs)))
+        functions = for_each(self.lr_lambda, len(raw(own.base_lrs)))
         # Groups that have one function call it once.
         made = {id(function): self._called(function, own.last_epoch) for function in functions}
         factors = [made[id(function)] for function in functions]

@@ -135,13 +135,7 @@ class OneCycleLR(EpochScheduler):
             groups.entries["max_lr"] = max_lrs
             groups.entries["min_lr"] = groups.entries["initial_lr"] / self.final_div_factor
         if self.cycle_momentum:
-            groups.check_momentum()
-            upper = groups.listed("max_momentum", self.max_momentum)
-            lower = groups.listed("base_momentum", self.base_momentum)
-            if new:
-                groups.momentum = upper
-                groups.entries["max_momentum"] = upper
-                groups.entries["base_momentum"] = lower
+            groups.begin_cycle(self.base_momentum, self.max_momentum, new)
         own = super()._construct(groups)
         if self.cycle_momentum:
             own.use_beta1 = int(groups.use_beta1)

@@ -12,7 +12,7 @@ import numpy as np
 
 from .._compat import varying_axes
 from ._arithmetic import GroupsError, Value, is_traced, maximum, where
-from ._groups import Groups
+from ._groups import Groups, for_each
 from ._messages import EPOCH_DEPRECATION
 from ._scheduler import LRScheduler, whole
 from ._state import Own, SchedulerState
@@ -100,15 +100,11 @@ class ReduceLROnPlateau(LRScheduler):
             "use init and step"
         )
 
-    def _min_lrs(self, size: int) -> list[float]:
-        given: Any = self.min_lr
-        return list(given) if isinstance(given, tuple) else [given] * size
-
     def _arguments(self, size: int) -> dict[str, Any]:
         return {
             "factor": self.factor,
             "default_min_lr": None if isinstance(self.min_lr, tuple) else self.min_lr,
-            "min_lrs": self._min_lrs(size),
+            "min_lrs": for_each(self.min_lr, size),
             "patience": self.patience,
             "cooldown": self.cooldown,
             "eps": self.eps,
@@ -119,7 +115,7 @@ class ReduceLROnPlateau(LRScheduler):
         }
 
     def _construct(self, groups: Groups) -> Own:
-        given = len(self._min_lrs(len(groups)))
+        given = len(for_each(self.min_lr, len(groups)))
         if given != len(groups):
             raise ValueError(f"expected {len(groups)} min_lrs, got {given}{groups.not_counted()}")
         worst = math.inf if self.mode == "min" else -math.inf
@@ -155,7 +151,7 @@ class ReduceLROnPlateau(LRScheduler):
         return a > best + self.threshold
 
     def _reduced(self, groups: Groups) -> Value:
-        min_lrs = np.array(self._min_lrs(len(groups)), np.float64)
+        min_lrs = np.array(for_each(self.min_lr, len(groups)), np.float64)
         if len(min_lrs) != len(groups):
             raise GroupsError(
                 f"The number of param groups in the `optimizer` ({len(groups)}) differs from when "

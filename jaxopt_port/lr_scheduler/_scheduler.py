@@ -45,7 +45,7 @@ def takes_no_optimizer(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def made(*args: P.args, **kwargs: P.kwargs) -> R:
-        check_no_optimizer(function.__name__, args)
+        check_no_optimizer(function.__name__, (*args, *kwargs.values()))
         return function(*args, **kwargs)
 
     return made
@@ -63,14 +63,18 @@ class LRScheduler:
     # Whether it can be a part of another scheduler, which steps it by the count alone.
     composable: ClassVar[bool] = True
 
-    def __new__(cls, *args: Any, **_: Any) -> Self:
-        check_no_optimizer(cls.__name__, args)
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        check_no_optimizer(cls.__name__, (*args, *kwargs.values()))
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
         odd = None
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             given = getattr(self, field.name)
+            if isinstance(given, LRScheduler):
+                raise TypeError(
+                    f"{field.name} of {type(self).__name__} must be a list; got {given!r}"
+                )
             value = _held(given)
             if hasattr(given, "tolist") and str(field.type).startswith("Sequence"):
                 value = value if isinstance(value, tuple) else (value,)
@@ -326,6 +330,8 @@ def check_strategy(given: str) -> None:
 
 def _is_optimizer(x: Any) -> bool:
     """Whether it is an optimizer, or its state, which come later here."""
+    if isinstance(x, LRScheduler):
+        return False
     return any(hasattr(x, name) for name in ("tx", "init", "param_groups")) or (
         not callable(x) and bool(grouped_states(x))
     )

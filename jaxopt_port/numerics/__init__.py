@@ -9,7 +9,7 @@ from ._distances import ulps as ulps
 from ._float64 import Float64 as Float64
 from ._float64 import decoded as decoded
 from ._float64 import encoded as encoded
-from ._float64 import entry as entry
+from ._float64 import entries as entries
 from ._float64 import own_value as own_value
 from ._order import later as later
 from ._rounding import fma as fma

@@ -9,6 +9,7 @@ which XLA flushes to zero on the CPU).
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,20 +56,15 @@ def own_value(leaf: Any) -> Any:
 
 def encoded(value: Any) -> Any:
     """Return float32 parts in a new last axis: NumPy for NumPy and Python numbers, else JAX."""
-    if not isinstance(value, jax.Array):
-        with np.errstate(over="ignore", invalid="ignore"):
-            return _parts(np.asarray(value, np.float64), np)
-    with jax.enable_x64(True):
-        return _parts(value.astype(jnp.float64), jnp)
-
-
-def _parts(rest: Any, xp: Any) -> Any:
+    xp: Any = jnp if isinstance(value, jax.Array) else np
     parts = []
-    for _ in range(PARTS):
-        part = rest.astype(xp.float32)
-        parts.append(part)
-        rest = xp.where(xp.isfinite(part), rest - part.astype(xp.float64), 0.0)
-    return xp.stack(parts, axis=-1)
+    with jax.enable_x64(True), np.errstate(over="ignore", invalid="ignore"):
+        rest = xp.asarray(value, xp.float64)
+        for _ in range(PARTS):
+            part = rest.astype(xp.float32)
+            parts.append(part)
+            rest = xp.where(xp.isfinite(part), rest - part.astype(xp.float64), 0.0)
+        return xp.stack(parts, axis=-1)
 
 
 def decoded(parts: Any) -> Any:
@@ -79,15 +75,17 @@ def decoded(parts: Any) -> Any:
     return np.sum(np.asarray(parts, np.float64), axis=-1)
 
 
-def entry(vector: jax.Array, index: int) -> jax.Array:
-    """Return ``vector[index]``, such that the same kernel serves every index.
+def entries(vectors: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """Return ``vector[index]`` of each, such that the same kernel serves every index.
 
     XLA puts the constant of a static slice into each kernel, and compiles one for every leaf of
     every group; the index of a gather is an operand, as long as XLA cannot see one scalar in it.
     With 400 leaves in 100 groups, compilation on the CPU takes a fifth of the time.
     """
-    size = vector.shape[0]
-    if size == 1:
-        return vector[0]
-    indices = np.array([index, (index + 1) % size], np.int32)
-    return vector.at[indices].get(mode="promise_in_bounds")[0]
+    indices = np.array([index, not index], np.int32)
+    return {
+        name: vector.at[indices].get(mode="promise_in_bounds")[0]
+        if isinstance(vector, jax.Array) and len(vector) > 1
+        else vector[index]
+        for name, vector in vectors.items()
+    }

@@ -22,6 +22,9 @@ from .._compat import varying_alike
 from ._cuda import cuda_lowerings
 from ._emitted import by_platform
 
+# The types that torch computes in float32.
+LOW_PRECISION = (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
+
 # By name, what each is but for rounding.
 _MEANT: dict[str, Callable[..., Any]] = {
     "fma": lambda a, y, x: a * y + x,
@@ -61,21 +64,31 @@ def uncontracted(x: jax.Array, *, again: bool = False) -> jax.Array:
 
 
 def of_torch(name: str, *operands: Any) -> jax.Array:
-    """Return what one of torch's kernels makes of its operands.
+    """Return what one of torch's kernels makes of its operands, rounded once.
 
     Args:
         name: one of ``_MEANT``, which says what is calculated.
-        operands: scalars, or arrays that are broadcast to the last of them, and cast to its dtype.
+        operands: scalars, or arrays that are broadcast to the last of them, and cast to its dtype,
+            or to float32 where that is of low precision.
     """
     last = operands[-1]
+    low = last.dtype in LOW_PRECISION
     alike = []
     for operand in operands:
-        x = jnp.asarray(operand, last.dtype)
+        x = jnp.asarray(operand, jnp.float32 if low else last.dtype)
         alike.append(x if x.shape in ((), last.shape) else jnp.broadcast_to(x, last.shape))
     if jax.sharding.get_abstract_mesh().manual_axes:
         alike = list(varying_alike(*alike))
     made: jax.Array = _primitives()[name].bind(*alike)
-    return made
+    return rounded(made, last.dtype) if low else made
+
+
+def rounded(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Round a result to ``dtype``, so that no later operation sees more of it."""
+    x = x.astype(dtype)
+    # XLA may drop a pair of conversions (xla_allow_excess_precision) where nothing is between them.
+    # Not reduce_precision, which flushes float16's subnormals: all below 6e-5.
+    return uncontracted(x) if dtype in LOW_PRECISION else x
 
 
 def _batched(primitive: Any, args: Any, dims: Any, **params: Any) -> Any:

@@ -12,30 +12,20 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._rounding import of_torch, uncontracted
+from ._rounding import LOW_PRECISION, of_torch, uncontracted
+from ._rounding import rounded as rounded
 
 Scalar = jax.Array | float
-
-# The types that torch computes in float32.
-_LOW_PRECISION = (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
 
 
 def widened(x: jax.Array) -> jax.Array:
     """Return ``x`` in the type torch computes in: float32 for bfloat16 and float16."""
-    return x.astype(jnp.float32) if x.dtype in _LOW_PRECISION else x
-
-
-def rounded(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Round a result to ``dtype``, so that no later operation sees more of it."""
-    x = x.astype(dtype)
-    # XLA may drop a pair of conversions (xla_allow_excess_precision) where nothing is between them.
-    # Not reduce_precision, which flushes float16's subnormals: all below 6e-5.
-    return uncontracted(x) if dtype in _LOW_PRECISION else x
+    return x.astype(jnp.float32) if x.dtype in LOW_PRECISION else x
 
 
 def _operand(a: Scalar, dtype: jnp.dtype) -> jax.Array:
     """Return a scalar or an array in the type computed in for arrays of ``dtype``."""
-    return jnp.asarray(a, jnp.float32 if dtype in _LOW_PRECISION else dtype)
+    return jnp.asarray(a, jnp.float32 if dtype in LOW_PRECISION else dtype)
 
 
 def acting_alpha(alpha: Scalar, dtype: jnp.dtype) -> jax.Array:
@@ -45,7 +35,7 @@ def acting_alpha(alpha: Scalar, dtype: jnp.dtype) -> jax.Array:
     learning rate of 0.1 acts as 0.10009765625); its CUDA kernels do not, and neither does any
     other scalar of any other primitive.
     """
-    if dtype not in _LOW_PRECISION:
+    if dtype not in LOW_PRECISION:
         return jnp.asarray(alpha, dtype)
     acting: jax.Array = lax.platform_dependent(
         jnp.asarray(alpha, jnp.float32),
@@ -57,10 +47,10 @@ def acting_alpha(alpha: Scalar, dtype: jnp.dtype) -> jax.Array:
 
 def add(x: jax.Array, y: jax.Array, *, alpha: Scalar = 1.0) -> jax.Array:
     """``x.add(y, alpha=alpha)``: fma(alpha, y, x)."""
-    wide, addend = widened(x), widened(y)
     if isinstance(alpha, float) and abs(alpha) == 1.0:
+        wide, addend = widened(x), widened(y)
         return rounded(wide + addend if alpha > 0 else wide - addend, x.dtype)
-    return rounded(of_torch("fma", acting_alpha(alpha, x.dtype), addend, wide), x.dtype)
+    return of_torch("fma", acting_alpha(alpha, x.dtype), y, x)
 
 
 def add_scalar(x: jax.Array, c: Scalar) -> jax.Array:
@@ -75,18 +65,17 @@ def mul(x: jax.Array, a: Scalar) -> jax.Array:
 
 def div(x: jax.Array, a: Scalar) -> jax.Array:
     """``x.div(a)``: by the reciprocal of a number in torch's CUDA kernels, else a true division."""
-    wide = widened(x)
     divisor = _operand(a, x.dtype)
     if divisor.shape == ():
-        return rounded(of_torch("div_number", divisor, wide), x.dtype)
-    if divisor.shape != wide.shape:  # laid out over devices, perhaps: broadcast_to keeps no layout
-        divisor = jnp.where(wide == wide, divisor, jnp.nan)
-    return rounded(of_torch("div", divisor, wide), x.dtype)
+        return of_torch("div_number", divisor, x)
+    if divisor.shape != x.shape:  # laid out over devices, perhaps: broadcast_to keeps no layout
+        divisor = jnp.where(x == x, divisor, jnp.nan)
+    return of_torch("div", divisor, x)
 
 
 def div_each(x: jax.Array, a: Scalar) -> jax.Array:
     """``torch._foreach_div([x], [a])``: a true division, in torch's CUDA kernels too."""
-    return rounded(of_torch("div", _operand(a, x.dtype), widened(x)), x.dtype)
+    return of_torch("div", a, x)
 
 
 def lerp(x: jax.Array, y: jax.Array, weight: Scalar) -> jax.Array:
@@ -100,37 +89,34 @@ def lerp(x: jax.Array, y: jax.Array, weight: Scalar) -> jax.Array:
 
 def addcmul(x: jax.Array, y: jax.Array, z: jax.Array, *, value: Scalar) -> jax.Array:
     """``x.addcmul(y, z, value=value)``: fma(value * y, z, x); on CUDA fma(value, y * z, x)."""
-    y_, z_, x_ = widened(y), widened(z), widened(x)
     if isinstance(value, float) and value == 1.0:
-        return rounded(of_torch("fma", y_, z_, x_), x.dtype)
-    return rounded(of_torch("addcmul", _operand(value, x.dtype), y_, z_, x_), x.dtype)
+        return of_torch("fma", y, z, x)
+    return of_torch("addcmul", value, y, z, x)
 
 
 def quotient(y: jax.Array, z: jax.Array, *, value: Scalar) -> jax.Array:
     """``value * y / z``, unrounded in low precision: the addend of `addcdiv`."""
-    return of_torch("quotient", _operand(value, y.dtype), widened(z), widened(y))
+    return of_torch("quotient", value, z, widened(y))
 
 
 def addcdiv(x: jax.Array, y: jax.Array, z: jax.Array, *, value: Scalar) -> jax.Array:
     """``x.addcdiv(y, z, value=value)``: x + value * y / z; on CUDA fma(value, y / z, x)."""
-    given = (_operand(value, x.dtype), widened(y), widened(z), widened(x))
-    return rounded(of_torch("addcdiv", *given), x.dtype)
+    return of_torch("addcdiv", value, y, z, x)
 
 
 def sqrt(x: jax.Array) -> jax.Array:
     """``x.sqrt()``, correctly rounded; torch's CPU build has MKL's, at most one unit away."""
-    return rounded(of_torch("sqrt", widened(x)), x.dtype)
+    return of_torch("sqrt", x)
 
 
 def rsqrt(x: jax.Array) -> jax.Array:
     """``x.rsqrt()``: 1 by the root in torch's CPU kernel, the GPU's instruction on CUDA."""
-    return rounded(of_torch("rsqrt", widened(x)), x.dtype)
+    return of_torch("rsqrt", x)
 
 
 def reciprocal(x: jax.Array) -> jax.Array:
     """``x.reciprocal()``."""
-    wide = widened(x)
-    return rounded(of_torch("div", wide, jnp.ones_like(wide)), x.dtype)
+    return of_torch("div", x, jnp.ones_like(x))
 
 
 def norm(x: jax.Array, axis: int | None = None, keepdims: bool = False) -> jax.Array:

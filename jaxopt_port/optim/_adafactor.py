@@ -151,7 +151,7 @@ def _oriented(shape: tuple[int, ...], **_: Any) -> bool:
         _update,
         step_count,
         _advance,
-        accepts=_ranges.only_real("Adafactor"),
+        accepts=_ranges.OnlyReal("Adafactor"),
         elementwise=False,
         oriented=_oriented,
     )

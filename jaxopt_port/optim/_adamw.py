@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from dataclasses import replace
+from typing import Self
 
-import jax
 import optax
 
-from ..engine import (
-    REST,
-    Groups,
-    LeafState,
-    Number,
-    Optimizer,
-    Rows,
-    Rule,
-    Sum,
-    leafwise,
-    of_rule,
-)
+from ..engine import REST, Groups, Number, Optimizer, leafwise, of_rule
 from ._adam import RULE as ADAM
 
 
-def _update(
-    grad: jax.Array, param: jax.Array, state: LeafState, **options: Any
-) -> tuple[jax.Array | Sum | Rows, LeafState]:
-    return ADAM.update(grad, param, state, decoupled_weight_decay=True, **options)
-
-
-@of_rule(
-    Rule(
-        ADAM.arguments,
-        ADAM.init,
-        _update,
-        ADAM.start,
-        ADAM.advance,
-        implied=(("decoupled_weight_decay", True),),
-    )
-)
+@of_rule(replace(ADAM, implied=(("decoupled_weight_decay", True),)))
 def adamw(
     lr: Number = 1e-3,
     betas: tuple[Number, Number] = (0.9, 0.999),

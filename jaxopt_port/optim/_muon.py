@@ -28,6 +28,7 @@ from ..engine import (
 from ..numerics import fma, uncontracted
 from ..numerics.torch_ops import Scalar, constant, div, lerp, mul, norm, rounded, widened
 from . import _ranges
+from ._momentum import init
 
 _BFLOAT16 = jnp.dtype(jnp.bfloat16)
 _ADJUSTMENTS = (None, "original", "match_rms_adamw", "spectral_unclamped")
@@ -68,11 +69,7 @@ def _accepts(param: jax.Array) -> Problem | None:
             f"{param.shape}",
             "give it to another optimizer, jp.adamw say",
         )
-    return _ranges.real("Muon", param)
-
-
-def _init(param: jax.Array, **_: Any) -> LeafState:
-    return {"momentum_buffer": jnp.zeros_like(param)}
+    return _ranges.OnlyReal("Muon")(param)
 
 
 def _matmul(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -152,7 +149,7 @@ def _oriented(shape: tuple[int, ...], adjust_lr_fn: str | None = None, **_: Any)
     return _adjusted_ratio(adjust_lr_fn, shape) != _adjusted_ratio(adjust_lr_fn, shape[::-1])
 
 
-@of_rule(Rule(_problems, _init, _update, accepts=_accepts, elementwise=False, oriented=_oriented))
+@of_rule(Rule(_problems, init, _update, accepts=_accepts, elementwise=False, oriented=_oriented))
 def muon(
     lr: Number = 1e-3,
     weight_decay: Number = 0.1,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -68,15 +68,16 @@ def nesterov(wanted: bool, momentum: Scalar, dampening: Scalar) -> Iterator[Prob
         )
 
 
-def real(name: str, param: jax.Array) -> Problem | None:
-    if not jnp.iscomplexobj(param):
-        return None
-    return Problem(
-        f"{name} does not support complex parameters",
-        "put the real and imaginary parts into two parameters, or choose another optimizer",
-    )
+@dataclass(frozen=True)
+class OnlyReal:
+    """A rule's ``accepts`` which is no more than that: a value, so that rules can be pickled."""
 
+    name: str
 
-def only_real(name: str) -> Callable[[jax.Array], Problem | None]:
-    """Return a rule's ``accepts`` which is no more than that."""
-    return functools.partial(real, name)
+    def __call__(self, param: jax.Array) -> Problem | None:
+        if not jnp.iscomplexobj(param):
+            return None
+        return Problem(
+            f"{self.name} does not support complex parameters",
+            "put the real and imaginary parts into two parameters, or choose another optimizer",
+        )

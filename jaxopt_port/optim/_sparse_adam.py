@@ -40,7 +40,7 @@ def _problems(lr: Scalar, betas: tuple[Scalar, Scalar], eps: Scalar, **_: Any) -
 def _accepts(param: jax.Array) -> Problem | None:
     if param.ndim == 0:
         return Problem("SparseAdam needs a parameter with rows", "give a scalar to jp.adam")
-    return _ranges.real("SparseAdam", param)
+    return _ranges.OnlyReal("SparseAdam")(param)
 
 
 def _advance(

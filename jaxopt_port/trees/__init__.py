@@ -7,7 +7,6 @@ from ._gradients import checked_gradients as checked_gradients
 from ._gradients import to_array as to_array
 from ._paths import common_end as common_end
 from ._paths import ending_alike as ending_alike
-from ._paths import is_box as is_box
 from ._paths import is_nnx_variable as is_nnx_variable
 from ._paths import leaf_paths as leaf_paths
 from ._paths import leaves_up_to as leaves_up_to

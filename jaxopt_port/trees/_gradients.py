@@ -130,7 +130,12 @@ def checked_gradients(
         if rule is not None and (rule.sparse or (rule.sparse is None and sparse)):
             _check_sparse(path, grad, param, rule.name)
         elif not sparse:
-            _check_dense(path, grad, param)
+            if jnp.shape(grad) != jnp.shape(param):
+                raise ValueError(
+                    f'the gradient of "{path}" has shape {jnp.shape(grad)}, the parameter '
+                    f"{jnp.shape(param)}"
+                )
+            _check_dtype(path, grad, param)
         elif not frozen:
             name = None if rules is None else "the optimizer" if rule is None else rule.name
             raise TypeError(_no_sparse(path, name))
@@ -202,15 +207,6 @@ def _no_sparse(path: str, name: str | None) -> str:
         f'{name} does not support sparse gradients ("{path}"), please consider '
         "jp.sparse_adam instead (jp.sgd and jp.adagrad take both)"
     )
-
-
-def _check_dense(path: str, grad: Any, param: Any) -> None:
-    if jnp.shape(grad) != jnp.shape(param):
-        raise ValueError(
-            f'the gradient of "{path}" has shape {jnp.shape(grad)}, the parameter '
-            f"{jnp.shape(param)}"
-        )
-    _check_dtype(path, grad, param)
 
 
 def _check_dtype(path: str, grad: Any, param: Any) -> None:

@@ -21,16 +21,8 @@ def is_nnx_variable(x: object) -> bool:
 _WITHIN = (GetAttrKey, FlattenedIndexKey)
 
 
-def _boxes() -> tuple[type, ...]:
-    """Return the classes of Flax's whose value counts as the leaf: Variables, and Linen's boxes."""
-    # Flax is not imported for this: where it has not been, there are none.
-    modules = (("flax.nnx", "Variable"), ("flax.core.meta", "AxisMetadata"))
-    return tuple(getattr(sys.modules[m], name) for m, name in modules if m in sys.modules)
-
-
-def is_box(x: object) -> bool:
-    """Whether a node holds a leaf and what is known of it: a Variable, or ``nn.Partitioned``."""
-    return isinstance(x, _boxes())
+# The classes of Flax's whose value counts as the leaf: Variables, and Linen's boxes.
+_BOXES = (("flax.nnx", "Variable"), ("flax.core.meta", "AxisMetadata"))
 
 
 def nodes_of(tree: Any) -> list[tuple[tuple[Any, ...], Any]]:
@@ -67,7 +59,8 @@ def leaf_paths(tree: Any) -> list[tuple[str, Any]]:
     paths; one that holds no array (its parameter is masked, say) is none, and of one that holds
     several each is a leaf.
     """
-    boxes = _boxes()
+    # Flax is not imported for this: where it has not been, there are none.
+    boxes = tuple([getattr(sys.modules[m], name) for m, name in _BOXES if m in sys.modules])
     nodes = tree_flatten_with_path(tree)[0]
     # What is within a box is an attribute or has a number: to ask each node is dear.
     if not boxes or not any(type(key) in _WITHIN for path, _ in nodes for key in path):

@@ -241,11 +241,11 @@ class _Selection:
         self.owner = [group if owner is None else owner for owner in self.owner]
 
     def result(self) -> tuple[int, ...]:
-        owners = zip(self.paths, self.owner, strict=True)
-        missing = [path for path, owner in owners if owner is None]
-        if missing:
-            raise ValueError(in_no_group(missing))
-        return tuple(owner for owner in self.owner if owner is not None)
+        owners = [owner for owner in self.owner if owner is not None]
+        if len(owners) < len(self.owner):
+            pairs = zip(self.paths, self.owner, strict=True)
+            raise ValueError(in_no_group([path for path, owner in pairs if owner is None]))
+        return tuple(owners)
 
     def _hint(self, selector: Selector) -> str:
         if isinstance(selector, list | tuple):

@@ -209,6 +209,9 @@ BUILT = {
         [{"params": "**/bias", "weight_decay": 0.0}, {"params": jp.REST}],
         learning_rate=3e-4,
     ),
+    "what it takes for no number": jp.param_groups(
+        optax.adamw, learning_rate=1e-3, b1=0.8, nesterov=True, static_args=["b1", "eps"]
+    ),
     "words and numbers of other kinds": jp.SGD(
         [{"params": re.compile("A/KERNEL", re.IGNORECASE), "name": "a\nb"}, {"params": jp.REST}],
         lr=np.float32(0.5), momentum=jnp.float32(0.25),
@@ -225,9 +228,12 @@ def run_code(text):
 
 @pytest.mark.parametrize("tx", BUILT.values(), ids=BUILT)
 def test_spelled_code_builds_the_same(tx):
+    want = tx.init(PARAMS)
+    assert jp.spelled(tx, want) == jp.spelled(tx)
     made = run_code(jp.spelled(tx))["tx"]
     assert repr(made) == repr(tx)
-    want, got = tx.init(PARAMS), made.init(PARAMS)
+    assert made.definition.arguments.static == tx.definition.arguments.static
+    got = made.init(PARAMS)
     assert jp.get_hyperparams(got) == jp.get_hyperparams(want)
     assert jax.tree.structure(got) == jax.tree.structure(want)
 
@@ -238,9 +244,15 @@ def test_numbers_of_now():
     assert "lr=0.25" in jp.spelled(tx, state)
 
 
+RATE = {"learning_rate": 1e-3}
 NO_SPELLING = {
     "a predicate": jp.SGD(lambda path, leaf: True),
     "a schedule": jp.SGD(lr=lambda count: 0.1),
+    "a mask": jp.param_groups(
+        optax.adamw, mask=lambda tree: jax.tree.map(lambda x: x.ndim > 1, tree), **RATE
+    ),
+    "a type": jp.param_groups(optax.adamw, mu_dtype=jnp.bfloat16, **RATE),
+    "a dtype": jp.param_groups(optax.adamw, mu_dtype=np.dtype("float16"), **RATE),
 }
 
 
@@ -248,6 +260,8 @@ NO_SPELLING = {
 def test_functions_have_no_spelling(tx):
     with pytest.raises(ValueError, match="has no spelling"):
         jp.spelled(tx)
+    with pytest.raises(ValueError, match="has no spelling"):
+        jp.spelled(tx, tx.init(PARAMS))
 
 
 S = torch.optim.lr_scheduler

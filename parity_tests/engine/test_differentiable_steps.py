@@ -14,7 +14,7 @@ import torch
 from torch.testing._internal.common_optimizers import optim_db
 
 import jaxopt_port as jp
-from jaxopt_port.engine import leaf_states
+from jaxopt_port.engine import as_program, leaf_states
 from parity_tests.oracles.configurations import CASES
 from parity_tests.oracles.states import with_leaf_states
 from parity_tests.oracles.tolerances import bound
@@ -79,7 +79,7 @@ def ours(case, param, grad, arrays, scalars, weights):
     fixed = {"has_momentum_buffer": True} | {name: x.numpy() for name, x in scalars.items()}
     given = {"param": param, "grad": grad, **arrays}
     given = {name: jnp.asarray(x) for name, x in given.items()}
-    return slopes(tx, tx.init({"w": given["param"]}), given, fixed, weights)
+    return slopes(as_program(tx), tx.init({"w": given["param"]}), given, fixed, weights)
 
 
 @pytest.mark.parametrize("case", CHOSEN, ids=repr)

@@ -275,6 +275,28 @@ WITHIN_JIT = {
 }
 
 
+@pytest.mark.parametrize(("eps", "refused"), [((None, 0.5), False), ((0.5, None), True)])
+def test_a_number_beside_a_traced_one_is_checked(eps, refused):
+    tx = jp.Adafactor()
+    state = tx.init({"a": jnp.ones(2)})
+
+    def changed(number):
+        own = tuple(number if x == 0.5 else x for x in eps)
+        return jp.set_hyperparams(state, eps=own)
+
+    if refused:
+        with pytest.raises(TypeError, match=r"eps .* must be a number .* got None"):
+            jax.jit(changed)(0.5)
+    else:
+        assert jp.get_hyperparams(jax.jit(changed)(0.5))[0]["eps"] == eps
+
+
+def test_a_count_that_something_else_has_set_is_told():
+    tx, params = jp.Adam(), {"a": jnp.ones(2)}
+    with pytest.raises(ValueError, match=r"'step' of the state has shape \(\) where"):
+        jp.step(tx, params, optax.tree.set(tx.init(params), step=0), params)
+
+
 @pytest.mark.parametrize("case", WITHIN_JIT)
 def test_a_known_bad_number_is_refused_within_jit(case):
     tx, bad, message = WITHIN_JIT[case]
@@ -301,9 +323,12 @@ def test_keys_that_are_none_of_ones_own(case):
 
 
 def test_a_key_that_float64_cannot_hold_is_kept_and_not_set():
-    groups = [{"params": jp.REST, "seed": 2**60 + 1, "tag": "x"}]
-    state = jp.SGD(groups, lr=0.1).init({"a": jnp.ones(2)})
-    assert jp.get_hyperparams(state)[0]["seed"] == 2**60 + 1
+    own = {"seed": 2**60 + 1, "tag": "x", "group": 3, "state": 4.0}  # names of set_hyperparams'
+    tx, params = jp.SGD([{"params": jp.REST, **own}], lr=0.1), {"a": jnp.ones(2)}
+    state = tx.init(params)
+    loaded = jp.load_state_dict(tx, jp.state_dict(tx, state, params), params)
+    for held in (state, loaded):
+        assert {k: jp.get_hyperparams(held)[0][k] for k in own} == own
     with pytest.raises(ValueError, match=r"tag .* is no number and is kept as it was given"):
         jp.set_hyperparams(state, tag="y")
 

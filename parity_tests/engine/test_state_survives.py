@@ -158,6 +158,17 @@ def fresh(cls):
     return tx, {"w": whole["w"]} if "Muon" in cls.__name__ else whole
 
 
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("trip", ["pickle", "deepcopy"])
+def test_a_copy_of_a_state_is_its_optimizers(trip, cls):
+    tx, params = fresh(cls)
+    state = tx.init(params)
+    back = ROUND_TRIPS[trip](state)
+    assert jax.tree.structure(back) == jax.tree.structure(state)
+    tx.definition.check_state(back)
+    assert ROUND_TRIPS[trip](tx).definition == tx.definition
+
+
 @pytest.mark.parametrize("init", [lambda tx: tx.init, lambda tx: jax.jit(tx.init)], ids=["", "jit"])
 def test_no_memory_is_held_twice(init):
     """What shares memory, with a parameter or within a state, cannot be donated."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import jaxopt_port as jp
+from jaxopt_port.engine import Rule
 from parity_tests.oracles.bits import assert_same_bits, units
 from parity_tests.oracles.optimizer import TorchOracle, to_torch
 from parity_tests.oracles.tolerances import bound
@@ -290,3 +291,59 @@ def test_what_a_donated_step_has_taken_is_told():
         with pytest.raises(ValueError, match=f"of {name} are no longer there: an earlier step"):
             jp.step(tx, grads, *given, donate=True)
     jp.step(tx, grads, after, new)
+
+
+def of_leaf(name):
+    return [{"params": lambda path, _: path == name, "lr": 0.5}, {"params": jp.REST}]
+
+
+# Optimizers whose steps are one program, and which are not the same.
+UNLIKE = {
+    "numbers": (lambda: jp.SGD(lr=0.1), lambda: jp.SGD(lr=0.5)),
+    "numbers of a group": (
+        lambda: jp.param_groups(jp.sgd, [{"params": jp.REST, "lr": 0.1}]),
+        lambda: jp.param_groups(jp.sgd, [{"params": jp.REST, "lr": 0.5}]),
+    ),
+    "trees": (
+        lambda: jp.SGD([{"params": {"w": True, "b": False}, "lr": 0.5}, {"params": jp.REST}]),
+        lambda: jp.SGD([{"params": {"w": False, "b": True}, "lr": 0.5}, {"params": jp.REST}]),
+    ),
+    "predicates": (lambda: jp.SGD(of_leaf("w")), lambda: jp.SGD(of_leaf("b"))),
+}
+
+
+@pytest.mark.parametrize("case", UNLIKE)
+def test_an_optimizer_is_static_with_all_that_it_was_built_from(case):
+    """Under jit, as Flax's ``TrainState.create`` is, and in a state's own structure."""
+    params = {name: jnp.ones(shape) for name, shape in SHAPES.items()}
+    (one, other), again = (make() for make in UNLIKE[case]), UNLIKE[case][0]()
+    assert (one == other, one != other) == (False, True)
+    assert jax.tree.structure(one) != jax.tree.structure(other)
+    if case != "predicates":  # two functions are two
+        assert (one == again, hash(one), one != again) == (True, hash(again), False)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def stepped(tx, params):
+        return jp.step(tx, params, tx.init(params), params)
+
+    for tx in (one, other):
+        got, state = stepped(tx, params)
+        expected, _ = jp.step(tx, params, tx.init(params), params)
+        assert jp.get_hyperparams(state) == jp.get_hyperparams(tx.init(params))
+        jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+@pytest.mark.parametrize("donate", [False, True])
+def test_a_rebuilt_optimizer_runs_the_program_that_there_is(donate):
+    traces = []
+
+    def update(grad, param, state, *, lr):
+        traces.append(lr)
+        return param - lr.astype(param.dtype) * grad, state
+
+    factory = jp.transformation(Rule(lambda lr=0.1: iter(()), lambda param, **_: {}, update))
+    params = grads = {"w": np.ones(3, np.float32)}
+    for lr in (0.1, 0.5, 0.1):
+        tx = jp.param_groups(factory, lr=lr)
+        params, _ = jp.step(tx, grads, tx.init(params), params, donate=donate)
+    assert len(traces) == 1

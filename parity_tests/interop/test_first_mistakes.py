@@ -124,6 +124,7 @@ TX = jp.SGD(lr=0.1)
     [
         lambda: lrs.StepLR(TX, 30),
         lambda: lrs.StepLR(TX, step_size=1),
+        lambda: lrs.StepLR(optimizer=TX, step_size=1),
         lambda: lrs.LambdaLR(TX, len),
         lambda: lrs.StepLR(torch.optim.SGD([torch.ones(1)]), 30),
         lambda: lrs.StepLR(nnx.Optimizer(Flat(nnx.Rngs(0)), TX, wrt=nnx.Param), 30),
@@ -131,6 +132,7 @@ TX = jp.SGD(lr=0.1)
         lambda: lrs.ChainedScheduler([lrs.StepLR(30)], TX),
         lambda: jp.contrib.get_linear_schedule_with_warmup(TX, 10, 100),
         lambda: jp.contrib.get_scheduler("cosine", TX, 10, 100),
+        lambda: jp.contrib.get_scheduler("cosine", optimizer=TX, num_warmup_steps=10),
     ],
 )
 def test_a_scheduler_takes_no_optimizer(made):
@@ -277,6 +279,7 @@ RUN = interop.Checkpoint(
             "got Checkpoint; it holds none of a scheduler$",
         ),
         (lambda: lrs.StepLR(2).load_state_dict(3), "a scheduler's state dict is a dict; got int$"),
+        (lambda: lrs.ChainedScheduler(lrs.StepLR(2)), "schedulers .* must be a list; got StepLR"),
     ],
     ids=[
         "a checkpoint",
@@ -285,6 +288,7 @@ RUN = interop.Checkpoint(
         "loaded as one",
         "one without",
         "a number",
+        "a scheduler for a list",
     ],
 )
 def test_what_is_given_for_a_scheduler(call, message):

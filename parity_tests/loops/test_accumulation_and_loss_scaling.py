@@ -109,6 +109,30 @@ def test_a_skipped_step_leaves_the_step_count():
     jax.tree.map(np.testing.assert_array_equal, after, (params, state))
 
 
+FOUND = {"torch's": np.float32(1.0), "no number": np.float32(0.0), "Python's": 1.0, "a bool": True}
+
+
+@pytest.mark.parametrize("found", FOUND)
+def test_an_infinity_is_told_by_a_boolean_or_by_torchs_number(found):
+    scaler, tx = jp.amp.GradScaler(), jp.SGD(lr=0.1)
+    grads = {"w": jnp.ones(33)}
+    after, _ = scaler.step(tx, grads, tx.init(START), START, FOUND[found])
+    assert np.array_equal(after["w"], START["w"]) == bool(FOUND[found])
+    scaled = scaler.update(scaler.init(), FOUND[found]).scale
+    assert (scaled < scaler.init().scale) == bool(FOUND[found])
+
+
+def test_what_a_scaled_step_takes_besides():
+    scaler, tx = jp.amp.GradScaler(), jp.LBFGS(line_search_fn="strong_wolfe")
+    value_fn = jax.tree_util.Partial(lambda params: jnp.sum(params["w"] ** 2))
+    value, grads = jax.value_and_grad(value_fn)(START)
+    more = {"value": value, "grad": grads, "value_fn": value_fn.func}
+    after, _ = scaler.step(tx, grads, tx.init(START), START, False, **more)
+    assert value_fn(after) < value
+    with pytest.raises(TypeError, match="leave donate out here"):
+        scaler.step(tx, grads, tx.init(START), START, False, donate=True)
+
+
 def test_the_whole_scaled_step_in_one_program():
     scaler, tx = jp.GradScaler(growth_interval=1), jp.SGD(lr=0.1)
     params, traces = {"w": jnp.ones(3)}, 0

@@ -213,6 +213,17 @@ def test_what_is_frozen_has_no_part_in_the_norm(kind):
     assert most_ulps(dict(zip("ac", jax.tree.leaves(ours), strict=True)), theirs) <= limit
 
 
+def test_a_frozen_box_of_several_arrays_has_no_part_in_the_norm():
+    pairs = {name: nnx.Param((jnp.ones(2), jnp.ones(3))) for name in "ab"}
+    state = jp.SGD([{"params": "a"}, {"params": jp.REST, "frozen": True}], lr=0.1).init(pairs)
+    trained = jp.trained_grads(pairs, state)
+    assert [leaf.shape for leaf in jax.tree.leaves(trained)] == [(2,), (3,)]
+
+
+def test_a_gradient_may_be_a_number():
+    assert jp.clip_grad_value({"a": 3.0}, 1.0)["a"] == 1.0
+
+
 def test_gradients_of_what_no_optimizer_here_trains_are_refused():
     with pytest.raises(ValueError, match="the state has no optimizer of this library"):
         jp.trained_grads(gradients(), optax.sgd(0.1).init(gradients()))

@@ -221,6 +221,12 @@ def test_layouts_that_change_the_numbers(name):
     found = jp.explain(optimizer, tx, params, module=layer)
     assert [cause.name for cause in found.causes] == ["transposed"]
     assert "in_torch_layout(tx, params, module)" in str(found)
+    again = jp.explain(optimizer, tx, params, module=layer, steps=1).differences[0].distance
+    optimizer.param_groups[0]["lr"] *= 1e-3
+    slower = getattr(jp, name)(lr=0.02e-3)
+    (same,) = jp.explain(optimizer, slower, params, module=layer, steps=1).differences
+    assert same.distance == pytest.approx(again, rel=1e-6)  # of the way gone
+    optimizer.param_groups[0]["lr"] = 0.02
     as_torchs = interop.in_torch_layout(tx, params, layer)
     assert jp.explain(optimizer, as_torchs, params, module=layer).ok
     from_torch, _ = interop.optimizer_from_torch(optimizer, params, layer)

@@ -16,6 +16,7 @@ from ...engine import (
     Groups,
     Optimizer,
     as_number,
+    is_traced,
     recorder,
     whole_tree,
 )
@@ -256,15 +257,11 @@ def _as_updates(old: list[jax.Array], new: list[jax.Array]) -> list[jax.Array]:
     return updates
 
 
-def _is_traced(value: Any) -> bool:
-    return isinstance(value, jax.core.Tracer)
-
-
 def _number(name: str, value: Any) -> Any:
     """Check a number, and return it as a Python float or, where it may be traced, as an array."""
     if callable(value):
         raise TypeError(f"{name} must be a number here; a schedule is for the grouped spelling")
-    if _is_traced(value):
+    if is_traced(value):
         if value.size != 1:
             raise ValueError(
                 f"Tensor {name} must be 1-element; got an array of shape {value.shape}"
@@ -280,7 +277,7 @@ def _number(name: str, value: Any) -> Any:
 
 def _count(name: str, value: Any) -> Any:
     """Return a count as a Python int, or as it is where it is traced."""
-    if _is_traced(value) and value.size == 1 and jnp.issubdtype(value.dtype, jnp.integer):
+    if is_traced(value) and value.size == 1 and jnp.issubdtype(value.dtype, jnp.integer):
         return value.reshape(())
     try:
         if isinstance(value, bool):
@@ -291,7 +288,7 @@ def _count(name: str, value: Any) -> Any:
 
 
 def _history_rows(history_size: Any) -> int:
-    if _is_traced(history_size):
+    if is_traced(history_size):
         raise TypeError(
             "history_size is traced, but it is the state's size; give it to "
             "optax.inject_hyperparams in static_args"

@@ -117,20 +117,20 @@ class Hyperparameters:
 
 
 @functools.cache
-def _names_of_rules() -> dict[int, str]:
-    """Return the class of each of this library's rules, by the id of its arithmetic."""
+def _names_of_rules() -> dict[Any, str]:
+    """Return the class of each of this library's rules."""
     contrib = jp.contrib  # imported at need: it adds a name to jp
     named = [*vars(jp).items(), *((f"contrib.{n}", kind) for n, kind in vars(contrib).items())]
     rules = [(name, getattr(getattr(kind, "factory", None), "rule", None)) for name, kind in named]
-    return {id(rule.update): name for name, rule in rules if rule is not None}
+    return {rule: name for name, rule in rules if rule is not None}
 
 
 def classes(state: Any) -> dict[str, str]:
     """Return the class of this library that steps each leaf, by path, where one does."""
     named: dict[str, str | None] = {}
     for table in (grouped.table for grouped in _grouped(state)):
-        rules = [getattr(table.groups[g].rule, "update", None) for g in table.assignment]
-        named |= {p: _names_of_rules().get(id(r)) for p, r in zip(table.paths, rules, strict=True)}
+        rules = [table.groups[g].rule for g in table.assignment]
+        named |= {p: _names_of_rules().get(r) for p, r in zip(table.paths, rules, strict=True)}
     return {path: name for path, name in named.items() if name is not None}
 
 
