@@ -11,14 +11,16 @@ import torch
 
 import jaxopt_port as jp
 from jaxopt_port import verify
-from jaxopt_port.verify import Report
+from jaxopt_port.verify import Report, recorder
 from jaxopt_port.verify.comparison import _environment
 from parity_tests.verify.compared_runs import (
     STEPS,
     apply,
     batches,
+    jax_loss,
     mine,
     theirs,
+    torch_loss,
     torch_net,
 )
 
@@ -100,6 +102,27 @@ def _narrow(params, batch):
 
 def _float32_only(params, batch):
     return apply(*jax.tree.map(lambda x: x.astype(jnp.float32), (params, batch)))
+
+
+def with_whole_numbers(output):
+    return output, output.argmax(-1), output > 0
+
+
+@pytest.mark.parametrize(("factor", "cause"), ((1, None), (2, "loss-scale")))
+def test_whole_numbers_and_masks_may_be_outputs(factor, cause, tmp_path):
+    torch_side = theirs(
+        forward=lambda module, batch: with_whole_numbers(module(batch[0])),
+        loss=lambda output, batch: torch_loss(output[0], batch),
+    )
+    side = mine(
+        apply=lambda params, batch: with_whole_numbers(apply(params, batch)),
+        loss=lambda output, batch: factor * jax_loss(output[0], batch),
+    )
+    recorder.record(tmp_path / "trace", torch_side, batches(3))
+    compared = verify.compare(torch_side, side, batches(3))
+    for report in (compared, verify.replay(tmp_path / "trace", side)):
+        assert (report.first and report.first.cause and report.first.cause.name) == cause, report
+        assert not report.notes
 
 
 def test_low_precision_is_found_and_a_fixed_dtype_is_said():

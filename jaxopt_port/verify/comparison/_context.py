@@ -192,7 +192,8 @@ class Context:
         measured = Measured(values, start if self.narrow and in_own_dtype else None)
         extra += UNITS * float(np.finfo(np.float64).eps) * made_of
         surely = measured.in_float64(self.dtype, floor, extra) if in_float64 else None
-        likely = measured.in_own_dtype(zero, made_of) if self.narrow and in_own_dtype else None
+        rounds = self.narrow and in_own_dtype and values.torchs.dtype.kind not in "biu"
+        likely = measured.in_own_dtype(zero, made_of) if rounds else None
         if stage == "state" and measured.by_habit:
             self._say_habit(leaf, measured.distance.relative)
         shown = values[2:] if in_float64 else values[:2]

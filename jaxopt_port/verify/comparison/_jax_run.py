@@ -212,11 +212,12 @@ class Model:
             return jax.tree.leaves(run(*map(in_float64, (params, model_state, batch))))
 
     def loss_gradients(self, output: Any, batch: Any) -> list[Any]:
-        """Return the gradients of the loss in the output, a tree of arrays, in float64."""
+        """Return the gradients of the loss in the floating arrays of the output, in float64."""
         with float64(True):
             of_loss = (self._dtypes, self._own, self._side.loss)
-            program, _ = compiled_lifted("gradient of loss", jax.grad, *of_loss)
-            return jax.tree.leaves(program(in_float64(output), in_float64(batch)))
+            program, _ = compiled_lifted("gradient of loss", _in_output, *of_loss)
+            grads: list[Any] = program(in_float64(output), in_float64(batch))
+            return grads
 
     def loss_of(self, output: Any, batch: Any) -> float:
         """Return the loss of an output, a tree of arrays."""
@@ -229,6 +230,14 @@ class Model:
             else:
                 program = compiled("loss", _of_output, self._side.loss)
             return float(program(output, batch))
+
+
+def _in_output(loss: Any) -> Callable[..., list[Any]]:
+    def gradients(output: Any, batch: Any) -> list[Any]:
+        grads = jax.tree.leaves(jax.grad(loss, allow_int=True)(output, batch))
+        return [g for g in grads if g.dtype != jax.dtypes.float0]
+
+    return gradients
 
 
 def _of_output(loss: Any) -> Callable[..., Any]:
