@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ...engine import leaf_paths
@@ -153,6 +154,11 @@ class BeforeStep:
             raise ValueError(
                 f"your loss is no scalar: it returns an array of shape {loss.shape}; take the "
                 "mean, or the sum, as torch's side does"
+            )
+        if any(jnp.issubdtype(x.dtype, jnp.complexfloating) for x in jax.tree.leaves(output)):
+            raise ValueError(
+                "your output is complex, and real numbers are compared: return its real and "
+                "imaginary parts, and those of torch's (torch.view_as_real) by `forward`"
             )
         self._structure = jax.tree.structure(output)
 
