@@ -183,7 +183,7 @@ def _beside_torch(history: UpdateHistory) -> float:
 def _known(history: UpdateHistory) -> _Options:
     """Return torch's first numbers, and a rate of 1 where it begins with none."""
     known = {k: v for k, v in history.options[0].items() if isinstance(v, _SCALARS)}
-    return {**known, "lr": known["lr"] or 1.0}
+    return {**known, "lr": known.get("lr") or 1.0}
 
 
 def _elementwise(history: UpdateHistory) -> Iterator[tuple[str, str, _Options]]:

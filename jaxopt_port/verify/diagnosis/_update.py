@@ -244,6 +244,11 @@ def _without_simulation(history: UpdateHistory) -> Cause | None:
     if same(ratio, 1.0, 1e-5):
         return None
     lr = float(history.options[history.first].get("lr", 0.0))
+    if not lr:
+        return Cause(
+            "number", f"your side's steps are {nice(ratio):.6g} times torch's",
+            "give the optimizer the learning rate that torch's steps are made with",
+        )  # fmt: skip
     if history.optimizer in _BY_MATRIX and float(f"{ratio:.3g}") != nice(ratio):
         return None  # the root of a quotient of axes, more likely: another layout
     if dtype := narrowed(ratio * lr, lr):
