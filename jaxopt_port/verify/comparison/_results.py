@@ -157,10 +157,14 @@ class Results:
         """Whether a leaf, or a number of it, has been found to differ at a stage."""
         return (stage, leaf, number) in self._told
 
-    def forget(self) -> None:
-        """Forget what was found, as the run goes back."""
+    def forget(self, step: int) -> None:
+        """Forget what was found, as the run goes back to before a step."""
         self.found.clear()
         self._told.clear()
+        for leaf in self._leaves.values():
+            leaf.ok = True
+        for suspects in self._suspects.values():
+            suspects[:] = [found for found in suspects if found.divergence.step < step]
 
     def compared(self, stage: str, step: int) -> None:
         """Note that a stage was compared, though nothing may have been worth a record."""
