@@ -47,12 +47,13 @@ def known_ways(history: UpdateHistory) -> Iterator[KnownWay]:
                 f"your side applies weight decay to the parameter; torch's {name} to the gradient",
                 f"chain optax.add_decayed_weights before the optimizer, or use jp.{name}",
             )  # fmt: skip
-        yield KnownWay(
-            "decay-order", {"decay": "raw"},
-            "your side's weight decay is applied to the parameter, not multiplied by the learning "
-            f"rate; torch's {name} adds it to the gradient",
-            "chain optax.add_decayed_weights before the optimizer",
-        )  # fmt: skip
+        if not decoupled:
+            yield KnownWay(
+                "decay-order", {"decay": "raw"},
+                "your side's weight decay is applied to the parameter, not multiplied by the "
+                f"learning rate; torch's {name} adds it to the gradient",
+                "chain optax.add_decayed_weights before the optimizer",
+            )  # fmt: skip
         yield KnownWay(
             "decay-order", {"decay": "grown"},
             "your side's weight decay makes parameters grow: it is added after the update has its "
