@@ -1,6 +1,7 @@
 """`verify.compare` finds what it should where it should."""
 
 import copy
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -108,7 +109,7 @@ def with_whole_numbers(output):
     return output, output.argmax(-1), output > 0
 
 
-@pytest.mark.parametrize(("factor", "cause"), ((1, None), (2, "loss-scale")))
+@pytest.mark.parametrize(("factor", "cause"), [(1, None), (2, "loss-scale")])
 def test_whole_numbers_and_masks_may_be_outputs(factor, cause, tmp_path):
     torch_side = theirs(
         forward=lambda module, batch: with_whole_numbers(module(batch[0])),
@@ -181,6 +182,10 @@ def test_a_report_goes_through_json(tmp_path):
     report.write(file)
     assert file.read_text().startswith("{")
     assert list(tmp_path.iterdir()) == [file]
+    (tmp_path / "plain").touch()
+    assert file.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    named = dataclasses.replace(report, name="nan")
+    assert Report.from_json(named.to_json()).name == "nan"
     with pytest.raises(ValueError, match="schema 99"):
         Report.from_json({"schema": 99})
 
