@@ -82,7 +82,7 @@ def test_rows_and_their_weights(name):
     assert (None if cause is None else cause.name) == wanted, cause
 
 
-@pytest.mark.parametrize("smoothed", (0.0, 0.1))
+@pytest.mark.parametrize("smoothed", [0.0, 0.1])
 def test_of_a_vocabulary_there_is_no_square(smoothed):
     classes = 20_000
     logits, labels = RNG.normal(size=(4, classes)), RNG.integers(0, classes, 4)

@@ -34,7 +34,11 @@ def explain_by_gradient(
         torchs: the same.
         batch: its arrays.
     """
-    if output.ndim < 1 or not np.any(torchs) or not all(np.isfinite(x).all() for x in (yours, torchs)):
+    if (
+        output.ndim < 1
+        or not np.any(torchs)
+        or not all(np.isfinite(x).all() for x in (yours, torchs))
+    ):
         return None
     for rows in rows_of(output, yours, torchs, batch):
         found = (_weighted(rows) if rows.parallel else _targets(rows)) or _taken_for(rows)

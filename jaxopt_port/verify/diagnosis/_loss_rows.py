@@ -63,21 +63,19 @@ class Rows:
 
 def dots(a: Array, b: Array) -> Array:
     """Return the product of each row with the other's, without an array of all products."""
-    made: Array = np.einsum("ij,ij->i", a, b)
-    return made
+    return np.asarray(np.einsum("ij,ij->i", a, b))
 
 
 def apart(a: Array, ratio: Array, b: Array) -> Array:
     """Return how far each row is from so many times the other's, at most."""
     gap = ratio[:, None] * b
     gap -= a
-    made: Array = np.abs(gap, out=gap).max(-1)
-    return made
+    return np.asarray(np.abs(gap, out=gap).max(-1))
 
 
 def one_hot(labels: Array, classes: int) -> Array:
     """Return a row for each label, with a one among zeros."""
-    return (labels[:, None] == np.arange(classes)).astype(np.float64)
+    return np.asarray(labels[:, None] == np.arange(classes), np.float64)
 
 
 def softmax(logits: Array) -> tuple[Array, Array]:
