@@ -135,7 +135,7 @@ def new_case(file: NewFile, json: JsonFile = None) -> None:
     if file.suffix != ".py":
         raise typer.BadParameter(f"{file} is no Python file: name a file that ends in .py")
     with usage_errors():
-        file.write_text(TEMPLATE.format(file=file), encoding="utf-8")
+        file.write_text(TEMPLATE.format(file=file.as_posix()), encoding="utf-8")
     write_json(json, {"file": file})
     say(f"Written to {file}. Next: jaxopt-port verify {file}")
 
@@ -152,7 +152,7 @@ def recorder(file: NewFile, json: JsonFile = None) -> None:
     with usage_errors(), zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("__main__.py", "from recorder import main\n\nmain()\n")
         for part in sorted((Path(__file__).parents[1] / "verify" / "recorder").glob("*.py")):
-            archive.write(part, f"recorder/{part.name}")
+            archive.writestr(f"recorder/{part.name}", part.read_text("utf-8"))
     write_json(json, {"file": file})
     say(f"Written to {file}. Next, where torch is: python {file} CASE.py run.trace")
 

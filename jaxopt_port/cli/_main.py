@@ -111,9 +111,13 @@ def verify(
             show_default="100 for a recipe; the case's STEPS, or all its batches",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and batches.")] = 0,
-    flax: Annotated[Flax, typer.Option(help="Which of Flax's APIs the model is in.")] = Flax.NNX,
-    dtype: Annotated[Dtype, typer.Option(help="Of parameters and data.")] = Dtype.FLOAT32,
+    seed: Annotated[int, typer.Option(min=0, help="Of a recipe: seed of weights and batches.")] = 0,
+    flax: Annotated[
+        Flax, typer.Option(help="Of a recipe: which of Flax's APIs the model is in.")
+    ] = Flax.NNX,
+    dtype: Annotated[
+        Dtype, typer.Option(help="Of a recipe: that of parameters and data.")
+    ] = Dtype.FLOAT32,
     json: JsonFile = None,
     html: HtmlFile = None,
     to_end: Annotated[
@@ -137,6 +141,8 @@ def verify(
     if case is not None:
         if recipe or every:
             raise typer.BadParameter("give a case file or recipes, not both")
+        if seed or flax is not Flax.NNX or dtype is not Dtype.FLOAT32:
+            raise typer.BadParameter("--seed, --flax and --dtype are for recipes")
         verify_case(case, steps=steps, html=html, json=json, to_end=to_end)
         return
     if html is not None or to_end:

@@ -89,6 +89,7 @@ REFUSED = {
     "no steps": ("STEPS = 0", ["verify", "{case}"], "STEPS in .* must be a whole number"),
     "not a function": ("batches = []", ["verify", "{case}"], "batches in .* must be a function"),
     "recipes too": ("", ["verify", "{case}", "--all"], "not both"),
+    "a case's dtype": ("", ["verify", "{case}", "--dtype", "float64"], "are for recipes"),
     "a report of recipes": ("", ["verify", "--html", "{missing}"], "for a case file"),
     "no folder": ("", ["verify", "{case}", "--html", "{missing}/x.html"], "does not exist"),
     "an old case": ("", ["new-case", "{case}"], "is there already"),

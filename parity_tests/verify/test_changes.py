@@ -116,6 +116,10 @@ REFUSED = {
     "another optimizer": (
         {AT: lambda o: torch.optim.SGD(o.param_groups)}, {}, TypeError, r"\[5\].* another SGD"
     ),
+    "another group": (
+        {AT: lambda o: o.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))]})}, {},
+        ValueError, r"changes\[5\] of torch's side makes 2 groups of 1; give the optimizer all",
+    ),
     "no state": ({}, {AT: lambda *_: None}, TypeError, r"changes\[5\].*returned NoneType, not"),
     "torch's: no step": ({"5": slower}, {}, ValueError, "changes has '5' for a step"),
     "yours: no step": ({}, {-1: port_slower}, ValueError, "changes has -1 for a step"),

@@ -1,6 +1,7 @@
 """`verify.compare` finds what it should where it should."""
 
 import copy
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +12,16 @@ import torch
 
 import jaxopt_port as jp
 from jaxopt_port import verify
-from jaxopt_port.verify import Report
+from jaxopt_port.verify import Report, recorder
 from jaxopt_port.verify.comparison import _environment
 from parity_tests.verify.compared_runs import (
     STEPS,
     apply,
     batches,
+    jax_loss,
     mine,
     theirs,
+    torch_loss,
     torch_net,
 )
 
@@ -102,6 +105,27 @@ def _float32_only(params, batch):
     return apply(*jax.tree.map(lambda x: x.astype(jnp.float32), (params, batch)))
 
 
+def with_whole_numbers(output):
+    return output, output.argmax(-1), output > 0
+
+
+@pytest.mark.parametrize(("factor", "cause"), [(1, None), (2, "loss-scale")])
+def test_whole_numbers_and_masks_may_be_outputs(factor, cause, tmp_path):
+    torch_side = theirs(
+        forward=lambda module, batch: with_whole_numbers(module(batch[0])),
+        loss=lambda output, batch: torch_loss(output[0], batch),
+    )
+    side = mine(
+        apply=lambda params, batch: with_whole_numbers(apply(params, batch)),
+        loss=lambda output, batch: factor * jax_loss(output[0], batch),
+    )
+    recorder.record(tmp_path / "trace", torch_side, batches(3))
+    compared = verify.compare(torch_side, side, batches(3))
+    for report in (compared, verify.replay(tmp_path / "trace", side)):
+        assert (report.first and report.first.cause and report.first.cause.name) == cause, report
+        assert not report.notes
+
+
 def test_low_precision_is_found_and_a_fixed_dtype_is_said():
     report = verify.compare(theirs(), mine(apply=_narrow), batches())
     assert (report.first.step, report.first.stage) == (0, "forward")
@@ -158,6 +182,10 @@ def test_a_report_goes_through_json(tmp_path):
     report.write(file)
     assert file.read_text().startswith("{")
     assert list(tmp_path.iterdir()) == [file]
+    (tmp_path / "plain").touch()
+    assert file.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    named = dataclasses.replace(report, name="nan")
+    assert Report.from_json(named.to_json()).name == "nan"
     with pytest.raises(ValueError, match="schema 99"):
         Report.from_json({"schema": 99})
 

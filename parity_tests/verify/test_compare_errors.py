@@ -7,6 +7,7 @@ import optax
 import pytest
 import torch
 from flax import linen, nnx
+from torch.utils.data import DataLoader, IterableDataset
 
 import jaxopt_port as jp
 from jaxopt_port import verify
@@ -35,6 +36,14 @@ def _used():
     return side
 
 
+class Once(IterableDataset):
+    def __init__(self):
+        self._left = iter(batches(3))
+
+    def __iter__(self):
+        return self._left
+
+
 BAD = {
     "another shape": (
         theirs,
@@ -61,6 +70,24 @@ BAD = {
         lambda: mine(apply=lambda p, b: apply(p, b).T, loss=lambda o, b: jnp.mean(o)),
         {},
         r"your output has shape \(3, 7\), torch's \(7, 3\)",
+    ),
+    "a complex output": (
+        lambda: theirs(forward=lambda m, b: m(b[0]) + 0j, loss=lambda o, b: torch_loss(o.real, b)),
+        lambda: mine(apply=lambda p, b: apply(p, b) + 0j, loss=lambda o, b: jax_loss(o.real, b)),
+        {},
+        "your output is complex.*view_as_real",
+    ),
+    "a loader without batches": (
+        theirs,
+        mine,
+        {"batches": DataLoader([1], 2, drop_last=True), "steps": 2},
+        "there are no batches",
+    ),
+    "a dataset that is read once": (
+        theirs,
+        mine,
+        {"batches": DataLoader(Once(), None), "steps": 5},
+        "the batches end after 3 of 5 steps",
     ),
     "batches that end": (theirs, mine, {"steps": STEPS + 1}, f"the batches end after {STEPS}"),
     "no batches": (theirs, mine, {"batches": []}, "there are no batches"),

@@ -1,6 +1,7 @@
 """The diagnosis of a loss by its gradient in the output: made losses, and their causes."""
 
 import functools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -76,9 +77,26 @@ BY_GRADIENT = {
 
 
 @pytest.mark.parametrize("name", BY_GRADIENT)
-def test_a_table_with_a_row_of_each_examples_own_explains_nothing(name):
+def test_rows_and_their_weights(name):
     cause, wanted = BY_GRADIENT[name]
     assert (None if cause is None else cause.name) == wanted, cause
+
+
+@pytest.mark.parametrize("smoothed", [0.0, 0.1])
+def test_of_a_vocabulary_there_is_no_square(smoothed):
+    classes = 20_000
+    logits, labels = RNG.normal(size=(4, classes)), RNG.integers(0, classes, 4)
+    hot = np.zeros_like(logits)
+    hot[np.arange(4), labels] = 1
+    theirs = (softmax(logits) - hot) / 4
+    tracemalloc.start()
+    cause = explain_by_gradient(
+        logits, 2 * theirs + smoothed * (hot - 1 / classes), theirs, [labels]
+    )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (None if cause is None else cause.name) == ("label-smoothing" if smoothed else None)
+    assert peak < 40 * logits.nbytes
 
 
 CHANCES, HOT = softmax(LOGITS), np.eye(5)[LABELS]

@@ -1,6 +1,8 @@
 """The diagnosis of every stage but the update: made faults, the causes that they must be given."""
 
 import functools
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxopt_port import verify
 from jaxopt_port.verify import diagnosis
 from jaxopt_port.verify.comparison._batches import Batches
 from jaxopt_port.verify.diagnosis import CAUSES
@@ -147,7 +150,8 @@ CLIPPINGS = {
     "clip-epsilon": clipping(lambda path, g: g / TOTAL),
     "clip-per-group": clipping(lambda path, g: g / (NORMS[path] + 1e-6)),
     "clip-kind": clipping(lambda path, g: np.clip(g, -1, 1)),
-    None: clipping(lambda path, g: g / np.sqrt(TOTAL)),
+    "clip-limit": clipping(lambda path, g: g * (0.5 / (TOTAL + 1e-6))),
+    None: clipping(lambda path, g: np.sign(g) / TOTAL),
 }
 
 RATES = [0.1 * 0.9**i for i in range(10)]
@@ -379,3 +383,7 @@ def test_a_fault_is_named(stage, name):
 
 def test_every_cause_that_is_named_has_a_description():
     assert all(words and len(words) < 100 for words in CAUSES.values())
+    sources = [p.read_text("utf-8") for p in Path(verify.__file__).parent.rglob("*.py")]
+    named = {n for s in sources for n in re.findall(r'\bCause\(\s*(?:#.*\s*)?"([a-z-]+)"', s)}
+    assert named
+    assert named <= CAUSES.keys()

@@ -21,6 +21,18 @@ SGD = {"lr": 0.1, "momentum": 0.9}
 ADAM = {"lr": 1e-3}
 RMS = {"decay": 0.99, "eps_in_sqrt": False}
 
+
+class WithoutRate(optim.Optimizer):
+    """An optimizer whose rate is None, as that of transformers' Adafactor."""
+
+    def __init__(self, params):
+        super().__init__(params, {"lr": None, "weight_decay": 0.0})
+
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            p.data -= 0.01 * p.grad.sign()
+
+
 # torch's class and options, an Optax transformation, the causes' names in order, a message's part.
 DIFFERENT = {
     "dampening left out": (optim.SGD, SGD | {"dampening": 0.5}, optax.sgd(0.1, 0.9), "dampening"),
@@ -102,6 +114,9 @@ DIFFERENT = {
     "adamax's beta": (optim.Adamax, {"lr": 2e-3}, optax.adamax(2e-3, b1=0.8), "number"),
     "nadam's decay": (optim.NAdam, {"lr": 2e-3}, jp.nadam(lr=2e-3, momentum_decay=0.0), "number"),
     "adadelta's rho": (optim.Adadelta, {"lr": 1.0}, jp.adadelta(lr=1.0, rho=0.95), "number"),
+    "no rate": (WithoutRate, {}, optax.sgd(0.01), "another-optimizer"),
+    "no rate, another optimizer": (WithoutRate, {}, optax.lion(0.01), "another-optimizer"),
+    "no rate, another size of steps": (WithoutRate, {}, optax.sign_sgd(0.02), "number"),
     "a rate of RAdam": (optim.RAdam, {"lr": 1e-2}, jp.radam(lr=2e-2), "number"),
 }  # fmt: skip
 SAME = {

@@ -168,6 +168,15 @@ def test_batches_are_copied_and_cast():
     assert bool((held["x"] == 1).all())
 
 
+def test_a_rate_may_be_a_tensor_with_an_axis():
+    module = torch.nn.Linear(5, 3)
+    run = TorchRun(
+        linear(module=module, optimizer=torch.optim.SGD(module.parameters(), torch.tensor([0.5]))),
+        every_third,
+    )
+    assert run.evaluate((X, Y)).options[0]["lr"] == 0.5
+
+
 def linear(**changed):
     torch.manual_seed(0)
     module = changed.pop("module", None) or torch.nn.Linear(5, 3)

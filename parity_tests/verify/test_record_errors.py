@@ -90,6 +90,12 @@ def torch_side():
     return vars(side(CASES["sgd"]))
 """
 
+ENDLESS = """
+of_some = batches
+def batches():
+    yield from of_some()
+"""
+
 
 def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -102,17 +108,22 @@ def test_the_command(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "message"),
+    ("file", "text", "options", "message"),
     [
-        ("none.py", None, "there is no file none.py"),
-        ("case.py", "STEPS = 2", "has no function torch_side() and batches()"),
+        ("none.py", None, [], "there is no file none.py"),
+        ("case.py", "STEPS = 2", [], "has no function torch_side() and batches()"),
+        ("case.py", CASE, ["--budget", "foo"], "budget is 'foo'; write bytes, or as '500 MB'"),
+        ("case.py", CASE, ["--every", "0"], "every is 0; it must be 1 or more"),
+        ("case.py", CASE.replace("STEPS", "OTHER") + ENDLESS, [], "case.py says nothing of how"),
     ],
 )
-def test_the_command_without_a_case(file, text, message, tmp_path, monkeypatch, capsys):
+def test_the_command_says_what_is_wrong(
+    file, text, options, message, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [*sys.path])
     if text is not None:
         Path(file).write_text(text)
     with pytest.raises(SystemExit):
-        main([file, "t"])
+        main([file, "t", *options])
     assert message in capsys.readouterr().err

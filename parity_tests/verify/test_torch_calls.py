@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from jaxopt_port.verify.diagnosis import explain_by_calls
+from jaxopt_port.verify.diagnosis import _other_attention, explain_by_calls
+from jaxopt_port.verify.diagnosis._calls import Call
 from jaxopt_port.verify.recorder._float64 import Through
 
 GENERATOR = torch.Generator().manual_seed(3)
@@ -295,3 +296,15 @@ def test_a_call_made_otherwise_is_found(name):
     cause = explain_by_calls(forward, [yours().numpy()], [torchs().numpy()])
     assert cause is not None
     assert words in cause.message
+
+
+@pytest.mark.parametrize("change", [_other_attention.causal(1), _other_attention.windowed(True)])
+@pytest.mark.parametrize("mask", [{"is_causal": True}, {}, "masked_fill"])
+def test_a_mask_is_made_where_its_tensors_are(change, mask):
+    x = torch.ones(2, 5, 5, device="meta")
+    if mask == "masked_fill":
+        call = Call(mask, torch.Tensor.masked_fill, (x, x > 0, -1.0), {}, 1)
+    else:
+        function = functional.scaled_dot_product_attention
+        call = Call(function.__name__, function, (x, x, x), mask, 1)
+    assert change(call).device.type == "meta"

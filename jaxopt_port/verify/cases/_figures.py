@@ -20,7 +20,7 @@ import jaxopt_port as jp
 from ...engine import leaf_states
 from ...interop import param_map
 from ...numerics import relative, relative_norm, ulps
-from ..comparison import JaxSide, Measured, Names, Step, Stepper, Values
+from ..comparison import JaxSide, Names, Step, Stepper, distance_of
 from ..report import Divergence
 from ._digits import Digits
 from ._recipes import Recipe
@@ -138,7 +138,7 @@ class Figures:
         judged = self._dtype != "bfloat16" if literal else exact
         if far and judged and figure not in self.found:
             stage = "literal" if literal else "update"
-            distance = Measured(Values(ours, theirs, ours, theirs), exact=False).distance
+            distance = distance_of(ours, theirs)
             message = f"differs by {far:g} {self.unit}" if both else "one side alone has a buffer"
             self.found[figure] = Divergence(
                 step, stage, path, "", message, distance, 0.0, EVERY_BIT, leaves=(path,)
@@ -164,7 +164,7 @@ class Figures:
             pair = np.array([here]), np.array([there])
             self.found["accuracy"] = Divergence(
                 step.step, "trajectory", "accuracy", "", f"{here:.1%}, torch's {there:.1%}",
-                Measured(Values(*pair, *pair), exact=False).distance, ACCURACY, BORDERS,
+                distance_of(*pair), ACCURACY, BORDERS,
             )  # fmt: skip
 
 

@@ -1,8 +1,7 @@
 """Compares training on both sides, stage by stage."""
 
 from ._compare import compare as compare
-from ._distances import Measured as Measured
-from ._distances import Values as Values
+from ._distances import distance_of as distance_of
 from ._environment import environment as environment
 from ._jax_side import JaxSide as JaxSide
 from ._names import Names as Names

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ...engine import leaf_paths
@@ -13,7 +15,7 @@ from ..report import Cause, Divergence
 from ._context import Context, owner_of
 from ._distances import ZERO, Values, largest, left_by_rounding, magnitude
 from ._jax_run import Evaluated, float64
-from ._jax_side import told_of
+from ._jax_side import output_of, told_of
 from ._names import Array, concrete, numpy_of
 from ._repeats import not_repeated
 from ._results import NO_DISTANCE, as_array
@@ -139,10 +141,8 @@ class BeforeStep:
     def _look_at_output(self, params: Any, model_state: Any, batch: Any) -> None:
         side = self._context.side
         with float64(self._context.x64), told_of(batch):
-            if side.model_state is None:
-                output = jax.eval_shape(side.apply, params, batch)
-            else:
-                output, _ = jax.eval_shape(side.apply, params, model_state, batch)
+            made = functools.partial(output_of, side.apply)
+            output, _ = jax.eval_shape(made, params, model_state, batch)
             loss = jax.eval_shape(side.loss, output, batch)
         if getattr(loss, "shape", None) is None:
             raise ValueError(
@@ -153,6 +153,11 @@ class BeforeStep:
             raise ValueError(
                 f"your loss is no scalar: it returns an array of shape {loss.shape}; take the "
                 "mean, or the sum, as torch's side does"
+            )
+        if any(jnp.issubdtype(x.dtype, jnp.complexfloating) for x in jax.tree.leaves(output)):
+            raise ValueError(
+                "your output is complex, and real numbers are compared: return its real and "
+                "imaginary parts, and those of torch's (torch.view_as_real) by `forward`"
             )
         self._structure = jax.tree.structure(output)
 

@@ -67,8 +67,7 @@ def run(
         waiting.append(pair)
         stages.step(step, *pair, checks(step))
         progress(step + 1, steps)
-        found = stages.context.results.first()
-        if found is not None:
+        if stages.context.results.found:
             if step > last_good + 1 and good is not None and not went_back:
                 checks.dense, went_back = range(last_good + 1, step + 1), True
                 source, waiting = itertools.chain(waiting, source), []

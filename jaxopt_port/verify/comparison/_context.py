@@ -11,7 +11,7 @@ import numpy as np
 
 from ...trees import listed
 from ..report import Cause, Curves, Divergence
-from ._distances import FLOAT64, UNITS, Judgement, Measured, Values, furthest
+from ._distances import FLOAT64, UNITS, Judgement, Measured, Values, distance_of, furthest
 from ._evidence import Evidence
 from ._history import History
 from ._jax_run import Evaluated, Model, in_float32
@@ -192,7 +192,8 @@ class Context:
         measured = Measured(values, start if self.narrow and in_own_dtype else None)
         extra += UNITS * float(np.finfo(np.float64).eps) * made_of
         surely = measured.in_float64(self.dtype, floor, extra) if in_float64 else None
-        likely = measured.in_own_dtype(zero, made_of) if self.narrow and in_own_dtype else None
+        rounds = self.narrow and in_own_dtype and values.torchs.dtype.kind not in "biu"
+        likely = measured.in_own_dtype(zero, made_of) if rounds else None
         if stage == "state" and measured.by_habit:
             self._say_habit(leaf, measured.distance.relative)
         shown = values[2:] if in_float64 else values[:2]
@@ -255,20 +256,13 @@ class Context:
         diagnosis: Diagnosis,
     ) -> None:
         """Take in what must be equal in every bit."""
-        measured = Measured(Values(yours, torchs, yours, torchs), exact=False)
         same = (yours == torchs) | ((yours != yours) & (torchs != torchs))
         why = f"{int(np.sum(~same))} of {np.size(same)} elements differ; none may."
         judgement = Judgement(0.0 if np.all(same) else float("inf"), 0.0, why)
         self.results.see(
-            stage,
-            step,
-            leaf,
-            torch_name,
-            measured.distance,
-            lambda: furthest(yours, torchs),
-            surely=judgement,
-            diagnosis=diagnosis,
-        )
+            stage, step, leaf, torch_name, distance_of(yours, torchs),
+            lambda: furthest(yours, torchs), surely=judgement, diagnosis=diagnosis,
+        )  # fmt: skip
 
 
 def owner_of(names: Names, path: str) -> str:

@@ -263,6 +263,11 @@ class Measured:
         return Judgement(_quotient(ours, bound), bound, why)
 
 
+def distance_of(yours: Array, torchs: Array) -> Distance:
+    """Return how far apart two arrays are."""
+    return Measured(Values(yours, torchs, yours, torchs), exact=False).distance
+
+
 def furthest(yours: Array, torchs: Array, n: int = 5) -> tuple[Element, ...]:
     """Return the elements that are furthest apart, the furthest first."""
     a, b = _wide(np.asarray(yours)), _wide(np.asarray(torchs))

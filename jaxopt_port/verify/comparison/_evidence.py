@@ -148,7 +148,8 @@ class Evidence:
 
         def diagnose() -> Cause | None:
             checked = evaluation.checked
-            outputs = [np.array(numpy_of(x), np.float64) for x in checked.output64]
+            held = [x for x in map(numpy_of, checked.output64) if x.dtype.kind not in "biu"]
+            outputs = [np.array(x, np.float64) for x in held]
             params = _wide(self._names.by_path(checked.params))
             arrays = [numpy_of(x) for x in jax.tree.leaves(batch)]
             gradients = None

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...trees import listed
 from ._context import Context
-from ._distances import Judgement
+from ._distances import Judgement, distance_of, furthest
 from ._leeway import FLOAT32, Leeway
 from ._optimizer_state import Hyperparameters, flat
 from ._results import as_array
@@ -102,18 +102,13 @@ class Numbers:
             self._leeway.rate = max(self._leeway.rate, abs(exact - theirs) / abs(theirs))
         why = f"a number kept in float32 would be off by {bound:.1g} at most."
         message = f"{name} is {mine:.9g}, torch's {theirs:.9g}"
+        pair = as_array(mine), as_array(theirs)
         see = functools.partial(
-            context.results.see_number,
-            step,
-            path,
-            context.names.torch_name(path),
-            as_array(mine),
-            as_array(theirs),
-            Judgement(excess, bound, why),
-            message,
-            context.evidence.hyperparameter(name, path, step),
-            name,
-        )
+            context.results.see, "hyperparameters", step, path, context.names.torch_name(path),
+            distance_of(*pair), lambda: furthest(*pair),
+            surely=Judgement(excess, bound, why), message=message, number=name,
+            diagnosis=context.evidence.hyperparameter(name, path, step),
+        )  # fmt: skip
         if excess <= 1:
             see()
         else:

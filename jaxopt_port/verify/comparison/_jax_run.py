@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._jax_side import JaxSide
+from ._jax_side import JaxSide, output_of
 from ._lifted import lifted
 from ._meant import MODEL, OPTIMIZER, Seen
 
@@ -55,13 +55,10 @@ def compiled(kind: str, make: Callable[..., Any], *objects: Any, donates: Any = 
     return _PROGRAMS[key]
 
 
-def _evaluator(apply: Any, loss: Any, has_state: bool) -> Callable[..., Any]:
+def _evaluator(apply: Any, loss: Any) -> Callable[..., Any]:
     def evaluate(params: Any, model_state: Any, batch: Any) -> Any:
         def total(params: Any) -> Any:
-            if has_state:
-                output, new_state = apply(params, model_state, batch)
-            else:
-                output, new_state = apply(params, batch), model_state
+            output, new_state = output_of(apply, params, model_state, batch)
             return loss(output, batch), (output, new_state)
 
         (value, (output, new_state)), grads = jax.value_and_grad(total, has_aux=True)(params)
@@ -70,19 +67,17 @@ def _evaluator(apply: Any, loss: Any, has_state: bool) -> Callable[..., Any]:
     return evaluate
 
 
-def _closed(apply: Any, loss: Any, has_state: bool, lift: Any = None) -> Callable[..., Any]:
+def _closed(apply: Any, loss: Any, lift: Any = None) -> Callable[..., Any]:
     """Return the loss as a function of the model's state, a batch and, the last, the parameters.
 
     Args:
         apply: a JAX side's.
         loss: likewise.
-        has_state: whether the model has one.
         lift: makes a function of one that calculates in float64 throughout, or None.
     """
 
     def total(model_state: Any, batch: Any, params: Any) -> Any:
-        output = apply(params, model_state, batch)[0] if has_state else apply(params, batch)
-        return loss(output, batch)
+        return loss(output_of(apply, params, model_state, batch)[0], batch)
 
     if lift is None:
         return total
@@ -172,9 +167,8 @@ class Model:
     def __init__(self, side: JaxSide, *, wide: bool, x64: bool, own: str = "") -> None:
         self._side, self._wide, self._x64 = side, wide, x64 or wide
         self._own, self._dtypes = own, OPTIMIZER if own == "float64" else MODEL
-        self._has_state = side.model_state is not None
         self.seen = Seen()
-        self._objects = (side.apply, side.loss, self._has_state)
+        self._objects = (side.apply, side.loss)
         if own:
             self._evaluate, self.seen = compiled_lifted(
                 "evaluate", _evaluator, self._dtypes, own, *self._objects
@@ -202,21 +196,21 @@ class Model:
 
     def disturbed(self, params: Any, model_state: Any, batch: Any) -> list[Any]:
         """Return the output with all random bits turned over."""
-        apply, has_state = self._side.apply, self._has_state
 
-        def output(params: Any, model_state: Any, batch: Any) -> Any:
-            return apply(params, model_state, batch)[0] if has_state else apply(params, batch)
+        def output(*given: Any) -> Any:
+            return output_of(self._side.apply, *given)[0]
 
         with float64(self._x64):
             run = jax.jit(lifted(output, self._dtypes, Seen(), self._own, disturbed=True))
             return jax.tree.leaves(run(*map(in_float64, (params, model_state, batch))))
 
     def loss_gradients(self, output: Any, batch: Any) -> list[Any]:
-        """Return the gradients of the loss in the output, a tree of arrays, in float64."""
+        """Return the gradients of the loss in the floating arrays of the output, in float64."""
         with float64(True):
             of_loss = (self._dtypes, self._own, self._side.loss)
-            program, _ = compiled_lifted("gradient of loss", jax.grad, *of_loss)
-            return jax.tree.leaves(program(in_float64(output), in_float64(batch)))
+            program, _ = compiled_lifted("gradient of loss", _in_output, *of_loss)
+            grads: list[Any] = program(in_float64(output), in_float64(batch))
+            return grads
 
     def loss_of(self, output: Any, batch: Any) -> float:
         """Return the loss of an output, a tree of arrays."""
@@ -229,6 +223,14 @@ class Model:
             else:
                 program = compiled("loss", _of_output, self._side.loss)
             return float(program(output, batch))
+
+
+def _in_output(loss: Any) -> Callable[..., list[Any]]:
+    def gradients(output: Any, batch: Any) -> list[Any]:
+        grads = jax.tree.leaves(jax.grad(loss, allow_int=True)(output, batch))
+        return [g for g in grads if g.dtype != jax.dtypes.float0]
+
+    return gradients
 
 
 def _of_output(loss: Any) -> Callable[..., Any]:

@@ -118,6 +118,14 @@ class JaxSide:
             )
 
 
+def output_of(apply: Any, params: Any, model_state: Any, batch: Any) -> tuple[Any, Any]:
+    """Return the output and the new state of a model, which may have none."""
+    if model_state is None:
+        return apply(params, batch), None
+    output, new_state = apply(params, model_state, batch)
+    return output, new_state
+
+
 @contextlib.contextmanager
 def told_of(batch: Any) -> Iterator[None]:
     """Say what the batch is where the user's functions look for something else in it."""

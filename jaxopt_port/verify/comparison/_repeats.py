@@ -11,6 +11,7 @@ from jax.extend.core import Literal
 
 from ._context import Context
 from ._jax_run import Evaluated, float64
+from ._jax_side import output_of
 from ._lifted import equations
 from ._names import concrete
 
@@ -62,11 +63,9 @@ def _near(a: Any, b: Any) -> bool:
 
 def _constants(context: Context, given: Any) -> list[Any]:
     """Return the constants of your forward pass, traced anew."""
-    side = context.side
-    arguments = given if side.model_state is not None else (given[0], given[2])
     with float64(context.x64):
         # Another function each time, or the trace would be the one that is kept.
-        closed = jax.make_jaxpr(lambda *a: side.apply(*a))(*arguments)
+        closed = jax.make_jaxpr(lambda *a: output_of(context.side.apply, *a))(*given)
     return [*map(np.asarray, closed.consts), *_literals(closed.jaxpr)]
 
 

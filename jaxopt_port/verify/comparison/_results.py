@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Set
 from typing import Any
 
 import numpy as np
 
 from ..report import STAGES, Cause, Distance, Divergence, Element, LeafResult, StageResult
-from ._distances import Judgement, Measured, Values, furthest
+from ._distances import Judgement, distance_of
 from ._names import Array
 
 # A branch (a maximum, a sign) that rounding decides sends one side another way for one batch: that
@@ -83,6 +82,7 @@ class Results:
         surely: Judgement | None = None,
         likely: Judgement | None = None,
         diagnosis: Diagnosis | None = None,
+        message: str = "",
         number: str = "",
     ) -> None:
         """Take in one comparison of one leaf.
@@ -97,6 +97,7 @@ class Results:
             surely: a judgement that counts at once.
             likely: a judgement that counts when it is the same in `ON_END` checks on end.
             diagnosis: what may find the cause.
+            message: says how far they are apart, where a number's digits say more.
             number: of several of a leaf, which.
         """
         known = self._leaves.get((stage, leaf))
@@ -112,12 +113,12 @@ class Results:
             known.bound = max((j.bound for j in judgements), default=0.0)
 
         def found(judgement: Judgement) -> Found:
-            message = (
+            words = message or (
                 f"differs by up to {far.absolute:.3g} ({far.relative:.3g} of torch's largest, "
                 f"{far.ulps_max:.3g} units in the last place)"
             )
             divergence = Divergence(
-                step, stage, leaf, torch_name, message, far, judgement.bound, judgement.why,
+                step, stage, leaf, torch_name, words, far, judgement.bound, judgement.why,
                 elements(),
             )  # fmt: skip
             return Found(divergence, judgement.excess, diagnosis)
@@ -157,44 +158,19 @@ class Results:
         """Whether a leaf, or a number of it, has been found to differ at a stage."""
         return (stage, leaf, number) in self._told
 
-    def forget(self) -> None:
-        """Forget what was found, as the run goes back."""
+    def forget(self, step: int) -> None:
+        """Forget what was found, as the run goes back to before a step."""
         self.found.clear()
         self._told.clear()
+        for leaf in self._leaves.values():
+            leaf.ok = True
+        for suspects in self._suspects.values():
+            suspects[:] = [found for found in suspects if found.divergence.step < step]
 
     def compared(self, stage: str, step: int) -> None:
         """Note that a stage was compared, though nothing may have been worth a record."""
         self._steps[stage].add(step)
         self.stages[stage].steps = len(self._steps[stage])
-
-    def see_number(
-        self,
-        step: int,
-        path: str,
-        torch_name: str,
-        yours: Array,
-        torchs: Array,
-        judgement: Judgement,
-        message: str,
-        diagnosis: Diagnosis,
-        name: str,
-    ) -> None:
-        """Take in a hyperparameter of a leaf, by its name."""
-        before = len(self.found)
-        far = Measured(Values(yours, torchs, yours, torchs), exact=False).distance
-        self.see(
-            "hyperparameters",
-            step,
-            path,
-            torch_name,
-            far,
-            lambda: furthest(yours, torchs),
-            surely=judgement,
-            diagnosis=diagnosis,
-            number=name,
-        )
-        for found in self.found[before:]:
-            found.divergence = dataclasses.replace(found.divergence, message=message)
 
     def _convict(self, stage: str, leaf: str) -> None:
         suspects = self._suspects.pop((stage, leaf))
@@ -206,19 +182,6 @@ class Results:
         for (stage, leaf), suspects in list(self._suspects.items()):
             if len(suspects) == len(self._leaves[stage, leaf].ulps):
                 self._convict(stage, leaf)
-
-    def first(self) -> Found | None:
-        """Return the first divergence: step, then stage, then the furthest beyond its bound."""
-        if not self.found:
-            return None
-        order = list(STAGES)
-
-        def place(found: Found) -> tuple[int, int]:
-            return found.divergence.step, order.index(found.divergence.stage)
-
-        at = min(map(place, self.found))
-        there = [found for found in self.found if place(found) == at]
-        return max(there, key=lambda found: found.excess)
 
 
 def skipped(results: Results, reasons: dict[str, str]) -> None:
@@ -234,4 +197,4 @@ def as_array(value: Any) -> Array:
 
 
 # Of what is no matter of numbers.
-NO_DISTANCE = Measured(Values(*[as_array(0.0)] * 4), exact=False).distance
+NO_DISTANCE = distance_of(as_array(0.0), as_array(0.0))

@@ -101,4 +101,4 @@ class Stages:
             curves.loss_torch, curves.loss_yours, *curves.lr_torch, *curves.lr_yours
         ):  # fmt: skip
             del values[steps:]
-        context.results.forget()
+        context.results.forget(steps)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 from ..report import Cause
-from ._numbers import nice, same
+from ._numbers import NARROW, nice, same
 
 Array = NDArray[Any]
 # Of float64 evaluations of one formula.
@@ -65,7 +64,7 @@ def _rows(a: Array, b: Array) -> NDArray[np.intp] | None:
 
 def rounding(a: Array, b: Array) -> str | None:
     """Return the dtype to which b, rounded, is a, if there is one."""
-    for name, dtype in (("bfloat16", ml_dtypes.bfloat16), ("float16", np.float16)):
+    for name, dtype in NARROW.items():
         if np.array_equal(a, b.astype(dtype).astype(np.float64)) and not np.array_equal(a, b):
             return name
     return None

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..report import Cause
 from ._arrays import Array, equal
+from ._numbers import nice
 
 _REMEDY = "use jp.clip_grad_norm, or jp.clip_by_grad_norm in the chain: torch's formula"
 
@@ -54,6 +55,14 @@ def explain_clipping(
             return Cause(name, f"your side {words}", _REMEDY)
     if all(equal(yours[p], np.clip(before[p], -most, most), 1e-6) for p in factors):
         return Cause("clip-kind", "your side clips each number; torch the norm", _REMEDY)
+    mine = _factor(yours[next(iter(factors))], before[next(iter(factors))])
+    if mine and all(equal(yours[p], mine * before[p], 1e-9) for p in factors):
+        return Cause(
+            "clip-limit",
+            f"your side clips to a norm of {nice(mine * (total + 1e-6)):.6g}; torch to "
+            f"{nice(most):.6g}",
+            "give both the same limit",
+        )
     return None
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from ._algorithms import Variation
-from ._numbers import nice
+from ._numbers import NARROW, nice
 from ._simulation import Hypothesis, Simulation
 
 # Numbers, and values that are often found in them.
@@ -31,7 +30,7 @@ TIMES = (2.0, 0.5, 10.0, 0.1, 3.0, 5.0, 0.2, 4.0)  # torch's rate, beside other 
 
 
 def _roundings(value: float) -> list[float]:
-    return [float(np.asarray(value).astype(d)) for d in (ml_dtypes.bfloat16, np.float16)]
+    return [float(np.asarray(value).astype(d)) for d in NARROW.values()]
 
 
 def value_of(options: dict[str, Any], name: str) -> float:

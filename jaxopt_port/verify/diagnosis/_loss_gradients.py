@@ -12,7 +12,7 @@ import numpy as np
 
 from ..report import Cause
 from ._arrays import Array
-from ._loss_rows import NO_LABEL, Rows, rows_of, softmax
+from ._loss_rows import NO_LABEL, Rows, apart, dots, one_hot, rows_of, softmax
 from ._numbers import SAME, nice, same
 from ._regression_losses import explain_regression, fit_of
 
@@ -34,7 +34,11 @@ def explain_by_gradient(
         torchs: the same.
         batch: its arrays.
     """
-    if output.ndim < 1 or not np.any(torchs) or not np.all(np.isfinite([yours, torchs])):
+    if (
+        output.ndim < 1
+        or not np.any(torchs)
+        or not all(np.isfinite(x).all() for x in (yours, torchs))
+    ):
         return None
     for rows in rows_of(output, yours, torchs, batch):
         found = (_weighted(rows) if rows.parallel else _targets(rows)) or _taken_for(rows)
@@ -119,34 +123,33 @@ def _focal(rows: Rows) -> Cause | None:
 
 def _number_for_weights(rows: Rows) -> Cause | None:
     """Explain a sum that is divided by the number of labels, not by their classes' weights."""
-    labels, classes = rows.labels[rows.counts], rows.chances.shape[-1]
-    if labels.min() < 0 or labels.max() >= classes:
+    counts, labels = rows.counts, rows.labels[rows.counts]
+    if labels.min() < 0 or labels.max() >= rows.chances.shape[-1]:
         return None
-    away = rows.chances[rows.counts] - np.eye(classes)[labels]
-    square = (away**2).sum(-1)
-    if not square.all():
+    away = rows.chances.copy()
+    away[np.flatnonzero(counts), labels] -= 1
+    square = dots(away, away)
+    if not square[counts].all():
         return None
-    shares = []
-    for side in (rows.mine[rows.counts], rows.theirs[rows.counts]):
-        of_rows = (side * away).sum(-1) / square
-        if np.abs(side - of_rows[:, None] * away).max() > SAME * np.abs(side).max():
-            return None
-        shares.append(of_rows)
-    mine, theirs = shares
+    shares = [dots(side, away) / square for side in (rows.mine, rows.theirs)]
+    mine, theirs = (of_rows[counts] for of_rows in shares)
     by_class = [len(labels) * mine[labels == k] for k in np.unique(labels)]
     slack = SAME * len(labels) * np.abs(mine).max()
     if not same(theirs.sum(), 1) or np.ptp(mine) * len(labels) <= slack:
         return None
     short = all(_is_short(nice(float(of_class[0]))) for of_class in by_class)
     ratio = mine[0] / theirs[0]
-    if all(np.ptp(x) <= slack for x in by_class) and (short or not _is_short(nice(ratio))):
-        return Cause(
-            "class-weights",
-            f"your loss is {nice(ratio):.6g} times torch's: it is divided by the number of labels "
-            f"({len(labels)}), where torch divides by the sum of their classes' weights",
-            "divide the weighted sum by weights[labels].sum(), in each batch",
-        )
-    return None
+    if not (all(np.ptp(x) <= slack for x in by_class) and (short or not _is_short(nice(ratio)))):
+        return None
+    for side, of_rows in zip((rows.mine, rows.theirs), shares, strict=True):
+        if apart(side, of_rows, away)[counts].max() > SAME * np.abs(side[counts]).max():
+            return None
+    return Cause(
+        "class-weights",
+        f"your loss is {nice(ratio):.6g} times torch's: it is divided by the number of labels "
+        f"({len(labels)}), where torch divides by the sum of their classes' weights",
+        "divide the weighted sum by weights[labels].sum(), in each batch",
+    )
 
 
 def _is_short(number: float) -> bool:
@@ -254,7 +257,7 @@ def _other_labels(rows: Rows, valid: Array, hot: Array, torchs: object) -> Cause
         return None
     mine = rows.mine[valid]
     towards = mine.argmin(-1)
-    pulled = rows.chances[valid] - np.eye(hot.shape[-1])[towards]
+    pulled = rows.chances[valid] - one_hot(towards, hot.shape[-1])
     if fit_of(mine, [pulled]) is None:
         return None
     labels = rows.labels[valid]

@@ -30,14 +30,14 @@ class Rows:
         self.labels = labels.reshape(-1)
         self.output = output.reshape(-1, classes)
         self.chances, self.log_total = softmax(self.output)
-        square = (self.theirs**2).sum(-1)
+        square = dots(self.theirs, self.theirs)
         self.counts = square > 0  # in torch's loss
-        self.mine_count = (self.mine**2).sum(-1) > 0
-        dots = (self.mine * self.theirs).sum(-1)
-        self.ratio = np.divide(dots, square, out=np.zeros_like(dots), where=self.counts)
-        gap = np.abs(self.mine - self.ratio[:, None] * self.theirs).max(-1)
+        self.mine_count = dots(self.mine, self.mine) > 0
+        both = dots(self.mine, self.theirs)
+        self.ratio = np.divide(both, square, out=np.zeros_like(both), where=self.counts)
+        gap = apart(self.mine, self.ratio, self.theirs)[self.counts]
         scale = max(np.abs(self.mine).max(), np.abs(self.theirs).max())
-        self.parallel = bool(np.all(gap[self.counts] <= SAME * scale))
+        self.parallel = bool(np.all(gap <= SAME * scale))
 
     def by(self, key: Array) -> dict[int, float] | None:
         """Return the ratio of rows by a key that decides it, if it does.
@@ -58,14 +58,33 @@ class Rows:
         in_range = (self.labels >= 0) & (self.labels < classes)
         valid = in_range & self.counts & self.mine_count
         few = 0 < classes * int(valid.sum()) < 2**24
-        return valid, np.eye(classes)[self.labels[valid]] if few else None
+        return valid, one_hot(self.labels[valid], classes) if few else None
+
+
+def dots(a: Array, b: Array) -> Array:
+    """Return the product of each row with the other's, without an array of all products."""
+    return np.asarray(np.einsum("ij,ij->i", a, b))
+
+
+def apart(a: Array, ratio: Array, b: Array) -> Array:
+    """Return how far each row is from so many times the other's, at most."""
+    gap = ratio[:, None] * b
+    gap -= a
+    return np.asarray(np.abs(gap, out=gap).max(-1))
+
+
+def one_hot(labels: Array, classes: int) -> Array:
+    """Return a row for each label, with a one among zeros."""
+    return np.asarray(labels[:, None] == np.arange(classes), np.float64)
 
 
 def softmax(logits: Array) -> tuple[Array, Array]:
     """Return probabilities, and the logarithm of what they are divided by."""
     most = logits.max(-1, keepdims=True)
-    total = np.exp(logits - most).sum(-1, keepdims=True)
-    return np.exp(logits - most) / total, (most + np.log(total))[:, 0]
+    chances = logits - most
+    total = np.exp(chances, out=chances).sum(-1, keepdims=True)
+    chances /= total
+    return chances, (most + np.log(total))[:, 0]
 
 
 def rows_of(output: Array, yours: Array, torchs: Array, batch: Sequence[Array]) -> Iterator[Rows]:

@@ -32,6 +32,10 @@ def _hidden(call: Call, hide: Any) -> Any:
         own = _mask_of(call, size)
         options = {**call.options, "is_causal": False, "attn_mask": ~hide(own, size)}
         return call.function(*call.args[:3], **options)
+    if call.name == "masked_fill":
+        mask = call.args[1]
+        square = mask.ndim > 1 and mask.shape[-1] == mask.shape[-2]
+        return call.again(x, hide(mask.bool(), mask.shape[-2:])) if square else None
     if x.ndim < 3 or x.shape[-1] != x.shape[-2]:
         return None
     return call.again(x.masked_fill(hide(~x.isfinite(), x.shape[-2:]), -math.inf))
@@ -41,46 +45,25 @@ def _mask_of(call: Call, size: Any) -> Any:
     """Return which positions an attention of torch's hides."""
     import torch
 
-    mask = call.get(3, "attn_mask")
+    mask, device = call.get(3, "attn_mask"), call.args[0].device
     if call.get(5, "is_causal", False):
-        return torch.ones(size, dtype=torch.bool).triu(1)
+        return torch.ones(size, dtype=torch.bool, device=device).triu(1)
     if mask is None:
-        return torch.zeros(size, dtype=torch.bool)
+        return torch.zeros(size, dtype=torch.bool, device=device)
     return ~mask if mask.dtype == torch.bool else ~mask.isfinite()
 
 
 def causal(offset: int) -> Callable[[Call], Any]:
     """Hide what is later by more than ``offset``."""
 
-    def change(call: Call) -> Any:
+    def hide(own: Any, size: Any) -> Any:
         import torch
 
-        def hide(own: Any, size: Any) -> Any:
-            later = torch.ones(tuple(size), dtype=torch.bool).triu(1)
-            moved = torch.ones(tuple(size), dtype=torch.bool).triu(1 + offset)
-            # What is hidden for another reason, padding, stays hidden.
-            return moved | (own & ~later)
+        whole = torch.ones(tuple(size), dtype=torch.bool, device=own.device)
+        # What is hidden for another reason, padding, stays hidden.
+        return whole.triu(1 + offset) | (own & ~whole.triu(1))
 
-        return _hidden(call, hide)
-
-    return change
-
-
-def shifted_mask(offset: int) -> Callable[[Call], Any]:
-    """Hide one position more or less of a mask that torch fills in itself."""
-
-    def change(call: Call) -> Any:
-        import torch
-
-        x, mask = call.args[:2]
-        if mask.shape[-1] != mask.shape[-2]:
-            return None
-        size = tuple(mask.shape[-2:])
-        later = torch.ones(size, dtype=torch.bool).triu(1)
-        moved = torch.ones(size, dtype=torch.bool).triu(1 + offset)
-        return call.again(x, (mask.bool() & ~later) | moved)
-
-    return change
+    return lambda call: _hidden(call, hide)
 
 
 def windowed(more: bool) -> Callable[[Call], Any]:
@@ -89,7 +72,8 @@ def windowed(more: bool) -> Callable[[Call], Any]:
     def hide(own: Any, size: Any) -> Any:
         import torch
 
-        before = own & torch.ones(tuple(size), dtype=torch.bool).tril(-1)
+        whole = torch.ones(tuple(size), dtype=torch.bool, device=own.device)
+        before = own & whole.tril(-1)
         edge = torch.zeros_like(before)
         if more:
             edge[..., 1:, :] = before[..., :-1, :]
@@ -98,15 +82,7 @@ def windowed(more: bool) -> Callable[[Call], Any]:
             edge[..., -1, :] = before[..., -1, :] | before[..., -1, :].roll(1, -1)
         return (own & ~before) | edge
 
-    def change(call: Call) -> Any:
-        if call.name == ATTENTION:
-            return _hidden(call, hide)
-        x, mask = call.args[:2]
-        if mask.ndim < 2 or mask.shape[-1] != mask.shape[-2]:
-            return None
-        return call.again(x, hide(mask.bool(), mask.shape[-2:]))
-
-    return change
+    return lambda call: _hidden(call, hide)
 
 
 def unmasked(call: Call) -> Any:

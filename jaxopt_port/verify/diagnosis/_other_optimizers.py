@@ -59,7 +59,7 @@ def another_optimizer(history: UpdateHistory, parallel: bool = False) -> Cause |
         history: of a leaf.
         parallel: whether each step is a multiple of torch's.
     """
-    moved = np.diff(np.concatenate([history.start[None], history.yours]), axis=0)
+    moved = history.moves(history.yours)
     if not np.all(np.isfinite(moved)) or not np.any(moved):
         return None
     n = history.start.size
@@ -173,17 +173,14 @@ def _cause(name: str, made: Wide, moved: Wide, history: UpdateHistory) -> Cause 
 
 def _beside_torch(history: UpdateHistory) -> float:
     """Return how far torch's own steps are from yours, as a part of the largest of yours."""
-    mine, theirs = (
-        np.diff(np.concatenate([history.start[None], after]), axis=0)
-        for after in (history.yours, history.torchs)
-    )
+    mine, theirs = map(history.moves, (history.yours, history.torchs))
     return float(np.max(np.abs(mine - theirs)) / np.max(np.abs(mine)))
 
 
 def _known(history: UpdateHistory) -> _Options:
     """Return torch's first numbers, and a rate of 1 where it begins with none."""
     known = {k: v for k, v in history.options[0].items() if isinstance(v, _SCALARS)}
-    return {**known, "lr": known["lr"] or 1.0}
+    return {**known, "lr": known.get("lr") or 1.0}
 
 
 def _elementwise(history: UpdateHistory) -> Iterator[tuple[str, str, _Options]]:
@@ -258,9 +255,7 @@ def accumulations(
     history: UpdateHistory, simulation: Simulation
 ) -> Iterator[tuple[int, str, Wide]]:
     """Yield how many gradients are added up, in which words, and the parameters that gives."""
-    moved = np.any(
-        np.diff(np.concatenate([history.start[None], history.yours]), axis=0) != 0, axis=1
-    )
+    moved = np.any(history.moves(history.yours) != 0, axis=1)
     steps = int(np.argmax(moved)) + 1
     if steps < 2 or not moved.any() or steps > _MOST_STEPS:
         return

@@ -73,6 +73,8 @@ class Simulation:
         explained: the hypotheses that left no more than ``enough``, with what they left.
         agrees: whether torch's own algorithm, unvaried, has torch's numbers.
         enough: a cause leaves no more than this part of the difference unexplained.
+        begin: the step that the simulation begins at.
+        clip: what torch's clipping multiplies the leaf's gradient by, at each step of the history.
     """
 
     def __init__(self, history: UpdateHistory, base: Hypothesis | None = None) -> None:
@@ -81,8 +83,8 @@ class Simulation:
         self.history = self._history = history
         self._algorithm = ALGORITHMS[history.optimizer]
         self._rate = history.options[0].get("lr")
-        self._clip, self._limits = _factors(history), limits(history)
-        self._begin, self._state, self._p = 0, {}, history.start
+        self.clip, self._limits = _factors(history), limits(history)
+        self.begin, self._state, self._p = 0, {}, history.start
         torchs = self.run(Hypothesis())
         gap = float(np.max(np.abs(torchs - history.torchs)))
         self._apart = float(np.max(np.abs(history.yours - history.torchs)))
@@ -96,8 +98,7 @@ class Simulation:
             state: dict[str, Any] = {}
             lead = history.first - 1
             self.run(Hypothesis(), state=state, end=lead)
-            self._begin, self._state, self._p = lead, state, torchs[lead - 1]
-        self.steps = len(history.grads) - self._begin
+            self.begin, self._state, self._p = lead, state, torchs[lead - 1]
 
     def run(
         self,
@@ -121,12 +122,12 @@ class Simulation:
         state = copy.deepcopy(self._state) if state is None else state
         p, after = self._p, []
         with np.errstate(all="ignore"):
-            for step in range(self._begin, len(history.grads) if end is None else end):
+            made = None if h.gradients is None else h.gradients(history.grads)
+            for step in range(self.begin, len(history.grads) if end is None else end):
                 options = self.options(h, step)
                 factor = h.factor if isinstance(h.factor, (int, float)) else h.factor[step]
                 sign = -1.0 if options.get("maximize") else 1.0
-                grads = history.grads if h.gradients is None else h.gradients(history.grads)
-                grad = sign * (grads[step] if h.gradients else self._clipped(step))
+                grad = sign * (self._clipped(step) if made is None else made[step])
                 held = held + grad * factor
                 if (step + 1) % every == 0:
                     p = self._algorithm(p, over * held, options, state, h.variation)
@@ -138,7 +139,7 @@ class Simulation:
         """Return the gradient of a step after torch's clipping."""
         grad = self._history.grads[step]
         if not self._limits:
-            whole: Wide = grad * self._clip[step]
+            whole: Wide = grad * self.clip[step]
             return whole
         limit = self._limits[step]
         within: Wide = np.clip(grad, -limit, limit)
@@ -152,7 +153,7 @@ class Simulation:
             same = {"params", *(["lr"] if h.options.get("lr") == self._rate else [])}
             options |= {k: v for k, v in h.options.items() if k not in same}
         if h.rates is not None:
-            options["lr"] = h.rates[step - self._begin]
+            options["lr"] = h.rates[step - self.begin]
         for name, value in h.numbers.items():
             key, _, place = name.partition("[")
             if place:
@@ -166,22 +167,12 @@ class Simulation:
     @property
     def yours(self) -> Wide:
         """What your side has, from the step that the simulation begins at."""
-        return self._history.yours[self._begin :]
+        return self._history.yours[self.begin :]
 
     @property
     def torch_rates(self) -> list[float]:
         """Torch's learning rates, from the step that the simulation begins at."""
-        return [float(o["lr"]) for o in self._history.options[self._begin :]]
-
-    @property
-    def begin(self) -> int:
-        """The step that the simulation begins at."""
-        return self._begin
-
-    @property
-    def clip(self) -> list[float]:
-        """What torch's clipping multiplies this leaf's gradient by, at each step of the history."""
-        return self._clip
+        return [float(o["lr"]) for o in self._history.options[self.begin :]]
 
     def unexplained(self, h: Hypothesis) -> float:
         """Return the part of the difference that a hypothesis leaves; infinite for nonsense."""
@@ -201,11 +192,11 @@ class Simulation:
         if not np.all(np.isfinite(gap)):
             return float("inf")
         worst = 0.0
-        torchs = self._history.torchs[self._begin :]
+        torchs = self._history.torchs[self.begin :]
         for step in range(len(gap)):
             apart = float(np.max(np.abs(self.yours[step] - torchs[step])))
             # Before the first difference there is nothing to explain, and nothing may be added.
-            scale = apart if self._begin + step >= self._history.first else self._apart
+            scale = apart if self.begin + step >= self._history.first else self._apart
             if scale > 0 and np.isfinite(scale):
                 worst = max(worst, float(np.max(gap[step])) / scale)
         return worst
@@ -222,7 +213,7 @@ class Simulation:
         state = copy.deepcopy(self._state)
         p = self._p
         with np.errstate(all="ignore"):
-            for step in range(self._begin, len(history.grads)):
+            for step in range(self.begin, len(history.grads)):
                 options = self.options(self._base, step)
                 sign = -1.0 if options.get("maximize") else 1.0
                 factor = self._base.factor

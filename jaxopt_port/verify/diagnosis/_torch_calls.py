@@ -17,6 +17,7 @@ import numpy as np
 from ..report import Cause
 from ._arrays import Array
 from ._calls import Call, Way
+from ._several import both_of
 from ._ways import ways
 
 # Of one kind of call, one by one: so many are tried.
@@ -201,15 +202,7 @@ def explain_by_calls(
     """
     tries = _Tries(forward, yours, torchs, floor)
     causes = [tries.named(changed) for changed in tries.found()]
-    if not causes:
-        return None
-    first, *others = causes
-    return Cause(
-        first.name,
-        "; and ".join(cause.message for cause in causes),
-        "; ".join(dict.fromkeys(cause.remedy for cause in causes)),
-        also=tuple(others),
-    )
+    return both_of(causes, 0.0) if causes else None
 
 
 def _ordinal(n: int) -> str:

@@ -194,7 +194,7 @@ def _not_finite(history: UpdateHistory) -> Cause | None:
 
 def _passed_on(history: UpdateHistory) -> Cause | None:
     """Return the cause of a leaf to which its gradient is added as it is."""
-    moved = np.diff(np.concatenate([history.start[None], history.yours]), axis=0)[history.first :]
+    moved = history.moves(history.yours)[history.first :]
     grads = history.grads[history.first :]
     largest = float(np.max(np.abs(history.yours)))
     gap = float(np.max(np.abs(moved - grads)))
@@ -206,7 +206,7 @@ def _passed_on(history: UpdateHistory) -> Cause | None:
         "passed on, not frozen",
         'use optax.multi_transform with optax.set_to_zero(), or {"params": …, "frozen": True}',
     )
-    theirs = np.diff(np.concatenate([history.start[None], history.torchs]), axis=0)[history.first :]
+    theirs = history.moves(history.torchs)[history.first :]
     if np.max(np.abs(theirs + grads)) > 1e-6 * float(np.max(np.abs(grads))) + 1e-15 * largest:
         return passed
     # At a rate of 1 without momentum, torch's step with its sign turned is the same.
@@ -244,6 +244,11 @@ def _without_simulation(history: UpdateHistory) -> Cause | None:
     if same(ratio, 1.0, 1e-5):
         return None
     lr = float(history.options[history.first].get("lr", 0.0))
+    if not lr:
+        return Cause(
+            "number", f"your side's steps are {nice(ratio):.6g} times torch's",
+            "give the optimizer the learning rate that torch's steps are made with",
+        )  # fmt: skip
     if history.optimizer in _BY_MATRIX and float(f"{ratio:.3g}") != nice(ratio):
         return None  # the root of a quotient of axes, more likely: another layout
     if dtype := narrowed(ratio * lr, lr):

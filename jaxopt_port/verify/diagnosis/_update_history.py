@@ -65,6 +65,14 @@ class UpdateHistory:
     hooked: bool = False
     moved: Sequence[float] = ()
 
+    def __post_init__(self) -> None:
+        # None is no number: an optimizer without a rate (Adafactor) has none to be compared.
+        self.options = [{k: v for k, v in o.items() if v is not None} for o in self.options]
+
+    def moves(self, after: Wide) -> Wide:
+        """Return the steps that lead to the parameters after each."""
+        return np.diff(np.concatenate([self.start[None], after]), axis=0)
+
     def until(self, end: int) -> UpdateHistory:
         """Return the same without the steps from ``end`` on."""
         cut = {name: getattr(self, name)[:end] for name in ("options", "grads", "yours", "torchs")}

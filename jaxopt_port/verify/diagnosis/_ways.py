@@ -57,7 +57,7 @@ def ways() -> Iterator[Way]:
         (-1, "does not see its own position; torch's does"),
     ):
         for names, made in (
-            (("masked_fill",), attention.shifted_mask(offset)),
+            (("masked_fill",), attention.causal(offset)),
             (("softmax", attention.ATTENTION), attention.causal(offset)),
         ):
             yield Way(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -62,12 +61,12 @@ def same_tensors(x: torch.Tensor, y: torch.Tensor) -> bool:
 
 def plain_number(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return value.detach().tolist()
+        return value.item() if value.numel() == 1 else value.detach().tolist()
     return type(value)(map(plain_number, value)) if isinstance(value, (tuple, list)) else value
 
 
 def cycled(batches: Iterable[Any]) -> tuple[Iterable[Any], int]:
-    """Return a loader's batches without end, and how many an epoch has; others as they are, and 1.
+    """Return a loader's batches, pass after pass, and how many an epoch has; others, and 1.
 
     Args:
         batches: a `torch.utils.data.DataLoader`, or batches of any other kind.
@@ -77,7 +76,17 @@ def cycled(batches: Iterable[Any]) -> tuple[Iterable[Any], int]:
     length = 1
     with contextlib.suppress(TypeError):  # of an iterable dataset
         length = max(1, len(batches))
-    return itertools.chain.from_iterable(itertools.repeat(batches)), length
+    return _passes(batches), length
+
+
+def _passes(batches: Iterable[Any]) -> Iterator[Any]:
+    """Yield the batches of pass after pass, until one has none."""
+    some = True
+    while some:
+        some = False
+        for batch in batches:
+            some = True
+            yield batch
 
 
 def count_of(batches: Any, steps: int | None, every: int) -> int:

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from ._batches import count_of
 from ._files import check_target
+from ._plan import bytes_of
 from ._record import record
 from ._side import TorchSide
 
@@ -33,14 +35,21 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"there is no file {given.case}")
     try:
         check_target(Path(given.trace), given.overwrite)
-    except FileExistsError as error:
+        bytes_of(given.budget)
+    except (FileExistsError, ValueError) as error:
         parser.error(str(error))
     sys.path.insert(0, str(Path(given.case).resolve().parent))
     case = runpy.run_path(given.case)
     lacking = [f"{name}()" for name in ("torch_side", "batches") if name not in case]
     if lacking:
         parser.error(f"{given.case} has no function {' and '.join(lacking)}")
-    side = case["torch_side"]()
+    side, batches, steps = case["torch_side"](), case["batches"](), case.get("STEPS")
+    if steps is None and not hasattr(batches, "__len__"):
+        parser.error(f"{given.case} says nothing of how many steps: set STEPS")
+    try:
+        count_of(batches, steps, given.every)
+    except (TypeError, ValueError) as error:
+        parser.error(str(error))
 
     def progress(done: int, steps: int) -> None:
         print(f"\r{done} of {steps} steps", end="\n" if done == steps else "", file=sys.stderr)
@@ -48,8 +57,8 @@ def main(arguments: list[str] | None = None) -> None:
     record(
         given.trace,
         TorchSide(**side) if isinstance(side, Mapping) else side,
-        case["batches"](),
-        steps=case.get("STEPS"),
+        batches,
+        steps=steps,
         every=given.every,
         budget=given.budget,
         store_batches=not given.hashes,

@@ -62,12 +62,12 @@ class Exact:
                 value.data = held[name]
 
     def loss_gradients(self, checked: Checked, batch: Any) -> list[Any]:
-        """Return the gradients of the loss in the outputs of a checked step."""
+        """Return the gradients of the loss in the floating outputs of a checked step."""
         wide = mapped(lambda x: widened(x.to(self._device)), batch)
         made = self.forward(
             checked, batch, lambda f, args, options: f(*args, **options), flat=False
         )
-        leaves = [x.requires_grad_() for x in flattened(made)]
+        leaves = [x.requires_grad_() for x in flattened(made) if x.is_floating_point()]
         with all_float64():
             loss = self._side.loss(made, wide)
             grads = torch.autograd.grad(loss, leaves, allow_unused=True)

@@ -31,12 +31,22 @@ def change(side: Any, step: int, optimizer64: Any) -> None:
     """Change the optimizer of a side, and its copy in float64, as the loop does before a step."""
     for one in (side.optimizer, optimizer64):
         given = one.optimizers if isinstance(one, Together) else one
+        groups = [(held, len(held.param_groups)) for held in listed(one)]
         made = side.changes[step](given)
         if isinstance(made, torch.optim.Optimizer) and made is not given:
             raise TypeError(
                 f"changes[{step}] of torch's side returned another {type(made).__name__}; it "
                 "changes the one that it is given: optimizer.load_state_dict(new.state_dict())"
             )
+        for held, count in groups:
+            now = len(held.param_groups)
+            if now != count:
+                del held.param_groups[count:]
+                raise ValueError(
+                    f"changes[{step}] of torch's side makes {now} groups of {count}; give the "
+                    "optimizer all groups from the start, with lr=0, or parameters whose "
+                    "requires_grad is False, until then"
+                )
 
 
 class Together:

@@ -20,13 +20,14 @@ def plain(value: Any) -> Any:
 
 
 _NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+_NAMES = ("name", "leaf", "torch_name")
 
 
 def floats_of(value: Any) -> Any:
     if isinstance(value, str):
         return _NOT_FINITE.get(value, value)
     if isinstance(value, Mapping):
-        return {key: floats_of(v) for key, v in value.items()}
+        return {key: v if key in _NAMES else floats_of(v) for key, v in value.items()}
     if isinstance(value, list):
         return [floats_of(v) for v in value]
     return value

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -254,7 +253,8 @@ class Report:
             raise ValueError(
                 f"the report has schema {record.get('schema')!r}; this version reads {SCHEMA}"
             )
-        values = {f.name: floats_of(record.get(f.name, ())) for f in dataclasses.fields(cls)}
+        read = floats_of(record)
+        values = {f.name: read.get(f.name, ()) for f in dataclasses.fields(cls)}
         values["first"] = divergence_of(values["first"])
         for name in ("found", "accepted"):
             values[name] = tuple(map(divergence_of, values[name]))
@@ -274,13 +274,10 @@ class Report:
             text = html(self)
         else:
             text = json.dumps(self.to_json(), indent=1, allow_nan=False)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=target.parent, prefix=target.name, delete=False
-        ) as beside:
-            try:
-                beside.write(text)
-                beside.close()
-                os.replace(beside.name, target)
-            except BaseException:
-                os.unlink(beside.name)
-                raise
+        beside = target.with_name(f"{target.name}.{os.getpid()}")
+        try:
+            beside.write_text(text, encoding="utf-8")
+            os.replace(beside, target)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
