@@ -164,7 +164,7 @@ def test_a_rule_whose_elements_meet_is_found_out(tx, whole):
 
 
 def begun_by_its_norm(param, **_):
-    return {"start": jnp.full_like(param, jnp.linalg.norm(param))}
+    return {"start": jnp.linalg.norm(param) + jnp.zeros_like(param)}
 
 
 def by_its_start(grad, param, state, *, lr):
