@@ -173,7 +173,7 @@ class Optimizer(optax.GradientTransformationExtraArgs, metaclass=_Kind):  # type
 
     # All that `init` goes by: a jitted function of the user's may take an optimizer as static.
     def __eq__(self, other: object) -> bool:
-        return (
+        return self is other or (
             isinstance(other, Optimizer)
             and (type(self), self.program) == (type(other), other.program)
             and self.definition == other.definition
