@@ -22,6 +22,7 @@ from ..engine import (
     leafwise,
     of_rule,
 )
+from ..numerics import uncontracted
 from ..numerics.torch_ops import Scalar, add, mul
 from . import _ranges
 from ._decay import l2
@@ -46,7 +47,8 @@ def _advance(
     step = shared["step"] + 1
     t = step.astype(jnp.float64)
     # torch makes its state in the first step, of the learning rate that then holds.
-    eta = jnp.where(step == 1, lr.astype(jnp.float32), shared["eta"]).astype(jnp.float64)
+    first = uncontracted(lr.astype(jnp.float32))  # rounded, though it is widened again
+    eta = jnp.where(step == 1, first, shared["eta"]).astype(jnp.float64)
     after = {
         "step": step,
         "eta": lr / (1 + lambd * lr * t) ** alpha,

@@ -73,21 +73,44 @@ def test_no_rounding_to_float32_is_between_two_conversions(name):
 MOVED = "reshape|slice|dynamic_slice|broadcast_in_dim|concatenate|transpose|select"
 
 
-def pairs_of_conversions(text):
-    """Return the lines that make a float64 of a float32 which nothing but a conversion has made."""
-    narrowed, found = set(), []
+def functions_of(text):
+    """Return the lines of each function of a module, by name."""
+    made = {}
     for line in text.splitlines():
-        if not (made := re.match(r"\s*(%\w+) = stablehlo\.(\w+) (.*?) : (.*)", line)):
-            continue
-        value, operation, operands, kinds = made.groups()
-        converts = operation == "convert"
-        if converts and re.search(r"f64>\) -> tensor<(\d+x)*f32>", kinds):
-            narrowed.add(value)
-        elif narrowed & set(re.findall(r"%\w+", operands)):
-            if converts and re.search(r"f32>\) -> tensor<(\d+x)*f64>", kinds):
-                found.append(line)
-            elif re.fullmatch(MOVED, operation):
-                narrowed.add(value)
+        if head := re.match(r"\s*func\.func .*?@(\w+)\(", line):
+            lines = made.setdefault(head[1], [])
+        elif made:
+            lines.append(line)
+    return made
+
+
+def pairs_of_conversions(text):
+    """Return the lines that make a float64 of a float32 which nothing but a conversion has made.
+
+    In one function, or on both sides of a call: XLA puts a function in the place of its call.
+    """
+    functions, narrowed, found, known = functions_of(text), set(), set(), -1
+    while len(narrowed) > known:
+        known = len(narrowed)
+        for name, lines in functions.items():
+            for line in lines:
+                values = re.findall(r"%\w+(?:#\d+)?", line)
+                handed = [i for i, value in enumerate(values) if (name, value) in narrowed]
+                if call := re.search(r"(%\w+)(:\d+)? = (?:func\.)?call @(\w+)\(", line):
+                    narrowed |= {(call[3], f"%arg{i - 1}") for i in handed}
+                    (returned,) = (x for x in functions[call[3]] if x.strip().startswith("return"))
+                    for i, value in enumerate(re.findall(r"%\w+(?:#\d+)?", returned)):
+                        if (call[3], value) in narrowed:
+                            narrowed.add((name, f"{call[1]}#{i}" if call[2] else call[1]))
+                elif made := re.match(r"\s*(%\w+) = stablehlo\.(\w+) .*? : (.*)", line):
+                    value, operation, kinds = made.groups()
+                    if operation == "convert" and re.search(r"f64>\) -> tensor<(\d+x)*f32>", kinds):
+                        narrowed.add((name, value))
+                    elif any(i > 0 for i in handed):
+                        if operation == "convert" and re.search(r"f32>\) -> .*f64>", kinds):
+                            found.add((name, line))
+                        elif re.fullmatch(MOVED, operation):
+                            narrowed.add((name, value))
     return found
 
 
