@@ -17,7 +17,7 @@ from jax import lax
 from ._compat import AxisName, split_over
 from .accumulation import accumulations, as_after, overflow
 from .clip_grad import check_array, real_number, scaled
-from .engine import as_argument, as_program, check_transformation, step
+from .engine import as_argument, as_program, check_transformation, is_loss, step
 
 Params = TypeVar("Params")
 State = TypeVar("State")
@@ -212,8 +212,14 @@ class GradScaler:
 
         Raises:
             TypeError: ``found_inf`` is not one boolean; ``donate``; what `jp.step` raises.
+            RuntimeError: a loss in the place of gradients, as torch's scaler for a closure.
         """
         check_transformation(tx)
+        if is_loss(grads, params):
+            raise RuntimeError(
+                "Closure use is not currently supported if GradScaler is enabled: give gradients, "
+                "as scaler.unscale returns them"
+            )
         if "donate" in extra_args:
             raise TypeError(
                 "a step that may be skipped donates nothing: leave donate out here, and donate "

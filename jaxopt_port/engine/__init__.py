@@ -56,5 +56,6 @@ from ._state import with_group_leaf_states as with_group_leaf_states
 from ._step import as_argument as as_argument
 from ._step import as_program as as_program
 from ._step import check_transformation as check_transformation
+from ._step import is_loss as is_loss
 from ._step import recorder as recorder
 from ._step import step as step

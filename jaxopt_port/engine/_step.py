@@ -145,7 +145,7 @@ def step(
         >>> params["weight"]
         Array([0.5, 0.5, 0.5], dtype=float32)
     """
-    if _is_loss(grads, params) and not isinstance(grads, jax.tree_util.Partial):
+    if is_loss(grads, params) and not isinstance(grads, jax.tree_util.Partial):
         grads = jax.tree_util.Partial(grads)
     if extra_args:
         extra_args = {name: as_argument(x) for name, x in extra_args.items()}
@@ -215,7 +215,8 @@ def _check_apart(cause: Exception, **trees: Any) -> None:
                 ) from cause
 
 
-def _is_loss(grads: Any, params: Any) -> bool:
+def is_loss(grads: Any, params: Any) -> bool:
+    """Whether a function of the parameters is given where gradients may be."""
     # Gradients, too, may be callable: a module's.
     if not callable(grads):
         return False
@@ -242,7 +243,7 @@ def _stepped(
     tx: Any, params: Any, state: Any, grads: Any, extra_args: dict[str, Any], inner: bool = False
 ) -> Any:
     """Return new parameters and state; of an inner call: updates, new leaves, state."""
-    if _is_loss(grads, params):
+    if is_loss(grads, params):
         value_fn = grads
         value, grads = jax.value_and_grad(_scalar(value_fn))(params)
         extra_args = {"value": value, "grad": grads, "value_fn": value_fn, **extra_args}

@@ -171,16 +171,22 @@ def exact_float64(shape: tuple[int, ...], a: Any, y: Any, x: Any) -> Any:
 
 
 def fma_on_cpu(ctx: Any, a: Any, y: Any, x: Any) -> Any:
+    if not _is_exact(ctx):
+        return contracted(ctx, a, y, x)
     (aval,) = ctx.avals_out
-    devices = devices_of(ctx)
-    if devices is not None:  # else it is not known on which processor it will run
-        # A shape is that of the whole; a device may have a part along any axis.
-        devices = max(devices, 1)
-        small = math.prod(aval.shape) <= SMALL * devices or aval.shape[-1] < WIDE * devices
-        if not small and _contraction.holds():
-            return contracted(ctx, a, y, x)
     exact = exact_float32 if aval.dtype == np.float32 else exact_float64
     return [exact(aval.shape, a, y, x)]
+
+
+def _is_exact(ctx: Any) -> bool:
+    (aval,) = ctx.avals_out
+    devices = devices_of(ctx)
+    if devices is None:
+        return True  # it is not known on which processor it will run
+    # A shape is that of the whole; a device may have a part along any axis.
+    devices = max(devices, 1)
+    small = math.prod(aval.shape) <= SMALL * devices or aval.shape[-1] < WIDE * devices
+    return small or not _contraction.holds()
 
 
 def lowerings(

@@ -131,6 +131,8 @@ def test_what_a_scaled_step_takes_besides():
     assert value_fn(after) < value
     with pytest.raises(TypeError, match="leave donate out here"):
         scaler.step(tx, grads, tx.init(START), START, False, donate=True)
+    with pytest.raises(RuntimeError, match=r"^Closure use is not currently supported"):
+        scaler.step(tx, value_fn.func, tx.init(START), START, False)
 
 
 def test_the_whole_scaled_step_in_one_program():
