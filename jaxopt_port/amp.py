@@ -17,7 +17,7 @@ from jax import lax
 from ._compat import AxisName, split_over
 from .accumulation import accumulations, as_after, overflow
 from .clip_grad import check_array, real_number, scaled
-from .engine import as_argument, as_program, check_transformation, is_loss, step
+from .engine import StepProgram, as_argument, as_program, check_transformation, is_loss, step
 
 Params = TypeVar("Params")
 State = TypeVar("State")
@@ -381,10 +381,15 @@ def _is_number(x: Any) -> bool:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _step_unless(
-    tx: Any, found_inf: jax.Array, grads: Any, state: Any, params: Any, extra_args: dict[str, Any]
+    program: StepProgram,
+    found_inf: jax.Array,
+    grads: Any,
+    state: Any,
+    params: Any,
+    extra_args: dict[str, Any],
 ) -> Any:
     def stepped() -> Any:
-        return step(tx, grads, state, params, **extra_args)
+        return step(program.tx, grads, state, params, **extra_args)
 
     if accumulations(state):  # there it is the window's step that is skipped, when it is due
         before = overflow.set(found_inf)

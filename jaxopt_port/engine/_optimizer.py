@@ -188,11 +188,10 @@ class Optimizer(optax.GradientTransformationExtraArgs, metaclass=_Kind):  # type
     @functools.cached_property
     def program(self) -> StepProgram:
         """What compiled steps have of it."""
-        made, definition = StepProgram(*self), self.definition
+        definition = self.definition
         trained = [group for group in definition.groups if not group.frozen]
         own = any(group.rule is None or group.scheduled for group in trained)
-        made.key = tuple(self) if own else (definition.groups, definition.layouts)
-        return made
+        return StepProgram(self, tuple(self) if own else (definition.groups, definition.layouts))
 
     @classmethod
     def of(cls, definition: Definition) -> Self:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import functools
 import reprlib
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import jax
@@ -66,28 +68,33 @@ class ExactUpdates:
         return moved(param, update, own, new_param)
 
 
-class StepProgram(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
-    """An optimizer as a compiled step has it: equal to each whose steps are the same program.
+@dataclass(frozen=True)
+class StepProgram:
+    """A transformation as a compiled step has it: equal to each whose steps are the same program.
 
-    One that is rebuilt in mid-run with other numbers, which stand in the state, compiles no more.
+    An optimizer that is rebuilt in mid-run with other numbers, which stand in the state, compiles
+    no more.
 
     Attributes:
-        key: what says which program; of an optimizer whose functions say it, the functions.
+        tx: the transformation.
+        key: what says which program.
     """
 
+    tx: Any = field(compare=False)
     key: Any
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, StepProgram) and self.key == other.key
-
-    def __hash__(self) -> int:
+    @functools.cached_property
+    def _hash(self) -> int:
         return hash(self.key)
 
+    def __hash__(self) -> int:
+        return self._hash
 
-def as_program(tx: Any) -> Any:
-    """Return what compiled steps have of an optimizer; any other transformation as it is."""
+
+def as_program(tx: Any) -> StepProgram:
+    """Return what compiled steps have of a transformation."""
     program = getattr(tx, "program", None)
-    return program if isinstance(program, StepProgram) else tx
+    return program if isinstance(program, StepProgram) else StepProgram(tx, tx)
 
 
 # Not an extra argument of `update`: a transformation between here and the rule may take none.
@@ -240,9 +247,15 @@ def _scalar(value_fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _stepped(
-    tx: Any, params: Any, state: Any, grads: Any, extra_args: dict[str, Any], inner: bool = False
+    program: StepProgram,
+    params: Any,
+    state: Any,
+    grads: Any,
+    extra_args: dict[str, Any],
+    inner: bool = False,
 ) -> Any:
     """Return new parameters and state; of an inner call: updates, new leaves, state."""
+    tx = program.tx
     if is_loss(grads, params):
         value_fn = grads
         value, grads = jax.value_and_grad(_scalar(value_fn))(params)
@@ -254,7 +267,7 @@ def _stepped(
 
         def call(leaves: Any) -> Any:
             own = jax.tree.unflatten(treedef, leaves)
-            return _stepped(tx, own, state, grads, extra_args, inner=True)
+            return _stepped(program, own, state, grads, extra_args, inner=True)
 
         new, after = through_branches(call, leaves)
         return jax.tree.unflatten(treedef, new), after

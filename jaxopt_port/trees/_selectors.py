@@ -84,11 +84,16 @@ def _matches(selector: Selector, leaves: list[tuple[str, Any]], params: Any) -> 
 def _answer(selector: Any, path: str, leaf: Any) -> bool:
     """Return what a predicate says of a parameter; a label of Optax's is neither yes nor no."""
     said = selector(path, leaf)
-    if isinstance(said, str):
+    if isinstance(said, str) or getattr(said, "ndim", 0) > 0:
+        remedy = (
+            "A function of labels makes a predicate for each group: "
+            f"lambda path, leaf: label(path, leaf) == {said!r}"
+            if isinstance(said, str)
+            else "A group has a parameter as a whole"
+        )
         raise TypeError(
             f'the predicate {describe(selector)} must return True or False; of "{path}" it '
-            f"returned {said!r}. A function of labels makes a predicate for each group: "
-            f"lambda path, leaf: label(path, leaf) == {said!r}"
+            f"returned {said!r}. {remedy}"
         )
     return bool(said)
 

@@ -64,11 +64,11 @@ def torchs(case, param, grad, arrays, scalars, weights):
 
 # A program for all configurations that differ in numbers alone.
 @functools.partial(jax.jit, static_argnums=0)
-def slopes(tx, state, inputs, fixed, weights):
+def slopes(program, state, inputs, fixed, weights):
     def last(inputs):
         held = {name: x for name, x in inputs.items() if name not in ("param", "grad")}
         begun = with_leaf_states(state, {"w": fixed | held}) if leaf_states(state)["w"] else state
-        new, _ = jp.step(tx, {"w": inputs["grad"]}, begun, {"w": inputs["param"]})
+        new, _ = jp.step(program.tx, {"w": inputs["grad"]}, begun, {"w": inputs["param"]})
         return (new["w"] * weights).sum()
 
     return jax.grad(last)(inputs)

@@ -237,9 +237,20 @@ def test_build_error(case):
         jp.SGD(groups, lr=0.1)
 
 
-def test_a_function_of_labels_is_no_predicate():
-    tx = jp.SGD([group(lambda path, x: "decay" if x.ndim > 1 else "none"), rest()], lr=0.1)
-    with pytest.raises(TypeError, match=r"must return True or False; of .* it returned 'none'"):
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda path, x: "decay" if x.ndim > 1 else "none", r"returned 'none'\. .* labels makes"),
+        (
+            lambda path, x: np.array([True, False]),
+            r"returned array\(\[ True, False\]\)\. A group has",
+        ),
+    ],
+    ids=["labels", "elements"],
+)
+def test_a_predicate_answers_yes_or_no(answer, message):
+    tx = jp.SGD([group(answer), rest()], lr=0.1)
+    with pytest.raises(TypeError, match=r"must return True or False; of .* it " + message):
         tx.init(PARAMS)
 
 
