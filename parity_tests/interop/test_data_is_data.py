@@ -65,6 +65,7 @@ PLAIN = {
     "a state of Python's": (random.Random(0).getstate(), random.Random(0).getstate()),
     "a Namespace": (argparse.Namespace(lr=0.1, sub=argparse.Namespace(a=1)),
                     {"lr": 0.1, "sub": {"a": 1}}),
+    "a Namespace of nothing": (argparse.Namespace(), {}),
     "a SimpleNamespace": (types.SimpleNamespace(lr=0.1), {"lr": 0.1}),
     "a path": (pathlib.PurePosixPath("a", "b.pt"), "a/b.pt"),
     "an absolute path": (pathlib.PurePosixPath("/a/b"), "/a/b"),

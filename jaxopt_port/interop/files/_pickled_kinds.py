@@ -211,8 +211,8 @@ _PATHS = ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "Pure
 # By the name that the pickle has: a function of the arguments that it has, NotImplemented where
 # they are not such as are known.
 KINDS: dict[str, Callable[..., Any]] = {
-    "argparse.Namespace": Attributes,
-    "types.SimpleNamespace": Attributes,
+    "argparse.Namespace": lambda: Attributes({}),
+    "types.SimpleNamespace": lambda: Attributes({}),
     **{f"pathlib.{name}": _path for name in _PATHS},
     **{f"pathlib._local.{name}": _path for name in _PATHS},
     "collections.OrderedDict": _dict,
