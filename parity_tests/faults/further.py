@@ -32,7 +32,6 @@ from parity_tests.faults.outside import (
     own,
     two_groups,
 )
-from parity_tests.faults.outside import told as told
 
 LM, VAE, CNN, CLIP, KD, SEG, GRU = (
     "decoder", "VAE", "residual", "towers", "student", "segments", "GRU",
