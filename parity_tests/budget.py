@@ -5,7 +5,8 @@ about so long by `seconds.json`, and at least one, unless a single case takes fi
 A test that the file does not have runs whole. A case that is marked `always` runs in any time;
 `share(times)` is for a table each row of which tests code of its own: it has more time, and the
 tests of one file that have the mark draw the same rows, whose programs are compiled once.
-`--record` writes what the tests of a run took into the file.
+`--record` writes what the tests of a run took into the file. Files of tests that take the longest
+come first, so that no worker is alone with them at the end.
 """
 
 import json
@@ -40,6 +41,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    config.option.loadscopereorder = False  # xdist's: else the files with the most cases come first
     if config.getoption("record") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Record())
 
@@ -47,9 +49,16 @@ def pytest_configure(config):
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     given = config.getoption("budget")
-    if given is None:
-        return
     seconds = json.loads(RECORDED.read_text(encoding="utf-8"))
+    if given is not None:
+        _draw(config, items, given, seconds)
+    files = defaultdict(float)
+    for item in items:
+        files[item.path] += seconds.get(function(item.nodeid), LEAST / 10)
+    items.sort(key=lambda item: -files[item.path])
+
+
+def _draw(config, items, given, seconds):
     cases = defaultdict(list)
     for item in items:
         cases[function(item.nodeid)].append(item)

@@ -1,5 +1,7 @@
 """Takes steps in every kind of program, in a process of its own.
 
+NumPy puts the arrays in place: of each operation of JAX's own a program would be compiled.
+
 ``python -m parity_tests.numerics.steps_on_processor OUT CASES``: the cases by JSON, the
 results as an .npz file, by case, kind of program and shape.
 """
@@ -9,7 +11,6 @@ import json
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -21,7 +22,7 @@ BATCH = 4
 
 
 def eager(tx, params, grads):
-    state = tx.init(params)
+    state = jax.jit(tx.init)(params)
     for grad in grads:
         params, state = jp.step(tx, grad, state, params)
     return params
@@ -31,24 +32,22 @@ def scanned(tx, params, grads):
     def body(carry, grad):
         return jp.step(tx, grad, carry[1], carry[0]), None
 
-    stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *grads)
-    return jax.jit(lambda p, s, g: lax.scan(body, (p, s), g)[0][0])(
-        params, tx.init(params), stacked
-    )
+    stacked = jax.tree.map(lambda *xs: np.stack(xs), *grads)
+    return jax.jit(lambda p, g: lax.scan(body, (p, tx.init(p)), g)[0][0])(params, stacked)
 
 
 def mapped(tx, params, grads):
     """The second of three runs side by side; the others have other gradients."""
 
     def both(x):
-        return jnp.stack([x * 3, x, -x])
+        return np.stack([x * 3, x, -x])
 
     step = jax.jit(jax.vmap(functools.partial(jp.step, tx)))
     many = jax.tree.map(both, params)
-    state = jax.vmap(tx.init)(many)
+    state = jax.jit(jax.vmap(tx.init))(many)
     for grad in grads:
         many, state = step(jax.tree.map(both, grad), state, many)
-    return jax.tree.map(lambda x: x[1], many)
+    return jax.tree.map(lambda x: np.asarray(x)[1], many)
 
 
 def split(layout, tx, params, grads):
