@@ -30,15 +30,9 @@ from . import _wide
 
 
 def _problems(
-    lr: Scalar,
-    betas: tuple[Scalar, Scalar, Scalar],
-    eps: Scalar,
-    weight_decay: Scalar,
-    d0: Scalar,
-    growth_rate: Scalar,
-    **_: Any,
+    betas: tuple[Scalar, Scalar, Scalar], eps: Scalar, **options: Any
 ) -> Iterator[Problem]:
-    yield from estimates.arguments(lr, d0, growth_rate, weight_decay)
+    yield from estimates.arguments(**options)
     yield from estimates.epsilon(eps)
     yield from ranges.beta_pair(betas)
 

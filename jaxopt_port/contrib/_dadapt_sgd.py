@@ -30,10 +30,8 @@ from . import _estimates as estimates
 from . import _wide
 
 
-def _problems(
-    lr: Scalar, momentum: Scalar, weight_decay: Scalar, d0: Scalar, growth_rate: Scalar
-) -> Iterator[Problem]:
-    yield from estimates.arguments(lr, d0, growth_rate, weight_decay)
+def _problems(momentum: Scalar, **options: Any) -> Iterator[Problem]:
+    yield from estimates.arguments(**options)
     yield from ranges.below_one("momentum", momentum)
 
 
