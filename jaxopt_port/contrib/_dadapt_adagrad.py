@@ -184,7 +184,7 @@ class DAdaptAdaGrad(Optimizer):
         momentum: what is left of the parameter in a step, in [0, 1).
         weight_decay: L2 penalty, added to the gradient, >= 0.
         eps: added to the denominator, > 0.
-        d0: the first estimate, > 0.
+        d0: the first estimate, > 0; of several groups, that of the first.
         growth_rate: what the estimate grows by in a step at most.
 
     Raises:

@@ -195,7 +195,7 @@ class DAdaptAdam(Optimizer):
         weight_decay: weight decay, >= 0.
         decouple: decay the parameter instead of adding to the gradient.
         use_bias_correction: correct the moments for their beginning at zero.
-        d0: the first estimate, > 0.
+        d0: the first estimate, > 0; of several groups, that of the first.
         growth_rate: what the estimate grows by in a step at most.
         layer_scale: what the rate of a group is multiplied by, >= 0; an entry of its group there.
 

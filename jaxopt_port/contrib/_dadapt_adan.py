@@ -201,7 +201,7 @@ class DAdaptAdan(Optimizer):
         eps: added to the denominator, > 0.
         weight_decay: decoupled weight decay, >= 0.
         no_prox: decay the parameter before its step, instead of dividing it after.
-        d0: the first estimate, > 0.
+        d0: the first estimate, > 0; of several groups, that of the first.
         growth_rate: what the estimate grows by in a step at most.
 
     Raises:

@@ -160,7 +160,7 @@ class DAdaptLion(Optimizer):
         lr: what the estimate is multiplied by, >= 0.
         betas: weight of the average in a step, and decay of the average, in [0, 1).
         weight_decay: decoupled weight decay, >= 0.
-        d0: the first estimate, > 0.
+        d0: the first estimate, > 0; of several groups, that of the first.
 
     Raises:
         ValueError: a number out of its range, beginning with the package's own message; a

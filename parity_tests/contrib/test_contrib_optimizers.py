@@ -276,6 +276,13 @@ TOGETHER = {
 }
 
 
+@pytest.mark.parametrize("name", [name for name in TOGETHER if name != "Prodigy"])
+def test_the_first_groups_d0_is_that_of_all(name):
+    cls = getattr(contrib, name)
+    groups = [{"params": "a", "d0": 0.1}, {"params": "b"}]
+    assert np.array_equal(_stepped(cls(groups), PARAMS), _stepped(cls(d0=0.1), PARAMS))
+
+
 IN_COMMON = [(name, option) for name, own in TOGETHER.items() for option in own]
 NUMBERS = [(n, option) for n, option in IN_COMMON if not isinstance(TOGETHER[n][option], bool)]
 
