@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -124,15 +122,6 @@ def test_layers_without_parameters_need_no_layout() -> None:
     module = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Linear(3, 2), torch.nn.Flatten())
     like = {"1": {"kernel": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}}
     assert params_from_torch(module, like)["1"]["bias"].shape == (2,)
-
-
-def test_importing_interop_does_not_import_torch() -> None:
-    # Flax it does import, to register the states with flax.serialization.
-    script = "import sys, jaxopt_port.interop; print(*{'torch'} & sys.modules.keys())"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == ""
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
