@@ -262,26 +262,13 @@ def groups_of_transformers() -> list[Compared]:
 
 
 def groups_of_mup() -> list[Compared]:
-    from jaxopt_port.interop import param_map
-
-    params = mup_cases.tree(mup_cases.TARGET)
-    mapped = param_map(mup_cases.Network(mup_cases.TARGET), params)
-    names = {entry.path: entry.torch_name for entry in mapped.entries}
     rows = []
     for name in mup_cases.OPTIMIZERS:
         found = []
         for apart in (False, True):
             theirs = mup_cases.theirs(name, apart)
-            ours = contrib.param_groups_mup(
-                params,
-                mup_cases.tree(mup_cases.BASE),
-                mup_cases.tree(mup_cases.DELTA),
-                **mup_cases.NUMBERS,
-                optimizer=name,
-                groups=mup_cases.split_by(names) if apart else None,
-                param_map=mapped,
-            )
-            found.append((unequal(theirs, mup_cases.plain(ours, names.get)), len(theirs)))
+            ours = mup_cases.plain(mup_cases.ours(name, apart), mup_cases.NAMES.get)
+            found.append((unequal(theirs, ours), len(theirs)))
         rows.append(of_groups("mup", name, "param_groups_mup", found))
     return rows
 
