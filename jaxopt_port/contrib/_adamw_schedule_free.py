@@ -26,9 +26,7 @@ from ..optim import ranges
 from . import _schedule_free
 
 
-def _problems(
-    betas: tuple[Scalar, Scalar], warmup_steps: int, **options: Any
-) -> Iterator[Problem]:
+def _problems(betas: tuple[Scalar, Scalar], warmup_steps: int, **options: Any) -> Iterator[Problem]:
     yield from ranges.adam(betas=betas, **options)
     yield from _schedule_free.first_beta(betas)
     yield from ranges.whole("warmup_steps", warmup_steps)

@@ -79,7 +79,6 @@ def get_constant_schedule(last_epoch: int = -1) -> LambdaLR:
 @_of_steps
 def get_constant_schedule_with_warmup(num_warmup_steps: int, last_epoch: int = -1) -> LambdaLR:
     """Rise to the initial rate and keep it: ``transformers.get_constant_schedule_with_warmup``."""
-
     return _scheduler(_one, num_warmup_steps, last_epoch, num_warmup_steps)
 
 

@@ -19,6 +19,7 @@ from parity_tests.interop.whole_runs import (
     trainers,
 )
 
+
 @pytest.mark.parametrize("write", WRITERS, ids=lambda write: write.__name__)
 def test_the_next_steps_are_torchs(write, tmp_path):
     run = Run()
