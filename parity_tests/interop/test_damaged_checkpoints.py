@@ -102,6 +102,11 @@ TORCH = {
     "an index twice": ("a.pt", optimizer(param_groups=[{"params": [0, 0]}]), "twice"),
     "state of no parameter": ("a.pt", optimizer(state={3: {}}), "an entry for 3"),
     "a NaN step": ("a.pt", optimizer(state={0: {"step": torch.tensor(float("nan"))}}), "is nan"),
+    "the record of another": (
+        "a.pt",
+        saved({"model": {}, "jaxopt_port": {"format": "x"}}),
+        "it is damaged: 'jaxopt_port' in it does not say 'jaxopt_port checkpoint'",
+    ),
     "a newer version": (
         "a.pt",
         saved({"model": {}, "jaxopt_port": {"format": "jaxopt_port checkpoint", "version": 9}}),

@@ -206,11 +206,7 @@ def record_of(path: Path, text: str) -> dict[str, Any]:
 
 
 def checked_record(record: Any, where: str) -> dict[str, Any]:
-    """Return what this library wrote, which is of a version that is known here.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Return what this library wrote; raise ValueError for what is none, or of a newer version."""
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError(f"{where} is damaged: {KEY!r} in it does not say {FORMAT!r}")
     version = record.get("version")
