@@ -34,7 +34,7 @@ from ..numerics.torch_ops import (
     widened,
 )
 from ..optim import decay as decays
-from ..optim import ranges
+from ..optim import moments, ranges
 
 
 def _init(param: jax.Array, *, amsgrad: bool, **_: Any) -> LeafState:
@@ -60,9 +60,7 @@ def _advance(
     correction1, correction2 = 1 - beta1**t, 1 - beta2**t
     scalars = {
         "decay": 1 - (weight_decay if fixed_decay else lr * weight_decay),
-        "weight1": 1 - beta1,
-        "beta2": beta2,
-        "weight2": 1 - beta2,
+        **moments.scalars(betas),
         "correction2_sqrt": jnp.sqrt(correction2),
         "step_size": lr / correction1,
     }

@@ -43,9 +43,7 @@ def _problems(
     eps: float | None,
     weight_decay: Scalar,
     clipping_threshold: float | None,
-    corrected_weight_decay: bool,
-    max_lr_snapshot: Scalar,
-    **_: Any,
+    **options: Any,
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     yield from ranges.at_least_zero("weight_decay", weight_decay)
@@ -59,7 +57,7 @@ def _problems(
         yield from ranges.epsilon(eps)
     if clipping_threshold is not None:
         yield from ranges.above_zero("clipping_threshold", clipping_threshold)
-    yield from largest_rate(max_lr_snapshot, corrected_weight_decay)
+    yield from largest_rate(**options)
     if momentum_dtype not in ("bfloat16", "float16", "float32"):
         yield Problem(
             f"{momentum_dtype} dtype not supported", 'it is "bfloat16", "float16" or "float32"'
@@ -99,19 +97,13 @@ def _advance(
     decay_offset: int,
     beta2_cap: jax.Array,
     weight_decay: jax.Array,
-    unscaled_wd: bool,
-    corrected_weight_decay: bool,
-    max_lr_snapshot: jax.Array,
-    **_: Any,
+    **options: Any,
 ) -> tuple[Shared, Scalars]:
     step = shared["step"] + 1
     t = jnp.maximum(step.astype(jnp.float64) - decay_offset, 1.0)
-    rate = scaled_rate(lr, max_lr_snapshot, corrected_weight_decay)
-    if unscaled_wd:
-        rate = lr / max_lr_snapshot if corrected_weight_decay else jnp.ones_like(lr)
     return {"step": step}, {
         "weight2": 1 - jnp.minimum(beta2_cap, 1 - t**-decay_rate),
-        "decay": 1 - rate * weight_decay,
+        "decay": 1 - scaled_rate(lr, **options) * weight_decay,
     }
 
 

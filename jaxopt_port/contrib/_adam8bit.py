@@ -24,21 +24,15 @@ from ..engine import (
     of_rule,
     step_count,
 )
-from ..numerics.torch_ops import Scalar, add_scalar, div, mul, rounded, sqrt
+from ..numerics.torch_ops import add_scalar, div, mul, rounded, sqrt
 from ..optim import ranges
 from . import _eight_bits
 
 
 def _problems(
-    lr: Scalar,
-    betas: tuple[Scalar, Scalar],
-    eps: Scalar,
-    weight_decay: Scalar,
-    amsgrad: bool,
-    block_size: int,
-    bf16_stochastic_round: bool,
+    amsgrad: bool, block_size: int, bf16_stochastic_round: bool, **options: Any
 ) -> Iterator[Problem]:
-    yield from ranges.adam(lr, betas, eps, weight_decay)
+    yield from ranges.adam(**options)
     yield from ranges.whole("block_size", block_size, 1)
     if amsgrad:
         yield Problem(

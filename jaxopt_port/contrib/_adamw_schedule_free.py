@@ -12,32 +12,22 @@ import optax
 from ..engine import (
     REST,
     Groups,
-    LeafState,
     Number,
     Optimizer,
     Problem,
     Rule,
     Scalars,
     Shared,
-    Sum,
     leafwise,
     of_rule,
 )
 from ..numerics.torch_ops import Scalar
-from ..optim import decay as decays
 from ..optim import ranges
 from . import _schedule_free
 
 
-def _problems(
-    lr: Scalar,
-    betas: tuple[Scalar, Scalar],
-    eps: Scalar,
-    weight_decay: Scalar,
-    warmup_steps: int,
-    **_: Any,
-) -> Iterator[Problem]:
-    yield from ranges.adam(lr, betas, eps, weight_decay)
+def _problems(betas: tuple[Scalar, Scalar], warmup_steps: int, **options: Any) -> Iterator[Problem]:
+    yield from ranges.adam(betas=betas, **options)
     yield from _schedule_free.first_beta(betas)
     yield from ranges.whole("warmup_steps", warmup_steps)
 
@@ -52,31 +42,11 @@ def _advance(
     return after, scalars | moments
 
 
-def _update(
-    grad: jax.Array,
-    param: jax.Array,
-    state: LeafState,
-    *,
-    eps: jax.Array,
-    weight_decay: jax.Array,
-    beta2: jax.Array,
-    weight2: jax.Array,
-    correction2: jax.Array,
-    **scalars: Any,
-) -> tuple[Sum, LeafState]:
-    normed, exp_avg_sq = _schedule_free.normed(
-        grad, state, eps=eps, beta2=beta2, weight2=weight2, correction2=correction2
-    )
-    grad = decays.l2(normed, param, weight_decay)
-    new, after = _schedule_free.moved(grad, param, state, **scalars)
-    return new, {**after, "exp_avg_sq": exp_avg_sq}
-
-
 @of_rule(
     Rule(
         _problems,
         _schedule_free.init_with_squares,
-        _update,
+        _schedule_free.update_by_squares,
         _schedule_free.start,
         _advance,
         begins="k",

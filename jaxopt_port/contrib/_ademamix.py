@@ -24,20 +24,8 @@ from ..engine import (
     of_rule,
     step_count,
 )
-from ..numerics.torch_ops import (
-    Scalar,
-    add,
-    add_scalar,
-    addcdiv,
-    addcmul,
-    div,
-    lerp,
-    mul,
-    sqrt,
-    widened,
-)
-from ..optim import decay as decays
-from ..optim import ranges
+from ..numerics.torch_ops import Scalar, add, add_scalar, addcdiv, div, lerp, sqrt, widened
+from ..optim import moments, ranges
 from . import _pytorch_optimizer as package
 from ._left_out import LEFT_OUT, without_none
 
@@ -91,9 +79,7 @@ def _advance(
     mixed = jnp.where(warming, jnp.minimum(t * alpha / t_alpha_beta3, alpha), alpha)
     return {"step": step}, {
         "alpha": mixed,
-        "weight1": 1 - beta1,
-        "beta2": beta2,
-        "weight2": 1 - beta2,
+        **moments.scalars(betas[:2]),
         "weight3": 1 - beta3,
         "correction1": 1 - beta1**t,
         "correction2_sqrt": jnp.sqrt(1 - beta2**t),
@@ -107,26 +93,17 @@ def _update(
     state: LeafState,
     *,
     lr: jax.Array,
-    weight_decay: jax.Array,
     weight_decouple: bool,
     alpha: jax.Array,
     eps: jax.Array,
-    maximize: bool,
-    weight1: jax.Array,
-    beta2: jax.Array,
-    weight2: jax.Array,
     weight3: jax.Array,
     correction1: jax.Array,
     correction2_sqrt: jax.Array,
-    decay: jax.Array,
-    **_: Any,
+    **common: Any,
 ) -> tuple[jax.Array | Sum, LeafState]:
-    grad = -grad if maximize else grad
-    grad, param = decays.decayed(
-        grad, param, weight_decay=weight_decay, decay=decay, decoupled=weight_decouple
+    grad, param, exp_avg, exp_avg_sq = moments.begun(
+        grad, param, state, decoupled_weight_decay=weight_decouple, **common
     )
-    exp_avg = lerp(state["exp_avg"], grad, weight1)
-    exp_avg_sq = addcmul(mul(state["exp_avg_sq"], beta2), grad, grad, value=weight2)
     exp_avg_slow = lerp(state["exp_avg_slow"], grad, weight3)
     denom = add_scalar(div(sqrt(exp_avg_sq), correction2_sqrt), eps)
     update = add(div(exp_avg, correction1), exp_avg_slow, alpha=alpha)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Self
 
 import jax
@@ -15,7 +14,6 @@ from ..engine import (
     LeafState,
     Number,
     Optimizer,
-    Problem,
     Rule,
     Scalars,
     Shared,
@@ -23,24 +21,11 @@ from ..engine import (
     of_rule,
     step_count,
 )
-from ..numerics.torch_ops import Scalar, add, addcmul, constant, div, lerp, mul, sqrt
+from ..numerics.torch_ops import add, addcmul, constant, div, lerp, mul, sqrt
 from ..optim import decay as decays
-from ..optim import moments, ranges
+from ..optim import moments
 from ._left_out import LEFT_OUT, without_none
-from ._timm import cautious, decay_rate, largest_rate, with_snapshot
-
-
-def _problems(
-    lr: Scalar,
-    betas: tuple[Scalar, Scalar],
-    eps: Scalar,
-    weight_decay: Scalar,
-    corrected_weight_decay: bool,
-    max_lr_snapshot: Scalar,
-    **_: Any,
-) -> Iterator[Problem]:
-    yield from ranges.adam(lr, betas, eps, weight_decay)
-    yield from largest_rate(max_lr_snapshot, corrected_weight_decay)
+from ._timm import adam, cautious, decay_rate, with_snapshot
 
 
 def _advance(
@@ -50,20 +35,15 @@ def _advance(
     betas: jax.Array,
     weight_decay: jax.Array,
     clip_exp: jax.Array,
-    corrected_weight_decay: bool,
-    max_lr_snapshot: jax.Array,
-    **_: Any,
+    **options: Any,
 ) -> tuple[Shared, Scalars]:
     step = shared["step"] + 1
     before = shared["step"].astype(jnp.float64)
-    clip = jnp.where(clip_exp == LEFT_OUT, LEFT_OUT, before**clip_exp)
     return {"step": step}, {
+        **moments.scalars(betas),
         "first": step == 1,
-        "weight1": 1 - betas[0],
-        "beta2": betas[1],
-        "weight2": 1 - betas[1],
-        "clip": clip,
-        "decay": -decay_rate(lr, max_lr_snapshot, corrected_weight_decay) * weight_decay,
+        "clip": jnp.where(clip_exp == LEFT_OUT, LEFT_OUT, before**clip_exp),
+        "decay": -decay_rate(lr, **options) * weight_decay,
     }
 
 
@@ -106,7 +86,7 @@ def _update(
     }
 
 
-@of_rule(Rule(_problems, moments.init, _update, step_count, _advance))
+@of_rule(Rule(adam, moments.init, _update, step_count, _advance))
 def adopt(
     lr: Number = 1e-3,
     betas: tuple[Number, Number] = (0.9, 0.9999),

@@ -30,10 +30,8 @@ from . import _estimates as estimates
 from . import _wide
 
 
-def _problems(
-    lr: Scalar, momentum: Scalar, weight_decay: Scalar, eps: Scalar, d0: Scalar, growth_rate: Scalar
-) -> Iterator[Problem]:
-    yield from estimates.arguments(lr, d0, growth_rate, weight_decay)
+def _problems(momentum: Scalar, eps: Scalar, **options: Any) -> Iterator[Problem]:
+    yield from estimates.arguments(**options)
     yield from ranges.below_one("momentum", momentum)
     yield from estimates.epsilon(eps)
 
@@ -186,7 +184,7 @@ class DAdaptAdaGrad(Optimizer):
         momentum: what is left of the parameter in a step, in [0, 1).
         weight_decay: L2 penalty, added to the gradient, >= 0.
         eps: added to the denominator, > 0.
-        d0: the first estimate, > 0.
+        d0: the first estimate, > 0; of several groups, that of the first.
         growth_rate: what the estimate grows by in a step at most.
 
     Raises:

@@ -31,16 +31,9 @@ from . import _wide
 
 
 def _problems(
-    lr: Scalar,
-    betas: tuple[Scalar, Scalar],
-    eps: Scalar,
-    weight_decay: Scalar,
-    d0: Scalar,
-    growth_rate: Scalar,
-    layer_scale: Scalar,
-    **_: Any,
+    betas: tuple[Scalar, Scalar], eps: Scalar, layer_scale: Scalar, **options: Any
 ) -> Iterator[Problem]:
-    yield from estimates.arguments(lr, d0, growth_rate, weight_decay)
+    yield from estimates.arguments(**options)
     yield from estimates.epsilon(eps)
     yield from ranges.beta_pair(betas)
     yield from ranges.at_least_zero("layer_scale", layer_scale)
@@ -202,7 +195,7 @@ class DAdaptAdam(Optimizer):
         weight_decay: weight decay, >= 0.
         decouple: decay the parameter instead of adding to the gradient.
         use_bias_correction: correct the moments for their beginning at zero.
-        d0: the first estimate, > 0.
+        d0: the first estimate, > 0; of several groups, that of the first.
         growth_rate: what the estimate grows by in a step at most.
         layer_scale: what the rate of a group is multiplied by, >= 0; an entry of its group there.
 

@@ -30,15 +30,9 @@ from . import _wide
 
 
 def _problems(
-    lr: Scalar,
-    betas: tuple[Scalar, Scalar, Scalar],
-    eps: Scalar,
-    weight_decay: Scalar,
-    d0: Scalar,
-    growth_rate: Scalar,
-    **_: Any,
+    betas: tuple[Scalar, Scalar, Scalar], eps: Scalar, **options: Any
 ) -> Iterator[Problem]:
-    yield from estimates.arguments(lr, d0, growth_rate, weight_decay)
+    yield from estimates.arguments(**options)
     yield from estimates.epsilon(eps)
     yield from ranges.beta_pair(betas)
 
@@ -207,7 +201,7 @@ class DAdaptAdan(Optimizer):
         eps: added to the denominator, > 0.
         weight_decay: decoupled weight decay, >= 0.
         no_prox: decay the parameter before its step, instead of dividing it after.
-        d0: the first estimate, > 0.
+        d0: the first estimate, > 0; of several groups, that of the first.
         growth_rate: what the estimate grows by in a step at most.
 
     Raises:

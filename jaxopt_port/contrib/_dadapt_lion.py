@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -30,10 +29,8 @@ from . import _estimates as estimates
 from . import _wide
 
 
-def _problems(
-    lr: Scalar, betas: tuple[Scalar, Scalar], weight_decay: Scalar, d0: Scalar
-) -> Iterator[Problem]:
-    yield from estimates.arguments(lr, d0, math.inf, weight_decay)
+def _problems(betas: tuple[Scalar, Scalar], **options: Any) -> Iterator[Problem]:
+    yield from estimates.arguments(**options)
     yield from ranges.beta_pair(betas)
 
 
@@ -163,7 +160,7 @@ class DAdaptLion(Optimizer):
         lr: what the estimate is multiplied by, >= 0.
         betas: weight of the average in a step, and decay of the average, in [0, 1).
         weight_decay: decoupled weight decay, >= 0.
-        d0: the first estimate, > 0.
+        d0: the first estimate, > 0; of several groups, that of the first.
 
     Raises:
         ValueError: a number out of its range, beginning with the package's own message; a

@@ -6,7 +6,9 @@ steps that found one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,7 @@ from ._sums import total
 
 
 def arguments(
-    lr: Scalar, d0: Scalar, growth_rate: Scalar, weight_decay: Scalar
+    lr: Scalar, d0: Scalar, weight_decay: Scalar, growth_rate: Scalar = math.inf, **_: Any
 ) -> Iterator[Problem]:
     if not d0 > 0.0:
         yield Problem(f"Invalid d0 value: {d0}", "d0 must be > 0")

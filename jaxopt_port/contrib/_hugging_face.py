@@ -44,12 +44,21 @@ def _of_steps(make: Callable[P, R]) -> Callable[P, R]:
 
 
 def _scheduler(
-    factor: Callable[[int], float], last: float, last_epoch: int, *, constant: bool = True
+    factor: Callable[[int], float],
+    last: float,
+    last_epoch: int,
+    warmup: float = 0,
+    constant: bool = True,
 ) -> LambdaLR:
-    return LambdaLR(looked_up(factor, max(last, 0), constant), last_epoch)
+    """Rise along a line, and follow a factor from there on."""
+
+    def whole(step: int) -> float:
+        return _warmed(step, warmup) if step < warmup else factor(step)
+
+    return LambdaLR(looked_up(whole, max(last, 0), constant), last_epoch)
 
 
-def _warmed(step: int, warmup: int) -> float:
+def _warmed(step: int, warmup: float) -> float:
     return float(step) / float(max(1, warmup))
 
 
@@ -70,11 +79,7 @@ def get_constant_schedule(last_epoch: int = -1) -> LambdaLR:
 @_of_steps
 def get_constant_schedule_with_warmup(num_warmup_steps: int, last_epoch: int = -1) -> LambdaLR:
     """Rise to the initial rate and keep it: ``transformers.get_constant_schedule_with_warmup``."""
-
-    def factor(step: int) -> float:
-        return _warmed(step, num_warmup_steps) if step < num_warmup_steps else 1.0
-
-    return _scheduler(factor, num_warmup_steps, last_epoch)
+    return _scheduler(_one, num_warmup_steps, last_epoch, num_warmup_steps)
 
 
 @_of_steps
@@ -96,12 +101,11 @@ def get_linear_schedule_with_warmup(
     """
 
     def factor(step: int) -> float:
-        if step < num_warmup_steps:
-            return _warmed(step, num_warmup_steps)
         rest = float(num_training_steps - step)
         return max(0.0, rest / float(max(1, num_training_steps - num_warmup_steps)))
 
-    return _scheduler(factor, max(num_training_steps, num_warmup_steps), last_epoch)
+    last = max(num_training_steps, num_warmup_steps)
+    return _scheduler(factor, last, last_epoch, num_warmup_steps)
 
 
 @_of_steps
@@ -131,15 +135,14 @@ def get_cosine_with_hard_restarts_schedule_with_warmup(
     """
 
     def factor(step: int) -> float:
-        if step < num_warmup_steps:
-            return _warmed(step, num_warmup_steps)
         progress = _progress(step, num_warmup_steps, num_training_steps)
         if progress >= 1.0:
             return 0.0
         return max(0.0, 0.5 * (1.0 + math.cos(math.pi * ((float(num_cycles) * progress) % 1.0))))
 
     # Where there is nothing between them, it is zero one step after the rise.
-    return _scheduler(factor, max(num_training_steps, num_warmup_steps) + 1, last_epoch)
+    last = max(num_training_steps, num_warmup_steps) + 1
+    return _scheduler(factor, last, last_epoch, num_warmup_steps)
 
 
 @_of_steps
@@ -164,14 +167,13 @@ def get_polynomial_decay_schedule_with_warmup(
         raise ValueError(f"lr_end ({lr_end}) must be smaller than initial lr ({lr_init})")
 
     def factor(step: int) -> float:
-        if step < num_warmup_steps:
-            return _warmed(step, num_warmup_steps)
         if step > num_training_steps:
             return lr_end / lr_init
         remaining = 1 - (step - num_warmup_steps) / (num_training_steps - num_warmup_steps)
         return float(((lr_init - lr_end) * remaining**power + lr_end) / lr_init)
 
-    return _scheduler(factor, max(num_training_steps, num_warmup_steps) + 1, last_epoch)
+    last = max(num_training_steps, num_warmup_steps) + 1
+    return _scheduler(factor, last, last_epoch, num_warmup_steps)
 
 
 @_of_steps
@@ -188,11 +190,9 @@ def get_inverse_sqrt_schedule(
     scale = num_warmup_steps or 10_000 if timescale is None else timescale
 
     def factor(step: int) -> float:
-        if step < num_warmup_steps:
-            return _warmed(step, num_warmup_steps)
         return 1.0 / math.sqrt((step + (scale - num_warmup_steps)) / scale)
 
-    return _scheduler(factor, 1 << 16, last_epoch, constant=False)
+    return _scheduler(factor, 1 << 16, last_epoch, num_warmup_steps, constant=False)
 
 
 def _least_rate(min_lr: float | None, min_lr_rate: float | None, lr_init: float | None) -> float:
@@ -231,13 +231,11 @@ def get_cosine_with_min_lr_schedule_with_warmup(
     least = _least_rate(min_lr, min_lr_rate, lr_init)
 
     def factor(step: int) -> float:
-        if step < num_warmup_steps:
-            return _warmed(step, num_warmup_steps)
         progress = _progress(step, num_warmup_steps, num_training_steps)
         wave = 0.5 * (1.0 + math.cos(math.pi * float(num_cycles) * 2.0 * progress))
         return max(0, wave * (1 - least) + least)
 
-    return _scheduler(factor, num_training_steps, last_epoch, constant=False)
+    return _scheduler(factor, num_training_steps, last_epoch, num_warmup_steps, constant=False)
 
 
 @_of_steps

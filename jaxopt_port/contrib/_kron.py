@@ -46,12 +46,10 @@ def _problems(
     memory_save_mode: str | None,
     precond_lr: Scalar,
     precond_init_scale: Scalar,
-    corrected_weight_decay: bool,
-    max_lr_snapshot: Scalar,
     flatten_start_dim: int,
     flatten_end_dim: int,
     seed: int,
-    **_: Any,
+    **options: Any,
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     if not 0.0 <= momentum < 1.0:
@@ -70,7 +68,7 @@ def _problems(
         )
     yield from ranges.at_least_zero("precond_lr", precond_lr)
     yield from ranges.above_zero("precond_init_scale", precond_init_scale)
-    yield from largest_rate(max_lr_snapshot, corrected_weight_decay)
+    yield from largest_rate(**options)
     yield from ranges.whole("flatten_start_dim", flatten_start_dim)
     yield from ranges.whole("flatten_end_dim", flatten_end_dim, -8)
     yield from ranges.whole("seed", seed)
@@ -123,11 +121,9 @@ def _advance(
     momentum: jax.Array,
     weight_decay: jax.Array,
     preconditioner_update_probability: jax.Array,
-    corrected_weight_decay: bool,
-    max_lr_snapshot: jax.Array,
     stochastic_weight_decay: bool,
     seed: int,
-    **_: Any,
+    **options: Any,
 ) -> tuple[Shared, Scalars]:
     step, counter = shared["step"], shared["update_counter"] + 1
     often = preconditioner_update_probability
@@ -136,7 +132,6 @@ def _advance(
     balancing, decaying = draws(seed, step)[1:]
     if stochastic_weight_decay:
         weight_decay = 2 * decaying.astype(jnp.float64) * weight_decay
-    rate = decay_rate(lr, max_lr_snapshot, corrected_weight_decay)
     return {"step": step + 1, "update_counter": jnp.where(updates, 0, counter)}, {
         "at": step,
         "updates": updates,
@@ -144,7 +139,7 @@ def _advance(
         "weight": 1 - momentum,
         "correction": 1 - momentum ** (step + 1).astype(jnp.float64),
         "weight_decay": weight_decay,
-        "decay": 1 - rate * weight_decay,
+        "decay": 1 - decay_rate(lr, **options) * weight_decay,
     }
 
 

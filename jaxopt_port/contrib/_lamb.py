@@ -41,20 +41,11 @@ from ._sums import norm
 from ._timm import cautious, decay_rate, largest_rate, with_snapshot
 
 
-def _problems(
-    lr: Scalar,
-    betas: tuple[Scalar, Scalar],
-    eps: Scalar,
-    weight_decay: Scalar,
-    max_grad_norm: Scalar,
-    corrected_weight_decay: bool,
-    max_lr_snapshot: Scalar,
-    **_: Any,
-) -> Iterator[Problem]:
-    yield from ranges.adam(lr, betas, eps, weight_decay)
+def _problems(max_grad_norm: Scalar, **options: Any) -> Iterator[Problem]:
+    yield from ranges.adam(**options)
     if not max_grad_norm > 0:
         yield Problem(f"Invalid max_grad_norm value: {max_grad_norm}", "None does not clip")
-    yield from largest_rate(max_lr_snapshot, corrected_weight_decay)
+    yield from largest_rate(**options)
 
 
 def _gathers(grad: jax.Array, *_: Any, **__: Any) -> Scalars:
@@ -70,15 +61,12 @@ def _advance(
     weight_decay: jax.Array,
     grad_averaging: bool,
     max_grad_norm: jax.Array,
-    corrected_weight_decay: bool,
-    max_lr_snapshot: jax.Array,
     grad_square: jax.Array | float = 0.0,
-    **_: Any,
+    **options: Any,
 ) -> tuple[Shared, Scalars]:
     step = shared["step"] + 1
     correction1, correction2 = 1 - betas ** step.astype(jnp.float64)
     one = jnp.ones((), jnp.float64)
-    rate = decay_rate(lr, max_lr_snapshot, corrected_weight_decay)
     return {"step": step}, {
         "clip": jnp.maximum(jnp.sqrt(grad_square) / max_grad_norm, 1.0),
         "beta1": betas[0],
@@ -87,7 +75,7 @@ def _advance(
         "weight2": 1 - betas[1],
         "correction1": correction1 if bias_correction else one,
         "correction2_sqrt": jnp.sqrt(correction2) if bias_correction else one,
-        "decay": -rate * weight_decay,
+        "decay": -decay_rate(lr, **options) * weight_decay,
     }
 
 

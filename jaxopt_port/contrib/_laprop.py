@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Self
 
 import jax
@@ -15,31 +14,17 @@ from ..engine import (
     LeafState,
     Number,
     Optimizer,
-    Problem,
     Rule,
     Scalars,
     Shared,
     leafwise,
     of_rule,
 )
-from ..numerics.torch_ops import Scalar, add, add_scalar, addcmul, div, mul, sqrt
-from ..optim import moments, ranges
+from ..numerics.torch_ops import add, add_scalar, addcmul, div, mul, sqrt
+from ..optim import moments
 from . import _wide
 from ._left_out import LEFT_OUT
-from ._timm import cautious, decay_rate, largest_rate, with_snapshot
-
-
-def _problems(
-    lr: Scalar,
-    betas: tuple[Scalar, Scalar],
-    eps: Scalar,
-    weight_decay: Scalar,
-    corrected_weight_decay: bool,
-    max_lr_snapshot: Scalar,
-    **_: Any,
-) -> Iterator[Problem]:
-    yield from ranges.adam(lr, betas, eps, weight_decay)
-    yield from largest_rate(max_lr_snapshot, corrected_weight_decay)
+from ._timm import adam, cautious, decay_rate, with_snapshot
 
 
 def _start(**_: Any) -> Shared:
@@ -47,22 +32,13 @@ def _start(**_: Any) -> Shared:
 
 
 def _advance(
-    shared: Shared,
-    *,
-    lr: jax.Array,
-    betas: jax.Array,
-    weight_decay: jax.Array,
-    corrected_weight_decay: bool,
-    max_lr_snapshot: jax.Array,
-    **_: Any,
+    shared: Shared, *, lr: jax.Array, betas: jax.Array, weight_decay: jax.Array, **options: Any
 ) -> tuple[Shared, Scalars]:
     beta1, beta2 = betas
     rates = _wide.read(shared, "exp_avg_lr_1") * beta1 + (1 - beta1) * lr
     # A float32 tensor in timm, whose products are rounded.
-    ones = shared["exp_avg_lr_2"]
-    ones = add_scalar(mul(ones, beta2), 1 - beta2)
+    ones = add_scalar(mul(shared["exp_avg_lr_2"], beta2), 1 - beta2)
     after = {"step": shared["step"] + 1, "exp_avg_lr_2": ones}
-    rate = decay_rate(lr, max_lr_snapshot, corrected_weight_decay)
     return {**after, **_wide.kept("exp_avg_lr_1", rates)}, {
         "beta1": beta1,
         "weight1": lr * (1 - beta1),
@@ -70,7 +46,7 @@ def _advance(
         "weight2": 1 - beta2,
         "correction2": ones,
         "step_size": jnp.where(rates != 0, lr / jnp.where(rates != 0, rates, 1.0), 0.0),
-        "decay": -rate * weight_decay,
+        "decay": -decay_rate(lr, **options) * weight_decay,
     }
 
 
@@ -100,7 +76,7 @@ def _update(
     return param, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
 
-@of_rule(Rule(_problems, moments.init, _update, _start, _advance))
+@of_rule(Rule(adam, moments.init, _update, _start, _advance))
 def laprop(
     lr: Number = 4e-4,
     betas: tuple[Number, Number] = (0.9, 0.999),

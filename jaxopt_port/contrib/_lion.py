@@ -45,7 +45,8 @@ def _problems(
     yield from ranges.learning_rate(lr)
     yield from ranges.beta_pair(betas)
     yield from ranges.at_least_zero("weight_decay", weight_decay)
-    yield from largest_rate(max_lr_snapshot, corrected_weight_decay or decoupled_weight_decay)
+    either = corrected_weight_decay or decoupled_weight_decay
+    yield from largest_rate(max_lr_snapshot=max_lr_snapshot, corrected_weight_decay=either)
     if package not in ("timm", "lion-pytorch"):
         yield Problem(f"no package {package!r} has a Lion", 'it is "timm" or "lion-pytorch"')
     timms = {"caution": caution, "corrected_weight_decay": corrected_weight_decay}
@@ -67,14 +68,13 @@ def _advance(
     lr: jax.Array,
     betas: jax.Array,
     weight_decay: jax.Array,
-    corrected_weight_decay: bool,
     decoupled_weight_decay: bool,
     max_lr_snapshot: jax.Array,
-    **_: Any,
+    **options: Any,
 ) -> tuple[Shared, Scalars]:
     if decoupled_weight_decay:
         weight_decay = weight_decay / max_lr_snapshot
-    rate = decay_rate(lr, max_lr_snapshot, corrected_weight_decay)
+    rate = decay_rate(lr, max_lr_snapshot=max_lr_snapshot, **options)
     return {"begun": True}, {
         "decay": 1 - rate * weight_decay,
         "weight1": 1 - betas[0],

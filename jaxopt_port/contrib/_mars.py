@@ -32,16 +32,9 @@ from ._timm import cautious
 
 
 def _problems(
-    lr: Scalar,
-    betas: tuple[Scalar, Scalar],
-    eps: Scalar,
-    weight_decay: Scalar,
-    mars_type: str,
-    lr_1d_factor: Scalar,
-    betas_1d: tuple[Scalar, Scalar],
-    **_: Any,
+    mars_type: str, lr_1d_factor: Scalar, betas_1d: tuple[Scalar, Scalar], **options: Any
 ) -> Iterator[Problem]:
-    yield from ranges.adam(lr, betas, eps, weight_decay)
+    yield from ranges.adam(**options)
     yield from ranges.at_least_zero("lr_1d_factor", lr_1d_factor)
     if LEFT_OUT not in betas_1d:
         yield from ranges.beta_pair(betas_1d)

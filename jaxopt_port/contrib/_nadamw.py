@@ -24,47 +24,28 @@ from ..engine import (
     of_rule,
     step_count,
 )
-from ..numerics.torch_ops import Scalar, add_scalar, addcmul, div, lerp, mul, sqrt
+from ..numerics.torch_ops import add_scalar, div, lerp, mul, sqrt
 from ..optim import moments, ranges
 from ._left_out import LEFT_OUT
 from ._sums import rms
 from ._timm import cautious, decay_rate, largest_rate, with_snapshot
 
 
-def _problems(
-    lr: Scalar,
-    betas: tuple[Scalar, Scalar],
-    eps: Scalar,
-    weight_decay: Scalar,
-    corrected_weight_decay: bool,
-    clipping_threshold: float | None,
-    max_lr_snapshot: Scalar,
-    **_: Any,
-) -> Iterator[Problem]:
-    yield from ranges.adam(lr, betas, eps, weight_decay)
+def _problems(clipping_threshold: float | None, **options: Any) -> Iterator[Problem]:
+    yield from ranges.adam(**options)
     if clipping_threshold is not None:
         yield from ranges.above_zero("clipping_threshold", clipping_threshold)
-    yield from largest_rate(max_lr_snapshot, corrected_weight_decay)
+    yield from largest_rate(**options)
 
 
 def _advance(
-    shared: Shared,
-    *,
-    lr: jax.Array,
-    betas: jax.Array,
-    weight_decay: jax.Array,
-    corrected_weight_decay: bool,
-    max_lr_snapshot: jax.Array,
-    **_: Any,
+    shared: Shared, *, lr: jax.Array, betas: jax.Array, weight_decay: jax.Array, **options: Any
 ) -> tuple[Shared, Scalars]:
     step = shared["step"] + 1
     correction1, correction2 = 1 - betas ** step.astype(jnp.float64)
-    rate = decay_rate(lr, max_lr_snapshot, corrected_weight_decay)
     return {"step": step}, {
-        "decay": 1 - rate * weight_decay,
-        "weight1": 1 - betas[0],
-        "beta2": betas[1],
-        "weight2": 1 - betas[1],
+        **moments.scalars(betas),
+        "decay": 1 - decay_rate(lr, **options) * weight_decay,
         "step_size": lr / correction1,
         "correction2_sqrt": jnp.sqrt(correction2),
     }
@@ -77,28 +58,22 @@ def _update(
     *,
     eps: jax.Array,
     caution: bool,
-    maximize: bool,
     clipping_threshold: float | None,
-    decay: jax.Array,
-    weight1: jax.Array,
-    beta2: jax.Array,
-    weight2: jax.Array,
     step_size: jax.Array,
     correction2_sqrt: jax.Array,
-    **_: Any,
+    **common: Any,
 ) -> tuple[Sum, LeafState]:
-    grad = -grad if maximize else grad
-    exp_avg = lerp(state["exp_avg"], grad, weight1)
-    exp_avg_sq = addcmul(mul(state["exp_avg_sq"], beta2), grad, grad, value=weight2)
-    ahead = lerp(exp_avg, grad, weight1)
+    grad, param, exp_avg, exp_avg_sq = moments.begun(
+        grad, param, state, decoupled_weight_decay=True, **common
+    )
+    ahead = lerp(exp_avg, grad, common["weight1"])
     denom = add_scalar(div(sqrt(exp_avg_sq), correction2_sqrt), eps)
     if clipping_threshold is not None:
         ratio = div(rms(div(grad, denom)), clipping_threshold)
         denom = mul(denom, jnp.maximum(ratio, jnp.ones_like(ratio)))
     if caution:
         ahead = cautious(ahead, grad)
-    new = Sum(mul(param, decay), ahead, -step_size, over=denom)
-    return new, {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+    return Sum(param, ahead, -step_size, over=denom), {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
 
 @of_rule(Rule(_problems, moments.init, _update, step_count, _advance))

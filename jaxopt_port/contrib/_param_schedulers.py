@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 # fvcore's, by which a boundary is passed a little early.
 _EPSILON = 1e-6
-METHODS = ("linear", "constant")
 
 
 def check_method(method: str) -> None:
     """Raise detectron2's error where a warm-up is of no known kind."""
-    if method not in METHODS:
+    if method not in ("linear", "constant"):
         raise ValueError(f"Unknown warmup method: {method}; it is 'linear' or 'constant'")
 
 

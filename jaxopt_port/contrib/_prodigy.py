@@ -40,18 +40,14 @@ from ._left_out import LEFT_OUT, without_none
 
 
 def _problems(
-    lr: Scalar,
     betas: tuple[Scalar, Scalar],
     beta3: Scalar,
     eps: Scalar,
-    weight_decay: Scalar,
-    d0: Scalar,
     d_coef: Scalar,
-    growth_rate: Scalar,
     slice_p: int,
-    **_: Any,
+    **options: Any,
 ) -> Iterator[Problem]:
-    yield from estimates.arguments(lr, d0, growth_rate, weight_decay)
+    yield from estimates.arguments(**options)
     yield from estimates.epsilon(eps)
     yield from ranges.beta_pair(betas)
     if beta3 != LEFT_OUT:

@@ -12,19 +12,16 @@ import optax
 from ..engine import (
     REST,
     Groups,
-    LeafState,
     Number,
     Optimizer,
     Problem,
     Rule,
     Scalars,
     Shared,
-    Sum,
     leafwise,
     of_rule,
 )
 from ..numerics.torch_ops import Scalar
-from ..optim import decay as decays
 from ..optim import ranges
 from . import _schedule_free
 
@@ -51,33 +48,11 @@ def _advance(
     return after, scalars | moments
 
 
-def _update(
-    grad: jax.Array,
-    param: jax.Array,
-    state: LeafState,
-    *,
-    eps: jax.Array,
-    weight_decay: jax.Array,
-    beta2: jax.Array,
-    weight2: jax.Array,
-    correction2: jax.Array,
-    known: jax.Array,
-    **scalars: Any,
-) -> tuple[Sum, LeafState]:
-    normed, exp_avg_sq = _schedule_free.normed(
-        grad, state, eps=eps, beta2=beta2, weight2=weight2, correction2=correction2
-    )
-    normed = jnp.where(known, normed, grad)
-    grad = decays.l2(normed, param, weight_decay)
-    new, after = _schedule_free.moved(grad, param, state, **scalars)
-    return new, {**after, "exp_avg_sq": exp_avg_sq}
-
-
 @of_rule(
     Rule(
         _problems,
         _schedule_free.init_with_squares,
-        _update,
+        _schedule_free.update_by_squares,
         _schedule_free.start,
         _advance,
         begins="k",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -206,29 +207,42 @@ def _with_codes(optimizer: Any, param: Any, held: dict[str, Any]) -> dict[str, A
     return made
 
 
-_TORCHAO: dict[str, Any] = {
-    "attributes": {k: (k, k) for k in ("block_size", "bf16_stochastic_round")},
-    "read": _read_torchao,
-    "write": _write_torchao,
-    "read_state": _read_codes,
-    "tensors": _with_codes,
-}
-_PYTORCH_OPTIMIZER: dict[str, Any] = {"counts": ("step",), "in_groups": ("step",)}
-_SCHEDULE_FREE: dict[str, Any] = {
-    "counts": ("k",),
-    "in_groups": ("k", "weight_sum", "lr_max"),
-    "wide": ("weight_sum", "lr_max"),
-    "without": ("train_mode", "scheduled_lr"),
-    "read": _read_schedule_free,
-    "write": _write_schedule_free,
-}
+def _twin(package: str, module: str, optimizer: type[Optimizer], **how: Any) -> Reference:
+    """Return what a class is that has the name of its twin."""
+    return Reference(package, module, optimizer.__name__, optimizer, **how)
+
+
+_timm = functools.partial(_twin, "timm", "timm.optim")
+_torchao = functools.partial(
+    _twin,
+    "torchao",
+    "torchao.optim",
+    attributes={k: (k, k) for k in ("block_size", "bf16_stochastic_round")},
+    read=_read_torchao,
+    write=_write_torchao,
+    read_state=_read_codes,
+    tensors=_with_codes,
+)
+_pytorch_optimizer = functools.partial(
+    _twin, "pytorch_optimizer", "pytorch_optimizer", counts=("step",), in_groups=("step",)
+)
+_schedule_free = functools.partial(
+    _twin,
+    "schedulefree",
+    "schedulefree",
+    counts=("k",),
+    in_groups=("k", "weight_sum", "lr_max"),
+    wide=("weight_sum", "lr_max"),
+    without=("train_mode", "scheduled_lr"),
+    read=_read_schedule_free,
+    write=_write_schedule_free,
+)
 
 
 def _dadapt(optimizer: type[Optimizer], *numbers: str) -> Reference:
-    return Reference(
+    return _twin(
         "dadaptation",
         "dadaptation",
-        optimizer.__name__,
         optimizer,
         counts=("step", "k"),
         in_groups=("d", *numbers, "k"),
@@ -240,32 +254,25 @@ def _dadapt(optimizer: type[Optimizer], *numbers: str) -> Reference:
 
 
 REFERENCES = (
-    Reference("timm", "timm.optim", "AdaBelief", AdaBelief, counts=("step",)),
-    Reference(
-        "timm",
-        "timm.optim",
-        "Adafactor",
+    _timm(AdaBelief, counts=("step",)),
+    _timm(
         Adafactor,
         counts=("step",),
         fixed={"package": "timm"},
         read=_read_timm_adafactor,
         write=_write_timm_adafactor,
     ),
-    Reference("torchao", "torchao.optim", "Adam8bit", Adam8bit, **_TORCHAO),
-    Reference("torchao", "torchao.optim", "AdamW8bit", AdamW8bit, **_TORCHAO),
-    Reference(
+    _torchao(Adam8bit),
+    _torchao(AdamW8bit),
+    _twin(
         "transformers",
         "transformers.optimization",
-        "Adafactor",
         Adafactor,
         counts=("step",),
         fixed={"package": "transformers"},
         read=_read_transformers_adafactor,
     ),
-    Reference(
-        "timm",
-        "timm.optim",
-        "AdafactorBigVision",
+    _timm(
         AdafactorBigVision,
         attributes={"momentum_dtype": ("defaults.momentum_dtype", "momentum_dtype")},
         read=_read_big_vision,
@@ -275,12 +282,11 @@ REFERENCES = (
     _dadapt(DAdaptAdan, "gsq_weighted"),
     _dadapt(DAdaptLion, "numerator_weighted"),
     _dadapt(DAdaptSGD, "numerator_weighted", "g0_norm"),
-    Reference("timm", "timm.optim", "Adan", Adan, counts=("step",), in_groups=("step",)),
-    Reference("timm", "timm.optim", "Adopt", Adopt),
-    Reference(
+    _timm(Adan, counts=("step",), in_groups=("step",)),
+    _timm(Adopt),
+    _twin(
         "timm",
         "timm.optim.kron",
-        "Kron",
         Kron,
         counts=("step", "update_counter"),
         read=_read_kron,
@@ -288,21 +294,17 @@ REFERENCES = (
         read_state=_read_kron_state,
         write_state=_write_kron_state,
     ),
-    Reference(
-        "timm",
-        "timm.optim",
-        "Lamb",
+    _timm(
         Lamb,
         in_groups=("step",),
         attributes={"max_grad_norm": ("defaults.max_grad_norm", "max_grad_norm")},
     ),
-    Reference("timm", "timm.optim", "LaProp", LaProp, wide=("exp_avg_lr_1",)),
-    Reference("timm", "timm.optim", "Lars", Lars),
-    Reference("timm", "timm.optim", "Lion", Lion, read=_read_timm_lion),
-    Reference(
+    _timm(LaProp, wide=("exp_avg_lr_1",)),
+    _timm(Lars),
+    _timm(Lion, read=_read_timm_lion),
+    _twin(
         "lion-pytorch",
         "lion_pytorch",
-        "Lion",
         Lion,
         attributes={
             "decoupled_weight_decay": ("decoupled_wd", "decoupled_weight_decay"),
@@ -310,15 +312,14 @@ REFERENCES = (
         },
         fixed={"package": "lion-pytorch"},
     ),
-    Reference("timm", "timm.optim", "MADGRAD", MADGRAD, counts=("step",)),
-    Reference("timm", "timm.optim", "Mars", Mars, counts=("step",), write=_write_mars),
+    _timm(MADGRAD, counts=("step",)),
+    _timm(Mars, counts=("step",), write=_write_mars),
     Reference("muon", "muon", "SingleDeviceMuon", Muon),
-    Reference("muon", "muon", "Muon", Muon),
-    Reference("timm", "timm.optim", "NAdamW", NAdamW),
-    Reference(
+    _twin("muon", "muon", Muon),
+    _timm(NAdamW),
+    _twin(
         "prodigyopt",
         "prodigyopt",
-        "Prodigy",
         Prodigy,
         counts=("step", "k"),
         in_groups=("d", "d_max", "d_numerator", "k"),
@@ -326,26 +327,11 @@ REFERENCES = (
         without=("d_denom", "d_hat", "fsdp_in_use"),
         read_state=_read_prodigy,
     ),
-    Reference(
-        "pytorch_optimizer",
-        "pytorch_optimizer",
-        "AdEMAMix",
-        AdEMAMix,
-        attributes={"maximize": ("maximize", "maximize")},
-        **_PYTORCH_OPTIMIZER,
+    _pytorch_optimizer(AdEMAMix, attributes={"maximize": ("maximize", "maximize")}),
+    _pytorch_optimizer(
+        CAME, attributes={k: (k, k) for k in ("clip_threshold", "eps1", "eps2", "maximize")}
     ),
-    Reference(
-        "pytorch_optimizer",
-        "pytorch_optimizer",
-        "CAME",
-        CAME,
-        attributes={k: (k, k) for k in ("clip_threshold", "eps1", "eps2", "maximize")},
-        **_PYTORCH_OPTIMIZER,
-    ),
-    Reference(
-        "pytorch_optimizer",
-        "pytorch_optimizer",
-        "SOAP",
+    _pytorch_optimizer(
         SOAP,
         copied=("precondition_frequency", "shampoo_beta"),
         attributes={"maximize": ("maximize", "maximize")},
@@ -353,17 +339,12 @@ REFERENCES = (
         write=_write_soap,
         read_state=_read_soap_state,
         write_state=_write_soap_state,
-        **_PYTORCH_OPTIMIZER,
     ),
-    Reference("timm", "timm.optim", "RMSpropTF", RMSpropTF),
-    Reference("timm", "timm.optim", "SGDW", SGDW),
-    Reference("schedulefree", "schedulefree", "SGDScheduleFree", SGDScheduleFree, **_SCHEDULE_FREE),
-    Reference(
-        "schedulefree", "schedulefree", "AdamWScheduleFree", AdamWScheduleFree, **_SCHEDULE_FREE
-    ),
-    Reference(
-        "schedulefree", "schedulefree", "RAdamScheduleFree", RAdamScheduleFree, **_SCHEDULE_FREE
-    ),
+    _timm(RMSpropTF),
+    _timm(SGDW),
+    _schedule_free(SGDScheduleFree),
+    _schedule_free(AdamWScheduleFree),
+    _schedule_free(RAdamScheduleFree),
 )
 
 

@@ -33,21 +33,14 @@ from ._timm import cautious, decay_rate, largest_rate, with_snapshot
 
 
 def _problems(
-    lr: Scalar,
-    alpha: Scalar,
-    eps: Scalar,
-    weight_decay: Scalar,
-    momentum: Scalar,
-    corrected_weight_decay: bool,
-    max_lr_snapshot: Scalar,
-    **_: Any,
+    lr: Scalar, alpha: Scalar, eps: Scalar, weight_decay: Scalar, momentum: Scalar, **options: Any
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     yield from ranges.epsilon(eps)
     yield from ranges.at_least_zero("momentum", momentum)
     yield from ranges.at_least_zero("weight_decay", weight_decay)
     yield from ranges.at_least_zero("alpha", alpha)
-    yield from largest_rate(max_lr_snapshot, corrected_weight_decay)
+    yield from largest_rate(**options)
 
 
 def _init(param: jax.Array, *, centered: bool, **_: Any) -> LeafState:
@@ -61,17 +54,10 @@ def _holds(*, momentum: float, centered: bool, **_: Any) -> frozenset[str] | Non
 
 
 def _advance(
-    shared: Shared,
-    *,
-    lr: jax.Array,
-    alpha: jax.Array,
-    weight_decay: jax.Array,
-    corrected_weight_decay: bool,
-    max_lr_snapshot: jax.Array,
-    **_: Any,
+    shared: Shared, *, lr: jax.Array, alpha: jax.Array, weight_decay: jax.Array, **options: Any
 ) -> tuple[Shared, Scalars]:
-    rate = decay_rate(lr, max_lr_snapshot, corrected_weight_decay)
-    return {"step": shared["step"] + 1}, {"decay": 1 - rate * weight_decay, "weight": 1 - alpha}
+    decay = 1 - decay_rate(lr, **options) * weight_decay
+    return {"step": shared["step"] + 1}, {"decay": decay, "weight": 1 - alpha}
 
 
 def _update(

@@ -24,6 +24,7 @@ from ..engine import (
     leaf_states,
 )
 from ..numerics.torch_ops import Scalar, add, add_scalar, addcmul, div, lerp, mul, sqrt
+from ..optim import decay as decays
 from . import _wide
 
 
@@ -90,18 +91,25 @@ def init_with_squares(param: jax.Array, **_: Any) -> LeafState:
     return {"z": param, "exp_avg_sq": jnp.zeros_like(param)}
 
 
-def normed(
+def update_by_squares(
     grad: jax.Array,
+    param: jax.Array,
     state: LeafState,
     *,
     eps: jax.Array,
+    weight_decay: jax.Array,
     beta2: jax.Array,
     weight2: jax.Array,
     correction2: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """Return a gradient over the root of its average square, and that average."""
+    known: jax.Array | bool = True,
+    **scalars: Any,
+) -> tuple[Sum, LeafState]:
+    """Step by a gradient over the root of its average square, where that is known."""
     exp_avg_sq = addcmul(mul(state["exp_avg_sq"], beta2), grad, grad, value=weight2)
-    return div(grad, add_scalar(sqrt(div(exp_avg_sq, correction2)), eps)), exp_avg_sq
+    normed = div(grad, add_scalar(sqrt(div(exp_avg_sq, correction2)), eps))
+    grad = decays.l2(jnp.where(known, normed, grad), param, weight_decay)
+    new, after = moved(grad, param, state, **scalars)
+    return new, {**after, "exp_avg_sq": exp_avg_sq}
 
 
 def schedule_free_eval_params(state: Any, params: Any) -> Any:

@@ -35,30 +35,20 @@ def _problems(
     dampening: Scalar,
     weight_decay: Scalar,
     nesterov: bool,
-    corrected_weight_decay: bool,
-    max_lr_snapshot: Scalar,
-    **_: Any,
+    **options: Any,
 ) -> Iterator[Problem]:
     yield from ranges.learning_rate(lr)
     yield from ranges.at_least_zero("momentum", momentum)
     yield from ranges.at_least_zero("weight_decay", weight_decay)
-    yield from largest_rate(max_lr_snapshot, corrected_weight_decay)
+    yield from largest_rate(**options)
     yield from ranges.nesterov(nesterov, momentum, dampening)
 
 
 def _advance(
-    shared: Shared,
-    *,
-    lr: jax.Array,
-    momentum: jax.Array,
-    weight_decay: jax.Array,
-    corrected_weight_decay: bool,
-    max_lr_snapshot: jax.Array,
-    **_: Any,
+    shared: Shared, *, lr: jax.Array, momentum: jax.Array, weight_decay: jax.Array, **options: Any
 ) -> tuple[Shared, Scalars]:
     after, scalars = momentums.begun(shared, momentum)
-    rate = decay_rate(lr, max_lr_snapshot, corrected_weight_decay)
-    return after, {**scalars, "decay": 1 - rate * weight_decay}
+    return after, {**scalars, "decay": 1 - decay_rate(lr, **options) * weight_decay}
 
 
 def _update(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from ..engine import Problem
 from ..numerics.torch_ops import Scalar, constant, div, mul, sign
+from ..optim import ranges
 from ._left_out import LEFT_OUT, without_none
 from ._sums import mean
 
@@ -25,9 +26,18 @@ def cautious(update: jax.Array, grad: jax.Array) -> jax.Array:
     return mul(update, div(kept.astype(update.dtype), share))
 
 
-def decay_rate(lr: jax.Array, max_lr_snapshot: jax.Array, corrected: bool) -> jax.Array:
+def decay_rate(
+    lr: jax.Array,
+    *,
+    max_lr_snapshot: jax.Array,
+    corrected_weight_decay: bool,
+    unscaled_wd: bool = False,
+    **_: Any,
+) -> jax.Array:
     """Return the rate by which decoupled weight decay is scaled, in float64."""
-    return lr**2 / max_lr_snapshot if corrected else lr
+    if unscaled_wd:
+        return lr / max_lr_snapshot if corrected_weight_decay else jnp.ones_like(lr)
+    return lr**2 / max_lr_snapshot if corrected_weight_decay else lr
 
 
 def with_snapshot(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,8 +49,16 @@ def with_snapshot(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**options, "max_lr_snapshot": lr if taken else given}
 
 
-def largest_rate(max_lr_snapshot: Scalar, corrected: bool) -> Iterator[Problem]:
-    if corrected and not 0.0 < max_lr_snapshot < LEFT_OUT:
+def adam(**options: Any) -> Iterator[Problem]:
+    """Yield the problems of Adam's numbers, and of the largest rate."""
+    yield from ranges.adam(**options)
+    yield from largest_rate(**options)
+
+
+def largest_rate(
+    *, max_lr_snapshot: Scalar, corrected_weight_decay: bool, **_: Any
+) -> Iterator[Problem]:
+    if corrected_weight_decay and not 0.0 < max_lr_snapshot < LEFT_OUT:
         yield Problem(
             f"Corrected weight decay requires a positive max lr, got {max_lr_snapshot}",
             "make the optimizer with the largest lr, or give it as max_lr_snapshot",

@@ -303,7 +303,7 @@ class TimmScheduler(LRScheduler):
 
     def _formula(self, base: Value, a: Value, b: Value) -> Value:
         """Return a rate from the initial one."""
-        raise NotImplementedError
+        return base * a
 
     def _end(self) -> tuple[float, bool]:
         """Return the last count of interest, and whether the rates stay as they are from there."""

@@ -272,9 +272,6 @@ class StepLRScheduler(TimmScheduler):
     def _moving(self, t: int) -> tuple[float, float, float]:
         return MOVING, self.decay_rate ** (t // self.decay_t), 0.0
 
-    def _formula(self, base: Value, a: Value, b: Value) -> Value:
-        return base * a
-
     def _end(self) -> tuple[int, bool]:
         return 1 << 14, False
 
@@ -322,9 +319,6 @@ class MultiStepLRScheduler(TimmScheduler):
 
     def _moving(self, t: int) -> tuple[float, float, float]:
         return MOVING, self.decay_rate ** bisect.bisect_right(self.decay_t, t + 1), 0.0
-
-    def _formula(self, base: Value, a: Value, b: Value) -> Value:
-        return base * a
 
     def _end(self) -> tuple[int, bool]:
         return math.ceil(max(self.decay_t, default=0)) + self.warmup_t, True

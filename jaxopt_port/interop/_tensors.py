@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     import torch
 
 # What NumPy lacks of its own: torch's dtype, the integers of its size, and the name of ml_dtypes.
-_BY_BITS = {
+BY_BITS = {
     "bfloat16": ("int16", ml_dtypes.bfloat16),
     "float8_e4m3fn": ("int8", ml_dtypes.float8_e4m3fn),
     "float8_e4m3fnuz": ("int8", ml_dtypes.float8_e4m3fnuz),
     "float8_e5m2": ("int8", ml_dtypes.float8_e5m2),
     "float8_e5m2fnuz": ("int8", ml_dtypes.float8_e5m2fnuz),
+    "float8_e8m0fnu": ("int8", ml_dtypes.float8_e8m0fnu),
 }
 
 
@@ -44,8 +45,8 @@ def array_of(tensor: torch.Tensor) -> NDArray[Any]:
         )
     plain = tensor.detach().cpu().resolve_conj().resolve_neg()
     name = dtype_name(plain)
-    if name in _BY_BITS:
-        integer, dtype = _BY_BITS[name]
+    if name in BY_BITS:
+        integer, dtype = BY_BITS[name]
         bits: NDArray[Any] = plain.view(getattr(torch, integer)).numpy()
         return bits.view(dtype)
     array: NDArray[Any] = plain.numpy()
@@ -66,8 +67,8 @@ def tensor_of(array: Any) -> torch.Tensor:
 
     # torch warns of read-only arrays, which JAX's are; and nothing may alias what JAX keeps.
     private = np.array(array, order="C")
-    if private.dtype.name in _BY_BITS:
-        integer, _ = _BY_BITS[private.dtype.name]
+    if private.dtype.name in BY_BITS:
+        integer, _ = BY_BITS[private.dtype.name]
         bits = torch.from_numpy(private.view(integer))
         tensor: torch.Tensor = bits.view(getattr(torch, private.dtype.name))
         return tensor

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from jaxopt_port.contrib import REFERENCES, Reference
 from parity_tests.contrib.given_draws import with_draws_of_here
@@ -162,14 +163,10 @@ class Case:
 
 def tree_of(shapes) -> dict[str, Any]:
     """Nested dicts of arrays, of shapes by torch's names."""
-    tree: dict[str, Any] = {}
-    for name, shape in shapes.items():
-        *parents, last = name.split(".")
-        inner = tree
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-        inner[last] = np.zeros(shape, np.float32)
-    return tree
+    made: dict[str, Any] = unflatten_dict(
+        {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, sep="."
+    )
+    return made
 
 
 def fingerprint(array) -> list[float]:

@@ -2,8 +2,11 @@
 
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import torch
+
+from jaxopt_port import contrib, interop
 
 RECORDED = pathlib.Path(__file__).with_name("recorded_mup.json")
 # Width, and that of the hidden layer: of the base, of the delta model, of the one that is trained.
@@ -61,12 +64,26 @@ def plain(groups, names):
     return sorted(group for group in found if group[-1])
 
 
-def split_by(names):
-    """The groups that are split, with paths, of a map from these to torch's names."""
-    return [
-        {**more, "params": [path for path, name in names.items() if name in of]}
+PARAMS = tree(TARGET)
+MAPPED = interop.param_map(Network(TARGET), PARAMS)
+NAMES = {entry.path: entry.torch_name for entry in MAPPED.entries}
+
+
+def ours(optimizer, apart):
+    """The groups here."""
+    given = [
+        {**more, "params": [path for path, name in NAMES.items() if name in of]}
         for more, of in APART
     ]
+    return contrib.param_groups_mup(
+        PARAMS,
+        jax.eval_shape(lambda: tree(BASE)),
+        tree(DELTA),
+        **NUMBERS,
+        optimizer=optimizer,
+        groups=given if apart else None,
+        param_map=MAPPED,
+    )
 
 
 def theirs(optimizer, apart):

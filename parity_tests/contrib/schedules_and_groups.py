@@ -6,7 +6,6 @@ steps of each case, eagerly and in a compiled loop. Groups are compared as they 
 
 import importlib
 import json
-import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -33,7 +32,8 @@ from parity_tests.contrib.schedule_cases import (
     shown,
     theirs_of_timm,
 )
-from parity_tests.contrib.scheduled import PARAMS, optimizer, ours_of_fvcore, rates_of
+from parity_tests.contrib.schedule_references import optimizer_of
+from parity_tests.contrib.scheduled import ours_of_fvcore, rates_of, rates_there
 
 OF_TIMM = [*TIMM, *(("PlateauLRScheduler", given) for given in PLATEAU)]
 MODELS = ("vit_tiny_patch16_224", "resnet18", "convnext_atto")
@@ -86,73 +86,73 @@ def recorded_mup() -> dict:
     }
 
 
-def differing(scheduler, steps: Callable, expected, scales=(1.0, 1.0)) -> int:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # no step of the optimizer is taken here
-        state, own = scheduler.init(optimizer(scales).init(PARAMS))
-        compiled, eager, _ = rates_of(scheduler, state, own, steps)
+def differing(scheduler, expected, step=None, scales=(1.0, 1.0)) -> int:
+    compiled, eager, _ = rates_of(scheduler, step, scales)
     return int(np.sum(eager != expected)) + int(np.sum(compiled != expected))
 
 
-def counted(package, name, here, found: list[int]) -> Compared:
-    return Compared(package, name, here, len(found), sum(found), len(found) * 4 * STEPS, "rates")
+def in_rows(schedules: Callable) -> Callable:
+    """Make rows of what is yielded: package, name and name here, and what `differing` takes."""
+
+    def rows() -> list[Compared]:
+        found: dict = {}
+        for names, *given in schedules():
+            found.setdefault(names, []).append(differing(*given))
+        return [
+            Compared(*names, len(of), sum(of), len(of) * 4 * STEPS, "rates")
+            for names, of in found.items()
+        ]
+
+    return rows
 
 
-def plainly(scheduler) -> Callable:
-    return lambda state, own, t: scheduler.step(state, own)
-
-
-def run(theirs) -> list:
-    rates = [theirs.get_last_lr()]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for _ in range(1, STEPS):
-            theirs.optimizer.step()
-            theirs.step()
-            rates.append(theirs.get_last_lr())
-    return rates
-
-
-def of_timm() -> list[Compared]:
-    found, given = {}, jnp.asarray(metrics(), jnp.float32)
+@in_rows
+def of_timm():
+    given = jnp.asarray(metrics(), jnp.float32)
     for name, arguments in OF_TIMM:
         expected, _ = theirs_of_timm(name, arguments)
         ours = getattr(contrib, name)(**arguments)
         step = ours.step if arguments.get("t_in_epochs", True) else ours.step_update
         if name == "PlateauLRScheduler":
             step = lambda state, own, t, ours=ours: ours.step(state, own, t, given[t])  # noqa: E731
-        found.setdefault(name, []).append(differing(ours, step, expected, SCALES))
-    return [counted("timm", name, name, of) for name, of in found.items()]
+        yield ("timm", name, name), ours, expected, step, SCALES
 
 
-def of_transformers() -> list[Compared]:
+@in_rows
+def of_transformers():
     import transformers.optimization
 
-    found = {}
     for name, arguments, reads in HUGGING_FACE:
-        made = schedule_references.optimizer_of(LR)
-        expected = run(getattr(transformers.optimization, name)(made, **arguments))
+        theirs = getattr(transformers.optimization, name)(optimizer_of(LR), **arguments)
         ours = getattr(contrib, name)(**arguments, **reads)
-        found.setdefault(name, []).append(differing(ours, plainly(ours), expected))
-    return [counted("transformers", name, name, of) for name, of in found.items()]
+        yield ("transformers", name, name), ours, rates_there(theirs)
 
 
-def of_detectron2() -> list[Compared]:
+@in_rows
+def of_detectron2():
     """Beside `schedule_references`; with fvcore's own functions, where it is installed."""
-    found = {}
     for name, arguments in DETECTRON2:
-        made = schedule_references.optimizer_of(LR)
-        expected = run(getattr(schedule_references, name)(made, **arguments))
-        ours = getattr(contrib, name)(**arguments)
-        found.setdefault(name, []).append(differing(ours, plainly(ours), expected))
+        theirs = getattr(schedule_references, name)(optimizer_of(LR), **arguments)
+        yield ("detectron2", name, name), getattr(contrib, name)(**arguments), rates_there(theirs)
     for name, arguments in MULTIPLIERS:
-        made = schedule_references.optimizer_of(LR)
         multiplier = theirs_of_fvcore(name, **arguments)
-        expected = run(schedule_references.LRMultiplier(made, multiplier, STEPS))
+        theirs = schedule_references.LRMultiplier(optimizer_of(LR), multiplier, STEPS)
         ours = contrib.LRMultiplier(ours_of_fvcore(name, **arguments), STEPS)
-        apart = differing(ours, plainly(ours), expected)
-        found.setdefault(f"LRMultiplier({name})", []).append(apart)
-    return [counted("detectron2", name, name.split("(")[0], of) for name, of in found.items()]
+        names = "detectron2", f"LRMultiplier({name})", "LRMultiplier"
+        yield names, ours, rates_there(theirs)
+
+
+@in_rows
+def of_noam():
+    for arguments in NOAM:
+        names = arguments["package"], "noam", "get_noam_schedule"
+        expected = schedule_references.noam_rates(LR, STEPS, **arguments)
+        yield names, contrib.get_noam_schedule(**arguments), expected
+    for arguments in INVERSE_ROOT:
+        names = "fairseq", "inverse_sqrt", "InverseSquareRootSchedule"
+        rates = schedule_references.inverse_square_root(STEPS, **arguments)
+        ours = contrib.InverseSquareRootSchedule(**arguments)
+        yield names, ours, np.array([rates, rates]).T, ours.step_update
 
 
 def theirs_of_fvcore(name, **arguments):
@@ -174,23 +174,6 @@ def theirs_of_fvcore(name, **arguments):
         interval_scaling=["rescaled", "rescaled" if rescaled else "fixed"],
         lengths=[length, 1 - length],
     )
-
-
-def of_noam() -> list[Compared]:
-    found = {}
-    for arguments in NOAM:
-        expected = schedule_references.noam_rates(LR, STEPS, **arguments)
-        ours = contrib.get_noam_schedule(**arguments)
-        apart = differing(ours, plainly(ours), expected)
-        found.setdefault(arguments["package"], []).append(apart)
-    rows = [counted(package, "noam", "get_noam_schedule", of) for package, of in found.items()]
-    apart = []
-    for arguments in INVERSE_ROOT:
-        rates = schedule_references.inverse_square_root(STEPS, **arguments)
-        ours = contrib.InverseSquareRootSchedule(**arguments)
-        apart.append(differing(ours, ours.step_update, np.array([rates, rates]).T))
-    here = "InverseSquareRootSchedule"
-    return [*rows, counted("fairseq", "inverse_sqrt", here, apart)]
 
 
 def in_order(groups, names) -> list:
@@ -279,26 +262,13 @@ def groups_of_transformers() -> list[Compared]:
 
 
 def groups_of_mup() -> list[Compared]:
-    from jaxopt_port.interop import param_map
-
-    params = mup_cases.tree(mup_cases.TARGET)
-    mapped = param_map(mup_cases.Network(mup_cases.TARGET), params)
-    names = {entry.path: entry.torch_name for entry in mapped.entries}
     rows = []
     for name in mup_cases.OPTIMIZERS:
         found = []
         for apart in (False, True):
             theirs = mup_cases.theirs(name, apart)
-            ours = contrib.param_groups_mup(
-                params,
-                mup_cases.tree(mup_cases.BASE),
-                mup_cases.tree(mup_cases.DELTA),
-                **mup_cases.NUMBERS,
-                optimizer=name,
-                groups=mup_cases.split_by(names) if apart else None,
-                param_map=mapped,
-            )
-            found.append((unequal(theirs, mup_cases.plain(ours, names.get)), len(theirs)))
+            ours = mup_cases.plain(mup_cases.ours(name, apart), mup_cases.NAMES.get)
+            found.append((unequal(theirs, ours), len(theirs)))
         rows.append(of_groups("mup", name, "param_groups_mup", found))
     return rows
 

@@ -2,44 +2,34 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 
 import jaxopt_port as jp
-from jaxopt_port import contrib, interop
+from jaxopt_port import contrib
 from parity_tests.contrib.cases import tree_of
 from parity_tests.contrib.mup_cases import (
     BASE,
     DELTA,
+    NAMES,
     NUMBERS,
     OPTIMIZERS,
+    PARAMS,
     RECORDED,
     TARGET,
     Network,
+    ours,
     plain,
-    split_by,
     tree,
 )
 
 EXPECTED = json.loads(RECORDED.read_text())
-PARAMS = tree(TARGET)
-MAPPED = interop.param_map(Network(TARGET), PARAMS)
-NAMES = {entry.path: entry.torch_name for entry in MAPPED.entries}
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("split", [False, True], ids=["all", "apart"])
 def test_mups_groups(optimizer, split):
-    made = contrib.param_groups_mup(
-        PARAMS,
-        jax.eval_shape(lambda: tree(BASE)),
-        tree(DELTA),
-        **NUMBERS,
-        optimizer=optimizer,
-        groups=split_by(NAMES) if split else None,
-        param_map=MAPPED,
-    )
+    made = ours(optimizer, split)
     assert plain(made, NAMES.get) == EXPECTED[f"{optimizer} {split}"]
     if not split:
         jp.AdamW(made, lr=0.1).init(PARAMS)

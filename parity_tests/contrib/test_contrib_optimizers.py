@@ -67,9 +67,7 @@ def test_a_state_dict_goes_to_the_package_and_back(case):
         loaded = jp.load_state_dict(case.made(), again, params)
         back = case.reference.to_torch(jp.state_dict(case.made(), loaded, params))
     for path, held in leaf_states(state).items():
-        found = leaf_states(loaded)[path]
-        numpy = {name: np.asarray(value) for name, value in held.items()}
-        assert_same_bits({k: np.asarray(v) for k, v in found.items()}, numpy, path)
+        assert_same_bits(leaf_states(loaded)[path], held, path)
     assert back["param_groups"] == theirs["param_groups"]
 
 
@@ -276,6 +274,13 @@ TOGETHER = {
 }
 
 
+@pytest.mark.parametrize("name", [name for name in TOGETHER if name != "Prodigy"])
+def test_the_first_groups_d0_is_that_of_all(name):
+    cls = getattr(contrib, name)
+    groups = [{"params": "a", "d0": 0.1}, {"params": "b"}]
+    assert np.array_equal(_stepped(cls(groups), PARAMS), _stepped(cls(d0=0.1), PARAMS))
+
+
 IN_COMMON = [(name, option) for name, own in TOGETHER.items() for option in own]
 NUMBERS = [(n, option) for n, option in IN_COMMON if not isinstance(TOGETHER[n][option], bool)]
 
@@ -321,7 +326,7 @@ def test_a_group_may_have_a_rate_of_zero_beside_the_others(name, rates):
 def test_what_is_evaluated_is_the_average_and_can_be_undone():
     tx = contrib.SGDScheduleFree(lr=0.5)
     params, state = PARAMS, tx.init(PARAMS)
-    assert_same_bits(*_numpy(contrib.schedule_free_eval_params(state, params), params), "at first")
+    assert_same_bits(contrib.schedule_free_eval_params(state, params), params, "at first")
     for _ in range(3):
         params, state = jp.step(tx, GRADS, state, params)
     held = leaf_states(state)
@@ -350,12 +355,8 @@ def test_what_another_optimizer_steps_is_evaluated_as_it_is(cls, other):
             params, state = jp.step(tx, {name: GRADS[name] for name in params}, state, params)
         ends.append((params, contrib.schedule_free_eval_params(state, params)))
     (_, expected), (params, found) = ends
-    assert_same_bits(*_numpy({"a": found["a"]}, expected), "the average")
+    assert_same_bits({"a": found["a"]}, expected, "the average")
     assert found["b"] is params["b"]
-
-
-def _numpy(*trees):
-    return [{k: np.asarray(v) for k, v in tree.items()} for tree in trees]
 
 
 def test_a_state_in_evaluation_mode_is_refused():

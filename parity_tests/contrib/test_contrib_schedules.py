@@ -2,11 +2,9 @@
 
 import json
 import math
-import warnings
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 import transformers.optimization
 
@@ -23,7 +21,7 @@ from parity_tests.contrib.schedule_cases import (
     shown,
 )
 from parity_tests.contrib.schedule_references import optimizer_of
-from parity_tests.contrib.scheduled import PARAMS, named, optimizer, rates_of
+from parity_tests.contrib.scheduled import begun, check_run, named, rates_of
 
 EXPECTED = json.loads(RECORDED_SCHEDULES.read_text())
 
@@ -31,23 +29,7 @@ EXPECTED = json.loads(RECORDED_SCHEDULES.read_text())
 @pytest.mark.parametrize(("name", "arguments", "reads"), named(HUGGING_FACE))
 def test_hugging_faces_rates(name, arguments, reads):
     theirs = getattr(transformers.optimization, name)(optimizer_of(LR), **arguments)
-    expected = [theirs.get_last_lr()]
-    for _ in range(1, STEPS):
-        theirs.optimizer.step()
-        theirs.step()
-        expected.append(theirs.get_last_lr())
-    scheduler = getattr(contrib, name)(**arguments, **reads)
-    state, own = scheduler.init(optimizer().init(PARAMS))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # no step of the optimizer is taken here
-        compiled, eager, own = rates_of(
-            scheduler, state, own, lambda state, own, t: scheduler.step(state, own)
-        )
-    np.testing.assert_array_equal(eager, expected)
-    np.testing.assert_array_equal(compiled, expected)
-    saved = theirs.state_dict()
-    assert scheduler.state_dict(own) == saved
-    assert scheduler.get_last_lr(scheduler.load_state_dict(saved)) == expected[-1]
+    check_run(getattr(contrib, name)(**arguments, **reads), theirs)
 
 
 NAMED = [
@@ -125,10 +107,10 @@ def test_what_is_no_number_is_said(given, more, message):
 @pytest.mark.parametrize(("name", "arguments"), named(TIMM))
 def test_timms_rates(name, arguments):
     scheduler = getattr(contrib, name)(**arguments)
+    state, _ = begun(scheduler, SCALES)
     by_epoch = arguments.get("t_in_epochs", True)
-    state, own = scheduler.init(optimizer(SCALES).init(PARAMS))
     step = scheduler.step if by_epoch else scheduler.step_update
-    compiled, eager, own = rates_of(scheduler, state, own, step)
+    compiled, eager, own = rates_of(scheduler, step, SCALES)
     expected = EXPECTED[shown(name, arguments)]
     assert eager[:12].tolist() == expected["first"]
     assert digest(eager) == digest(compiled) == expected["digest"]
@@ -208,7 +190,7 @@ COUNTS = [
 @pytest.mark.parametrize(("count", "error", "message"), COUNTS)
 def test_a_count_that_is_none_is_refused(count, error, message):
     scheduler = contrib.StepLRScheduler(3)
-    state, own = scheduler.init(optimizer().init(PARAMS))
+    state, own = begun(scheduler)
     with pytest.raises(error, match=message):
         scheduler.step(state, own, count)
 
@@ -222,9 +204,8 @@ def test_lengths_of_a_schedule_are_checked_as_everywhere(lengths):
 
 
 def test_another_schedulers_state_dict_is_refused():
-    saved = contrib.StepLRScheduler(3).state_dict(
-        contrib.StepLRScheduler(3).init(optimizer().init(PARAMS))[1]
-    )
+    scheduler = contrib.StepLRScheduler(3)
+    saved = scheduler.state_dict(begun(scheduler)[1])
     with pytest.raises(ValueError, match="is not that of a CosineLRScheduler: it has no 't_init"):
         contrib.CosineLRScheduler(3).load_state_dict(saved)
 

@@ -4,11 +4,9 @@ timm's is beside what it made; the others are beside `schedule_references`, writ
 """
 
 import json
-import warnings
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import jaxopt_port as jp
@@ -28,7 +26,15 @@ from parity_tests.contrib.schedule_cases import (
     metrics,
     shown,
 )
-from parity_tests.contrib.scheduled import PARAMS, named, optimizer, ours_of_fvcore, rates_of
+from parity_tests.contrib.scheduled import (
+    PARAMS,
+    begun,
+    check_rates,
+    check_run,
+    named,
+    ours_of_fvcore,
+    rates_of,
+)
 
 EXPECTED = json.loads(RECORDED_SCHEDULES.read_text())
 METRICS = jnp.asarray(metrics(), jnp.float32)
@@ -38,24 +44,6 @@ def ended(cases):
     return [pytest.param(case, id=str(i)) for i, case in enumerate(cases)]
 
 
-def stepping(scheduler):
-    return lambda state, own, t: scheduler.step(state, own)
-
-
-def run(theirs):
-    """The rates of a scheduler of torch's kind."""
-    rates = [theirs.get_last_lr()]
-    for _ in range(1, STEPS):
-        theirs.optimizer.step()
-        theirs.step()
-        rates.append(theirs.get_last_lr())
-    return rates
-
-
-def begun(scheduler, scales=(1.0, 1.0)):
-    return scheduler.init(optimizer(scales).init(PARAMS))
-
-
 def by_metric(scheduler):
     return lambda state, own, t: scheduler.step(state, own, t, METRICS[t])
 
@@ -63,7 +51,7 @@ def by_metric(scheduler):
 @pytest.mark.parametrize("arguments", ended(PLATEAU))
 def test_timms_plateau(arguments):
     scheduler = contrib.PlateauLRScheduler(**arguments)
-    compiled, eager, own = rates_of(scheduler, *begun(scheduler, SCALES), by_metric(scheduler))
+    compiled, eager, own = rates_of(scheduler, by_metric(scheduler), SCALES)
     expected = EXPECTED[shown("PlateauLRScheduler", arguments)]
     assert eager[:12].tolist() == expected["first"]
     assert digest(eager) == digest(compiled) == expected["digest"]
@@ -117,30 +105,7 @@ def test_a_plateau_is_timms_at_its_edges():
 @pytest.mark.parametrize(("name", "arguments"), named(DETECTRON2))
 def test_detectron2s_rates(name, arguments):
     theirs = getattr(theirs_of, name)(theirs_of.optimizer_of(LR), **arguments)
-    check_rates(getattr(contrib, name)(**arguments), theirs)
-
-
-def check_rates(scheduler, theirs):
-    """The rates are theirs, eagerly and compiled, and so is the state; return the latter, twice."""
-    expected = run(theirs)
-    compiled, eager, own = rates_of(scheduler, *begun(scheduler), quietly(stepping(scheduler)))
-    np.testing.assert_array_equal(eager, expected)
-    np.testing.assert_array_equal(compiled, expected)
-    saved = theirs.state_dict()
-    assert scheduler.state_dict(own) == saved
-    assert scheduler.get_last_lr(scheduler.load_state_dict(saved)) == expected[-1]
-    return own, saved
-
-
-def quietly(steps):
-    """No step of the optimizer is taken here."""
-
-    def stepped(*arguments):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return steps(*arguments)
-
-    return stepped
+    check_run(getattr(contrib, name)(**arguments), theirs)
 
 
 @pytest.mark.parametrize("multiplier", ended(MULTIPLIERS))
@@ -148,7 +113,7 @@ def test_detectron2s_multipliers(multiplier):
     name, arguments = multiplier
     of = theirs_of.of_fvcore(name, **arguments)
     theirs = theirs_of.LRMultiplier(theirs_of.optimizer_of(LR), of, STEPS)
-    own, saved = check_rates(contrib.LRMultiplier(ours_of_fvcore(name, **arguments), STEPS), theirs)
+    own, saved = check_run(contrib.LRMultiplier(ours_of_fvcore(name, **arguments), STEPS), theirs)
     # fvcore's own object is such a function too.
     assert contrib.LRMultiplier(of, STEPS).load_state_dict(saved).kind == own.kind
 
@@ -156,19 +121,14 @@ def test_detectron2s_multipliers(multiplier):
 @pytest.mark.parametrize("arguments", ended(NOAM))
 def test_noams_rates(arguments):
     expected = theirs_of.noam_rates(LR, STEPS, **arguments)
-    scheduler = contrib.get_noam_schedule(**arguments)
-    compiled, eager, _ = rates_of(scheduler, *begun(scheduler), quietly(stepping(scheduler)))
-    np.testing.assert_array_equal(eager, expected)
-    np.testing.assert_array_equal(compiled, expected)
+    check_rates(contrib.get_noam_schedule(**arguments), expected)
 
 
 @pytest.mark.parametrize("arguments", ended(INVERSE_ROOT))
 def test_fairseqs_inverse_root(arguments):
     expected = [[rate, rate] for rate in theirs_of.inverse_square_root(STEPS, **arguments)]
     scheduler = contrib.InverseSquareRootSchedule(**arguments)
-    compiled, eager, own = rates_of(scheduler, *begun(scheduler), scheduler.step_update)
-    np.testing.assert_array_equal(eager, expected)
-    np.testing.assert_array_equal(compiled, expected)
+    own = check_rates(scheduler, expected, scheduler.step_update)
     with jax.enable_x64(True):
         schedule = scheduler.as_schedule(0.1, total_steps=90)
         assert [float(schedule(t)) for t in (0, 8, 95)] == [expected[t][0] for t in (0, 8, 95)]

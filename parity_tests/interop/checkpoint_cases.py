@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import os
 from typing import Any
 
 import ml_dtypes
@@ -24,6 +25,13 @@ DTYPES = {
     "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
 }
 SHAPES = {"matrix": (2, 3), "scalar": (), "empty": (0, 4)}
+
+
+class Code:
+    """What runs a command where it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return os.system, ("touch ran",)
 
 
 def same(a: Any, b: Any) -> bool:

@@ -58,6 +58,7 @@ def twice(header):
     return text[:-1] + ', "params/a": ' + json.dumps(header["params/a"]) + "}"
 
 
+DEEP = "[" * 100_000 + "]" * 100_000  # more than any Python's json reads
 SAFETENSORS = {
     "empty": (cut(0), "has 0 bytes"),
     "4 bytes": (cut(4), "has 4 bytes"),
@@ -108,6 +109,17 @@ SAFETENSORS = {
     "a version that is none": (with_record(lambda r: r.update(version="1")), "version is '1'"),
     "no layout": (with_record(lambda r: r.pop("layout") and None), "metadata has no 'layout'"),
     "an unknown layout": (with_record(lambda r: r.update(layout="tf")), "layout is 'tf'"),
+    "an array that is none of pairs": (
+        with_record(lambda r: r.update(complex128=["params/x"])),
+        "has no 'params/x'",
+    ),
+    "deep extras": (
+        with_record(lambda r: json.dumps({**r, "extra": {"deep": "DEEP"}}).replace('"DEEP"', DEEP)),
+        "nested too deep|not JSON",
+    ),
+    "extras that are none": (with_record(lambda r: r.update(extra=3)), "must be a dict"),
+    "averages that are none": (with_record(lambda r: r.update(averages=3)), "damaged|must be"),
+    "optimizers that are a list": (with_record(lambda r: r.update(optimizers=[1])), "damaged"),
     "a map that is none": (with_record(lambda r: r.update(param_map={})), "no record of a Param"),
     "an array that is not there": (with_step({"$array": "x"}), "no array of that name"),
     "a float that is none": (with_step({"$float": "x"}), "could not convert"),
@@ -126,5 +138,6 @@ SAFETENSORS = {
     "a negative step": (with_step(-1), "step of parameter 0 is -1.0"),
     "a fraction of a step": (with_step(1.5), "step of parameter 0 is 1.5"),
     "a step of text": (with_step("3"), "step of parameter 0 is '3'; it must be one number"),
+    "a step of 400 digits": (with_step(10**400), "damaged"),
     "a step of many": (with_step({"$array": "params/b"}), r"array of shape \(3, 2\)"),
 }

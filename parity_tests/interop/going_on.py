@@ -5,43 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 import torch
 
 import jaxopt_port as jp
 from jaxopt_port import interop
-
-_LEAVES = {"Linear": "kernel", "Conv1D": "kernel", "Conv2d": "kernel", "Embedding": "embedding"}
-
-
-def nested(flat: dict[str, Any]) -> dict[str, Any]:
-    """Return a tree of leaves by path."""
-    tree: dict[str, Any] = {}
-    for path, leaf in flat.items():
-        *above, last = path.split("/")
-        inner = tree
-        for part in above:
-            inner = inner.setdefault(part, {})
-        inner[last] = leaf
-    return tree
-
-
-def like_of(module: torch.nn.Module) -> dict[str, Any]:
-    """Return the tree that the same network in Flax has, of zeros."""
-    flat = {}
-    for name, p in module.named_parameters():
-        layer, _, leaf = name.rpartition(".")
-        shape, kind = tuple(p.shape), type(module.get_submodule(layer)).__name__
-        if leaf == "weight" and p.ndim > 1:
-            leaf = _LEAVES[kind]
-            shape = shape[::-1] if kind == "Linear" else shape
-            shape = (*shape[2:], shape[1], shape[0]) if kind == "Conv2d" else shape
-        elif leaf == "weight":
-            leaf = "scale"
-        layer = layer.replace("._orig_mod", "")  # of torch.compile: no part of a tree
-        flat[f"{layer.replace('.', '/')}/{leaf}".lstrip("/")] = jnp.zeros(shape)
-    return nested(flat)
+from parity_tests.oracles.two_networks import like_of, nested
 
 
 class Distance(NamedTuple):
@@ -75,7 +44,8 @@ def distance(
         found: what `interop.load` returned.
         module: torch's; its values are not used, but for what the file does not have.
         optimizer: torch's, over the module; its state goes on.
-        schedulers: torch's, and this side's of the same arguments.
+        schedulers: torch's, and this side's of the same arguments; where the file has no state of
+            one, it is torch's own.
         optimizer_name: the class, where the file does not say it.
         steps: to be taken.
         key: of the optimizer and the scheduler, where there are several.
@@ -92,7 +62,7 @@ def distance(
     )  # fmt: skip
     torchs, ours = schedulers or (None, None)
     if ours is not None:
-        saved = found.schedulers.get(key) or found.scheduler
+        saved = found.schedulers.get(key) or found.scheduler or torchs.state_dict()
         groups = (found.optimizers[key] if key else found.optimizer)["param_groups"]
         sched = ours.load_state_dict(saved, groups)
     rng, rates = np.random.default_rng(0), True

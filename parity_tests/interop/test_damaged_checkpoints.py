@@ -1,14 +1,15 @@
 """A damaged file is refused, by name and with the place, and what was there before stays."""
 
 import json
-import os
 
+import numpy as np
 import pytest
 import torch
 
 from jaxopt_port import interop
 from jaxopt_port.interop import Checkpoint
-from parity_tests.interop.damaged_safetensors import SAFETENSORS, cut
+from parity_tests.interop.checkpoint_cases import Code
+from parity_tests.interop.damaged_safetensors import SAFETENSORS, cut, with_record
 from parity_tests.interop.small_run import checkpoint
 
 
@@ -46,12 +47,16 @@ def test_a_safetensors_file(whole, tmp_path, damage, message):
     refused(file, ValueError, message, tmp_path)
 
 
+@pytest.mark.parametrize("odd", [np.zeros(4), np.zeros(0)], ids=["odd", "of nothing"])
+def test_pairs_of_complex_numbers_that_are_none(tmp_path, odd):
+    file = tmp_path / "a.safetensors"
+    interop.save(file, Checkpoint({"odd": odd}))
+    damage = with_record(lambda record: record.update(complex128=["params/odd"]))
+    file.write_bytes(damage(file.read_bytes()))
+    refused(file, ValueError, "no pairs of float64", tmp_path)
+
+
 # ── a file of torch's ──────────────────────────────────────────────────────────────────────────
-
-
-class Code:
-    def __reduce__(self):
-        return os.system, ("touch ran",)
 
 
 def saved(value):
@@ -97,6 +102,11 @@ TORCH = {
     "an index twice": ("a.pt", optimizer(param_groups=[{"params": [0, 0]}]), "twice"),
     "state of no parameter": ("a.pt", optimizer(state={3: {}}), "an entry for 3"),
     "a NaN step": ("a.pt", optimizer(state={0: {"step": torch.tensor(float("nan"))}}), "is nan"),
+    "the record of another": (
+        "a.pt",
+        saved({"model": {}, "jaxopt_port": {"format": "x"}}),
+        "it is damaged: 'jaxopt_port' in it does not say 'jaxopt_port checkpoint'",
+    ),
     "a newer version": (
         "a.pt",
         saved({"model": {}, "jaxopt_port": {"format": "jaxopt_port checkpoint", "version": 9}}),
@@ -132,6 +142,11 @@ def key_twice(record):
     return json.dumps(record).replace('"a": ', f'"a": "{SECOND}", "a": ')
 
 
+def in_another_layout(record):
+    own = record["metadata"]
+    own["jaxopt_port"] = own["jaxopt_port"].replace('"torch"', '"torcH"')
+
+
 SHARDS = {
     "no index": (lambda folder: (folder / INDEX).unlink(), OSError, "a folder without"),
     "a shard missing": (
@@ -161,6 +176,16 @@ SHARDS = {
         index(lambda r: r["weight_map"].pop("b") and r["weight_map"].update(c=SECOND)),
         ValueError,
         f"b is in {SECOND}, and the index has it nowhere",
+    ),
+    "a record that is no text": (
+        index(lambda r: r["metadata"].update(jaxopt_port=3)),
+        ValueError,
+        "is no text",
+    ),
+    "another layout": (
+        index(in_another_layout),
+        ValueError,
+        "torcH",
     ),
     "a file elsewhere": (
         index(lambda r: r["weight_map"].update(a="../../etc/passwd")),

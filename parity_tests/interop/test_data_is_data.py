@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from jaxopt_port import interop
-from parity_tests.interop.checkpoint_cases import same
+from parity_tests.interop.checkpoint_cases import Code, same
 from parity_tests.interop.whole_runs import (
     Phase,
     Run,
@@ -97,11 +97,6 @@ def test_plain_data(tmp_path, value, read, protocol):
     held = {"model": {"w": torch.ones(2)}, "what": value}
     torch.save(held, tmp_path / "a", pickle_protocol=protocol)
     assert same(interop.load(tmp_path / "a").extra, {"what": read})
-
-
-class Code:
-    def __reduce__(self):
-        return os.system, ("touch ran",)
 
 
 class Settings:

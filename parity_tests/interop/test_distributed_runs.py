@@ -6,7 +6,6 @@ import sys
 import warnings
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -14,13 +13,10 @@ import torch
 import jaxopt_port as jp
 from jaxopt_port import interop
 from parity_tests.interop.distributed_run import BEGUN, MORE, gradient, network
-from parity_tests.interop.going_on import nested
 from parity_tests.oracles.tolerances import GONE_ON
+from parity_tests.oracles.two_networks import like_of, nested
 
-LIKE = {
-    "0": {"kernel": jnp.zeros((3, 5)), "bias": jnp.zeros(5)},
-    "2": {"kernel": jnp.zeros((5, 3)), "bias": jnp.zeros(3)},
-}
+LIKE = like_of(network())
 OPTIMIZERS = ("Adamax", "SGD", "AdamW", "DDP")
 WAYS = ("named", "flattened", "full", "full_flattened")
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import json
 import os
 import resource
 import signal
@@ -127,6 +128,25 @@ def test_a_full_disk_leaves_old_shards(tmp_path, full_disk):
         interop.save(folder, Checkpoint({"a": np.ones(4), "b": np.ones(1 << 16)}), max_shard_size=9)
     assert sorted(os.listdir(folder)) == before
     assert same(interop.load(folder).params, small)
+
+
+FOREIGN = ("precious.txt", "model-notes.safetensors", "other-00001-of-00001.safetensors")
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_saving_shards_deletes_no_file_of_others(tmp_path, name):
+    folder = tmp_path / "m"
+    folder.mkdir()
+    (folder / name).write_text("keep")
+    index = {"metadata": {}, "weight_map": {"a": name}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    interop.save(folder, Checkpoint({"a": np.ones(2)}), max_shard_size=100)
+    assert (folder / name).read_text() == "keep"
+    interop.save(folder, Checkpoint({"a": np.zeros(2)}), max_shard_size=100)
+    shards = [
+        each for each in folder.iterdir() if each.name.startswith("model-") and each.name != name
+    ]
+    assert len(shards) == 1
 
 
 KILLED = """

@@ -13,7 +13,7 @@ import torch
 import jaxopt_port as jp
 from jaxopt_port import interop
 from parity_tests.interop.two_linear_layers import LIKE, network, stepped
-from parity_tests.oracles.two_networks import Bare, Matrices, Pair, tree_of
+from parity_tests.oracles.two_networks import Bare, Matrices, Pair, like_of
 
 
 @pytest.fixture
@@ -274,7 +274,7 @@ def test_what_torch_has_no_optimizer_for(pair):
 def test_a_rule_that_saw_jaxs_layout_cannot_go_to_torch():
     torch.manual_seed(0)
     module = Matrices()
-    params = interop.params_from_torch(module, tree_of(module))
+    params = interop.params_from_torch(module, like_of(module))
     for tx in (jp.Muon(), jp.Adafactor()):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", jp.engine.LayoutWarning)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from jaxopt_port.interop import (
     params_from_torch,
     params_to_torch,
 )
-from parity_tests.oracles.two_layers import Tied, make_module, plain, tensor_bytes
+from parity_tests.oracles.two_layers import Tied, assert_begin, listed
 
 T = torch.nn
 Z = jnp.zeros
@@ -213,12 +214,8 @@ def _own_layer() -> Any:
 @pytest.mark.parametrize("name", REFUSED)
 def test_all_that_is_wrong_is_listed(name: str) -> None:
     case = REFUSED[name]
-    with pytest.raises(ValueError, match="do not have the same parameters:") as caught:
-        param_map(case.module(), case.like(), **(case.options or {}))
-    lines = str(caught.value).split("\n  ")[1:]
-    assert len(lines) == len(case.lines), lines
-    for line, begin in zip(lines, case.lines, strict=True):
-        assert line.startswith(begin), line
+    call = functools.partial(param_map, case.module(), case.like(), **(case.options or {}))
+    assert_begin(listed(call, "do not have the same parameters:"), case.lines)
 
 
 CELLS: dict[str, tuple[Any, Any]] = {
@@ -267,9 +264,7 @@ def test_a_state_asks_for_the_map_of_its_model(layers: bool) -> None:
 def test_strict_false_forgives_no_doubt_and_no_shape() -> None:
     like = {"0": _square(), "1": {"kernel": Z((3, 5))}}
     state_dict = T.Sequential(T.Linear(3, 3), T.Linear(3, 4), T.Linear(2, 2)).state_dict()
-    with pytest.raises(ValueError, match="same parameters") as caught:
-        param_map(state_dict, like, strict=False)
-    lines = str(caught.value).split("\n  ")[1:]
+    lines = listed(lambda: param_map(state_dict, like, strict=False), "same parameters")
     assert [line.partition(":")[0] for line in lines] == ["0/kernel", "1/kernel"]
 
 
@@ -330,20 +325,6 @@ def test_arguments_of_another_kind(name: str) -> None:
     call, message = WRONG_KINDS[name]
     with pytest.raises(TypeError, match=message):
         call()
-
-
-def test_nothing_is_written_where_anything_is_wrong() -> None:
-    module = make_module()
-    before = [tensor_bytes(param) for param in module.parameters()]
-    tree = plain()
-    tree["classifier"]["1"]["bias"] = jnp.ones(6, jnp.bfloat16)
-    tree["features"]["0"]["bias"] = jnp.ones(3)
-    for given in (None, param_map(module, plain())):
-        with pytest.raises(
-            ValueError, match=r"bfloat16 here, float32 in torch's classifier\.1\.bias"
-        ):
-            params_to_torch(tree, module, given)
-    assert [tensor_bytes(param) for param in module.parameters()] == before
 
 
 @pytest.mark.usefixtures("no_torch")
@@ -420,28 +401,23 @@ def test_what_no_rule_mends_is_what_is_listed() -> None:
 
 
 def test_a_tie_is_named_though_a_prefix_stands_before_all() -> None:
-    with pytest.raises(ValueError, match=r"\('transformer\.', with which torch's names begin") as e:
-        param_map(Blocks(True), _tree())
-    (line,) = str(e.value).split("\n  ")[1:]
-    assert line.startswith(
-        "wte/embedding and lm_head/kernel: torch ties transformer.wte.weight and"
-    )
+    begins = r"\('transformer\.', with which torch's names begin"
+    lines = listed(lambda: param_map(Blocks(True), _tree()), begins)
+    tied = "wte/embedding and lm_head/kernel: torch ties transformer.wte.weight and"
+    assert_begin(lines, [tied])
 
 
 def test_a_state_dict_asks_for_its_module_and_much_is_cut() -> None:
     given = {f"layer{i}.weight": np.zeros((i + 1, 3)) for i in range(20)}
     remedy = "same parameters: a state dict does not say what its layers are: give the module if"
-    with pytest.raises(ValueError, match=remedy) as caught:
-        param_map(given, {"other": Z((99,))})
-    lines = str(caught.value).split("\n  ")[1:]
+    lines = listed(lambda: param_map(given, {"other": Z((99,))}), remedy)
     assert (len(lines), lines[-1]) == (13, "and 9 more")
 
 
 def test_what_ends_alike_comes_first() -> None:
     like = {**_tree(head=""), "h": {f"b{i}": block for i, block in _tree()["h"].items()}}
-    with pytest.raises(ValueError, match="same parameters:") as caught:
-        param_map(Blocks(True), like, rename=lambda name: None)
-    lines = str(caught.value).split("\n  ")[1:]
+    call = functools.partial(param_map, Blocks(True), like, rename=lambda name: None)
+    lines = listed(call, "same parameters:")
     expected = (
         "(torch's transformer.h.0.fc.bias); h/b0/fc/bias or h/b1/fc/bias or h/b2/fc/bias would"
     )

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -18,6 +17,7 @@ from jaxopt_port._compat import as_pure
 from jaxopt_port.engine import leaf_paths
 from jaxopt_port.interop import Entry, param_map, params_from_torch, params_to_torch
 from jaxopt_port.interop._tensors import to_jax
+from parity_tests.interop.checkpoint_cases import DTYPES
 from parity_tests.oracles.tolerances import bound
 from parity_tests.oracles.two_layers import Tied, tensor_bytes
 
@@ -173,18 +173,7 @@ def test_a_state_of_an_nnx_sequential_is_found_by_its_module() -> None:
     assert [entry.path for entry in made.entries] == ["layers/0/bias", "layers/0/kernel"]
 
 
-# Every dtype that both sides have, through each step of a layout.
-DTYPES = {
-    "float32": np.float32,
-    "float64": np.float64,
-    "float16": np.float16,
-    "bfloat16": ml_dtypes.bfloat16,
-    "complex64": np.complex64,
-    "complex128": np.complex128,
-    "int64": np.int64,
-    "uint8": np.uint8,
-    "bool": np.bool_,
-}
+# Through each step of a layout, of every dtype that both sides have.
 ENTRIES = {
     "as is": Entry("a", "a", (6, 4), "float32"),
     "no axes": Entry("a", "a", (), "float32"),

@@ -165,31 +165,6 @@ def test_a_group_is_added_in_mid_run(correct_root):
     assert_equal(ours, theirs)
 
 
-def test_closures_hooks_and_copies():
-    params = make()
-    optimizer = TorchOptimizer(params, jp.SGD, lr=0.1, momentum=0.9)
-    called = []
-    optimizer.register_step_pre_hook(lambda *_: called.append("before"))
-    optimizer.register_step_post_hook(lambda *_: called.append("after"))
-
-    def closure():
-        optimizer.zero_grad()
-        loss = sum((p**2).sum() for p in params)
-        loss.backward()
-        return loss
-
-    first = optimizer.step(closure)
-    assert optimizer.step(closure) < first
-    assert called == ["before", "after"] * 2
-    other = copy.deepcopy(optimizer)
-    copied = [p for group in other.param_groups for p in group["params"]]
-    give(params, 0)
-    give(copied, 0)
-    optimizer.step()
-    other.step()
-    assert_equal(copied, params)
-
-
 def of_one_shape(cls):
     params = make(((3,), (3,), (3,)))
     options = {"lr": 0.1, "momentum": 0.9}

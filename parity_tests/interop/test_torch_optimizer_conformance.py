@@ -180,14 +180,18 @@ def schedulers_of_torch_set_its_rates(build):
 def copies_are_independent(build):
     optimizer = build(parameters())
     take(optimizer, 2)
-    for other in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
-        mine, theirs = (
-            [p for group in o.param_groups for p in group["params"]] for o in (optimizer, other)
-        )
-        held = values(mine)
+    copies = copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))
+    mine, *others = (
+        [p for group in o.param_groups for p in group["params"]] for o in (optimizer, *copies)
+    )
+    held = values(mine)
+    for other in copies:
         take(other)
-        assert_equal(mine, held)
-        assert not torch.equal(theirs[0], held[0])
+    assert_equal(mine, held)
+    take(optimizer)
+    assert not torch.equal(mine[0], held[0])
+    for params in others:
+        assert_equal(params, mine)
 
 
 def it_says_what_it_is(build):

@@ -1,18 +1,17 @@
 """Two linear layers in torch, the tree that Flax has of them, and steps of fixed gradients."""
 
-import jax.numpy as jnp
 import torch
 
-LIKE = {
-    "0": {"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(4)},
-    "1": {"kernel": jnp.zeros((4, 2)), "bias": jnp.zeros(2)},
-}
+from parity_tests.oracles.two_networks import like_of
 
 
 def network():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+
+
+LIKE = like_of(network())
 
 
 def stepped(module, optimizer, steps=2):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import pytest
 import torch
 
 
@@ -29,6 +31,19 @@ def plain() -> dict[str, Any]:
 
 def tensor_bytes(tensor: torch.Tensor) -> bytes:
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def listed(call: Callable[[], Any], message: str) -> list[str]:
+    """The lines of what a call is refused with."""
+    with pytest.raises(ValueError, match=message) as caught:
+        call()
+    return str(caught.value).split("\n  ")[1:]
+
+
+def assert_begin(lines: Sequence[str], begins: Sequence[str]) -> None:
+    assert len(lines) == len(begins), lines
+    for line, begin in zip(lines, begins, strict=True):
+        assert line.startswith(begin), (line, begin)
 
 
 class Tied(torch.nn.Module):

@@ -1,5 +1,6 @@
 """One network on both sides for tests of conversion, with gradients that are given."""
 
+import functools
 import warnings
 from typing import Any
 
@@ -7,10 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from flax.traverse_util import unflatten_dict
 
 import jaxopt_port as jp
 from jaxopt_port import interop
 from parity_tests.oracles.optimizer import to_numpy, to_torch
+
+_LEAVES = {"Linear": "kernel", "Conv1D": "kernel", "Conv2d": "kernel", "Embedding": "embedding"}
 
 
 class Bare(torch.nn.Module):
@@ -32,19 +36,25 @@ class Matrices(torch.nn.Module):
         self.still = torch.nn.Parameter(torch.ones(3, 2), requires_grad=False)
 
 
-def tree_of(module: torch.nn.Module) -> dict[str, Any]:
-    """A JAX tree of a module's shapes."""
-    tree: dict[str, Any] = {}
+nested = functools.partial(unflatten_dict, sep="/")
+
+
+def like_of(module: torch.nn.Module) -> dict[str, Any]:
+    """The tree that the same network in Flax has, of zeros."""
+    flat = {}
     for name, p in module.named_parameters():
-        *layer, leaf = name.split(".")
-        shape = tuple(p.shape)
-        if layer and leaf == "weight":
-            leaf, shape = "kernel", (*shape[2:], shape[1], shape[0])
-        node = tree
-        for part in layer:
-            node = node.setdefault(part, {})
-        node[leaf] = np.zeros(shape, np.float32)
-    return tree
+        layer, _, leaf = name.rpartition(".")
+        shape, kind = tuple(p.shape), type(module.get_submodule(layer)).__name__
+        if leaf == "weight" and p.ndim > 1:
+            leaf = _LEAVES[kind]
+            shape = shape[::-1] if kind == "Linear" else shape
+            shape = (*shape[2:], shape[1], shape[0]) if kind == "Conv2d" else shape
+        elif leaf == "weight":
+            leaf = "scale"
+        layer = layer.replace("._orig_mod", "")  # of torch.compile: no part of a tree
+        flat[f"{layer.replace('.', '/')}/{leaf}".lstrip("/")] = np.zeros(shape, np.float32)
+    made: dict[str, Any] = nested(flat)
+    return made
 
 
 class Pair:
@@ -59,7 +69,7 @@ class Pair:
         with torch.no_grad():
             for p in self.module.parameters():
                 p.copy_(torch.randn(p.shape, dtype=dtype))
-        self.param_map = interop.param_map(self.module, tree_of(self.module))
+        self.param_map = interop.param_map(self.module, like_of(self.module))
         slow = [p for n, p in self.module.named_parameters() if n.startswith("conv")]
         rest = [p for n, p in self.module.named_parameters() if not n.startswith("conv")]
         lr = {"lr": 0.004} if "lr" in options else {}
@@ -78,7 +88,7 @@ class Pair:
 
     def to_jax(self, tensors):
         leaves = self.param_map.from_torch(tensors)
-        structure = jax.tree.structure(tree_of(self.module))
+        structure = jax.tree.structure(like_of(self.module))
         with jax.enable_x64(True):
             return jax.tree.unflatten(
                 structure, [jnp.asarray(np.array(v)) for v in leaves.values()]

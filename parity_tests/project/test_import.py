@@ -37,6 +37,10 @@ def test_a_step_loads_nothing_else():
     assert not loaded_by(statement) & {"torch", "flax", "matplotlib"}
 
 
+def test_interop_loads_torch_when_it_is_needed():
+    assert "torch" not in loaded_by("import jaxopt_port.interop")
+
+
 def test_every_name_is_found_and_no_other():
     for name in dir(jp):
         assert getattr(jp, name) is not None

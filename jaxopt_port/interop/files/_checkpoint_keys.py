@@ -96,10 +96,12 @@ def contents_of(found: Mapping[Any, Any], keys: Mapping[str, str] | None) -> Con
     given = set(keys or {})
     if made.origin == LIGHTNING:
         _take_lightnings(made, rest)
-    for role, looks in (("optimizer", _is_optimizers), ("scheduler", _is_schedulers)):
-        if role not in given:
-            held = {k: v for k, v in rest.items() if looks(k, v)}
-            _take_several(getattr(made, f"{role}s"), role, held, rest)
+    if "optimizer" not in given:
+        held = {k: v for k, v in rest.items() if _are_optimizers(v)}
+        _take_several(made.optimizers, "optimizer", held, rest)
+    if "scheduler" not in given:
+        held = {k: v for k, v in rest.items() if _are_schedulers(k, v)}
+        _take_several(made.schedulers, "scheduler", held, rest)
     if "scaler" not in given:
         scalers = [k for k, v in rest.items() if is_scaler(v)]
         if len(scalers) == 1:
@@ -249,23 +251,21 @@ def _take_lightnings(made: Contents, rest: dict[str, Any]) -> None:
                 made.averages[f"{name}.{key}"] = dict(value)
 
 
-def _is_optimizers(key: str, value: Any) -> bool:
-    if isinstance(value, list):
-        return bool(value) and all(map(is_optimizer, value))
-    if isinstance(value, Mapping) and not is_optimizer(value) and not is_flattened(value):
-        return bool(value) and all(map(is_optimizer, value.values()))
-    return is_optimizer(value) or is_flattened(value)
+def _are(looks: Callable[[Any], bool], value: Any) -> bool:
+    """Whether a value is one of a kind, or several in a list or a dict."""
+    several = value.values() if isinstance(value, Mapping) else value
+    are_several = isinstance(value, list | Mapping) and bool(value)
+    return looks(value) or (are_several and all(map(looks, several)))
 
 
-def _is_schedulers(key: str, value: Any) -> bool:
-    if isinstance(value, list):
-        return bool(value) and all(map(is_scheduler, value))
-    if isinstance(value, Mapping) and not is_scheduler(value):
-        if value and all(map(is_scheduler, value.values())):
-            return True
-        # Schedulers of others may keep anything.
-        return key in _USUAL["scheduler"] and not _is_optimizers(key, value)
-    return is_scheduler(value)
+def _are_optimizers(value: Any) -> bool:
+    return _are(is_optimizer, value) or is_flattened(value)
+
+
+def _are_schedulers(key: str, value: Any) -> bool:
+    # Schedulers of others may keep anything.
+    named = isinstance(value, Mapping) and key in _USUAL["scheduler"]
+    return _are(is_scheduler, value) or (named and not _are_optimizers(value))
 
 
 def _are_networks(value: Any) -> bool:

@@ -202,14 +202,19 @@ def record_of(path: Path, text: str) -> dict[str, Any]:
         raise ValueError(
             f"{path} is damaged: {KEY!r} in its metadata is not JSON ({error})"
         ) from error
+    return checked_record(record, str(path))
+
+
+def checked_record(record: Any, where: str) -> dict[str, Any]:
+    """Return what this library wrote; raise ValueError for what is none, or of a newer version."""
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise ValueError(f"{path} is damaged: {KEY!r} in its metadata does not say {FORMAT!r}")
+        raise ValueError(f"{where} is damaged: {KEY!r} in it does not say {FORMAT!r}")
     version = record.get("version")
     if type(version) is not int or version < 1:
-        raise ValueError(f"{path} is damaged: its version is {version!r}")
+        raise ValueError(f"{where} is damaged: its version is {version!r}")
     if version > VERSION:
         raise ValueError(
-            f"{path} has version {version} of this format; this jaxopt_port reads up to {VERSION}."
+            f"{where} has version {version} of this format; this jaxopt_port reads up to {VERSION}."
             " Install a newer jaxopt_port"
         )
     return record

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...trees import users_level
-from .._tensors import import_torch
+from .._tensors import BY_BITS, import_torch
 from .._wrapper_prefixes import shared_prefix, without_inner
 from ._checkpoint import Checkpoint, CheckpointWarning, check_checkpoint
 from ._checkpoint_keys import PARAMS, contents_of
-from ._exchange_files import FORMAT, KEY, VERSION, checkpoint_of, header_of
+from ._exchange_files import KEY, checked_record, checkpoint_of, header_of
 from ._json_values import check_can_be_written, without_unread
 from ._optimizer_dicts import names_of, renamed
 from ._pickled_kinds import Unread
@@ -193,13 +193,7 @@ def _record(record: Any) -> dict[str, Any]:
     """Return what this library wrote into a file of torch's, or what holds of any other."""
     if record is None:
         return {"layout": "torch"}
-    if not isinstance(record, Mapping) or record.get("format") != FORMAT:
-        raise ValueError(f"{KEY!r} in it is not what this library writes there")
-    if not isinstance(record.get("version"), int) or record["version"] > VERSION:
-        raise ValueError(
-            f"it has version {record.get('version')!r} of what this library writes; this one reads "
-            f"up to {VERSION}. Install a newer jaxopt_port"
-        )
+    checked_record(record, "it")
     if not all(isinstance(key, str) for key in record.get("extra", ())):
         raise ValueError(f"'extra' of {KEY!r} in it is no list of names")
     return dict(record)
@@ -304,12 +298,11 @@ def _tensor_over(array: NDArray[Any], tensors: dict[Any, Any]) -> Any:
     if memory not in tensors:
         kept = np.asarray(array, order="C")
         name = kept.dtype.name
-        own = not name.startswith(("bfloat", "float8"))
-        plain = kept if own else kept.view(np.int16 if name == "bfloat16" else np.int8)
         # An empty array has no memory to speak of, and may share its address.
-        if not plain.size:
+        if not kept.size:
             return torch.empty(array.shape, dtype=getattr(torch, name))
+        plain = kept.view(BY_BITS[name][0]) if name in BY_BITS else kept
         tensor = torch.from_numpy(np.asarray(_Writable(plain)))
         # The copy, if there is one, must live as long as its address is known here.
-        tensors[memory] = (array, tensor if own else tensor.view(getattr(torch, name)))
+        tensors[memory] = (array, tensor.view(getattr(torch, name)))
     return tensors[memory][1]
