@@ -57,14 +57,18 @@ class Traced:
     for all groups, by way of the reciprocal, and squares where an exponent is a constant 2. Each is
     a rounding that torch does not make. A result is `uncontracted`, and what would be a constant or
     one scalar is hidden behind a select.
+
+    Attributes:
+        value: the number, or one for each group.
+        absent: of an entry of groups, which of them are known to have none.
     """
 
     __array_ufunc__ = None  # so that NumPy leaves `vector * traced` to this class
     __hash__ = None  # type: ignore[assignment]
-    __slots__ = ("value",)
+    __slots__ = ("absent", "value")
 
-    def __init__(self, value: jax.Array) -> None:
-        self.value = value
+    def __init__(self, value: jax.Array, absent: Sequence[bool] = ()) -> None:
+        self.value, self.absent = value, absent
 
     def __bool__(self) -> bool:
         raise TypeError(
