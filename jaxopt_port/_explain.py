@@ -403,10 +403,12 @@ def _difference(
         return {k: _number(v) for k, v in g.items() if k != "params"}
 
     norms = [_norms(given, path) for given in grads]
+    groups, trained = [options(g) for g in optimizer.param_groups], group != _UNTRAINED
     history = UpdateHistory(
-        optimizer=type(optimizer).__name__,
-        options=[options(optimizer.param_groups[group])] * len(grads),
-        other_options=[options(g) for i, g in enumerate(optimizer.param_groups) if i != group],
+        # What torch does not train is of no algorithm, and has the options of no group.
+        optimizer=type(optimizer).__name__ if trained else "",
+        options=[groups[group] if trained else {}] * len(grads),
+        other_options=[own for i, own in enumerate(groups) if i != group],
         grads=sampled(grads),
         start=np.ravel(start[path])[chosen],
         yours=sampled(mine),
