@@ -325,12 +325,7 @@ class Definition:
         common: dict[str, Any] = {
             "label": label,
             "name": name,
-            "numbers": tuple(
-                [
-                    (k, len(v) if isinstance(v, tuple) else None)
-                    for k, v in {**numbers, **keys}.items()
-                ]
-            ),
+            "numbers": tuple([(k, arguments.arities.get(k)) for k in (*numbers, *keys)]),
             "own": frozenset(keys),
             "options": (*options, *keys, *kept),
             "scheduled": scheduled,

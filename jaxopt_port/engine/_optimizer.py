@@ -95,11 +95,10 @@ def leafwise(
     own = {name: options[name] for name in arguments.names}
     numbers, static = checked_options(arguments, own, "", bare=True)
     program = make_program(rule, numbers, static)
-    sizes = {k: len(v) if isinstance(v, tuple) else None for k, v in arguments.defaults.items()}
-    given = tuple([(name, sizes[name]) for name in numbers])
     group = Group(
-        rule.name, None, bare=True, rule=rule, numbers=given, static=program.static,
-        scheduled=frozenset(k for k, v in numbers.items() if callable(v)), holds=program.holds,
+        rule.name, None, bare=True, rule=rule, numbers=tuple(arguments.arities.items()),
+        scheduled=frozenset(k for k, v in numbers.items() if callable(v)),
+        static=program.static, holds=program.holds,
     )  # fmt: skip
     member = Member(group, REST, numbers, static, leafwise)
     return optax.GradientTransformationExtraArgs(

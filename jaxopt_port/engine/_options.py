@@ -208,20 +208,27 @@ class Arguments:
 
     def split(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Split options into numbers (and schedules of them), which may change, and static ones."""
-        own: Container[str] = self._of_floats
+        own: Container[str] = self.arities
         if self.rule is None:
             own = {name for name, value in options.items() if self.is_number(name, value)}
         numbers = {k: v for k, v in options.items() if k in own}
         return numbers, {k: v for k, v in options.items() if k not in own}
 
     @functools.cached_property
-    def _of_floats(self) -> frozenset[str]:
-        return frozenset({name for name, default in self.defaults.items() if _is_float(default)})
+    def arities(self) -> dict[str, int | None]:
+        """Of a rule's numbers, by name, how many each is: None for one that is no tuple."""
+        found: dict[str, int | None] = {}
+        for name, default in self.defaults.items() if self.rule is not None else ():
+            parts = default if isinstance(default, tuple) else (default,)
+            floats = [isinstance(part, float) for part in parts if part is not None]
+            if floats and all(floats):
+                found[name] = len(parts) if isinstance(default, tuple) else None
+        return found
 
     def is_number(self, name: str, value: Any) -> bool:
         """Whether an option is a number (or a schedule of one), which may change between steps."""
         if self.rule is not None:
-            return name in self._of_floats
+            return name in self.arities
         parameter = self.signature.parameters.get(name)
         default = None if parameter is None else parameter.default
         if name in self.static:
@@ -361,14 +368,6 @@ def check_together(groups: Iterable[tuple[Rule[Any], str, Mapping[str, Any]]]) -
                     f"one for all groups{also}; where it is to change, set it for all at once: "
                     f"jp.set_hyperparams(state, {name}=…)"
                 )
-
-
-def _is_float(default: Any) -> bool:
-    if isinstance(default, tuple):
-        return any(isinstance(v, float) for v in default) and all(
-            isinstance(v, float | None) for v in default
-        )
-    return isinstance(default, float)
 
 
 def _is_schedule(function: Callable[..., Any]) -> bool:
