@@ -134,8 +134,9 @@ class Definition:
 
     def table(self, params: Any) -> Table:
         """Return who is in which group; raises for selectors that do not fit ``params``."""
-        paths = check_params(params)
-        table = Table.new(self.groups, paths, self._owners(paths, params))
+        by_path = check_params(params)
+        paths = tuple(by_path)
+        table = Table.new(self.groups, paths, self._owners(by_path, params))
         owners = dict(zip(paths, table.assignment, strict=True))
         for path in statistics_paths(params):
             if not self.groups[owners[path]].frozen:
@@ -143,29 +144,29 @@ class Definition:
                     f'"{path}" is a running statistic, no parameter: weight decay would shrink it, '
                     f"and nothing else change it. {SPLIT}"
                 )
-        warn_of_kernels(table, params, self.layout_of)
+        warn_of_kernels(table, by_path, self.layout_of)
         return table
 
-    def _owners(self, paths: Sequence[str], params: Any) -> tuple[int, ...]:
+    def _owners(self, by_path: Mapping[str, Any], params: Any) -> tuple[int, ...]:
         """Return the group of each leaf. One that has joined takes it from those before it."""
         labels = [group.label for group in self.groups]
         selectors = [member.selector for member in self.members if not member.joined]
         begun = len(selectors)
         if begun == len(self.members):
-            return resolve(selectors, labels, params)
+            return resolve(selectors, labels, params, by_path)
         has_rest = any(selector is REST for selector in selectors)
-        first = resolve([*selectors, *([] if has_rest else [REST])], labels, params)
+        first = resolve([*selectors, *([] if has_rest else [REST])], labels, params, by_path)
         owners = [-1 if owner == begun and not has_rest else owner for owner in first]
         for index, member in enumerate(self.members[begun:], begun):
             is_rest = member.selector is REST
             chosen = resolve(
-                [member.selector, *([] if is_rest else [REST])], labels[index:], params
+                [member.selector, *([] if is_rest else [REST])], labels[index:], params, by_path
             )
             for leaf, (pick, owner) in enumerate(zip(chosen, owners, strict=True)):
                 if pick == 0 and not (is_rest and owner >= 0 and not self.groups[owner].frozen):
                     owners[leaf] = index
         if -1 in owners:
-            raise ValueError(in_no_group([p for p, o in zip(paths, owners, strict=True) if o < 0]))
+            raise ValueError(in_no_group([p for p, o in zip(by_path, owners, strict=True) if o < 0]))
         return tuple(owners)
 
     def check_state(self, state: Any) -> None:

@@ -346,11 +346,11 @@ def add_param_group(
     old = find_groups_state(state)
     tx.definition.check_state(old)
     definition = tx.definition.extended([group], joined=True)
-    paths = check_params(params)
-    assignment = _assignment(definition, old.table, paths, params)
+    by_path = check_params(params)
+    assignment = _assignment(definition, old.table, by_path, params)
     # The old ones may have come to hold more than they were built with.
     groups = (*old.table.groups, definition.groups[-1])
-    fresh = initial_state(definition, Table.new(groups, paths, assignment), params)
+    fresh = initial_state(definition, Table.new(groups, tuple(by_path), assignment), params)
     return Optimizer.of(definition), replace_groups_state(state, lambda _: _carry(old, fresh))
 
 
@@ -422,7 +422,7 @@ def _carried_leaves(old: GroupsState, fresh: GroupsState) -> dict[str, Any]:
 
 
 def _assignment(
-    definition: Definition, old: Table, paths: Sequence[str], params: Any
+    definition: Definition, old: Table, by_path: Mapping[str, Any], params: Any
 ) -> tuple[int, ...]:
     """Return who is in which group: the old ones where they were, the rest by selectors."""
     labels = [group.label for group in definition.groups]
@@ -431,9 +431,10 @@ def _assignment(
     before = dict(zip(old.paths, old.assignment, strict=True))
     trained = {p: owner for p, owner in before.items() if not definition.groups[owner].frozen}
     # jp.REST stands for all that is not trained yet.
-    chosen = resolve([selector] if selector is REST else [selector, REST], labels[-1:] * 2, params)
+    selectors = [selector] if selector is REST else [selector, REST]
+    chosen = resolve(selectors, labels[-1:] * 2, params, by_path)
     assignment = []
-    for path, pick in zip(paths, chosen, strict=True):
+    for path, pick in zip(by_path, chosen, strict=True):
         if path in trained:
             if pick == 0 and selector is not REST:
                 raise ValueError(
@@ -445,7 +446,7 @@ def _assignment(
             assignment.append(newest)
         else:
             assignment.append(before[path] if path in before else _frozen_rest(definition, path))
-    missing = before.keys() - set(paths)
+    missing = before.keys() - by_path.keys()
     if missing:
         raise ValueError(f'the parameters have lost "{min(missing)}", which the state was made for')
     return tuple(assignment)

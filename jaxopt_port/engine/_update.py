@@ -118,13 +118,13 @@ def updated(
     if state.counts.ndim != 1:
         check_no_batch(state)
     table.check_counts(state.scalars)
-    table.check_paths(check_params(params))
+    by_path = check_params(params)
+    table.check_paths(tuple(by_path))
     if not table.bare and table.groups != definition.groups:
         state = _all_made(definition, state, params)
-    grads: list[Any] = checked_gradients(updates, params, table.rules)
-    whole, treedef = jax.tree.flatten(to_array(params))
-    leaves = list(whole)
-    grads = [grad if grad is None else to_array(grad) for grad in grads]
+    grads = checked_gradients(updates, params, table.rules, by_path)
+    whole, grads = to_array((list(by_path.values()), grads))
+    leaves, treedef = list(whole), jax.tree.structure(params)
     layouts = definition.layout_of
     seen_otherwise = [i for i, path in enumerate(table.paths) if path in layouts]
     for i in seen_otherwise:

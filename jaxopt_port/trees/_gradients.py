@@ -35,8 +35,8 @@ SPLIT = (
 )
 
 
-def check_params(params: Any) -> tuple[str, ...]:
-    """Return the paths of parameters.
+def check_params(params: Any) -> dict[str, Any]:
+    """Return parameters by their paths, in the order of ``jax.tree.leaves``.
 
     Raises:
         TypeError: a leaf that is no array, or not of an inexact dtype.
@@ -54,14 +54,15 @@ def check_params(params: Any) -> tuple[str, ...]:
                 f'the parameter "{path}" has dtype {dtype}; only floating and complex parameters '
                 f"can be trained. {SPLIT if 'flax' in sys.modules else ''}".rstrip()
             )
-    paths = tuple(path for path, _ in leaves)
-    if len(set(paths)) < len(paths):
+    by_path = dict(leaves)
+    if len(by_path) < len(leaves):
+        paths = [path for path, _ in leaves]
         twice = next(path for i, path in enumerate(paths) if path in paths[:i])
         raise ValueError(
             f'two parameters have the path "{twice}", and groups and state dicts go by paths; '
             "rename one: a key with a slash in it is read as two"
         )
-    return paths
+    return by_path
 
 
 def to_array(x: Any) -> Any:
@@ -83,7 +84,10 @@ def check_given(params: Any) -> None:
 
 
 def checked_gradients(
-    grads: Any, params: Any, rules: Mapping[str, Taking | None] | None = None
+    grads: Any,
+    params: Any,
+    rules: Mapping[str, Taking | None] | None = None,
+    by_path: Mapping[str, Any] | None = None,
 ) -> list[Any]:
     """Return the gradient of each leaf, or None, as torch's ``.grad`` of a parameter may be.
 
@@ -95,6 +99,7 @@ def checked_gradients(
         params: parameters.
         rules: by path, what takes a gradient; None for a factory of Optax or of the user, and of no
             path for a frozen parameter. Left out, no gradient may be sparse.
+        by_path: what `check_params` has returned, if it was asked.
 
     Raises:
         ValueError: ``params`` is missing, or the trees or shapes differ.
@@ -102,7 +107,7 @@ def checked_gradients(
             way round.
     """
     check_given(params)
-    of_params = dict(leaf_paths(params))
+    of_params = dict(leaf_paths(params)) if by_path is None else by_path
     if grads is None and list(of_params) != [""]:
         raise ValueError(
             "the gradients are None as a whole; one that there is not is a None in their tree"
@@ -168,7 +173,9 @@ def _check_tree(grads: Any, params: Any, of_grads: Mapping[str, Any]) -> None:
         )
 
 
-def _check_paths(of_grads: dict[str, Any], of_params: dict[str, Any], nones: list[str]) -> None:
+def _check_paths(
+    of_grads: Mapping[str, Any], of_params: Mapping[str, Any], nones: list[str]
+) -> None:
     def left_out(path: str) -> bool:
         """Whether it is within a None, or within a subtree that is left out whole."""
         if any(not none or f"{path}/".startswith(f"{none}/") for none in nones):
