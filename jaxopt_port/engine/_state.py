@@ -65,7 +65,9 @@ def held_by(state: Mapping[str, Any], count: int) -> tuple[list[dict[str, Any]],
     of_leaves: list[dict[str, Any]] = [{} for _ in range(count)]
     structures = {}
     for name, tree in state.items():
-        flat, structures[name] = jax.tree.flatten(tree, is_leaf=is_not_held)
+        flat, structures[name] = jax.tree.flatten(tree)
+        if len(flat) < count:  # to ask each node is dear
+            flat, structures[name] = jax.tree.flatten(tree, is_leaf=is_not_held)
         for held, value in zip(of_leaves, flat, strict=True):
             if not isinstance(value, NotHeld):
                 held[name] = value
