@@ -332,9 +332,12 @@ def arguments_of_rule(rule: Rule[Any]) -> Arguments:
 
 
 def make_program(rule: Rule[Any], numbers: Mapping[str, Any], static: Mapping[str, Any]) -> Program:
-    # A number that may yet change needs whatever state any value of it would.
-    known = {k: known_number(v) for k, v in numbers.items()}
-    return Program(rule, tuple(sorted(static.items())), rule.holds(**known, **static))
+    holds = None
+    if rule.holds is not Rule.holds:
+        # A number that may yet change needs whatever state any value of it would.
+        known = {k: known_number(v) for k, v in numbers.items()}
+        holds = rule.holds(**known, **static)
+    return Program(rule, tuple(sorted(static.items())), holds)
 
 
 def check_values(rule: Rule[Any] | None, options: Mapping[str, Any], where: str) -> None:

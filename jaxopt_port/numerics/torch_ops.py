@@ -60,7 +60,8 @@ def add_scalar(x: jax.Array, c: Scalar) -> jax.Array:
 
 def mul(x: jax.Array, a: Scalar) -> jax.Array:
     """``x.mul(a)``: rounded before anything is added to it."""
-    return rounded(uncontracted(widened(x) * _operand(a, x.dtype)), x.dtype)
+    wide = widened(x)
+    return rounded(uncontracted(wide * jnp.asarray(a, wide.dtype)), x.dtype)
 
 
 def div(x: jax.Array, a: Scalar) -> jax.Array:
@@ -80,8 +81,8 @@ def div_each(x: jax.Array, a: Scalar) -> jax.Array:
 
 def lerp(x: jax.Array, y: jax.Array, weight: Scalar) -> jax.Array:
     """``x.lerp(y, weight)``: fma(w, y - x, x), or fma(w - 1, y - x, y) from w = 0.5 on."""
-    w = _operand(weight, x.dtype)
     x_, y_ = widened(x), widened(y)
+    w = jnp.asarray(weight, x_.dtype)
     near = w < 0.5
     end = lax.select(near, x_, y_)
     return rounded(of_torch("fma", lax.select(near, w, w - 1), y_ - x_, end), x.dtype)
