@@ -315,8 +315,12 @@ class Definition:
                 raise ValueError(f"{label} is frozen: its option {odd!r} has no use")
             return Member(Group(label, name, frozen=True), selector, {}, {}, self.factory)
 
-        factory, arguments, defaults = self._optimizer(group, where)
+        factory, arguments, defaults = self.factory, self.arguments, self.defaults
+        if "optimizer" in group:
+            factory = as_factory(group["optimizer"], where)
         if factory is not self.factory:
+            arguments = arguments_of(factory)
+            defaults = arguments.defaults
             self._check_said(own, arguments, label)
         extra = arguments.are_own(own, where, brought.own)
         keys, kept = _own_keys({k: own.pop(k) for k in extra}, where) if extra else ({}, {})
@@ -366,17 +370,6 @@ class Definition:
                 f"constructor was given, is for it too; write that into the group, or that "
                 f"optimizer's own default: {defaults}"
             )
-
-    def _optimizer(
-        self, group: Mapping[str, Any], where: str
-    ) -> tuple[Factory, Arguments, Mapping[str, Any]]:
-        """Return the factory of a group, its arguments and its defaults."""
-        own = group.get("optimizer", self.factory)
-        factory = own if own is self.factory else as_factory(own, where)
-        if factory is self.factory:
-            return factory, self.arguments, self.defaults
-        arguments = arguments_of(factory)
-        return factory, arguments, arguments.defaults
 
 
 def _is(value: Any, default: Any) -> bool:

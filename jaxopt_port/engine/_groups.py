@@ -113,7 +113,7 @@ class Table:
     @functools.cached_property
     def bare(self) -> bool:
         """Whether the numbers are not in the state."""
-        return any(group.bare for group in self.groups)
+        return bool(self.groups) and self.groups[0].bare
 
     @functools.cached_property
     def trained(self) -> list[int]:
@@ -142,12 +142,6 @@ class Table:
             if program is not None:
                 found.setdefault(program, []).append(clock)
         return found
-
-    def program(self, group: int) -> Program:
-        """Return the program of a group of this library's rules."""
-        program = self.groups[group].program
-        assert program is not None
-        return program
 
     @functools.cached_property
     def foreign(self) -> list[int]:

@@ -98,8 +98,7 @@ def first_numbers(members: Sequence[Any], table: Table) -> dict[str, Any]:
             if name in member.numbers:
                 value = member.numbers[name]
                 value = first_value(value) if callable(value) else value
-                alone = width is None and isinstance(value, float)
-                made[name][i] = value if alone else row(value, width)
+                made[name][i] = value if width is None else row(value, width)
     return made
 
 

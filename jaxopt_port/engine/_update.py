@@ -57,22 +57,22 @@ def initial_state(definition: Definition, table: Table, params: Any) -> GroupsSt
     numbers = {} if table.bare else first_numbers(definition.members, table)
     held: list[dict[str, Any]] = [{} for _ in leaves]
     names: dict[str, None] = {}
-    named: set[Program] = set()  # of many groups, most have the same
-    starts: list[dict[str, jax.Array]] = []
+    starts: list[dict[str, jax.Array]] = [{} for _ in table.of_clocks]
     with jax.enable_x64(True):
         vectors = _own_numbers(definition.members[0], 0) if table.bare else numbers
-        for group in table.of_clocks:
-            program = table.program(group)
-            own = {k: jnp.asarray(v) for k, v in of_group(vectors, table, group).items()}
-            starts.append(program.start(own))
-            if program not in named:
-                named.add(program)
-                names |= dict.fromkeys(program.names(own))
-            for i in table.members(group):
-                held[i] = program.init_leaf(leaves[i], own)
-                if on_explicit_mesh(leaves[i]):
-                    held[i] = {k: on_mesh_of(leaves[i], array) for k, array in held[i].items()}
-                names |= dict.fromkeys(held[i])
+        for program, clocks in table.clocks_of_programs.items():
+            groups = [table.of_clocks[clock] for clock in clocks]
+            columns = of_groups(vectors, table, groups)
+            for k, (clock, group) in enumerate(zip(clocks, groups, strict=True)):
+                own = {name: jnp.asarray(column[k]) for name, column in columns.items()}
+                starts[clock] = program.start(own)
+                if k == 0:  # alike for all
+                    names |= dict.fromkeys(program.names(own))
+                for i in table.members(group):
+                    held[i] = program.init_leaf(leaves[i], own)
+                    if on_explicit_mesh(leaves[i]):
+                        held[i] = {n: on_mesh_of(leaves[i], x) for n, x in held[i].items()}
+                    names |= dict.fromkeys(held[i])
         scalars = {
             name: jnp.stack([start.get(name, jnp.zeros((), kind)) for start in starts]).astype(kind)
             for name, kind in _promoted(starts).items()
