@@ -32,7 +32,6 @@ from ._options import (
     as_number,
     check_alike,
     check_together,
-    check_values,
     first_value,
     is_whole_tree,
     make_program,
@@ -438,16 +437,15 @@ def checked_options(
     check_alike(numbers, where)
     arguments.check_flags(static, where)
     defaults = arguments.defaults if arguments.rule is not None else {}
-    start = {
-        name: as_number(
-            name, first_value(value) if callable(value) else value, where, defaults.get(name)
-        )
-        for name, value in numbers.items()
-        if not (bare and is_traced(value))
-    }
-    if len(start) == len(numbers):
-        check_values(arguments.rule, {**start, **static}, where)
-    for name, value in start.items():
-        if not (callable(numbers[name]) or (bare and isinstance(numbers[name], jax.Array))):
-            numbers[name] = value
+    start = {}
+    for name, value in numbers.items():
+        if bare and is_traced(value):
+            continue
+        first = first_value(value) if callable(value) else value
+        start[name] = as_number(name, first, where, defaults.get(name))
+        if not (callable(value) or (bare and isinstance(value, jax.Array))):
+            numbers[name] = start[name]
+    if arguments.rule is not None and len(start) == len(numbers):
+        for message, remedy in arguments.rule.arguments(**start, **static):
+            raise ValueError(f"{message}{where}; {remedy}.")
     return numbers, static

@@ -340,13 +340,6 @@ def make_program(rule: Rule[Any], numbers: Mapping[str, Any], static: Mapping[st
     return Program(rule, tuple(sorted(static.items())), holds)
 
 
-def check_values(rule: Rule[Any] | None, options: Mapping[str, Any], where: str) -> None:
-    """Raise ValueError for the first of a rule's concrete options that is out of its range."""
-    if rule is not None:
-        for message, remedy in rule.arguments(**options):
-            raise ValueError(f"{message}{where}; {remedy}.")
-
-
 def check_together(groups: Iterable[tuple[Rule[Any], str, Mapping[str, Any]]]) -> None:
     """Raise ValueError where groups of a rule differ in what has to be that of all.
 
