@@ -180,12 +180,16 @@ def explain(
         other = _in_torch(optimizer, as_here, start, grads)
     else:
         other = theirs
-    found = (
-        _of_layout(optimizer, path, leaf, start, mine, theirs, other)
-        or _difference(optimizer, path, leaf.group, start, grads, mine, theirs)
-        for path, leaf in leaves.items()
-    )
-    return Explanation(type(optimizer).__name__, steps, tuple(d for d in found if d is not None))
+    differences = []
+    for path, leaf in leaves.items():
+        apart = [_apart(a[path], b[path]) for a, b in zip(mine, theirs, strict=True)]
+        if any(apart):
+            first, far = apart.index(True), _distance(path, start, mine, theirs)
+            cause = _of_layout(optimizer, path, leaf, mine, other) or _of_options(
+                optimizer, path, leaf.group, first, start, grads, mine, theirs
+            )
+            differences.append(Difference(path, leaf.group, first, far, cause))
+    return Explanation(type(optimizer).__name__, steps, tuple(differences))
 
 
 _UNTRAINED = -1  # the group of what torch does not train
@@ -344,29 +348,19 @@ def _made(tx: Callable[[], Any]) -> Any:
 
 
 def _of_layout(
-    optimizer: Any,
-    path: str,
-    leaf: _Leaf,
-    start: dict[str, Any],
-    mine: Series,
-    theirs: Series,
-    other: Series,
-) -> Difference | None:
-    """Return a difference that torch's optimizer has too, given the leaf in JAX's layout."""
+    optimizer: Any, path: str, leaf: _Leaf, mine: Series, other: Series
+) -> Cause | None:
+    """Return the cause, where torch's optimizer does as your side with the leaf in JAX's layout."""
     from .verify import Cause
 
-    apart = [_apart(a[path], b[path]) for a, b in zip(mine, theirs, strict=True)]
-    if not any(apart) or any(_apart(a[path], b[path]) for a, b in zip(mine, other, strict=True)):
+    if any(_apart(a[path], b[path]) for a, b in zip(mine, other, strict=True)):
         return None
     name = type(optimizer).__name__
-    cause = Cause(
+    return Cause(
         "transposed",
         f"{name} goes by rows and columns; your side has the leaf in JAX's layout "
         f"{leaf.shape}, torch in its own {leaf.entry.torch_shape}",
         "tx = jaxopt_port.interop.in_torch_layout(tx, params, module)",
-    )
-    return Difference(
-        path, leaf.group, apart.index(True), _distance(path, start, mine, theirs), cause
     )
 
 
@@ -377,23 +371,18 @@ def _distance(path: str, start: dict[str, Any], mine: Series, theirs: Series) ->
     return far / gone if gone else math.inf
 
 
-def _difference(
+def _of_options(
     optimizer: Any,
     path: str,
     group: int,
+    first: int,
     start: dict[str, Any],
     grads: Series,
     mine: Series,
     theirs: Series,
-) -> Difference | None:
+) -> Cause | None:
     from .verify.diagnosis import UpdateHistory, explain_update
 
-    first = next(
-        (i for i, (a, b) in enumerate(zip(mine, theirs, strict=True)) if _apart(a[path], b[path])),
-        None,
-    )
-    if first is None:
-        return None
     chosen = np.linspace(0, start[path].size - 1, min(64, start[path].size)).astype(int)
 
     def sampled(series: Series) -> NDArray[np.float64]:
@@ -418,9 +407,7 @@ def _difference(
         batch_size=1,
         steps_per_epoch=1,
     )
-    return Difference(
-        path, group, first, _distance(path, start, mine, theirs), explain_update(history)
-    )
+    return explain_update(history)
 
 
 def _norms(grads: dict[str, Any], path: str) -> dict[str, float]:
