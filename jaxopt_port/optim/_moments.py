@@ -44,9 +44,10 @@ def begun(
     """
     if maximize:
         grad = -grad
-    grad, param = _decay.decayed(
-        grad, param, weight_decay=weight_decay, decay=decay, decoupled=decoupled_weight_decay
-    )
+    if decoupled_weight_decay:
+        param = mul(param, decay)
+    else:
+        grad = _decay.l2(grad, param, weight_decay)
     exp_avg = lerp(state["exp_avg"], grad, weight1)
     exp_avg_sq = addcmul(mul(state["exp_avg_sq"], beta2), grad, grad, value=weight2)
     return grad, param, exp_avg, exp_avg_sq
