@@ -165,7 +165,8 @@ class Definition:
                 if pick == 0 and not (is_rest and owner >= 0 and not self.groups[owner].frozen):
                     owners[leaf] = index
         if -1 in owners:
-            raise ValueError(in_no_group([p for p, o in zip(by_path, owners, strict=True) if o < 0]))
+            pairs = zip(by_path, owners, strict=True)
+            raise ValueError(in_no_group([path for path, owner in pairs if owner < 0]))
         return tuple(owners)
 
     def check_state(self, state: Any) -> None:
