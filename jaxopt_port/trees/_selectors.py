@@ -242,16 +242,6 @@ class _Selection:
             )
         self.owner[leaf] = group
 
-    def take_rest(self, group: int) -> None:
-        self.owner = [group if owner is None else owner for owner in self.owner]
-
-    def result(self) -> tuple[int, ...]:
-        owners = [owner for owner in self.owner if owner is not None]
-        if len(owners) < len(self.owner):
-            pairs = zip(self.paths, self.owner, strict=True)
-            raise ValueError(in_no_group([path for path, owner in pairs if owner is None]))
-        return tuple(owners)
-
     def _hint(self, selector: Selector) -> str:
         if isinstance(selector, list | tuple):
             return "".join(self._hint(part) for part in selector)
@@ -305,6 +295,7 @@ def resolve(
     for group, selector in enumerate(selectors):
         if group not in rest:
             selection.take(group, selector)
-    for group in rest:
-        selection.take_rest(group)
-    return selection.result()
+    if not rest and None in selection.owner:
+        pairs = zip(by_path, selection.owner, strict=True)
+        raise ValueError(in_no_group([path for path, owner in pairs if owner is None]))
+    return tuple([rest[0] if owner is None else owner for owner in selection.owner])
