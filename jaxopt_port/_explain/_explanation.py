@@ -186,9 +186,7 @@ def explain(
     return Explanation(type(optimizer).__name__, steps, tuple(differences))
 
 
-def _of_layout(
-    optimizer: Any, path: str, leaf: Leaf, mine: Series, other: Series
-) -> Cause | None:
+def _of_layout(optimizer: Any, path: str, leaf: Leaf, mine: Series, other: Series) -> Cause | None:
     """Return the cause, where torch's optimizer does as your side with the leaf in JAX's layout."""
     from ..verify import Cause
 
