@@ -149,6 +149,13 @@ def raw(x: Value) -> Any:
     return x.value if isinstance(x, Traced) else x
 
 
+def absent_in(entry: Value) -> Any:
+    """Return which groups are known to have no such entry."""
+    if isinstance(entry, Traced):
+        return np.array(entry.absent or [False] * len(entry.value))
+    return np.isnan(entry)
+
+
 def _float64(x: Value) -> Any:
     value = raw(x)
     # A constant stays NumPy's: made an array, a NaN would be an error under jax_debug_nans.

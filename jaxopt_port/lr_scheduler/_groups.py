@@ -19,7 +19,7 @@ from ..engine import (
     updates_taken,
     write_number,
 )
-from ._arithmetic import EntryError, RateError, Traced, Value, is_traced, raw, where
+from ._arithmetic import EntryError, RateError, Traced, Value, absent_in, is_traced, raw, where
 
 # What torch's schedulers add to ``optimizer.param_groups``; `LRScheduler.entries` to others.
 ENTRIES = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr")
@@ -31,11 +31,6 @@ _BETA1 = ("betas", "b1")
 def for_each(value: Any, size: int) -> list[Any]:
     """Return what is given once, or as a list for all groups, as a list."""
     return list(value) if isinstance(value, tuple) else [value] * size
-
-
-def _absent(entry: Value) -> Any:
-    """Return which groups are known to have no such entry."""
-    return np.array(entry.absent, bool) if isinstance(entry, Traced) else np.isnan(entry)
 
 
 @dataclass
@@ -103,7 +98,7 @@ class Groups:
         if held is None:
             self.entries[name] = values
         elif self.missing(name) is not None:
-            absent: Any = _absent(held)
+            absent: Any = absent_in(held)
             if isinstance(held, Traced) or isinstance(values, Traced):
                 absent = Traced(jnp.asarray(absent))
             self.entries[name] = where(absent, values, held)
@@ -113,7 +108,7 @@ class Groups:
         held = self.entries.get(name)
         if held is None:
             return 0
-        absent, known = np.flatnonzero(_absent(held)), len(raw(held))
+        absent, known = np.flatnonzero(absent_in(held)), len(raw(held))
         return int(absent[0]) if len(absent) else known if known < len(self) else None
 
     def entry(self, name: str) -> Value:
