@@ -273,8 +273,9 @@ class Definition:
         """Return the definition with the groups that a constructor is given, all checked."""
         groups = as_groups(params)
         made = self.extended(groups)
-        if all(group.keys() - {"params", "name"} for group in groups):
-            made.check_defaults()  # which no group has as they are
+        as_they_are = [group for group in groups if group.keys() <= {"params", "name"}]
+        if not as_they_are:
+            made.check_defaults()
         return made
 
     def check_defaults(self) -> None:

@@ -189,7 +189,7 @@ class Optimizer(optax.GradientTransformationExtraArgs, metaclass=_Kind):  # type
         """What compiled steps have of it."""
         definition = self.definition
         trained = [group for group in definition.groups if not group.frozen]
-        own = any(group.rule is None or group.scheduled for group in trained)
+        own = [group for group in trained if group.rule is None or group.scheduled]
         return StepProgram(self, tuple(self) if own else (definition.groups, definition.layouts))
 
     @classmethod

@@ -208,21 +208,21 @@ class Arguments:
 
     def split(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Split options into numbers (and schedules of them), which may change, and static ones."""
-        own: Container[str] = self.arities
-        if self.rule is None:
-            own = {name for name, value in options.items() if self.is_number(name, value)}
-        numbers = {k: v for k, v in options.items() if k in own}
-        return numbers, {k: v for k, v in options.items() if k not in own}
+        numbers, static = {}, {}
+        for name, value in options.items():
+            known = name in self.arities or (self.rule is None and self.is_number(name, value))
+            (numbers if known else static)[name] = value
+        return numbers, static
 
     @functools.cached_property
     def arities(self) -> dict[str, int | None]:
         """Of a rule's numbers, by name, how many each is: None for one that is no tuple."""
         found: dict[str, int | None] = {}
-        for name, default in self.defaults.items() if self.rule is not None else ():
-            parts = default if isinstance(default, tuple) else (default,)
+        for p in self.signature.parameters.values() if self.rule is not None else ():
+            parts = p.default if isinstance(p.default, tuple) else (p.default,)
             floats = [isinstance(part, float) for part in parts if part is not None]
             if floats and all(floats):
-                found[name] = len(parts) if isinstance(default, tuple) else None
+                found[p.name] = len(parts) if parts is p.default else None
         return found
 
     def is_number(self, name: str, value: Any) -> bool:

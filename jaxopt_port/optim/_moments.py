@@ -12,8 +12,9 @@ from ..numerics.torch_ops import Scalar, addcmul, lerp, mul
 from . import _decay
 
 
-def init(param: jax.Array, **_: Any) -> LeafState:
-    return {"exp_avg": jnp.zeros_like(param), "exp_avg_sq": jnp.zeros_like(param)}
+def init(param: jax.Array, *, amsgrad: bool = False, **_: Any) -> LeafState:
+    state = {"exp_avg": jnp.zeros_like(param), "exp_avg_sq": jnp.zeros_like(param)}
+    return state | {"max_exp_avg_sq": jnp.zeros_like(param)} if amsgrad else state
 
 
 def scalars(betas: jax.Array) -> Scalars:
