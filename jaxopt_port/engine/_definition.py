@@ -260,9 +260,8 @@ class Definition:
                 together.append((rule, member.group.label, {**member.numbers, **member.static}))
         if together:
             check_together(together)
-        trained = [member for member in members if not member.group.frozen]
-        whole = [member.factory for member in trained if member.group.check is not None]
-        if whole and len(trained) > 1:
+        whole = [member.factory for member in members if member.group.check is not None]
+        if whole and len([member for member in members if not member.group.frozen]) > 1:
             raise ValueError(
                 f"{whole[0].__name__.upper()} doesn't support per-parameter options (parameter "
                 "groups); it takes one group, and frozen ones beside it"
