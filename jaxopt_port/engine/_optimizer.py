@@ -188,9 +188,9 @@ class Optimizer(optax.GradientTransformationExtraArgs, metaclass=_Kind):  # type
     def program(self) -> StepProgram:
         """What compiled steps have of it."""
         definition = self.definition
-        trained = [group for group in definition.groups if not group.frozen]
-        own = [group for group in trained if group.rule is None or group.scheduled]
-        return StepProgram(self, tuple(self) if own else (definition.groups, definition.layouts))
+        groups = definition.groups
+        own = [g for g in groups if not g.frozen and (g.rule is None or g.scheduled)]
+        return StepProgram(self, tuple(self) if own else (groups, definition.layouts))
 
     @classmethod
     def of(cls, definition: Definition) -> Self:

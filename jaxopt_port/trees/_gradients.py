@@ -106,9 +106,10 @@ def checked_gradients(
         TypeError: the dtypes differ, or a gradient is dense where it should be sparse or the other
             way round.
     """
-    check_given(params)
-    of_params = dict(leaf_paths(params)) if by_path is None else by_path
-    if grads is None and list(of_params) != [""]:
+    if by_path is None:
+        check_given(params)
+        by_path = dict(leaf_paths(params))
+    if grads is None and list(by_path) != [""]:
         raise ValueError(
             "the gradients are None as a whole; one that there is not is a None in their tree"
         )
@@ -116,17 +117,17 @@ def checked_gradients(
         at_leaves = leaves_up_to(params, grads)
     except ValueError:  # other containers, or something missing: compared by path
         at_leaves = []
-    if len(at_leaves) != len(of_params):
+    if len(at_leaves) != len(by_path):
         of_grads, nones = dict(leaf_paths(grads)), _nones(grads)
         if not of_grads and not nones:
             raise ValueError(
-                f"the gradients hold nothing, not even a None, for {len(of_params)} parameters; "
+                f"the gradients hold nothing, not even a None, for {len(by_path)} parameters; "
                 "was something else given in their place?"
             )
         _check_tree(grads, params, of_grads)
-        _check_paths(of_grads, of_params, nones)
-        at_leaves = [of_grads.get(path) for path in of_params]
-    for (path, param), grad in zip(of_params.items(), at_leaves, strict=True):
+        _check_paths(of_grads, by_path, nones)
+        at_leaves = [of_grads.get(path) for path in by_path]
+    for (path, param), grad in zip(by_path.items(), at_leaves, strict=True):
         if grad is None:
             continue
         rule = None if rules is None else rules.get(path)
