@@ -208,7 +208,8 @@ class Arguments:
 
     def split(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Split options into numbers (and schedules of them), which may change, and static ones."""
-        numbers, static = {}, {}
+        numbers: dict[str, Any] = {}
+        static: dict[str, Any] = {}
         for name, value in options.items():
             known = name in self.arities or (self.rule is None and self.is_number(name, value))
             (numbers if known else static)[name] = value
