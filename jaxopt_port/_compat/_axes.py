@@ -29,8 +29,6 @@ def varying_axes(x: Any) -> frozenset[str]:
 
 def varying_alike(*xs: jax.Array) -> tuple[jax.Array, ...]:
     """Within ``shard_map``, let all differ between devices where one does, as ``lax.add`` does."""
-    if not jax.sharding.get_abstract_mesh().manual_axes:
-        return xs
     axes = [varying_axes(x) for x in xs]
     every = frozenset[str]().union(*axes)
     return tuple(

@@ -32,7 +32,6 @@ from ._options import (
     as_number,
     check_alike,
     check_together,
-    check_values,
     first_value,
     is_whole_tree,
     make_program,
@@ -134,8 +133,9 @@ class Definition:
 
     def table(self, params: Any) -> Table:
         """Return who is in which group; raises for selectors that do not fit ``params``."""
-        paths = check_params(params)
-        table = Table.new(self.groups, paths, self._owners(paths, params))
+        by_path = check_params(params)
+        paths = tuple(by_path)
+        table = Table.new(self.groups, paths, self._owners(by_path, params))
         owners = dict(zip(paths, table.assignment, strict=True))
         for path in statistics_paths(params):
             if not self.groups[owners[path]].frozen:
@@ -143,29 +143,30 @@ class Definition:
                     f'"{path}" is a running statistic, no parameter: weight decay would shrink it, '
                     f"and nothing else change it. {SPLIT}"
                 )
-        warn_of_kernels(table, params, self.layout_of)
+        warn_of_kernels(table, by_path, self.layout_of)
         return table
 
-    def _owners(self, paths: Sequence[str], params: Any) -> tuple[int, ...]:
+    def _owners(self, by_path: Mapping[str, Any], params: Any) -> tuple[int, ...]:
         """Return the group of each leaf. One that has joined takes it from those before it."""
         labels = [group.label for group in self.groups]
         selectors = [member.selector for member in self.members if not member.joined]
         begun = len(selectors)
         if begun == len(self.members):
-            return resolve(selectors, labels, params)
+            return resolve(selectors, labels, params, by_path)
         has_rest = any(selector is REST for selector in selectors)
-        first = resolve([*selectors, *([] if has_rest else [REST])], labels, params)
+        first = resolve([*selectors, *([] if has_rest else [REST])], labels, params, by_path)
         owners = [-1 if owner == begun and not has_rest else owner for owner in first]
         for index, member in enumerate(self.members[begun:], begun):
             is_rest = member.selector is REST
             chosen = resolve(
-                [member.selector, *([] if is_rest else [REST])], labels[index:], params
+                [member.selector, *([] if is_rest else [REST])], labels[index:], params, by_path
             )
             for leaf, (pick, owner) in enumerate(zip(chosen, owners, strict=True)):
                 if pick == 0 and not (is_rest and owner >= 0 and not self.groups[owner].frozen):
                     owners[leaf] = index
         if -1 in owners:
-            raise ValueError(in_no_group([p for p, o in zip(paths, owners, strict=True) if o < 0]))
+            pairs = zip(by_path, owners, strict=True)
+            raise ValueError(in_no_group([path for path, owner in pairs if owner < 0]))
         return tuple(owners)
 
     def check_state(self, state: Any) -> None:
@@ -259,9 +260,8 @@ class Definition:
                 together.append((rule, member.group.label, {**member.numbers, **member.static}))
         if together:
             check_together(together)
-        trained = [member for member in members if not member.group.frozen]
-        whole = [member.factory for member in trained if member.group.check is not None]
-        if whole and len(trained) > 1:
+        whole = [member.factory for member in members if member.group.check is not None]
+        if whole and len([member for member in members if not member.group.frozen]) > 1:
             raise ValueError(
                 f"{whole[0].__name__.upper()} doesn't support per-parameter options (parameter "
                 "groups); it takes one group, and frozen ones beside it"
@@ -272,8 +272,9 @@ class Definition:
         """Return the definition with the groups that a constructor is given, all checked."""
         groups = as_groups(params)
         made = self.extended(groups)
-        if all(group.keys() - {"params", "name"} for group in groups):
-            made.check_defaults()  # which no group has as they are
+        as_they_are = [group for group in groups if group.keys() <= {"params", "name"}]
+        if not as_they_are:
+            made.check_defaults()
         return made
 
     def check_defaults(self) -> None:
@@ -314,8 +315,12 @@ class Definition:
                 raise ValueError(f"{label} is frozen: its option {odd!r} has no use")
             return Member(Group(label, name, frozen=True), selector, {}, {}, self.factory)
 
-        factory, arguments, defaults = self._optimizer(group, where)
+        factory, arguments, defaults = self.factory, self.arguments, self.defaults
+        if "optimizer" in group:
+            factory = as_factory(group["optimizer"], where)
         if factory is not self.factory:
+            arguments = arguments_of(factory)
+            defaults = arguments.defaults
             self._check_said(own, arguments, label)
         extra = arguments.are_own(own, where, brought.own)
         keys, kept = _own_keys({k: own.pop(k) for k in extra}, where) if extra else ({}, {})
@@ -325,12 +330,7 @@ class Definition:
         common: dict[str, Any] = {
             "label": label,
             "name": name,
-            "numbers": tuple(
-                [
-                    (k, len(v) if isinstance(v, tuple) else None)
-                    for k, v in {**numbers, **keys}.items()
-                ]
-            ),
+            "numbers": tuple([(k, arguments.arities.get(k)) for k in (*numbers, *keys)]),
             "own": frozenset(keys),
             "options": (*options, *keys, *kept),
             "scheduled": scheduled,
@@ -370,17 +370,6 @@ class Definition:
                 f"constructor was given, is for it too; write that into the group, or that "
                 f"optimizer's own default: {defaults}"
             )
-
-    def _optimizer(
-        self, group: Mapping[str, Any], where: str
-    ) -> tuple[Factory, Arguments, Mapping[str, Any]]:
-        """Return the factory of a group, its arguments and its defaults."""
-        own = group.get("optimizer", self.factory)
-        factory = own if own is self.factory else as_factory(own, where)
-        if factory is self.factory:
-            return factory, self.arguments, self.defaults
-        arguments = arguments_of(factory)
-        return factory, arguments, arguments.defaults
 
 
 def _is(value: Any, default: Any) -> bool:
@@ -449,16 +438,15 @@ def checked_options(
     check_alike(numbers, where)
     arguments.check_flags(static, where)
     defaults = arguments.defaults if arguments.rule is not None else {}
-    start = {
-        name: as_number(
-            name, first_value(value) if callable(value) else value, where, defaults.get(name)
-        )
-        for name, value in numbers.items()
-        if not (bare and is_traced(value))
-    }
-    if len(start) == len(numbers):
-        check_values(arguments.rule, {**start, **static}, where)
-    for name, value in start.items():
-        if not (callable(numbers[name]) or (bare and isinstance(numbers[name], jax.Array))):
-            numbers[name] = value
+    start = {}
+    for name, value in numbers.items():
+        if bare and is_traced(value):
+            continue
+        first = first_value(value) if callable(value) else value
+        start[name] = as_number(name, first, where, defaults.get(name))
+        if not (callable(value) or (bare and isinstance(value, jax.Array))):
+            numbers[name] = start[name]
+    if arguments.rule is not None and len(start) == len(numbers):
+        for message, remedy in arguments.rule.arguments(**start, **static):
+            raise ValueError(f"{message}{where}; {remedy}.")
     return numbers, static

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..trees import leaf_paths, listed, users_level
+from ..trees import listed, users_level
 from ._rule import Program, Rule, Static
 
 # Among what is kept of torch's group: names of parameters that it was given and does not train.
@@ -113,7 +113,7 @@ class Table:
     @functools.cached_property
     def bare(self) -> bool:
         """Whether the numbers are not in the state."""
-        return any(group.bare for group in self.groups)
+        return bool(self.groups) and self.groups[0].bare
 
     @functools.cached_property
     def trained(self) -> list[int]:
@@ -142,12 +142,6 @@ class Table:
             if program is not None:
                 found.setdefault(program, []).append(clock)
         return found
-
-    def program(self, group: int) -> Program:
-        """Return the program of a group of this library's rules."""
-        program = self.groups[group].program
-        assert program is not None
-        return program
 
     @functools.cached_property
     def foreign(self) -> list[int]:
@@ -267,16 +261,16 @@ class LayoutWarning(UserWarning):
     """An optimizer sees parameters in Flax's layout, in which its step is not torch's."""
 
 
-def warn_of_kernels(table: Table, params: Any, layouts: Mapping[str, Any]) -> None:
+def warn_of_kernels(table: Table, params: Mapping[str, Any], layouts: Mapping[str, Any]) -> None:
     """Warn of leaves called "kernel", as Flax's are, on which the step of a rule is not torch's.
 
     Args:
         table: who is in which group.
-        params: the parameters.
+        params: the parameters, by path.
         layouts: the leaves that their rules see in torch's layout.
     """
     found: dict[str, list[str]] = {}
-    for (path, leaf), owner in zip(leaf_paths(params), table.assignment, strict=True):
+    for (path, leaf), owner in zip(params.items(), table.assignment, strict=True):
         group = table.groups[owner]
         kernel = path.rpartition("/")[2] == "kernel" and path not in layouts
         if kernel and group.rule is not None and not group.frozen:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar
 
@@ -95,11 +95,10 @@ def leafwise(
     own = {name: options[name] for name in arguments.names}
     numbers, static = checked_options(arguments, own, "", bare=True)
     program = make_program(rule, numbers, static)
-    sizes = {k: len(v) if isinstance(v, tuple) else None for k, v in arguments.defaults.items()}
-    given = tuple([(name, sizes[name]) for name in numbers])
     group = Group(
-        rule.name, None, bare=True, rule=rule, numbers=given, static=program.static,
-        scheduled=frozenset(k for k, v in numbers.items() if callable(v)), holds=program.holds,
+        rule.name, None, bare=True, rule=rule, numbers=tuple(arguments.arities.items()),
+        scheduled=frozenset(k for k, v in numbers.items() if callable(v)),
+        static=program.static, holds=program.holds,
     )  # fmt: skip
     member = Member(group, REST, numbers, static, leafwise)
     return optax.GradientTransformationExtraArgs(
@@ -189,9 +188,9 @@ class Optimizer(optax.GradientTransformationExtraArgs, metaclass=_Kind):  # type
     def program(self) -> StepProgram:
         """What compiled steps have of it."""
         definition = self.definition
-        trained = [group for group in definition.groups if not group.frozen]
-        own = any(group.rule is None or group.scheduled for group in trained)
-        return StepProgram(self, tuple(self) if own else (definition.groups, definition.layouts))
+        groups = definition.groups
+        own = [g for g in groups if not g.frozen and (g.rule is None or g.scheduled)]
+        return StepProgram(self, tuple(self) if own else (groups, definition.layouts))
 
     @classmethod
     def of(cls, definition: Definition) -> Self:
@@ -347,11 +346,11 @@ def add_param_group(
     old = find_groups_state(state)
     tx.definition.check_state(old)
     definition = tx.definition.extended([group], joined=True)
-    paths = check_params(params)
-    assignment = _assignment(definition, old.table, paths, params)
+    by_path = check_params(params)
+    assignment = _assignment(definition, old.table, by_path, params)
     # The old ones may have come to hold more than they were built with.
     groups = (*old.table.groups, definition.groups[-1])
-    fresh = initial_state(definition, Table.new(groups, paths, assignment), params)
+    fresh = initial_state(definition, Table.new(groups, tuple(by_path), assignment), params)
     return Optimizer.of(definition), replace_groups_state(state, lambda _: _carry(old, fresh))
 
 
@@ -423,7 +422,7 @@ def _carried_leaves(old: GroupsState, fresh: GroupsState) -> dict[str, Any]:
 
 
 def _assignment(
-    definition: Definition, old: Table, paths: Sequence[str], params: Any
+    definition: Definition, old: Table, by_path: Mapping[str, Any], params: Any
 ) -> tuple[int, ...]:
     """Return who is in which group: the old ones where they were, the rest by selectors."""
     labels = [group.label for group in definition.groups]
@@ -432,9 +431,10 @@ def _assignment(
     before = dict(zip(old.paths, old.assignment, strict=True))
     trained = {p: owner for p, owner in before.items() if not definition.groups[owner].frozen}
     # jp.REST stands for all that is not trained yet.
-    chosen = resolve([selector] if selector is REST else [selector, REST], labels[-1:] * 2, params)
+    selectors = [selector] if selector is REST else [selector, REST]
+    chosen = resolve(selectors, labels[-1:] * 2, params, by_path)
     assignment = []
-    for path, pick in zip(paths, chosen, strict=True):
+    for path, pick in zip(by_path, chosen, strict=True):
         if path in trained:
             if pick == 0 and selector is not REST:
                 raise ValueError(
@@ -446,7 +446,7 @@ def _assignment(
             assignment.append(newest)
         else:
             assignment.append(before[path] if path in before else _frozen_rest(definition, path))
-    missing = before.keys() - set(paths)
+    missing = before.keys() - by_path.keys()
     if missing:
         raise ValueError(f'the parameters have lost "{min(missing)}", which the state was made for')
     return tuple(assignment)

@@ -208,20 +208,28 @@ class Arguments:
 
     def split(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Split options into numbers (and schedules of them), which may change, and static ones."""
-        own: Container[str] = self._of_floats
-        if self.rule is None:
-            own = {name for name, value in options.items() if self.is_number(name, value)}
-        numbers = {k: v for k, v in options.items() if k in own}
-        return numbers, {k: v for k, v in options.items() if k not in own}
+        numbers: dict[str, Any] = {}
+        static: dict[str, Any] = {}
+        for name, value in options.items():
+            known = name in self.arities or (self.rule is None and self.is_number(name, value))
+            (numbers if known else static)[name] = value
+        return numbers, static
 
     @functools.cached_property
-    def _of_floats(self) -> frozenset[str]:
-        return frozenset({name for name, default in self.defaults.items() if _is_float(default)})
+    def arities(self) -> dict[str, int | None]:
+        """Of a rule's numbers, by name, how many each is: None for one that is no tuple."""
+        found: dict[str, int | None] = {}
+        for p in self.signature.parameters.values() if self.rule is not None else ():
+            parts = p.default if isinstance(p.default, tuple) else (p.default,)
+            floats = [isinstance(part, float) for part in parts if part is not None]
+            if floats and all(floats):
+                found[p.name] = len(parts) if parts is p.default else None
+        return found
 
     def is_number(self, name: str, value: Any) -> bool:
         """Whether an option is a number (or a schedule of one), which may change between steps."""
         if self.rule is not None:
-            return name in self._of_floats
+            return name in self.arities
         parameter = self.signature.parameters.get(name)
         default = None if parameter is None else parameter.default
         if name in self.static:
@@ -325,16 +333,12 @@ def arguments_of_rule(rule: Rule[Any]) -> Arguments:
 
 
 def make_program(rule: Rule[Any], numbers: Mapping[str, Any], static: Mapping[str, Any]) -> Program:
-    # A number that may yet change needs whatever state any value of it would.
-    known = {k: known_number(v) for k, v in numbers.items()}
-    return Program(rule, tuple(sorted(static.items())), rule.holds(**known, **static))
-
-
-def check_values(rule: Rule[Any] | None, options: Mapping[str, Any], where: str) -> None:
-    """Raise ValueError for the first of a rule's concrete options that is out of its range."""
-    if rule is not None:
-        for message, remedy in rule.arguments(**options):
-            raise ValueError(f"{message}{where}; {remedy}.")
+    holds = None
+    if rule.holds is not Rule.holds:
+        # A number that may yet change needs whatever state any value of it would.
+        known = {k: known_number(v) for k, v in numbers.items()}
+        holds = rule.holds(**known, **static)
+    return Program(rule, tuple(sorted(static.items())), holds)
 
 
 def check_together(groups: Iterable[tuple[Rule[Any], str, Mapping[str, Any]]]) -> None:
@@ -361,14 +365,6 @@ def check_together(groups: Iterable[tuple[Rule[Any], str, Mapping[str, Any]]]) -
                     f"one for all groups{also}; where it is to change, set it for all at once: "
                     f"jp.set_hyperparams(state, {name}=…)"
                 )
-
-
-def _is_float(default: Any) -> bool:
-    if isinstance(default, tuple):
-        return any(isinstance(v, float) for v in default) and all(
-            isinstance(v, float | None) for v in default
-        )
-    return isinstance(default, float)
 
 
 def _is_schedule(function: Callable[..., Any]) -> bool:

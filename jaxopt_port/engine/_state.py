@@ -65,7 +65,9 @@ def held_by(state: Mapping[str, Any], count: int) -> tuple[list[dict[str, Any]],
     of_leaves: list[dict[str, Any]] = [{} for _ in range(count)]
     structures = {}
     for name, tree in state.items():
-        flat, structures[name] = jax.tree.flatten(tree, is_leaf=is_not_held)
+        flat, structures[name] = jax.tree.flatten(tree)
+        if len(flat) < count:  # to ask each node is dear
+            flat, structures[name] = jax.tree.flatten(tree, is_leaf=is_not_held)
         for held, value in zip(of_leaves, flat, strict=True):
             if not isinstance(value, NotHeld):
                 held[name] = value
@@ -96,8 +98,7 @@ def first_numbers(members: Sequence[Any], table: Table) -> dict[str, Any]:
             if name in member.numbers:
                 value = member.numbers[name]
                 value = first_value(value) if callable(value) else value
-                alone = width is None and isinstance(value, float)
-                made[name][i] = value if alone else row(value, width)
+                made[name][i] = value if width is None else row(value, width)
     return made
 
 

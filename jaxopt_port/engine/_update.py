@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,22 +57,22 @@ def initial_state(definition: Definition, table: Table, params: Any) -> GroupsSt
     numbers = {} if table.bare else first_numbers(definition.members, table)
     held: list[dict[str, Any]] = [{} for _ in leaves]
     names: dict[str, None] = {}
-    named: set[Program] = set()  # of many groups, most have the same
-    starts: list[dict[str, jax.Array]] = []
+    starts: list[dict[str, jax.Array]] = [{} for _ in table.of_clocks]
     with jax.enable_x64(True):
         vectors = _own_numbers(definition.members[0], 0) if table.bare else numbers
-        for group in table.of_clocks:
-            program = table.program(group)
-            own = {k: jnp.asarray(v) for k, v in of_group(vectors, table, group).items()}
-            starts.append(program.start(own))
-            if program not in named:
-                named.add(program)
-                names |= dict.fromkeys(program.names(own))
-            for i in table.members(group):
-                held[i] = program.init_leaf(leaves[i], own)
-                if on_explicit_mesh(leaves[i]):
-                    held[i] = {k: on_mesh_of(leaves[i], array) for k, array in held[i].items()}
-                names |= dict.fromkeys(held[i])
+        for program, clocks in table.clocks_of_programs.items():
+            groups = [table.of_clocks[clock] for clock in clocks]
+            columns = of_groups(vectors, table, groups)
+            for k, (clock, group) in enumerate(zip(clocks, groups, strict=True)):
+                own = {name: jnp.asarray(column[k]) for name, column in columns.items()}
+                starts[clock] = program.start(own)
+                if k == 0:  # alike for all
+                    names |= dict.fromkeys(program.names(own))
+                for i in table.members(group):
+                    held[i] = program.init_leaf(leaves[i], own)
+                    if on_explicit_mesh(leaves[i]):
+                        held[i] = {n: on_mesh_of(leaves[i], x) for n, x in held[i].items()}
+                    names |= dict.fromkeys(held[i])
         scalars = {
             name: jnp.stack([start.get(name, jnp.zeros((), kind)) for start in starts]).astype(kind)
             for name, kind in _promoted(starts).items()
@@ -118,13 +118,13 @@ def updated(
     if state.counts.ndim != 1:
         check_no_batch(state)
     table.check_counts(state.scalars)
-    table.check_paths(check_params(params))
+    by_path = check_params(params)
+    table.check_paths(tuple(by_path))
     if not table.bare and table.groups != definition.groups:
         state = _all_made(definition, state, params)
-    grads: list[Any] = checked_gradients(updates, params, table.rules)
-    whole, treedef = jax.tree.flatten(to_array(params))
-    leaves = list(whole)
-    grads = [grad if grad is None else to_array(grad) for grad in grads]
+    grads = checked_gradients(updates, params, table.rules, by_path)
+    whole, grads = to_array((list(by_path.values()), grads))
+    leaves, treedef = list(whole), jax.tree.structure(params)
     layouts = definition.layout_of
     seen_otherwise = [i for i, path in enumerate(table.paths) if path in layouts]
     for i in seen_otherwise:
@@ -192,6 +192,24 @@ def _scheduled(members: Sequence[Member], state: GroupsState) -> GroupsState:
     return replace(state, numbers={name: Float64(own) for name, own in parts.items()})
 
 
+class _Part(NamedTuple):
+    """Those leaves that take the step of one program.
+
+    Attributes:
+        program: the rule and its static arguments.
+        clocks: of the groups that have the program.
+        leaves: by its place, what each is given; its clock is the place of that among these.
+        numbers: float64, an entry for each of the clocks in the first axis.
+        shared: what the leaves of a clock share, likewise.
+    """
+
+    program: Program
+    clocks: list[int]
+    leaves: dict[int, kernels.Leaf]
+    numbers: dict[str, jax.Array]
+    shared: dict[str, jax.Array]
+
+
 def _rules_stepped(
     state: GroupsState,
     numbers: Mapping[str, jax.Array],
@@ -199,7 +217,7 @@ def _rules_stepped(
     leaves: Sequence[jax.Array],
 ) -> tuple[dict[int, jax.Array], GroupsState]:
     """Take the steps of this library's rules, those of one program together."""
-    table = state.table
+    table, recording = state.table, recorder.get()
     pairs = zip(grads, table.rests, strict=True)
     stepping = [grad is not None and not rests for grad, rests in pairs]
     held, structures = held_by(state.leaves, len(leaves))
@@ -207,34 +225,72 @@ def _rules_stepped(
     before = {name: jnp.asarray(own_value(vector)) for name, vector in state.scalars.items()}
     before = _as_the_newest(before, table)
     after = dict(before)
-    work = []
-    for program, clocks in table.clocks_of_programs.items():
-        row = {clock: k for k, clock in enumerate(clocks)}
-        members = [i for i, c in enumerate(table.clocks) if c in row and stepping[i]]
-        _check_wholes(program, [leaves[i] for i in members])
-        at = np.array(clocks, np.int32)
-        vectors = of_groups(numbers, table, [table.of_clocks[c] for c in clocks])
-        first = {k: v[0] for k, v in vectors.items()}
-        _check_shapes(program, first, [(table.paths[i], leaves[i], held[i]) for i in members])
-        kinds = program.kinds(first)
-        shared = {k: before[k][at].astype(kind) for k, kind in kinds.items()}
-        given = [kernels.Leaf(row[table.clocks[i]], grads[i], leaves[i], held[i]) for i in members]
-        work.append((clocks, at, members, (program, given, vectors, shared)))
-    parts = [(step[0].rule, part) for *_, step in work for part in _gathered(*step)]
-    for clocks, at, members, step in work:
-        made, advanced = _stepped(*step, [own for rule, own in parts if rule is step[0].rule])
-        for name, vector in advanced.items():
-            whole = len(clocks) == len(table.of_clocks)
+    given = enumerate(map(kernels.Leaf, table.clocks, grads, leaves, held))
+    parts = _parts(table, numbers, before, {i: leaf for i, leaf in given if stepping[i]})
+    gathered = [(part.program.rule, own) for part in parts for own in _gathered(part)]
+    for part in parts:
+        rule, update_leaf = part.program.rule, leaf_update(part.program)
+        shared, vectors = _advanced(part, [own for other, own in gathered if other is rule])
+        by_kernel = {}
+        if recording is not None and kernels.enabled():
+            by_kernel = kernels.one_pass(update_leaf, part.leaves, vectors)
+        known: dict[Any, dict[str, jax.Array]] = {}
+        large: jax.Array | None = None
+        for i, (clock, grad, param, own) in part.leaves.items():
+            if i in by_kernel:
+                new, held[i] = by_kernel[i]
+                update = new - param  # where none follows, it is not computed
+            else:
+                key = clock, param.dtype
+                if key not in known:
+                    known[key] = entries(vectors[param.dtype], clock)
+                if large is not None and param.size >= _LARGE:
+                    # The scratch of what needs a whole leaf is as large as it: one after the other.
+                    grad, param, *arrays = later((grad, param, *own.values()), large)
+                    own = dict(zip(own, arrays, strict=True))
+                new, update, held[i] = update_leaf(grad, param, own, known[key])
+                if not rule.elementwise and new.size >= _LARGE:
+                    large = new
+            if recording is not None:
+                update = recording.record(update, new, leaves[i])
+            updates[i] = update
+        at, whole = np.array(part.clocks, np.int32), len(part.clocks) == len(table.of_clocks)
+        for name, vector in shared.items():
             cast = vector.astype(before[name].dtype)
             after[name] = cast if whole else after[name].at[at].set(cast)
-        for i, (update, new_state) in zip(members, made, strict=True):
-            updates[i], held[i] = update, new_state
     table, origin, goes_on = table.ticked(stepping)
     if not all(goes_on):
         old, mask = np.array(origin, np.int32), np.array(goes_on)
         after = {k: jnp.where(mask, after[k][old], before[k][old]) for k in before}
         after = _as_the_newest(after, table)
     return updates, replace(state, leaves=as_trees(held, structures), scalars=after, table=table)
+
+
+def _parts(
+    table: Table,
+    numbers: Mapping[str, jax.Array],
+    before: Mapping[str, jax.Array],
+    leaves: Mapping[int, kernels.Leaf],
+) -> list[_Part]:
+    """Return the parts of a step, checked.
+
+    Args:
+        table: who is in which group.
+        numbers: float64, an entry for each group in the first axis.
+        before: what the leaves of a clock share, an entry for each clock.
+        leaves: what those leaves are given that take a step, by their places.
+    """
+    parts = []
+    for program, clocks in table.clocks_of_programs.items():
+        row = {clock: k for k, clock in enumerate(clocks)}
+        own = {i: x._replace(clock=row[x.clock]) for i, x in leaves.items() if x.clock in row}
+        vectors = of_groups(numbers, table, [table.of_clocks[c] for c in clocks])
+        first = {k: v[0] for k, v in vectors.items()}
+        _check_leaves(program, first, [(table.paths[i], leaf) for i, leaf in own.items()])
+        at = np.array(clocks, np.int32)
+        shared = {k: before[k][at].astype(kind) for k, kind in program.kinds(first).items()}
+        parts.append(_Part(program, clocks, own, vectors, shared))
+    return parts
 
 
 def _as_the_newest(scalars: Mapping[str, jax.Array], table: Table) -> dict[str, jax.Array]:
@@ -252,87 +308,50 @@ def _as_the_newest(scalars: Mapping[str, jax.Array], table: Table) -> dict[str, 
     return made
 
 
-def _gathered(
-    program: Program,
-    leaves: Sequence[kernels.Leaf],
-    numbers: Mapping[str, jax.Array],
-    shared: Mapping[str, jax.Array],
-) -> list[dict[str, jax.Array]]:
-    """Return what the rule adds up over leaves, of each; the arguments are those of `_stepped`."""
-    gathers = program.rule.gathers
+def _gathered(part: _Part) -> list[dict[str, jax.Array]]:
+    """Return what the rule adds up over leaves, of each."""
+    gathers, static = part.program.rule.gathers, dict(part.program.static)
     if gathers is None:
         return []
 
-    def parts(leaf: Any, shared: dict[str, Any], own: dict[str, Any]) -> dict[str, jax.Array]:
-        made: dict[str, jax.Array] = gathers(*leaf, shared, **own, **dict(program.static))
+    def summands(leaf: Any, shared: dict[str, Any], own: dict[str, Any]) -> dict[str, jax.Array]:
+        made: dict[str, jax.Array] = gathers(*leaf, shared, **own, **static)
         return made
 
     made = []
-    for leaf in leaves:
-        given = leaf.grad, leaf.param, leaf.state
-        if jnp.iscomplexobj(leaf.param):
+    for clock, *given in part.leaves.values():
+        param = given[1]
+        if jnp.iscomplexobj(param):
             given = as_real(given)
-        summed = as_laid_out(parts, jnp.sum(leaf.param)) if on_explicit_mesh(leaf.param) else parts
-        made.append(summed(given, entries(shared, leaf.clock), entries(numbers, leaf.clock)))
+        of_leaf = as_laid_out(summands, jnp.sum(param)) if on_explicit_mesh(param) else summands
+        made.append(of_leaf(given, entries(part.shared, clock), entries(part.numbers, clock)))
     return made
 
 
-def _stepped(
-    program: Program,
-    leaves: Sequence[kernels.Leaf],
-    numbers: Mapping[str, jax.Array],
-    shared: Mapping[str, jax.Array],
-    parts: Sequence[Mapping[str, jax.Array]],
-) -> tuple[list[tuple[jax.Array, dict[str, Any]]], dict[str, jax.Array]]:
-    """Take a step of leaves that have one program.
+def _advanced(
+    part: _Part, gathered: Sequence[Mapping[str, jax.Array]]
+) -> tuple[dict[str, jax.Array], dict[Any, dict[str, jax.Array]]]:
+    """Return what follows from the step count: once for each clock.
 
     Args:
-        program: the rule and its static arguments.
-        leaves: what each is given.
-        numbers: float64, an entry for each clock in the first axis.
-        shared: what the leaves of a clock share, likewise.
-        parts: of all leaves of the rule, what it adds up over them.
+        part: the part.
+        gathered: of all leaves of the rule, what it adds up over them.
 
     Returns:
-        The Optax update and the new state of each leaf, and what is shared after the step.
+        What is shared after the step; by the dtype of leaves, the numbers as they meet these, an
+        entry for each clock.
     """
-    recording, update_leaf = recorder.get(), leaf_update(program)
-    names = parts[0] if parts else {}
-    sums = {name: functools.reduce(jnp.add, [part[name] for part in parts]) for name in names}
-    advance = functools.partial(program.advance, sums=sums)
-    after_shared, scalars = jax.vmap(advance)(dict(shared), dict(numbers))
-    vectors: dict[Any, dict[str, jax.Array]] = {}
-    for dtype in dict.fromkeys(leaf.param.dtype for leaf in leaves):
-        # As they meet arrays of the type, rounded once for all leaves.
+    names = gathered[0] if gathered else {}
+    sums = {name: functools.reduce(jnp.add, [own[name] for own in gathered]) for name in names}
+    advance = functools.partial(part.program.advance, sums=sums)
+    shared, scalars = jax.vmap(advance)(part.shared, part.numbers)
+    vectors = {}
+    for dtype in dict.fromkeys([leaf.param.dtype for leaf in part.leaves.values()]):
+        # Rounded once for all leaves.
         wide = jnp.float64 if dtype in (jnp.float64, jnp.complex128) else jnp.float32
         rounded = {k: v.astype(wide) if v.dtype == jnp.float64 else v for k, v in scalars.items()}
-        vectors[dtype] = {**numbers, **rounded}
-    by_kernel = {}
-    if recording is not None and kernels.enabled():
-        by_kernel = kernels.one_pass(update_leaf, leaves, vectors.__getitem__, entries)
-    own: dict[Any, dict[str, jax.Array]] = {}
-    made: list[tuple[jax.Array, dict[str, Any]]] = []
-    before: jax.Array | None = None
-    for i, leaf in enumerate(leaves):
-        key = leaf.clock, leaf.param.dtype
-        if i in by_kernel:
-            new_param, after = by_kernel[i]
-            new_update = new_param - leaf.param  # where none follows, it is not computed
-        else:
-            if key not in own:
-                own[key] = entries(vectors[leaf.param.dtype], leaf.clock)
-            grad, param, state = leaf.grad, leaf.param, leaf.state
-            if before is not None and param.size >= _LARGE:
-                # The scratch of what needs a whole leaf is as large as it: one after the other.
-                grad, param, *held = later((grad, param, *state.values()), before)
-                state = dict(zip(state, held, strict=True))
-            new_param, new_update, after = update_leaf(grad, param, state, own[key])
-            if not program.rule.elementwise and new_param.size >= _LARGE:
-                before = new_param
-        if recording is not None:
-            new_update = recording.record(new_update, new_param, leaf.param)
-        made.append((new_update, after))
-    return made, after_shared
+        vectors[dtype] = {**part.numbers, **rounded}
+    return shared, vectors
 
 
 def _promoted(starts: Iterable[Mapping[str, Any]]) -> dict[str, np.dtype[Any]]:
@@ -344,28 +363,28 @@ def _promoted(starts: Iterable[Mapping[str, Any]]) -> dict[str, np.dtype[Any]]:
     return kinds
 
 
-def _check_wholes(program: Program, leaves: Sequence[Any]) -> None:
-    """Raise for a leaf of which a device has a part, where the rule needs the whole."""
+def _check_leaves(
+    program: Program, numbers: Mapping[str, Any], leaves: Sequence[tuple[str, kernels.Leaf]]
+) -> None:
+    """Raise ValueError for leaves that the rule cannot step.
+
+    A device has a part of one, where the rule needs the whole; or the state was made for parameters
+    of other shapes.
+    """
     rule = program.rule
     if rule.sparse or not rule.elementwise or rule.gathers is not None:
-        for leaf in leaves:
-            check_whole(leaf, rule.name, "a parameter")
-
-
-def _check_shapes(
-    program: Program, numbers: Mapping[str, Any], members: Iterable[tuple[str, Any, Any]]
-) -> None:
-    """Raise ValueError for a state that was made for parameters of other shapes."""
+        for _, leaf in leaves:
+            check_whole(leaf.param, rule.name, "a parameter")
     known: dict[Any, dict[str, Any]] = {}
-    for path, leaf, held in members:
-        key = leaf.shape, leaf.dtype
+    for path, leaf in leaves:
+        key = leaf.param.shape, leaf.param.dtype
         if key not in known:
             known[key] = jax.eval_shape(program.init_leaf, jax.ShapeDtypeStruct(*key), numbers)
         for name, array in known[key].items():
-            if name in held and held[name].shape != array.shape:
+            if name in leaf.state and leaf.state[name].shape != array.shape:
                 raise ValueError(
-                    f'{name} of "{path}" has shape {held[name].shape} in the state, {array.shape} '
-                    "by the parameters"
+                    f'{name} of "{path}" has shape {leaf.state[name].shape} in the state, '
+                    f"{array.shape} by the parameters"
                 )
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._compat import Forms, alternative, on_explicit_mesh
+from ..numerics import entries
 from ._library import Kernel, prepared
 from ._source import Source, UnsupportedError, written
 from ._switch import worthwhile
@@ -77,42 +78,40 @@ def _shape(x: Any) -> jax.ShapeDtypeStruct | None:
 
 def one_pass(
     update_leaf: LeafUpdate,
-    leaves: Sequence[Leaf],
-    vectors_for: Callable[[Any], dict[str, jax.Array]],
-    entries: Callable[[Any, int], dict[str, jax.Array]],
+    leaves: Mapping[int, Leaf],
+    numbers: Mapping[Any, Mapping[str, jax.Array]],
 ) -> dict[int, tuple[jax.Array, dict[str, Any]]]:
     """Take the step of those leaves that have a kernel.
 
     Args:
         update_leaf: the update of one leaf.
-        leaves: the leaves.
-        vectors_for: by dtype, the numbers as they meet arrays of it, an entry per clock.
-        entries: picks a clock's numbers from those.
+        leaves: the leaves, by their places.
+        numbers: by dtype, the numbers as they meet arrays of it, an entry per clock.
 
     Returns:
-        By index, the new parameter and the new state.
+        By place, the new parameter and the new state.
     """
-    if not worthwhile([leaf.param.size for leaf in leaves]):
+    if not worthwhile([leaf.param.size for leaf in leaves.values()]):
         return {}
     calls: dict[tuple[Kernel, Any], tuple[Source, list[int]]] = {}
-    for i, leaf in enumerate(leaves):
+    for i, leaf in leaves.items():
         shapes = tuple(map(_shape, leaf.arrays))
         if None in shapes or on_explicit_mesh(leaf.param):
             continue
-        vectors = vectors_for(leaf.param.dtype)
-        numbers = tuple(
-            (name, jax.ShapeDtypeStruct(v.shape[1:], v.dtype)) for name, v in vectors.items()
+        own = tuple(
+            (name, jax.ShapeDtypeStruct(v.shape[1:], v.dtype))
+            for name, v in numbers[leaf.param.dtype].items()
         )
-        found = _kernel(update_leaf, tuple(leaf.state), shapes, numbers)
+        found = _kernel(update_leaf, tuple(leaf.state), shapes, own)
         if found is not None:
             source, kernel = found
             calls.setdefault((kernel, leaf.param.dtype), (source, []))[1].append(i)
     made: dict[int, tuple[jax.Array, dict[str, Any]]] = {}
-    for (kernel, dtype), (source, indices) in calls.items():
-        for begin in range(0, len(indices), _LEAVES_PER_CALL):
-            batch = indices[begin : begin + _LEAVES_PER_CALL]
+    for (kernel, dtype), (source, places) in calls.items():
+        for begin in range(0, len(places), _LEAVES_PER_CALL):
+            batch = places[begin : begin + _LEAVES_PER_CALL]
             of_call = [leaves[i] for i in batch]
-            results = _called(update_leaf, source, kernel, of_call, vectors_for(dtype), entries)
+            results = _called(update_leaf, source, kernel, of_call, numbers[dtype])
             made |= dict(zip(batch, results, strict=True))
     return made
 
@@ -123,7 +122,6 @@ def _called(
     kernel: Kernel,
     leaves: Sequence[Leaf],
     vectors: Mapping[str, jax.Array],
-    entries: Callable[[Any, int], dict[str, jax.Array]],
 ) -> list[tuple[jax.Array, dict[str, Any]]]:
     groups = np.array([leaf.clock for leaf in leaves], np.int32)
     names = [list(leaf.state) for leaf in leaves]

@@ -57,14 +57,18 @@ class Traced:
     for all groups, by way of the reciprocal, and squares where an exponent is a constant 2. Each is
     a rounding that torch does not make. A result is `uncontracted`, and what would be a constant or
     one scalar is hidden behind a select.
+
+    Attributes:
+        value: the number, or one for each group.
+        absent: of an entry of groups, which of them are known to have none.
     """
 
     __array_ufunc__ = None  # so that NumPy leaves `vector * traced` to this class
     __hash__ = None  # type: ignore[assignment]
-    __slots__ = ("value",)
+    __slots__ = ("absent", "value")
 
-    def __init__(self, value: jax.Array) -> None:
-        self.value = value
+    def __init__(self, value: jax.Array, absent: Sequence[bool] = ()) -> None:
+        self.value, self.absent = value, absent
 
     def __bool__(self) -> bool:
         raise TypeError(
@@ -143,6 +147,13 @@ class Traced:
 
 def raw(x: Value) -> Any:
     return x.value if isinstance(x, Traced) else x
+
+
+def absent_in(entry: Value) -> Any:
+    """Return which groups are known to have no such entry."""
+    if isinstance(entry, Traced):
+        return np.array(entry.absent or [False] * len(entry.value))
+    return np.isnan(entry)
 
 
 def _float64(x: Value) -> Any:

@@ -19,7 +19,7 @@ from ..engine import (
     updates_taken,
     write_number,
 )
-from ._arithmetic import EntryError, RateError, Traced, Value, is_traced, raw, where
+from ._arithmetic import EntryError, RateError, Traced, Value, absent_in, is_traced, raw, where
 
 # What torch's schedulers add to ``optimizer.param_groups``; `LRScheduler.entries` to others.
 ENTRIES = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr")
@@ -98,8 +98,8 @@ class Groups:
         if held is None:
             self.entries[name] = values
         elif self.missing(name) is not None:
-            absent = np.isnan(held)
-            if isinstance(values, Traced):
+            absent: Any = absent_in(held)
+            if isinstance(held, Traced) or isinstance(values, Traced):
                 absent = Traced(jnp.asarray(absent))
             self.entries[name] = where(absent, values, held)
 
@@ -108,10 +108,8 @@ class Groups:
         held = self.entries.get(name)
         if held is None:
             return 0
-        if not isinstance(held, Traced) and np.isnan(held).any():
-            return int(np.flatnonzero(np.isnan(held))[0])
-        known = len(raw(held))
-        return known if known < len(self) else None
+        absent, known = np.flatnonzero(absent_in(held)), len(raw(held))
+        return int(absent[0]) if len(absent) else known if known < len(self) else None
 
     def entry(self, name: str) -> Value:
         """Return ``[group[name] for group in param_groups]``, or raise torch's KeyError."""
@@ -195,11 +193,11 @@ class Written:
             for k, group in enumerate(groups):
                 if name in group.own:
                     held[k] = read_number(self._found, [self.trained[k]], name)[0]
+            known = [np.nan if x is None else x for x in held]
             if is_traced(held):
-                pairs = zip(held, self.lr, strict=True)
-                made[name] = Traced(jnp.stack([rate if x is None else x for x, rate in pairs]))
+                made[name] = Traced(jnp.stack(known), [x is None for x in held])
             elif any(x is not None for x in held):
-                made[name] = np.array([np.nan if x is None else x for x in held], np.float64)
+                made[name] = np.array(known, np.float64)
         return made
 
     def groups(self, entries: dict[str, Value], traced: bool) -> Groups:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..numerics import decoded, encoded
-from ._arithmetic import Traced, Value, lift, raw, where
+from ._arithmetic import Traced, Value, absent_in, lift, raw, where
 
 # The attributes of one of torch's scheduler objects; those of its own schedulers in `_schedulers`.
 Own: TypeAlias = SimpleNamespace
@@ -76,11 +76,9 @@ def encode_entries(entries: dict[str, Value]) -> dict[str, Any]:
     return {name: encode_value(_known(value)) for name, value in sorted(entries.items())}
 
 
-def _known(value: Value) -> Value:
-    if isinstance(value, Traced):
-        return value
-    held = np.flatnonzero(~np.isnan(value))
-    return value[: held[-1] + 1] if len(held) else value[:0]
+def _known(value: Value) -> Any:
+    held = np.flatnonzero(~absent_in(value))
+    return raw(value)[: held[-1] + 1 if len(held) else 0]
 
 
 def encode_value(value: Value) -> Any:

@@ -55,12 +55,16 @@ def add(x: jax.Array, y: jax.Array, *, alpha: Scalar = 1.0) -> jax.Array:
 
 def add_scalar(x: jax.Array, c: Scalar) -> jax.Array:
     """``x.add(c)``; torch's CPU kernel rounds ``c`` to a low-precision dtype first."""
-    return rounded(widened(x) + acting_alpha(c, x.dtype), x.dtype)
+    if x.dtype in LOW_PRECISION:
+        return rounded(widened(x) + acting_alpha(c, x.dtype), x.dtype)
+    return x + jnp.asarray(c, x.dtype)
 
 
 def mul(x: jax.Array, a: Scalar) -> jax.Array:
     """``x.mul(a)``: rounded before anything is added to it."""
-    return rounded(uncontracted(widened(x) * _operand(a, x.dtype)), x.dtype)
+    if x.dtype in LOW_PRECISION:
+        return rounded(mul(widened(x), a), x.dtype)
+    return uncontracted(x * jnp.asarray(a, x.dtype))
 
 
 def div(x: jax.Array, a: Scalar) -> jax.Array:
@@ -80,11 +84,11 @@ def div_each(x: jax.Array, a: Scalar) -> jax.Array:
 
 def lerp(x: jax.Array, y: jax.Array, weight: Scalar) -> jax.Array:
     """``x.lerp(y, weight)``: fma(w, y - x, x), or fma(w - 1, y - x, y) from w = 0.5 on."""
-    w = _operand(weight, x.dtype)
-    x_, y_ = widened(x), widened(y)
+    if x.dtype in LOW_PRECISION:
+        return rounded(lerp(widened(x), widened(y), weight), x.dtype)
+    y, w = y.astype(x.dtype), jnp.asarray(weight, x.dtype)
     near = w < 0.5
-    end = lax.select(near, x_, y_)
-    return rounded(of_torch("fma", lax.select(near, w, w - 1), y_ - x_, end), x.dtype)
+    return of_torch("fma", lax.select(near, w, w - 1), y - x, lax.select(near, x, y))
 
 
 def addcmul(x: jax.Array, y: jax.Array, z: jax.Array, *, value: Scalar) -> jax.Array:

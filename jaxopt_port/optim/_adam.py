@@ -26,11 +26,6 @@ from ..numerics.torch_ops import add_scalar, div_each, sqrt
 from . import _decay, _moments, _ranges
 
 
-def _init(param: jax.Array, *, amsgrad: bool, **_: Any) -> LeafState:
-    state = _moments.init(param)
-    return state | {"max_exp_avg_sq": jnp.zeros_like(param)} if amsgrad else state
-
-
 def _advance(
     shared: Shared,
     *,
@@ -72,7 +67,7 @@ def _update(
     return Sum(param, exp_avg, -step_size, over=denom), after
 
 
-RULE = Rule(_ranges.adam, _init, _update, step_count, _advance)
+RULE = Rule(_ranges.adam, _moments.init, _update, step_count, _advance)
 
 
 @of_rule(RULE)

@@ -12,8 +12,9 @@ from ..numerics.torch_ops import Scalar, addcmul, lerp, mul
 from . import _decay
 
 
-def init(param: jax.Array, **_: Any) -> LeafState:
-    return {"exp_avg": jnp.zeros_like(param), "exp_avg_sq": jnp.zeros_like(param)}
+def init(param: jax.Array, *, amsgrad: bool = False, **_: Any) -> LeafState:
+    state = {"exp_avg": jnp.zeros_like(param), "exp_avg_sq": jnp.zeros_like(param)}
+    return state | {"max_exp_avg_sq": jnp.zeros_like(param)} if amsgrad else state
 
 
 def scalars(betas: jax.Array) -> Scalars:
@@ -44,9 +45,10 @@ def begun(
     """
     if maximize:
         grad = -grad
-    grad, param = _decay.decayed(
-        grad, param, weight_decay=weight_decay, decay=decay, decoupled=decoupled_weight_decay
-    )
+    if decoupled_weight_decay:
+        param = mul(param, decay)
+    else:
+        grad = _decay.l2(grad, param, weight_decay)
     exp_avg = lerp(state["exp_avg"], grad, weight1)
     exp_avg_sq = addcmul(mul(state["exp_avg_sq"], beta2), grad, grad, value=weight2)
     return grad, param, exp_avg, exp_avg_sq

@@ -35,8 +35,8 @@ SPLIT = (
 )
 
 
-def check_params(params: Any) -> tuple[str, ...]:
-    """Return the paths of parameters.
+def check_params(params: Any) -> dict[str, Any]:
+    """Return parameters by their paths, in the order of ``jax.tree.leaves``.
 
     Raises:
         TypeError: a leaf that is no array, or not of an inexact dtype.
@@ -54,14 +54,15 @@ def check_params(params: Any) -> tuple[str, ...]:
                 f'the parameter "{path}" has dtype {dtype}; only floating and complex parameters '
                 f"can be trained. {SPLIT if 'flax' in sys.modules else ''}".rstrip()
             )
-    paths = tuple(path for path, _ in leaves)
-    if len(set(paths)) < len(paths):
+    by_path = dict(leaves)
+    if len(by_path) < len(leaves):
+        paths = [path for path, _ in leaves]
         twice = next(path for i, path in enumerate(paths) if path in paths[:i])
         raise ValueError(
             f'two parameters have the path "{twice}", and groups and state dicts go by paths; '
             "rename one: a key with a slash in it is read as two"
         )
-    return paths
+    return by_path
 
 
 def to_array(x: Any) -> Any:
@@ -83,7 +84,10 @@ def check_given(params: Any) -> None:
 
 
 def checked_gradients(
-    grads: Any, params: Any, rules: Mapping[str, Taking | None] | None = None
+    grads: Any,
+    params: Any,
+    rules: Mapping[str, Taking | None] | None = None,
+    by_path: Mapping[str, Any] | None = None,
 ) -> list[Any]:
     """Return the gradient of each leaf, or None, as torch's ``.grad`` of a parameter may be.
 
@@ -95,15 +99,17 @@ def checked_gradients(
         params: parameters.
         rules: by path, what takes a gradient; None for a factory of Optax or of the user, and of no
             path for a frozen parameter. Left out, no gradient may be sparse.
+        by_path: what `check_params` has returned, if it was asked.
 
     Raises:
         ValueError: ``params`` is missing, or the trees or shapes differ.
         TypeError: the dtypes differ, or a gradient is dense where it should be sparse or the other
             way round.
     """
-    check_given(params)
-    of_params = dict(leaf_paths(params))
-    if grads is None and list(of_params) != [""]:
+    if by_path is None:
+        check_given(params)
+        by_path = dict(leaf_paths(params))
+    if grads is None and list(by_path) != [""]:
         raise ValueError(
             "the gradients are None as a whole; one that there is not is a None in their tree"
         )
@@ -111,17 +117,17 @@ def checked_gradients(
         at_leaves = leaves_up_to(params, grads)
     except ValueError:  # other containers, or something missing: compared by path
         at_leaves = []
-    if len(at_leaves) != len(of_params):
+    if len(at_leaves) != len(by_path):
         of_grads, nones = dict(leaf_paths(grads)), _nones(grads)
         if not of_grads and not nones:
             raise ValueError(
-                f"the gradients hold nothing, not even a None, for {len(of_params)} parameters; "
+                f"the gradients hold nothing, not even a None, for {len(by_path)} parameters; "
                 "was something else given in their place?"
             )
         _check_tree(grads, params, of_grads)
-        _check_paths(of_grads, of_params, nones)
-        at_leaves = [of_grads.get(path) for path in of_params]
-    for (path, param), grad in zip(of_params.items(), at_leaves, strict=True):
+        _check_paths(of_grads, by_path, nones)
+        at_leaves = [of_grads.get(path) for path in by_path]
+    for (path, param), grad in zip(by_path.items(), at_leaves, strict=True):
         if grad is None:
             continue
         rule = None if rules is None else rules.get(path)
@@ -168,7 +174,9 @@ def _check_tree(grads: Any, params: Any, of_grads: Mapping[str, Any]) -> None:
         )
 
 
-def _check_paths(of_grads: dict[str, Any], of_params: dict[str, Any], nones: list[str]) -> None:
+def _check_paths(
+    of_grads: Mapping[str, Any], of_params: Mapping[str, Any], nones: list[str]
+) -> None:
     def left_out(path: str) -> bool:
         """Whether it is within a None, or within a subtree that is left out whole."""
         if any(not none or f"{path}/".startswith(f"{none}/") for none in nones):

@@ -4,13 +4,13 @@ import inspect
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
-from ._paths import is_nnx_variable, leaf_paths, nearest, nodes_of
+from ._paths import is_nnx_variable, nearest, nodes_of
 
 
 class _Rest:
@@ -66,18 +66,18 @@ def _glob(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(out))
 
 
-def _matches(selector: Selector, leaves: list[tuple[str, Any]], params: Any) -> list[bool]:
+def _matches(selector: Selector, leaves: Mapping[str, Any], params: Any) -> list[bool]:
     if isinstance(selector, str):
         pattern = _glob(selector)
-        return [pattern.match(path + "/") is not None for path, _ in leaves]
+        return [pattern.match(path + "/") is not None for path in leaves]
     if isinstance(selector, re.Pattern):
-        return [selector.search(path) is not None for path, _ in leaves]
+        return [selector.search(path) is not None for path in leaves]
     if is_boolean_tree(selector):
         return _matches_tree(selector, params)
     if _is_nnx_filter(selector):
         return _filtered(selector, params)
     if callable(selector):
-        return [_answer(selector, path, leaf) for path, leaf in leaves]
+        return [_answer(selector, path, leaf) for path, leaf in leaves.items()]
     raise AssertionError(f"check_selector let {selector!r} pass")
 
 
@@ -196,11 +196,11 @@ def users_level() -> int:
 class _Selection:
     """What the selectors of all groups have chosen so far, leaf by leaf."""
 
-    def __init__(self, labels: Sequence[str], params: Any) -> None:
+    def __init__(self, labels: Sequence[str], params: Any, by_path: Mapping[str, Any]) -> None:
         self.labels = labels
         self.params = params
-        self.leaves = leaf_paths(params)
-        self.paths = [path for path, _ in self.leaves]
+        self.leaves = by_path
+        self.paths = list(by_path)
         self.owner: list[int | None] = [None] * len(self.leaves)
 
     def take(self, group: int, selector: Selector) -> None:
@@ -242,16 +242,6 @@ class _Selection:
             )
         self.owner[leaf] = group
 
-    def take_rest(self, group: int) -> None:
-        self.owner = [group if owner is None else owner for owner in self.owner]
-
-    def result(self) -> tuple[int, ...]:
-        owners = [owner for owner in self.owner if owner is not None]
-        if len(owners) < len(self.owner):
-            pairs = zip(self.paths, self.owner, strict=True)
-            raise ValueError(in_no_group([path for path, owner in pairs if owner is None]))
-        return tuple(owners)
-
     def _hint(self, selector: Selector) -> str:
         if isinstance(selector, list | tuple):
             return "".join(self._hint(part) for part in selector)
@@ -287,13 +277,15 @@ def _listed(paths: Sequence[str], limit: int = 8) -> str:
     return shown + (f", … ({len(paths)} in all)" if len(paths) > limit else "")
 
 
-def resolve(selectors: Sequence[Selector], labels: Sequence[str], params: Any) -> tuple[int, ...]:
-    """Return the group of each leaf of ``params``, in the order of ``jax.tree.leaves``.
+def resolve(
+    selectors: Sequence[Selector], labels: Sequence[str], params: Any, by_path: Mapping[str, Any]
+) -> tuple[int, ...]:
+    """Return the group of each leaf of ``params``, which are known ``by_path`` too, in order.
 
     Raises:
         ValueError: a leaf in two groups or in none, a group that matches nothing, jp.REST twice.
     """
-    selection = _Selection(labels, params)
+    selection = _Selection(labels, params, by_path)
     rest = [i for i, selector in enumerate(selectors) if isinstance(selector, _Rest)]
     if len(rest) > 1:
         raise ValueError(
@@ -303,6 +295,7 @@ def resolve(selectors: Sequence[Selector], labels: Sequence[str], params: Any) -
     for group, selector in enumerate(selectors):
         if group not in rest:
             selection.take(group, selector)
-    for group in rest:
-        selection.take_rest(group)
-    return selection.result()
+    if not rest and None in selection.owner:
+        pairs = zip(by_path, selection.owner, strict=True)
+        raise ValueError(in_no_group([path for path, owner in pairs if owner is None]))
+    return tuple([rest[0] if owner is None else owner for owner in selection.owner])

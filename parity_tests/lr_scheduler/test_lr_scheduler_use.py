@@ -95,6 +95,37 @@ def test_a_scheduler_begins_in_a_compiled_program():
     assert jp.get_hyperparams(one[0])[0]["lr"] == jp.get_hyperparams(two[0])[0]["lr"] == 0.15
 
 
+ENTRIES_OF_ONE = {  # the scheduler, what both groups have, what one has, and what is then missed
+    "the initial rate": (lrs.LambdaLR(lambda epoch: 0.5), {}, "initial_lr", None),
+    "what nobody reads": (lrs.StepLR(3), {}, "max_momentum", None),
+    "no rate to resume from": (lrs.StepLR(3, last_epoch=5), {}, "initial_lr", "initial_lr"),
+    "no bound to resume from": (
+        lrs.OneCycleLR(0.3, 9, last_epoch=5, cycle_momentum=False),
+        {"initial_lr": 0.3, "min_lr": 0.1},
+        "max_lr",
+        "max_lr",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENTRIES_OF_ONE)
+@pytest.mark.parametrize("whose", [0, 1])
+def test_a_group_without_an_entry_has_none_in_a_compiled_program(name, whose):
+    scheduler, both, entry, missed = ENTRIES_OF_ONE[name]
+    groups = [{"params": p, **both} for p in ("a", jp.REST)]
+    groups[whose][entry] = 0.7
+    state = jp.SGD(groups, lr=0.1, momentum=0.9).init({"a": jnp.zeros(2), "b": jnp.zeros(2)})
+    begin = [scheduler.init, jax.jit(scheduler.init)]
+    if missed:
+        for each in begin:
+            with pytest.raises(KeyError, match=missed):
+                each(state)
+        return
+    (one, own), (two, compiled) = (each(state) for each in begin)
+    np.testing.assert_equal(scheduler.param_groups(compiled), scheduler.param_groups(own))
+    assert jp.get_hyperparams(two) == jp.get_hyperparams(one)
+
+
 def test_second_scheduler_of_an_optimizer(state):
     """As torch's docs chain two by hand: the second begins from the optimizer's own lr."""
     ours = stepped_optimizer()

@@ -173,6 +173,6 @@ def test_a_step_takes_a_short_way(monkeypatch):
         step(tx, params, tx.init(params), params)
     finally:
         sys.setprofile(None)
-    assert len(calls) <= 538
+    assert len(calls) <= 427
     assert len(files) <= 24
-    assert max(depths) <= 12
+    assert max(depths) <= 10

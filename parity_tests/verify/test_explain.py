@@ -216,6 +216,10 @@ def test_what_torch_does_not_train_is_compared_too(requires):
     masked = optax.masked(optax.sgd(0.1), {"0": True, "1": False})
     found = jp.explain(optim.SGD(net[0].parameters(), lr=0.1), masked, like, module=net)
     assert [cause.name for cause in found.causes] == ["passed-on"]
+    begins = optax.sgd(lambda count: jnp.where(count < 3, 0.0, 0.1))
+    tx = optax.multi_transform({"0": optax.set_to_zero(), "1": begins}, {"0": "0", "1": "1"})
+    found = jp.explain(optim.SGD(net[0].parameters(), lr=0.0), tx, like, module=net)
+    assert [cause.name for cause in found.causes] == ["frozen-leaf"]  # and not another rate
 
 
 LAYOUTS = {

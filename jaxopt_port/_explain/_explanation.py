@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from numpy.typing import NDArray
 
-from .engine import IMPLEMENTATIONS, LayoutWarning, leaf_paths
-from .engine import step as take_step
-from .trees import listed
+from ..engine import LayoutWarning
+from ..trees import listed
+from ._runs import UNTRAINED, Leaf, Series, in_jax, in_torch, leaves_of
 
 if TYPE_CHECKING:
-    from .interop import ParamMap
-    from .verify import Cause
+    from ..interop import ParamMap
+    from ..verify import Cause
 
-_ELEMENTS = 16  # of a leaf, where no parameters are given
-_MATRIX = (4, 6)  # likewise, of a group of matrices: Muon takes nothing else
 # The library's promise in float64 over 200 steps.
 _SAME = 1e-12
 
@@ -144,7 +138,7 @@ def explain(
           where: 0; from step 0, up to 1.3 of the way gone
           to mend it: chain optax.add_decayed_weights before the optimizer, or use jp.Adam
     """
-    from .interop import import_torch
+    from ..interop import import_torch
 
     torch = import_torch()
     if not isinstance(optimizer, torch.optim.Optimizer):
@@ -162,7 +156,7 @@ def explain(
             f"expected an optax.GradientTransformation, or a function that makes one, got "
             f"{type(tx).__name__}"
         )
-    leaves = _leaves(optimizer, params, module, param_map)
+    leaves = leaves_of(optimizer, params, module, param_map)
     rng = np.random.default_rng(seed)
     start = {path: rng.normal(size=leaf.shape) for path, leaf in leaves.items()}
     # Elements of many magnitudes: eps shows in small ones, clipping in large ones.
@@ -171,202 +165,39 @@ def explain(
         {path: rng.normal(size=x.shape) * scales[path] for path, x in start.items()}
         for _ in range(steps)
     ]
-    theirs = _in_torch(optimizer, leaves, start, grads)
+    theirs = in_torch(optimizer, leaves, start, grads)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LayoutWarning)  # said below, where it is the cause
-        mine = _in_jax(tx, params, start, grads)
+        mine = in_jax(tx, params, start, grads)
     if any(leaf.entry is not None for leaf in leaves.values()):
         as_here = {path: leaf._replace(entry=None) for path, leaf in leaves.items()}
-        other = _in_torch(optimizer, as_here, start, grads)
+        other = in_torch(optimizer, as_here, start, grads)
     else:
         other = theirs
-    found = (
-        _of_layout(optimizer, path, leaf, start, mine, theirs, other)
-        or _difference(optimizer, path, leaf.group, start, grads, mine, theirs)
-        for path, leaf in leaves.items()
-    )
-    return Explanation(type(optimizer).__name__, steps, tuple(d for d in found if d is not None))
+    differences = []
+    for path, leaf in leaves.items():
+        apart = [_apart(a[path], b[path]) for a, b in zip(mine, theirs, strict=True)]
+        if any(apart):
+            first, far = apart.index(True), _distance(path, start, mine, theirs)
+            cause = _of_layout(optimizer, path, leaf, mine, other) or _of_options(
+                optimizer, path, leaf.group, first, start, grads, mine, theirs
+            )
+            differences.append(Difference(path, leaf.group, first, far, cause))
+    return Explanation(type(optimizer).__name__, steps, tuple(differences))
 
 
-_UNTRAINED = -1  # the group of what torch does not train
+def _of_layout(optimizer: Any, path: str, leaf: Leaf, mine: Series, other: Series) -> Cause | None:
+    """Return the cause, where torch's optimizer does as your side with the leaf in JAX's layout."""
+    from ..verify import Cause
 
-
-class _Leaf(NamedTuple):
-    """torch's group of a leaf, its shape here, and its entry in the map of layouts."""
-
-    group: int
-    shape: tuple[int, ...]
-    entry: Any = None
-
-    def to_torch(self, array: NDArray[Any]) -> Any:
-        """Return a tensor of an array, in torch's layout: some rules go by rows and columns."""
-        import torch
-
-        own = array if self.entry is None else self.entry.to_torch(array)
-        return torch.from_numpy(np.array(own, order="C"))
-
-    def to_jax(self, tensor: Any) -> NDArray[Any]:
-        """Return an array of a tensor."""
-        own = tensor.detach().numpy()
-        return np.array(own if self.entry is None else self.entry.to_jax(own))
-
-
-def _leaves(
-    optimizer: Any, params: Any, module: Any, param_map: ParamMap | None
-) -> dict[str, _Leaf]:
-    """Return torch's group and the shape of each leaf, by path."""
-    if params is None:
-        return {str(i): _Leaf(i, _of_one(g)) for i, g in enumerate(optimizer.param_groups)}
-    if module is None:
-        raise ValueError(
-            "with params, give module= too, the optimizer's torch module: leaves are found by name"
-        )
-    from .interop import param_map as make_map
-
-    made = param_map or make_map(module, params)
-    parameters = dict(module.named_parameters())
-    group_of = {
-        id(p): i
-        for i, g in enumerate(optimizer.param_groups)
-        for p in g["params"]
-        if p.requires_grad
-    }
-    if not {id(p) for p in parameters.values()} & group_of.keys():
-        raise ValueError(
-            "module has none of the parameters that the optimizer trains: it is another module, or "
-            "a copy made before or after"
-        )
-    shapes = {path: tuple(np.shape(leaf)) for path, leaf in leaf_paths(params)}
-    owners = {
-        entry.path: group_of.get(id(parameters[entry.torch_name]), _UNTRAINED)
-        for entry in made.entries
-        if entry.torch_name in parameters
-    }
-    entries = {entry.path: entry for entry in made.entries}
-    return {
-        # A part of a tensor stands for itself.
-        path: _Leaf(owner, shapes[path], entries[path] if entries[path].rows is None else None)
-        for path, owner in owners.items()
-        if path in shapes
-    }
-
-
-def _of_one(group: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return the shape of the one leaf for a group: a matrix where all that it has are matrices."""
-    matrices = all(p.ndim == 2 for p in group["params"]) and group["params"]
-    return _MATRIX if matrices else (_ELEMENTS,)
-
-
-Series = list[dict[str, NDArray[np.float64]]]
-
-
-def _in_torch(
-    optimizer: Any, leaves: Mapping[str, _Leaf], start: dict[str, Any], grads: Series
-) -> Series:
-    import torch
-
-    tensors = {path: torch.nn.Parameter(leaves[path].to_torch(x)) for path, x in start.items()}
-    groups = []
-    for i, group in enumerate(optimizer.param_groups):
-        options = {k: copy.deepcopy(v) for k, v in group.items() if k not in _OF_THE_GROUP}
-        held = [tensors[path] for path in tensors if leaves[path].group == i]
-        if held:
-            groups.append({**options, "params": held})
-    copied = type(optimizer)(groups, **_first_options(optimizer))
-    after: Series = []
-    for given in grads:
-        for path, grad in given.items():
-            tensors[path].grad = leaves[path].to_torch(grad)
-        copied.step()
-        after.append({path: leaves[path].to_jax(p) for path, p in tensors.items()})
-    return after
-
-
-_OF_THE_GROUP = ("params", "param_names", "initial_lr", *IMPLEMENTATIONS)
-
-
-def _first_options(optimizer: Any) -> dict[str, Any]:
-    """Return the constructor's arguments; Adagrad has its state of them, not of the groups."""
-    taken = inspect.signature(type(optimizer)).parameters
-    held = {k: v for k, v in optimizer.defaults.items() if k in taken and k not in _OF_THE_GROUP}
-    return held | {k: v for k, v in optimizer.param_groups[0].items() if k in held}
-
-
-def _in_jax(tx: Any, params: Any, start: dict[str, Any], grads: Series) -> Series:
-    """Take the steps in float64; leaves that torch does not have get zeros."""
-    with jax.enable_x64(True):
-        if not hasattr(tx, "init"):
-            tx = _made(tx)
-        if params is None:
-            paths, structure = list(start), jax.tree.structure(dict.fromkeys(start, 0))
-            paths = sorted(paths)
-            shapes = {path: start[path].shape for path in paths}
-        else:
-            pairs = leaf_paths(params)
-            paths, structure = [path for path, _ in pairs], jax.tree.structure(params)
-            shapes = {path: tuple(np.shape(leaf)) for path, leaf in pairs}
-
-        def tree(leaves: dict[str, Any]) -> Any:
-            zeros = {path: jnp.zeros(shape) for path, shape in shapes.items() if path not in leaves}
-            full = {**leaves, **zeros}
-            return jax.tree.unflatten(structure, [jnp.asarray(full[path]) for path in paths])
-
-        tree_of_params = tree(start)
-        after: Series = []
-        state: Any = None
-        for given in grads:
-            try:
-                state = tx.init(tree_of_params) if state is None else state
-                tree_of_params, state = take_step(tx, tree(given), state, tree_of_params)
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                if params is not None:
-                    raise
-                wrong = ValueError(
-                    "tx does not fit one small leaf for each of torch's groups, named 0, 1 and so "
-                    f"on: {str(error).splitlines()[0]}"
-                )
-                wrong.add_note("where tx chooses leaves (a mask, labels), give params= and module=")
-                raise wrong from error
-            leaves = map(np.asarray, jax.tree.leaves(tree_of_params))
-            after.append(dict(zip(paths, leaves, strict=True)))
-    return after
-
-
-def _made(tx: Callable[[], Any]) -> Any:
-    try:
-        inspect.signature(tx).bind()
-    except TypeError as error:
-        name = getattr(tx, "__name__", "tx")
-        raise TypeError(
-            f"tx is {name}, which takes arguments ({error}): make the transformation, {name}(…)"
-        ) from error
-    return tx()
-
-
-def _of_layout(
-    optimizer: Any,
-    path: str,
-    leaf: _Leaf,
-    start: dict[str, Any],
-    mine: Series,
-    theirs: Series,
-    other: Series,
-) -> Difference | None:
-    """Return a difference that torch's optimizer has too, given the leaf in JAX's layout."""
-    from .verify import Cause
-
-    apart = [_apart(a[path], b[path]) for a, b in zip(mine, theirs, strict=True)]
-    if not any(apart) or any(_apart(a[path], b[path]) for a, b in zip(mine, other, strict=True)):
+    if any(_apart(a[path], b[path]) for a, b in zip(mine, other, strict=True)):
         return None
     name = type(optimizer).__name__
-    cause = Cause(
+    return Cause(
         "transposed",
         f"{name} goes by rows and columns; your side has the leaf in JAX's layout "
         f"{leaf.shape}, torch in its own {leaf.entry.torch_shape}",
         "tx = jaxopt_port.interop.in_torch_layout(tx, params, module)",
-    )
-    return Difference(
-        path, leaf.group, apart.index(True), _distance(path, start, mine, theirs), cause
     )
 
 
@@ -377,23 +208,18 @@ def _distance(path: str, start: dict[str, Any], mine: Series, theirs: Series) ->
     return far / gone if gone else math.inf
 
 
-def _difference(
+def _of_options(
     optimizer: Any,
     path: str,
     group: int,
+    first: int,
     start: dict[str, Any],
     grads: Series,
     mine: Series,
     theirs: Series,
-) -> Difference | None:
-    from .verify.diagnosis import UpdateHistory, explain_update
+) -> Cause | None:
+    from ..verify.diagnosis import UpdateHistory, explain_update
 
-    first = next(
-        (i for i, (a, b) in enumerate(zip(mine, theirs, strict=True)) if _apart(a[path], b[path])),
-        None,
-    )
-    if first is None:
-        return None
     chosen = np.linspace(0, start[path].size - 1, min(64, start[path].size)).astype(int)
 
     def sampled(series: Series) -> NDArray[np.float64]:
@@ -403,10 +229,12 @@ def _difference(
         return {k: _number(v) for k, v in g.items() if k != "params"}
 
     norms = [_norms(given, path) for given in grads]
+    groups, trained = [options(g) for g in optimizer.param_groups], group != UNTRAINED
     history = UpdateHistory(
-        optimizer=type(optimizer).__name__,
-        options=[options(optimizer.param_groups[group])] * len(grads),
-        other_options=[options(g) for i, g in enumerate(optimizer.param_groups) if i != group],
+        # What torch does not train is of no algorithm, and has the options of no group.
+        optimizer=type(optimizer).__name__ if trained else "",
+        options=[groups[group] if trained else {}] * len(grads),
+        other_options=[own for i, own in enumerate(groups) if i != group],
         grads=sampled(grads),
         start=np.ravel(start[path])[chosen],
         yours=sampled(mine),
@@ -416,9 +244,7 @@ def _difference(
         batch_size=1,
         steps_per_epoch=1,
     )
-    return Difference(
-        path, group, first, _distance(path, start, mine, theirs), explain_update(history)
-    )
+    return explain_update(history)
 
 
 def _norms(grads: dict[str, Any], path: str) -> dict[str, float]:
