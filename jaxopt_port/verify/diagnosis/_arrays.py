@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,30 +37,32 @@ def _ratio(a: Array, b: Array) -> float | None:
     return ratio if ratio and equal(a, ratio * b, 1e-6) and left <= 1e-3 * apart else None
 
 
+def rearrangements(x: Array) -> Iterator[tuple[str, str, Array]]:
+    """Yield a leaf as another import would have it: the cause, in words, and it."""
+    if x.ndim in (2, 3):
+        for a, b in itertools.combinations(range(x.ndim), 2):
+            which = f" in axes {a} and {b}" if x.ndim > 2 else ""
+            yield "transposed", f"transposed{which}", np.swapaxes(x, a, b)
+    if x.ndim == 4:
+        yield "kernel-flipped", "flipped in height and width", x[::-1, ::-1]
+        yield "kernel-flipped", "turned (height and width)", np.swapaxes(x, 0, 1)
+        yield "transposed", "transposed in its channels, in and out", np.swapaxes(x, 2, 3)
+
+
 def _rearranged(a: Array, b: Array) -> tuple[str, str] | None:
     """Return the cause, and words, of an array that has the other's elements in other places."""
-    if a.ndim == 2 and a.shape == b.shape[::-1] and equal(a, b.T):
-        return "transposed", "is transposed"
-    if a.ndim == 4:
-        if a.shape == b.shape and equal(a, b[::-1, ::-1]):
-            return "kernel-flipped", "is flipped in height and width"
-        turned = np.swapaxes(b, 0, 1)
-        if a.shape == turned.shape and equal(a, turned):
-            return "kernel-flipped", "has height and width exchanged"
-        swapped = np.swapaxes(b, 2, 3)
-        if a.shape == swapped.shape and equal(a, swapped):
-            return "transposed", "has its channels in and out exchanged"
-    if a.ndim == 2 and a.shape == b.shape:
-        order = _rows(a, b)
-        if order is not None:
-            return "flatten-order", "has its rows in another order, as after another flattening"
+    for name, words, made in rearrangements(b):
+        if equal(a, made):
+            return name, f"is {words}"
+    if a.ndim == 2 and a.shape == b.shape and _same_rows(a, b):
+        return "flatten-order", "has its rows in another order, as after another flattening"
     return None
 
 
-def _rows(a: Array, b: Array) -> NDArray[np.intp] | None:
-    """Return the order of b's rows in which they are a's, if there is one."""
+def _same_rows(a: Array, b: Array) -> bool:
+    """Whether an array has the other's rows, in another order."""
     keys = [np.lexsort(np.round(x, 12).T) for x in (a, b)]
-    return keys[1] if equal(a[keys[0]], b[keys[1]]) and not equal(a, b) else None
+    return equal(a[keys[0]], b[keys[1]]) and not equal(a, b)
 
 
 def rounding(a: Array, b: Array) -> str | None:
