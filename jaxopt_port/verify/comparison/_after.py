@@ -12,6 +12,7 @@ from ._closures import Disturbed
 from ._context import Context
 from ._distances import FLOAT64, Values, largest, near
 from ._free_run import FreeInFloat64, OnTheirOwn
+from ._held import Held
 from ._hyperparameters import Numbers, of_schedule
 from ._leeway import FLOAT32, Leeway
 from ._names import Array, numpy_of
@@ -23,11 +24,13 @@ from ._watched import Step, torch_state
 _ROUNDED = 1e-6
 
 
-class AfterStep:
+class AfterStep(Held):
     """Feeds both optimizers with torch's gradients, lets both sides run free, and compares.
 
     The arguments are those of `Stages`, and torch's first evaluation.
     """
+
+    held = ("_fed", "_fed_exact", "_own", "_disturbed", "_leeway", "_averages")
 
     def __init__(
         self,
@@ -51,8 +54,6 @@ class AfterStep:
         self._disturbed = Disturbed(context, theirs) if side.closure else None
         start = (theirs if side.imports else side.params, model_state)
         self._own = OnTheirOwn(context, start, free_torch, free_steps, large)
-        parts = self._fed, self._fed_exact, self._own, self._disturbed
-        self._parts: list[Any] = [part for part in parts if part is not None]
         context.evidence.classes = classes(self._fed.state)
         self._leeway = Leeway(self._start)
         self._numbers = Numbers(context, (self._fed, self._fed_exact), self._leeway)
@@ -252,15 +253,3 @@ class AfterStep:
                 f"side accumulation_steps={batches}, and divide in your loop. A clipping that is "
                 "always active hides it"
             )
-
-    def snapshot(self) -> Any:
-        """Return all that a step changes."""
-        parts = [part.snapshot() for part in self._parts]
-        return parts, self._leeway.snapshot(), self._averages.before
-
-    def restore(self, snapshot: Any) -> None:
-        """Go back to a snapshot."""
-        parts, leeway, self._averages.before = snapshot
-        self._leeway.restore(leeway)
-        for part, held in zip(self._parts, parts, strict=True):
-            part.restore(held)

@@ -8,11 +8,12 @@ import numpy as np
 
 from ._context import Context
 from ._distances import Values
+from ._held import Held
 from ._names import Array
 from ._stepper import Stepper
 
 
-class Averages:
+class Averages(Held):
     """Compares the averages of both sides, each taken of what its optimizer was fed to make.
 
     Args:
@@ -21,6 +22,8 @@ class Averages:
     Attributes:
         before: torch's, after the step before.
     """
+
+    held = ("before",)
 
     def __init__(self, context: Context) -> None:
         self._context = context

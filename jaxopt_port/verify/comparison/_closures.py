@@ -15,6 +15,7 @@ import numpy as np
 from ..report import Cause, Divergence
 from ._context import Context
 from ._distances import FREE, SAFETY, largest
+from ._held import Held
 from ._names import Array
 from ._results import NO_DISTANCE
 from ._stepper import Stepper
@@ -25,7 +26,7 @@ _ASIDE = 2.0**-50
 _LOST = 1e-3
 
 
-class Disturbed:
+class Disturbed(Held):
     """The JAX side in float64, from parameters that are a few units in the last place aside.
 
     Args:
@@ -36,6 +37,8 @@ class Disturbed:
         allowed: how far apart rounding lets both sides be, by path.
         lost: whether that is so far that nothing can be said any more.
     """
+
+    held = ("_stepper", "allowed", "lost")
 
     def __init__(self, context: Context, params: Any) -> None:
         rng = np.random.default_rng(0)
@@ -98,13 +101,3 @@ class Disturbed:
                 )  # fmt: skip
                 remedy = f"give the optimizer torch's {name}"
                 self._context.results.add(found, Cause("number", words, remedy))
-
-    def snapshot(self) -> Any:
-        """Return all that a step changes."""
-        return self._stepper.snapshot(), dict(self.allowed), self.lost
-
-    def restore(self, snapshot: Any) -> None:
-        """Go back to a snapshot."""
-        held, allowed, self.lost = snapshot
-        self.allowed = dict(allowed)
-        self._stepper.restore(held)
