@@ -152,7 +152,7 @@ class Search:
         steps = int(np.argmax(np.any(history.moves(history.yours) != 0, axis=1))) + 1
         for what, over in (("mean", 1 / steps), ("sum", 1.0)) if 1 < steps <= _MOST_ADDED else ():
             words = f"your side takes one step for {steps} of torch's, of the {what} of their "
-            remedy = "accumulate on both sides, or on neither: optax.MultiSteps, jp.accumulate_grads"
+            remedy = "accumulate on both sides, or neither: optax.MultiSteps, jp.accumulate_grads"
             cause = Cause("accumulation", f"{words}gradients", remedy)
             yield Part(cause, Hypothesis(factor=over, every=steps))
 
