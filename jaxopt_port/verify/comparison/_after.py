@@ -179,7 +179,7 @@ class AfterStep(Held):
         torchs, yours = names.by_path(update.params), names.leaves_of(self._fed.params)
         for path in far:
             # A trace may have it in float64 only.
-            narrow = path in torchs and getattr(update, "own_dtype", True)
+            narrow = path in torchs and update.own_dtype
             narrow = narrow and path not in self._leeway.rough
             theirs = torchs[path] if narrow else torchs64[path].astype(yours[path].dtype)
             held = Values(yours[path], theirs, yours64[path], torchs64[path])
