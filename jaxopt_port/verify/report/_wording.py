@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 
-from ._report import Divergence, LeafResult, Report, StageResult
+from ._report import STAGES, Divergence, LeafResult, Report, StageResult
 
 # Between what fits a line and what tells siblings apart: "encoder/…/3/kernel".
 _GAP = "…"
+FIGURES = ("ulps max", "99%", "mean", "relative", "absolute", "bound")
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -46,6 +47,20 @@ def worst_leaf(stage: StageResult) -> LeafResult | None:
     if not stage.leaves:
         return None
     return max(stage.leaves, key=_severity)
+
+
+def figures(leaf: LeafResult, digits: int = 3) -> list[str]:
+    """Return those of `FIGURES`, the last three in so many digits."""
+    d = leaf.worst
+    ulps, sizes = (d.ulps_max, d.ulps_p99, d.ulps_mean), (d.relative, d.absolute, leaf.bound)
+    return [*map(number, ulps), *(number(size, digits) for size in sizes)]
+
+
+def compared(report: Report) -> list[tuple[StageResult, LeafResult]]:
+    """Return the stages that were compared, each with its worst leaf."""
+    known = (report.stages.get(name) for name in STAGES)
+    found = [(stage, worst_leaf(stage)) for stage in known if stage and not stage.skipped]
+    return [(stage, worst) for stage, worst in found if worst is not None]
 
 
 def by_severity(leaves: list[LeafResult]) -> list[LeafResult]:
