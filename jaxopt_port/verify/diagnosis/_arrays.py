@@ -73,11 +73,19 @@ def rounding(a: Array, b: Array) -> str | None:
     return None
 
 
-def _swapped(yours: Mapping[str, Array], torchs: Mapping[str, Array], leaf: str) -> str | None:
-    for other, theirs in torchs.items():
-        if other != leaf and theirs.size > 1 and other in yours and equal(yours[leaf], theirs):
-            return other
-    return None
+def _elsewhere(
+    what: str, yours: Mapping[str, Array], torchs: Mapping[str, Array], leaf: str, remedy: str
+) -> Cause | None:
+    """Explain a leaf that is torch's in another arrangement, at another place, or rounded."""
+    mine, theirs = yours[leaf], torchs[leaf]
+    if found := _rearranged(mine, theirs):
+        return Cause(found[0], f"{what} {found[1]}, beside torch's", _LAYOUT)
+    for other, held in torchs.items():
+        if other != leaf and held.size > 1 and other in yours and equal(mine, held):
+            names = "correct the names: rename= of interop.param_map"
+            return Cause("swapped-leaves", f"{what} is torch's of {other}", names)
+    name = rounding(mine, theirs)
+    return Cause("low-precision", f"{what} is torch's rounded to {name}", remedy) if name else None
 
 
 def explain_parameters(
@@ -91,30 +99,16 @@ def explain_parameters(
         leaf: the one that differs.
     """
     mine, theirs = yours[leaf], torchs[leaf]
-    if found := _rearranged(mine, theirs):
-        return Cause(found[0], f"your {leaf} {found[1]}, beside torch's", _LAYOUT)
-    if other := _swapped(yours, torchs, leaf):
-        return Cause(
-            "swapped-leaves", f"your {leaf} is what torch has at {other}",
-            "correct the names: rename= of interop.param_map",
-        )  # fmt: skip
-    if name := rounding(mine, theirs):
-        return Cause(
-            "low-precision", f"your {leaf} is torch's rounded to {name}",
-            "import parameters in torch's dtype",
-        )  # fmt: skip
+    what, remedy = f"your {leaf}", "import parameters in torch's dtype"
+    if found := _elsewhere(what, yours, torchs, leaf, remedy):
+        return found
     ratio = _ratio(mine, theirs)
-    if ratio is not None:
-        return Cause(
-            "not-imported", f"your {leaf} is {nice(ratio):.6g} times torch's",
-            "import torch's values: interop.params_from_torch",
-        )  # fmt: skip
-    if not np.any(mine == theirs):
-        return Cause(
-            "not-imported", f"your {leaf} has nothing of torch's: another draw, or no import",
-            "import torch's values: interop.params_from_torch",
-        )  # fmt: skip
-    return None
+    if ratio is None and np.any(mine == theirs):
+        return None
+    words = "has nothing of torch's: another draw, or no import"
+    words = words if ratio is None else f"is {nice(ratio):.6g} times torch's"
+    remedy = "import torch's values: interop.params_from_torch"
+    return Cause("not-imported", f"{what} {words}", remedy)
 
 
 def explain_output(yours: Array, torchs: Array) -> Cause | None:
@@ -213,19 +207,8 @@ def explain_gradient(
             "square",
             "take the penalty out of the loss, or give torch's side weight_decay",
         )
-    if found := _rearranged(mine, theirs):
-        return Cause(found[0], f"your gradient of {leaf} {found[1]}", _LAYOUT)
-    if other := _swapped(yours, torchs, leaf):
-        return Cause(
-            "swapped-leaves", f"your gradient of {leaf} is torch's of {other}",
-            "correct the names: rename= of interop.param_map",
-        )  # fmt: skip
-    if name := rounding(mine, theirs):
-        return Cause(
-            "low-precision", f"your gradient of {leaf} is torch's rounded to {name}",
-            "look for a cast in the layer, or in what averages gradients over devices",
-        )  # fmt: skip
-    return None
+    remedy = "look for a cast in the layer, or in what averages gradients over devices"
+    return _elsewhere(f"your gradient of {leaf}", yours, torchs, leaf, remedy)
 
 
 def explain_buffers(
