@@ -139,14 +139,18 @@ def explain_output(yours: Array, torchs: Array) -> Cause | None:
     return None
 
 
-def _softmax(x: Array) -> Array:
-    e = np.exp(x - x.max(-1, keepdims=True))
-    return np.asarray(e / e.sum(-1, keepdims=True))
+def softmax(logits: Array) -> tuple[Array, Array]:
+    """Return probabilities, and the logarithm of what they are divided by."""
+    most = logits.max(-1, keepdims=True)
+    chances = logits - most
+    total = np.exp(chances, out=chances).sum(-1, keepdims=True)
+    chances /= total
+    return chances, (most + np.log(total))[..., 0]
 
 
 _ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
-    "softmax": _softmax,
-    "log-softmax": lambda x: np.log(_softmax(x)),
+    "softmax": lambda x: softmax(x)[0],
+    "log-softmax": lambda x: np.asarray(x - softmax(x)[1][..., None]),
     "ReLU": lambda x: np.maximum(x, 0),
     "tanh": np.tanh,
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
