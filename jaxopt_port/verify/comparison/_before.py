@@ -11,14 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...engine import leaf_paths
-from ..report import Cause, Divergence
+from ..report import Cause
 from ._context import Context, owner_of
 from ._distances import ZERO, Values, largest, left_by_rounding, magnitude
 from ._jax_run import Evaluated, float64
 from ._jax_side import output_of, told_of
 from ._names import Array, concrete, numpy_of
 from ._repeats import not_repeated
-from ._results import NO_DISTANCE, as_array
 
 
 class BeforeStep:
@@ -56,17 +55,14 @@ class BeforeStep:
             if kinds[0] == kinds[1] or not {"bfloat16", "float16"} & {*kinds}:
                 continue
             mine, theirs = kinds
-            words = f"your {path} is {mine}, torch's {theirs}"
             cause = Cause(
                 "low-precision", f"your parameters are {mine}, torch's {theirs}",
                 "give both the same: param_dtype of Flax's layers, in which parameters are kept "
                 "and updated; dtype alone is what is calculated in",
             )  # fmt: skip
             why = "The run was compared in torch's dtype, which yours would not have been in."
-            name = names.torch_name(path)
-            context.results.add(
-                Divergence(0, "parameters", path, name, words, NO_DISTANCE, 0.0, why), cause
-            )
+            place = (0, "parameters", path, names.torch_name(path))
+            context.results.add(place, f"your {path} is {mine}, torch's {theirs}", why, cause)
 
     def data(self, step: int, yours: Any, torchs: Any) -> None:
         """Compare batches, torch's as `JaxSide.batch` makes it.
@@ -133,10 +129,8 @@ class BeforeStep:
             "switch dropout off (model.eval(), deterministic=True, rate 0) or give both sides the "
             "same masks as part of the batch; make no key from the clock, and no NumPy noise",
         )
-        found = Divergence(
-            step, "forward", "output", "", words, NO_DISTANCE, 0.0, "torch's side repeats."
-        )
-        context.results.add(found, cause)
+        place = (step, "forward", "output", "")
+        context.results.add(place, words, "torch's side repeats.", cause)
 
     def _look_at_output(self, params: Any, model_state: Any, batch: Any) -> None:
         side = self._context.side
@@ -196,10 +190,10 @@ class BeforeStep:
         yours = context.model.loss_of(own, context.cast(batch))
         yours64 = context.exact.loss_of(exact, batch)
         values = Values(
-            as_array(yours).astype(context.dtype),
-            as_array(float(evaluation.loss)).astype(context.dtype),
-            as_array(yours64),
-            as_array(float(checked.loss64)),
+            np.asarray(yours).astype(context.dtype),
+            np.asarray(float(evaluation.loss)).astype(context.dtype),
+            np.asarray(yours64),
+            np.asarray(float(checked.loss64)),
         )
         diagnosis = context.evidence.loss(context, yours64, evaluation, exact, batch)
         # A loss near zero is the difference of terms that are not: of outputs, and as many as make

@@ -12,12 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..report import Cause, Divergence
+from ..report import Cause
 from ._context import Context
 from ._distances import FREE, SAFETY, largest
 from ._held import Held
 from ._names import Array
-from ._results import NO_DISTANCE
 from ._stepper import Stepper
 
 # How far aside it begins, of each parameter.
@@ -95,9 +94,7 @@ class Disturbed(Held):
                     continue
                 seen.add(name)
                 words = f"your side has {name}={mine!r}; torch has {theirs!r}"
-                found = Divergence(
-                    0, "hyperparameters", path, self._context.names.torch_name(path), words,
-                    NO_DISTANCE, 0.0, "An option is no matter of numbers.",
-                )  # fmt: skip
-                remedy = f"give the optimizer torch's {name}"
-                self._context.results.add(found, Cause("number", words, remedy))
+                cause = Cause("number", words, f"give the optimizer torch's {name}")
+                place = (0, "hyperparameters", path, self._context.names.torch_name(path))
+                why = "An option is no matter of numbers."
+                self._context.results.add(place, words, why, cause)

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...trees import listed
-from ..report import Cause, Curves, Divergence
+from ..report import Cause, Curves
 from ._distances import FLOAT64, UNITS, Judgement, Measured, Values, distance_of, furthest
 from ._evidence import Evidence
 from ._history import History
 from ._jax_run import Evaluated, Model, in_float32
 from ._jax_side import JaxSide
 from ._names import Array, Names
-from ._results import Diagnosis, Results, as_array, explained, owner
+from ._results import Diagnosis, Results, explained, owner
 from ._ties import Tie, finding
 from ._watched import Step
 
@@ -225,7 +225,7 @@ class Context:
     def not_finite_loss(self, step: int, loss: float) -> None:
         """Take in a loss of torch's that is NaN or infinite, whatever yours is at this step."""
         if not np.isfinite(loss):
-            values = Values(*[as_array(loss)] * 4)
+            values = Values(*[np.asarray(loss)] * 4)
             self._not_finite("loss", step, "loss", "", Measured(values, exact=False), values[1])
 
     def _not_finite(
@@ -243,7 +243,7 @@ class Context:
         )
         why = "NaN equals nothing, and a comparison of two is none."
         far = measured.distance
-        self.results.add(Divergence(step, stage, leaf, name, words, far, 0.0, why), cause)
+        self.results.add((step, stage, leaf, name), words, why, cause, far)
 
     def see_equal(
         self,

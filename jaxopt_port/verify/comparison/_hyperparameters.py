@@ -6,12 +6,13 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from ...trees import listed
 from ._context import Context
 from ._distances import Judgement, distance_of, furthest
 from ._leeway import FLOAT32, Leeway
 from ._optimizer_state import Hyperparameters, flat
-from ._results import as_array
 from ._stepper import Stepper
 
 # A schedule in float64 multiplies another way than torch's.
@@ -102,7 +103,7 @@ class Numbers:
             self._leeway.rate = max(self._leeway.rate, abs(exact - theirs) / abs(theirs))
         why = f"a number kept in float32 would be off by {bound:.1g} at most."
         message = f"{name} is {mine:.9g}, torch's {theirs:.9g}"
-        pair = as_array(mine), as_array(theirs)
+        pair = np.asarray(mine), np.asarray(theirs)
         see = functools.partial(
             context.results.see, "hyperparameters", step, path, context.names.torch_name(path),
             distance_of(*pair), lambda: furthest(*pair),

@@ -16,6 +16,8 @@ from ._names import Array
 ON_END = 3
 
 Diagnosis = Callable[[], Cause | None]
+Place = tuple[int, str, str, str]
+_NONE = distance_of(np.zeros(()), np.zeros(()))
 
 # What is given torch's values is not changed by a fault before it; what is not stands here, with
 # the stages that explain a difference in it: at any leaf, and at the same leaf.
@@ -141,8 +143,19 @@ class Results:
         else:
             self._suspects.pop((stage, leaf), None)
 
-    def add(self, divergence: Divergence, cause: Cause | None) -> None:
-        """Take in a divergence that is known already, and its cause."""
+    def add(
+        self, place: Place, words: str, why: str, cause: Cause, far: Distance = _NONE
+    ) -> None:
+        """Take in what differs by no matter of numbers, and its cause.
+
+        Args:
+            place: step, stage, leaf and torch's name of it.
+            words: what differs.
+            why: that is no rounding.
+            cause: of it.
+            far: how far apart, where there are numbers.
+        """
+        divergence = Divergence(*place, words, far, 0.0, why)
         if not self.knows(divergence.stage, divergence.leaf):
             self._take(Found(divergence, float("inf"), lambda: cause))
 
@@ -189,12 +202,3 @@ def skipped(results: Results, reasons: dict[str, str]) -> None:
     for stage, result in results.stages.items():
         if not result.leaves:
             result.skipped = reasons.get(stage, "there is nothing to compare")
-
-
-def as_array(value: Any) -> Array:
-    """Return a number as an array of no axes."""
-    return np.asarray(value)
-
-
-# Of what is no matter of numbers.
-NO_DISTANCE = distance_of(as_array(0.0), as_array(0.0))
