@@ -17,6 +17,7 @@ from ._hyperparameters import Numbers, of_schedule
 from ._leeway import FLOAT32, Leeway
 from ._names import Array, numpy_of
 from ._optimizer_state import classes, comparable, moments
+from ._results import Place
 from ._stepper import Stepper, adds_up
 from ._watched import Step, torch_state
 
@@ -145,7 +146,8 @@ class AfterStep(Held):
         for path, theirs in torchs.items():
             values = Values(yours[path], theirs, yours64[path], torchs64[path])
             diagnosis = context.evidence.clipping(yours64, torchs64, grads)
-            context.see("clipping", step, path, names.torch_name(path), values, diagnosis)
+            place = Place(step, "clipping", path, names.torch_name(path))
+            context.see(place, values, diagnosis)
 
     def _updated(
         self,
@@ -193,7 +195,7 @@ class AfterStep(Held):
                 narrow, extra = False, self._disturbed.allowed[path]
                 diagnosis = context.evidence.another_class(path)
             context.see(
-                "update", step, path, name, held, diagnosis,
+                Place(step, "update", path, name), held, diagnosis,
                 start=start, in_own_dtype=narrow, extra=extra,
             )  # fmt: skip
         self._states(step, update)
@@ -229,7 +231,7 @@ class AfterStep(Held):
                 leaf = f"{path} · {name}"
                 rounded = self._fed_exact.rounded or path in self._leeway.taken
                 context.see(
-                    "state", step, leaf, entry.torch_name, values, diagnosis,
+                    Place(step, "state", leaf, entry.torch_name), values, diagnosis,
                     in_own_dtype=own, start=np.zeros_like(theirs64),
                     extra=self._leeway.reached(leaf, theirs64),
                     floor=_ROUNDED if rounded else FLOAT64,

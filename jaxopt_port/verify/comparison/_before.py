@@ -18,6 +18,7 @@ from ._jax_run import Evaluated, float64
 from ._jax_side import output_of, told_of
 from ._names import Array, concrete, numpy_of
 from ._repeats import not_repeated
+from ._results import Place
 
 
 class BeforeStep:
@@ -44,7 +45,7 @@ class BeforeStep:
                 owner_of(names, path),
                 context.evidence.parameters(yours, torchs, path),
             )
-            context.see_equal("parameters", 0, path, name, mine, theirs, diagnosis)
+            context.see_equal(Place(0, "parameters", path, name), mine, theirs, diagnosis)
 
     def dtypes(self, checked: Any) -> None:
         """Take in parameters of few bits on one side alone, which an import of values hides."""
@@ -61,7 +62,7 @@ class BeforeStep:
                 "and updated; dtype alone is what is calculated in",
             )  # fmt: skip
             why = "The run was compared in torch's dtype, which yours would not have been in."
-            place = (0, "parameters", path, names.torch_name(path))
+            place = Place(0, "parameters", path, names.torch_name(path))
             context.results.add(place, f"your {path} is {mine}, torch's {theirs}", why, cause)
 
     def data(self, step: int, yours: Any, torchs: Any) -> None:
@@ -86,7 +87,7 @@ class BeforeStep:
                 )
             own = a.astype(b.dtype)
             diagnosis = self._context.evidence.data(mine, step)
-            self._context.see_equal("data", step, leaf, "", own, b, diagnosis)
+            self._context.see_equal(Place(step, "data", leaf), own, b, diagnosis)
 
     def check(self, step: int, evaluation: Any, batch: Any) -> Any:
         """Evaluate the JAX side from torch's parameters, and compare; return its gradients.
@@ -129,7 +130,7 @@ class BeforeStep:
             "switch dropout off (model.eval(), deterministic=True, rate 0) or give both sides the "
             "same masks as part of the batch; make no key from the clock, and no NumPy noise",
         )
-        place = (step, "forward", "output", "")
+        place = Place(step, "forward", "output")
         context.results.add(place, words, "torch's side repeats.", cause)
 
     def _look_at_output(self, params: Any, model_state: Any, batch: Any) -> None:
@@ -180,7 +181,7 @@ class BeforeStep:
             leaf = "output" if len(outputs[0]) == 1 else f"output/{i}"
             diagnosis = context.evidence.forward(context, evaluation, given, batch, outputs, i)
             rounded = None if coarse is None else coarse.output[i]
-            self._see("forward", step, leaf, "", Values(*of_leaf), diagnosis, rounded=rounded)
+            self._see(Place(step, "forward", leaf), Values(*of_leaf), diagnosis, rounded=rounded)
 
     def _loss(self, step: int, evaluation: Any, batch: Any) -> None:
         """Compare the losses of torch's outputs: the loss functions alone."""
@@ -202,7 +203,7 @@ class BeforeStep:
             nothing = context.exact.loss_of(jax.tree.map(np.zeros_like, exact), batch)
         size = magnitude(map(numpy_of, checked.output64)) * abs(nothing)
         made_of = size if np.isfinite(size) else 0.0
-        self._see("loss", step, "loss", "", values, diagnosis, made_of=made_of)
+        self._see(Place(step, "loss", "loss"), values, diagnosis, made_of=made_of)
 
     def _gradients(
         self,
@@ -231,7 +232,7 @@ class BeforeStep:
             values = Values(yours[path], theirs, yours64[path], torchs64[path])
             diagnosis = context.evidence.gradient(yours64, torchs64, params, path)
             self._see(
-                "gradient", step, path, names.torch_name(path), values, diagnosis,
+                Place(step, "gradient", path, names.torch_name(path)), values, diagnosis,
                 zero=path in context.zero, rounded=rounded.get(path),
             )  # fmt: skip
 
@@ -254,25 +255,16 @@ class BeforeStep:
             name = owner_of(names, path)
             values = Values(yours[path], theirs, yours64[path], torchs64[path])
             diagnosis = self._context.evidence.buffers(path, values, old[path], name)
-            self._see("buffers", step, path, name, values, diagnosis)
+            self._see(Place(step, "buffers", path, name), values, diagnosis)
 
     def _see(
-        self,
-        stage: str,
-        step: int,
-        leaf: str,
-        name: str,
-        values: Values,
-        diagnosis: Any,
-        zero: bool = False,
-        rounded: Any = None,
-        made_of: float = 0.0,
+        self, place: Place, values: Values, diagnosis: Any, *, rounded: Any = None, **rest: Any
     ) -> None:
-        context, wide = self._context, self._context.has_wide
+        """Let the context see what is evaluated: ``rounded`` is yours in float32, or None."""
+        context, extra = self._context, left_by_rounding(rounded, values.yours64)
         context.see(
-            stage, step, leaf, name, values, diagnosis,
-            in_float64=wide, zero=zero, floor=context.floor,
-            extra=left_by_rounding(rounded, values.yours64), made_of=made_of,
+            place, values, diagnosis, in_float64=context.has_wide, floor=context.floor,
+            extra=extra, **rest,
         )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from ._context import Context
 from ._distances import FREE, SAFETY, largest
 from ._held import Held
 from ._names import Array
+from ._results import Place
 from ._stepper import Stepper
 
 # How far aside it begins, of each parameter.
@@ -95,6 +96,6 @@ class Disturbed(Held):
                 seen.add(name)
                 words = f"your side has {name}={mine!r}; torch has {theirs!r}"
                 cause = Cause("number", words, f"give the optimizer torch's {name}")
-                place = (0, "hyperparameters", path, self._context.names.torch_name(path))
+                place = Place(0, "hyperparameters", path, self._context.names.torch_name(path))
                 why = "An option is no matter of numbers."
                 self._context.results.add(place, words, why, cause)

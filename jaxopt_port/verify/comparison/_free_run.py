@@ -10,6 +10,7 @@ from ._distances import FREE, Values
 from ._held import Held
 from ._jax_run import Model, in_float64
 from ._jax_side import JaxSide
+from ._results import Place
 from ._stepper import Stepper
 from ._watched import Arrays
 
@@ -160,7 +161,7 @@ class OnTheirOwn(Held):
                 continue
             values = Values(yours[path], torchs[path], yours64[path], exact)
             context.see(
-                "trajectory", step, path, names.torch_name(path), values, None,
+                Place(step, "trajectory", path, names.torch_name(path)), values, None,
                 in_own_dtype=False, floor=max(FREE, 1e3 * context.floor),
                 extra=1e3 * slack.get(path, 0.0),
             )  # fmt: skip

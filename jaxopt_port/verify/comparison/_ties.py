@@ -121,5 +121,6 @@ def finding(tie: Tie) -> tuple[Place, str, str, Cause]:
             f"it: {paths} may stand in its place (tied)"
         )
         remedy = f"give your side a leaf for {tie.torch_names[1]}, or tie the two in torch"
-    place, cause = (0, "parameters", tie.paths[-1], tie.torch_names[-1]), "tied-parameters"
-    return place, words, "Which tensors are one is no matter of numbers.", Cause(cause, words, remedy)
+    place = Place(0, "parameters", tie.paths[-1], tie.torch_names[-1])
+    why = "Which tensors are one is no matter of numbers."
+    return place, words, why, Cause("tied-parameters", words, remedy)
