@@ -65,11 +65,7 @@ def waiting(what: str) -> Iterator[None]:
 
 
 def counting(*columns: ProgressColumn) -> Progress:
-    """Return bars of what can be counted, to be shown on a terminal while it goes on.
-
-    Args:
-        columns: what is said beside a bar.
-    """
+    """Return bars of what can be counted, to be shown on a terminal while it goes on."""
     return Progress(
         TextColumn("{task.description}"), BarColumn(), *columns,
         console=Console(stderr=True), transient=True,

@@ -17,9 +17,6 @@ from ._stepper import Stepper
 class Averages(Held):
     """Compares the averages of both sides, each taken of what its optimizer was fed to make.
 
-    Args:
-        context: both sides.
-
     Attributes:
         before: torch's, after the step before.
     """

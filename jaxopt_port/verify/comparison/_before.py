@@ -22,11 +22,7 @@ from ._results import Place
 
 
 class BeforeStep:
-    """Compares data, forward pass, loss, gradients and running statistics.
-
-    Args:
-        context: both sides.
-    """
+    """Compares data, forward pass, loss, gradients and running statistics."""
 
     def __init__(self, context: Context) -> None:
         self._context = context

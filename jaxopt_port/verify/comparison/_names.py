@@ -24,10 +24,6 @@ def numpy_of(value: Any) -> Array:
 class Names:
     """A map from torch's names to the leaves of `JaxSide.params` and ``model_state``.
 
-    Args:
-        made: the map.
-        side: the JAX side.
-
     Attributes:
         params: the entry of each leaf of ``params``, in order.
         state: the entry of each leaf of ``model_state`` that torch has too, by position.

@@ -18,12 +18,7 @@ from ._update_history import UpdateHistory
 
 
 class Rates:
-    """Looks for learning rates under which torch's rule makes your steps.
-
-    Args:
-        history: of the leaf.
-        simulation: of it.
-    """
+    """Looks for learning rates under which torch's rule makes your steps."""
 
     def __init__(self, history: UpdateHistory, simulation: Simulation) -> None:
         self._history, self._simulation = history, simulation

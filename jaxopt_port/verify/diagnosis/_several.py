@@ -17,12 +17,7 @@ _MOST, _TRIES = 3, 16
 
 
 def several(simulation: Simulation, parts: Sequence[Part]) -> Cause | None:
-    """Return the cause that is two of these, or three.
-
-    Args:
-        simulation: of a leaf.
-        parts: what there is.
-    """
+    """Return the cause that is two of these, or three."""
     torchs = simulation.run(Hypothesis())
     apart = np.abs(simulation.yours - torchs).max(axis=1, keepdims=True, initial=0.0)
     weights = 1 / np.where(apart > 0, apart, max(float(apart.max()), 1e-300))

@@ -74,12 +74,7 @@ class Together:
 
 
 def options_of(optimizer: Any, names: Mapping[int, str]) -> list[dict[str, Any]]:
-    """Return the options of all groups, parameters by name; of several optimizers, also which.
-
-    Args:
-        optimizer: one, or several.
-        names: of parameters, by their ids.
-    """
+    """Return the options of all groups, parameters by name; of several optimizers, also which."""
     several = len(listed(optimizer)) > 1
     return [
         {

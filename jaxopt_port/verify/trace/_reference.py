@@ -11,9 +11,6 @@ from ._trace import Trace
 class TraceReference:
     """Gives the steps of a trace one by one, as `verify.recorder.TorchRun` gives those of torch.
 
-    Args:
-        trace: what was recorded.
-
     Attributes:
         names: of the parameters, tied ones once.
         optimizer_name: torch's class.

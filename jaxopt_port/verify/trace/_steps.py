@@ -14,13 +14,7 @@ Array = NDArray[Any]
 
 
 def evaluation_of(line: Mapping[str, Any], tensors: Mapping[str, Array], batch: Any) -> Evaluation:
-    """Return a step before the optimizer made it.
-
-    Args:
-        line: of the scalars.
-        tensors: of the step's file.
-        batch: in its structure.
-    """
+    """Return a step before the optimizer made it."""
     checked = None
     if line["checked"]:
         checked = Checked(
@@ -41,13 +35,7 @@ def evaluation_of(line: Mapping[str, Any], tensors: Mapping[str, Array], batch: 
 def update_of(
     line: Mapping[str, Any], tensors: Mapping[str, Array], dtypes: Mapping[str, str]
 ) -> Update:
-    """Return what the optimizer's step left.
-
-    Args:
-        line: of the scalars.
-        tensors: of the step's file.
-        dtypes: of the parameters, by name.
-    """
+    """Return what the optimizer's step left."""
     params, params64 = _under(tensors, "param/"), _under(tensors, "param64/")
     recorded = bool(params) or not params64
     if not recorded:
