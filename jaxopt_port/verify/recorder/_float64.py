@@ -39,7 +39,7 @@ CONSTANT = "a tensor that is no buffer"
 
 
 class _Float64Mode(TorchFunctionMode):
-    """Turns casts to narrower dtypes, and constants of such, into float64; tells of rounded ones."""
+    """Turns casts to narrower dtypes, and constants of such, into float64, and tells of it."""
 
     def __init__(self, rounded: set[str]) -> None:
         super().__init__()
