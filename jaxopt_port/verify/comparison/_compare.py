@@ -125,11 +125,10 @@ def compare(
     """
     from ..recorder import TorchRun, count_of, cycled
 
-    _check_kinds(torch_side, jax_side)
+    _check(torch_side, jax_side)
     accept = checked_causes(accept)
     if watch is not None and not callable(watch):
         raise TypeError(f"watch must be a function of a Step; got {watch!r}")
-    _check_state(torch_side, jax_side)
     if callable(batches) and not hasattr(batches, "__iter__"):
         raise TypeError("batches is a function; give what it returns: batches()")
     count = count_of(batches, steps, every)
@@ -268,7 +267,7 @@ def peeked(batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
     return first, itertools.chain([first], source)
 
 
-def _check_kinds(torch_side: Any, jax_side: Any) -> None:
+def _check(torch_side: Any, jax_side: Any) -> None:
     from ..recorder import TorchSide, listed
 
     if not isinstance(torch_side, TorchSide):
@@ -289,6 +288,12 @@ def _check_kinds(torch_side: Any, jax_side: Any) -> None:
                 f"make one: optimizer={name}(module.parameters(), …)"
             )
     check_closures(torch_side.closure, jax_side.closure)
+    held = [state for one in listed(torch_side.optimizer) for state in one.state.values()]
+    if any(float(state.get("step", 1)) > 0 for state in held) and jax_side.state is None:
+        raise ValueError(
+            "torch's optimizer has taken steps already and yours has not: give the JAX side "
+            "`tx` and `state` as interop.optimizer_from_torch returns them"
+        )
 
 
 def check_closures(torchs: bool, yours: bool) -> None:
@@ -298,15 +303,4 @@ def check_closures(torchs: bool, yours: bool) -> None:
         raise ValueError(
             f"closure=True on {side} side only: both steps are given gradients, or both evaluate "
             "the loss themselves"
-        )
-
-
-def _check_state(torch_side: Any, jax_side: JaxSide) -> None:
-    from ..recorder import listed
-
-    held = [state for one in listed(torch_side.optimizer) for state in one.state.values()]
-    if any(float(state.get("step", 1)) > 0 for state in held) and jax_side.state is None:
-        raise ValueError(
-            "torch's optimizer has taken steps already and yours has not: give the JAX side "
-            "`tx` and `state` as interop.optimizer_from_torch returns them"
         )
