@@ -171,9 +171,8 @@ def _first_not_finite(side: str, values: list[float]) -> str:
 
 def _maps(report: Report) -> str:
     first, parts = report.first, []
-    for name in STAGES:
-        stage = report.stages.get(name)
-        if stage is None or not any(leaf.ulps for leaf in stage.leaves):
+    for name, stage in report.stages.items():
+        if not any(leaf.ulps for leaf in stage.leaves):
             continue
         here = first is not None and first.stage == name
         drawn, said = heat_map(stage, first.step if first is not None and here else None)
@@ -216,8 +215,7 @@ def _stages(report: Report) -> str:
     if skipped:
         items = (f"{escape(', '.join(names))}: {escape(why)}" for why, names in skipped)
         body += f"<p>Not compared:</p>{_list(items)}"
-    known = (report.stages.get(name) for name in STAGES)
-    tables = [_leaf_table(stage) for stage in known if stage is not None and stage.leaves]
+    tables = [_leaf_table(stage) for stage in report.stages.values() if stage.leaves]
     if tables:
         body += f"<h3>Leaf by leaf</h3>{''.join(tables)}"
     return _section("stages", "What was compared", body) if body else ""

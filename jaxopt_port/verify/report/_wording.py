@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ._report import STAGES, Divergence, LeafResult, Report, StageResult
+from ._report import Divergence, LeafResult, Report, StageResult
 
 # Between what fits a line and what tells siblings apart: "encoder/…/3/kernel".
 _GAP = "…"
@@ -58,8 +58,7 @@ def figures(leaf: LeafResult, digits: int = 3) -> list[str]:
 
 def compared(report: Report) -> list[tuple[StageResult, LeafResult]]:
     """Return the stages that were compared, each with its worst leaf."""
-    known = (report.stages.get(name) for name in STAGES)
-    found = [(stage, worst_leaf(stage)) for stage in known if stage and not stage.skipped]
+    found = [(each, worst_leaf(each)) for each in report.stages.values() if not each.skipped]
     return [(stage, worst) for stage, worst in found if worst is not None]
 
 
