@@ -86,21 +86,10 @@ def replay(
     context.reasons["trajectory"] = "a trace has no run of torch's in float64 on its own"
     pairs = paired(given, jax_side.batches, steps)
     stages = Stages(context, None, 0)
-    checks = _Recorded(recorded)
+    checks = Checks(1, steps, only=recorded.checked_steps)
     done = run(stages, pairs, steps, checks, progress or never, stop=stop and not accept)
     report = finished(context, name or recorded.name, done, recorded.notes, accept)
     there = {f"{key} (recorded)": value for key, value in recorded.environment.items()}
     report.environment = {**report.environment, **there}
     report.seconds = time.perf_counter() - began
     return report
-
-
-class _Recorded(Checks):
-    """Which steps a trace has everything of; it cannot be asked for more."""
-
-    def __init__(self, trace: Trace) -> None:
-        super().__init__(1, trace.steps)
-        self._checked = trace.checked_steps
-
-    def __call__(self, step: int) -> bool:
-        return step in self._checked
