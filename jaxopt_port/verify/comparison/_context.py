@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ...trees import listed
@@ -14,7 +13,7 @@ from ..report import Cause, Curves
 from ._distances import FLOAT64, UNITS, Judgement, Measured, Values, distance_of, furthest
 from ._evidence import Evidence
 from ._history import History
-from ._jax_run import Evaluated, Model, in_float32
+from ._jax_run import Evaluated, Model, cast
 from ._jax_side import JaxSide
 from ._names import Array, Names
 from ._results import Diagnosis, Place, Results, explained, owner
@@ -100,7 +99,7 @@ class Context:
         if self._single is None:
             return None
         try:
-            return self._single.evaluate(*in_float32((*given, batch)))
+            return self._single.evaluate(*cast((*given, batch), "float32"))
         except (TypeError, ValueError, NotImplementedError) as error:
             self._single = None
             self.notes.append(
@@ -143,11 +142,7 @@ class Context:
 
     def cast(self, batch: Any) -> Any:
         """Return a batch with its floating numbers in the run's dtype."""
-
-        def cast(x: Array) -> Array:
-            return x.astype(self.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
-
-        return jax.tree.map(cast, batch)
+        return cast(batch, self.dtype)
 
     def explained(self, stage: str, leaf: str = "") -> bool:
         """Whether what differed in a step before explains all that may differ here."""
