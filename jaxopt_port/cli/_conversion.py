@@ -24,7 +24,6 @@ from ._case import run_file
 from ._parsed import UNITS
 from ._shown import text
 
-
 Layout = Literal["torch", "jax"]
 
 

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
-
 from ...interop import LayerDifferenceWarning, ParamMap
 from ...interop import param_map as make_map
 from ...trees import listed

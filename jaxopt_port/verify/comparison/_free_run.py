@@ -47,7 +47,6 @@ class FreeRun(Held):
         return done.loss
 
 
-
 class FreeInFloat64(Held):
     """torch's side on its own in float64, its learning rates those of the run.
 

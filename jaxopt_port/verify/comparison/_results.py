@@ -142,9 +142,7 @@ class Results:
         else:
             self._suspects.pop((stage, leaf), None)
 
-    def add(
-        self, place: Place, words: str, why: str, cause: Cause, far: Distance = _NONE
-    ) -> None:
+    def add(self, place: Place, words: str, why: str, cause: Cause, far: Distance = _NONE) -> None:
         """Take in what differs by no matter of numbers, and its cause.
 
         Args:

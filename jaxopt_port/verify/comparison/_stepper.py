@@ -144,7 +144,6 @@ class Stepper(Held):
         return jax.tree.map(lambda x: widened(x, seen=self.seen), state)
 
 
-
 def _is_own(node: Any) -> bool:
     """Whether it is the state of an optimizer of this library; a window is the wrapped one's."""
     own = type(node).__module__.startswith("jaxopt_port.")

@@ -8,7 +8,6 @@ import numpy as np
 
 from ..report import Cause
 from ._arrays import Array, softmax
-
 from ._numbers import SAME, nice, same
 
 

@@ -6,7 +6,6 @@ import functools
 import math
 from collections.abc import Sequence
 
-
 import numpy as np
 
 from ..report import Cause
@@ -66,8 +65,6 @@ def _likeliest(
                 kept[key] = min(left, kept.get(key, math.inf))
     found = (k for kept in nearest for k in sorted(kept, key=kept.__getitem__)[:_TRIES])
     return list(dict.fromkeys(found))
-
-
 
 
 def both_of(causes: Sequence[Cause], left: float) -> Cause:

@@ -10,7 +10,6 @@ import torch
 from ._batches import plain_number
 
 
-
 def listed(given: Any) -> list[Any]:
     """Return one or several optimizers or schedulers as a list; none for None."""
     if given is None:

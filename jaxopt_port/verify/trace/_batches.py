@@ -12,7 +12,6 @@ import numpy as np
 from ._steps import Array
 
 
-
 def built(structure: Any, tensors: Mapping[str, Array]) -> Any:
     """Return a batch of stored arrays."""
     if structure is None:
