@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._steps import Evaluation, Update
+from ..recorder import Evaluation, Update
 from ._trace import Trace
 
 
