@@ -8,7 +8,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from rich import box
 from rich.table import Table
 
 from ..contrib import reference_named
-from ..interop import Checkpoint, LayerDifferenceWarning, ParamMap, load, param_map, with_layout
+from ..interop import Checkpoint, LayerDifferenceWarning, load, param_map, with_layout
 from ..interop.files import CheckpointWarning, arrays_in, check_can_be_written, is_sharded
 from ..optim import OPTIMIZERS
 from ..trees import nearest
@@ -24,15 +24,31 @@ from ._case import run_file
 from ._parsed import UNITS
 from ._shown import text
 
+Layout = Literal["torch", "jax"]
 
-@dataclass(frozen=True)
-class Plan:
-    """What is asked for.
 
-    Attributes:
+def prepared(
+    source: Path,
+    target: Path,
+    *,
+    torch: str | None,
+    jax: str | None,
+    layout: Layout | None,
+    optimizer: str | None,
+    keys: Mapping[str, str] | None,
+    rename: Sequence[tuple[str, str]],
+    layouts: Mapping[str, tuple[int, ...] | None],
+    allow: Sequence[str],
+    params_only: bool,
+    force: bool,
+) -> tuple[Checkpoint, Checkpoint, list[str]]:
+    """Return the checkpoint that was read, the one to be written, and what should be looked at.
+
+    Args:
         source: the file or folder to read.
         target: the one to write.
         torch: ``file.py:function`` that makes the torch module; likewise ``jax`` the Flax module.
+        jax: likewise.
         layout: the names and layouts that are wanted; None for the other side's where both
             factories are given, else for what the file has.
         optimizer: the class of the optimizer.
@@ -42,55 +58,44 @@ class Plan:
         allow: classes in the file that may be run, by name.
         params_only: whether to leave out all else.
         force: whether an old target may be replaced.
-    """
-
-    source: Path
-    target: Path
-    torch: str | None = None
-    jax: str | None = None
-    layout: Literal["torch", "jax"] | None = None
-    optimizer: str | None = None
-    keys: Mapping[str, str] | None = None
-    rename: Sequence[tuple[str, str]] = ()
-    layouts: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
-    allow: Sequence[str] = ()
-    params_only: bool = False
-    force: bool = False
-
-
-def prepared(plan: Plan) -> tuple[Checkpoint, Checkpoint, list[str]]:
-    """Return the checkpoint that was read, the one to be written, and what should be looked at.
 
     Raises:
         ValueError: the file, the factories or the options do not fit.
         OSError: the file cannot be read, or the target is there already.
     """
-    target = _existing(plan.target)
-    if target is not None and not plan.force:
-        raise FileExistsError(f"{target} is there already; pass --force to replace it")
-    if (plan.torch is None) != (plan.jax is None):
-        missing = "--jax" if plan.jax is None else "--torch"
+    there = _existing(target)
+    if there is not None and not force:
+        raise FileExistsError(f"{there} is there already; pass --force to replace it")
+    if (torch is None) != (jax is None):
+        missing = "--jax" if jax is None else "--torch"
         raise ValueError(
             f"{missing} is missing: a map between the two sides needs both factories, such as "
             "--torch model.py:make_torch --jax model.py:make_flax"
         )
-    if plan.torch is None and (plan.rename or plan.layouts):
+    if torch is None and (rename or layouts):
         raise ValueError("--rename and --layout NAME=AXES need both factories, --torch and --jax")
-    if plan.optimizer is not None:
-        _check_optimizer(plan.optimizer)
+    if optimizer is not None:
+        _check_optimizer(optimizer)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         for category in (CheckpointWarning, LayerDifferenceWarning):
             warnings.simplefilter("always", category)
-        with allowed(plan.allow):
-            checkpoint = load(plan.source, keys=plan.keys)
+        with allowed(allow):
+            checkpoint = load(source, keys=keys)
         checkpoint, more = without_objects(checkpoint)
-        if plan.optimizer is not None:
-            checkpoint = replace(checkpoint, optimizer_name=plan.optimizer)
-        converted = _only_params(checkpoint) if plan.params_only else checkpoint
-        mapped = _map(plan)
-        layout = plan.layout or _other(checkpoint.layout, mapped)
-        converted = with_layout(converted, layout, mapped)
+        if optimizer is not None:
+            checkpoint = replace(checkpoint, optimizer_name=optimizer)
+        converted, wanted = checkpoint, checkpoint.layout
+        mapped = None
+        if params_only:
+            own = checkpoint.param_map
+            converted = Checkpoint(checkpoint.params, layout=wanted, param_map=own)
+
+        if torch is not None and jax is not None:
+            sides = made_by(torch, "--torch"), made_by(jax, "--jax")
+            mapped = param_map(*sides, rename=rename, layouts=layouts)
+            wanted = "jax" if checkpoint.layout == "torch" else "torch"
+        converted = with_layout(converted, layout or wanted, mapped)
     notes = [*(str(each.message) for each in caught), *more]
     return checkpoint, converted, notes
 
@@ -110,27 +115,6 @@ def _existing(target: Path) -> Path | None:
         index = target / "model.safetensors.index.json"
         return index if index.exists() else None
     return target if target.exists() else None
-
-
-def _only_params(checkpoint: Checkpoint) -> Checkpoint:
-    return Checkpoint(checkpoint.params, layout=checkpoint.layout, param_map=checkpoint.param_map)
-
-
-def _other(layout: Literal["torch", "jax"], mapped: ParamMap | None) -> Literal["torch", "jax"]:
-    if mapped is None:
-        return layout
-    return "jax" if layout == "torch" else "torch"
-
-
-def _map(plan: Plan) -> ParamMap | None:
-    if plan.torch is None or plan.jax is None:
-        return None
-    return param_map(
-        made_by(plan.torch, "--torch"),
-        made_by(plan.jax, "--jax"),
-        rename=plan.rename,
-        layouts=plan.layouts,
-    )
 
 
 @contextlib.contextmanager

@@ -106,22 +106,13 @@ def convert(
     with usage_errors():
         size = None if max_shard_size is None else _parsed.parsed_size(max_shard_size)
         whose, layouts = _parsed.parsed_layouts(layout or [])
-        plan = _conversion.Plan(
-            source,
-            target,
-            torch,
-            jax,
-            whose,
-            optimizer,
-            _parsed.parsed_keys(key) if key else None,
-            _parsed.parsed_rules(rename or []),
-            layouts,
-            allow or [],
-            params_only,
-            force,
-        )
         with waiting(f"reading {source}"):
-            found, converted, notes = _conversion.prepared(plan)
+            found, converted, notes = _conversion.prepared(
+                source, target, torch=torch, jax=jax, layout=whose, optimizer=optimizer,
+                keys=_parsed.parsed_keys(key) if key else None,
+                rename=_parsed.parsed_rules(rename or []), layouts=layouts, allow=allow or [],
+                params_only=params_only, force=force,
+            )  # fmt: skip
         show(_conversion.contents(found, str(source)))
         for note in notes:
             say(f"Note: {note}")

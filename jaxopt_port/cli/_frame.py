@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
@@ -66,11 +65,7 @@ def waiting(what: str) -> Iterator[None]:
 
 
 def counting(*columns: ProgressColumn) -> Progress:
-    """Return bars of what can be counted, to be shown on a terminal while it goes on.
-
-    Args:
-        columns: what is said beside a bar.
-    """
+    """Return bars of what can be counted, to be shown on a terminal while it goes on."""
     return Progress(
         TextColumn("{task.description}"), BarColumn(), *columns,
         console=Console(stderr=True), transient=True,
@@ -160,18 +155,8 @@ HtmlFile = Annotated[
 def write_json(file: Path | None, facts: Mapping[str, Any]) -> None:
     """Write facts, if a file was asked for: a number that is not finite is a text."""
     if file is not None:
-        text = json.dumps(_plain(facts), indent=1, ensure_ascii=False, allow_nan=False)
+        from ..verify.report import plain
+
+        text = json.dumps(plain(facts), indent=1, ensure_ascii=False, allow_nan=False)
         file.write_text(text + "\n", encoding="utf-8")
         say(f"Written to {file}")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, (np.ndarray, np.generic)):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not np.isfinite(value):
-        return str(value)
-    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)

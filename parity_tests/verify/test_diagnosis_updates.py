@@ -11,7 +11,13 @@ import pytest
 import torch
 
 import jaxopt_port as jp
-from jaxopt_port.verify.diagnosis import CAUSES, UpdateHistory, _other_optimizers, explain_update
+from jaxopt_port.verify.diagnosis import (
+    CAUSES,
+    UpdateHistory,
+    _other_optimizers,
+    explain_update,
+    explain_updates,
+)
 from jaxopt_port.verify.diagnosis._known_ways import known_ways
 from jaxopt_port.verify.diagnosis._schedules import another_schedule
 
@@ -294,6 +300,33 @@ def test_a_clipping_by_group_is_recognized() -> None:
     assert cause.name == "clip-per-group"
 
 
+def test_a_clipping_is_found_of_leaves_that_differ_at_different_steps() -> None:
+    """Beside another fault later, which is told as such once the clipping is allowed for."""
+    rng = np.random.default_rng(5)
+    steps = np.arange(30)
+    grads = rng.normal(size=(2, 30, SIZE)) * np.where(steps % 3, 0.05, 1.0)[:, None]
+    grads[1, :3] = 0.0
+    totals, known = np.linalg.norm(grads, axis=(0, 2)), []
+    options = {"lr": 0.1, "momentum": 0.0, "dampening": 0.0, "nesterov": False}
+    for own in grads:
+        torchs, yours = (
+            1 - np.cumsum((rate * np.minimum(1, most / (totals + 1e-6)))[:, None] * own, axis=0)
+            for most, rate in ((0.5, np.full(30, 0.1)), (0.25, np.where(steps < 13, 0.1, 0.03)))
+        )
+        clip = [
+            {"factor": min(1.0, 0.5 / (t + 1e-6)), "limit": np.inf}
+            | dict.fromkeys(("total", "group", "leaf", "kind"), t)
+            for t in totals
+        ]
+        first = int(np.argmax(np.any(np.abs(yours - torchs) > 1e-13, axis=1)))
+        history = UpdateHistory(
+            "SGD", [options] * 30, [], own, np.ones(SIZE), yours, torchs, first, clip, BATCH, 1
+        )
+        found = explain_updates(history, known)
+        assert [step for step, _ in found] == [first, 13]
+        assert found[0][1].name == "clip-limit"
+
+
 def test_a_late_difference_is_explained_from_the_state_there() -> None:
     grads = np.random.default_rng(3).normal(size=(60, SIZE))
     start = np.ones(SIZE)
@@ -332,5 +365,6 @@ def test_another_optimizer_is_tried_on_leaves_that_it_takes():
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop"])
 def test_each_known_way_is_tried_once(name, decay):
     run = Run(name, {"lr": 0.1, "weight_decay": decay})
-    changes = [way.change for way in known_ways(history_of(run, optax.sgd(0.1)))]
+    ways = known_ways(history_of(run, optax.sgd(0.1)))
+    changes = [way.hypothesis.variation for way in ways]
     assert all(changes.count(change) == 1 for change in changes)

@@ -7,7 +7,7 @@ import pytest
 from jaxopt_port.verify import Cause, Distance, Divergence
 from jaxopt_port.verify.comparison._distances import Judgement
 from jaxopt_port.verify.comparison._findings import findings
-from jaxopt_port.verify.comparison._results import Found, Results
+from jaxopt_port.verify.comparison._results import Found, Place, Results
 
 FAR = Distance(1.0, 1.0, 1.0, 1.0, 1.0, 0, 1.0)
 
@@ -15,7 +15,7 @@ FAR = Distance(1.0, 1.0, 1.0, 1.0, 1.0, 0, 1.0)
 def test_what_is_forgotten_is_no_difference():
     results = Results()
     for step, surely in ((0, None), (4, Judgement(2.0, 0.0, ""))):
-        results.see("update", step, "a", "", FAR, tuple, surely=surely)
+        results.see(Place(step, "update", "a"), FAR, tuple, surely=surely)
     assert not results.stages["update"].ok
     results.forget(1)
     assert results.stages["update"].ok

@@ -16,12 +16,10 @@ from jaxopt_port import interop
 from jaxopt_port.interop._tensors import array_of
 from jaxopt_port.interop.mapping._mapping import map_of_tensors
 from jaxopt_port.interop.mapping._torch_tensors import tensors_of
-from jaxopt_port.verify import recorder
 from jaxopt_port.verify.recorder import TorchRun, record
 from jaxopt_port.verify.recorder._described import layers_described, tensors_described
 from jaxopt_port.verify.recorder._plan import bytes_of
 from jaxopt_port.verify.trace import Trace, TraceReference
-from jaxopt_port.verify.trace import _steps as read
 from jaxopt_port.verify.trace._tensors import tensors_of_trace
 from parity_tests.oracles.layer_cases import CASES as LAYERS
 from parity_tests.verify.recorded_runs import CASES, STEPS, Case, Tied, batches, normed, side, wide
@@ -126,14 +124,6 @@ def test_what_a_loop_leaves_is_read(name, budget, tmp_path):
     words = re.search(r"updates of the first (\d+) of", "\n".join(trace.notes))
     held = STEPS if words is None else int(words[1])
     assert updates == [step < held for step in range(STEPS)]
-
-
-def test_the_names_of_both_sides_are_the_same():
-    for name in ("Checked", "Evaluation"):
-        theirs, ours = (dataclasses.fields(getattr(m, name)) for m in (recorder, read))
-        assert [f.name for f in theirs] == [f.name for f in ours]
-    theirs = [f.name for f in dataclasses.fields(recorder.Update)]
-    assert [f.name for f in dataclasses.fields(read.Update)] == [*theirs, "own_dtype"]
 
 
 def test_going_back(tmp_path):

@@ -12,10 +12,12 @@ from ._closures import Disturbed
 from ._context import Context
 from ._distances import FLOAT64, Values, largest, near
 from ._free_run import FreeInFloat64, OnTheirOwn
+from ._held import Held
 from ._hyperparameters import Numbers, of_schedule
 from ._leeway import FLOAT32, Leeway
 from ._names import Array, numpy_of
 from ._optimizer_state import classes, comparable, moments
+from ._results import Place
 from ._stepper import Stepper, adds_up
 from ._watched import Step, torch_state
 
@@ -23,11 +25,13 @@ from ._watched import Step, torch_state
 _ROUNDED = 1e-6
 
 
-class AfterStep:
+class AfterStep(Held):
     """Feeds both optimizers with torch's gradients, lets both sides run free, and compares.
 
     The arguments are those of `Stages`, and torch's first evaluation.
     """
+
+    held = ("_fed", "_fed_exact", "_own", "_disturbed", "_leeway", "_averages")
 
     def __init__(
         self,
@@ -51,8 +55,6 @@ class AfterStep:
         self._disturbed = Disturbed(context, theirs) if side.closure else None
         start = (theirs if side.imports else side.params, model_state)
         self._own = OnTheirOwn(context, start, free_torch, free_steps, large)
-        parts = self._fed, self._fed_exact, self._own, self._disturbed
-        self._parts: list[Any] = [part for part in parts if part is not None]
         context.evidence.classes = classes(self._fed.state)
         self._leeway = Leeway(self._start)
         self._numbers = Numbers(context, (self._fed, self._fed_exact), self._leeway)
@@ -144,7 +146,8 @@ class AfterStep:
         for path, theirs in torchs.items():
             values = Values(yours[path], theirs, yours64[path], torchs64[path])
             diagnosis = context.evidence.clipping(yours64, torchs64, grads)
-            context.see("clipping", step, path, names.torch_name(path), values, diagnosis)
+            place = Place(step, "clipping", path, names.torch_name(path))
+            context.see(place, values, diagnosis)
 
     def _updated(
         self,
@@ -178,7 +181,7 @@ class AfterStep:
         torchs, yours = names.by_path(update.params), names.leaves_of(self._fed.params)
         for path in far:
             # A trace may have it in float64 only.
-            narrow = path in torchs and getattr(update, "own_dtype", True)
+            narrow = path in torchs and update.own_dtype
             narrow = narrow and path not in self._leeway.rough
             theirs = torchs[path] if narrow else torchs64[path].astype(yours[path].dtype)
             held = Values(yours[path], theirs, yours64[path], torchs64[path])
@@ -192,7 +195,7 @@ class AfterStep:
                 narrow, extra = False, self._disturbed.allowed[path]
                 diagnosis = context.evidence.another_class(path)
             context.see(
-                "update", step, path, name, held, diagnosis,
+                Place(step, "update", path, name), held, diagnosis,
                 start=start, in_own_dtype=narrow, extra=extra,
             )  # fmt: skip
         self._states(step, update)
@@ -228,7 +231,7 @@ class AfterStep:
                 leaf = f"{path} · {name}"
                 rounded = self._fed_exact.rounded or path in self._leeway.taken
                 context.see(
-                    "state", step, leaf, entry.torch_name, values, diagnosis,
+                    Place(step, "state", leaf, entry.torch_name), values, diagnosis,
                     in_own_dtype=own, start=np.zeros_like(theirs64),
                     extra=self._leeway.reached(leaf, theirs64),
                     floor=_ROUNDED if rounded else FLOAT64,
@@ -252,15 +255,3 @@ class AfterStep:
                 f"side accumulation_steps={batches}, and divide in your loop. A clipping that is "
                 "always active hides it"
             )
-
-    def snapshot(self) -> Any:
-        """Return all that a step changes."""
-        parts = [part.snapshot() for part in self._parts]
-        return parts, self._leeway.snapshot(), self._averages.before
-
-    def restore(self, snapshot: Any) -> None:
-        """Go back to a snapshot."""
-        parts, leeway, self._averages.before = snapshot
-        self._leeway.restore(leeway)
-        for part, held in zip(self._parts, parts, strict=True):
-            part.restore(held)

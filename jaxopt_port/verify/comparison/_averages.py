@@ -8,19 +8,20 @@ import numpy as np
 
 from ._context import Context
 from ._distances import Values
+from ._held import Held
 from ._names import Array
+from ._results import Place
 from ._stepper import Stepper
 
 
-class Averages:
+class Averages(Held):
     """Compares the averages of both sides, each taken of what its optimizer was fed to make.
-
-    Args:
-        context: both sides.
 
     Attributes:
         before: torch's, after the step before.
     """
+
+    held = ("before",)
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -43,6 +44,6 @@ class Averages:
         for path, theirs in torchs64.items():
             held = Values(yours[path], torchs[path], yours64[path], theirs)
             diagnosis = context.evidence.averages(held, self.before.get(path), params[path])
-            name = names.torch_name(path)
-            context.see("averages", step, path, name, held, diagnosis, in_own_dtype=False)
+            place = Place(step, "averages", path, names.torch_name(path))
+            context.see(place, held, diagnosis, in_own_dtype=False)
         self.before = {path: np.array(theirs) for path, theirs in torchs64.items()}

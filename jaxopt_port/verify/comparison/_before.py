@@ -11,22 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...engine import leaf_paths
-from ..report import Cause, Divergence
+from ..report import Cause
 from ._context import Context, owner_of
 from ._distances import ZERO, Values, largest, left_by_rounding, magnitude
 from ._jax_run import Evaluated, float64
 from ._jax_side import output_of, told_of
 from ._names import Array, concrete, numpy_of
 from ._repeats import not_repeated
-from ._results import NO_DISTANCE, as_array
+from ._results import Place
 
 
 class BeforeStep:
-    """Compares data, forward pass, loss, gradients and running statistics.
-
-    Args:
-        context: both sides.
-    """
+    """Compares data, forward pass, loss, gradients and running statistics."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -45,7 +41,7 @@ class BeforeStep:
                 owner_of(names, path),
                 context.evidence.parameters(yours, torchs, path),
             )
-            context.see_equal("parameters", 0, path, name, mine, theirs, diagnosis)
+            context.see_equal(Place(0, "parameters", path, name), mine, theirs, diagnosis)
 
     def dtypes(self, checked: Any) -> None:
         """Take in parameters of few bits on one side alone, which an import of values hides."""
@@ -56,17 +52,14 @@ class BeforeStep:
             if kinds[0] == kinds[1] or not {"bfloat16", "float16"} & {*kinds}:
                 continue
             mine, theirs = kinds
-            words = f"your {path} is {mine}, torch's {theirs}"
             cause = Cause(
                 "low-precision", f"your parameters are {mine}, torch's {theirs}",
                 "give both the same: param_dtype of Flax's layers, in which parameters are kept "
                 "and updated; dtype alone is what is calculated in",
             )  # fmt: skip
             why = "The run was compared in torch's dtype, which yours would not have been in."
-            name = names.torch_name(path)
-            context.results.add(
-                Divergence(0, "parameters", path, name, words, NO_DISTANCE, 0.0, why), cause
-            )
+            place = Place(0, "parameters", path, names.torch_name(path))
+            context.results.add(place, f"your {path} is {mine}, torch's {theirs}", why, cause)
 
     def data(self, step: int, yours: Any, torchs: Any) -> None:
         """Compare batches, torch's as `JaxSide.batch` makes it.
@@ -90,7 +83,7 @@ class BeforeStep:
                 )
             own = a.astype(b.dtype)
             diagnosis = self._context.evidence.data(mine, step)
-            self._context.see_equal("data", step, leaf, "", own, b, diagnosis)
+            self._context.see_equal(Place(step, "data", leaf), own, b, diagnosis)
 
     def check(self, step: int, evaluation: Any, batch: Any) -> Any:
         """Evaluate the JAX side from torch's parameters, and compare; return its gradients.
@@ -133,10 +126,8 @@ class BeforeStep:
             "switch dropout off (model.eval(), deterministic=True, rate 0) or give both sides the "
             "same masks as part of the batch; make no key from the clock, and no NumPy noise",
         )
-        found = Divergence(
-            step, "forward", "output", "", words, NO_DISTANCE, 0.0, "torch's side repeats."
-        )
-        context.results.add(found, cause)
+        place = Place(step, "forward", "output")
+        context.results.add(place, words, "torch's side repeats.", cause)
 
     def _look_at_output(self, params: Any, model_state: Any, batch: Any) -> None:
         side = self._context.side
@@ -186,7 +177,7 @@ class BeforeStep:
             leaf = "output" if len(outputs[0]) == 1 else f"output/{i}"
             diagnosis = context.evidence.forward(context, evaluation, given, batch, outputs, i)
             rounded = None if coarse is None else coarse.output[i]
-            self._see("forward", step, leaf, "", Values(*of_leaf), diagnosis, rounded=rounded)
+            self._see(Place(step, "forward", leaf), Values(*of_leaf), diagnosis, rounded=rounded)
 
     def _loss(self, step: int, evaluation: Any, batch: Any) -> None:
         """Compare the losses of torch's outputs: the loss functions alone."""
@@ -196,10 +187,10 @@ class BeforeStep:
         yours = context.model.loss_of(own, context.cast(batch))
         yours64 = context.exact.loss_of(exact, batch)
         values = Values(
-            as_array(yours).astype(context.dtype),
-            as_array(float(evaluation.loss)).astype(context.dtype),
-            as_array(yours64),
-            as_array(float(checked.loss64)),
+            np.asarray(yours).astype(context.dtype),
+            np.asarray(float(evaluation.loss)).astype(context.dtype),
+            np.asarray(yours64),
+            np.asarray(float(checked.loss64)),
         )
         diagnosis = context.evidence.loss(context, yours64, evaluation, exact, batch)
         # A loss near zero is the difference of terms that are not: of outputs, and as many as make
@@ -208,7 +199,7 @@ class BeforeStep:
             nothing = context.exact.loss_of(jax.tree.map(np.zeros_like, exact), batch)
         size = magnitude(map(numpy_of, checked.output64)) * abs(nothing)
         made_of = size if np.isfinite(size) else 0.0
-        self._see("loss", step, "loss", "", values, diagnosis, made_of=made_of)
+        self._see(Place(step, "loss", "loss"), values, diagnosis, made_of=made_of)
 
     def _gradients(
         self,
@@ -237,7 +228,7 @@ class BeforeStep:
             values = Values(yours[path], theirs, yours64[path], torchs64[path])
             diagnosis = context.evidence.gradient(yours64, torchs64, params, path)
             self._see(
-                "gradient", step, path, names.torch_name(path), values, diagnosis,
+                Place(step, "gradient", path, names.torch_name(path)), values, diagnosis,
                 zero=path in context.zero, rounded=rounded.get(path),
             )  # fmt: skip
 
@@ -260,25 +251,16 @@ class BeforeStep:
             name = owner_of(names, path)
             values = Values(yours[path], theirs, yours64[path], torchs64[path])
             diagnosis = self._context.evidence.buffers(path, values, old[path], name)
-            self._see("buffers", step, path, name, values, diagnosis)
+            self._see(Place(step, "buffers", path, name), values, diagnosis)
 
     def _see(
-        self,
-        stage: str,
-        step: int,
-        leaf: str,
-        name: str,
-        values: Values,
-        diagnosis: Any,
-        zero: bool = False,
-        rounded: Any = None,
-        made_of: float = 0.0,
+        self, place: Place, values: Values, diagnosis: Any, *, rounded: Any = None, **rest: Any
     ) -> None:
-        context, wide = self._context, self._context.has_wide
+        """Let the context see what is evaluated: ``rounded`` is yours in float32, or None."""
+        context, extra = self._context, left_by_rounding(rounded, values.yours64)
         context.see(
-            stage, step, leaf, name, values, diagnosis,
-            in_float64=wide, zero=zero, floor=context.floor,
-            extra=left_by_rounding(rounded, values.yours64), made_of=made_of,
+            place, values, diagnosis, in_float64=context.has_wide, floor=context.floor,
+            extra=extra, **rest,
         )  # fmt: skip
 
 

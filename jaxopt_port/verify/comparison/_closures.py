@@ -12,11 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..report import Cause, Divergence
+from ..report import Cause
 from ._context import Context
 from ._distances import FREE, SAFETY, largest
+from ._held import Held
 from ._names import Array
-from ._results import NO_DISTANCE
+from ._results import Place
 from ._stepper import Stepper
 
 # How far aside it begins, of each parameter.
@@ -25,7 +26,7 @@ _ASIDE = 2.0**-50
 _LOST = 1e-3
 
 
-class Disturbed:
+class Disturbed(Held):
     """The JAX side in float64, from parameters that are a few units in the last place aside.
 
     Args:
@@ -36,6 +37,8 @@ class Disturbed:
         allowed: how far apart rounding lets both sides be, by path.
         lost: whether that is so far that nothing can be said any more.
     """
+
+    held = ("_stepper", "allowed", "lost")
 
     def __init__(self, context: Context, params: Any) -> None:
         rng = np.random.default_rng(0)
@@ -92,19 +95,7 @@ class Disturbed:
                     continue
                 seen.add(name)
                 words = f"your side has {name}={mine!r}; torch has {theirs!r}"
-                found = Divergence(
-                    0, "hyperparameters", path, self._context.names.torch_name(path), words,
-                    NO_DISTANCE, 0.0, "An option is no matter of numbers.",
-                )  # fmt: skip
-                remedy = f"give the optimizer torch's {name}"
-                self._context.results.add(found, Cause("number", words, remedy))
-
-    def snapshot(self) -> Any:
-        """Return all that a step changes."""
-        return self._stepper.snapshot(), dict(self.allowed), self.lost
-
-    def restore(self, snapshot: Any) -> None:
-        """Go back to a snapshot."""
-        held, allowed, self.lost = snapshot
-        self.allowed = dict(allowed)
-        self._stepper.restore(held)
+                cause = Cause("number", words, f"give the optimizer torch's {name}")
+                place = Place(0, "hyperparameters", path, self._context.names.torch_name(path))
+                why = "An option is no matter of numbers."
+                self._context.results.add(place, words, why, cause)

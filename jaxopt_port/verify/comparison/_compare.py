@@ -9,8 +9,6 @@ import warnings
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
-import jax
-
 from ...interop import LayerDifferenceWarning, ParamMap
 from ...interop import param_map as make_map
 from ...trees import listed
@@ -21,8 +19,8 @@ from ._environment import environment, of_precision
 from ._evidence import Evidence
 from ._findings import checked_causes, findings, parted
 from ._free_run import FreeInFloat64
-from ._jax_side import JaxSide, told_of
-from ._names import Names, numpy_of
+from ._jax_side import JaxSide
+from ._names import Names, mapped_as
 from ._results import skipped
 from ._stages import Stages
 from ._ties import mapped
@@ -126,22 +124,20 @@ def compare(
     """
     from ..recorder import TorchRun, count_of, cycled
 
-    _check_kinds(torch_side, jax_side)
+    _check(torch_side, jax_side)
     accept = checked_causes(accept)
     if watch is not None and not callable(watch):
         raise TypeError(f"watch must be a function of a Step; got {watch!r}")
-    _check_state(torch_side, jax_side)
     if callable(batches) and not hasattr(batches, "__iter__"):
         raise TypeError("batches is a function; give what it returns: batches()")
     count = count_of(batches, steps, every)
     began = time.perf_counter()
     batches, per_epoch = cycled(batches)
-    first, batches = _peeked(batches)
+    first, batches = peeked(batches)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         make = functools.partial(
-            make_map, like=like_of(jax_side), rename=rename, layouts=layouts,
-            **flax_layers(jax_side, first),
+            make_map, rename=rename, layouts=layouts, **mapped_as(jax_side, first)
         )  # fmt: skip
         made, ties = (param_map, []) if param_map else mapped(torch_side.module, make)
     layers = [str(w.message) for w in caught if w.category is LayerDifferenceWarning]
@@ -261,15 +257,7 @@ def finished(
     )
 
 
-def like_of(side: JaxSide) -> Any:
-    if side.like is not None:
-        return side.like
-    if side.model_state is None:
-        return side.params
-    return {"params": side.params, **side.model_state}
-
-
-def _peeked(batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
+def peeked(batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
     """Return the first batch, and all of them."""
     source = iter(batches)
     first = next(source, None)
@@ -278,22 +266,7 @@ def _peeked(batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
     return first, itertools.chain([first], source)
 
 
-def flax_layers(side: JaxSide, batch: Any) -> dict[str, Any]:
-    """Return what tells `interop.param_map` the layers of a Linen module."""
-    if side.flax_module is None or side.inputs:
-        return {"flax_module": side.flax_module, "inputs": side.inputs}
-    data = jax.tree.map(numpy_of, batch)
-    data = data if side.batch is None else side.batch(data)
-    state = () if side.model_state is None else (side.model_state,)
-
-    def called() -> Any:
-        with told_of(data):
-            return jax.eval_shape(side.apply, side.params, *state, data)
-
-    return {"flax_module": side.flax_module, "inputs": called}
-
-
-def _check_kinds(torch_side: Any, jax_side: Any) -> None:
+def _check(torch_side: Any, jax_side: Any) -> None:
     from ..recorder import TorchSide, listed
 
     if not isinstance(torch_side, TorchSide):
@@ -314,6 +287,12 @@ def _check_kinds(torch_side: Any, jax_side: Any) -> None:
                 f"make one: optimizer={name}(module.parameters(), …)"
             )
     check_closures(torch_side.closure, jax_side.closure)
+    held = [state for one in listed(torch_side.optimizer) for state in one.state.values()]
+    if any(float(state.get("step", 1)) > 0 for state in held) and jax_side.state is None:
+        raise ValueError(
+            "torch's optimizer has taken steps already and yours has not: give the JAX side "
+            "`tx` and `state` as interop.optimizer_from_torch returns them"
+        )
 
 
 def check_closures(torchs: bool, yours: bool) -> None:
@@ -323,15 +302,4 @@ def check_closures(torchs: bool, yours: bool) -> None:
         raise ValueError(
             f"closure=True on {side} side only: both steps are given gradients, or both evaluate "
             "the loss themselves"
-        )
-
-
-def _check_state(torch_side: Any, jax_side: JaxSide) -> None:
-    from ..recorder import listed
-
-    held = [state for one in listed(torch_side.optimizer) for state in one.state.values()]
-    if any(float(state.get("step", 1)) > 0 for state in held) and jax_side.state is None:
-        raise ValueError(
-            "torch's optimizer has taken steps already and yours has not: give the JAX side "
-            "`tx` and `state` as interop.optimizer_from_torch returns them"
         )

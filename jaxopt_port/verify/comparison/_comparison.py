@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any
 
 from ._stages import Stages
@@ -21,14 +21,17 @@ class Checks:
     Args:
         every: one step in how many.
         steps: how many there are; the last is checked.
+        only: instead, those of which a trace has everything: it cannot be asked for more.
     """
 
-    def __init__(self, every: int, steps: int) -> None:
-        self._every, self._steps = every, steps
+    def __init__(self, every: int, steps: int, only: Container[int] | None = None) -> None:
+        self._every, self._steps, self._only = every, steps, only
         self.dense = range(0)
 
     def __call__(self, step: int) -> bool:
         """Whether this step is checked."""
+        if self._only is not None:
+            return step in self._only
         regular = step < _FIRST_CHECKS or step % self._every == 0 or step == self._steps - 1
         return regular or step in self.dense
 

@@ -6,18 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ...trees import listed
-from ..report import Cause, Curves, Divergence
+from ..report import Cause, Curves
 from ._distances import FLOAT64, UNITS, Judgement, Measured, Values, distance_of, furthest
 from ._evidence import Evidence
 from ._history import History
-from ._jax_run import Evaluated, Model, in_float32
+from ._jax_run import Evaluated, Model, cast
 from ._jax_side import JaxSide
 from ._names import Array, Names
-from ._results import Diagnosis, Results, as_array, explained, owner
+from ._results import Diagnosis, Place, Results, explained, owner
 from ._ties import Tie, finding
 from ._watched import Step
 
@@ -100,7 +99,7 @@ class Context:
         if self._single is None:
             return None
         try:
-            return self._single.evaluate(*in_float32((*given, batch)))
+            return self._single.evaluate(*cast((*given, batch), "float32"))
         except (TypeError, ValueError, NotImplementedError) as error:
             self._single = None
             self.notes.append(
@@ -143,11 +142,7 @@ class Context:
 
     def cast(self, batch: Any) -> Any:
         """Return a batch with its floating numbers in the run's dtype."""
-
-        def cast(x: Array) -> Array:
-            return x.astype(self.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
-
-        return jax.tree.map(cast, batch)
+        return cast(batch, self.dtype)
 
     def explained(self, stage: str, leaf: str = "") -> bool:
         """Whether what differed in a step before explains all that may differ here."""
@@ -155,10 +150,7 @@ class Context:
 
     def see(
         self,
-        stage: str,
-        step: int,
-        leaf: str,
-        torch_name: str,
+        place: Place,
         values: Values,
         diagnosis: Diagnosis | None,
         *,
@@ -173,10 +165,7 @@ class Context:
         """Judge a leaf at a stage, and take it in.
 
         Args:
-            stage: one of `STAGES`.
-            step: counted from 0.
-            leaf: its path.
-            torch_name: torch's name of it.
+            place: of it.
             values: on both sides.
             diagnosis: what may find the cause.
             in_float64: whether the float64 results are what they seem.
@@ -187,30 +176,23 @@ class Context:
             zero: whether it is zero but for rounding.
             made_of: the magnitude of what it is the difference of.
         """
-        if self.explained(stage, leaf):
+        if self.explained(place.stage, place.leaf):
             return
         measured = Measured(values, start if self.narrow and in_own_dtype else None)
         extra += UNITS * float(np.finfo(np.float64).eps) * made_of
         surely = measured.in_float64(self.dtype, floor, extra) if in_float64 else None
         rounds = self.narrow and in_own_dtype and values.torchs.dtype.kind not in "biu"
         likely = measured.in_own_dtype(zero, made_of) if rounds else None
-        if stage == "state" and measured.by_habit:
-            self._say_habit(leaf, measured.distance.relative)
+        if place.stage == "state" and measured.by_habit:
+            self._say_habit(place.leaf, measured.distance.relative)
         shown = values[2:] if in_float64 else values[:2]
-        infinite = measured.both_infinite if stage != "forward" else 0  # logits may be masked
+        infinite = measured.both_infinite if place.stage != "forward" else 0  # logits may be masked
         if measured.both_nan or infinite:
-            self._not_finite(stage, step, leaf, torch_name, measured, values.torchs)
+            self._not_finite(place, measured, values.torchs)
         self.results.see(
-            stage,
-            step,
-            leaf,
-            torch_name,
-            measured.distance,
-            lambda: furthest(*shown),
-            surely=surely,
-            likely=likely,
-            diagnosis=diagnosis,
-        )
+            place, measured.distance, lambda: furthest(*shown),
+            surely=surely, likely=likely, diagnosis=diagnosis,
+        )  # fmt: skip
 
     def _say_habit(self, leaf: str, relative: float) -> None:
         name = leaf.rpartition(" · ")[2]
@@ -225,12 +207,11 @@ class Context:
     def not_finite_loss(self, step: int, loss: float) -> None:
         """Take in a loss of torch's that is NaN or infinite, whatever yours is at this step."""
         if not np.isfinite(loss):
-            values = Values(*[as_array(loss)] * 4)
-            self._not_finite("loss", step, "loss", "", Measured(values, exact=False), values[1])
+            values = Values(*[np.asarray(loss)] * 4)
+            place = Place(step, "loss", "loss")
+            self._not_finite(place, Measured(values, exact=False), values.torchs)
 
-    def _not_finite(
-        self, stage: str, step: int, leaf: str, name: str, measured: Measured, torchs: Array
-    ) -> None:
+    def _not_finite(self, place: Place, measured: Measured, torchs: Array) -> None:
         """Take in what is NaN or infinite on both sides: nothing can be compared there."""
         self.finite = False
         odd = measured.both_nan + measured.both_infinite
@@ -242,26 +223,16 @@ class Context:
             "or a root of 0, a division by 0, a row with all of it masked, a rate too large",
         )
         why = "NaN equals nothing, and a comparison of two is none."
-        far = measured.distance
-        self.results.add(Divergence(step, stage, leaf, name, words, far, 0.0, why), cause)
+        self.results.add(place, words, why, cause, measured.distance)
 
-    def see_equal(
-        self,
-        stage: str,
-        step: int,
-        leaf: str,
-        torch_name: str,
-        yours: Array,
-        torchs: Array,
-        diagnosis: Diagnosis,
-    ) -> None:
+    def see_equal(self, place: Place, yours: Array, torchs: Array, diagnosis: Diagnosis) -> None:
         """Take in what must be equal in every bit."""
         same = (yours == torchs) | ((yours != yours) & (torchs != torchs))
         why = f"{int(np.sum(~same))} of {np.size(same)} elements differ; none may."
         judgement = Judgement(0.0 if np.all(same) else float("inf"), 0.0, why)
         self.results.see(
-            stage, step, leaf, torch_name, distance_of(yours, torchs),
-            lambda: furthest(yours, torchs), surely=judgement, diagnosis=diagnosis,
+            place, distance_of(yours, torchs), lambda: furthest(yours, torchs),
+            surely=judgement, diagnosis=diagnosis,
         )  # fmt: skip
 
 

@@ -65,12 +65,7 @@ class Values(NamedTuple):
 
 
 def left_by_rounding(rounded: Any, exact: Any) -> float:
-    """Return by how much float64 results may differ, going by one result in float32.
-
-    Args:
-        rounded: that result; None for none, which allows nothing.
-        exact: in float64.
-    """
+    """Return what may be between float64 results, going by one in float32; None allows nothing."""
     if rounded is None:
         return 0.0
     far = largest(_wide(np.asarray(rounded)) - _wide(np.asarray(exact)))
@@ -170,15 +165,12 @@ class Measured:
         self.both_nan = self.both_infinite = 0
         arrays = values if start is None else (*values, start)
         for j, t, wide_j, wide_t, *began in blocks(*arrays):
-            a, b = _wide(j), _wide(t)
-            good = np.isfinite(a) & np.isfinite(b)
+            both = _wide(j), _wide(t)
+            a, b, good, one_sided = _finite(*both)
             if not good.all():
-                nan = np.isnan(a) & np.isnan(b)
-                same = good | (a == b) | nan
-                odd += int(np.sum(~same))
-                self.both_nan += int(np.sum(nan))
-                self.both_infinite += int(np.sum((a == b) & ~good))
-                a, b = np.where(good, a, 0.0), np.where(good, b, 0.0)
+                odd += one_sided
+                self.both_nan += int(np.sum(np.isnan(both[0]) & np.isnan(both[1])))
+                self.both_infinite += int(np.sum((both[0] == both[1]) & ~good))
             apart.add(a)
             scale.add(b)
             product += _dot(a, b)
@@ -191,7 +183,10 @@ class Measured:
             units.append(far[:: max(1, far.size // _SAMPLE)])
             count += a.size
             if exact:
-                self._add64(_wide(wide_j), _wide(wide_t))
+                mine, theirs, _, one_sided = _finite(_wide(wide_j), _wide(wide_t))
+                self._odd64 += one_sided
+                self._gap64.add(mine - theirs)
+                self._scale64.add(theirs)
                 self._ours.add(a - wide_t)
                 self._theirs.add(b - wide_t)
                 if began:
@@ -211,15 +206,6 @@ class Measured:
             mismatched=odd,
             cosine=1.0 if both_zero else max(-1.0, min(1.0, product / norms if norms else 0.0)),
         )
-
-    def _add64(self, wide_j: Wide, wide_t: Wide) -> None:
-        good = np.isfinite(wide_j) & np.isfinite(wide_t)
-        if not good.all():
-            same = good | (wide_j == wide_t) | (np.isnan(wide_j) & np.isnan(wide_t))
-            self._odd64 += int(np.sum(~same))
-            wide_j, wide_t = np.where(good, wide_j, 0.0), np.where(good, wide_t, 0.0)
-        self._gap64.add(wide_j - wide_t)
-        self._scale64.add(wide_t)
 
     def in_float64(self, dtype: str, floor: float = FLOAT64, extra: float = 0.0) -> Judgement:
         """Judge ``J`` against ``T``, in a run of this dtype.
@@ -261,6 +247,15 @@ class Measured:
             f"torch's (root mean squares {ours:.3g} and {theirs:.3g}): it calculates less exactly."
         )
         return Judgement(_quotient(ours, bound), bound, why)
+
+
+def _finite(a: Wide, b: Wide) -> tuple[Wide, Wide, NDArray[np.bool_], int]:
+    """Return two arrays, 0 where not both are finite; where they are; how many differ in that."""
+    good = np.isfinite(a) & np.isfinite(b)
+    if good.all():
+        return a, b, good, 0
+    odd = int(np.sum(~(good | (a == b) | (np.isnan(a) & np.isnan(b)))))
+    return np.where(good, a, 0.0), np.where(good, b, 0.0), good, odd
 
 
 def distance_of(yours: Array, torchs: Array) -> Distance:

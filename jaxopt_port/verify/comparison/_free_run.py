@@ -7,13 +7,15 @@ from typing import Any
 
 from ._context import Context
 from ._distances import FREE, Values
+from ._held import Held
 from ._jax_run import Model, in_float64
 from ._jax_side import JaxSide
+from ._results import Place
 from ._stepper import Stepper
 from ._watched import Arrays
 
 
-class FreeRun:
+class FreeRun(Held):
     """The JAX side on its own.
 
     Args:
@@ -24,6 +26,8 @@ class FreeRun:
         x64: whether JAX has float64 at all in this program.
         donates: whether there is no going back.
     """
+
+    held = ("stepper", "_model_state")
 
     def __init__(
         self, side: JaxSide, model: Model, start: tuple[Any, Any], *, wide: bool, x64: bool,
@@ -42,17 +46,8 @@ class FreeRun:
         self.stepper.step(given, done.loss, stepped)
         return done.loss
 
-    def snapshot(self) -> Any:
-        """Return all that a step changes."""
-        return self.stepper.snapshot(), self._model_state
 
-    def restore(self, snapshot: Any) -> None:
-        """Go back to a snapshot."""
-        stepper, self._model_state = snapshot
-        self.stepper.restore(stepper)
-
-
-class FreeInFloat64:
+class FreeInFloat64(Held):
     """torch's side on its own in float64, its learning rates those of the run.
 
     Args:
@@ -90,7 +85,7 @@ class FreeInFloat64:
         self._run.restore(snapshot)
 
 
-class OnTheirOwn:
+class OnTheirOwn(Held):
     """Both sides on their own, and whether they end up in one place.
 
     Args:
@@ -100,6 +95,8 @@ class OnTheirOwn:
         free_steps: for how many steps both are.
         large: whether memory counts more than the curves of your side on its own.
     """
+
+    held = ("_free", "_exact", "_torch")
 
     def __init__(
         self,
@@ -163,19 +160,7 @@ class OnTheirOwn:
                 continue
             values = Values(yours[path], torchs[path], yours64[path], exact)
             context.see(
-                "trajectory", step, path, names.torch_name(path), values, None,
+                Place(step, "trajectory", path, names.torch_name(path)), values, None,
                 in_own_dtype=False, floor=max(FREE, 1e3 * context.floor),
                 extra=1e3 * slack.get(path, 0.0),
             )  # fmt: skip
-
-    def snapshot(self) -> Any:
-        """Return all that a step changes."""
-        return [part.snapshot() for part in self._parts()]
-
-    def restore(self, snapshot: Any) -> None:
-        """Go back to a snapshot."""
-        for part, held in zip(self._parts(), snapshot, strict=True):
-            part.restore(held)
-
-    def _parts(self) -> list[Any]:
-        return [part for part in (self._free, self._exact, self._torch) if part is not None]

@@ -6,12 +6,14 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from ...trees import listed
 from ._context import Context
 from ._distances import Judgement, distance_of, furthest
 from ._leeway import FLOAT32, Leeway
 from ._optimizer_state import Hyperparameters, flat
-from ._results import as_array
+from ._results import Place
 from ._stepper import Stepper
 
 # A schedule in float64 multiplies another way than torch's.
@@ -82,7 +84,7 @@ class Numbers:
         self, step: int, path: str, name: str, both: tuple[float, float], theirs: float
     ) -> None:
         """Judge a number as it is and, where float32 was lifted, as it would be in float64."""
-        context = self._context
+        context, names = self._context, self._context.names
         mine, exact = both
         scale = max(abs(theirs), self._base if name == "lr" else 0.0)
         rounding = of_schedule(step) if name == "lr" else FLOAT32
@@ -102,9 +104,9 @@ class Numbers:
             self._leeway.rate = max(self._leeway.rate, abs(exact - theirs) / abs(theirs))
         why = f"a number kept in float32 would be off by {bound:.1g} at most."
         message = f"{name} is {mine:.9g}, torch's {theirs:.9g}"
-        pair = as_array(mine), as_array(theirs)
+        pair = np.asarray(mine), np.asarray(theirs)
         see = functools.partial(
-            context.results.see, "hyperparameters", step, path, context.names.torch_name(path),
+            context.results.see, Place(step, "hyperparameters", path, names.torch_name(path)),
             distance_of(*pair), lambda: furthest(*pair),
             surely=Judgement(excess, bound, why), message=message, number=name,
             diagnosis=context.evidence.hyperparameter(name, path, step),

@@ -92,24 +92,22 @@ def _closed(apply: Any, loss: Any, lift: Any = None) -> Callable[..., Any]:
     return lifted_loss
 
 
+def cast(tree: Any, dtype: str) -> Any:
+    """Return a tree with a dtype where it has floating numbers; NumPy's arrays stay such."""
+
+    def one(x: Any) -> Any:
+        if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+            return x
+        is_numpy = isinstance(x, (np.ndarray, np.generic))
+        return x.astype(dtype) if is_numpy else jnp.asarray(x, dtype)
+
+    with np.errstate(over="ignore"):
+        return jax.tree.map(one, tree)
+
+
 def in_float64(tree: Any) -> Any:
     """Return a tree with float64 where it has floating numbers of any other precision."""
-
-    def wide(x: Any) -> Any:
-        floating = jnp.issubdtype(jnp.result_type(x), jnp.floating)
-        if isinstance(x, np.ndarray):
-            return x.astype(np.float64) if floating else x
-        return jnp.asarray(x, jnp.float64) if floating else x
-
-    return jax.tree.map(wide, tree)
-
-
-def in_float32(tree: Any) -> Any:
-    """Return a tree with float32 where it has floating numbers."""
-    with np.errstate(over="ignore"):
-        return jax.tree.map(
-            lambda x: x.astype(np.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
-        )
+    return cast(tree, "float64")
 
 
 @contextmanager

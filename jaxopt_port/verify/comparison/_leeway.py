@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ._distances import FLOAT64, largest
+from ._held import Held
 from ._names import Array
 
 # A hyperparameter may be kept in float32.
@@ -17,7 +18,7 @@ FLOAT32 = 1.2e-7
 _BFLOAT16 = 4e-2
 
 
-class Leeway:
+class Leeway(Held):
     """Adds up what rounding has done to each leaf so far.
 
     Attributes:
@@ -25,6 +26,8 @@ class Leeway:
         rough: the leaves whose step Muon takes, in bfloat16.
         taken: how far apart the steps taken so far let each leaf be, by path.
     """
+
+    held = ("taken", "_last")
 
     def __init__(self, start: Mapping[str, Array]) -> None:
         self.rate = 0.0
@@ -49,12 +52,3 @@ class Leeway:
             self.taken[path] = self.taken.get(path, 0.0) + part * largest(moved)
         if self.rate or self.taken:
             self._last = {path: np.array(now) for path, now in torchs64.items()}
-
-    def snapshot(self) -> Any:
-        """Return all that a step changes."""
-        return dict(self.taken), self._last
-
-    def restore(self, snapshot: Any) -> None:
-        """Go back to a snapshot."""
-        taken, self._last = snapshot
-        self.taken = dict(taken)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...engine import leaf_paths
 from ...interop import Entry, ParamMap, array_of
-from ._jax_side import JaxSide
+from ._jax_side import JaxSide, told_of
 
 Array = NDArray[Any]
 
@@ -23,10 +23,6 @@ def numpy_of(value: Any) -> Array:
 
 class Names:
     """A map from torch's names to the leaves of `JaxSide.params` and ``model_state``.
-
-    Args:
-        made: the map.
-        side: the JAX side.
 
     Attributes:
         params: the entry of each leaf of ``params``, in order.
@@ -126,3 +122,20 @@ def _leaf(entry: Entry, tensors: Mapping[str, Any]) -> Array:
 def concrete(arrays: Iterable[Any]) -> list[Array]:
     """Return NumPy arrays of torch's or JAX's."""
     return [numpy_of(array) for array in arrays]
+
+
+def mapped_as(side: JaxSide, batch: Any) -> dict[str, Any]:
+    """Return what tells `interop.param_map` the leaves of a side, and the layers of its module."""
+    like = side.params if side.model_state is None else {"params": side.params, **side.model_state}
+    known = {"like": like if side.like is None else side.like, "flax_module": side.flax_module}
+    if side.flax_module is None or side.inputs:
+        return {**known, "inputs": side.inputs}
+    data = jax.tree.map(numpy_of, batch)
+    data = data if side.batch is None else side.batch(data)
+    state = () if side.model_state is None else (side.model_state,)
+
+    def called() -> Any:
+        with told_of(data):
+            return jax.eval_shape(side.apply, side.params, *state, data)
+
+    return {**known, "inputs": called}

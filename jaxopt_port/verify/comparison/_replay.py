@@ -12,13 +12,13 @@ from ...interop import ParamMap
 from ...interop.mapping import map_of_tensors
 from ..report import Report
 from ..trace import Trace, TraceReference
-from ._compare import Progress, check_closures, finished, flax_layers, like_of, never
+from ._compare import Progress, check_closures, finished, never, peeked
 from ._comparison import Checks, paired, run
 from ._context import Context
 from ._evidence import Evidence
 from ._findings import checked_causes
 from ._jax_side import JaxSide
-from ._names import Names
+from ._names import Names, mapped_as
 from ._stages import Stages
 
 
@@ -74,16 +74,9 @@ def replay(
     elif batches is None:
         raise ValueError(f"{trace} holds hashes of its batches only: give batches=")
     else:
-        source = iter(batches)
-        first = next(source, None)
-        given = itertools.chain([first], source)
-    made = param_map or map_of_tensors(
-        recorded.tensors,
-        like_of(jax_side),
-        rename=rename,
-        layouts=layouts,
-        **flax_layers(jax_side, first),
-    )
+        first, given = peeked(batches)
+    told = {"rename": rename, "layouts": layouts, **mapped_as(jax_side, first)}
+    made = param_map or map_of_tensors(recorded.tensors, **told)
     check_closures(bool(recorded.facts.get("closure", False)), jax_side.closure)
     names = Names(made, jax_side)
     reference = TraceReference(recorded)
@@ -93,21 +86,10 @@ def replay(
     context.reasons["trajectory"] = "a trace has no run of torch's in float64 on its own"
     pairs = paired(given, jax_side.batches, steps)
     stages = Stages(context, None, 0)
-    checks = _Recorded(recorded)
+    checks = Checks(1, steps, only=recorded.checked_steps)
     done = run(stages, pairs, steps, checks, progress or never, stop=stop and not accept)
     report = finished(context, name or recorded.name, done, recorded.notes, accept)
     there = {f"{key} (recorded)": value for key, value in recorded.environment.items()}
     report.environment = {**report.environment, **there}
     report.seconds = time.perf_counter() - began
     return report
-
-
-class _Recorded(Checks):
-    """Which steps a trace has everything of; it cannot be asked for more."""
-
-    def __init__(self, trace: Trace) -> None:
-        super().__init__(1, trace.steps)
-        self._checked = trace.checked_steps
-
-    def __call__(self, step: int) -> bool:
-        return step in self._checked

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Set
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from ..report import STAGES, Cause, Distance, Divergence, Element, LeafResult, StageResult
 from ._distances import Judgement, distance_of
-from ._names import Array
 
 # A branch (a maximum, a sign) that rounding decides sends one side another way for one batch: that
 # a side calculates less exactly is said only of what is so in this many checks on end.
 ON_END = 3
 
 Diagnosis = Callable[[], Cause | None]
+_NONE = distance_of(np.zeros(()), np.zeros(()))
 
 # What is given torch's values is not changed by a fault before it; what is not stands here, with
 # the stages that explain a difference in it: at any leaf, and at the same leaf.
@@ -52,6 +52,15 @@ def explained(stage: str, leaf: str, told: Set[tuple[str, str]]) -> bool:
     return bool(anywhere or here & told)
 
 
+class Place(NamedTuple):
+    """Where something was compared: a stage of a step, and a leaf, or what is none, there."""
+
+    step: int
+    stage: str
+    leaf: str
+    torch_name: str = ""
+
+
 class Found:
     """A divergence, how far it is beyond its bound, and what may find its cause."""
 
@@ -72,10 +81,7 @@ class Results:
 
     def see(
         self,
-        stage: str,
-        step: int,
-        leaf: str,
-        torch_name: str,
+        place: Place,
         far: Distance,
         elements: Callable[[], tuple[Element, ...]],
         *,
@@ -88,10 +94,7 @@ class Results:
         """Take in one comparison of one leaf.
 
         Args:
-            stage: one of `STAGES`.
-            step: counted from 0.
-            leaf: its path.
-            torch_name: torch's name of it.
+            place: of it.
             far: how far apart the two sides are in the run's dtype.
             elements: gives the elements that are furthest apart.
             surely: a judgement that counts at once.
@@ -100,6 +103,7 @@ class Results:
             message: says how far they are apart, where a number's digits say more.
             number: of several of a leaf, which.
         """
+        step, stage, leaf, torch_name = place
         known = self._leaves.get((stage, leaf))
         if known is None:
             known = LeafResult(leaf, torch_name, far, step)
@@ -117,10 +121,7 @@ class Results:
                 f"differs by up to {far.absolute:.3g} ({far.relative:.3g} of torch's largest, "
                 f"{far.ulps_max:.3g} units in the last place)"
             )
-            divergence = Divergence(
-                step, stage, leaf, torch_name, words, far, judgement.bound, judgement.why,
-                elements(),
-            )  # fmt: skip
+            divergence = Divergence(*place, words, far, judgement.bound, judgement.why, elements())
             return Found(divergence, judgement.excess, diagnosis)
 
         if self.knows(stage, leaf, number):
@@ -141,8 +142,17 @@ class Results:
         else:
             self._suspects.pop((stage, leaf), None)
 
-    def add(self, divergence: Divergence, cause: Cause | None) -> None:
-        """Take in a divergence that is known already, and its cause."""
+    def add(self, place: Place, words: str, why: str, cause: Cause, far: Distance = _NONE) -> None:
+        """Take in what differs by no matter of numbers, and its cause.
+
+        Args:
+            place: step, stage, leaf and torch's name of it.
+            words: what differs.
+            why: that is no rounding.
+            cause: of it.
+            far: how far apart, where there are numbers.
+        """
+        divergence = Divergence(*place, words, far, 0.0, why)
         if not self.knows(divergence.stage, divergence.leaf):
             self._take(Found(divergence, float("inf"), lambda: cause))
 
@@ -189,12 +199,3 @@ def skipped(results: Results, reasons: dict[str, str]) -> None:
     for stage, result in results.stages.items():
         if not result.leaves:
             result.skipped = reasons.get(stage, "there is nothing to compare")
-
-
-def as_array(value: Any) -> Array:
-    """Return a number as an array of no axes."""
-    return np.asarray(value)
-
-
-# Of what is no matter of numbers.
-NO_DISTANCE = distance_of(as_array(0.0), as_array(0.0))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from ...accumulation import AccumulationState
 from ...engine import grouped_states
+from ._held import Held
 from ._jax_run import compiled, compiled_lifted, float64, in_float64
 from ._jax_side import JaxSide
 from ._meant import OPTIMIZER, Seen, widened
@@ -43,7 +44,7 @@ def _updater(
     return update
 
 
-class Stepper:
+class Stepper(Held):
     """An optimizer of a JAX side and the parameters that it moves.
 
     Args:
@@ -59,6 +60,8 @@ class Stepper:
             around one of this library's optimizers (`optax.MultiSteps`), a schedule beside it.
         unread: whether a schedule sets a rate that the state does not hold, of a lower-case one.
     """
+
+    held = ("params", "state", "_schedule_state", "averages", "_begun", "_steps")
 
     def __init__(
         self, side: JaxSide, params: Any, *, wide: bool, x64: bool, donates: bool = False
@@ -139,16 +142,6 @@ class Stepper:
 
     def _widened(self, state: Any) -> Any:
         return jax.tree.map(lambda x: widened(x, seen=self.seen), state)
-
-    def snapshot(self) -> Any:
-        """Return all that a step changes; JAX's arrays stay as they are."""
-        held = self.params, self.state, self._schedule_state, self.averages
-        return *held, self._begun, self._steps
-
-    def restore(self, snapshot: Any) -> None:
-        """Go back to a snapshot."""
-        *held, self._begun, self._steps = snapshot
-        self.params, self.state, self._schedule_state, self.averages = held
 
 
 def _is_own(node: Any) -> bool:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ...interop import ParamMap
-from ..report import Cause, Divergence
-from ._results import NO_DISTANCE
+from ..report import Cause
+from ._results import Place
 
 Make = Callable[..., ParamMap]
 
@@ -109,8 +109,8 @@ def _embeds(module: Any, name: str) -> bool:
     return type(module.get_submodule(name.rpartition(".")[0])).__name__ == "Embedding"
 
 
-def finding(tie: Tie) -> tuple[Divergence, Cause]:
-    """Return what a report says of it."""
+def finding(tie: Tie) -> tuple[Place, str, str, Cause]:
+    """Return what a report says of it: the arguments of `Results.add`."""
     names, paths = " and ".join(tie.torch_names), " and ".join(tie.paths)
     if tie.by_torch:
         words = f"torch ties {names}; your side has {paths}, which are trained apart"
@@ -121,8 +121,6 @@ def finding(tie: Tie) -> tuple[Divergence, Cause]:
             f"it: {paths} may stand in its place (tied)"
         )
         remedy = f"give your side a leaf for {tie.torch_names[1]}, or tie the two in torch"
-    place = Divergence(
-        0, "parameters", tie.paths[-1], tie.torch_names[-1], words, NO_DISTANCE, 0.0,
-        "Which tensors are one is no matter of numbers.",
-    )  # fmt: skip
-    return place, Cause("tied-parameters", words, remedy)
+    place = Place(0, "parameters", tie.paths[-1], tie.torch_names[-1])
+    why = "Which tensors are one is no matter of numbers."
+    return place, words, why, Cause("tied-parameters", words, remedy)

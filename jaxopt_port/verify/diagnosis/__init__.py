@@ -10,12 +10,12 @@ from ._causes import CAUSES as CAUSES
 from ._clipping import explain_clipping as explain_clipping
 from ._data import explain_data as explain_data
 from ._layouts import explain_forward as explain_forward
+from ._layouts import narrow_forward as narrow_forward
+from ._layouts import of_layers as of_layers
 from ._losses import explain_loss as explain_loss
 from ._numbers import explain_state_dtype as explain_state_dtype
 from ._other_optimizers import of_another_class as of_another_class
 from ._schedules import explain_hyperparameter as explain_hyperparameter
-from ._settings import narrow_forward as narrow_forward
-from ._settings import of_layers as of_layers
 from ._torch_calls import explain_by_calls as explain_by_calls
 from ._update import explain_update as explain_update
 from ._update import explain_updates as explain_updates

@@ -50,23 +50,7 @@ class Variation:
     initial: float | None = None
 
 
-def _decayed(p: Wide, g: Wide, o: Options, kind: str) -> tuple[Wide, Wide]:
-    """Return parameter and gradient after weight decay."""
-    decay = o.get("weight_decay", 0.0)
-    if kind == "coupled":
-        return p, g + decay * p
-    if kind == "decoupled":
-        return p * (1 - o["lr"] * decay), g
-    if kind == "raw":
-        return p * (1 - decay), g
-    if kind == "grown":
-        return p * (1 + decay), g
-    return p, g
-
-
 def _sgd(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
-    kind = "coupled" if v.decay == "torch" else v.decay
-    p, g = _decayed(p, g, o, kind)
     momentum, lr = o.get("momentum", 0.0), o["lr"]
     dampening = o.get("dampening", 0.0) if v.dampening == "torch" else momentum
     if v.lr_inside:
@@ -86,11 +70,7 @@ def _sgd(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
     return np.asarray(p - (update if v.lr_inside else lr * update))
 
 
-def _adam(p: Wide, g: Wide, o: Options, state: State, v: Variation, decoupled: bool) -> Wide:
-    kind = v.decay
-    if kind == "torch":
-        kind = "decoupled" if decoupled or o.get("decoupled_weight_decay") else "coupled"
-    p, g = _decayed(p, g, o, kind)
+def _adam(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
     beta1, beta2 = o["betas"]
     t = state["step"] = state.get("step", 0) + 1
     start = 0.0 if v.initial is None else v.initial
@@ -121,8 +101,6 @@ def _root(s: Wide, correction: float, o: Options, kind: str) -> Wide:
 
 
 def _rmsprop(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
-    kind = "coupled" if v.decay == "torch" else v.decay
-    p, g = _decayed(p, g, o, kind)
     alpha, momentum = o["alpha"], o.get("momentum", 0.0)
     start = 0.0 if v.initial is None else v.initial
     s = state["v"] = alpha * state.get("v", start) + (1 - alpha) * g * g
@@ -142,8 +120,6 @@ def _rmsprop(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
 
 
 def _adagrad(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
-    kind = "coupled" if v.decay == "torch" else v.decay
-    p, g = _decayed(p, g, o, kind)
     t = state["step"] = state.get("step", 0) + 1
     start: float = o.get("initial_accumulator_value", 0.0) if v.initial is None else v.initial
     s: Wide = state.get("v", start) + g * g
@@ -155,7 +131,6 @@ def _adagrad(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
 
 
 def _adamax(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
-    p, g = _decayed(p, g, o, "coupled" if v.decay == "torch" else v.decay)
     beta1, beta2 = o["betas"]
     t = state["step"] = state.get("step", 0) + 1
     m = state["m"] = beta1 * state.get("m", 0.0) + (1 - beta1) * g
@@ -165,10 +140,6 @@ def _adamax(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
 
 
 def _nadam(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
-    kind = v.decay
-    if kind == "torch":
-        kind = "decoupled" if o.get("decoupled_weight_decay") else "coupled"
-    p, g = _decayed(p, g, o, kind)
     beta1, beta2 = o["betas"]
     t = state["step"] = state.get("step", 0) + 1
     decay = o.get("momentum_decay", 4e-3)
@@ -187,7 +158,6 @@ def _nadam(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
 
 
 def _adadelta(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
-    p, g = _decayed(p, g, o, "coupled" if v.decay == "torch" else v.decay)
     rho, eps = o["rho"], o["eps"]
     s = state["v"] = rho * state.get("v", 0.0) + (1 - rho) * g * g
     moved = state.get("d", 0.0)
@@ -196,24 +166,32 @@ def _adadelta(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
     return np.asarray(p - o["lr"] * update)
 
 
-def _adam_coupled(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
-    return _adam(p, g, o, state, v, decoupled=False)
-
-
-def _adam_decoupled(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
-    return _adam(p, g, o, state, v, decoupled=True)
-
-
 Algorithm = Callable[[Wide, Wide, Options, State, Variation], Wide]
+
+
+def _after_decay(rule: Algorithm, decoupled: bool = False) -> Algorithm:
+    """Return a rule that is given parameter and gradient after the decay of the class."""
+
+    def step(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
+        kind, decay = v.decay, o.get("weight_decay", 0.0)
+        if kind == "torch":
+            kind = "decoupled" if decoupled or o.get("decoupled_weight_decay") else "coupled"
+        if kind == "coupled":
+            return rule(p, g + decay * p, o, state, v)
+        taken = {"decoupled": o["lr"] * decay, "raw": decay, "grown": -decay, "none": 0.0}[kind]
+        return rule(p * (1 - taken), g, o, state, v)
+
+    return step
+
 
 # By torch's class.
 ALGORITHMS: Mapping[str, Algorithm] = {
-    "SGD": _sgd,
-    "Adam": _adam_coupled,
-    "AdamW": _adam_decoupled,
-    "RMSprop": _rmsprop,
-    "Adagrad": _adagrad,
-    "Adamax": _adamax,
-    "NAdam": _nadam,
-    "Adadelta": _adadelta,
+    "SGD": _after_decay(_sgd),
+    "Adam": _after_decay(_adam),
+    "AdamW": _after_decay(_adam, decoupled=True),
+    "RMSprop": _after_decay(_rmsprop),
+    "Adagrad": _after_decay(_adagrad),
+    "Adamax": _after_decay(_adamax),
+    "NAdam": _after_decay(_nadam),
+    "Adadelta": _after_decay(_adadelta),
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,30 +37,32 @@ def _ratio(a: Array, b: Array) -> float | None:
     return ratio if ratio and equal(a, ratio * b, 1e-6) and left <= 1e-3 * apart else None
 
 
+def rearrangements(x: Array) -> Iterator[tuple[str, str, Array]]:
+    """Yield a leaf as another import would have it: the cause, in words, and it."""
+    if x.ndim in (2, 3):
+        for a, b in itertools.combinations(range(x.ndim), 2):
+            which = f" in axes {a} and {b}" if x.ndim > 2 else ""
+            yield "transposed", f"transposed{which}", np.swapaxes(x, a, b)
+    if x.ndim == 4:
+        yield "kernel-flipped", "flipped in height and width", x[::-1, ::-1]
+        yield "kernel-flipped", "turned (height and width)", np.swapaxes(x, 0, 1)
+        yield "transposed", "transposed in its channels, in and out", np.swapaxes(x, 2, 3)
+
+
 def _rearranged(a: Array, b: Array) -> tuple[str, str] | None:
     """Return the cause, and words, of an array that has the other's elements in other places."""
-    if a.ndim == 2 and a.shape == b.shape[::-1] and equal(a, b.T):
-        return "transposed", "is transposed"
-    if a.ndim == 4:
-        if a.shape == b.shape and equal(a, b[::-1, ::-1]):
-            return "kernel-flipped", "is flipped in height and width"
-        turned = np.swapaxes(b, 0, 1)
-        if a.shape == turned.shape and equal(a, turned):
-            return "kernel-flipped", "has height and width exchanged"
-        swapped = np.swapaxes(b, 2, 3)
-        if a.shape == swapped.shape and equal(a, swapped):
-            return "transposed", "has its channels in and out exchanged"
-    if a.ndim == 2 and a.shape == b.shape:
-        order = _rows(a, b)
-        if order is not None:
-            return "flatten-order", "has its rows in another order, as after another flattening"
+    for name, words, made in rearrangements(b):
+        if equal(a, made):
+            return name, f"is {words}"
+    if a.ndim == 2 and a.shape == b.shape and _same_rows(a, b):
+        return "flatten-order", "has its rows in another order, as after another flattening"
     return None
 
 
-def _rows(a: Array, b: Array) -> NDArray[np.intp] | None:
-    """Return the order of b's rows in which they are a's, if there is one."""
+def _same_rows(a: Array, b: Array) -> bool:
+    """Whether an array has the other's rows, in another order."""
     keys = [np.lexsort(np.round(x, 12).T) for x in (a, b)]
-    return keys[1] if equal(a[keys[0]], b[keys[1]]) and not equal(a, b) else None
+    return equal(a[keys[0]], b[keys[1]]) and not equal(a, b)
 
 
 def rounding(a: Array, b: Array) -> str | None:
@@ -70,11 +73,19 @@ def rounding(a: Array, b: Array) -> str | None:
     return None
 
 
-def _swapped(yours: Mapping[str, Array], torchs: Mapping[str, Array], leaf: str) -> str | None:
-    for other, theirs in torchs.items():
-        if other != leaf and theirs.size > 1 and other in yours and equal(yours[leaf], theirs):
-            return other
-    return None
+def _elsewhere(
+    what: str, yours: Mapping[str, Array], torchs: Mapping[str, Array], leaf: str, remedy: str
+) -> Cause | None:
+    """Explain a leaf that is torch's in another arrangement, at another place, or rounded."""
+    mine, theirs = yours[leaf], torchs[leaf]
+    if found := _rearranged(mine, theirs):
+        return Cause(found[0], f"{what} {found[1]}, beside torch's", _LAYOUT)
+    for other, held in torchs.items():
+        if other != leaf and held.size > 1 and other in yours and equal(mine, held):
+            names = "correct the names: rename= of interop.param_map"
+            return Cause("swapped-leaves", f"{what} is torch's of {other}", names)
+    name = rounding(mine, theirs)
+    return Cause("low-precision", f"{what} is torch's rounded to {name}", remedy) if name else None
 
 
 def explain_parameters(
@@ -88,30 +99,16 @@ def explain_parameters(
         leaf: the one that differs.
     """
     mine, theirs = yours[leaf], torchs[leaf]
-    if found := _rearranged(mine, theirs):
-        return Cause(found[0], f"your {leaf} {found[1]}, beside torch's", _LAYOUT)
-    if other := _swapped(yours, torchs, leaf):
-        return Cause(
-            "swapped-leaves", f"your {leaf} is what torch has at {other}",
-            "correct the names: rename= of interop.param_map",
-        )  # fmt: skip
-    if name := rounding(mine, theirs):
-        return Cause(
-            "low-precision", f"your {leaf} is torch's rounded to {name}",
-            "import parameters in torch's dtype",
-        )  # fmt: skip
+    what, remedy = f"your {leaf}", "import parameters in torch's dtype"
+    if found := _elsewhere(what, yours, torchs, leaf, remedy):
+        return found
     ratio = _ratio(mine, theirs)
-    if ratio is not None:
-        return Cause(
-            "not-imported", f"your {leaf} is {nice(ratio):.6g} times torch's",
-            "import torch's values: interop.params_from_torch",
-        )  # fmt: skip
-    if not np.any(mine == theirs):
-        return Cause(
-            "not-imported", f"your {leaf} has nothing of torch's: another draw, or no import",
-            "import torch's values: interop.params_from_torch",
-        )  # fmt: skip
-    return None
+    if ratio is None and np.any(mine == theirs):
+        return None
+    words = "has nothing of torch's: another draw, or no import"
+    words = words if ratio is None else f"is {nice(ratio):.6g} times torch's"
+    remedy = "import torch's values: interop.params_from_torch"
+    return Cause("not-imported", f"{what} {words}", remedy)
 
 
 def explain_output(yours: Array, torchs: Array) -> Cause | None:
@@ -142,14 +139,18 @@ def explain_output(yours: Array, torchs: Array) -> Cause | None:
     return None
 
 
-def _softmax(x: Array) -> Array:
-    e = np.exp(x - x.max(-1, keepdims=True))
-    return np.asarray(e / e.sum(-1, keepdims=True))
+def softmax(logits: Array) -> tuple[Array, Array]:
+    """Return probabilities, and the logarithm of what they are divided by."""
+    most = logits.max(-1, keepdims=True)
+    chances = logits - most
+    total = np.exp(chances, out=chances).sum(-1, keepdims=True)
+    chances /= total
+    return chances, (most + np.log(total))[..., 0]
 
 
 _ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
-    "softmax": _softmax,
-    "log-softmax": lambda x: np.log(_softmax(x)),
+    "softmax": lambda x: softmax(x)[0],
+    "log-softmax": lambda x: np.asarray(x - softmax(x)[1][..., None]),
     "ReLU": lambda x: np.maximum(x, 0),
     "tanh": np.tanh,
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
@@ -210,19 +211,8 @@ def explain_gradient(
             "square",
             "take the penalty out of the loss, or give torch's side weight_decay",
         )
-    if found := _rearranged(mine, theirs):
-        return Cause(found[0], f"your gradient of {leaf} {found[1]}", _LAYOUT)
-    if other := _swapped(yours, torchs, leaf):
-        return Cause(
-            "swapped-leaves", f"your gradient of {leaf} is torch's of {other}",
-            "correct the names: rename= of interop.param_map",
-        )  # fmt: skip
-    if name := rounding(mine, theirs):
-        return Cause(
-            "low-precision", f"your gradient of {leaf} is torch's rounded to {name}",
-            "look for a cast in the layer, or in what averages gradients over devices",
-        )  # fmt: skip
-    return None
+    remedy = "look for a cast in the layer, or in what averages gradients over devices"
+    return _elsewhere(f"your gradient of {leaf}", yours, torchs, leaf, remedy)
 
 
 def explain_buffers(

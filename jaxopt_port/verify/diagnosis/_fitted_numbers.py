@@ -41,11 +41,7 @@ def value_of(options: dict[str, Any], name: str) -> float:
 
 
 class FittedNumbers:
-    """Fits one hyperparameter at a time.
-
-    Args:
-        simulation: of the leaf.
-    """
+    """Fits one hyperparameter at a time."""
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation

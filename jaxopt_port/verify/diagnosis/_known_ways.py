@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
+from ..report import Cause
+from ._algorithms import Variation
+from ._simulation import Hypothesis, Part
 from ._update_history import UpdateHistory
-
-
-class KnownWay(NamedTuple):
-    """One way in which ports differ, as a change of torch's algorithm."""
-
-    name: str
-    change: dict[str, Any]
-    message: str
-    remedy: str
-
 
 _EMA = "use optax.trace, not optax.ema, or jp.sgd"
 _UNCORRECTED = (
@@ -108,7 +101,7 @@ _WAYS: tuple[tuple[str, str, dict[str, Any], str, str], ...] = (
 )  # fmt: skip
 
 
-def known_ways(history: UpdateHistory) -> Iterator[KnownWay]:
+def known_ways(history: UpdateHistory) -> Iterator[Part]:
     """Yield the variations that there are of an optimizer, the likeliest first."""
     name, options = history.optimizer, history.options[0]
     decay, momentum = options.get("weight_decay", 0.0), bool(options.get("momentum"))
@@ -140,4 +133,5 @@ def known_ways(history: UpdateHistory) -> Iterator[KnownWay]:
     }  # fmt: skip
     for of, cause, change, message, remedy in _WAYS:
         if applies[of]:
-            yield KnownWay(cause, change, message.format(**words), remedy.format(**words))
+            told = Cause(cause, message.format(**words), remedy.format(**words))
+            yield Part(told, Hypothesis(Variation(**change)), frozenset(change))

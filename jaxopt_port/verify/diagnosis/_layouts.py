@@ -1,17 +1,20 @@
-"""Explains an output by parameters in another layout."""
+"""Explains an output by layouts of parameters, by layers' settings, and by the program."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from ..report import Cause
-from ._arrays import Array
+from ._arrays import Array, rearrangements
 
 _MOST = 200
 _SAME = 1e-9
+# What concerns running statistics only, which no output of a training step depends on.
+_AFTERWARDS = ("running variance", "momentum")
+_KINDS = {": eps is ": "layer-eps", ": padding is ": "padding"}
 
 
 def explain_forward(
@@ -24,7 +27,7 @@ def explain_forward(
         evaluate: runs your forward pass with other leaves, and returns how far its output is from
             torch's, relative.
     """
-    for leaf, words, name, changed in itertools.islice(_candidates(leaves), _MOST):
+    for leaf, name, words, changed in itertools.islice(_candidates(leaves), _MOST):
         if evaluate({**leaves, **changed}) > _SAME:
             continue
         if name == "swapped-leaves":
@@ -43,63 +46,58 @@ def explain_forward(
     return None
 
 
-def _candidates(
-    leaves: Mapping[str, Array],
-) -> Iterator[tuple[str, str, str, dict[str, Array]]]:
-    """Yield leaf, words, name of the cause, and the changed leaves."""
+def _candidates(leaves: Mapping[str, Array]) -> Iterator[tuple[str, str, str, dict[str, Array]]]:
+    """Yield leaf, name of the cause, words, and the changed leaves."""
     channels = sorted({x.shape[-1] for x in leaves.values() if x.ndim in (3, 4, 5)})
     for leaf, x in leaves.items():
-        if x.ndim == 2 and x.shape[0] == x.shape[1]:
-            yield leaf, "transposed", "transposed", {leaf: x.T}
-        if x.ndim == 2:
-            yield from _flattened(leaf, x, channels)
-        if x.ndim == 4:
-            yield leaf, "flipped in height and width", "kernel-flipped", {leaf: x[::-1, ::-1]}
-            if x.shape[0] == x.shape[1]:
-                turned = np.swapaxes(x, 0, 1)
-                yield leaf, "turned (height and width)", "kernel-flipped", {leaf: turned}
-            if x.shape[2] == x.shape[3]:
-                swapped = np.swapaxes(x, 2, 3)
-                yield leaf, "with channels in and out exchanged", "transposed", {leaf: swapped}
-        if x.ndim == 3:
-            for a, b in itertools.combinations(range(3), 2):
-                if x.shape[a] == x.shape[b]:
-                    moved = np.swapaxes(x, a, b)
-                    yield leaf, f"with axes {a} and {b} exchanged", "transposed", {leaf: moved}
-    yield from _exchanged(leaves)
-
-
-def _flattened(
-    leaf: str, x: Array, channels: list[int]
-) -> Iterator[tuple[str, str, str, dict[str, Array]]]:
-    rows = x.shape[0]
-    for c in channels:
-        if rows % c or rows == c:
-            continue
-        area = rows // c
-        side = round(area**0.5)
-        shapes = [(c, area)] + ([(c, side, side)] if side * side == area else [])
-        for shape in shapes:
-            chw = x.reshape(*shape, -1)
-            hwc = np.moveaxis(chw, 0, -2).reshape(x.shape)
-            yield leaf, f"with rows from CHW to HWC ({c} channels)", "flatten-order", {leaf: hwc}
-            back = np.moveaxis(x.reshape(*shape[1:], c, -1), -2, 0).reshape(x.shape)
-            yield leaf, f"with rows from HWC to CHW ({c} channels)", "flatten-order", {leaf: back}
-            if len(shape) == 3:
-                turned = np.swapaxes(chw, 1, 2).reshape(x.shape)
-                yield leaf, "with height and width exchanged", "flatten-order", {leaf: turned}
-
-
-def _exchanged(
-    leaves: Mapping[str, Array],
-) -> Iterator[tuple[str, str, str, dict[str, Array]]]:
+        for name, words, changed in (*rearrangements(x), *_flattened(x, channels)):
+            if changed.shape == x.shape:
+                yield leaf, name, words, {leaf: changed}
     layers: dict[str, dict[str, Array]] = {}
     for path, x in leaves.items():
         layer, _, name = path.rpartition("/")
         layers.setdefault(layer, {})[name] = x
-    for a, b in itertools.combinations(layers, 2):
-        alike = layers[a].keys() == layers[b].keys()
-        if alike and all(x.shape == layers[b][n].shape for n, x in layers[a].items()):
-            changed = {f"{a}/{n}": x for n, x in layers[b].items()}
-            changed |= {f"{b}/{n}": x for n, x in layers[a].items()}
-            yield a, f"exchanged with {b}", "swapped-leaves", changed
+    for (a, one), (b, other) in itertools.combinations(layers.items(), 2):
+        if {n: x.shape for n, x in one.items()} == {n: x.shape for n, x in other.items()}:
+            both = {f"{a}/{n}": x for n, x in other.items()}
+            both |= {f"{b}/{n}": x for n, x in one.items()}
+            yield a, "swapped-leaves", f"exchanged with {b}", both
+
+
+def _flattened(x: Array, channels: list[int]) -> Iterator[tuple[str, str, Array]]:
+    for c in channels if x.ndim == 2 else ():
+        area, rest = divmod(x.shape[0], c)
+        if rest or area == 1:
+            continue
+        side = round(area**0.5)
+        shapes: list[tuple[int, ...]] = [(area,)]
+        for shape in shapes + [(side, side)] * (side * side == area):
+            chw, hwc = x.reshape(c, *shape, -1), x.reshape(*shape, c, -1)
+            turns = [
+                (f"with rows from CHW to HWC ({c} channels)", np.moveaxis(chw, 0, -2)),
+                (f"with rows from HWC to CHW ({c} channels)", np.moveaxis(hwc, -2, 0)),
+            ]
+            if len(shape) == 2:
+                turns.append(("with height and width exchanged", np.swapaxes(chw, 1, 2)))
+            yield from (("flatten-order", words, made.reshape(x.shape)) for words, made in turns)
+
+
+def narrow_forward(dtype: str) -> Cause:
+    """Return the cause of an output that is right in float64, and rounded on its way."""
+    return Cause(
+        "low-precision",
+        f"your forward pass calculates in {dtype} in places; torch's does not",
+        f"look for astype({dtype}), dtype= and preferred_element_type= in the layers and in the "
+        "attention's softmax",
+    )
+
+
+def of_layers(differences: Sequence[str]) -> Cause | None:
+    """Return the cause where layers have other settings than torch's, as their settings say."""
+    told = [text for text in differences if not any(word in text for word in _AFTERWARDS)]
+    if not told:
+        return None
+    more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
+    name = next((name for word, name in _KINDS.items() if word in told[0]), "layer-setting")
+    message = f"a layer has another setting than torch's: {told[0]}{more}"
+    return Cause(name, message, "give your layer the setting of torch's, or torch's yours")

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..report import Cause
-from ._arrays import Array
-from ._loss_rows import NO_LABEL, Rows, apart, dots, one_hot, rows_of, softmax
+from ._arrays import Array, softmax
+from ._loss_rows import NO_LABEL, Rows, apart, dots, one_hot, rows_of
 from ._numbers import SAME, nice, same
 from ._regression_losses import explain_regression, fit_of
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ._arrays import Array
+from ._arrays import Array, softmax
 from ._numbers import SAME
 
 NO_LABEL = np.iinfo(np.int64).min  # of a last position, which has no next token
@@ -76,15 +76,6 @@ def apart(a: Array, ratio: Array, b: Array) -> Array:
 def one_hot(labels: Array, classes: int) -> Array:
     """Return a row for each label, with a one among zeros."""
     return np.asarray(labels[:, None] == np.arange(classes), np.float64)
-
-
-def softmax(logits: Array) -> tuple[Array, Array]:
-    """Return probabilities, and the logarithm of what they are divided by."""
-    most = logits.max(-1, keepdims=True)
-    chances = logits - most
-    total = np.exp(chances, out=chances).sum(-1, keepdims=True)
-    chances /= total
-    return chances, (most + np.log(total))[:, 0]
 
 
 def rows_of(output: Array, yours: Array, torchs: Array, batch: Sequence[Array]) -> Iterator[Rows]:

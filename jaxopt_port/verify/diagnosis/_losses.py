@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..report import Cause
-from ._arrays import Array, equal
+from ._arrays import Array, equal, softmax
 from ._loss_gradients import explain_by_gradient
 from ._loss_terms import explain_beside_cross_entropy, explain_by_outputs
 from ._numbers import SAME, narrow_number, nice, same
@@ -178,8 +178,7 @@ def _smoothing(yours: float, torchs: float, logits: Array, batch: Sequence[Array
     counts = (taken >= 0) & (taken < classes)
     if not counts.any():
         return None
-    shifted = flat - flat.max(-1, keepdims=True)
-    logs = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    logs = flat - softmax(flat)[1][:, None]
     hard = -logs[np.arange(len(taken)), np.where(counts, taken, 0)][counts].mean()
     uniform = -logs.mean(-1)[counts].mean()
     if uniform == hard:

@@ -66,12 +66,6 @@ def same_padding(call: Call) -> Any:
     return call.function(padded, weight, call.get(2, "bias"), stride, 0, *call.args[5:], **rest)
 
 
-def flipped(call: Call) -> Any:
-    """Flip the kernel."""
-    weight = call.args[1]
-    return call.again(call.args[0], weight.flip(tuple(range(2, weight.ndim))))
-
-
 def left_out(call: Call) -> Any:
     """Leave the second operand out."""
     import torch
@@ -86,31 +80,9 @@ def left_out(call: Call) -> Any:
     return call.args[0] + 0 if kept and other.ndim else None
 
 
-def first_left_out(call: Call) -> Any:
-    """Leave the first of two operands of one shape out."""
-    shapes = [getattr(x, "shape", None) for x in call.args[:2]]
-    return call.args[1] + 0 if shapes[0] and shapes[0] == shapes[-1] else None
-
-
 def as_given(call: Call) -> Any:
     """Return what the layer was given."""
     return call.args[0] + 0
-
-
-def without_bias(call: Call) -> Any:
-    """Leave the bias out."""
-    return None if call.get(2, "bias") is None else call.put(2, "bias", None)
-
-
-def rooted(call: Call) -> Any:
-    """Multiply by the root of the last axis."""
-    made = call.again(*call.args)
-    return made * made.shape[-1] ** 0.5
-
-
-def further(call: Call) -> Any:
-    """Look up the row after each."""
-    return call.put(0, "input", (call.get(0, "input") + 1).clamp(max=call.args[1].shape[0] - 1))
 
 
 def reduced(by: Callable[..., Any]) -> Callable[[Call], Any]:
@@ -128,17 +100,6 @@ def last(x: Any, dim: Any, keepdim: bool) -> Any:
     if not isinstance(dim, int):
         return None
     return x.narrow(dim, -1, 1) if keepdim else x.select(dim, -1)
-
-
-def adaptive(call: Call) -> Any:
-    """Pool to one size by the largest."""
-    return _functional().adaptive_max_pool2d(call.args[0], call.get(1, "output_size"))
-
-
-def turned_round(call: Call) -> Any:
-    """Join parts in the opposite order."""
-    parts = call.get(0, "tensors")
-    return call.put(0, "tensors", parts[::-1]) if isinstance(parts, (tuple, list)) else None
 
 
 def taken_at(index: int, other: int) -> Callable[[Call], Any]:
@@ -174,3 +135,20 @@ def pooled(other: str) -> Callable[[Call], Any]:
         return getattr(_functional(), other)(call.args[0], kernel, stride, padding, ceil_mode=ceil)
 
     return change
+
+
+def first_left_out(call: Call) -> Any:
+    """Leave the first of two operands of one shape out."""
+    shapes = [getattr(x, "shape", None) for x in call.args[:2]]
+    return call.args[1] + 0 if shapes[0] and shapes[0] == shapes[-1] else None
+
+
+def turned_round(call: Call) -> Any:
+    """Join parts in the opposite order."""
+    parts = call.get(0, "tensors")
+    return call.put(0, "tensors", parts[::-1]) if isinstance(parts, (tuple, list)) else None
+
+
+def adaptive(call: Call) -> Any:
+    """Pool to one size by the largest."""
+    return _functional().adaptive_max_pool2d(call.args[0], call.get(1, "output_size"))

@@ -1,4 +1,4 @@
-"""Runs other optimizers on what is known of a leaf, as themselves, and gradients added up."""
+"""Runs other optimizers on what is known of a leaf, as themselves."""
 
 from __future__ import annotations
 
@@ -19,10 +19,8 @@ from ...engine import IMPLEMENTATIONS
 from ..report import Cause
 from ._algorithms import ALGORITHMS
 from ._numbers import nice, same
-from ._simulation import Hypothesis, Simulation
 from ._update_history import Steps, UpdateHistory, Wide
 
-_MOST_STEPS = 8
 _ENOUGH = 1e-4
 _NEARER = 0.1  # than torch's own steps
 _SIZE = 64
@@ -249,15 +247,3 @@ def _program(home: str, name: str, options: tuple[tuple[str, Any], ...]) -> tupl
         factory = getattr(jp if home == "jp" else jp.contrib, name)
     tx = _made(factory, dict(options))
     return tx, jax.jit(tx.update)
-
-
-def accumulations(
-    history: UpdateHistory, simulation: Simulation
-) -> Iterator[tuple[int, str, Wide]]:
-    """Yield how many gradients are added up, in which words, and the parameters that gives."""
-    moved = np.any(history.moves(history.yours) != 0, axis=1)
-    steps = int(np.argmax(moved)) + 1
-    if steps < 2 or not moved.any() or steps > _MOST_STEPS:
-        return
-    for words, over in (("mean", 1.0 / steps), ("sum", 1.0)):
-        yield steps, words, simulation.run(Hypothesis(), every=steps, over=over)

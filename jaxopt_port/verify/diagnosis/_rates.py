@@ -18,25 +18,24 @@ from ._update_history import UpdateHistory
 
 
 class Rates:
-    """Looks for learning rates under which torch's rule makes your steps.
-
-    Args:
-        history: of the leaf.
-        simulation: of it.
-    """
+    """Looks for learning rates under which torch's rule makes your steps."""
 
     def __init__(self, history: UpdateHistory, simulation: Simulation) -> None:
         self._history, self._simulation = history, simulation
-        self._enough = simulation.enough
 
     @functools.cached_property
     def explain(self) -> bool:
         """Whether torch's rule makes your steps, each with some learning rate."""
-        rates = self._simulation.fitted_rates(Variation())
-        return (
-            rates is not None
-            and self._simulation.unexplained(Hypothesis(rates=rates)) <= self._enough
-        )
+        return self._fitted(Variation()) is not None
+
+    def _fitted(self, variation: Variation) -> tuple[list[float], float] | None:
+        """Return the rates under which a variation makes your steps, and what they leave."""
+        simulation = self._simulation
+        rates = simulation.fitted_rates(variation)
+        if rates is None:
+            return None
+        left = simulation.unexplained(Hypothesis(variation, rates=rates))
+        return (rates, left) if left <= simulation.enough else None
 
     def of(self, variation: Variation, last: bool = False) -> Cause | None:
         """Look for a learning rate of each step under which torch's rule makes yours, and name it.
@@ -45,17 +44,11 @@ class Rates:
             variation: of the rule.
             last: whether only rates are left that one side alone schedules.
         """
-        simulation, history = self._simulation, self._history
-        rates = simulation.fitted_rates(variation)
-        if rates is None:
+        fitted = self._fitted(variation)
+        if fitted is None:
             return None
-        left = simulation.unexplained(Hypothesis(variation, rates=rates))
-        if left > self._enough:
-            return None
-        torchs = simulation.torch_rates
-        # A rate that only sums up something else is no rate: it jumps about.
-        ratios = [a / b if b else np.inf for a, b in zip(rates, torchs, strict=True)]
-        at = history.first - simulation.begin
+        (rates, left), simulation, history = fitted, self._simulation, self._history
+        torchs, at = simulation.torch_rates, history.first - simulation.begin
         if last and any(c != 1 for c in simulation.clip):
             return None  # another clipping makes such rates, too
         if last:
@@ -68,7 +61,8 @@ class Rates:
         others = [o.get("lr") for o in history.other_options]
         if all(any(same(r, float(o)) for o in others if o is not None) for r in rates):
             return None  # another group's options
-        tail = ratios[at:]
+        # A rate that only sums up something else is no rate: it jumps about.
+        tail = [a / b if b else np.inf for a, b in zip(rates[at:], torchs[at:], strict=True)]
         steady = max(tail) - min(tail) <= 1e-5 * max(map(abs, tail))
         if not steady:
             return None
@@ -88,40 +82,29 @@ class Rates:
 
     def _factor(self, ratio: float, rate: Cause, left: float) -> Cause:
         """Name what a rate that is so many times torch's may be instead, where that is as good."""
-        rivals = []
-        for name, factors, message, remedy in clipping_ways(self._history):
-            if name == "clip-limit":
-                tried = self._simulation.unexplained(Hypothesis(factor=self.relative(factors)))
-                if tried <= self._enough:
-                    rivals.append(Cause(name, message, remedy, tried))
-        same_as = self._simulation.unexplained(Hypothesis(factor=ratio))
-        size = self._history.batch_size
-        if same_as <= self._enough:
+        history, simulation = self._history, self._simulation
+        limits = (way for way in clipping_ways(history) if way.cause.name == "clip-limit")
+        clips, size = [*simulation.named(limits)], history.batch_size
+        told = [rate, *clips]
+        same_as = simulation.unexplained(Hypothesis(factor=ratio))
+        if same_as <= simulation.enough:
             exactly = size > 1 and (same(ratio, size, 1e-5) or same(ratio, 1 / size, 1e-5))
             words = "the sum" if ratio > 1 else "a mean of the mean"
-            rivals.append(
-                Cause(
-                    "gradient-scale",
-                    f"your side's gradients are {nice(ratio):.6g} times torch's"
-                    + (f", {words} over the batch of {size}" if exactly else ""),
-                    "take the mean over the batch, and over devices, once, as torch's side does",
-                    same_as,
-                )
+            scale = Cause(
+                "gradient-scale",
+                f"your side's gradients are {nice(ratio):.6g} times torch's"
+                + (f", {words} over the batch of {size}" if exactly else ""),
+                "take the mean over the batch, and over devices, once, as torch's side does",
+                same_as,
             )
-            if exactly:
-                rivals.append(rate)
-                rate = rivals.pop(-2)
-        for way in known_ways(self._history):
-            tried = self._simulation.unexplained(Hypothesis(Variation(**way.change)))
-            if tried <= self._enough:
-                rivals.append(Cause(way.name, way.message, way.remedy, tried))
-        if not rivals:
+            told = [scale, *clips, rate] if exactly else [rate, *clips, scale]
+        told += simulation.named(known_ways(history))
+        if len(told) == 1:
             return rate
-        told = " or ".join(dict.fromkeys(c.message for c in (rate, *rivals)))
-        remedies = "; or ".join(dict.fromkeys(c.remedy for c in (rate, *rivals)))
-        return Cause(
-            rate.name, f"{told}: these cannot be told apart here", remedies, left, tuple(rivals)
-        )
+        words = " or ".join(dict.fromkeys(c.message for c in told))
+        remedies = "; or ".join(dict.fromkeys(c.remedy for c in told))
+        message = f"{words}: these cannot be told apart here"
+        return Cause(told[0].name, message, remedies, left, tuple(told[1:]))
 
     def _anew(self, rates: list[float], at: int) -> Cause | None:
         """Look for a schedule that begins again; the simulation may have begun after step 0."""
@@ -133,27 +116,20 @@ class Rates:
             return None
         return schedule_anew(first, rates[at], torchs[first])
 
-    def relative(self, factors: list[float]) -> list[float]:
-        """Return factors on what torch's clipping leaves of gradients."""
-        return [f / c if c else 0.0 for f, c in zip(factors, self._simulation.clip, strict=True)]
-
     def another(self, unscaled: bool = False) -> Cause | None:
         """Say, when nothing else is found, that the rates follow another schedule.
 
         Args:
             unscaled: not where they are a multiple of it.
         """
-        simulation = self._simulation
-        rates = simulation.fitted_rates(Variation())
-        if rates is None:
+        fitted = self._fitted(Variation())
+        if fitted is None:
             return None
-        left = simulation.unexplained(Hypothesis(rates=rates))
-        if left > self._enough:
-            return None
-        at = self._history.first - simulation.begin
-        if any(c != 1 for c in simulation.clip) and not same(rates[0], simulation.torch_rates[0]):
+        (rates, left), simulation = fitted, self._simulation
+        at, torchs = self._history.first - simulation.begin, simulation.torch_rates
+        if any(c != 1 for c in simulation.clip) and not same(rates[0], torchs[0]):
             return None  # another clipping makes such rates, too
-        if unscaled and is_scaled(rates, simulation.torch_rates, at):
+        if unscaled and is_scaled(rates, torchs, at):
             return None
-        found = another_schedule(rates, simulation.torch_rates, at, self._history.first)
+        found = another_schedule(rates, torchs, at, self._history.first)
         return None if found is None else replace(found, unexplained=left)

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..report import Cause
-from ._arrays import Array
-from ._loss_rows import softmax
+from ._arrays import Array, softmax
 from ._numbers import SAME, nice, same
 
 

@@ -1,16 +1,17 @@
-"""What the rates of a schedule show of its shape: length, end, slope, factor, boundaries."""
+"""What the rates of a schedule show of its shape, and how two shapes differ."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._numbers import same
+from ._numbers import SAME, nice, same
 
+COMPARE = "print both by step; compare length, warm-up, start, boundaries and the values there"
 EVEN = 1e-5
 _ROUND = 3e-7  # of the largest rate: a few roundings to float32
 _LONGEST = 100_000
@@ -86,3 +87,87 @@ def period_of(changes: Sequence[int]) -> int | None:
     """Return after how many steps something changes, where that is always as many."""
     gaps = {b - a for a, b in itertools.pairwise([0, *changes])}
     return gaps.pop() if len(gaps) == 1 and len(changes) > 1 else None
+
+
+def turns_of(rates: Sequence[float], tolerance: float = SAME) -> int:
+    """Return how often rates turn: those that a schedule gives rise once, and fall, at most."""
+    rises = [b > a for a, b in itertools.pairwise(rates) if not same(a, b, tolerance)]
+    return sum(a != b for a, b in itertools.pairwise(rises))
+
+
+def differences(
+    mine: Sequence[float], torchs: Sequence[float], first: int, rising: Sequence[int | None]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield what of two schedules' shapes differs, the surest first: name, words and remedy."""
+    both, peak = (mine, torchs), peak_of(torchs)
+    if all(rising) and rising[0] != rising[1]:
+        yield (
+            "schedule-length", f"your side's warm-up is {rising[0]} steps long, torch's "
+            f"{rising[1]}", "give both the same steps of warm-up, counted from 0",
+        )  # fmt: skip
+    if all(rising) and not same(mine[0], torchs[0], EVEN):
+        yield (
+            "schedule", f"your side's warm-up starts at {nice(mine[0]):.4g}, torch's at "
+            f"{torchs[0]:.4g}", "give init_value torch's start_factor times the rate",
+        )  # fmt: skip
+    cosines = [part for rates in both if (part := cosine_of(falling_of(rates)))]
+    if len(cosines) == 2:
+        (length, end), (torchs_length, torchs_end) = cosines
+        if length != torchs_length:
+            yield (
+                "schedule-length", f"your side's cosine is {length} steps long, torch's "
+                f"{torchs_length}",
+                "give decay_steps torch's T_max; a warm-up is part of Optax's decay_steps, and of "
+                "torch's T_max it is not",
+            )  # fmt: skip
+        if abs(end - torchs_end) > 1e-3 * torchs[peak]:
+            yield (
+                "schedule", f"your side's cosine ends at {end:.3g}, torch's at {torchs_end:.3g}",
+                "give alpha (or end_value) torch's eta_min: alpha is a part of the rate, end_value "
+                "is one",
+            )  # fmt: skip
+        if first - peak > length:
+            mine_stays = torchs[first] > mine[first]
+            who = ("torch's", "your side's") if mine_stays else ("yours", "torch's")
+            yield (
+                "schedule", f"after its {length} steps {who[0]} goes up again as a cosine does, "
+                f"{who[1]} stays where it ended",
+                "step torch's scheduler T_max times at most; or give your side "
+                "jp.lr_scheduler.CosineAnnealingLR, which goes on as torch's",
+            )  # fmt: skip
+    slopes, decays = ([x for s in both if (x := of(s))] for of in (slope_of, decay_of))
+    if len(slopes) == 2 and not same(slopes[0], slopes[1], EVEN):
+        by = [f"{nice(slope):.4g}" for slope in slopes]
+        yield (
+            "schedule-length", f"your side's rate changes by {by[0]} a step, torch's by {by[1]}",
+            "give transition_steps torch's total_iters, and both the same ends",
+        )  # fmt: skip
+    if len(decays) == 2 and not same(decays[0], decays[1], EVEN):
+        by = [f"{nice(decay):.6g}" for decay in decays]
+        yield (
+            "schedule", f"your side's rate is multiplied by {by[0]} a step, torch's by {by[1]}",
+            "give both the same factor, and the same steps between two of it",
+        )  # fmt: skip
+    stairs = [changes_of(rates) for rates in both]
+    if all(0 < 3 * len(at) <= len(mine) for at in stairs):
+        if stairs[0] == stairs[1]:
+            at = next((i for i in stairs[0] if not same(mine[i], torchs[i], EVEN)), first)
+            by = [f"{nice(x[at] / x[at - 1]) if x[at - 1] else 0.0:.6g}" for x in both]
+            yield (
+                "schedule", f"at step {at} your side's rate is multiplied by {by[0]}, torch's by "
+                f"{by[1]}",
+                "give both the same factors: optax.piecewise_constant_schedule multiplies by one "
+                "after the other, and takes no rates",
+            )  # fmt: skip
+        every = [period_of(at) for at in stairs]
+        if all(every):
+            yield (
+                "schedule-length", f"your side's rate changes every {every[0]} steps, torch's "
+                f"every {every[1]}", "give transition_steps torch's step_size",
+            )  # fmt: skip
+        shown = [", ".join(map(str, at[:6])) + (", …" if at[6:] else "") for at in stairs]
+        yield (
+            "schedule", f"your side's rate changes at step {shown[0]}, torch's at {shown[1]}",
+            "give both the same boundaries: torch's milestones, or each multiple of step_size",
+        )  # fmt: skip
+    yield "schedule", "your side's learning rate follows another schedule", COMPARE

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
 from ..report import Cause
 from ._numbers import NARROW, SAME, low_precision, narrowed, nice, number, same
 from ._schedule_shapes import (
+    COMPARE,
     EVEN,
     changes_of,
-    cosine_of,
-    decay_of,
-    falling_of,
+    differences,
     peak_of,
-    period_of,
-    slope_of,
+    turns_of,
     warm_up_of,
 )
 
-_COMPARE = "print both by step; compare length, warm-up, start, boundaries and the values there"
 # A schedule in float32 multiplies rounded factors: with each step it may be as much more off.
 _DRIFT = 3e-8
 
@@ -102,14 +98,7 @@ def _per_epoch(
     slow_torch = len(changes[1]) < len(changes[0])
     fast, slow = (mine, torchs) if slow_torch else (torchs, mine)
     # The slow one walks through the same values, later.
-    values = [fast[0]]
-    for rate in fast:
-        if not same(rate, values[-1]):
-            values.append(rate)
-    seen = [slow[0]]
-    for rate in slow:
-        if not same(rate, seen[-1]):
-            seen.append(rate)
+    values, seen = _values(fast), _values(slow)
     if not _alike(seen, values, apart) or len(values) < 2 or 2 * len(seen) > len(values) + 1:
         return None
     # It stays as many times as long at each.
@@ -129,6 +118,15 @@ def _per_epoch(
     )
 
 
+def _values(rates: Sequence[float]) -> list[float]:
+    """Return the rates that there are, in turn."""
+    values = [rates[0]]
+    for rate in rates:
+        if not same(rate, values[-1]):
+            values.append(rate)
+    return values
+
+
 def one_sided(
     mine: Sequence[float], torchs: Sequence[float], first: int, step: int
 ) -> Cause | None:
@@ -137,10 +135,7 @@ def one_sided(
     if bool(changes[0]) == bool(changes[1]):
         return None
     steady, moving = (torchs, mine) if changes[0] else (mine, torchs)
-    # Rates that a schedule gives are few, or go one way after a warm-up: they turn once at most.
-    rises = [b > a for a, b in itertools.pairwise(moving) if not same(a, b)]
-    turns = sum(a != b for a, b in itertools.pairwise(rises))
-    if turns > 1 or min(moving) < 0:
+    if turns_of(moving) > 1 or min(moving) < 0:
         return None
     who = ("your side's", "torch's") if changes[0] else ("torch's", "your side's")
     return Cause(
@@ -199,7 +194,7 @@ def explain_hyperparameter(
                 "schedule",
                 f"your side's learning rate is torch's until step {step - 1}, and then follows "
                 f"another schedule: {mine:.6g}, torch's {theirs:.6g}",
-                _COMPARE,
+                COMPARE,
             )
     return found or number(name, mine, theirs)
 
@@ -235,8 +230,7 @@ def another_schedule(
     """
     if len(mine) <= first + 1 or not all(math.isfinite(r) and r >= 0 for r in mine):
         return None
-    rises = [b > a for a, b in itertools.pairwise(mine) if not same(a, b, EVEN)]
-    if sum(a != b for a, b in itertools.pairwise(rises)) > 1:
+    if turns_of(mine, EVEN) > 1:
         return None  # rates that only sum up something else jump about
     pairs = list(zip(mine, torchs, strict=True))
     at = next((i for i in range(first, len(pairs)) if not same(*pairs[i], EVEN)), first)
@@ -248,106 +242,21 @@ def another_schedule(
     ratio = mine[peak] / torchs[peak] if torchs[peak] > 0 else 0.0
     rounding = abs(mine[peak] - torchs[peak]) / 10
     if not same(ratio, 1.0, EVEN) and _alike(mine, [ratio * x for x in torchs], rounding):
-        return Cause(
-            "number", f"your side's learning rate is {nice(ratio):.6g} times torch's: {told}",
-            "give the schedule torch's learning rate",
-        )  # fmt: skip
+        words = f"your side's learning rate is {nice(ratio):.6g} times torch's: {told}"
+        return Cause("number", words, "give the schedule torch's learning rate")
     rising = [warm_up_of(rates) for rates in (mine, torchs)]
     if any(rising) and 0 in map(peak_of, (mine, torchs)):
-        steps = rising[0] or rising[1]
         who = ("torch's", "your side's") if rising[1] else ("your side's", "torch's")
         return Cause(
-            "schedule", f"{who[0]} rate begins with a warm-up of {steps} steps, {who[1]} with its "
-            f"largest: {told}",
+            "schedule", f"{who[0]} rate begins with a warm-up of {rising[0] or rising[1]} steps, "
+            f"{who[1]} with its largest: {told}",
             "give both the same warm-up: jp.lr_scheduler.SequentialLR as torch's, or "
             "optax.warmup_cosine_decay_schedule",
         )  # fmt: skip
     if is_scaled(mine, torchs, first):
         told = f"its steps are {nice(ratio):.6g} times torch's, too (its rate, or the gradients)"
-    if all(rising) and rising[0] != rising[1]:
-        return Cause(
-            "schedule-length",
-            f"your side's warm-up is {rising[0]} steps long, torch's {rising[1]}: {told}",
-            "give both the same steps of warm-up, counted from 0",
-        )
-    if all(rising) and not same(mine[0], torchs[0], EVEN):
-        return Cause(
-            "schedule",
-            f"your side's warm-up starts at {nice(mine[0]):.4g}, torch's at {torchs[0]:.4g}: "
-            f"{told}",
-            "give init_value torch's start_factor times the rate",
-        )
-    cosines = [cosine_of(falling_of(rates)) for rates in (mine, torchs)]
-    lengths, ends = ([part[i] for part in cosines if part] for i in (0, 1))
-    both = len(lengths) == 2
-    if both and lengths[0] != lengths[1]:
-        return Cause(
-            "schedule-length",
-            f"your side's cosine is {lengths[0]} steps long, torch's {lengths[1]}: {told}",
-            "give decay_steps torch's T_max; a warm-up is part of Optax's decay_steps, and of "
-            "torch's T_max it is not",
-        )  # fmt: skip
-    if both and abs(ends[0] - ends[1]) > 1e-3 * torchs[peak]:
-        return Cause(
-            "schedule",
-            f"your side's cosine ends at {ends[0]:.3g}, torch's at {ends[1]:.3g}: {told}",
-            "give alpha (or end_value) torch's eta_min: alpha is a part of the rate, end_value is "
-            "one",
-        )
-    if both and first - peak > lengths[0]:
-        who = ("torch's", "your side's") if torchs[first] > mine[first] else ("yours", "torch's")
-        return Cause(
-            "schedule",
-            f"after its {lengths[0]} steps {who[0]} goes up again as a cosine does, {who[1]} stays "
-            f"where it ended: {told}",
-            "step torch's scheduler T_max times at most; or give your side "
-            "jp.lr_scheduler.CosineAnnealingLR, which goes on as torch's",
-        )
-    slope, torchs_slope = slope_of(mine), slope_of(torchs)
-    if slope and torchs_slope and not same(slope, torchs_slope, EVEN):
-        return Cause(
-            "schedule-length",
-            f"your side's rate changes by {nice(slope):.4g} a step, torch's by "
-            f"{nice(torchs_slope):.4g}: {told}",
-            "give transition_steps torch's total_iters, and both the same ends",
-        )  # fmt: skip
-    decay, torchs_decay = decay_of(mine), decay_of(torchs)
-    if decay and torchs_decay and not same(decay, torchs_decay, EVEN):
-        return Cause(
-            "schedule", f"your side's rate is multiplied by {nice(decay):.6g} a step, torch's by "
-            f"{nice(torchs_decay):.6g}: {told}",
-            "give both the same factor, and the same steps between two of it",
-        )  # fmt: skip
-    stairs = [changes_of(rates) for rates in (mine, torchs)]
-    if all(0 < 3 * len(at) <= len(mine) for at in stairs):
-        if stairs[0] == stairs[1]:
-            at = next((i for i in stairs[0] if not same(mine[i], torchs[i], EVEN)), first)
-            by = [nice(x[at] / x[at - 1]) if x[at - 1] else 0.0 for x in (mine, torchs)]
-            return Cause(
-                "schedule",
-                f"at step {at} your side's rate is multiplied by {by[0]:.6g}, torch's by "
-                f"{by[1]:.6g}: {told}",
-                "give both the same factors: optax.piecewise_constant_schedule multiplies by one "
-                "after the other, and takes no rates",
-            )
-        every = [period_of(at) for at in stairs]
-        if all(every):
-            return Cause(
-                "schedule-length",
-                f"your side's rate changes every {every[0]} steps, torch's every {every[1]}: "
-                f"{told}",
-                "give transition_steps torch's step_size",
-            )
-        shown = [", ".join(map(str, at[:6])) + (", …" if at[6:] else "") for at in stairs]
-        return Cause(
-            "schedule",
-            f"your side's rate changes at step {shown[0]}, torch's at {shown[1]}: {told}",
-            "give both the same boundaries: torch's milestones, or each multiple of step_size",
-        )
-    return Cause(
-        "schedule", f"your side's learning rate follows another schedule: {told}",
-        _COMPARE,
-    )  # fmt: skip
+    name, words, remedy = next(differences(mine, torchs, first, rising))
+    return Cause(name, f"{words}: {told}", remedy)
 
 
 def is_scaled(mine: Sequence[float], torchs: Sequence[float], first: int) -> bool:

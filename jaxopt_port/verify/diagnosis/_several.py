@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from ..report import Cause
-from ._simulation import Hypothesis, Simulation
+from ._simulation import Hypothesis, Part, Simulation
 from ._update_history import Wide
 
 _MOST, _TRIES = 3, 16
 
 
-class Part(NamedTuple):
-    """One thing that your side may do otherwise.
-
-    Attributes:
-        cause: what it is.
-        hypothesis: the same, to be run.
-        changes: what it changes; two that change the same are not tried together.
-    """
-
-    cause: Cause
-    hypothesis: Hypothesis
-    changes: frozenset[str]
-
-
 def several(simulation: Simulation, parts: Sequence[Part]) -> Cause | None:
-    """Return the cause that is two of these, or three.
-
-    Args:
-        simulation: of a leaf.
-        parts: what there is.
-    """
+    """Return the cause that is two of these, or three."""
     torchs = simulation.run(Hypothesis())
     apart = np.abs(simulation.yours - torchs).max(axis=1, keepdims=True, initial=0.0)
     weights = 1 / np.where(apart > 0, apart, max(float(apart.max()), 1e-300))
@@ -47,7 +28,7 @@ def several(simulation: Simulation, parts: Sequence[Part]) -> Cause | None:
         tried: dict[tuple[int, ...], Wide] = {}
         found: list[tuple[float, tuple[int, ...]]] = []
         for held in _likeliest(parts, runs, effects, weights, simulation.yours):
-            hypothesis = _of(parts, held)
+            hypothesis = functools.reduce(Hypothesis.then, (parts[i].hypothesis for i in held))
             left = simulation.unexplained(hypothesis)
             if left <= simulation.enough:
                 found.append((left, held))
@@ -84,13 +65,6 @@ def _likeliest(
                 kept[key] = min(left, kept.get(key, math.inf))
     found = (k for kept in nearest for k in sorted(kept, key=kept.__getitem__)[:_TRIES])
     return list(dict.fromkeys(found))
-
-
-def _of(parts: Sequence[Part], held: Sequence[int]) -> Hypothesis:
-    made = Hypothesis()
-    for i in held:
-        made = made.then(parts[i].hypothesis)
-    return made
 
 
 def both_of(causes: Sequence[Cause], left: float) -> Cause:

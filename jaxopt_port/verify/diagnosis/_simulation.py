@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..report import Cause
 from ._algorithms import ALGORITHMS, Variation
 from ._update_history import UpdateHistory, Wide
 
@@ -36,6 +37,7 @@ class Hypothesis:
         rates: the learning rate of each step, or None for torch's.
         factor: what gradients are multiplied by; by step where it is a sequence.
         gradients: makes other gradients of them, or None.
+        every: one step in so many is taken, of the gradients since the last.
     """
 
     variation: Variation = _BASE
@@ -44,6 +46,7 @@ class Hypothesis:
     rates: Sequence[float] | None = None
     factor: float | Sequence[float] = 1.0
     gradients: Callable[[Wide], Wide] | None = None
+    every: int = 1
 
     def then(self, more: Hypothesis) -> Hypothesis:
         """Return this with another one besides."""
@@ -58,7 +61,27 @@ class Hypothesis:
             rates=more.rates if more.rates is not None else self.rates,
             factor=factor if isinstance(factor, (int, float)) else [float(f) for f in factor],
             gradients=more.gradients or self.gradients,
+            every=max(self.every, more.every),
         )
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it says what comes after the steps that it was found in."""
+        return self.rates is None and self.every == 1
+
+
+class Part(NamedTuple):
+    """One thing that your side may do otherwise.
+
+    Attributes:
+        cause: what it is.
+        hypothesis: the same, to be run.
+        changes: what it changes; two that change the same are not tried together.
+    """
+
+    cause: Cause
+    hypothesis: Hypothesis
+    changes: frozenset[str] = frozenset()
 
 
 class Simulation:
@@ -80,10 +103,10 @@ class Simulation:
     def __init__(self, history: UpdateHistory, base: Hypothesis | None = None) -> None:
         self._base = base or Hypothesis()
         self.explained: list[tuple[float, Hypothesis]] = []
-        self.history = self._history = history
+        self.history = history
         self._algorithm = ALGORITHMS[history.optimizer]
         self._rate = history.options[0].get("lr")
-        self.clip, self._limits = _factors(history), limits(history)
+        self.clip, self._limits = factors_of(history), limits(history)
         self.begin, self._state, self._p = 0, {}, history.start
         torchs = self.run(Hypothesis())
         gap = float(np.max(np.abs(torchs - history.torchs)))
@@ -101,12 +124,7 @@ class Simulation:
             self.begin, self._state, self._p = lead, state, torchs[lead - 1]
 
     def run(
-        self,
-        h: Hypothesis,
-        state: dict[str, Any] | None = None,
-        end: int | None = None,
-        every: int = 1,
-        over: float = 1.0,
+        self, h: Hypothesis, state: dict[str, Any] | None = None, end: int | None = None
     ) -> Wide:
         """Return the parameters after each step, from the one that the simulation begins at.
 
@@ -114,40 +132,39 @@ class Simulation:
             h: what is done otherwise.
             state: to begin with.
             end: the step before which to stop.
-            every: one step in so many is taken, of the gradients since the last.
-            over: what their sum is multiplied by.
         """
         held: Any = 0.0
-        history, h = self._history, self._base.then(h)
+        grads, h = self.history.grads, self._base.then(h)
         state = copy.deepcopy(self._state) if state is None else state
         p, after = self._p, []
         with np.errstate(all="ignore"):
-            made = None if h.gradients is None else h.gradients(history.grads)
-            for step in range(self.begin, len(history.grads) if end is None else end):
+            made = None if h.gradients is None else h.gradients(grads)
+            for step in range(self.begin, len(grads) if end is None else end):
                 options = self.options(h, step)
-                factor = h.factor if isinstance(h.factor, (int, float)) else h.factor[step]
-                sign = -1.0 if options.get("maximize") else 1.0
-                grad = sign * (self._clipped(step) if made is None else made[step])
-                held = held + grad * factor
-                if (step + 1) % every == 0:
-                    p = self._algorithm(p, over * held, options, state, h.variation)
+                held = held + self._given(step, h, options, made)
+                if (step + 1) % h.every == 0:
+                    p = self._algorithm(p, held, options, state, h.variation)
                     held = 0.0
                 after.append(p)
         return np.array(after)
 
-    def _clipped(self, step: int) -> Wide:
-        """Return the gradient of a step after torch's clipping."""
-        grad = self._history.grads[step]
-        if not self._limits:
-            whole: Wide = grad * self.clip[step]
-            return whole
-        limit = self._limits[step]
-        within: Wide = np.clip(grad, -limit, limit)
-        return within
+    def _given(
+        self, step: int, h: Hypothesis, options: Mapping[str, Any], made: Wide | None = None
+    ) -> Wide:
+        """Return the gradient that the algorithm is given, clipped as torch's or made otherwise."""
+        grad: Wide = self.history.grads[step]
+        if made is not None:
+            grad = made[step]
+        elif self._limits:
+            grad = np.clip(grad, -self._limits[step], self._limits[step])
+        else:
+            grad = grad * self.clip[step]
+        factor = h.factor if isinstance(h.factor, (int, float)) else h.factor[step]
+        return grad * (-factor if options.get("maximize") else factor)
 
     def options(self, h: Hypothesis, step: int) -> dict[str, Any]:
         """Return the options of a step under a hypothesis."""
-        options = dict(self._history.options[step])
+        options = dict(self.history.options[step])
         if h.options is not None:
             # A rate that both groups begin with goes on as this one's.
             same = {"params", *(["lr"] if h.options.get("lr") == self._rate else [])}
@@ -167,39 +184,43 @@ class Simulation:
     @property
     def yours(self) -> Wide:
         """What your side has, from the step that the simulation begins at."""
-        return self._history.yours[self.begin :]
+        return self.history.yours[self.begin :]
 
     @property
     def torch_rates(self) -> list[float]:
         """Torch's learning rates, from the step that the simulation begins at."""
-        return [float(o["lr"]) for o in self._history.options[self.begin :]]
+        return [float(o["lr"]) for o in self.history.options[self.begin :]]
 
     def unexplained(self, h: Hypothesis) -> float:
         """Return the part of the difference that a hypothesis leaves; infinite for nonsense."""
-        left = self.left(self.run(h))
+        left = self._left(self.run(h))
         if left <= self.enough:
             self.explained.append((left, h))
         return left
 
-    def left(self, simulated: Wide) -> float:
-        """Return the same of what a simulation gave."""
+    def named(self, parts: Iterable[Part]) -> Iterator[Cause]:
+        """Yield the causes among these that leave no more than ``enough``."""
+        for part in parts:
+            left = self.unexplained(part.hypothesis)
+            if left <= self.enough:
+                yield replace(part.cause, unexplained=left)
+
+    def _left(self, simulated: Wide) -> float:
+        yours, torchs = self.yours, self.history.torchs[self.begin :]
         with np.errstate(all="ignore"):
             # Less a unit or two of float64, which may be much of where a difference begins.
-            gap = np.maximum(np.abs(simulated - self.yours) - _UNITS * np.abs(self.yours), 0.0)
+            gap = np.maximum(np.abs(simulated - yours) - _UNITS * np.abs(yours), 0.0)
+            apart = np.abs(yours - torchs).max(1)
         # Where both are NaN or infinite alike, the hypothesis explains that.
-        same = (simulated == self.yours) | (np.isnan(simulated) & np.isnan(self.yours))
-        gap = np.where(same, 0.0, gap)
+        same = (simulated == yours) | (np.isnan(simulated) & np.isnan(yours))
+        gap = np.where(same, 0.0, gap).max(1)
         if not np.all(np.isfinite(gap)):
-            return float("inf")
-        worst = 0.0
-        torchs = self._history.torchs[self.begin :]
-        for step in range(len(gap)):
-            apart = float(np.max(np.abs(self.yours[step] - torchs[step])))
-            # Before the first difference there is nothing to explain, and nothing may be added.
-            scale = apart if self.begin + step >= self._history.first else self._apart
-            if scale > 0 and np.isfinite(scale):
-                worst = max(worst, float(np.max(gap[step])) / scale)
-        return worst
+            return math.inf
+        # Before the first difference there is nothing to explain, and nothing may be added.
+        begun = np.arange(len(gap)) + self.begin >= self.history.first
+        scale = np.where(begun, apart, self._apart)
+        judged = np.isfinite(scale) & (scale > 0)
+        return float(np.max(gap[judged] / scale[judged], initial=0.0))
 
     def fitted_rates(self, variation: Variation) -> list[float] | None:
         """Return the learning rate of each step under which a variation has your numbers best.
@@ -209,20 +230,11 @@ class Simulation:
         variation = _both(self._base.variation, variation)
         if variation.lr_inside:
             return None
-        history, rates = self._history, []
-        state = copy.deepcopy(self._state)
-        p = self._p
+        rates, state, p = [], copy.deepcopy(self._state), self._p
         with np.errstate(all="ignore"):
-            for step in range(self.begin, len(history.grads)):
+            for step in range(self.begin, len(self.history.grads)):
                 options = self.options(self._base, step)
-                sign = -1.0 if options.get("maximize") else 1.0
-                factor = self._base.factor
-                grad = (
-                    sign
-                    * self._clipped(step)
-                    * (factor if isinstance(factor, (int, float)) else factor[step])
-                )
-                ends = []
+                grad, ends = self._given(step, self._base, options), []
                 for rate in (0.0, 1.0):
                     trial = copy.deepcopy(state)
                     ends.append(self._algorithm(p, grad, {**options, "lr": rate}, trial, variation))
@@ -230,14 +242,12 @@ class Simulation:
                 square = float(np.dot(slope, slope))
                 if not square > 0 or not np.isfinite(square):
                     return None
-                mine = history.yours[step]
-                rates.append(float(np.dot(mine - ends[0], slope) / square))
-                state = trial
-                p = mine
+                state, p = trial, self.history.yours[step]
+                rates.append(float(np.dot(p - ends[0], slope) / square))
         return rates
 
 
-def _factors(history: UpdateHistory) -> list[float]:
+def factors_of(history: UpdateHistory) -> list[float]:
     """Return torch's clipping factors, exact where they are those of a norm.
 
     They were read off the run's own dtype, which is not exact enough for float64.

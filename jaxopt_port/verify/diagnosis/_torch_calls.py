@@ -18,7 +18,7 @@ from ..report import Cause
 from ._arrays import Array
 from ._calls import Call, Way
 from ._several import both_of
-from ._ways import ways
+from ._ways import WAYS
 
 # Of one kind of call, one by one: so many are tried.
 _MOST_CALLS = 48
@@ -94,7 +94,7 @@ class _Tries:
         self.calls.begin()
         forward(self.calls)
         names = self.calls.names
-        known = [way for way in ways() if names.keys() & set(way.calls)]
+        known = [way for way in WAYS if names.keys() & set(way.calls)]
         counts = [sum(names.get(name, 0) for name in way.calls) for way in known]
         self._everywhere = [Changed(way) for way in known]
         self._once = [

@@ -57,7 +57,7 @@ def explain_updates(
             if cause is not None:
                 break
         found.append((now.first, cause))
-        if hypothesis is None or hypothesis.rates is not None:
+        if hypothesis is None or not hypothesis.lasts:
             break
         base = base.then(_whole(hypothesis, part, history))
         following = _next(history, now.first, base)
@@ -76,17 +76,13 @@ def _whole(h: Hypothesis, part: UpdateHistory, history: UpdateHistory) -> Hypoth
     """Return a hypothesis for all steps: its factors are those of a clipping, or one number."""
     if isinstance(h.factor, (int, float)):
         return h
-    before = {tuple(round(f, 12) for f in w.factors): w for w in clipping_ways(part)}
-    clip = Simulation(part).clip
-    own = tuple(round(f * c, 12) for f, c in zip(h.factor, clip, strict=True))
-    chosen = before.get(own)
+    own = [*h.factor[: len(part.grads)]]  # of a leaf that differs earlier there may be more
+    cause = next((w.cause for w in clipping_ways(part) if w.hypothesis.factor == own), None)
     for way in clipping_ways(history):
-        if chosen is not None and (way.name, way.message) == (chosen.name, chosen.message):
-            whole = Simulation(history).clip
-            factors = [f / c if c else 0.0 for f, c in zip(way.factors, whole, strict=True)]
-            return replace(h, factor=factors)
-    more = len(history.grads) - len(part.grads)
-    return replace(h, factor=[*h.factor, *[h.factor[-1]] * more])
+        if way.cause == cause:
+            return replace(h, factor=way.hypothesis.factor)
+    more = len(history.grads) - len(own)
+    return replace(h, factor=[*own, *[own[-1]] * more])
 
 
 def _next(history: UpdateHistory, after: int, base: Hypothesis) -> UpdateHistory | None:
@@ -136,7 +132,7 @@ def _explained(
     if cause is None:
         return (frozen if dear else None), None
     own = [h for left, h in simulation.explained if left == cause.unexplained]
-    if own and own[-1].rates is None:  # those begin where the simulation does
+    if own and own[-1].lasts:
         known.append((group, cause, own[-1]))
     return cause, own[-1] if own else None
 

@@ -98,36 +98,28 @@ def tensors_of(
         update: likewise.
         described: names of parameters and buffers: one that is not persistent has no place.
     """
-    found = {f"batch/{i}": x for i, x in enumerate(_leaves(evaluation.batch))}
-    found |= {f"grad/{n}": x for n, x in evaluation.grads.items()}
-    found |= {f"fed/{n}": x for n, x in (evaluation.fed or {}).items()}
-    for kind, held in (
-        ("given", update.grads),
-        ("average", update.averages),
-        ("average64", update.averages64),
-        ("clipped", update.clipped),
-        ("clipped64", update.clipped64),
-        ("param", update.params),
-        ("param64", update.params64),
-    ):
-        found |= {f"{kind}/{n}": x for n, x in held.items()}
+    kinds: dict[str, Mapping[Any, Any]] = {
+        "batch": dict(enumerate(_leaves(evaluation.batch))),
+        "grad": evaluation.grads, "fed": evaluation.fed or {}, "given": update.grads,
+        "average": update.averages, "average64": update.averages64,
+        "clipped": update.clipped, "clipped64": update.clipped64,
+        "param": update.params, "param64": update.params64,
+    }  # fmt: skip
     for kind, states in (("state", update.state), ("state64", update.state64)):
-        for name, state in states.items():
-            for key, value in state.items():
-                if isinstance(value, torch.Tensor):
-                    found[f"{kind}/{name}/{key}"] = value
+        held = ((f"{n}/{key}", x) for n, state in states.items() for key, x in state.items())
+        kinds[kind] = {place: x for place, x in held if isinstance(x, torch.Tensor)}
     if (checked := evaluation.checked) is not None:
-        found |= {f"checked/output/{i}": x for i, x in enumerate(checked.output)}
-        found |= {f"checked64/output/{i}": x for i, x in enumerate(checked.output64)}
-        for kind, held in (
+        kinds["checked/output"] = dict(enumerate(checked.output))
+        kinds["checked64/output"] = dict(enumerate(checked.output64))
+        for kind, named in (
             ("checked/param", checked.params),
             ("checked/buffer", checked.buffers),
             ("checked/buffer_after", checked.buffers_after),
             ("checked64/grad", checked.grads64),
             ("checked64/buffer_after", checked.buffers_after64),
         ):
-            found |= {f"{kind}/{n}": x for n, x in held.items() if n in described}
-    return found
+            kinds[kind] = {n: x for n, x in named.items() if n in described}
+    return {f"{kind}/{n}": x for kind, of in kinds.items() for n, x in of.items()}
 
 
 def scalars_of(evaluation: Evaluation, update: Update, store_batches: bool) -> dict[str, Any]:

@@ -16,13 +16,7 @@ from ._steps import Checked
 
 
 class Exact:
-    """A copy in float64, into which a step's values are put for a pass, and taken out again.
-
-    Args:
-        side: torch's.
-        module: the copy of its module.
-        device: where both are.
-    """
+    """A copy in float64, into which a step's values are put for a pass, and taken out again."""
 
     def __init__(self, side: TorchSide, module: torch.nn.Module, device: Any) -> None:
         self._side, self._module, self._device = side, module, device

@@ -39,11 +39,7 @@ CONSTANT = "a tensor that is no buffer"
 
 
 class _Float64Mode(TorchFunctionMode):
-    """Turns casts to narrower dtypes, and constants of such, into float64.
-
-    Args:
-        rounded: is told of constants whose numbers were rounded.
-    """
+    """Turns casts to narrower dtypes, and constants of such, into float64, and tells of it."""
 
     def __init__(self, rounded: set[str]) -> None:
         super().__init__()
@@ -113,11 +109,7 @@ class Through(TorchFunctionMode):
 
 @contextlib.contextmanager
 def all_float64(rounded: set[str] | None = None) -> Iterator[None]:
-    """Turn what torch makes into float64: tensors, constants, casts.
-
-    Args:
-        rounded: is told of constants whose numbers were rounded.
-    """
+    """Turn what torch makes into float64; ``rounded`` is told of constants that were rounded."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:

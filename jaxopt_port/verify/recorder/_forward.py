@@ -130,13 +130,7 @@ def _closure_of(
 def closures_of(
     side: TorchSide, batch: Any, module64: torch.nn.Module
 ) -> tuple[list[Any], list[Any]]:
-    """Return what a step is called with, and one in float64: a closure each, or nothing.
-
-    Args:
-        side: what is trained.
-        batch: of the step.
-        module64: the copy in float64.
-    """
+    """Return what a step is called with, and one in float64: a closure each, or nothing."""
     if not side.closure:
         return [], []
     wide = _closure_of(side, module64, mapped(widened, batch), all_float64)

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from ._together import listed
+
 
 def values_of(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from module.named_parameters()
@@ -64,29 +66,24 @@ def window_of(side: Any, params: Mapping[str, Any], step: int) -> dict[str, torc
 
 
 def state_of(optimizer: Any, params: Mapping[str, torch.Tensor]) -> dict[str, dict[str, Any]]:
+    states = optimizer.state
     return {
-        name: {
-            k: v.detach().cpu() if isinstance(v, torch.Tensor) else v
-            for k, v in optimizer.state[p].items()
-        }
+        name: {k: v.detach().cpu() if isinstance(v, torch.Tensor) else v for k, v in own.items()}
         for name, p in params.items()
-        if p in optimizer.state
+        if (own := states.get(p)) is not None
     }
 
 
 def copied_optimizer(
     optimizer: Any, params: Mapping[str, torch.Tensor]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    states = {
-        n: copy.deepcopy(dict(optimizer.state[p]))
-        for n, p in params.items()
-        if p in optimizer.state
-    }
+    states = optimizer.state
+    held = {n: copy.deepcopy(dict(states[p])) for n, p in params.items() if p in states}
     groups = [
         {k: copy.deepcopy(v) for k, v in group.items() if k != "params"}
         for group in optimizer.param_groups
     ]
-    return states, groups
+    return held, groups
 
 
 def restore_optimizer(
@@ -95,11 +92,13 @@ def restore_optimizer(
     states: Mapping[str, Any],
     groups: list[dict[str, Any]],
 ) -> None:
-    for name, p in params.items():
-        if name in states:
-            optimizer.state[p] = copy.deepcopy(states[name])
-        else:
-            optimizer.state.pop(p, None)
+    for one in listed(optimizer):
+        own = {id(p) for group in one.param_groups for p in group["params"]}
+        for name, p in params.items():
+            if name in states and id(p) in own:
+                one.state[p] = copy.deepcopy(states[name])
+            else:
+                one.state.pop(p, None)
     for group, held in zip(optimizer.param_groups, groups, strict=True):
         for key, value in held.items():
             if isinstance(value, torch.Tensor) and isinstance(group[key], torch.Tensor):

@@ -11,18 +11,19 @@ from typing import Any
 from ._files import json_bytes
 
 _FIRST_CHECKS = 3
-
 _LEAST_UPDATES = 3  # before leaves are left out
-
 # Bytes that are not the tensors': of a tensor in the header of its file, of a step's file and the
 # losses of a line, and of what was left out.
-_HEADER = 100
-
-_LINE = 120
-
-_PLAN = 1000
-
+_HEADER, _LINE, _PLAN = 100, 120, 1000
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+# The name of a tensor in a step's file begins with what it is.
+_ALWAYS = ("batch",)
+_GRADS = ("grad", "fed")
+_UPDATE = ("given", "clipped", "clipped64", "param64", "average", "average64")
+_SPARED = ("param", "state", "state64")  # not kept, where bytes are short, if not checked
+_CHECKED = ("checked", "checked64")
+
+_Sizes = dict[tuple[str, str], int]  # bytes, by what a tensor is and the parameter's name
 
 
 def bytes_of(budget: int | str) -> int:
@@ -34,18 +35,6 @@ def bytes_of(budget: int | str) -> int:
     if budget < 1:
         raise ValueError(f"budget is {budget} bytes; it must be more than 0")
     return budget
-
-
-# The name of a tensor in a step's file begins with what it is.
-_ALWAYS = ("batch",)
-
-_GRADS = ("grad", "fed")
-
-_UPDATE = ("given", "clipped", "clipped64", "param64", "average", "average64")
-
-_SPARED = ("param", "state", "state64")  # not kept, where bytes are short, if not checked
-
-_CHECKED = ("checked", "checked64")
 
 
 @dataclass
@@ -106,9 +95,6 @@ class Plan:
 def _kind_of(name: str) -> tuple[str, str]:
     kind, _, rest = name.partition("/")
     return kind, rest.partition("/")[0]
-
-
-_Sizes = dict[tuple[str, str], int]  # bytes, by what a tensor is and the parameter's name
 
 
 def sizes_of(

@@ -182,17 +182,12 @@ class TorchRun:
         # L-BFGS holds lists of vectors, of all parameters together.
         state = {} if side.closure else state_of(self._optimizer, self._params)
         state64 = {} if side.closure else state_of(self._optimizer64, self._params64)
+        params, params64 = parameters_of(side.module), parameters_of(self._module64)
+        averages, averages64 = map(parameters_of, self._averaged)
         return Update(
-            clipped,
-            clipped64,
-            parameters_of(side.module),
-            state,
-            parameters_of(self._module64),
-            state64,
-            stepped,
-            given,
-            *(parameters_of(averaged) for averaged in self._averaged),
-        )
+            clipped, clipped64, params, state, params64, state64, stepped, given, averages,
+            averages64,
+        )  # fmt: skip
 
     def _take_step(self) -> None:
         side, scaler = self._side, self._side.scaler

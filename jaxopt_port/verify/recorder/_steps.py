@@ -69,6 +69,8 @@ class Update:
         grads: what it was given before clipping, where that is not the batch's own gradients.
         averages: running averages of ``params``; empty where there are none.
         averages64: those of ``params64``.
+        own_dtype: whether ``params`` are of the run's own dtype; in a trace they may be
+            ``params64``, rounded.
     """
 
     clipped: dict[str, Any]
@@ -81,3 +83,4 @@ class Update:
     grads: dict[str, Any] = field(default_factory=dict)
     averages: dict[str, Any] = field(default_factory=dict)
     averages64: dict[str, Any] = field(default_factory=dict)
+    own_dtype: bool = True

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from ._batches import plain_number
-
-State = dict[str, Any]
 
 
 def listed(given: Any) -> list[Any]:
@@ -55,7 +53,7 @@ class Together:
     Attributes:
         optimizers: in order.
         param_groups: of all.
-        state: of all, by parameter.
+        state: of all, by parameter, to be looked at.
     """
 
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
@@ -66,50 +64,16 @@ class Together:
         return [group for one in self.optimizers for group in one.param_groups]
 
     @property
-    def state(self) -> MutableMapping[torch.Tensor, State]:
-        return _States(self.optimizers)
+    def state(self) -> dict[torch.Tensor, dict[str, Any]]:
+        return {p: state for one in self.optimizers for p, state in one.state.items()}
 
     def step(self, *closure: Any) -> None:
         for one in self.optimizers:
             one.step(*closure)
 
 
-class _States(MutableMapping[torch.Tensor, State]):
-    """The states of several optimizers, each under its own parameters."""
-
-    def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        self._all = [one.state for one in optimizers]
-        self._of = {
-            id(p): one.state for one in optimizers for g in one.param_groups for p in g["params"]
-        }
-
-    def __getitem__(self, p: torch.Tensor) -> State:
-        held = self._of.get(id(p))
-        if held is None or p not in held:
-            raise KeyError(p)
-        state: State = held[p]
-        return state
-
-    def __setitem__(self, p: torch.Tensor, state: State) -> None:
-        self._of[id(p)][p] = state
-
-    def __delitem__(self, p: torch.Tensor) -> None:
-        del self._of[id(p)][p]
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        return (p for held in self._all for p in held)
-
-    def __len__(self) -> int:
-        return sum(map(len, self._all))
-
-
 def options_of(optimizer: Any, names: Mapping[int, str]) -> list[dict[str, Any]]:
-    """Return the options of all groups, parameters by name; of several optimizers, also which.
-
-    Args:
-        optimizer: one, or several.
-        names: of parameters, by their ids.
-    """
+    """Return the options of all groups, parameters by name; of several optimizers, also which."""
     several = len(listed(optimizer)) > 1
     return [
         {

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from ._json import floats_of as floats_of
+from ._json import plain as plain
 from ._report import STAGES as STAGES
 from ._report import Cause as Cause
 from ._report import Curves as Curves

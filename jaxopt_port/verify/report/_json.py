@@ -1,22 +1,27 @@
-"""A report as JSON values, and back: infinities and NaNs are texts there."""
+"""Reports and other facts as JSON values, and back: infinities and NaNs are texts there."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from ._report import Cause, Distance, Divergence, Element, LeafResult, StageResult
 
 
 def plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
+    """Return JSON values: NumPy's as Python's, what JSON has not as its text."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return plain(value.tolist())
     if isinstance(value, Mapping):
         return {str(key): plain(v) for key, v in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, (tuple, list)):
         return [plain(v) for v in value]
-    return value
+    finite = not isinstance(value, float) or math.isfinite(value)
+    known = isinstance(value, (bool, int, float, str, type(None)))
+    return value if known and finite else str(value)
 
 
 _NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}

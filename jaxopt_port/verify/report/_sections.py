@@ -7,26 +7,28 @@ from collections.abc import Iterable
 from html import escape
 
 from ...trees import listed
-from ._report import STAGES, Distance, Divergence, LeafResult, Report, StageResult
+from ._report import STAGES, Distance, Divergence, Report, StageResult
 from ._svg import LEVELS, MOST_GROUPS, MOST_LEAVES, curves, heat_map
 from ._wording import (
+    FIGURES,
     by_severity,
+    compared,
     exact,
+    figures,
     not_compared,
     number,
     stage_verdict,
     steps,
     subtitle,
     to_do,
-    worst_leaf,
 )
 
 # What is shown, and whether it is a figure.
 _Cell = tuple[str, bool]
 
-_DISTANCES = ("ulps max", "99%", "mean", "relative", "absolute", "bound")
-_STAGE_COLUMNS = ("stage", "verdict", "leaves", "steps", "worst leaf", *_DISTANCES)
-_LEAF_COLUMNS = ("leaf", "in torch", "verdict", *_DISTANCES, "worst step")
+
+_STAGE_COLUMNS = ("stage", "verdict", "leaves", "steps", "worst leaf", *FIGURES)
+_LEAF_COLUMNS = ("leaf", "in torch", "verdict", *FIGURES, "worst step")
 
 
 def sections(report: Report) -> str:
@@ -169,9 +171,8 @@ def _first_not_finite(side: str, values: list[float]) -> str:
 
 def _maps(report: Report) -> str:
     first, parts = report.first, []
-    for name in STAGES:
-        stage = report.stages.get(name)
-        if stage is None or not any(leaf.ulps for leaf in stage.leaves):
+    for name, stage in report.stages.items():
+        if not any(leaf.ulps for leaf in stage.leaves):
             continue
         here = first is not None and first.stage == name
         drawn, said = heat_map(stage, first.step if first is not None and here else None)
@@ -198,28 +199,26 @@ def _marked(stage: StageResult) -> str:
 
 
 def _stages(report: Report) -> str:
-    known = [stage for name in STAGES if (stage := report.stages.get(name)) is not None]
-    rows = [_stage_row(s, worst) for s in known if not s.skipped and (worst := worst_leaf(s))]
+    rows: list[list[_Cell]] = [
+        [
+            (stage.stage, False),
+            (stage_verdict(stage), False),
+            (str(len(stage.leaves)), True),
+            (str(stage.steps), True),
+            (worst.leaf, False),
+            *((figure, True) for figure in figures(worst)),
+        ]
+        for stage, worst in compared(report)
+    ]
     body = _table("The stages, each with its worst leaf", _STAGE_COLUMNS, rows) if rows else ""
     skipped = not_compared(report).items()
     if skipped:
         items = (f"{escape(', '.join(names))}: {escape(why)}" for why, names in skipped)
         body += f"<p>Not compared:</p>{_list(items)}"
-    tables = [_leaf_table(stage) for stage in known if stage.leaves]
+    tables = [_leaf_table(stage) for stage in report.stages.values() if stage.leaves]
     if tables:
         body += f"<h3>Leaf by leaf</h3>{''.join(tables)}"
     return _section("stages", "What was compared", body) if body else ""
-
-
-def _stage_row(stage: StageResult, worst: LeafResult) -> list[_Cell]:
-    return [
-        (stage.stage, False),
-        (stage_verdict(stage), False),
-        (str(len(stage.leaves)), True),
-        (str(stage.steps), True),
-        (worst.leaf, False),
-        *_distance_cells(worst),
-    ]
 
 
 def _leaf_table(stage: StageResult) -> str:
@@ -229,7 +228,7 @@ def _leaf_table(stage: StageResult) -> str:
             (leaf.leaf, False),
             (leaf.torch_name, False),
             ("same" if leaf.ok else "differs", False),
-            *_distance_cells(leaf),
+            *((figure, True) for figure in figures(leaf)),
             (str(leaf.worst_step), True),
         ]
         for leaf in shown
@@ -243,12 +242,6 @@ def _leaf_table(stage: StageResult) -> str:
         f"{escape(STAGES[stage.stage])} · {count} · {steps(stage.steps)}</span></summary>"
         f"{_table(f'{stage.stage}, leaf by leaf', _LEAF_COLUMNS, rows)}</details>"
     )
-
-
-def _distance_cells(leaf: LeafResult) -> list[_Cell]:
-    d = leaf.worst
-    figures = (d.ulps_max, d.ulps_p99, d.ulps_mean, d.relative, d.absolute, leaf.bound)
-    return [(number(figure), True) for figure in figures]
 
 
 def _notes(report: Report) -> str:

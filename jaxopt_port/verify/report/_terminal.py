@@ -8,16 +8,18 @@ from rich.table import Table
 from rich.text import Text
 
 from ...trees import listed
-from ._report import STAGES, Divergence, LeafResult, Report, StageResult
+from ._report import Divergence, Report
 from ._wording import (
+    FIGURES,
+    compared,
     exact,
+    figures,
     not_compared,
     number,
     shortened,
     stage_verdict,
     subtitle,
     to_do,
-    worst_leaf,
 )
 
 # Of 80 columns: what the other columns of their table leave.
@@ -73,33 +75,24 @@ def _to_do(report: Report) -> list[RenderableType]:
 
 
 def _divergence(first: Divergence) -> list[RenderableType]:
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim", no_wrap=True)
-    facts.add_column(overflow="fold")
-    facts.add_row("Difference", Text(first.message))
-    if first.why_not_rounding:
-        facts.add_row("No rounding", Text(first.why_not_rounding))
-    if first.cause is not None:
-        facts.add_row("Likely cause", Text(first.cause.message, style="bold"))
-        if first.cause.remedy:
-            facts.add_row("To mend it", Text(first.cause.remedy, style="bold"))
-        if first.cause.unexplained > 0:
-            facts.add_row("Unexplained", Text(f"{number(first.cause.unexplained)} of it"))
-    else:
-        facts.add_row("Likely cause", Text("none found", style="dim"))
-    facts.add_row("Here", Text(first.leaf))
-    if first.torch_name:
-        facts.add_row("In torch", Text(first.torch_name))
-    if len(first.leaves) > 1:
-        facts.add_row("All leaves", Text(_named(first.leaves)))
-    parts: list[RenderableType] = [facts, Text()]
-    if first.elements:
-        parts.append(_elements(first))
-    return parts
-
-
-def _named(leaves: tuple[str, ...]) -> str:
-    return listed([shortened(leaf, _PATH_WIDTH) for leaf in leaves], _LEAVES_NAMED)
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(style="dim", no_wrap=True)
+    rows.add_column(overflow="fold")
+    cause, named = first.cause, [shortened(leaf, _PATH_WIDTH) for leaf in first.leaves]
+    for term, text, style in (
+        ("Difference", first.message, ""),
+        ("No rounding", first.why_not_rounding, ""),
+        ("Likely cause", cause.message, "bold") if cause else ("Likely cause", "none found", "dim"),
+        ("To mend it", cause.remedy if cause else "", "bold"),
+        ("Unexplained", f"{number(cause.unexplained)} of it" * (cause.unexplained > 0) if cause
+         else "", ""),
+        ("Here", first.leaf, ""),
+        ("In torch", first.torch_name, ""),
+        ("All leaves", listed(named, _LEAVES_NAMED) if len(named) > 1 else "", ""),
+    ):  # fmt: skip
+        if text:
+            rows.add_row(term, Text(text, style=style))
+    return [rows, Text(), *([_elements(first)] if first.elements else [])]
 
 
 def _elements(first: Divergence) -> RenderableType:
@@ -111,44 +104,22 @@ def _elements(first: Divergence) -> RenderableType:
 
 
 def _stages(report: Report) -> list[RenderableType]:
-    compared = [
-        (stage, worst)
-        for name in STAGES
-        if (stage := report.stages.get(name)) is not None and not stage.skipped
-        if (worst := worst_leaf(stage)) is not None
-    ]
-    if not compared:
+    stages = compared(report)
+    if not stages:
         return []
-    return [
-        _titled("What was compared", _verdicts(compared)),
-        _titled("How far apart, in the worst leaf", _distances(compared)),
-    ]
-
-
-def _verdicts(compared: list[tuple[StageResult, LeafResult]]) -> Table:
-    table = _table("stage", "verdict", right=("leaves", "steps"))
-    table.add_column("worst leaf", no_wrap=True)
-    for stage, worst in compared:
+    verdicts = _table("stage", "verdict", right=("leaves", "steps"))
+    verdicts.add_column("worst leaf", no_wrap=True)
+    distances = _table("stage", right=FIGURES)
+    for stage, worst in stages:
         verdict = stage_verdict(stage)
-        table.add_row(
-            stage.stage,
-            Text(verdict, style=_STYLES[verdict]),
-            str(len(stage.leaves)),
-            str(stage.steps),
-            Text(shortened(worst.leaf, _LEAF_WIDTH)),
-        )
-    return table
-
-
-def _distances(compared: list[tuple[StageResult, LeafResult]]) -> Table:
-    columns = ("ulps max", "99%", "mean", "relative", "absolute", "bound")
-    table = _table("stage", right=columns)
-    for stage, worst in compared:
-        d = worst.worst
-        ulps = (d.ulps_max, d.ulps_p99, d.ulps_mean)
-        sizes = (d.relative, d.absolute, worst.bound)
-        table.add_row(stage.stage, *(number(u) for u in ulps), *(number(size, 2) for size in sizes))
-    return table
+        counts = str(len(stage.leaves)), str(stage.steps)
+        leaf = Text(shortened(worst.leaf, _LEAF_WIDTH))
+        verdicts.add_row(stage.stage, Text(verdict, style=_STYLES[verdict]), *counts, leaf)
+        distances.add_row(stage.stage, *figures(worst, 2))
+    return [
+        _titled("What was compared", verdicts),
+        _titled("How far apart, in the worst leaf", distances),
+    ]
 
 
 def _table(*left: str, right: tuple[str, ...] = ()) -> Table:
@@ -165,15 +136,9 @@ def _titled(title: str, table: Table) -> RenderableType:
 
 
 def _notes(report: Report) -> list[RenderableType]:
-    lines = [
-        f"Not compared: {', '.join(stages)}: {reason}"
-        for reason, stages in not_compared(report).items()
-    ]
-    lines += report.notes
-    return [_bullet(line) for line in lines]
-
-
-def _bullet(line: str) -> Table:
-    row = Table.grid(padding=(0, 1, 0, 0))
-    row.add_row(Text("•", style="dim"), Text(line, style="dim"))
-    return row
+    skipped = not_compared(report).items()
+    lines = [f"Not compared: {', '.join(stages)}: {reason}" for reason, stages in skipped]
+    rows = Table.grid(padding=(0, 1, 0, 0))
+    for line in [*lines, *report.notes]:
+        rows.add_row(Text("•", style="dim"), Text(line, style="dim"))
+    return [rows] if rows.rows else []

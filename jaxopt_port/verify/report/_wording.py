@@ -10,6 +10,7 @@ from ._report import Divergence, LeafResult, Report, StageResult
 
 # Between what fits a line and what tells siblings apart: "encoder/…/3/kernel".
 _GAP = "…"
+FIGURES = ("ulps max", "99%", "mean", "relative", "absolute", "bound")
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -46,6 +47,19 @@ def worst_leaf(stage: StageResult) -> LeafResult | None:
     if not stage.leaves:
         return None
     return max(stage.leaves, key=_severity)
+
+
+def figures(leaf: LeafResult, digits: int = 3) -> list[str]:
+    """Return those of `FIGURES`, the last three in so many digits."""
+    d = leaf.worst
+    ulps, sizes = (d.ulps_max, d.ulps_p99, d.ulps_mean), (d.relative, d.absolute, leaf.bound)
+    return [*map(number, ulps), *(number(size, digits) for size in sizes)]
+
+
+def compared(report: Report) -> list[tuple[StageResult, LeafResult]]:
+    """Return the stages that were compared, each with its worst leaf."""
+    found = [(each, worst_leaf(each)) for each in report.stages.values() if not each.skipped]
+    return [(stage, worst) for stage, worst in found if worst is not None]
 
 
 def by_severity(leaves: list[LeafResult]) -> list[LeafResult]:

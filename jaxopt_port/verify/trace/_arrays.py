@@ -65,11 +65,7 @@ def _places(structure: Any) -> Iterator[Mapping[str, Any]]:
 
 
 class StepFiles:
-    """Says what is wrong with the files of a trace's steps, which are given in order.
-
-    Args:
-        facts: of ``trace.json``.
-    """
+    """Says what is wrong with the files of a trace's steps, which are given in order."""
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
         self._facts, self._plan = facts, facts["budget"]
@@ -88,12 +84,7 @@ class StepFiles:
         self._averaged: bool | None = None  # in all steps, or in none
 
     def misfits(self, line: Mapping[str, Any], arrays: Mapping[str, Array]) -> Iterator[str]:
-        """Yield what a step's file lacks, has too much, or has of another shape or dtype.
-
-        Args:
-            line: of the step's scalars.
-            arrays: of the file.
-        """
+        """Yield what a step's file lacks, has too much, or has of another shape or dtype."""
         found: dict[str, set[str]] = {kind: set() for kind in (*_KINDS, *_FREE)}
         for place, array in arrays.items():
             kind, name = _kind_of(place)

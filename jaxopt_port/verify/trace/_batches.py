@@ -8,9 +8,8 @@ from typing import Any
 
 import ml_dtypes  # noqa: F401  (teaches NumPy "bfloat16")
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from ._steps import Array
 
 
 def built(structure: Any, tensors: Mapping[str, Array]) -> Any:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._steps import Evaluation, Update
+from ..recorder import Evaluation, Update
 from ._trace import Trace
 
 
 class TraceReference:
     """Gives the steps of a trace one by one, as `verify.recorder.TorchRun` gives those of torch.
-
-    Args:
-        trace: what was recorded.
 
     Attributes:
         names: of the parameters, tied ones once.

@@ -1,73 +1,20 @@
-"""What a trace holds of a step; the names are those of `verify.recorder`, which needs torch."""
+"""What a trace holds of a step, as the recorder's own words for it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..recorder import Checked, Evaluation, Update
+
 Array = NDArray[Any]
 
 
-@dataclass
-class Checked:
-    """See ``verify.recorder.Checked``."""
-
-    params: dict[str, Array]
-    buffers: dict[str, Array]
-    output: list[Array]
-    buffers_after: dict[str, Array]
-    output64: list[Array]
-    loss64: float
-    grads64: dict[str, Array]
-    buffers_after64: dict[str, Array]
-
-
-@dataclass
-class Evaluation:
-    """See ``verify.recorder.Evaluation``."""
-
-    step: int
-    batch: Any
-    loss: float
-    grads: dict[str, Array]
-    options: list[dict[str, Any]]
-    checked: Checked | None
-    fed: dict[str, Array] | None = None
-
-
-@dataclass
-class Update:
-    """See ``verify.recorder.Update``; empty where the trace holds none.
-
-    Attributes:
-        own_dtype: whether ``params`` were recorded; otherwise they are ``params64``, rounded.
-    """
-
-    clipped: dict[str, Array]
-    clipped64: dict[str, Array]
-    params: dict[str, Array]
-    state: dict[str, dict[str, Any]]
-    params64: dict[str, Array]
-    state64: dict[str, dict[str, Any]]
-    stepped: bool = True
-    grads: dict[str, Array] = field(default_factory=dict)
-    averages: dict[str, Array] = field(default_factory=dict)
-    averages64: dict[str, Array] = field(default_factory=dict)
-    own_dtype: bool = True
-
-
 def evaluation_of(line: Mapping[str, Any], tensors: Mapping[str, Array], batch: Any) -> Evaluation:
-    """Return a step before the optimizer made it.
-
-    Args:
-        line: of the scalars.
-        tensors: of the step's file.
-        batch: in its structure.
-    """
+    """Return a step before the optimizer made it."""
     checked = None
     if line["checked"]:
         checked = Checked(
@@ -88,13 +35,7 @@ def evaluation_of(line: Mapping[str, Any], tensors: Mapping[str, Array], batch: 
 def update_of(
     line: Mapping[str, Any], tensors: Mapping[str, Array], dtypes: Mapping[str, str]
 ) -> Update:
-    """Return what the optimizer's step left.
-
-    Args:
-        line: of the scalars.
-        tensors: of the step's file.
-        dtypes: of the parameters, by name.
-    """
+    """Return what the optimizer's step left."""
     params, params64 = _under(tensors, "param/"), _under(tensors, "param64/")
     recorded = bool(params) or not params64
     if not recorded:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ...interop.files import read_tensors
 from ...interop.mapping import TorchTensor
+from ..recorder import Evaluation, Update
 from ..report import floats_of
 from ._arrays import StepFiles
 from ._batches import built, checked
@@ -23,7 +24,7 @@ from ._schema import (
     disagreements_of_line,
     faults,
 )
-from ._steps import Array, Evaluation, Update, evaluation_of, update_of
+from ._steps import Array, evaluation_of, update_of
 from ._tensors import tensors_of_trace
 
 FORMAT = "jaxopt_port trace"
