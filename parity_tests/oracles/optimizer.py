@@ -30,6 +30,14 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     return tensor.numpy()
 
 
+def in_torch(grad: Any, shape: Sequence[int]) -> torch.Tensor:
+    """torch's gradient: of an array, or of indices, a row each, and what is there."""
+    if not isinstance(grad, tuple):
+        return torch.tensor(grad)
+    places, values = np.atleast_2d(np.asarray(grad[0], np.int64).T), torch.tensor(grad[1])
+    return torch.sparse_coo_tensor(places, values, shape, check_invariants=True)
+
+
 class TorchOracle:
     """A torch optimizer over named parameters, one group for each list of names."""
 
