@@ -120,7 +120,7 @@ class Run:
         if not made:
             return
         limits = self._limits(case)
-        times, calls = self._in_turns(made + limits)
+        times, calls = self._in_turns(made + limits, "host" if case.suite == "dispatch" else "time")
         bandwidth = self._bandwidth(case, times, limits)
         start = None
         if "model" in case.settings:
@@ -184,13 +184,13 @@ class Run:
         return float(bytes_moved(case.settings["model"], case.settings["optimizer"]))
 
     def _in_turns(
-        self, made: Sequence[tuple[Worker, str]]
+        self, made: Sequence[tuple[Worker, str]], timed: str
     ) -> tuple[dict[str, list[float]], dict[str, int]]:
         calls, times = {}, {name: list[float]() for _, name in made}
         round_seconds = 0.0
         for worker, name in made:
-            worker("time", name, 1)
-            once = worker("time", name, 2)
+            worker(timed, name, 1)
+            once = worker(timed, name, 2)
             calls[name] = max(1, min(200, math.floor(_TURN / once)))
             round_seconds += once * calls[name]
         wanted = round(self._seconds * len(made) / max(1e-9, round_seconds))
@@ -202,7 +202,7 @@ class Run:
                 if before is not worker:
                     time.sleep(_PAUSE)
                 before = worker
-                times[name].append(worker("time", name, calls[name]))
+                times[name].append(worker(timed, name, calls[name]))
         return times, calls
 
     def _compile(self) -> None:
