@@ -103,6 +103,19 @@ def check_bits(oracle: TorchOracle, tx: Any, start: Arrays, gradients: Iterable[
         assert_same_bits(params, oracle.params(), f"after step {step}")
 
 
+def torchs_parameters(
+    optimizer: type[torch.optim.Optimizer],
+    start: Arrays,
+    options: Mapping[str, Any],
+    gradients: Iterable[Arrays],
+) -> dict[str, np.ndarray]:
+    """Where torch ends, with one group."""
+    oracle = TorchOracle(optimizer, start, [list(start)], options)
+    for grads in gradients:
+        oracle.step(grads)
+    return oracle.params()
+
+
 def configurations(optimizer: type[torch.optim.Optimizer]) -> list[tuple[str, dict[str, Any]]]:
     """torch's own table: (description, options) of each configuration of an optimizer."""
     (info,) = [info for info in optim_db if info.optim_cls is optimizer]
