@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .._terminal import bar, console
-from ._spread import Spread
+from .._spread import Spread
 
 _Quick = Annotated[bool, typer.Option("--quick", help="Few turns.")]
 

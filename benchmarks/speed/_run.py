@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .._spread import Spread
 from ._contender import Case, LeftOutError
 from ._data import OPTIONS, arrays, sample
 from ._results import Measurement, Results, machine, memory_free, now
@@ -27,11 +28,6 @@ _LIMIT_BYTES = 2**29
 _MEMORY_SHARE = 0.85
 
 Say = Callable[[str], None]
-
-
-def _spread(times: Sequence[float]) -> tuple[float, float, float]:
-    median, low, high = (float(q) for q in np.quantile(times, [0.5, 0.25, 0.75]))
-    return median, low, high
 
 
 class Run:
@@ -127,10 +123,9 @@ class Run:
             start = sample(arrays(case.settings["model"], case.settings["optimizer"], 0))
         first = next((x for x in checks.values() if x is not None), None)
         for _, contender in made:
-            median, low, high = _spread(times[contender])
             self.results.measurements.append(
                 Measurement(
-                    *(case.suite, case.name, contender, "s", median, low, high),
+                    *(case.suite, case.name, contender, "s", *Spread.of(times[contender])),
                     turns=len(times[contender]),
                     calls=calls[contender],
                     limit=None if bandwidth is None else self._moved(case) / bandwidth,
@@ -220,7 +215,7 @@ class Run:
             for name in names:
                 self.results.measurements.append(
                     Measurement(
-                        *("compile", f"{leaves} leaves", name, "s", *_spread(times[name])),
+                        *("compile", f"{leaves} leaves", name, "s", *Spread.of(times[name])),
                         turns=len(times[name]),
                         settings={"leaves": leaves},
                     )
@@ -239,7 +234,7 @@ class Run:
             for name in names:
                 case = f"{network}, training step"
                 self.results.measurements.append(
-                    Measurement("compile", case, name, "s", *_spread(times[name]), turns=rounds)
+                    Measurement("compile", case, name, "s", *Spread.of(times[name]), turns=rounds)
                 )
 
     def _memory(self) -> None:
@@ -277,7 +272,7 @@ class Run:
                     times[f"import {module}"].append(float(done.stdout))
         for name, seen in times.items():
             self.results.measurements.append(
-                Measurement("import", "import", name, "s", *_spread(seen), turns=len(seen))
+                Measurement("import", "import", name, "s", *Spread.of(seen), turns=len(seen))
             )
 
 
