@@ -27,6 +27,11 @@ def assert_same_bits(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.nda
         )
 
 
+def most_ulps(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> int:
+    assert set(ours) == set(theirs)
+    return max(ulps(np.asarray(ours[path]), theirs[path]) for path in theirs)
+
+
 def step_units(ours: np.ndarray, theirs: np.ndarray, before: np.ndarray) -> np.ndarray:
     """Return each element's distance in units in the last place of the largest number of its step.
 
