@@ -1,7 +1,9 @@
 """Equality to the last bit, and distance in units in the last place."""
 
 from collections.abc import Mapping
+from typing import Any
 
+import jax
 import numpy as np
 
 from jaxopt_port.numerics import ulps
@@ -25,6 +27,13 @@ def assert_same_bits(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.nda
             f"{got.flat[wrong[0]]!r} for {expected.flat[wrong[0]]!r}; "
             f"at most {ulps(got, expected)} ulp"
         )
+
+
+def assert_same_tree(ours: Any, theirs: Any):
+    """Trees of one structure, whose arrays have the same bits."""
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for x, y in zip(*(map(np.asarray, jax.tree.leaves(t)) for t in (ours, theirs)), strict=True):
+        assert (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes())
 
 
 def most_ulps(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> int:
