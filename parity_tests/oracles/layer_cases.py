@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from flax import nnx
 
-R = nnx.Rngs
 
 
 class LayerCase(NamedTuple):
