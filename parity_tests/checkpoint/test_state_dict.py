@@ -1,6 +1,5 @@
 """`jp.state_dict` and `jp.load_state_dict`: torch's layout on this side, and what they refuse."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -86,7 +85,9 @@ def test_order_in_a_group_does_not_matter_where_there_are_names():
     saved = jp.state_dict(tx, state, PARAMS)
     (group,) = saved["param_groups"]
     turned = {k: group[k][::-1] for k in ("params", "param_names")}
-    assert_same_tree(jp.load_state_dict(tx, {**saved, "param_groups": [{**group, **turned}]}, PARAMS), state)
+    assert_same_tree(
+        jp.load_state_dict(tx, {**saved, "param_groups": [{**group, **turned}]}, PARAMS), state
+    )
 
 
 def adam(**changes):

@@ -124,7 +124,14 @@ def later(step: int, rate: float) -> Any:
     return lambda module, optimizer: {"changes": {step: change}}
 
 
-UPSIDE_DOWN = {"dec": 0.02, "out": 0.02, "classify": 0.02, "mean": 0.04, "logvar": 0.04, "enc": 0.08}
+UPSIDE_DOWN = {
+    "dec": 0.02,
+    "out": 0.02,
+    "classify": 0.02,
+    "mean": 0.04,
+    "logvar": 0.04,
+    "enc": 0.08,
+}
 JP_SWA = jp.swa_utils.AveragedModel()
 JP_EMA = jp.swa_utils.AveragedModel(multi_avg_fn=jp.swa_utils.get_ema_multi_avg_fn(0.9))
 

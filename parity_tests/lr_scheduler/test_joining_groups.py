@@ -55,9 +55,7 @@ CASES = {
     "onecycle too short": joining(lambda s: s.OneCycleLR(0.1, 7)),
     "plateau": joining(lambda s: s.ReduceLROnPlateau(patience=1), **FLAT),
     "plateau that waits": joining(lambda s: s.ReduceLROnPlateau(patience=50), **FLAT),
-    "plateau list": joining(
-        lambda s: s.ReduceLROnPlateau(patience=50, min_lr=[0.1, 0.2]), **FLAT
-    ),
+    "plateau list": joining(lambda s: s.ReduceLROnPlateau(patience=50, min_lr=[0.1, 0.2]), **FLAT),
     "plateau list that reduces": joining(
         lambda s: s.ReduceLROnPlateau(patience=4, min_lr=[0.01, 0.02]), **FLAT
     ),

@@ -12,7 +12,6 @@ import torch
 from flax import nnx
 
 
-
 class LayerCase(NamedTuple):
     """Both sides of a layer; inputs are torch's, and Flax gets images with channels last."""
 

@@ -111,8 +111,7 @@ SPLIT = {
 
 
 @pytest.mark.parametrize(("tx", "params", "options", "expected"), SPLIT.values(), ids=SPLIT)
-def test_state_is_split_as_its_parameters
-(tx, params, options, expected):
+def test_state_is_split_as_its_parameters(tx, params, options, expected):
     found = specs(tx, params, **options)
     shared = {shape: spec for shape, spec in found.items() if shape not in expected}
     assert {shape: spec for shape, spec in found.items() if shape in expected} == expected

@@ -21,9 +21,7 @@ def linear(optimizer, tx, losses, dtype, features=3, outputs=3):
     theirs = verify.TorchSide(
         module=module, optimizer=optimizer(module.parameters()), loss=losses[0]
     )
-    mine = verify.JaxSide(
-        apply=one_layer, params=zeros(features, outputs), tx=tx, loss=losses[1]
-    )
+    mine = verify.JaxSide(apply=one_layer, params=zeros(features, outputs), tx=tx, loss=losses[1])
     return theirs, mine
 
 

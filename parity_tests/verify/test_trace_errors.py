@@ -262,9 +262,7 @@ def jax_side():
         x = (x - x.mean(0)) / jnp.sqrt(x.var(0) + 1e-5) * params["1"]["scale"] + params["1"]["bias"]
         return layer(params["3"], jax.nn.relu(x))
 
-    return verify.JaxSide(
-        apply=apply, params=params, tx=jp.SGD(lr=0.01), loss=jax_cross_entropy
-    )
+    return verify.JaxSide(apply=apply, params=params, tx=jp.SGD(lr=0.01), loss=jax_cross_entropy)
 
 
 def read(folder):

@@ -1,7 +1,6 @@
 """Traces of any budget can be replayed, and tell the same training from another."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest

@@ -13,8 +13,8 @@ from jaxopt_port.cli import app
 from jaxopt_port.engine import transformation
 from jaxopt_port.numerics import max_abs, relative, relative_norm, ulps
 from jaxopt_port.verify.cases import RECIPES, load_digits, run
-from parity_tests.optim.test_optimizer_faults import FAULTS as FAULTS_OF_RULES
 from parity_tests.faults.patched import FAULTS
+from parity_tests.optim.test_optimizer_faults import FAULTS as FAULTS_OF_RULES
 
 RUNNER = CliRunner()
 
