@@ -68,7 +68,8 @@ def _largest_corrected(exp_avg_sq, largest, correction, eps):
 
 
 def _decay_coupled(grad, param, state, **options):
-    return jp.adam.rule.update(grad, param, state, decoupled_weight_decay=False, **options)
+    options |= {"decoupled_weight_decay": False}
+    return jp.adam.rule.update(grad, param, state, **options)
 
 
 def _rprop_stale_sign(grad, param, state, **options):
