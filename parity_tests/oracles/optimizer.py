@@ -35,7 +35,9 @@ def in_torch(grad: Any, shape: Sequence[int]) -> torch.Tensor:
     if not isinstance(grad, tuple):
         return torch.tensor(grad)
     places, values = np.atleast_2d(np.asarray(grad[0], np.int64).T), torch.tensor(grad[1])
-    return torch.sparse_coo_tensor(places, values, shape, check_invariants=True)
+    # Which says to torch for all that follows, as it wants to be told, whether it checks.
+    with torch.sparse.check_sparse_tensor_invariants(True):
+        return torch.sparse_coo_tensor(places, values, shape)
 
 
 class TorchOracle:
