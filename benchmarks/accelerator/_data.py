@@ -85,3 +85,10 @@ def objective(params: Mapping[str, Any]) -> Any:
 # upper 23 bits of (index + seed) * FACTOR in 32 bits. Only the last product is rounded.
 FACTOR, SHIFT, MIDDLE = 2654435761, 9, 2.0**22 - 0.5
 SCALE = float(np.float32(0.04 / 2**23))
+
+_MOST_CHECKED = 200_000_000
+
+
+def checked(elements: int) -> bool:
+    """Whether the results of so many elements are compared: more take long to be fetched."""
+    return elements <= _MOST_CHECKED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import math
 import os
 from collections.abc import Callable
@@ -16,22 +15,23 @@ import numpy as np
 from flax import nnx
 
 import jaxopt_port as jp
+from jaxopt_port.flax import Optimizer
 from jaxopt_port.numerics import torch_ops as ops
 
+from ..speed import _flax_side as flax_side
 from ..speed import _jax_side as speed
-from ..speed._contender import LeftOutError
-from ..speed._data import OPTIONS, STEPS_BEFORE_CHECK
+from ..speed._contender import Contender
+from ..speed._data import STEPS_BEFORE_CHECK
 from ..speed._networks import TRANSFORMER
 from ..speed._shapes import elements, shapes_of
-from ._data import FACTOR, MIDDLE, POOL, SCALE, SHIFT, Batch, gradients, objective
+from ._data import FACTOR, MIDDLE, POOL, SCALE, SHIFT, Batch, checked, gradients, objective
 from ._data import start as first
 from ._primitives import BETAS, STEPS, W_FAR, W_NEAR, A, S, V, inputs
-from ._timed import Timed, checked
 
 # XLA compiles without Python's lock, so several programs at once.
 _POOL = ThreadPoolExecutor(max(2, (os.cpu_count() or 2) // 2))
 _PROGRAMS: dict[int, Future[Any]] = {}
-_MADE: dict[str, Future[Timed]] = {}
+_MADE: dict[str, Future[Contender]] = {}
 
 
 def start(threads: int) -> dict[str, Any]:
@@ -179,69 +179,36 @@ def prepare_contenders(suite: str, names: list[str], settings: dict[str, Any]) -
     _MADE.update({name: _POOL.submit(_make, suite, name, settings) for name in names})
 
 
-def make(suite: str, name: str, settings: dict[str, Any]) -> Timed:
+def make(suite: str, name: str, settings: dict[str, Any]) -> Contender:
     """Make a contender of the suites ``step`` and ``train``, or one that copies."""
     begun = _MADE.pop(name, None)
     return begun.result() if begun else _make(suite, name, settings)
 
 
-def _make(suite: str, name: str, settings: dict[str, Any]) -> Timed:
-    if suite == "step":
-        return _step(name, **settings)
-    made = speed.make(suite, name, settings)
-    return Timed(made.calls[0], made.check, jax.block_until_ready, made.kept)
+def _make(suite: str, name: str, settings: dict[str, Any]) -> Contender:
+    return _step(name, **settings) if suite == "step" else speed.make(suite, name, settings)
 
 
-def _step(name: str, model: str, optimizer: str) -> Timed:
+def _step(name: str, model: str, optimizer: str) -> Contender:
     shapes = shapes_of(model, optimizer)
     params = [_filled(shape, np.uint32(2 * i)) for i, shape in enumerate(shapes)]
     grads = [_filled(shape, np.uint32(2 * i + 1)) for i, shape in enumerate(shapes)]
+    step, tx = speed._form(name.removeprefix("nnx.Optimizer, "), optimizer)
     if "Optimizer" in name:
-        call, held = _by_flax(name, optimizer, params, grads)
+        kind = nnx.Optimizer if name.startswith("nnx") else Optimizer
+        model = flax_side.Leaves(params)
+        call, now = flax_side.split_and_merged(model, kind(model, tx, wrt=nnx.Param), grads)
+        del model
     else:
-        step, tx = speed._form(name, optimizer)
         call, held = speed._stepper(step, tx, params, grads)
+        now = lambda: held[0]  # noqa: E731
     del params
     for _ in range(STEPS_BEFORE_CHECK):
         jax.block_until_ready(call())
-    after = jax.tree.leaves(held[0]) if checked(elements(shapes)) else []
-    check = [np.asarray(x).reshape(-1)[:64] for x in after[: len(shapes)]]
-    return Timed(
-        call, np.concatenate(check) if check else None, jax.block_until_ready, (held, grads)
-    )
-
-
-def _by_flax(name: str, optimizer: str, params: Any, grads: Any) -> tuple[Callable[[], Any], Any]:
-    """Make a step of Flax's optimizer, or of this library's in its place, as people write it."""
-    if name == "nnx.Optimizer, optax":
-        kind, tx = nnx.Optimizer, speed._form("optax", optimizer)[1]
-    else:
-        try:
-            kind = importlib.import_module("jaxopt_port.flax").Optimizer
-        except (ImportError, AttributeError) as error:
-            raise LeftOutError(f"not in this version: {error}") from None
-        tx = getattr(jp, optimizer)(**OPTIONS[optimizer])
-
-    class Leaves(nnx.Module):
-        def __init__(self, arrays: Any) -> None:
-            self.leaves = nnx.List([nnx.Param(x) for x in arrays])
-
-    model = Leaves(params)
-    graph, state = nnx.split((model, kind(model, tx, wrt=nnx.Param)))
-    gradient = nnx.state(Leaves(grads), nnx.Param)
-
-    def step(state: Any, gradient: Any) -> Any:
-        model, made = nnx.merge(graph, state)
-        made.update(model, gradient)
-        return nnx.state((model, made))
-
-    compiled, held = jax.jit(step, donate_argnums=0), [state]
-
-    def call() -> Any:
-        held[0] = compiled(held[0], gradient)
-        return held[0]
-
-    return call, held
+    after = jax.tree.leaves(now()) if checked(elements(shapes)) else []
+    check = [np.asarray(x).reshape(-1)[:64] for x in after]
+    made_check = np.concatenate(check) if check else None
+    return Contender([call], made_check, jax.block_until_ready, grads)
 
 
 def resize(size: dict[str, int]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxopt_port.numerics import relative, ulps
-from parity_tests.oracles.bits import step_units
+from parity_tests.oracles.bits import as_integers, step_units
 
 from ..speed._contender import LeftOutError
 from ..speed._worker import WorkerError
@@ -151,7 +151,7 @@ def _distances(
             for k, v in tree.items()
             if k in our_state[name] and np.shape(our_state[name][k]) == np.shape(v)
         ]
-        different = sum(int(np.sum(_bits(a) != _bits(b))) for a, b, _ in pairs)
+        different = sum(int(np.sum(as_integers(a) != as_integers(b))) for a, b, _ in pairs)
         yield asdict(
             Distance(
                 *(str(item), item.optimizer, dtype, steps, contender, reference),
@@ -161,8 +161,3 @@ def _distances(
                 state_relative=max((relative(a, b) for a, b in states), default=None),
             )
         )
-
-
-def _bits(x: Any) -> Any:
-    x = np.ascontiguousarray(x)
-    return x.view(f"u{x.dtype.itemsize}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .._spread import Spread
 from ..speed._contender import LeftOutError
 from ..speed._results import Measurement, Results, machine, now
 from ..speed._worker import WorkerError
@@ -115,9 +116,8 @@ class Run:
         self, suite: str, case: str, contender: str, unit: str, times: Any, **more: Any
     ) -> None:
         """Add a measurement: the median and quartiles of some numbers."""
-        median, low, high = (float(q) for q in np.quantile(times, [0.5, 0.25, 0.75]))
         turns = len(np.atleast_1d(times))
-        made = Measurement(suite, case, contender, unit, median, low, high, turns=turns, **more)
+        made = Measurement(suite, case, contender, unit, *Spread.of(times), turns=turns, **more)
         self.results.measurements.append(made)
 
     def _primitives(self) -> Iterator[str]:

@@ -120,8 +120,8 @@ def _turns(
     """Time in turns, each beginning with another contender; a turn is as many calls as fit in."""
     calls: dict[str, int] = {}
     for side, name in made:
-        run.attempt(case, name, side, "time", name, 1)
-        once = run.attempt(case, name, side, "time", name, 3)
+        run.attempt(case, name, side, "queued", name, 1)
+        once = run.attempt(case, name, side, "queued", name, 3)
         if once:
             calls[name] = max(3, min(_MOST_CALLS, int(seconds / once)))
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -129,7 +129,7 @@ def _turns(
         shift = turn % max(1, len(made))
         for side, name in [*made[shift:], *made[:shift]]:
             if name in calls:
-                took = run.attempt(case, name, side, "time", name, calls[name])
+                took = run.attempt(case, name, side, "queued", name, calls[name])
                 if took:
                     times[name].append(took)
                 else:

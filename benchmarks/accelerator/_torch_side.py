@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -14,17 +13,25 @@ import torch
 from torch import nn
 
 from ..speed import _torch_side as speed
-from ..speed._contender import LeftOutError
+from ..speed._contender import Contender, LeftOutError
 from ..speed._data import OPTIONS, STEPS_BEFORE_CHECK
 from ..speed._networks import TRANSFORMER
 from ..speed._shapes import elements, shapes_of
-from ._data import FACTOR, MIDDLE, POOL, SCALE, SHIFT, Item, gradients, objective, shapes_for
+from ._data import (
+    FACTOR,
+    MIDDLE,
+    POOL,
+    SCALE,
+    SHIFT,
+    Item,
+    checked,
+    gradients,
+    objective,
+    shapes_for,
+)
 from ._data import start as first
 from ._primitives import W_FAR, W_NEAR, A, S, V, inputs
-from ._timed import Timed, checked
 
-FORMS = {"torch for-loop": {"foreach": False}, "torch foreach": {"foreach": True}}
-FORMS |= {"torch fused": {"fused": True}, "torch.compile": {}}
 # What says which of torch's implementations is meant: of this library there is one.
 _ITS_OWN = ("capturable", "foreach", "fused", "differentiable")
 _DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -132,25 +139,18 @@ def matrix_products() -> dict[str, float]:
 
 
 def _optimizer(
-    item: Item, params: list[torch.Tensor], form: Mapping[str, bool]
+    item: Item, params: Sequence[torch.Tensor], form: Mapping[str, bool]
 ) -> torch.optim.Optimizer:
-    kind = getattr(torch.optim, item.optimizer)
-    known = inspect.signature(kind).parameters
-    if form == {"foreach": False} and "foreach" not in known:
-        form = {}  # the only one that it has
-    options = item.options | {k: v for k, v in item.torchs.items() if k not in form}
+    options = item.options | item.torchs
     for option in options.pop("tensors", ()):
         options[option] = _as_tensor(options[option])
-    try:
-        return kind(params, **options, **form)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise LeftOutError(str(error).splitlines()[0]) from None
+    return speed.made_of(item.optimizer, params, options, form)
 
 
 def parity(item: Item, dtype: str, form: str, steps: tuple[int, ...]) -> dict[int, Any]:
     """Return (parameters, state by torch's name) after some numbers of steps."""
     tensors = {k: _tensor(v).requires_grad_() for k, v in first(item.optimizer, dtype).items()}
-    optimizer = _optimizer(item, list(tensors.values()), FORMS[form])
+    optimizer = _optimizer(item, list(tensors.values()), speed.FORMS[form])
 
     def closure() -> Any:
         optimizer.zero_grad()
@@ -203,27 +203,24 @@ def _filled(shape: tuple[int, ...], seed: int) -> torch.Tensor:
     return ((upper.float() - MIDDLE) * SCALE).reshape(shape)
 
 
-def make(suite: str, name: str, settings: dict[str, Any]) -> Timed:
+def make(suite: str, name: str, settings: dict[str, Any]) -> Contender:
     """Make a contender of the suites ``step`` and ``train``, or one that copies."""
-    if suite == "step":
-        return _step(name, **settings)
-    made = speed.make(suite, name, settings)
-    return Timed(made.calls[0], made.check, speed._wait, made.kept)
+    return _step(name, **settings) if suite == "step" else speed.make(suite, name, settings)
 
 
-def _step(name: str, model: str, optimizer: str) -> Timed:
+def _step(name: str, model: str, optimizer: str) -> Contender:
     shapes = shapes_of(model, optimizer)
     params = [nn.Parameter(_filled(shape, 2 * i)) for i, shape in enumerate(shapes)]
     for i, param in enumerate(params):
         param.grad = _filled(tuple(param.shape), 2 * i + 1)
-    item = Item(optimizer, OPTIONS[optimizer], {})
-    made = _optimizer(item, params, FORMS[name])  # type: ignore[arg-type]
+    made = speed.made_of(optimizer, params, OPTIONS[optimizer], speed.FORMS[name])
     call = speed._compiled(made.step) if name == "torch.compile" else made.step
     for _ in range(STEPS_BEFORE_CHECK):
         call()
     samples = (p.detach() for p in params) if checked(elements(shapes)) else ()
     check = [_array(p.reshape(-1)[:64]) for p in samples]
-    return Timed(call, np.concatenate(check) if check else None, speed._wait, (params, made))
+    made_check = np.concatenate(check) if check else None
+    return Contender([call], made_check, speed._wait, (params, made))
 
 
 def resize(size: dict[str, int]) -> None:
@@ -244,13 +241,8 @@ def memory(settings: dict[str, Any]) -> dict[str, float]:
     params = [nn.Parameter(_filled(shape, 0)) for shape in shapes_of(model, optimizer)]
     for param in params:
         param.grad = torch.ones_like(param)
-    made = _optimizer(Item(optimizer, OPTIONS[optimizer], {}), params, {})  # type: ignore[arg-type]
-    made.step()
-    held = [x for s in made.state.values() for x in s.values() if isinstance(x, torch.Tensor)]
-    found = {
-        "parameters": float(sum(p.nbytes for p in params)),
-        "state": float(sum(x.nbytes for x in held)),
-    }
+    made = speed.made_of(optimizer, params, OPTIONS[optimizer], {})
+    found = speed.held(made, params)
     if torch.cuda.is_available():
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()

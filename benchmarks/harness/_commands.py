@@ -10,8 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from .._spread import Spread
 from .._terminal import bar, console
-from ._spread import Spread
 
 _Quick = Annotated[bool, typer.Option("--quick", help="Few turns.")]
 

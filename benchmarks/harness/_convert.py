@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ._spread import Spread
+from .._spread import Spread
 
 _LEAF = 4_000_000
 _COPY = """

@@ -73,12 +73,13 @@ def alarm(model: str, optimizer: str, seed: int, dtype: str, steps: int) -> str:
 
 def unseen() -> Iterator[tuple[Any, Any]]:
     """Yield each fault of the later held-out tables, and what was said of it."""
-    from parity_tests.faults import further, outside, unseen
+    from parity_tests.faults.further import FURTHER
+    from parity_tests.faults.outside import OUTSIDE
+    from parity_tests.faults.trainings import told
+    from parity_tests.faults.unseen import UNSEEN
 
-    for fault in unseen.UNSEEN:
-        yield fault, unseen.told(fault)
-    for other in (*outside.OUTSIDE, *further.FURTHER):
-        yield other, outside.told(other)
+    for training in (*UNSEEN, *OUTSIDE, *FURTHER):
+        yield training, told(training)
 
 
 def right_ports(count: int) -> Iterator[tuple[Any, str]]:

@@ -18,7 +18,7 @@ from jaxopt_port import verify
 from jaxopt_port.models.lenet import LeNet
 from jaxopt_port.verify.cases import Net, batches, load_digits, one_thread
 
-from ._spread import Spread
+from .._spread import Spread
 
 _BATCH = 32
 

@@ -15,6 +15,7 @@ from flax.training import train_state
 
 import jaxopt_port as jp
 from jaxopt_port import flax as own
+from parity_tests.oracles.optimizer import torchs_parameters
 
 STEPS, SIZE = 20, 20_000
 SGD = {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.01}
@@ -112,13 +113,7 @@ def drawn(steps: int = STEPS) -> tuple[Arrays, list[Arrays]]:
 
 def torchs(params: Arrays, grads: list[Arrays]) -> Arrays:
     """Return where torch's SGD ends."""
-    tensors = {k: torch.nn.Parameter(torch.tensor(v)) for k, v in params.items()}
-    optimizer = torch.optim.SGD(tensors.values(), **SGD)
-    for each in grads:
-        for name, tensor in tensors.items():
-            tensor.grad = torch.tensor(each[name])
-        optimizer.step()
-    return {k: t.detach().numpy() for k, t in tensors.items()}
+    return torchs_parameters(torch.optim.SGD, params, SGD, grads)
 
 
 def lost(ours: Any, theirs: Any) -> int:

@@ -38,14 +38,12 @@ class Contender:
     Attributes:
         calls: what to call, one for each set of buffers, in turns; results are waited for by them.
         check: numbers that all contenders of the case should agree on, taken after the first steps.
-        host: whether to time only until the call returns, and wait outside the measured time.
         wait: waits for what a call has begun.
         kept: what must live as long as this.
     """
 
     calls: list[Callable[[], Any]]
     check: np.ndarray[Any, Any] | None = None
-    host: bool = False
     wait: Callable[[Any], Any] = lambda result: None
     kept: Any = None
 
@@ -53,16 +51,28 @@ class Contender:
         self._turns = itertools.cycle(self.calls)
 
     def time(self, calls: int) -> float:
-        """Return seconds for each of some calls."""
+        """Return seconds for each of some calls, each waited for."""
         spent = 0.0
-        for _ in range(calls):
-            call = next(self._turns)
+        for call in itertools.islice(self._turns, calls):
+            start = time.perf_counter()
+            self.wait(call())
+            spent += time.perf_counter() - start
+        return spent / calls
+
+    def queued(self, calls: int) -> float:
+        """Return seconds for each of some calls that are waited for together, as in training."""
+        start = time.perf_counter()
+        for call in itertools.islice(self._turns, calls):
+            result = call()
+        self.wait(result)
+        return (time.perf_counter() - start) / calls
+
+    def host(self, calls: int) -> float:
+        """Return seconds until a call returns, nothing else being under way."""
+        spent = 0.0
+        for call in itertools.islice(self._turns, calls):
             start = time.perf_counter()
             result = call()
-            if self.host:
-                spent += time.perf_counter() - start
-                self.wait(result)
-            else:
-                self.wait(result)
-                spent += time.perf_counter() - start
+            spent += time.perf_counter() - start
+            self.wait(result)
         return spent / calls

@@ -21,7 +21,7 @@ from ._data import STEPS_BEFORE_CHECK, sample
 Calls = tuple[Callable[[], Any], Callable[[], Any]]
 
 
-class _Leaves(nnx.Module):
+class Leaves(nnx.Module):
     """Nothing but parameters."""
 
     def __init__(self, arrays: Sequence[jax.Array]) -> None:
@@ -60,7 +60,7 @@ def _by_cached_partial(model: nnx.Module, optimizer: Any, grads: list[jax.Array]
     return call, lambda: nnx.state(model, nnx.Param)
 
 
-def _split_and_merged(model: nnx.Module, optimizer: Any, grads: list[jax.Array]) -> Calls:
+def split_and_merged(model: nnx.Module, optimizer: Any, grads: list[jax.Array]) -> Calls:
     graph, state = nnx.split((model, optimizer))
 
     def update(state: Any, grads: list[jax.Array]) -> Any:
@@ -109,14 +109,14 @@ def loop(
         kind = ours.TrainState if whose == "jp" else train_state.TrainState
         call, now = _by_train_state(kind, tx, params, grads)
     else:
-        model = _Leaves(params)
+        model = Leaves(params)
         make: Any = ours.Optimizer if whose == "jp" else nnx.Optimizer
         optimizer = make(model, tx, wrt=nnx.Param)
         call, now = {
             "nnx.jit": lambda: _under_nnx_jit(_update, model, optimizer, grads),
             "empty nnx.jit": lambda: _under_nnx_jit(_idle, model, optimizer, grads),
             "cached_partial": lambda: _by_cached_partial(model, optimizer, grads),
-            "split and merge": lambda: _split_and_merged(model, optimizer, grads),
+            "split and merge": lambda: split_and_merged(model, optimizer, grads),
         }[form]()
     for _ in range(STEPS_BEFORE_CHECK):
         jax.block_until_ready(call())

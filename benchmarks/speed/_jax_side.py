@@ -136,7 +136,7 @@ def _form(name: str, optimizer: str) -> tuple[Callable[..., Any], optax.Gradient
     return (_by_step if name == "jp.step" else _by_update)(tx), tx
 
 
-def _step(name: str, model: str, optimizer: str, copies: int, host: bool = False) -> Contender:
+def _step(name: str, model: str, optimizer: str, copies: int) -> Contender:
     calls, check, kept = [], None, []
     if name == "nothing":
         step: Callable[..., Any] = lambda params, state, grads: (params, state)  # noqa: E731
@@ -154,7 +154,7 @@ def _step(name: str, model: str, optimizer: str, copies: int, host: bool = False
             check = sample(np.asarray(x) for x in held[0])
         calls.append(call)
         kept.append((held, grads))
-    return Contender(calls, check, host=host, wait=jax.block_until_ready, kept=kept)
+    return Contender(calls, check, wait=jax.block_until_ready, kept=kept)
 
 
 def _loop(name: str, model: str, optimizer: str, copies: int) -> Contender:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .._spread import Spread
 from ._contender import Case, LeftOutError
 from ._data import OPTIONS, arrays, sample
 from ._results import Measurement, Results, machine, memory_free, now
@@ -27,11 +28,6 @@ _LIMIT_BYTES = 2**29
 _MEMORY_SHARE = 0.85
 
 Say = Callable[[str], None]
-
-
-def _spread(times: Sequence[float]) -> tuple[float, float, float]:
-    median, low, high = (float(q) for q in np.quantile(times, [0.5, 0.25, 0.75]))
-    return median, low, high
 
 
 class Run:
@@ -120,17 +116,16 @@ class Run:
         if not made:
             return
         limits = self._limits(case)
-        times, calls = self._in_turns(made + limits)
+        times, calls = self._in_turns(made + limits, "host" if case.suite == "dispatch" else "time")
         bandwidth = self._bandwidth(case, times, limits)
         start = None
         if "model" in case.settings:
             start = sample(arrays(case.settings["model"], case.settings["optimizer"], 0))
         first = next((x for x in checks.values() if x is not None), None)
         for _, contender in made:
-            median, low, high = _spread(times[contender])
             self.results.measurements.append(
                 Measurement(
-                    *(case.suite, case.name, contender, "s", median, low, high),
+                    *(case.suite, case.name, contender, "s", *Spread.of(times[contender])),
                     turns=len(times[contender]),
                     calls=calls[contender],
                     limit=None if bandwidth is None else self._moved(case) / bandwidth,
@@ -184,13 +179,13 @@ class Run:
         return float(bytes_moved(case.settings["model"], case.settings["optimizer"]))
 
     def _in_turns(
-        self, made: Sequence[tuple[Worker, str]]
+        self, made: Sequence[tuple[Worker, str]], timed: str
     ) -> tuple[dict[str, list[float]], dict[str, int]]:
         calls, times = {}, {name: list[float]() for _, name in made}
         round_seconds = 0.0
         for worker, name in made:
-            worker("time", name, 1)
-            once = worker("time", name, 2)
+            worker(timed, name, 1)
+            once = worker(timed, name, 2)
             calls[name] = max(1, min(200, math.floor(_TURN / once)))
             round_seconds += once * calls[name]
         wanted = round(self._seconds * len(made) / max(1e-9, round_seconds))
@@ -202,7 +197,7 @@ class Run:
                 if before is not worker:
                     time.sleep(_PAUSE)
                 before = worker
-                times[name].append(worker("time", name, calls[name]))
+                times[name].append(worker(timed, name, calls[name]))
         return times, calls
 
     def _compile(self) -> None:
@@ -220,7 +215,7 @@ class Run:
             for name in names:
                 self.results.measurements.append(
                     Measurement(
-                        *("compile", f"{leaves} leaves", name, "s", *_spread(times[name])),
+                        *("compile", f"{leaves} leaves", name, "s", *Spread.of(times[name])),
                         turns=len(times[name]),
                         settings={"leaves": leaves},
                     )
@@ -239,7 +234,7 @@ class Run:
             for name in names:
                 case = f"{network}, training step"
                 self.results.measurements.append(
-                    Measurement("compile", case, name, "s", *_spread(times[name]), turns=rounds)
+                    Measurement("compile", case, name, "s", *Spread.of(times[name]), turns=rounds)
                 )
 
     def _memory(self) -> None:
@@ -277,7 +272,7 @@ class Run:
                     times[f"import {module}"].append(float(done.stdout))
         for name, seen in times.items():
             self.results.measurements.append(
-                Measurement("import", "import", name, "s", *_spread(seen), turns=len(seen))
+                Measurement("import", "import", name, "s", *Spread.of(seen), turns=len(seen))
             )
 
 

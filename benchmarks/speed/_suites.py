@@ -126,7 +126,7 @@ def dispatch(quick: bool) -> list[Case]:
         Case(
             "dispatch",
             f"Adam, {n} small leaves",
-            {"model": f"{n} small leaves", "optimizer": "Adam", "copies": 1, "host": True},
+            {"model": f"{n} small leaves", "optimizer": "Adam", "copies": 1},
             {"torch": TORCH[1:], "jax": ("jp.step", "optax", "nothing")},
         )
         for n in counts

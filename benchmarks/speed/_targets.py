@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ._data import OPTIONS
 from ._results import Results
-from ._suites import LISTED, LOOP_MODELS, LOOPS, SMALL, loop_name
+from ._suites import LOOP_MODELS, LOOPS, SMALL, loop_name
 
 
 class Found(NamedTuple):
@@ -63,30 +63,19 @@ def _between(results: Results, suite: str, ours: str, many: str, few: str) -> fl
     return a.median / b.median if a and b else None
 
 
-def _worst(results: Results, pairs: list[tuple[str, float | None]]) -> tuple[str, float] | None:
-    del results
-    known = [(name, ratio) for name, ratio in pairs if ratio is not None]
-    return max(known, key=lambda pair: pair[1]) if known else None
-
-
 def targets(results: Results) -> list[Found]:
     """Return every target that a file of results has the figures for."""
     found: list[Found] = []
 
-    def add(
-        what: str,
-        ratio: float | None,
-        bound: float,
-        unit: str = "",
-        of_limit: float | None = None,
-    ) -> None:
+    def add(what: str, ratio: float | None, bound: float, *more: Any, **named: Any) -> None:
         if ratio is not None:
-            found.append(Found(what, ratio, bound, unit, of_limit))
+            found.append(Found(what, ratio, bound, *more, **named))
 
     def add_worst(what: str, pairs: list[tuple[str, float | None]], bound: float) -> None:
-        worst = _worst(results, pairs)
-        if worst:
-            add(what.format(worst[0]), worst[1], bound)
+        known = [(name, ratio) for name, ratio in pairs if ratio is not None]
+        if known:
+            name, ratio = max(known, key=lambda pair: pair[1])
+            add(what.format(name), ratio, bound)
 
     on_cpu = results.sides.get("jax", {}).get("platform") == "cpu"
     gpt2 = [f"{name}, GPT-2 small" for name in ("SGD", "Adam", "AdamW")]
@@ -97,11 +86,7 @@ def targets(results: Results) -> list[Found]:
         if on_cpu:
             plain = _step(results, case, "optax")
             add(f"step, {case}: jp.step / optax", plain, 1 / 1.3, of_limit=limit)
-        add(
-            f"step, {case}: jp.step / bandwidth limit",
-            limit,
-            1.3 if on_cpu else 1 / 0.85,
-        )
+        add(f"step, {case}: jp.step / bandwidth limit", limit, 1.3 if on_cpu else 1 / 0.85)
     small = f"Adam, {SMALL}"
     add(
         f"step, {small}: jp.step / torch fused",
@@ -123,15 +108,12 @@ def targets(results: Results) -> list[Found]:
                 1.0,
             )
     _groups_and_compile(results, add)
-    memory: Callable[[str, str], float | None] = lambda o, m: _ratio(  # noqa: E731
-        results, "memory", f"{o}, {m}", "jp.step: state", "torch: state"
-    )
-    models = ("ResNet-50", SMALL)
-    add_worst(
-        "memory, {}, the worst: bytes of state / torch's",
-        [(o, memory(o, m)) for o in OPTIONS for m in models],
-        1.0,
-    )
+    states = [
+        (o, _ratio(results, "memory", f"{o}, {m}", "jp.step: state", "torch: state"))
+        for o in OPTIONS
+        for m in ("ResNet-50", SMALL)
+    ]
+    add_worst("memory, {}, the worst: bytes of state / torch's", states, 1.0)
     for kind, other in (("elementwise", False), ("other", True)):
         more = [
             (m.case.split(",")[0], m.median / m.limit)
@@ -211,6 +193,3 @@ def _groups_and_compile(results: Results, add: Callable[[str, float | None, floa
         None if growth is None else growth / (1000 / 300),
         1.1,
     )
-
-
-__all__ = ["LISTED", "Found", "targets"]

@@ -6,7 +6,7 @@ import functools
 import inspect
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from ._contender import Contender, LeftOutError
 from ._data import OPTIONS, STEPS_BEFORE_CHECK, arrays, sample
 from ._networks import TRANSFORMER, lenet_batch, lenet_torch, transformer_torch, words
 
-_FORMS = {
+FORMS = {
     "torch for-loop": {"foreach": False},
     "torch foreach": {"foreach": True},
     "torch fused": {"fused": True},
@@ -61,17 +61,23 @@ def make(suite: str, name: str, settings: dict[str, Any]) -> Contender:
     return made[suite](name, **settings)
 
 
-def _optimizer(optimizer: str, params: list[nn.Parameter], **form: bool) -> torch.optim.Optimizer:
+def made_of(
+    optimizer: str,
+    params: Sequence[torch.Tensor],
+    options: Mapping[str, Any],
+    form: Mapping[str, bool],
+) -> torch.optim.Optimizer:
+    """Make an optimizer; what the form says goes before the options."""
     made = getattr(torch.optim, optimizer)
     if form == {"foreach": False} and "foreach" not in inspect.signature(made).parameters:
-        form = {}  # Muon has no other
+        form = {}  # the only one that it has
     try:
-        return made(params, **OPTIONS[optimizer], **form)
+        return made(params, **{**options, **form})
     except (RuntimeError, TypeError, ValueError) as error:
         raise LeftOutError(str(error).splitlines()[0]) from None
 
 
-def _step(name: str, model: str, optimizer: str, copies: int, **_: Any) -> Contender:
+def _step(name: str, model: str, optimizer: str, copies: int) -> Contender:
     calls, check, kept = [], None, []
     for copy in range(copies):
         params = [
@@ -80,7 +86,7 @@ def _step(name: str, model: str, optimizer: str, copies: int, **_: Any) -> Conte
         ]
         for param, grad in zip(params, arrays(model, optimizer, 1), strict=True):
             param.grad = torch.from_numpy(grad).to(_device())
-        call = _optimizer(optimizer, params, **_FORMS[name]).step
+        call = made_of(optimizer, params, OPTIONS[optimizer], FORMS[name]).step
         if name == "torch.compile":
             call = _compiled(call)
         for _step in range(STEPS_BEFORE_CHECK if copy == 0 else 1):
@@ -161,10 +167,15 @@ def memory(settings: dict[str, Any]) -> dict[str, float]:
     params = [nn.Parameter(torch.from_numpy(x.copy())) for x in arrays(**settings, seed=0)]
     for param, grad in zip(params, arrays(**settings, seed=1), strict=True):
         param.grad = torch.from_numpy(grad)
-    optimizer = _optimizer(settings["optimizer"], params)
+    optimizer = settings["optimizer"]
+    return held(made_of(optimizer, params, OPTIONS[optimizer], {}), params)
+
+
+def held(optimizer: torch.optim.Optimizer, params: Sequence[torch.Tensor]) -> dict[str, float]:
+    """Return bytes of parameters and of state after a step."""
     optimizer.step()
-    held = [x for state in optimizer.state.values() for x in state.values()]
+    of_state = [x for state in optimizer.state.values() for x in state.values()]
     return {
         "parameters": float(sum(p.nbytes for p in params)),
-        "state": float(sum(x.nbytes for x in held if isinstance(x, torch.Tensor))),
+        "state": float(sum(x.nbytes for x in of_state if isinstance(x, torch.Tensor))),
     }

@@ -41,7 +41,7 @@ def _serve(name: str, environment: Mapping[str, str], pipe: Connection) -> None:
                     key, *rest = arguments
                     made[key] = module.make(*rest)
                     answer: Any = made[key].check
-                case "time" | "host":
+                case "time" | "queued" | "host":
                     key, calls = arguments
                     answer = getattr(made[key], request)(calls)
                 case "drop":

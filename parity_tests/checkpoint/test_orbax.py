@@ -14,6 +14,7 @@ from flax import serialization
 
 import jaxopt_port as jp
 from jaxopt_port import interop
+from parity_tests.oracles.bits import assert_same_tree
 from parity_tests.oracles.configurations import CASES, MUON
 
 PARAMS = {
@@ -28,12 +29,6 @@ GROUPS = [
     {"params": jp.REST},
 ]
 MATRIX = {"w": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)}
-
-
-def same(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(*(map(np.asarray, jax.tree.leaves(tree)) for tree in (a, b)), strict=True):
-        assert (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes())
 
 
 def drawn(tree):
@@ -73,12 +68,12 @@ def test_every_optimizers_state_comes_back_to_the_bit(tmp_path, states):
     assert {"float64", "bfloat16"} <= {leaf.dtype.name for leaf in jax.tree.leaves(params)}
     interop.save_orbax(tmp_path / "run", params=params, state=state, extra={"epoch": 3})
     found = interop.restore_orbax(tmp_path / "run", params=params, state=states)
-    same((found.params, found.state), (params, state))
+    assert_same_tree((found.params, found.state), (params, state))
     assert (found.extra, found.scheduler_state) == ({"epoch": 3}, None)
 
     written = serialization.to_bytes({"params": params, "state": state})
     target = {"params": params, "state": drawn(states)}
-    same(serialization.from_bytes(target, written), {"params": params, "state": state})
+    assert_same_tree(serialization.from_bytes(target, written), {"params": params, "state": state})
 
 
 def test_orbax_alone_is_as_exact(tmp_path, states):
@@ -91,7 +86,7 @@ def test_orbax_alone_is_as_exact(tmp_path, states):
         checkpointer.save(tmp_path / "run", saved)
         checkpointer.wait_until_finished()
         with jax.enable_x64(True):
-            same(checkpointer.restore(tmp_path / "run", saved), saved)
+            assert_same_tree(checkpointer.restore(tmp_path / "run", saved), saved)
 
 
 def test_a_run_with_a_scheduler(tmp_path):
@@ -106,8 +101,8 @@ def test_a_run_with_a_scheduler(tmp_path):
     found = interop.restore_orbax(
         tmp_path / "a", params=params, state=fresh[0], scheduler_state=fresh[1]
     )
-    same((found.state, found.scheduler_state), (state, sched_state))
-    same(
+    assert_same_tree((found.state, found.scheduler_state), (state, sched_state))
+    assert_same_tree(
         serialization.from_bytes(fresh, serialization.to_bytes((state, sched_state))),
         (state, sched_state),
     )
@@ -259,8 +254,8 @@ def test_what_is_static_and_changes_in_a_run_comes_back(tmp_path, changed, like)
     restored = interop.restore_orbax(
         tmp_path / "run", params=params, state=like(tx.init(params))
     ).state
-    same(state, restored)
-    same(jp.step(tx, params, state, params), jp.step(tx, params, restored, params))
+    assert_same_tree(state, restored)
+    assert_same_tree(jp.step(tx, params, state, params), jp.step(tx, params, restored, params))
 
 
 def test_another_sharding(tmp_path):

@@ -35,7 +35,7 @@ def write(folder):
     import torch
 
     from parity_tests.oracles.configurations import LEAFWISE, MUON
-    from parity_tests.oracles.optimizer import TorchOracle, configurations
+    from parity_tests.oracles.optimizer import configurations, torchs_parameters
     from parity_tests.oracles.scheduler import OF_TORCH, torch_run
 
     def root(tensor):
@@ -48,10 +48,8 @@ def write(folder):
     start, *gradients = drawn()
     for optimizer in (*LEAFWISE, MUON):
         for _, options in configurations(optimizer.torch):
-            oracle = TorchOracle(optimizer.torch, start, [list(SHAPES)], options)
-            for grads in gradients:
-                oracle.step(grads)
-            arrays |= {f"{len(cases)}/{name}": array for name, array in oracle.params().items()}
+            ended = torchs_parameters(optimizer.torch, start, options, gradients)
+            arrays |= {f"{len(cases)}/{name}": array for name, array in ended.items()}
             plain = {k: v.item() if torch.is_tensor(v) else v for k, v in options.items()}
             cases.append((optimizer.name, plain))
     arrays |= {f"scheduler/{name}": torch_run(name) for name in OF_TORCH}

@@ -14,6 +14,7 @@ from jaxopt_port.interop import params_from_torch
 from parity_tests.faults.models import (
     BATCH,
     MODELS,
+    each,
     jax_loss,
     lenet_apply,
     sides,
@@ -157,10 +158,10 @@ def labels(choose):
     return label
 
 
-def without(leaf, tx):
-    """Freeze one leaf, as a wrong mask does."""
-    parts = {"train": tx, "freeze": optax.set_to_zero()}
-    return optax.multi_transform(parts, labels(lambda p: "freeze" if p == leaf else "train"))
+def without(first, tx):
+    """Freeze the leaves whose path begins so, as a wrong mask does."""
+    parts = {True: optax.set_to_zero(), False: tx}
+    return optax.multi_transform(parts, labels(lambda path: path.startswith(first)))
 
 
 def each_group(make, first):
@@ -273,7 +274,7 @@ def lenet_flattened_hwc(params, batch):
 
 
 def sum_loss(output, batch):
-    return optax.softmax_cross_entropy_with_integer_labels(output, batch[1]).sum()
+    return each(output, batch).sum()
 
 
 def half_loss(output, batch):
@@ -339,6 +340,17 @@ def frozen_in_torch(name, kind, **options):
     def make(module):
         module.get_parameter(name).requires_grad_(False)
         return kind(module.parameters(), **options)
+
+    return make
+
+
+def frozen(first, kind, **options):
+    """An optimizer without the parameters whose name begins so, which have no gradient."""
+
+    def make(module):
+        for name, p in module.named_parameters():
+            p.requires_grad_(not name.startswith(first))
+        return kind([p for p in module.parameters() if p.requires_grad], **options)
 
     return make
 

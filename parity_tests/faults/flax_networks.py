@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from flax import nnx
 
-from jaxopt_port import verify
-from parity_tests.faults.models import BATCH, MODELS, jax_loss, sides, torch_loss
+from parity_tests.faults.models import BATCH
 
 TOKENS, LENGTH, WIDTH, HEADS = 13, 7, 12, 3
 
 
 class TorchGPT(torch.nn.Module):
-    """A causal language model; head and embedding are one where ``tied``."""
+    """A causal language model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,43 +124,3 @@ def cell_batches(seed: int, steps: int) -> list[Any]:
     rng = np.random.default_rng(seed)
     data = rng.normal(size=(steps, BATCH, 6, 4)).astype(np.float32)
     return list(zip(data, rng.integers(0, 5, (steps, BATCH)), strict=True))
-
-
-FLAX = {"gpt": (TorchGPT, NnxGPT, gpt_batches), "cell": (TorchCell, NnxCell, cell_batches)}
-
-
-@functools.cache
-def flax_model(network: str) -> nnx.Module:
-    """Return a Flax model, one for all cases."""
-    return FLAX[network][1](nnx.Rngs(0))
-
-
-def both(
-    network: str,
-    optimizer: Callable[[Any], Any],
-    tx: Any,
-    *,
-    theirs: Any = None,
-    mine: dict[str, Any] | None = None,
-    model: Any = None,
-    seed: int = 0,
-) -> tuple[Any, Any]:
-    """Return both sides of a network; ``theirs`` and ``mine`` as for `models.sides`."""
-    if network in MODELS:
-        return sides(network, optimizer, tx, theirs=theirs, mine=mine, seed=seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        module = FLAX[network][0]()
-    own = optimizer(module)
-    more = {} if theirs is None else theirs(module, own)
-    given = {"tx": tx, "loss": jax_loss, **(mine or {})}
-    torch_side = verify.TorchSide(
-        **{"module": module, "optimizer": own, "loss": torch_loss, **more}
-    )
-    return torch_side, verify.nnx_side(model or flax_model(network), **given)
-
-
-def batches(network: str, seed: int, steps: int) -> list[Any]:
-    """Return the batches of a network."""
-    made = MODELS[network].batches if network in MODELS else FLAX[network][2]
-    return made(seed, steps)

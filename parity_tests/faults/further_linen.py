@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from jaxopt_port import verify
+from parity_tests.faults.models import jax_loss, to_nhwc
 
 BATCH, TX = 6, optax.identity()
 
@@ -47,16 +48,12 @@ class LinenResidual(linen.Module):
     group_size: int | None = None
     inside: bool = True
     last: Any = jnp.mean
-    before: bool = False
-    epsilon: float = 1e-5
-    dropout: float = 0.0
 
     @linen.compact
     def __call__(self, x: Any) -> Any:
         conv = functools.partial(linen.Conv, 6, (3, 3))
         x = conv(strides=2, padding=self.padding, use_bias=False, name="stem")(x)
-        bn = linen.BatchNorm(use_running_average=True, epsilon=self.epsilon, name="bn")
-        x = bn(linen.relu(x)) if self.before else linen.relu(bn(x))
+        x = linen.relu(linen.BatchNorm(use_running_average=True, epsilon=1e-5, name="bn")(x))
         x = linen.avg_pool(
             x, (3, 3), (1, 1), ((1, 1), (1, 1)), count_include_pad=self.count_padding
         )
@@ -74,23 +71,11 @@ def photos(seed: int, steps: int) -> list[Any]:
     return list(zip(data, rng.integers(0, 5, (steps, BATCH)), strict=True))
 
 
-def classes(output: Any, batch: Any) -> Any:
-    return optax.softmax_cross_entropy_with_integer_labels(output, batch[1]).mean()
-
-
-def torch_classes(output: Any, batch: Any) -> Any:
-    return functional.cross_entropy(output, batch[1])
-
-
-def nhwc(batch: Any) -> Any:
-    return batch[0].transpose(0, 2, 3, 1), batch[1]
-
-
 def residual_side(**options: Any) -> verify.JaxSide:
     module, example = LinenResidual(**options), jnp.zeros((1, 8, 6, 3))
     variables = module.init(jax.random.key(0), example)
     return verify.linen_side(
-        module, variables, tx=TX, loss=classes, batch=nhwc, inputs=(example,),
+        module, variables, tx=TX, loss=jax_loss, batch=to_nhwc, inputs=(example,),
         forward=lambda variables, batch: module.apply(variables, batch[0], mutable=["batch_stats"]),
     )  # fmt: skip
 
@@ -112,14 +97,12 @@ class Student(nn.Module):
 class LinenStudent(linen.Module):
     """The same; options make faults of it."""
 
-    between: Any = linen.gelu
     second: Any = jax.nn.mish
-    bias: bool = True
 
     @linen.compact
     def __call__(self, x: Any) -> Any:
         x = linen.LayerNorm(epsilon=1e-5, name="norm")(linen.Dense(10, name="first")(x))
-        x = self.between(x)
+        x = linen.gelu(x)
         return linen.Dense(5, name="head")(self.second(linen.Dense(10, name="second")(x)) + x)
 
 
@@ -146,16 +129,12 @@ def torch_distilled(output: Any, batch: Any) -> Any:
 
 
 def distilled(
-    output: Any, batch: Any, *, t: float = 2.0, square: float = 4.0, reverse: bool = False,
-    reduce: Any = jnp.sum, soft: float = 0.7, hard: float = 0.3, small: float | None = None,
-) -> Any:  # fmt: skip
+    output: Any, batch: Any, *, t: float = 2.0, square: float = 4.0, reverse: bool = False
+) -> Any:
     mine, theirs = jax.nn.log_softmax(output / t), jax.nn.log_softmax(batch["teacher"] / t)
-    if small is not None:
-        mine = jnp.log(jax.nn.softmax(output / t) + small)
     p, q = (mine, theirs) if reverse else (theirs, mine)
-    kl = reduce(jnp.exp(p) * (p - q), -1).mean()
-    each = optax.softmax_cross_entropy_with_integer_labels(output, batch["label"])
-    return soft * square * kl + hard * each.mean()
+    kl = (jnp.exp(p) * (p - q)).sum(-1).mean()
+    return 0.7 * square * kl + 0.3 * jax_loss(output, (None, batch["label"]))
 
 
 def student_side(**options: Any) -> verify.JaxSide:

@@ -35,14 +35,12 @@ def unit(x: Any) -> Any:
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
-def towers(
-    params: Any, batch: Any, *, exp: Any = jnp.exp, text_unit: Any = unit, image_unit: Any = unit
-) -> Any:
+def towers(params: Any, batch: Any, *, exp: Any = jnp.exp, text_unit: Any = unit) -> Any:
     def linear(name: str, x: Any) -> Any:
         return x @ params[name]["kernel"] + params[name]["bias"]
 
     image, text = linear("image", batch["image"]), linear("text", batch["text"])
-    return image_unit(image), text_unit(text), exp(params["log_scale"])
+    return unit(image), text_unit(text), exp(params["log_scale"])
 
 
 def pairs(seed: int, steps: int) -> list[Any]:
@@ -108,7 +106,7 @@ class GRU(nn.Module):
 
 def gru(
     params: Any, batch: Any, *, order: tuple[int, int, int] = (0, 1, 2), reset_first: bool = False,
-    turned: bool = False, always_last: bool = False, backwards: bool = False, bias: float = 1.0,
+    turned: bool = False, always_last: bool = False, bias: float = 1.0,
 ) -> Any:  # fmt: skip
     def linear(name: str, x: Any, bias: float = 1.0) -> Any:
         return x @ params[name]["kernel"] + bias * params[name]["bias"]
@@ -125,7 +123,7 @@ def gru(
         return h, h
 
     x = batch["x"].swapaxes(0, 1)
-    _, held = jax.lax.scan(step, jnp.zeros((x.shape[1], 4), x.dtype), x[::-1] if backwards else x)
+    _, held = jax.lax.scan(step, jnp.zeros((x.shape[1], 4), x.dtype), x)
     held = held.swapaxes(0, 1)
     at = jnp.full_like(batch["lengths"], held.shape[1]) if always_last else batch["lengths"]
     mean, logvar = jnp.split(linear("head", held[jnp.arange(len(held)), at - 1]), 2, -1)

@@ -52,6 +52,7 @@ from parity_tests.faults.models import (
     perceptron_apply,
     transformer_apply,
 )
+from parity_tests.faults.network_data import masked
 from parity_tests.faults.seeded import Fault
 
 SQUARE, BIASES = ("0", "3", "5"), ("q", "k", "v", "o", "up", "down", "head")
@@ -94,13 +95,6 @@ def evaluating(params, state, batch):
 
 def then(apply, last):
     return lambda params, batch: last(apply(params, batch))
-
-
-def masked_loss(output, batch):
-    """Leave out token 0, as padding."""
-    losses = optax.softmax_cross_entropy_with_integer_labels(output, batch[1])
-    kept = (batch[1] != 0).astype(output.dtype)
-    return (losses * kept).sum() / kept.sum()
 
 
 def a_quarter(output, batch):
@@ -186,7 +180,7 @@ HELD_OUT = [
     Fault("LayerNorm's eps too large", P, SGD, RIGHT_SGD, 0, "forward", "output", "layer-eps", mine={"apply": functools.partial(perceptron_apply, epsilon=1e-3)}),
     Fault("log-softmax too early", T, SGD, RIGHT_SGD, 0, "forward", "output", "output-activation", mine={"apply": then(transformer_apply, jax.nn.log_softmax)}),
     Fault("softmax too early", P, SGD, RIGHT_SGD, 0, "forward", "output", "output-activation", mine={"apply": then(perceptron_apply, jax.nn.softmax)}),
-    Fault("a token taken for padding", T, SGD, RIGHT_SGD, 0, "loss", "loss", "ignored-labels", mine={"loss": masked_loss}),
+    Fault("a token taken for padding", T, SGD, RIGHT_SGD, 0, "loss", "loss", "ignored-labels", mine={"loss": masked}),
     Fault("the mean over classes too", P, SGD, RIGHT_SGD, 0, "loss", "loss", "loss-scale", mine={"loss": a_quarter}),
     Fault("an average over devices twice", P, SGD, RIGHT_SGD, 0, "gradient", ALL, "gradient-scale", mine={"apply": scaled_gradient(perceptron_apply, 0.125)}),
     # data and parameters

@@ -17,7 +17,6 @@ from torch import optim
 
 import jaxopt_port as jp
 from jaxopt_port import verify
-from parity_tests.faults.changes import labels
 from parity_tests.faults.right_networks import NETWORKS, side, torch_side
 from parity_tests.faults.right_schedules import RATE, SCHEDULES
 
@@ -312,8 +311,3 @@ def right_port(port: Port) -> Any:
         network.batches(port.seed, STEPS),
         **network.options,
     )
-
-
-def of_part(first: str) -> Callable[[Any], Any]:
-    """Return what labels a tree's leaves: "first" where their path begins so, else "rest"."""
-    return labels(lambda path: "first" if path.startswith(first) else "rest")

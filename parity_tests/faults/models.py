@@ -43,8 +43,17 @@ def torch_loss(output, batch):
     return cross_entropy(output.reshape(-1, output.shape[-1]), batch[1].reshape(-1).long())
 
 
+def wanted(batch):
+    """Return the labels of a batch: a dict's, or the second part."""
+    return batch["labels"] if isinstance(batch, dict) else batch[1]
+
+
+def each(output, batch):
+    return optax.softmax_cross_entropy_with_integer_labels(output, wanted(batch))
+
+
 def jax_loss(output, batch):
-    return optax.softmax_cross_entropy_with_integer_labels(output, batch[1]).mean()
+    return each(output, batch).mean()
 
 
 # ── LeNet, in NNX ──────────────────────────────────────────────────────────────────────────────

@@ -8,6 +8,8 @@ import numpy as np
 import optax
 from torch.nn import functional
 
+from parity_tests.faults.models import each, wanted
+
 BATCH, CLASSES, FEATURES = 6, 5, 7
 
 
@@ -66,12 +68,19 @@ def torch_smooth(output: Any, batch: Any) -> Any:
 
 def masked(output: Any, batch: Any) -> Any:
     """Return the mean over what is no padding."""
-    kept = batch["labels"] != 0
-    each = optax.softmax_cross_entropy_with_integer_labels(output, batch["labels"])
-    return jnp.where(kept, each, 0.0).sum() / jnp.maximum(kept.sum(), 1)
+    kept = wanted(batch) != 0
+    return jnp.where(kept, each(output, batch), 0.0).sum() / jnp.maximum(kept.sum(), 1)
 
 
-def torch_masked(output: Any, batch: Any) -> Any:
+def torch_masked(output: Any, batch: Any, smoothing: float = 0.0) -> Any:
     """Return the same of torch's."""
-    labels = batch["labels"].flatten()
-    return functional.cross_entropy(output.flatten(0, 1), labels, ignore_index=0)
+    return functional.cross_entropy(
+        output.flatten(0, 1), wanted(batch).flatten(), ignore_index=0, label_smoothing=smoothing
+    )
+
+
+def by_sequence(output: Any, batch: Any) -> Any:
+    """Return the mean over sequences of the mean of each."""
+    kept = wanted(batch) != 0
+    sums = jnp.where(kept, each(output, batch), 0.0).sum(1)
+    return (sums / jnp.maximum(kept.sum(1), 1)).mean()

@@ -1,7 +1,7 @@
 """Deliberate faults in SGD, each a way in which ports go wrong, made around the true rule.
 
-``recipe``, ``step`` and ``path`` say where ``jaxopt-port verify`` must find it first; the path is
-where it begins.
+``options`` are some in which it shows. ``recipe``, ``step`` and ``path`` say where
+``jaxopt-port verify`` must find it first; the path is where it begins.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,7 @@ _true = jp.sgd.rule.update
 class Fault(NamedTuple):
     name: str
     update: Callable[..., Any]
+    options: dict[str, Any]
     recipe: str
     step: int
     path: str
@@ -56,11 +57,14 @@ def _momentum_forgotten(grad, param, state, **options):
     return _true(grad, param, {k: jnp.zeros_like(v) for k, v in state.items()}, **options)
 
 
+MOMENTUM = {"momentum": 0.9}
+DAMPENED, DECAYED = MOMENTUM | {"dampening": 0.5}, MOMENTUM | {"weight_decay": 0.1}
+NESTEROV = MOMENTUM | {"nesterov": True}
 FAULTS = [
-    Fault("sign of dampening", _dampening_of_the_wrong_sign, "every-option", 1, "features/"),
-    Fault("decay after momentum", _decay_after_momentum, "every-option", 0, "classifier/"),
-    Fault("lr in bfloat16", _learning_rate_in_bfloat16, "per-subnetwork", 0, "classifier/"),
-    Fault("first buffer dampened", _first_buffer_dampened, "every-option", 0, "features/"),
-    Fault("nesterov dropped", _nesterov_dropped, "every-option", 0, "classifier/"),
-    Fault("momentum forgotten", _momentum_forgotten, "dynamic-in-place", 1, "classifier/"),
-]
+    Fault("sign of dampening", _dampening_of_the_wrong_sign, DAMPENED, "every-option", 1, "features/"),
+    Fault("decay after momentum", _decay_after_momentum, DECAYED, "every-option", 0, "classifier/"),
+    Fault("lr in bfloat16", _learning_rate_in_bfloat16, {"lr": 0.1}, "per-subnetwork", 0, "classifier/"),
+    Fault("first buffer dampened", _first_buffer_dampened, DAMPENED, "every-option", 0, "features/"),
+    Fault("nesterov dropped", _nesterov_dropped, NESTEROV, "every-option", 0, "classifier/"),
+    Fault("momentum forgotten", _momentum_forgotten, MOMENTUM, "dynamic-in-place", 1, "classifier/"),
+]  # fmt: skip

@@ -15,7 +15,14 @@ from torch import nn
 from torch.nn import functional
 
 from jaxopt_port import verify
-from parity_tests.faults.flax_networks import FLAX
+from parity_tests.faults.flax_networks import (
+    NnxCell,
+    NnxGPT,
+    TorchCell,
+    TorchGPT,
+    cell_batches,
+    gpt_batches,
+)
 from parity_tests.faults.linen_networks import (
     LSTM,
     TX,
@@ -232,7 +239,7 @@ def plain_side() -> verify.JaxSide:
     return verify.JaxSide(apply=stacked, params=params, tx=TX, loss=smooth)
 
 
-def nnx_of(kind: type, **given: Any) -> Callable[[], verify.JaxSide]:
+def nnx_of(kind: Callable[[nnx.Rngs], nnx.Module], **given: Any) -> Callable[[], verify.JaxSide]:
     return lambda: verify.nnx_side(kind(nnx.Rngs(0)), **{"tx": TX, "loss": jax_loss, **given})
 
 
@@ -244,15 +251,15 @@ def evaluated() -> verify.JaxSide:
 
 def older(name: str) -> Network:
     """Return one of the networks that faults are seeded into."""
-    if name in FLAX:
-        made, kind, batches = FLAX[name]
-        return Network(made, nnx_of(kind), batches)
     model = MODELS[name]
     return Network(model.torch, lambda: sides(name, lambda m: None, TX)[1], model.batches)
 
 
 NETWORKS: dict[str, Network] = {
-    **{name: older(name) for name in ("perceptron", "convolutions", *FLAX)},
+    "perceptron": older("perceptron"),
+    "convolutions": older("convolutions"),
+    "gpt": Network(TorchGPT, nnx_of(NnxGPT), gpt_batches),
+    "cell": Network(TorchCell, nnx_of(NnxCell), cell_batches),
     "linen": Network(Normed, normed_side, vectors, {"loss": torch_smooth}),
     "linen images": Network(Images, images_side, images),
     "linen LSTM": Network(LSTM, lstm_side, sequences, {"loss": lambda o, b: functional.huber_loss(o, b[1])}),

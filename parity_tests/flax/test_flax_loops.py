@@ -13,6 +13,7 @@ from flax import linen, nnx
 import jaxopt_port as jp
 from jaxopt_port.flax import Optimizer, TrainState
 from parity_tests.oracles.bits import assert_same_bits
+from parity_tests.oracles.optimizer import torchs_parameters
 from parity_tests.oracles.tolerances import bound
 from parity_tests.oracles.two_networks import flat
 
@@ -140,24 +141,14 @@ def by_step(tx, grads):
     return flat(params)
 
 
-def by_torch(make, grads):
-    held = {k: torch.nn.Parameter(torch.from_numpy(v.copy())) for k, v in flat(PARAMS).items()}
-    optimizer = make(held.values())
-    for g in grads:
-        for name, grad in flat(g).items():
-            held[name].grad = torch.from_numpy(grad.copy())
-        optimizer.step()
-    return {name: param.detach().numpy() for name, param in held.items()}
-
-
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_loop_has_the_bits_of_torch(loop, correct_root):
     grads = gradients()
     sgd = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
-    theirs = by_torch(lambda params: torch.optim.SGD(params, **sgd), grads)
+    theirs = torchs_parameters(torch.optim.SGD, flat(PARAMS), sgd, map(flat, grads))
     assert_same_bits(loop(jp.SGD(**sgd), grads), theirs, "SGD")
     adamw = {"lr": 0.01}
-    theirs = by_torch(lambda params: torch.optim.AdamW(params, **adamw), grads)
+    theirs = torchs_parameters(torch.optim.AdamW, flat(PARAMS), adamw, map(flat, grads))
     assert_same_bits(loop(jp.adamw(**adamw), grads), theirs, "AdamW")
 
 

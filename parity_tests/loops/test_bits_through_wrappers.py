@@ -12,6 +12,7 @@ import torch
 import jaxopt_port as jp
 from benchmarks.parity import _loops as loops
 from parity_tests.oracles.bits import as_integers, assert_same_bits
+from parity_tests.oracles.optimizer import TorchOracle
 
 RNG = np.random.default_rng(0)
 START = {
@@ -176,16 +177,13 @@ BESIDE_TORCH = {
 )
 def test_a_wrapper_beside_torchs_loop(name, mode):
     wrap, given, taken = BESIDE_TORCH[name]
-    tx = wrap(jp.SGD(lr=0.1, momentum=0.9, weight_decay=0.01))
-    tensors = {k: torch.nn.Parameter(torch.tensor(v)) for k, v in START.items()}
-    optimizer = torch.optim.SGD(tensors.values(), lr=0.1, momentum=0.9, weight_decay=0.01)
-    expected = []
+    options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
+    tx = wrap(jp.SGD(**options))
+    oracle, expected = TorchOracle(torch.optim.SGD, START, [list(START)], options), []
     for grads in taken():
-        for k, tensor in tensors.items() if grads is not None else ():
-            tensor.grad = torch.tensor(grads[k])
         if grads is not None:
-            optimizer.step()
-        expected.append({k: t.detach().numpy().copy() for k, t in tensors.items()})
+            oracle.step(grads)
+        expected.append(oracle.params())
 
     def step(carried, grads):
         params, state = jp.step(tx, grads, *carried)

@@ -1,5 +1,6 @@
 """Groups that join in mid-run: what torch's schedulers do, or refuse, here too; then in a scan."""
 
+import functools
 import itertools
 
 import jax
@@ -14,75 +15,79 @@ from jaxopt_port.verify.cases import TorchSchedulers
 from parity_tests.oracles.joining_groups import (
     PARAMS,
     STEPS,
-    Joining,
-    PortSide,
-    port_run,
+    TWO,
+    PortJoining,
+    TorchJoining,
+    run,
     scanned,
-    torch_run,
 )
+from parity_tests.oracles.scheduler_case import Case
+
+pytestmark = pytest.mark.filterwarnings("ignore:The epoch parameter")
+
+joining = functools.partial(Case, lrs=TWO)
+FLAT, HALVED = {"metric": lambda i: 1.0}, {"epoch": lambda i: i // 2}
 
 CASES = {
-    "lambda": Joining(lambda s: s.LambdaLR(lambda e: 0.9**e)),
-    "lambda list": Joining(lambda s: s.LambdaLR([lambda e: 0.9**e, lambda e: 0.8**e])),
-    "multiplicative": Joining(lambda s: s.MultiplicativeLR(lambda e: 0.95)),
-    "multiplicative list": Joining(lambda s: s.MultiplicativeLR([lambda e: 0.9, lambda e: 0.8])),
-    "step": Joining(lambda s: s.StepLR(3, 0.5)),
-    "multistep": Joining(lambda s: s.MultiStepLR([2, 4, 4, 9], 0.5)),
-    "constant": Joining(lambda s: s.ConstantLR(0.5, 6)),
-    "linear": Joining(lambda s: s.LinearLR(0.25, total_iters=8)),
-    "exponential": Joining(lambda s: s.ExponentialLR(0.9)),
-    "polynomial": Joining(lambda s: s.PolynomialLR(9, 2.0)),
-    "cosine": Joining(lambda s: s.CosineAnnealingLR(30)),
-    "cosine that turns": Joining(lambda s: s.CosineAnnealingLR(5)),
-    "restarts": Joining(lambda s: s.CosineAnnealingWarmRestarts(4, 2)),
-    "cyclic": Joining(lambda s: s.CyclicLR(0.01, 0.1, 4)),
-    "cyclic without momentum": Joining(lambda s: s.CyclicLR(0.01, 0.1, 4, cycle_momentum=False)),
-    "cyclic lists": Joining(lambda s: s.CyclicLR([0.01, 0.02], [0.1, 0.2], 4)),
-    "cyclic betas": Joining(lambda s: s.CyclicLR(0.01, 0.1, 4), "Adam"),
-    "onecycle": Joining(lambda s: s.OneCycleLR(0.1, 20)),
-    "onecycle without momentum": Joining(lambda s: s.OneCycleLR(0.1, 20, cycle_momentum=False)),
-    "onecycle in its last phase": Joining(lambda s: s.OneCycleLR(0.1, 20, pct_start=0.1)),
-    "onecycle three phases": Joining(lambda s: s.OneCycleLR(0.1, 20, three_phase=True)),
-    "onecycle betas": Joining(lambda s: s.OneCycleLR(0.1, 20), "Adam"),
-    "onecycle lists": Joining(lambda s: s.OneCycleLR([0.1, 0.2], 20)),
-    "onecycle too short": Joining(lambda s: s.OneCycleLR(0.1, 7)),
-    "plateau": Joining(lambda s: s.ReduceLROnPlateau(patience=1), told="metric"),
-    "plateau that waits": Joining(lambda s: s.ReduceLROnPlateau(patience=50), told="metric"),
-    "plateau list": Joining(
-        lambda s: s.ReduceLROnPlateau(patience=50, min_lr=[0.1, 0.2]), told="metric"
+    "lambda": joining(lambda s: s.LambdaLR(lambda e: 0.9**e)),
+    "lambda list": joining(lambda s: s.LambdaLR([lambda e: 0.9**e, lambda e: 0.8**e])),
+    "multiplicative": joining(lambda s: s.MultiplicativeLR(lambda e: 0.95)),
+    "multiplicative list": joining(lambda s: s.MultiplicativeLR([lambda e: 0.9, lambda e: 0.8])),
+    "step": joining(lambda s: s.StepLR(3, 0.5)),
+    "multistep": joining(lambda s: s.MultiStepLR([2, 4, 4, 9], 0.5)),
+    "constant": joining(lambda s: s.ConstantLR(0.5, 6)),
+    "linear": joining(lambda s: s.LinearLR(0.25, total_iters=8)),
+    "exponential": joining(lambda s: s.ExponentialLR(0.9)),
+    "polynomial": joining(lambda s: s.PolynomialLR(9, 2.0)),
+    "cosine": joining(lambda s: s.CosineAnnealingLR(30)),
+    "cosine that turns": joining(lambda s: s.CosineAnnealingLR(5)),
+    "restarts": joining(lambda s: s.CosineAnnealingWarmRestarts(4, 2)),
+    "cyclic": joining(lambda s: s.CyclicLR(0.01, 0.1, 4)),
+    "cyclic without momentum": joining(lambda s: s.CyclicLR(0.01, 0.1, 4, cycle_momentum=False)),
+    "cyclic lists": joining(lambda s: s.CyclicLR([0.01, 0.02], [0.1, 0.2], 4)),
+    "cyclic betas": joining(lambda s: s.CyclicLR(0.01, 0.1, 4), optimizer="Adam"),
+    "onecycle": joining(lambda s: s.OneCycleLR(0.1, 20)),
+    "onecycle without momentum": joining(lambda s: s.OneCycleLR(0.1, 20, cycle_momentum=False)),
+    "onecycle in its last phase": joining(lambda s: s.OneCycleLR(0.1, 20, pct_start=0.1)),
+    "onecycle three phases": joining(lambda s: s.OneCycleLR(0.1, 20, three_phase=True)),
+    "onecycle betas": joining(lambda s: s.OneCycleLR(0.1, 20), optimizer="Adam"),
+    "onecycle lists": joining(lambda s: s.OneCycleLR([0.1, 0.2], 20)),
+    "onecycle too short": joining(lambda s: s.OneCycleLR(0.1, 7)),
+    "plateau": joining(lambda s: s.ReduceLROnPlateau(patience=1), **FLAT),
+    "plateau that waits": joining(lambda s: s.ReduceLROnPlateau(patience=50), **FLAT),
+    "plateau list": joining(lambda s: s.ReduceLROnPlateau(patience=50, min_lr=[0.1, 0.2]), **FLAT),
+    "plateau list that reduces": joining(
+        lambda s: s.ReduceLROnPlateau(patience=4, min_lr=[0.01, 0.02]), **FLAT
     ),
-    "plateau list that reduces": Joining(
-        lambda s: s.ReduceLROnPlateau(patience=4, min_lr=[0.01, 0.02]), told="metric"
-    ),
-    "swa": Joining(lambda s: s.SWALR(0.02, 5)),
-    "swa linear list": Joining(lambda s: s.SWALR([0.02, 0.01], 5, "linear")),
-    "swa at once": Joining(lambda s: s.SWALR(0.02, 0)),
-    "sequential": Joining(
+    "swa": joining(lambda s: s.SWALR(0.02, 5)),
+    "swa linear list": joining(lambda s: s.SWALR([0.02, 0.01], 5, "linear")),
+    "swa at once": joining(lambda s: s.SWALR(0.02, 0)),
+    "sequential": joining(
         lambda s: s.SequentialLR([s.LinearLR(0.1, total_iters=4), s.ExponentialLR(0.9)], [6])
     ),
-    "sequential cosine": Joining(
+    "sequential cosine": joining(
         lambda s: s.SequentialLR([s.LinearLR(0.1, total_iters=4), s.CosineAnnealingLR(90)], [2])
     ),
-    "sequential cosine to come": Joining(
+    "sequential cosine to come": joining(
         lambda s: s.SequentialLR([s.LinearLR(0.1, total_iters=4), s.CosineAnnealingLR(90)], [9])
     ),
-    "sequential onecycle to come": Joining(
+    "sequential onecycle to come": joining(
         lambda s: s.SequentialLR([s.StepLR(3), s.OneCycleLR(0.1, 30)], [9])
     ),
-    "sequential onecycle past": Joining(
+    "sequential onecycle past": joining(
         lambda s: s.SequentialLR([s.OneCycleLR(0.1, 30), s.ExponentialLR(0.9)], [3])
     ),
-    "sequential three": Joining(
+    "sequential three": joining(
         lambda s: s.SequentialLR([s.ConstantLR(), s.StepLR(2), s.LambdaLR(lambda e: 0.5)], [3, 9])
     ),
-    "chained": Joining(
+    "chained": joining(
         lambda s: s.ChainedScheduler([s.LinearLR(0.2, total_iters=5), s.StepLR(6, 0.5)])
     ),
-    "chained cosine": Joining(
+    "chained cosine": joining(
         lambda s: s.ChainedScheduler([s.ConstantLR(0.5, 3), s.CosineAnnealingLR(90)])
     ),
-    "chained swa": Joining(lambda s: s.ChainedScheduler([s.ConstantLR(0.5, 3), s.SWALR(0.1, 5)])),
-    "three deep": Joining(
+    "chained swa": joining(lambda s: s.ChainedScheduler([s.ConstantLR(0.5, 3), s.SWALR(0.1, 5)])),
+    "three deep": joining(
         lambda s: s.SequentialLR(
             [
                 s.ChainedScheduler(
@@ -97,7 +102,7 @@ CASES = {
             [6, 10],
         )
     ),
-    "three deep chained": Joining(
+    "three deep chained": joining(
         lambda s: s.ChainedScheduler(
             [
                 s.SequentialLR(
@@ -107,9 +112,9 @@ CASES = {
             ]
         )
     ),
-    "epoch step": Joining(lambda s: s.StepLR(3, 0.9), told="epoch"),
-    "epoch exponential": Joining(lambda s: s.ExponentialLR(0.9), told="epoch"),
-    "epoch restarts": Joining(lambda s: s.CosineAnnealingWarmRestarts(3, 2), told="epoch"),
+    "epoch step": joining(lambda s: s.StepLR(3, 0.9), **HALVED),
+    "epoch exponential": joining(lambda s: s.ExponentialLR(0.9), **HALVED),
+    "epoch restarts": joining(lambda s: s.CosineAnnealingWarmRestarts(3, 2), **HALVED),
 }
 
 # Before which steps groups join; -1 is before the scheduler is made.
@@ -119,7 +124,7 @@ GRID = list(itertools.product(CASES, TIMES))
 
 @pytest.mark.parametrize(("name", "joins"), GRID)
 def test_rates_and_refusals_are_torchs(name, joins):
-    theirs, ours = torch_run(CASES[name], joins), port_run(CASES[name], joins)
+    theirs, ours = (run(side, CASES[name], joins) for side in (TorchJoining, PortJoining))
     assert len(ours.rates) == len(theirs.rates)
     for step, (a, b) in enumerate(zip(ours.rates, theirs.rates, strict=True)):
         np.testing.assert_array_equal(a, b, err_msg=f"after step {step - 1}")
@@ -135,13 +140,13 @@ def test_rates_and_refusals_are_torchs(name, joins):
 
 
 LAST = 4
-OUTCOMES = {name: torch_run(case, (LAST,)) for name, case in CASES.items()}
-AT_ONCE = [name for name, run in OUTCOMES.items() if len(run.rates) == LAST + 1]
+OUTCOMES = {name: run(TorchJoining, case, (LAST,)) for name, case in CASES.items()}
+AT_ONCE = [name for name, outcome in OUTCOMES.items() if len(outcome.rates) == LAST + 1]
 
 
 @pytest.mark.parametrize("name", AT_ONCE)
 def test_what_torch_refuses_at_once_is_refused_when_traced(name):
-    side = PortSide(CASES[name], (LAST,))
+    side = PortJoining(CASES[name], (LAST,))
     for i in range(LAST):
         side.step(i)
     side.join_before(LAST)
@@ -158,7 +163,7 @@ def test_what_torch_goes_on_with_goes_on_in_a_scan():
         rates = rates[:, [0, 1, 3]]  # the third group is that of what was frozen
         np.testing.assert_array_equal(rates[: len(expected)], expected, err_msg=name)
         if theirs.error is None:
-            saved = side.scheduler.state_dict(side.own)
+            saved = side.saved()
             saved.pop("min_lrs", None), theirs.state_dict.pop("min_lrs", None)
             assert saved == theirs.state_dict, name
         else:  # where torch refuses a step, the rates are NaN
@@ -214,8 +219,8 @@ def test_a_second_scheduler_after_a_group_has_joined(name, stepped):
 def test_groups_that_rest_or_are_frozen_between_steps(compiled):
     """A group that rests keeps its rate, as in torch; one that was built frozen has none."""
     for name in ("cosine", "onecycle", "three deep", "swa"):
-        theirs = torch_run(CASES[name], ())
-        side = PortSide(CASES[name], ())
+        theirs = run(TorchJoining, CASES[name], ())
+        side = PortJoining(CASES[name], ())
         step = jax.jit(side.scheduler.step) if compiled else None
         for i in range(6 if compiled else STEPS):
             if i == 2:

@@ -21,18 +21,14 @@ BATCHES = [OTHERS[i : i + AT_ONCE] for i in range(0, len(OTHERS), AT_ONCE)]
 EACH = {"restarts doubling", *{name.partition(" ")[0]: name for name in reversed(CASES)}.values()}
 
 
-def saved(side):
-    return side.scheduler.state_dict(side.sched_state)
-
-
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.always) if n in EACH else n for n in CASES]
 )
 def test_bits_and_state_dict_of_torch(name):
     ours, theirs = PortSide(CASES[name]), TorchSide(CASES[name])
-    assert saved(ours) == theirs.scheduler.state_dict()
+    assert ours.saved() == theirs.saved()
     np.testing.assert_array_equal(run(ours, FEW), run(theirs, FEW))
-    assert saved(ours) == theirs.scheduler.state_dict()
+    assert ours.saved() == theirs.saved()
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -45,7 +41,7 @@ def test_bits_of_torch_through_changes_and_exchanged_state_dicts(name):
     }
     np.testing.assert_array_equal(run(ours, 200, change), run(theirs, 200, change))
 
-    our_dict, their_dict = saved(ours), copy.deepcopy(theirs.scheduler.state_dict())
+    our_dict, their_dict = ours.saved(), copy.deepcopy(theirs.saved())
     assert our_dict == their_dict
     entries = ours.scheduler.param_groups(ours.sched_state) if case.resumed else None
     ours.sched_state = ours.scheduler.load_state_dict(their_dict, entries)

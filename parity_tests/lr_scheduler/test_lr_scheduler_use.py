@@ -28,14 +28,6 @@ def state():
 # ── groups and states ──────────────────────────────────────────────────────────────────────────
 
 
-def test_frozen_groups_are_left_out(state):
-    scheduler = lrs.OneCycleLR([0.1, 0.2], 10)
-    begun, sched_state = scheduler.init(state)
-    first, second = scheduler.get_last_lr(sched_state)
-    assert (first, second) == (pytest.approx(0.1 / 25), pytest.approx(0.2 / 25))
-    assert [group.get("lr") for group in jp.get_hyperparams(begun)] == [first, second, None]
-
-
 def test_groups_of_two_programs():
     groups = [{"params": "a", "nesterov": True}, {"params": "b", "lr": 0.2}, {"params": "c"}]
     state = jp.SGD(groups, lr=0.1, momentum=0.9).init(PARAMS)
@@ -124,24 +116,6 @@ def test_a_group_without_an_entry_has_none_in_a_compiled_program(name, whose):
     (one, own), (two, compiled) = (each(state) for each in begin)
     np.testing.assert_equal(scheduler.param_groups(compiled), scheduler.param_groups(own))
     assert jp.get_hyperparams(two) == jp.get_hyperparams(one)
-
-
-def test_second_scheduler_of_an_optimizer(state):
-    """As torch's docs chain two by hand: the second begins from the optimizer's own lr."""
-    ours = stepped_optimizer()
-    first, second = lrs.ConstantLR(0.5), lrs.CosineAnnealingLR(10)
-    theirs = [torch.optim.lr_scheduler.ConstantLR(ours, 0.5)]
-    theirs.append(torch.optim.lr_scheduler.CosineAnnealingLR(ours, 10))
-    ours.step()
-    state, one = first.init(state)
-    state, two = second.init(state, first.param_groups(one))
-    for _ in range(12):
-        for scheduler in theirs:
-            scheduler.step()
-        state, one = first.step(state, one)
-        state, two = second.step(state, two)
-        lr = [g["lr"] for g in jp.get_hyperparams(state) if "lr" in g]
-        assert lr == [g["lr"] for g in ours.param_groups]
 
 
 def test_states_in_a_chain_and_in_nnx():

@@ -11,6 +11,7 @@ import jaxopt_port as jp
 from jaxopt_port import lr_scheduler as lrs
 from jaxopt_port.verify.cases import TorchSchedulers
 from parity_tests.oracles.bits import assert_same_bits, relative
+from parity_tests.oracles.optimizer import TorchOracle
 from parity_tests.oracles.tolerances import bound
 
 STEPS = 9
@@ -38,19 +39,17 @@ def gradient(i):
 
 
 def torch_run(make, options, before):
-    tensors = {k: torch.nn.Parameter(torch.tensor(v)) for k, v in PARAMS.items()}
-    groups = [{"params": [tensors["a"]]}, {"params": [tensors["b"]], "lr": 0.02}]
-    optimizer, after = torch.optim.SGD(groups, lr=0.1, **options), []
+    rates = [{}, {"lr": 0.02}]
+    oracle = TorchOracle(torch.optim.SGD, PARAMS, [["a"], ["b"]], {"lr": 0.1, **options}, rates)
+    after = []
 
     def step(i):
-        for name, grad in gradient(i).items():
-            tensors[name].grad = torch.tensor(grad)
-        optimizer.step()
-        after.append({k: t.detach().numpy().copy() for k, t in tensors.items()})
+        oracle.step(gradient(i))
+        after.append(oracle.params())
 
     for i in range(before):
         step(i)
-    scheduler = make(TorchSchedulers(optimizer))
+    scheduler = make(TorchSchedulers(oracle.optimizer))
     for i in range(before, STEPS):
         step(i)
         scheduler.step()

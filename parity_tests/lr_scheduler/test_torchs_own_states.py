@@ -1,7 +1,6 @@
 """What torch's own tests hold of a scheduler that is saved, resumed, or made of a user's arrays."""
 
 import dataclasses
-import functools
 import pickle
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 import jaxopt_port as jp
 from jaxopt_port import lr_scheduler as lrs
 from parity_tests.oracles.mutable_scheduler import MutableOptimizer, MutableScheduler
+from parity_tests.oracles.scheduled_groups import stepped_state
 
 # ── state dicts ────────────────────────────────────────────────────────────────────────────────
 
@@ -76,13 +76,6 @@ def test_a_state_dict_is_pickled_and_loaded(name):
         rates.append(each.get_last_lr())
         optimizer.state = state
     assert rates[0] == rates[1]
-
-
-@functools.cache
-def stepped_state():
-    optimizer = MutableOptimizer(jp.SGD, [{}, {"lr": 0.5}], lr=0.05)
-    optimizer.step()
-    return optimizer.state
 
 
 # A scheduler, and one of its class to which torch would give the first one's arguments.

@@ -16,6 +16,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxopt_port as jp
+from parity_tests.sharding.layouts import OPTIONS
 
 # Where the layout is not the point.
 pytestmark = pytest.mark.filterwarnings("ignore::jaxopt_port.engine.LayoutWarning")
@@ -31,11 +32,6 @@ OPERATION = re.compile(r'stablehlo\.(\w+)"?')
 
 PARAMS = {"kernel": jnp.ones((17, 38)), "table": jnp.ones((38, 19))}
 LEAVES = {17, 19, 38}
-OPTIONS = {
-    "SGD": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
-    "Adam": {"amsgrad": True, "weight_decay": 0.1},
-    "RMSprop": {"momentum": 0.9, "centered": True},
-}
 OPTIMIZERS = [
     *("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "LBFGS", "Muon"),
     *("NAdam", "RAdam", "RMSprop", "Rprop", "SGD", "SparseAdam"),

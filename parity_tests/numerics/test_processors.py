@@ -17,7 +17,7 @@ import torch
 from jaxopt_port.numerics import _contraction, _emitted
 from parity_tests.numerics.drawn_steps import drawn, named
 from parity_tests.oracles.bits import assert_same_bits
-from parity_tests.oracles.optimizer import TorchOracle
+from parity_tests.oracles.optimizer import torchs_parameters
 
 ROOT = Path(__file__).parents[2]
 STEPS = "parity_tests.numerics.steps_on_processor"
@@ -67,10 +67,7 @@ def torchs(case):
     """torch's parameters after the steps, by shape."""
     params, grads = drawn([*case["shapes"], *case["split"]])
     optimizer = getattr(torch.optim, case["optimizer"])
-    oracle = TorchOracle(optimizer, params, [list(params)], {**case["options"], "foreach": False})
-    for grad in grads:
-        oracle.step(grad)
-    return oracle.params()
+    return torchs_parameters(optimizer, params, {**case["options"], "foreach": False}, grads)
 
 
 def check(processor, cases, tmp_path):

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import jaxopt_port as jp
+from parity_tests.oracles.optimizer import in_torch
 from parity_tests.oracles.tolerances import bound
 
 SIZES = {
@@ -63,20 +64,13 @@ def drawn(dtype):
     }
 
 
-def in_torch(name, grad):
-    grad = torch.tensor(grad)
-    if name != "SparseAdam":
-        return grad
-    with torch.sparse.check_sparse_tensor_invariants(True):
-        return torch.sparse_coo_tensor(ROWS[None], grad, (3, 2))
-
-
 def torch_run(name, options, grads):
     tensors = {k: torch.nn.Parameter(torch.ones_like(torch.tensor(g))) for k, g in grads.items()}
     optimizer = getattr(torch.optim, name)(tensors.values(), **options)
     for _ in range(STEPS):
         for key, tensor in tensors.items():
-            tensor.grad = in_torch(name, grads[key])
+            grad = (ROWS, grads[key]) if name == "SparseAdam" else grads[key]
+            tensor.grad = in_torch(grad, (3, 2))
         optimizer.step()
     params = {k: t.detach().numpy() for k, t in tensors.items()}
     return params, {k: optimizer.state[t] for k, t in tensors.items()}
@@ -172,8 +166,7 @@ def test_an_empty_sparse_gradient_is_a_step(shape, values, compiled):
     for k in (0, 2, 0, 1):
         rows = np.arange(k)
         grad = np.full((k, *values[1:]), 0.5, np.float32)
-        with torch.sparse.check_sparse_tensor_invariants(True):
-            tensor.grad = torch.sparse_coo_tensor(rows[None], torch.tensor(grad), shape)
+        tensor.grad = in_torch((rows, grad), shape)
         theirs.step()
         params, state = step((jnp.asarray(rows, jnp.int32), jnp.asarray(grad)), state, params)
         rtol = bound("odd gradients, float32")

@@ -11,6 +11,7 @@ import torch
 import jaxopt_port as jp
 from jaxopt_port.engine import Rule, Sum, transformation
 from jaxopt_port.numerics.torch_ops import (
+    add,
     add_scalar,
     addcmul,
     div,
@@ -19,6 +20,7 @@ from jaxopt_port.numerics.torch_ops import (
     quotient,
     sqrt,
 )
+from parity_tests.faults.patched import FAULTS as FAULTS_OF_RECIPES
 from parity_tests.oracles.optimizer import TorchOracle, check_bits
 
 pytestmark = pytest.mark.usefixtures("correct_root")
@@ -66,8 +68,8 @@ def _largest_corrected(exp_avg_sq, largest, correction, eps):
 
 
 def _decay_coupled(grad, param, state, **options):
-    coupled = options | {"decoupled_weight_decay": False}
-    return jp.adam.rule.update(grad, param, state, **coupled)
+    options |= {"decoupled_weight_decay": False}
+    return jp.adam.rule.update(grad, param, state, **options)
 
 
 def _rprop_stale_sign(grad, param, state, **options):
@@ -96,6 +98,20 @@ def _eps_on_the_denominator(grad, param, state, *, eps, clr, **options):
     )
     denom = add_scalar(after["exp_inf"], eps)
     return Sum(param, quotient(after["exp_avg"], denom, value=-clr)), after
+
+
+def _maximize_ignored(grad, param, state, *, maximize, **options):
+    return jp.sgd.rule.update(grad, param, state, maximize=False, **options)
+
+
+def _momentum_in_one_rounding(grad, param, state, *, momentum, dampening, begun, **options):
+    """momentum * buf + (1 - dampening) * grad with one fused multiply-add too many."""
+    held = state["momentum_buffer"]
+    buf = jnp.where(begun, add(mul(grad, 1 - dampening), held, alpha=momentum), grad)
+    # Handed on as a first gradient, which the true update takes as its buffer.
+    first = jnp.zeros_like(begun)
+    options |= {"momentum": momentum, "dampening": dampening, "begun": first}
+    return jp.sgd.rule.update(buf, param, state, **options)
 
 
 def _float32_betas(rule):
@@ -181,6 +197,14 @@ FAULTS = {
         "RMSprop",
         {},
         changed(jp.rmsprop.rule, weight=lambda alpha, **_: 1 - alpha.astype(jnp.float32)),
+    ),
+    **{
+        fault.name: Fault("SGD", fault.options, _replaced(jp.sgd.rule, fault.update))
+        for fault in FAULTS_OF_RECIPES
+    },
+    "maximize ignored": Fault("SGD", {"maximize": True}, _replaced(jp.sgd.rule, _maximize_ignored)),
+    "momentum in one rounding": Fault(
+        "SGD", {"momentum": 0.9}, _replaced(jp.sgd.rule, _momentum_in_one_rounding)
     ),
 }
 

@@ -11,7 +11,7 @@ from jax.experimental import sparse
 import jaxopt_port as jp
 from jaxopt_port.engine import leaf_states
 from parity_tests.oracles.bits import step_units
-from parity_tests.oracles.optimizer import TorchOracle, configurations
+from parity_tests.oracles.optimizer import TorchOracle, configurations, in_torch
 from parity_tests.oracles.tolerances import bound
 
 CONFIGURATIONS = dict(configurations(torch.optim.SparseAdam))
@@ -34,12 +34,6 @@ FORMS = {"pair": as_pair, "BCOO": as_bcoo}
 def random_rows(rng, shape, dtype, rows=6):
     indices = rng.integers(0, shape[0], rows)  # some of them twice
     return indices, np.asarray(rng.standard_normal((rows, *shape[1:])), dtype)
-
-
-def in_torch(indices, values, shape):
-    with torch.sparse.check_sparse_tensor_invariants(True):
-        columns = torch.from_numpy(np.asarray(indices)).reshape(len(values), -1).T
-        return torch.sparse_coo_tensor(columns, torch.from_numpy(values), shape)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +60,7 @@ def test_thirty_steps(case, grouping, form, dtype, rng, x64):
         before = oracle.params()
         grads = {name: FORMS[form](*row, TABLES[name]) for name, row in rows.items()}
         params, state = jp.step(tx, grads, state, params)
-        oracle.step({name: in_torch(*row, TABLES[name]) for name, row in rows.items()})
+        oracle.step({name: in_torch(row, TABLES[name]) for name, row in rows.items()})
         for name, theirs in oracle.params().items():
             untouched = np.setdiff1d(np.arange(TABLES[name][0]), rows[name][0])
             np.testing.assert_array_equal(theirs[untouched], before[name][untouched])

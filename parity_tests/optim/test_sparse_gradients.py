@@ -11,6 +11,7 @@ from jax.experimental import sparse
 
 import jaxopt_port as jp
 from parity_tests.oracles.bits import relative
+from parity_tests.oracles.optimizer import in_torch
 from parity_tests.oracles.tolerances import bound
 
 SHAPES = {"table": (11, 4), "cube": (7, 2, 3)}
@@ -37,13 +38,6 @@ def drawn(rng, dtype):
                 indices = rng.integers(0, shape[0], rows)
                 grads[name] = (indices, rng.standard_normal((rows, *shape[1:])).astype(dtype))
         yield grads
-
-
-def in_torch(grad, shape):
-    if not isinstance(grad, tuple):
-        return torch.tensor(grad)
-    with torch.sparse.check_sparse_tensor_invariants(True):
-        return torch.sparse_coo_tensor(torch.tensor(grad[0])[None], torch.tensor(grad[1]), shape)
 
 
 def in_jax(grad, shape, form):
@@ -94,8 +88,7 @@ def optax_step(tx, grads, state, params):
 @pytest.mark.parametrize("factory", [jp.SGD, jp.Adagrad])
 def test_a_weight_decay_that_torch_refuses_is_nan(factory):
     tensor = torch.nn.Parameter(torch.ones(4))
-    with torch.sparse.check_sparse_tensor_invariants(True):
-        tensor.grad = torch.sparse_coo_tensor([[1]], [3.0], (4,))
+    tensor.grad = in_torch(([1], [3.0]), (4,))
     with pytest.raises(RuntimeError, match=r"sparse"):
         getattr(torch.optim, factory.__name__)([tensor], weight_decay=0.1).step()
     tx, params = factory(weight_decay=0.1), jnp.ones(4)

@@ -12,6 +12,7 @@ import jaxopt_port as jp
 from parity_tests.oracles.bits import relative
 from parity_tests.oracles.lbfgs import PROBLEMS
 from parity_tests.oracles.lbfgs import torch_run as lbfgs_run
+from parity_tests.oracles.optimizer import in_torch
 from parity_tests.oracles.tolerances import bound
 
 # torch's dtype and shape, and what is given here for it.
@@ -46,15 +47,7 @@ ROWS = np.arange(SHAPE[0])[::-1].copy()
 def drawn(name):
     rng = np.random.default_rng(20240229)
     start, *grads = rng.standard_normal((1 + STEPS, *SHAPE)).astype(np.float32)
-    return start, grads
-
-
-def in_torch(name, grad):
-    grad = torch.tensor(grad)
-    if name != "SparseAdam":
-        return grad
-    with torch.sparse.check_sparse_tensor_invariants(True):
-        return torch.sparse_coo_tensor(ROWS[None], grad, SHAPE)
+    return start, [(ROWS, grad) if name == "SparseAdam" else grad for grad in grads]
 
 
 def distance(param, target):
@@ -82,7 +75,7 @@ def torch_run(name, kind):
         if name == "LBFGS":
             optimizer.step(functools.partial(closure, param, torch.tensor(grad)))
         else:
-            param.grad = in_torch(name, grad)
+            param.grad = in_torch(grad, SHAPE)
             optimizer.step()
     return param.detach().numpy()
 
@@ -107,7 +100,6 @@ def run(name, kind, compiled):
     for i, grad in enumerate(grads):
         if i in RATES:
             state = jp.set_hyperparams(state, lr=given(RATES[i]))
-        grad = (ROWS, grad) if name == "SparseAdam" else grad
         params, state = stepped(name, compiled)(grad, state, params)
     return np.asarray(params)
 

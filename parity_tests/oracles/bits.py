@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxopt_port.numerics import ulps
@@ -28,6 +29,13 @@ def assert_same_bits(ours: Mapping[str, Any], theirs: Mapping[str, Any], when: s
         )
 
 
+def assert_same_tree(ours: Any, theirs: Any):
+    """Trees of one structure, whose arrays have the same bits."""
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for x, y in zip(*(map(np.asarray, jax.tree.leaves(t)) for t in (ours, theirs)), strict=True):
+        assert (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes())
+
+
 def most_ulps(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> int:
     assert set(ours) == set(theirs)
     return max(ulps(np.asarray(ours[path]), theirs[path]) for path in theirs)
@@ -47,14 +55,6 @@ def step_units(ours: np.ndarray, theirs: np.ndarray, before: np.ndarray) -> np.n
         far = np.abs(wide[0] - wide[1]) / np.spacing(largest).astype(np.float64)
     same = (wide[0] == wide[1]) | (np.isnan(wide[0]) & np.isnan(wide[1]))
     return np.where(same, 0.0, np.where(np.isnan(far), np.inf, far))
-
-
-def units(ours, theirs, before):
-    """The distance in units of the larger of the parameter before the step and after it."""
-    wide = [np.asarray(x, np.float64) for x in (ours, theirs, before)]
-    largest = np.maximum(np.abs(wide[1]), np.abs(wide[2])).astype(theirs.dtype)
-    distance = np.abs(wide[0] - wide[1]) / np.spacing(largest).astype(np.float64)
-    return np.max(distance, initial=0.0)
 
 
 def relative(ours, theirs, before=0.0):

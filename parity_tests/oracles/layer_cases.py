@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from flax import nnx
 
-R = nnx.Rngs
-
 
 class LayerCase(NamedTuple):
     """Both sides of a layer; inputs are torch's, and Flax gets images with channels last."""

@@ -30,6 +30,16 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     return tensor.numpy()
 
 
+def in_torch(grad: Any, shape: Sequence[int]) -> torch.Tensor:
+    """torch's gradient: of an array, or of indices, a row each, and what is there."""
+    if not isinstance(grad, tuple):
+        return torch.tensor(grad)
+    places, values = np.atleast_2d(np.asarray(grad[0], np.int64).T), torch.tensor(grad[1])
+    # Which says to torch for all that follows, as it wants to be told, whether it checks.
+    with torch.sparse.check_sparse_tensor_invariants(True):
+        return torch.sparse_coo_tensor(places, values, shape)
+
+
 class TorchOracle:
     """A torch optimizer over named parameters, one group for each list of names."""
 
@@ -93,6 +103,19 @@ def check_bits(oracle: TorchOracle, tx: Any, start: Arrays, gradients: Iterable[
     """Compare the parameters after each step, to the bit."""
     for step, (params, _) in enumerate(beside(oracle, tx, start, gradients)):
         assert_same_bits(params, oracle.params(), f"after step {step}")
+
+
+def torchs_parameters(
+    optimizer: type[torch.optim.Optimizer],
+    start: Arrays,
+    options: Mapping[str, Any],
+    gradients: Iterable[Arrays],
+) -> dict[str, np.ndarray]:
+    """Where torch ends, with one group."""
+    oracle = TorchOracle(optimizer, start, [list(start)], options)
+    for grads in gradients:
+        oracle.step(grads)
+    return oracle.params()
 
 
 def configurations(optimizer: type[torch.optim.Optimizer]) -> list[tuple[str, dict[str, Any]]]:

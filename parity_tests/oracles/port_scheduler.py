@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from typing import Any
 
 import jax
@@ -12,16 +11,15 @@ import numpy as np
 
 import jaxopt_port as jp
 from jaxopt_port.numerics import decoded
-from parity_tests.oracles.scheduler_case import Case
+from parity_tests.oracles.scheduler_case import Case, epochs_given
 
 STEPS = 300
 OPTIONS = {"SGD": {"momentum": 0.9}, "Adam": {}}
 
 
 def arguments(case: Case, step: int) -> tuple[Any, ...]:
-    """What the step is told: metric and epoch, exact in float32."""
-    given = [of(step) for of in (case.metric, case.epoch) if of is not None]
-    return tuple(x if isinstance(x, int) else float(np.float32(x)) for x in given)
+    """What the step is told, exact in float32."""
+    return tuple(x if isinstance(x, int) else float(np.float32(x)) for x in case.told(step))
 
 
 @functools.cache
@@ -44,36 +42,43 @@ class PortSide:
     from_ = 0  # the step at which a run begins
 
     def __init__(self, case: Case):
-        self.case = case
-        self.scheduler = case.make(jp.lr_scheduler)
+        self.case, self.scheduler = case, case.make(jp.lr_scheduler)
         entries = [
             {name: values[i] for name, values in case.resumed.items()} for i in range(len(case.lrs))
         ]
-        state = stepped_state(case.optimizer, tuple(case.lrs))
-        self.state, self.sched_state = self.scheduler.init(state, entries)
+        begun = self.scheduler.init(self.begun(), entries if case.resumed else None)
+        self.state, self.sched_state = begun
 
-    def step(self, i: int):
-        given = arguments(self.case, i + self.from_)
-        self.state, self.sched_state = self.scheduler.step(self.state, self.sched_state, *given)
+    def begun(self):
+        return stepped_state(self.case.optimizer, tuple(self.case.lrs))
+
+    def step(self, i: int, compiled=None):
+        given, step = arguments(self.case, i + self.from_), compiled or self.scheduler.step
+        self.state, self.sched_state = step(self.state, self.sched_state, *given)
 
     def read(self) -> np.ndarray:
         return decoded(np.stack(parts_of(self.state, self.case)))
+
+    def last_lr(self) -> list[float]:
+        return self.scheduler.get_last_lr(self.sched_state)
+
+    def saved(self) -> dict[str, Any]:
+        return self.scheduler.state_dict(self.sched_state)
 
     def set_lr(self, lr: float, group: int):
         self.state = jp.set_hyperparams(self.state, lr=lr, group=group)
 
 
+@epochs_given()
 def run(side, steps: int = STEPS, events=None) -> np.ndarray:
     """Learning rates and momenta, (steps + 1, 2, groups).
 
     ``events`` are functions of the side, by the step before which they happen.
     """
     read = [side.read()]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The epoch parameter")
-        for i in range(steps):
-            if events and i in events:
-                events[i](side)
-            side.step(i)
-            read.append(side.read())
+    for i in range(steps):
+        if events and i in events:
+            events[i](side)
+        side.step(i)
+        read.append(side.read())
     return np.array(read)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import torch
 from jaxopt_port.numerics import decoded
 from jaxopt_port.verify.cases import TorchSchedulers
 from parity_tests.oracles.port_scheduler import OPTIONS, STEPS, PortSide, arguments, parts_of, run
-from parity_tests.oracles.scheduler_case import Case
+from parity_tests.oracles.scheduler_case import Case, epochs_given
 from parity_tests.oracles.scheduler_cases import CASES
 
 # What this torch does as the port does.
@@ -24,17 +25,21 @@ class TorchSide:
     from_ = 0  # the step at which a run begins
 
     def __init__(self, case: Case):
-        groups = [{"params": [torch.nn.Parameter(torch.ones(1))], "lr": lr} for lr in case.lrs]
-        for name, values in case.resumed.items():
-            for group, value in zip(groups, values, strict=True):
-                group[name] = value
         self.case = case
-        self.optimizer = getattr(torch.optim, case.optimizer)(groups, **OPTIONS[case.optimizer])
+        self.optimizer = self.begun()
         with warnings.catch_warnings():
             # torch's order warning where a composite is in a composite.
             warnings.simplefilter("ignore")
             self.scheduler = case.make(TorchSchedulers(self.optimizer))
         self.optimizer.step()
+
+    def begun(self) -> torch.optim.Optimizer:
+        case = self.case
+        groups = [{"params": [torch.nn.Parameter(torch.ones(1))], "lr": lr} for lr in case.lrs]
+        for name, values in case.resumed.items():
+            for group, value in zip(groups, values, strict=True):
+                group[name] = value
+        return getattr(torch.optim, case.optimizer)(groups, **OPTIONS[case.optimizer])
 
     def step(self, i: int):
         self.scheduler.step(*arguments(self.case, i + self.from_))
@@ -43,6 +48,12 @@ class TorchSide:
         groups = self.optimizer.param_groups
         momenta = [g["momentum"] if "momentum" in g else g["betas"][0] for g in groups]
         return [[g["lr"] for g in groups], momenta]
+
+    def last_lr(self) -> list[float]:
+        return list(self.scheduler.get_last_lr())
+
+    def saved(self) -> dict[str, Any]:
+        return self.scheduler.state_dict()
 
     def set_lr(self, lr: float, group: int):
         self.optimizer.param_groups[group]["lr"] = lr
@@ -90,12 +101,11 @@ def _compiled(names, steps, runner, jit=True):
     sides = {name: PortSide(CASES[name]) for name in names}
     xs = {name: _columns(CASES[name], steps) for name in names}
 
+    @epochs_given()
     def step(carried, x):
         new, read = {}, {}
         for name, (state, sched_state) in carried.items():
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "The epoch parameter")
-                new[name] = sides[name].scheduler.step(state, sched_state, *x[name])
+            new[name] = sides[name].scheduler.step(state, sched_state, *x[name])
             read[name] = jnp.stack(parts_of(new[name][0], CASES[name]))
         return new, read
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 ONE = (0.1,)
 THREE = (0.3, 0.05, 0.007)
+
+
+@contextlib.contextmanager
+def epochs_given():
+    """Without torch's and our warning of what is told an epoch."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The epoch parameter")
+        yield
 
 
 @dataclass(frozen=True)
@@ -34,3 +44,7 @@ class Case:
     resumed: Mapping[str, Sequence[float]] = field(default_factory=dict)
     own_function: bool = False
     since: str = "2.11"
+
+    def told(self, step: Any) -> list[Any]:
+        """Metric and epoch."""
+        return [of(step) for of in (self.metric, self.epoch) if of is not None]

@@ -10,12 +10,6 @@ class Tolerance(NamedTuple):
 
 
 TOLERANCES = {
-    "sgd float32 step": Tolerance(
-        0, "bit", "the contract: jp.step follows torch's roundings one by one"
-    ),
-    "sgd float64": Tolerance(
-        1e-15, "relative", "the contract; torch's float64 scalars and ours are the same"
-    ),
     "a factory of Optax": Tolerance(
         1e-7,
         "of the leaf's largest magnitude",
@@ -30,12 +24,6 @@ TOLERANCES = {
     "sparse gradients float64": Tolerance(
         1e-15, "of the leaf's largest magnitude", "likewise: 9e-17 after five steps"
     ),
-    "sgd low precision": Tolerance(
-        1,
-        "unit of the larger of the parameter before and after",
-        "torch's vector loop rounds lr to the dtype and its scalar tail does not; where the "
-        "parameter crosses zero, that is several units of a small result",
-    ),
     "sgd complex": Tolerance(
         4, "ulp", "torch's complex products are vectorised otherwise than XLA's; no fma either way"
     ),
@@ -47,7 +35,7 @@ TOLERANCES = {
     ),
     "cond apart": Tolerance(
         1,
-        "unit of the larger of the parameter before and after",
+        "unit of the step",
         "lax.cond parts the update from the parameter: one more rounding",
     ),
     "foreign against injected": Tolerance(
@@ -102,6 +90,9 @@ TOLERANCES = {
     ),
     "float64 run": Tolerance(
         1e-13, "of the leaf's largest magnitude", "the contract is 1e-12; measured 3e-15"
+    ),
+    "float64 run, exact": Tolerance(
+        1e-15, "of the leaf's largest magnitude", "no root, and torch's float64 scalars are ours"
     ),
     "low precision": Tolerance(
         1, "unit of the step", "the contract: one unit of the dtype per step"

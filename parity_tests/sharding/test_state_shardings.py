@@ -65,84 +65,52 @@ def specs(tx, params, **options):
 
 
 KERNEL = {"kernel": ((16, 8), P("data", "model"))}
+# An optimizer, its parameters with their places, options; what of its state is split.
+SPLIT = {
+    "optax adamw": (optax.adamw(1e-3), KERNEL, {}, {(16, 8): ("data", "model")}),
+    "optax chain": (
+        optax.chain(optax.clip_by_global_norm(1.0), optax.trace(0.9), optax.ema(0.9)),
+        KERNEL, {}, {(16, 8): ("data", "model")},
+    ),
+    "optax MultiSteps": (optax.MultiSteps(jp.AdamW(), 2), KERNEL, {}, {(16, 8): ("data", "model")}),
+    "optax adafactor": (
+        optax.adafactor(1e-3, min_dim_size_to_factor=4), KERNEL, {},
+        {(16,): ("data",), (8,): ("model",), (1,): (None,)},
+    ),
+    "Adafactor": (jp.Adafactor(), KERNEL, {}, {(16, 1): ("data", None), (1, 8): (None, "model")}),
+    # A vector over groups is no parameter, whatever that is called.
+    "names of numbers": (
+        jp.Adam([{"params": f"{name}"} for name in ("step", "lr", "a", "b")]),
+        {name: ((12,), P("data")) for name in ("step", "lr", "a", "b")}, {}, {(12,): ("data",)},
+    ),
+    "ZeRO-1": (jp.Adam(), {"w": ((16, 8), P())}, {"over": "data"}, {(16, 8): ("data", None)}),
+    "the longest axis": (
+        jp.Adam(), {"w": ((8, 16), P())}, {"over": "data"}, {(8, 16): (None, "data")},
+    ),
+    "beside another axis": (
+        jp.Adam(), {"w": ((16, 6), P(None, "model"))}, {"over": "data"},
+        {(16, 6): ("data", "model")},
+    ),
+    "an axis in use": (
+        jp.Adam(), {"w": ((16, 6), P("data"))}, {"over": "data"}, {(16, 6): ("data", None)},
+    ),
+    "over two axes": (
+        jp.Adam(), {"w": ((64, 6), P())}, {"over": ("data", "model")},
+        {(64, 6): (("data", "model"), None)},
+    ),
+    "nothing divides": (jp.Adam(), {"w": ((3, 5), P())}, {"over": "data"}, {(3, 5): (None, None)}),
+    "LBFGS": (
+        jp.LBFGS(history_size=3), {"w": ((16,), P("data")), "v": ((8,), P("model"))}, {},
+        {(24,): (("model", "data"),), (3, 24): (None, ("model", "data")), (3,): (None,)},
+    ),
+    "LBFGS, one axis divides": (
+        jp.LBFGS(history_size=3), {"w": ((16,), P("data")), "v": ((6,), P("model"))}, {},
+        {(22,): ("model",), (3, 22): (None, "model"), (3,): (None,)},
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("tx", "params", "options", "expected"),
-    [
-        (optax.adamw(1e-3), KERNEL, {}, {(16, 8): ("data", "model")}),
-        (
-            optax.chain(optax.clip_by_global_norm(1.0), optax.trace(0.9), optax.ema(0.9)),
-            KERNEL,
-            {},
-            {(16, 8): ("data", "model")},
-        ),
-        (optax.MultiSteps(jp.AdamW(), 2), KERNEL, {}, {(16, 8): ("data", "model")}),
-        (
-            optax.adafactor(1e-3, min_dim_size_to_factor=4),
-            {"kernel": ((16, 8), P("data", "model"))},
-            {},
-            {(16,): ("data",), (8,): ("model",), (1,): (None,)},
-        ),
-        (
-            jp.Adafactor(),
-            {"kernel": ((16, 8), P("data", "model"))},
-            {},
-            {(16, 1): ("data", None), (1, 8): (None, "model")},
-        ),
-        # A vector over groups is no parameter, whatever that is called.
-        (
-            jp.Adam([{"params": f"{name}"} for name in ("step", "lr", "a", "b")]),
-            {name: ((12,), P("data")) for name in ("step", "lr", "a", "b")},
-            {},
-            {(12,): ("data",)},
-        ),
-        (jp.Adam(), {"w": ((16, 8), P())}, {"over": "data"}, {(16, 8): ("data", None)}),
-        (jp.Adam(), {"w": ((8, 16), P())}, {"over": "data"}, {(8, 16): (None, "data")}),
-        (
-            jp.Adam(),
-            {"w": ((16, 6), P(None, "model"))},
-            {"over": "data"},
-            {(16, 6): ("data", "model")},
-        ),
-        (jp.Adam(), {"w": ((16, 6), P("data"))}, {"over": "data"}, {(16, 6): ("data", None)}),
-        (
-            jp.Adam(),
-            {"w": ((64, 6), P())},
-            {"over": ("data", "model")},
-            {(64, 6): (("data", "model"), None)},
-        ),
-        (jp.Adam(), {"w": ((3, 5), P())}, {"over": "data"}, {(3, 5): (None, None)}),
-        (
-            jp.LBFGS(history_size=3),
-            {"w": ((16,), P("data")), "v": ((8,), P("model"))},
-            {},
-            {(24,): (("model", "data"),), (3, 24): (None, ("model", "data")), (3,): (None,)},
-        ),
-        (
-            jp.LBFGS(history_size=3),
-            {"w": ((16,), P("data")), "v": ((6,), P("model"))},
-            {},
-            {(22,): ("model",), (3, 22): (None, "model"), (3,): (None,)},
-        ),
-    ],
-    ids=[
-        "optax adamw",
-        "optax chain",
-        "optax MultiSteps",
-        "optax adafactor",
-        "Adafactor",
-        "names of numbers",
-        "ZeRO-1",
-        "the longest axis",
-        "beside another axis",
-        "an axis in use",
-        "over two axes",
-        "nothing divides",
-        "LBFGS",
-        "LBFGS, one axis divides",
-    ],
-)
+@pytest.mark.parametrize(("tx", "params", "options", "expected"), SPLIT.values(), ids=SPLIT)
 def test_state_is_split_as_its_parameters(tx, params, options, expected):
     found = specs(tx, params, **options)
     shared = {shape: spec for shape, spec in found.items() if shape not in expected}

@@ -6,6 +6,7 @@ import torch
 
 import jaxopt_port as jp
 from jaxopt_port import verify
+from parity_tests.verify.linear_layers import layer, mean_square, zeros
 
 STEPS = 40
 
@@ -20,18 +21,10 @@ def torch_loss(output, batch):
 
 
 def apply(params, batch):
-    hidden = jnp.tanh(batch[0] @ params["0"]["kernel"] + params["0"]["bias"])
-    return hidden @ params["2"]["kernel"] + params["2"]["bias"]
+    return layer(params["2"], jnp.tanh(layer(params["0"], batch[0])))
 
 
-def jax_loss(output, batch):
-    return jnp.mean((output - batch[1]) ** 2)
-
-
-PARAMS = {
-    "0": {"kernel": jnp.zeros((5, 6)), "bias": jnp.zeros(6)},
-    "2": {"kernel": jnp.zeros((6, 3)), "bias": jnp.zeros(3)},
-}
+PARAMS = {"0": zeros(5, 6), "2": zeros(6, 3)}
 
 
 def batches(steps=STEPS, size=7):
@@ -54,5 +47,5 @@ TX = jp.SGD(lr=0.05, momentum=0.9)
 
 
 def mine(**changes):
-    given = {"apply": apply, "params": PARAMS, "tx": TX, "loss": jax_loss}
+    given = {"apply": apply, "params": PARAMS, "tx": TX, "loss": mean_square}
     return verify.JaxSide(**{**given, **changes})

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+import optax
 import torch
 from torch.nn import functional as F
 
@@ -52,6 +54,13 @@ def wide() -> torch.nn.Module:
 def cross_entropy(output: Any, batch: Any) -> torch.Tensor:
     logits = output["logits"] if isinstance(output, dict) else output
     return F.cross_entropy(logits.float(), batch[1], weight=torch.tensor([1.0, 2.0, 0.5]))
+
+
+def jax_cross_entropy(output: Any, batch: Any) -> Any:
+    """The same of logits alone."""
+    weight = jnp.array([1.0, 2.0, 0.5], output.dtype)[batch[1]]
+    each = optax.softmax_cross_entropy_with_integer_labels(output, batch[1])
+    return (each * weight).sum() / weight.sum()
 
 
 class Case(NamedTuple):

@@ -18,12 +18,12 @@ from parity_tests.verify.compared_runs import (
     STEPS,
     apply,
     batches,
-    jax_loss,
     mine,
     theirs,
     torch_loss,
     torch_net,
 )
+from parity_tests.verify.linear_layers import mean_square
 
 
 def test_the_same_training_is_the_same_and_what_is_given_stays():
@@ -117,7 +117,7 @@ def test_whole_numbers_and_masks_may_be_outputs(factor, cause, tmp_path):
     )
     side = mine(
         apply=lambda params, batch: with_whole_numbers(apply(params, batch)),
-        loss=lambda output, batch: factor * jax_loss(output[0], batch),
+        loss=lambda output, batch: factor * mean_square(output[0], batch),
     )
     recorder.record(tmp_path / "trace", torch_side, batches(3))
     compared = verify.compare(torch_side, side, batches(3))

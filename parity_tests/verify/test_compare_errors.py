@@ -17,11 +17,11 @@ from parity_tests.verify.compared_runs import (
     TX,
     apply,
     batches,
-    jax_loss,
     mine,
     theirs,
     torch_loss,
 )
+from parity_tests.verify.linear_layers import mean_square
 
 
 def _dropout_net():
@@ -73,7 +73,7 @@ BAD = {
     ),
     "a complex output": (
         lambda: theirs(forward=lambda m, b: m(b[0]) + 0j, loss=lambda o, b: torch_loss(o.real, b)),
-        lambda: mine(apply=lambda p, b: apply(p, b) + 0j, loss=lambda o, b: jax_loss(o.real, b)),
+        lambda: mine(apply=lambda p, b: apply(p, b) + 0j, loss=lambda o, b: mean_square(o.real, b)),
         {},
         "your output is complex.*view_as_real",
     ),
@@ -161,6 +161,6 @@ def test_wrong_kinds_are_type_errors():
     with pytest.raises(TypeError, match=r"clip must return the gradients.*has returned NoneType"):
         verify.compare(theirs(), mine(clip=lambda grads: None), batches())
     with pytest.raises(TypeError, match="got the class Linear; make one"):
-        verify.nnx_side(nnx.Linear, tx=TX, loss=jax_loss)
+        verify.nnx_side(nnx.Linear, tx=TX, loss=mean_square)
     with pytest.raises(ValueError, match=r"no \"params\""):
-        verify.linen_side(linen.Dense(3), {"batch_stats": {}}, tx=TX, loss=jax_loss)
+        verify.linen_side(linen.Dense(3), {"batch_stats": {}}, tx=TX, loss=mean_square)

@@ -10,7 +10,8 @@ from flax import linen, nnx
 
 import jaxopt_port as jp
 from jaxopt_port import verify
-from parity_tests.verify.compared_runs import TX, batches, jax_loss, theirs
+from parity_tests.verify.compared_runs import TX, batches, theirs
+from parity_tests.verify.linear_layers import mean_square
 
 
 class Net(nnx.Module):
@@ -30,12 +31,12 @@ class LinenNet(linen.Module):
 
 
 def test_flax_models():
-    side = verify.nnx_side(Net(nnx.Rngs(0)), tx=TX, loss=jax_loss)
+    side = verify.nnx_side(Net(nnx.Rngs(0)), tx=TX, loss=mean_square)
     rename = [(r"^", "layers.")]
     assert verify.compare(theirs(), side, batches(), steps=12, rename=rename).ok
     module = LinenNet()
     variables = module.init(jax.random.key(0), jnp.ones((1, 5)))
-    side = verify.linen_side(module, variables, tx=TX, loss=jax_loss)
+    side = verify.linen_side(module, variables, tx=TX, loss=mean_square)
     assert verify.compare(theirs(), side, batches(), steps=12).ok
 
 
@@ -102,7 +103,7 @@ class Unbiased(nnx.BatchNorm):
 def test_running_statistics_of_flax(norm):
     """Flax keeps the biased variance; torch's side is the same but for that."""
     module = torch.nn.Sequential(torch.nn.BatchNorm1d(5), torch.nn.Linear(5, 3))
-    side = verify.nnx_side(Normalised(nnx.Rngs(0), norm), tx=TX, loss=jax_loss)
+    side = verify.nnx_side(Normalised(nnx.Rngs(0), norm), tx=TX, loss=mean_square)
     rename = [(r"^0\.", "norm."), (r"^1\.", "dense.")]
     report = verify.compare(theirs(module=module), side, batches(), steps=12, rename=rename)
     if norm is Unbiased:
@@ -117,7 +118,7 @@ def test_running_statistics_of_flax(norm):
 @pytest.mark.parametrize("tx", [TX, jp.SGD(lr=0.06, momentum=0.9)], ids=["right", "a fault beside"])
 def test_a_cause_that_is_accepted_does_not_hide_others(tx):
     module = torch.nn.Sequential(torch.nn.BatchNorm1d(5), torch.nn.Linear(5, 3))
-    side = verify.nnx_side(Normalised(nnx.Rngs(0), nnx.BatchNorm), tx=tx, loss=jax_loss)
+    side = verify.nnx_side(Normalised(nnx.Rngs(0), nnx.BatchNorm), tx=tx, loss=mean_square)
     report = verify.compare(
         theirs(module=module), side, batches(), steps=12, accept=iter(["biased-variance"]),
         rename=[(r"^0\.", "norm."), (r"^1\.", "dense.")],
@@ -146,7 +147,7 @@ def test_layers_that_differ_alike_are_one_note():
     torch.manual_seed(1)  # nearly equal outputs, which any number close to 1 seems to explain
     norms = [torch.nn.LayerNorm(5) for _ in range(5)]
     module = torch.nn.Sequential(*norms, torch.nn.Linear(5, 3))
-    side = verify.nnx_side(Norms(nnx.Rngs(0)), tx=TX, loss=jax_loss)
+    side = verify.nnx_side(Norms(nnx.Rngs(0)), tx=TX, loss=mean_square)
     rename = [(r"^5\.", "dense."), (r"^(\d)\.", r"layers.\1.")]
     report = verify.compare(theirs(module=module), side, batches(), steps=1, rename=rename)
     assert report.first.cause.name == "layer-eps"

@@ -1,7 +1,6 @@
 """Each stage finds what differs in it."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -10,20 +9,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import jaxopt_port as jp
 from jaxopt_port.verify import JaxSide, TorchSide, compare
-
-
-def linear(params, batch):
-    return batch[0] @ params["kernel"] + params["bias"]
+from parity_tests.verify.linear_layers import mean_square, one_layer, zeros
 
 
 def of_half(params, batch):
     """The same output, through which half the gradient comes back."""
-    output = linear(params, batch) / 2
+    output = one_layer(params, batch) / 2
     return output + jax.lax.stop_gradient(output)
-
-
-def mean_square(output, batch):
-    return ((output - batch[1]) ** 2).mean()
 
 
 def averaged(decay):
@@ -31,11 +23,11 @@ def averaged(decay):
 
 
 RIGHT = {
-    "apply": linear, "loss": mean_square, "tx": optax.adamw(1e-2, weight_decay=1e-2),
+    "apply": one_layer, "loss": mean_square, "tx": optax.adamw(1e-2, weight_decay=1e-2),
     "averaged": averaged(0.9), "clip": lambda grads: jp.clip_grad_norm(grads, 0.1)[0],
 }  # fmt: skip
 WRONG = {
-    "forward": {"apply": lambda params, batch: 1.01 * linear(params, batch)},
+    "forward": {"apply": lambda params, batch: 1.01 * one_layer(params, batch)},
     "loss": {"loss": lambda output, batch: 2 * mean_square(output, batch)},
     "gradient": {"apply": of_half},
     "clipping": {"clip": lambda grads: jp.clip_grad_norm(grads, 0.2)[0]},
@@ -56,10 +48,9 @@ def first_of(**mine):
         clip=lambda params: torch.nn.utils.clip_grad_norm_(params, 0.1),
         averaged=AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(0.9)),
     )
-    params = {"kernel": jnp.zeros((4, 3)), "bias": jnp.zeros(3)}
     rng = np.random.default_rng(0)
     batches = [(rng.normal(size=(8, 4)), rng.normal(size=(8, 3))) for _ in range(4)]
-    return compare(theirs, JaxSide(**{"params": params, **RIGHT, **mine}), batches).first
+    return compare(theirs, JaxSide(**{"params": zeros(4, 3), **RIGHT, **mine}), batches).first
 
 
 EACH = ("gradient", "state", "averages")  # in every run

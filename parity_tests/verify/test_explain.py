@@ -10,6 +10,7 @@ from torch import optim
 import jaxopt_port as jp
 from jaxopt_port import interop
 from jaxopt_port.verify import CAUSES
+from parity_tests.verify.linear_layers import zeros
 
 
 def chained(*parts, lr):
@@ -164,8 +165,7 @@ def test_groups_are_explained_one_by_one():
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
     groups = [{"params": net[0].parameters()}, {"params": net[1].parameters(), "lr": 1e-2}]
     sgd = optim.SGD(groups, lr=1e-3)
-    params = {n: {"kernel": np.zeros(s), "bias": np.zeros(s[1])} for n, s in
-              (("0", (3, 4)), ("1", (4, 2)))}  # fmt: skip
+    params = {"0": zeros(3, 4), "1": zeros(4, 2)}
     tx = jp.SGD([{"params": "0", "lr": 1e-3}, {"params": "1"}], lr=1e-3)
     explanation = jp.explain(sgd, tx, params, module=net)
     assert [d.leaf for d in explanation.differences] == ["1/bias", "1/kernel"]
@@ -187,9 +187,8 @@ def test_what_cannot_be_explained_is_an_error():
     with pytest.raises(ValueError, match="steps is 0"):
         jp.explain(sgd, optax.sgd(0.1), steps=0)
     net = torch.nn.Linear(2, 2)
-    like = {"kernel": np.zeros((2, 2)), "bias": np.zeros(2)}
     with pytest.raises(ValueError, match="module has none of the parameters"):
-        jp.explain(sgd, optax.sgd(0.1), like, module=net)
+        jp.explain(sgd, optax.sgd(0.1), zeros(2, 2), module=net)
     with pytest.raises(ValueError, match="give module= too"):
         jp.explain(sgd, optax.sgd(0.1), {"w": np.zeros(2)})
     with pytest.raises(ValueError, match="features") as error:
@@ -202,10 +201,7 @@ def test_what_torch_does_not_train_is_compared_too(requires):
     net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 2))
     net[1].requires_grad_(requires)
     given = net[0].parameters() if requires else net.parameters()
-    like = {
-        str(i): {"kernel": np.zeros(shape), "bias": np.zeros(shape[1])}
-        for i, shape in enumerate([(2, 3), (3, 2)])
-    }
+    like = {"0": zeros(2, 3), "1": zeros(3, 2)}
     adamw = optim.AdamW(given, lr=1e-3)
     found = jp.explain(adamw, jp.AdamW(lr=1e-3), like, module=net)
     assert {d.leaf for d in found.differences} == {"1/kernel", "1/bias"}

@@ -8,19 +8,11 @@ import torch
 
 import jaxopt_port as jp
 from jaxopt_port.verify import JaxSide, TorchSide, compare
+from parity_tests.verify.linear_layers import mean_square, one_layer, zeros
 
 MOST, NORM = 0.05, 0.1
 TX = jp.SGD(lr=0.1)
-PARAMS = {"kernel": jnp.zeros((4, 3)), "bias": jnp.zeros(3)}
 clip = jp.clip_by_grad_norm(NORM)
-
-
-def mean_square(output, batch):
-    return ((output - batch[1]) ** 2).mean()
-
-
-def apply(params, batch):
-    return batch[0] @ params["kernel"] + params["bias"]
 
 
 def batches():
@@ -77,7 +69,7 @@ half.defvjp(lambda x: (x, None), lambda _, grad: (grad / 2,))
 
 
 def of_half(params, batch):
-    return apply({**params, "kernel": half(params["kernel"])}, batch)
+    return one_layer({**params, "kernel": half(params["kernel"])}, batch)
 
 
 class Trainer:
@@ -117,7 +109,7 @@ def compared(register, **mine):
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     register(module, optimizer)
     theirs = TorchSide(module=module, optimizer=optimizer, loss=mean_square)
-    given = {"apply": apply, "params": PARAMS, "tx": TX, "loss": mean_square, **mine}
+    given = {"apply": one_layer, "params": zeros(4, 3), "tx": TX, "loss": mean_square, **mine}
     return compare(theirs, JaxSide(**given), batches())
 
 

@@ -1,6 +1,5 @@
 """Muon on torch's side: its own axes, and an iteration that rounds to bfloat16 in float64 too."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -8,22 +7,15 @@ import torch
 import jaxopt_port as jp
 from jaxopt_port import interop
 from jaxopt_port.verify import JaxSide, TorchSide, compare
+from parity_tests.verify.linear_layers import layer, mean_square, zeros
 
 STEPS, SIZE = 10, 24
-LIKE = {
-    "0": {"kernel": jnp.ones((8, SIZE)), "bias": jnp.ones(SIZE)},
-    "1": {"kernel": jnp.ones((SIZE, SIZE)), "bias": jnp.ones(SIZE)},
-}
+LIKE = {"0": zeros(8, SIZE), "1": zeros(SIZE, SIZE)}
 ADAMW = {"params": jp.REST, "optimizer": jp.AdamW, "lr": 4e-3}
 
 
-def mean_square(output, batch):
-    return ((output - batch[1]) ** 2).mean()
-
-
 def apply(params, batch):
-    hidden = batch[0] @ params["0"]["kernel"] + params["0"]["bias"]
-    return hidden @ params["1"]["kernel"] + params["1"]["bias"]
+    return layer(params["1"], layer(params["0"], batch[0]))
 
 
 def batches():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from jaxopt_port import verify
+from parity_tests.verify.linear_layers import mean_square, one_layer, zeros
 
 functional = torch.nn.functional
 DTYPES = (torch.float32, torch.float64)
@@ -20,13 +21,7 @@ def linear(optimizer, tx, losses, dtype, features=3, outputs=3):
     theirs = verify.TorchSide(
         module=module, optimizer=optimizer(module.parameters()), loss=losses[0]
     )
-    params = {"kernel": np.zeros((features, outputs), np.float32), "bias": np.zeros(outputs)}
-    mine = verify.JaxSide(
-        apply=lambda params, batch: batch[0] @ params["kernel"] + params["bias"],
-        params=params,
-        tx=tx,
-        loss=losses[1],
-    )
+    mine = verify.JaxSide(apply=one_layer, params=zeros(features, outputs), tx=tx, loss=losses[1])
     return theirs, mine
 
 
@@ -131,10 +126,7 @@ def test_a_parameter_that_comes_near_zero_raises_no_alarm():
     def adam(parameters):
         return torch.optim.Adam(parameters, lr=0.05)
 
-    losses = (
-        lambda output, batch: functional.mse_loss(output, batch[1]),
-        lambda output, batch: jnp.mean((output - batch[1]) ** 2),
-    )
+    losses = lambda output, batch: functional.mse_loss(output, batch[1]), mean_square
     rng = np.random.default_rng(0)
     x = rng.normal(size=(16, 4)).astype(np.float32)
     y = (x @ rng.normal(size=(4, 2))).astype(np.float32)

@@ -16,6 +16,7 @@ from jaxopt_port.flax import Optimizer, TrainState
 from jaxopt_port.verify import JaxSide, TorchSide, compare, linen_side, nnx_side, replay
 from jaxopt_port.verify.comparison import _compare, _sides
 from jaxopt_port.verify.recorder import record
+from parity_tests.verify.linear_layers import layer, zeros
 
 STEPS = 9
 EMA, SWA = torch.optim.swa_utils.get_ema_multi_avg_fn, torch.optim.swa_utils.get_swa_multi_avg_fn
@@ -43,9 +44,7 @@ def torch_side(optimizer=None, averaged=None, times=1.0, **rest):
 
 
 def apply(params, batch):
-    first, last = params["first"], params["last"]
-    hidden = jnp.tanh(batch[0] @ first["kernel"] + first["bias"])
-    return hidden @ last["kernel"] + last["bias"]
+    return layer(params["last"], jnp.tanh(layer(params["first"], batch[0])))
 
 
 def loss(output, batch, times=1.0):
@@ -58,10 +57,7 @@ louder = functools.partial(loss, times=16.0)
 
 
 def jax_side(tx=ADAMW, averaged=None, loss=loss, **rest):
-    params = {
-        layer: {"kernel": np.zeros(shape, np.float32), "bias": np.zeros(shape[1], np.float32)}
-        for layer, shape in (("first", (4, 6)), ("last", (6, 3)))
-    }
+    params = {"first": zeros(4, 6), "last": zeros(6, 3)}
     if averaged is not None:
         rest["averaged"] = jp.swa_utils.AveragedModel(multi_avg_fn=averaged)
     return JaxSide(apply=apply, params=params, tx=tx, loss=loss, **rest)

@@ -13,6 +13,7 @@ import torch
 import jaxopt_port as jp
 from jaxopt_port import verify
 from jaxopt_port.verify.recorder import record
+from parity_tests.verify.linear_layers import layer, mean_square, one_layer, zeros
 
 STEPS = 6
 TWO = {"a": (5, 8), "b": (8, 3)}
@@ -26,17 +27,14 @@ def of_two_layers(groups, tx, optimizer=torch.optim.AdamW):
         module=module,
         optimizer=optimizer(groups(module), lr=1e-2),
         forward=lambda m, batch: m["b"](torch.tanh(m["a"](batch[0]))),
-        loss=lambda output, batch: ((output - batch[1]) ** 2).mean(),
+        loss=mean_square,
     )
 
     def apply(params, batch):
-        hidden = jnp.tanh(batch[0] @ params["a"]["kernel"] + params["a"]["bias"])
-        return hidden @ params["b"]["kernel"] + params["b"]["bias"]
+        return layer(params["b"], jnp.tanh(layer(params["a"], batch[0])))
 
-    like = {k: {"kernel": jnp.zeros(s), "bias": jnp.zeros(s[1])} for k, s in TWO.items()}
-    mine = verify.JaxSide(
-        apply=apply, params=like, tx=tx, loss=lambda o, batch: ((o - batch[1]) ** 2).mean()
-    )
+    like = {name: zeros(*shape) for name, shape in TWO.items()}
+    mine = verify.JaxSide(apply=apply, params=like, tx=tx, loss=mean_square)
     rng = np.random.default_rng(0)
     return theirs, mine, [(rng.normal(size=(8, 5)), rng.normal(size=(8, 3))) for _ in range(STEPS)]
 
@@ -200,17 +198,17 @@ TABLES = {
 }
 
 
-def with_table(kind, change, loss=None):
+def with_table(kind, change, loss=mean_square):
     torch.manual_seed(0)
     module = Table(kind)
     theirs = verify.TorchSide(
         module=module, optimizer=SGD(module.parameters(), lr=0.05),
-        forward=lambda m, batch: m(batch[0]), loss=lambda o, batch: ((o - batch[1]) ** 2).mean(),
+        forward=lambda m, batch: m(batch[0]), loss=mean_square,
     )  # fmt: skip
     mine = verify.JaxSide(
-        apply=lambda p, batch: change(batch[0]) @ p["kernel"] + p["bias"],
-        params={"kernel": jnp.zeros((16, 3)), "bias": jnp.zeros(3)}, tx=optax.sgd(0.05),
-        loss=loss or (lambda o, batch: ((o - batch[1]) ** 2).mean()),
+        apply=lambda p, batch: layer(p, change(batch[0])),
+        params=zeros(16, 3), tx=optax.sgd(0.05),
+        loss=loss,
     )  # fmt: skip
     rng = np.random.default_rng(0)
     batches = [(rng.normal(size=(4, 32, 16)), rng.normal(size=(4, 32, 3))) for _ in range(STEPS)]
@@ -257,8 +255,7 @@ def test_a_gradient_of_terms_that_cancel():
         loss=lambda o, batch: relu(1 - o[:4]).mean() + relu(1 + o[4:]).mean(),
     )  # fmt: skip
     mine = verify.JaxSide(
-        apply=lambda p, batch: batch[0] @ p["kernel"] + p["bias"],
-        params={"kernel": jnp.zeros((6, 3)), "bias": jnp.zeros(3)}, tx=optax.sgd(1e-3),
+        apply=one_layer, params=zeros(6, 3), tx=optax.sgd(1e-3),
         loss=lambda o, batch: jax.nn.relu(1 - o[:4]).mean() + jax.nn.relu(1 + o[4:]).mean(),
     )  # fmt: skip
     rng = np.random.default_rng(0)
@@ -281,13 +278,13 @@ def test_a_parameter_without_axes_has_a_history():
     module = Scaled()
     theirs = verify.TorchSide(
         module=module, optimizer=torch.optim.AdamW(module.parameters(), lr=1e-2, weight_decay=0.2),
-        forward=lambda m, batch: m(batch[0]), loss=lambda o, batch: ((o - batch[1]) ** 2).mean(),
+        forward=lambda m, batch: m(batch[0]), loss=mean_square,
     )  # fmt: skip
     mine = verify.JaxSide(
-        apply=lambda p, b: (b[0] @ p["kernel"] + p["bias"]) * jnp.exp(p["scale"]),
-        params={"kernel": jnp.zeros((4, 3)), "bias": jnp.zeros(3), "scale": jnp.zeros(())},
+        apply=lambda p, b: layer(p, b[0]) * jnp.exp(p["scale"]),
+        params={**zeros(4, 3), "scale": jnp.zeros(())},
         tx=optax.adamw(1e-2, weight_decay=0.2, mask=lambda p: {k: k != "scale" for k in p}),
-        loss=lambda o, batch: ((o - batch[1]) ** 2).mean(),
+        loss=mean_square,
     )
     rng = np.random.default_rng(0)
     batches = [(rng.normal(size=(8, 4)), rng.normal(size=(8, 3))) for _ in range(STEPS)]

@@ -11,12 +11,14 @@ import pytest
 import torch
 
 from jaxopt_port.verify import CAUSES, STAGES
-from parity_tests.faults import further, outside
+from parity_tests.faults.further import FURTHER
 from parity_tests.faults.held_out import HELD_OUT
 from parity_tests.faults.idioms import RATE, SCHEDULES, STEPS, Port, ports, right_port
 from parity_tests.faults.models import unbroken
+from parity_tests.faults.outside import OUTSIDE
 from parity_tests.faults.seeded import FAULTS, score
-from parity_tests.faults.unseen import UNSEEN, told
+from parity_tests.faults.trainings import told
+from parity_tests.faults.unseen import UNSEEN
 
 ALL_FAULTS = [*FAULTS, *HELD_OUT]
 # Of the kinds, each is seeded twice at least.
@@ -61,7 +63,8 @@ RIGHT = [
 ]
 
 
-@pytest.mark.parametrize("fault", UNSEEN, ids=lambda fault: fault.name)
+@pytest.mark.share(2)
+@pytest.mark.parametrize("fault", [*UNSEEN, *OUTSIDE], ids=lambda fault: fault.name)
 def test_faults_that_were_held_out_are_found_and_named(fault):
     said = told(fault)
     assert said.found, said.said
@@ -69,19 +72,11 @@ def test_faults_that_were_held_out_are_found_and_named(fault):
     assert not said.wrong, said.said
 
 
-@pytest.mark.parametrize("fault", outside.OUTSIDE, ids=lambda fault: fault.name)
-def test_faults_of_the_third_table_are_found_and_named(fault):
-    said = outside.told(fault)
-    assert said.found, said.said
-    assert said.named == len(fault.causes), said.said
-    assert not said.wrong, said.said
-
-
 # `python -m benchmarks harness` has all, and those that have no name yet.
 @pytest.mark.share(12)
-@pytest.mark.parametrize("fault", further.FURTHER[::8], ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", FURTHER[::8], ids=lambda fault: fault.name)
 def test_faults_of_the_fourth_table_are_found_and_not_misnamed(fault):
-    said = outside.told(fault)
+    said = told(fault)
     assert said.found, said.said
     assert not said.wrong, said.said
 
@@ -89,7 +84,7 @@ def test_faults_of_the_fourth_table_are_found_and_not_misnamed(fault):
 def test_the_held_out_tables_know_their_causes():
     of_unseen, *of_others = (
         {n for fault in table for _, names in fault.causes for n in names.split("|")}
-        for table in (UNSEEN, outside.OUTSIDE, further.FURTHER)
+        for table in (UNSEEN, OUTSIDE, FURTHER)
     )
     assert of_unseen <= set(CAUSES)
     assert all(of_other <= {*CAUSES, ""} for of_other in of_others)

@@ -12,6 +12,7 @@ import jaxopt_port as jp
 from jaxopt_port import interop, verify
 from jaxopt_port.flax import Optimizer, TrainState
 from parity_tests.verify.compared_runs import PARAMS, apply, batches, mine, theirs, torch_net
+from parity_tests.verify.linear_layers import mean_square, zeros
 
 
 def compared(torchs, yours, **options):
@@ -137,19 +138,15 @@ def test_a_rate_that_becomes_nothing():
     assert [cause.name for cause in report.first.cause.also] == ["frozen-leaf"]
 
 
-def squares(output, batch):
-    return ((output - batch[1]) ** 2).mean()
-
-
 def linear_of_torch(steps):
     torch.manual_seed(0)
     module = torch.nn.Linear(5, 3)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
     for inputs, targets in batches(steps):
         optimizer.zero_grad()
-        squares(module(torch.tensor(inputs)), [None, torch.tensor(targets)]).backward()
+        mean_square(module(torch.tensor(inputs)), [None, torch.tensor(targets)]).backward()
         optimizer.step()
-    return verify.TorchSide(module=module, optimizer=optimizer, loss=squares)
+    return verify.TorchSide(module=module, optimizer=optimizer, loss=mean_square)
 
 
 class Normalised(TrainState):
@@ -161,7 +158,8 @@ def by_linen(tx, change, params=None):
     if params is None:
         params = dense.init(jax.random.key(0), jnp.ones((1, 5)))["params"]
     held = Normalised.create(apply_fn=dense.apply, params=params, tx=tx)
-    return verify.linen_side(dense, held.replace(opt_state=change(held.opt_state)), loss=squares)
+    held = held.replace(opt_state=change(held.opt_state))
+    return verify.linen_side(dense, held, loss=mean_square)
 
 
 def by_nnx(tx, change, params=None):
@@ -170,7 +168,7 @@ def by_nnx(tx, change, params=None):
         nnx.update(model, nnx.State(params))
     optimizer = Optimizer(model, tx, wrt=nnx.Param)
     optimizer.opt_state = change(optimizer.opt_state)
-    return verify.nnx_side(model, tx=optimizer, loss=squares)
+    return verify.nnx_side(model, tx=optimizer, loss=mean_square)
 
 
 @pytest.mark.parametrize("made_by", [by_linen, by_nnx])
@@ -185,8 +183,7 @@ def test_numbers_that_were_set_before_the_first_step_count(made_by, lr, then):
 @pytest.mark.parametrize("made_by", [by_linen, by_nnx])
 def test_a_run_of_torchs_goes_on_whatever_flax_has_counted(made_by):
     side = linear_of_torch(3)
-    like = {"kernel": jnp.zeros((5, 3)), "bias": jnp.zeros(3)}
-    params = interop.params_from_torch(side.module, like)
+    params = interop.params_from_torch(side.module, zeros(5, 3))
     tx, state = interop.optimizer_from_torch(side.optimizer, params, side.module)
     report = compared(side, made_by(tx, lambda _: state, params))
     assert report.ok, report

@@ -9,7 +9,6 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
@@ -19,7 +18,14 @@ from jaxopt_port import verify
 from jaxopt_port.verify.recorder import TorchSide, record
 from jaxopt_port.verify.trace import Trace
 from parity_tests.interop.mutants import mutated
-from parity_tests.verify.recorded_runs import CASES, batches, cross_entropy, side
+from parity_tests.verify.linear_layers import layer, zeros
+from parity_tests.verify.recorded_runs import (
+    CASES,
+    batches,
+    cross_entropy,
+    jax_cross_entropy,
+    side,
+)
 
 
 @pytest.fixture(scope="module")
@@ -246,22 +252,17 @@ def test_names_that_could_be_numbers(name, tmp_path):
 def jax_side():
     """The JAX side of the case: with batch normalisation, whose buffers a trace has."""
     params = {
-        "0": {"kernel": jnp.zeros((5, 4)), "bias": jnp.zeros(4)},
+        "0": zeros(5, 4),
         "1": {"scale": jnp.zeros(4), "bias": jnp.zeros(4)},
-        "3": {"kernel": jnp.zeros((4, 3)), "bias": jnp.zeros(3)},
+        "3": zeros(4, 3),
     }
 
     def apply(params, batch):
-        x = batch[0] @ params["0"]["kernel"] + params["0"]["bias"]
+        x = layer(params["0"], batch[0])
         x = (x - x.mean(0)) / jnp.sqrt(x.var(0) + 1e-5) * params["1"]["scale"] + params["1"]["bias"]
-        return jax.nn.relu(x) @ params["3"]["kernel"] + params["3"]["bias"]
+        return layer(params["3"], jax.nn.relu(x))
 
-    def loss(output, batch):
-        weight = jnp.array([1.0, 2.0, 0.5], output.dtype)[batch[1]]
-        each = optax.softmax_cross_entropy_with_integer_labels(output, batch[1])
-        return (each * weight).sum() / weight.sum()
-
-    return verify.JaxSide(apply=apply, params=params, tx=jp.SGD(lr=0.01), loss=loss)
+    return verify.JaxSide(apply=apply, params=params, tx=jp.SGD(lr=0.01), loss=jax_cross_entropy)
 
 
 def read(folder):

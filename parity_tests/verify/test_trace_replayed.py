@@ -1,7 +1,6 @@
 """Traces of any budget can be replayed, and tell the same training from another."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -12,31 +11,21 @@ import jaxopt_port as jp
 from jaxopt_port import verify
 from jaxopt_port.verify.recorder import record
 from jaxopt_port.verify.trace import Trace
-from parity_tests.verify.recorded_runs import Case, batches, side, wide
+from parity_tests.verify.linear_layers import layer, zeros
+from parity_tests.verify.recorded_runs import Case, batches, jax_cross_entropy, side, wide
 
 BUDGETS = ["2 GB", 800_000, 200_000, 100_000, 40_000]
 CASE = Case(torch.optim.AdamW, wide, clip=0.1, options={"weight_decay": 0.1})
-
-
-def layer(params, x):
-    return x @ params["kernel"] + params["bias"]
 
 
 def apply(params, batch):
     return layer(params["2"], jax.nn.relu(layer(params["0"], batch[0])))
 
 
-def loss(output, batch):
-    weight = jnp.array([1.0, 2.0, 0.5], output.dtype)[batch[1]]
-    each = optax.softmax_cross_entropy_with_integer_labels(output, batch[1])
-    return (each * weight).sum() / weight.sum()
-
-
 def jax_side(tx):
-    shapes = {"0": (5, 99), "2": (99, 3)}
-    params = {n: {"kernel": jnp.zeros(s), "bias": jnp.zeros(s[1])} for n, s in shapes.items()}
+    params = {"0": zeros(5, 99), "2": zeros(99, 3)}
     clip = lambda grads: jp.clip_grad.clip_grad_norm(grads, 0.1)[0]  # noqa: E731
-    return verify.JaxSide(apply=apply, params=params, tx=tx, loss=loss, clip=clip)
+    return verify.JaxSide(apply=apply, params=params, tx=tx, loss=jax_cross_entropy, clip=clip)
 
 
 SAME = jax_side(jp.AdamW(lr=0.01, weight_decay=0.1))

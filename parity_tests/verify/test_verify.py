@@ -13,8 +13,8 @@ from jaxopt_port.cli import app
 from jaxopt_port.engine import transformation
 from jaxopt_port.numerics import max_abs, relative, relative_norm, ulps
 from jaxopt_port.verify.cases import RECIPES, load_digits, run
-from parity_tests.engine.test_deliberate_faults import FAULTS as FAULTS_OF_A_STEP
 from parity_tests.faults.patched import FAULTS
+from parity_tests.optim.test_optimizer_faults import FAULTS as FAULTS_OF_RULES
 
 RUNNER = CliRunner()
 
@@ -75,7 +75,7 @@ def test_a_rebuilt_optimizer_has_lost_its_momentum_on_both_sides(digits):
 # ── it fails ───────────────────────────────────────────────────────────────────────────────────
 
 
-# test_deliberate_faults has them all, test_mutations those of whole trainings.
+# test_optimizer_faults has them all, test_mutations those of whole trainings.
 @pytest.mark.parametrize("fault", FAULTS[1:4:2], ids=lambda fault: fault.name)
 def test_a_deliberate_fault_is_found_and_named(fault, digits, monkeypatch):
     sgd = transformation(replace(jp.sgd.rule, update=fault.update))
@@ -87,8 +87,7 @@ def test_a_deliberate_fault_is_found_and_named(fault, digits, monkeypatch):
 
 
 def test_what_is_rounding_to_the_harness_is_a_fault_of_a_recipe(digits, monkeypatch):
-    update = FAULTS_OF_A_STEP["momentum in one rounding"]
-    sgd = transformation(replace(jp.sgd.rule, update=update))
+    sgd = transformation(FAULTS_OF_RULES["momentum in one rounding"].rule)
     monkeypatch.setattr(jp, "SGD", type("SGD", (jp.SGD,), {"factory": staticmethod(sgd)}))
     verified = run(["dynamic-in-place"], digits=digits, steps=4)
     (result,) = verified.results

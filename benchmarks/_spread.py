@@ -9,13 +9,13 @@ import numpy as np
 
 
 class Spread(NamedTuple):
-    """Median and quartiles of a time, in seconds."""
+    """Median and quartiles of some numbers: seconds, mostly."""
 
     median: float
     low: float
     high: float
 
     @classmethod
-    def of(cls, seconds: Sequence[float]) -> Spread:
-        """Return the spread of some times."""
-        return cls(*(float(q) for q in np.quantile(seconds, [0.5, 0.25, 0.75])))
+    def of(cls, numbers: Sequence[float]) -> Spread:
+        """Return the spread of some numbers."""
+        return cls(*(float(q) for q in np.quantile(numbers, [0.5, 0.25, 0.75])))
