@@ -52,10 +52,8 @@ def pytest_collection_modifyitems(config, items):
     seconds = json.loads(RECORDED.read_text(encoding="utf-8"))
     if given is not None:
         _draw(config, items, given, seconds)
-    files = defaultdict(float)
-    for item in items:
-        files[item.path] += seconds.get(function(item.nodeid), LEAST / 10)
-    items.sort(key=lambda item: -files[item.path])
+    of_files = times([item.nodeid for item in items], seconds)
+    items.sort(key=lambda item: -of_files[file(item.nodeid)])
 
 
 def _draw(config, items, given, seconds):
@@ -77,6 +75,18 @@ def _draw(config, items, given, seconds):
 
 def function(nodeid):
     return nodeid.partition("[")[0].removeprefix(f"{HERE.name}/")
+
+
+def file(nodeid):
+    return function(nodeid).partition("::")[0]
+
+
+def times(nodeids, seconds):
+    """Return how long each file takes that cases are of."""
+    found = defaultdict(float)
+    for nodeid in nodeids:
+        found[file(nodeid)] += seconds.get(function(nodeid), LEAST / 10)
+    return found
 
 
 def row(nodeid):

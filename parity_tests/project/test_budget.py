@@ -2,7 +2,7 @@
 
 import json
 
-from parity_tests.budget import HERE, LONGEST, RECORDED, row, sample
+from parity_tests.budget import HERE, LEAST, LONGEST, RECORDED, row, sample, times
 
 NAMES = [f"test_x.py::test_y[{i}]" for i in range(40)]
 
@@ -26,6 +26,11 @@ def test_there_is_one_at_least_unless_it_takes_far_too_long():
 
 def test_what_is_not_recorded_runs_whole():
     assert sorted(sample(NAMES, 0.0, 2)) == sorted(NAMES)
+
+
+def test_a_file_takes_what_its_cases_do():
+    names = ["parity_tests/a.py::test_x[1]", "parity_tests/a.py::test_x[2]", "parity_tests/b.py::y"]
+    assert times(names, {"a.py::test_x": 2.0}) == {"a.py": 4.0, "b.py": LEAST / 10}
 
 
 def test_the_record_is_of_tests_that_there_are():
