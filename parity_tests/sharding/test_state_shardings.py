@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
+from flax import nnx, serialization
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxopt_port as jp
+import jaxopt_port.interop  # which tells Flax how states are written
 from parity_tests.sharding.layouts import LAYOUTS, OPTIONS, mesh, optimizer, shapes_for
 
 # Where the layout is not the point.
@@ -172,6 +173,39 @@ def test_a_state_that_is_made_where_the_parameters_are(tx):
     placed = jax.device_put(params, NamedSharding(mesh(AxisType.Explicit), P("data")))
     split, _ = jp.step(tx, placed, tx.init(placed), placed)
     np.testing.assert_allclose(split["w"], alone["w"], rtol=1e-6)
+
+
+def in_torchs_layout(tx, state, params):
+    return jp.load_state_dict(tx, jp.state_dict(tx, state, params), params)
+
+
+def in_bytes(tx, state, params):
+    return serialization.from_bytes(tx.init(params), serialization.to_bytes(state))
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize(
+    ("way", "tx"),
+    [
+        (in_torchs_layout, jp.AdamW(lr=0.1)),
+        (in_torchs_layout, jp.param_groups(optax.adam, learning_rate=0.1)),
+        (in_bytes, jp.AdamW(lr=0.1)),
+        (in_bytes, jp.Adafactor()),
+    ],
+    ids=["state dict", "state dict of Optax's", "bytes", "bytes of Adafactor's"],
+)
+def test_what_is_loaded_goes_on_to_the_bit(kind, way, tx):
+    w = np.linspace(0.5, 1.0, 32, dtype=np.float32).reshape(8, 4)
+    params = {"w": jax.device_put(w, NamedSharding(mesh(kind), P("data")))}
+    params, state = jp.step(tx, params, tx.init(params), params)
+    loaded = way(tx, state, params)
+    if way is in_torchs_layout:  # what is in bytes is NumPy's
+        places = [leaf.sharding for leaf in jax.tree.leaves(loaded) if leaf.shape == w.shape]
+        assert places
+        assert all(place.is_equivalent_to(params["w"].sharding, 2) for place in places)
+    steps = [jp.step(tx, params, one, params) for one in (state, loaded)]
+    for a, b in zip(*map(jax.tree.leaves, steps), strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
 def test_one_parameter_and_nothing_around_it():
