@@ -21,6 +21,13 @@ def as_laid_out(fun: Callable[..., Any], like: Any) -> Callable[..., Any]:
     return laid_out
 
 
+def as_users_axes(fun: Callable[..., Any], *like: Any) -> Callable[..., Any]:
+    """Return a function for within `as_laid_out` that sees its arguments laid out as ``like``."""
+    shardings = jax.tree.map(lambda x: jax.typeof(x).sharding, like)
+    explicit: Callable[..., Any] = jax.sharding.explicit_axes(fun, in_sharding=shardings)
+    return explicit
+
+
 def laid_out_as(like: jax.Array, x: jax.Array) -> jax.Array:
     """Return ``x`` laid out as ``like``."""
     moved: jax.Array = jax.sharding.reshard(x, jax.typeof(like).sharding)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import jaxopt_port as jp
 from jaxopt_port.optim import _muon
@@ -93,16 +94,17 @@ def test_muons_products_would_be_rounded_otherwise(monkeypatch):
 class Regression:
     """An objective for L-BFGS, and where 20 steps of it end."""
 
-    def __init__(self, line_search_fn, dtype):
+    def __init__(self, line_search_fn, dtype, whole=lambda x: x):
         rng = np.random.default_rng(2)
         params = {"w": rng.standard_normal((16, 8)), "b": np.zeros(8)}
         x, y = (rng.standard_normal((32, n)) for n in (16, 8))
         self.params, x, y = jax.tree.map(lambda a: a.astype(dtype), (params, x, y))
 
         def loss(params):
-            error = jnp.mean((x @ params["w"] + params["b"] - y) ** 2)
+            error = jnp.mean((x @ whole(params["w"]) + whole(params["b"]) - y) ** 2)
             return error + jnp.mean(params["w"] ** 4)
 
+        self.loss = loss
         lr = 0.1 if line_search_fn is None else 1.0
         self.tx = jp.LBFGS(lr=lr, max_iter=2, line_search_fn=line_search_fn)
         self.step = jax.jit(lambda params, state: jp.step(self.tx, loss, state, params))
@@ -121,6 +123,23 @@ class Regression:
             k: np.nextafter(v, rng.choice(np.array([-9, 9], v.dtype), v.shape))
             for k, v in self.params.items()
         }
+
+
+@pytest.mark.parametrize("line_search_fn", [None, "strong_wolfe"])
+def test_lbfgs_on_a_mesh_with_explicit_axes(line_search_fn, x64):
+    split, _ = fsdp({"w": (16, 8), "b": (8,)}, AxisType.Explicit)
+    everywhere = NamedSharding(split["b"].mesh, P())
+    beside = {**split, "b": everywhere}
+    exact = Regression(line_search_fn, np.float64).end(jax.devices()[0])
+    explicit = Regression(line_search_fn, np.float64, lambda x: jax.sharding.reshard(x, everywhere))
+    for place in (split, beside):
+        assert np.abs(explicit.end(place) - exact).max() < 1e-12 * np.abs(exact).max()
+    # A state that was read is on no mesh, and a step need not be within jit.
+    placed = jax.device_put(explicit.params, beside)
+    made = explicit.tx.init(placed)
+    read = jax.tree.map(np.asarray, made)
+    new, _ = jp.step(explicit.tx, explicit.loss, read, placed)
+    np.testing.assert_allclose(new["w"], explicit.step(placed, made)[0]["w"], rtol=1e-12)
 
 
 @pytest.mark.parametrize("line_search_fn", [None, "strong_wolfe"])
