@@ -208,6 +208,36 @@ def test_what_is_loaded_goes_on_to_the_bit(kind, way, tx):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
+def frozen_in_mid_run(tx, params):
+    return jp.set_hyperparams(split_state(tx, params), frozen=True, group=0)
+
+
+def without_a_gradient(tx, params):
+    some = {**params, "b": None}
+    return jax.jit(lambda state: jp.step(tx, some, state, params)[1])(split_state(tx, params))
+
+
+def split_state(tx, params):
+    return jax.jit(tx.init, out_shardings=jp.state_shardings(tx, params))(params)
+
+
+@pytest.mark.parametrize("change", [frozen_in_mid_run, without_a_gradient])
+def test_a_step_with_the_shardings_of_a_state_in_which_something_rests(change):
+    place = NamedSharding(mesh(), P("data"))
+    params = {"a": jnp.ones((8, 4)), "b": jnp.ones(8), "c": jnp.ones(16)}
+    params = jax.device_put(params, place)
+    tx = jp.AdamW([{"params": "a"}, {"params": jp.REST}])
+    state = change(tx, params)
+    shardings = jax.tree.map(lambda x: x.sharding, state)  # as docs/scale.md says
+    step = jax.jit(
+        lambda params, state, grads: jp.step(tx, grads, state, params),
+        out_shardings=(place, shardings),
+    )
+    _, after = step(params, state, params)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert {x.sharding.spec[0] for x in jax.tree.leaves(after.leaves)} == {"data"}
+
+
 def test_one_parameter_and_nothing_around_it():
     tx, sharding = jp.adam(1e-3), NamedSharding(mesh(), P("data"))
     made = jp.state_shardings(tx, jax.device_put(jnp.ones(8), sharding))
