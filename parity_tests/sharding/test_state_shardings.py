@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxopt_port as jp
-import jaxopt_port.interop  # which tells Flax how states are written
+from jaxopt_port import interop  # which also tells Flax how states are written
 from parity_tests.sharding.layouts import LAYOUTS, OPTIONS, mesh, optimizer, shapes_for
 
 # Where the layout is not the point.
@@ -149,6 +149,33 @@ def test_state_is_split_as_its_parameters(tx, params, options, expected):
     shared = {shape: spec for shape, spec in found.items() if shape not in expected}
     assert {shape: spec for shape, spec in found.items() if shape in expected} == expected
     assert not any(any(spec) for spec in shared.values())
+
+
+@pytest.mark.parametrize("shape", [(8, 16), (8, 8)], ids=["", "square"])
+@pytest.mark.parametrize(
+    ("around", "held"),
+    [
+        (lambda tx: tx, lambda state: [state]),
+        (lambda tx: optax.chain(jp.clip_by_grad_norm(1.0), tx), lambda state: [state[1]]),
+        (lambda tx: jp.accumulate_grads(tx, 2), lambda state: [state.inner_state, state.grads]),
+    ],
+    ids=["alone", "in a chain", "accumulated"],
+)
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (jp.Muon, {"momentum_buffer": P(None, "data")}),
+        (jp.Adafactor, {"row_var": P(None, None), "col_var": P(None, "data")}),
+    ],
+    ids=["Muon", "Adafactor"],
+)
+def test_a_state_in_torchs_layout_is_split_along_the_same_axis(kind, expected, around, held, shape):
+    sharding = NamedSharding(mesh(), P("data"))
+    params = {"kernel": jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)}
+    tx = around(interop.in_torch_layout(kind(), params))
+    state, *as_they_are = held(jp.state_shardings(tx, params))
+    assert {name: state.leaves[name]["kernel"].spec for name in expected} == expected
+    assert all(tree["kernel"].spec == P("data", None) for tree in as_they_are)
 
 
 @pytest.mark.parametrize(("tx", "name"), [(jp.AdamW(), "exp_avg"), (optax.adam(1e-3), "mu")])
