@@ -79,6 +79,45 @@ def test_an_estimate_of_the_rate_has_the_bits_of_one_device(name, kind):
     check(name, np.float32, "both", kind)
 
 
+def two_devices():
+    return [jax.sharding.SingleDeviceSharding(device) for device in jax.devices()[2:4]]
+
+
+def two_meshes(kind):
+    def half(devices):
+        return jax.make_mesh((4,), ("data",), axis_types=(kind,), devices=devices)
+
+    devices = jax.devices()
+    return [NamedSharding(half(own), P("data")) for own in (devices[:4], devices[4:])]
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        two_devices,
+        lambda: two_meshes(AxisType.Auto),
+        lambda: two_meshes(AxisType.Explicit),
+        lambda: [*two_meshes(AxisType.Auto)[:1], *two_devices()[1:]],
+    ],
+    ids=["devices", "meshes", "explicit meshes", "a mesh and a device"],
+)
+def test_gradients_on_different_devices_are_clipped_and_unscaled_together(places):
+    rng = np.random.default_rng(3)
+    grads = {k: rng.standard_normal((8, 2)).astype(np.float32) for k in "ab"}
+    apart = dict(zip(grads, map(jax.device_put, grads.values(), places()), strict=True))
+    scaler = jp.GradScaler()
+    for one_call in (
+        lambda grads: jp.clip_grad_norm(grads, 1.0),
+        lambda grads: jp.clip_grad_norm(grads, 1.0, norm_type=np.inf),
+        lambda grads: scaler.unscale(grads, scaler.init()),
+    ):
+        together, found = one_call(grads), one_call(apart)
+        for a, b in zip(*map(jax.tree.leaves, (together, found)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
+        for k, leaf in apart.items():
+            assert found[0][k].sharding.is_equivalent_to(leaf.sharding, 2)
+
+
 def test_muons_products_would_be_rounded_otherwise(monkeypatch):
     forms = _muon._on_all_devices(5)
     monkeypatch.setattr(forms, "several", None)
