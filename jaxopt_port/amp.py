@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from ._compat import AxisName, split_over
+from ._compat import AxisName, split_over, stacked
 from .accumulation import accumulations, as_after, overflow
 from .clip_grad import check_array, real_number, scaled
 from .engine import StepProgram, as_argument, as_program, check_transformation, is_loss, step
@@ -174,15 +174,15 @@ class GradScaler:
         for leaf, axes in zip(leaves, split_over(leaves, axis_name, "a check"), strict=True):
             found.setdefault(axes, []).append(~jnp.all(jnp.isfinite(leaf)))
         by_axes = [
-            lax.pmax(jnp.any(jnp.stack(own)).astype(jnp.int32), axes) > 0
+            lax.pmax(jnp.any(stacked(own)).astype(jnp.int32), axes) > 0
             if axes
-            else jnp.any(jnp.stack(own))
+            else jnp.any(stacked(own))
             for axes, own in found.items()
         ]
         unscaled: Params = jax.tree.map(
             lambda grad: functools.reduce(scaled, parts, grad) if _is_number(grad) else grad, grads
         )
-        return unscaled, jnp.any(jnp.stack(by_axes))
+        return unscaled, jnp.any(stacked(by_axes))
 
     def step(
         self,

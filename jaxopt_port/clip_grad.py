@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from ._compat import AxisName, split_over
+from ._compat import AxisName, beside, split_over, stacked
 from .engine import grouped_states, untrained_paths
 from .numerics.torch_ops import add_scalar, mul, reciprocal, widened
 from .trees import leaf_paths
@@ -71,8 +71,9 @@ def get_total_norm(
     """Return the norm of all gradients together: torch's ``get_total_norm``.
 
     Arrays that are sharded over devices need nothing more under ``jax.jit``, which adds the sums of
-    the devices' parts by one small all-reduce. Within ``jax.shard_map`` a function sees one
-    device's part alone: name the mesh axes.
+    the devices' parts by one small all-reduce. Outside of it some may lie on other devices than the
+    others, as in torch. Within ``jax.shard_map`` a function sees one device's part alone: name the
+    mesh axes.
 
     Args:
         grads: a tree of gradients.
@@ -115,8 +116,8 @@ def get_total_norm(
         for norm, leaf in zip(_norms(leaves, norm_type, axis_name), leaves, strict=True)
     ]
     with jax.numpy_dtype_promotion("standard"):
-        stacked = jnp.stack(norms)
-    total_norm = _norms([stacked], norm_type, ())[0].astype(stacked.dtype)
+        together = stacked(norms)
+    total_norm = _norms([together], norm_type, ())[0].astype(together.dtype)
     if error_if_nonfinite:
         _check_finite(total_norm, norm_type)
     return total_norm
@@ -169,6 +170,7 @@ def real_number(value: Any, name: str, *, static: bool = False) -> Any:
 
 def scaled(x: jax.Array, factor: jax.Array) -> jax.Array:
     """Return an array times a real number, rounded once."""
+    factor = beside(x, factor)
     if jnp.iscomplexobj(x):
         return lax.complex(mul(jnp.real(x), factor), mul(jnp.imag(x), factor))
     return mul(jnp.asarray(x), factor)

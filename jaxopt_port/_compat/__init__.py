@@ -13,7 +13,10 @@ from ._branches import tagged as tagged
 from ._branches import through_branches as through_branches
 from ._constants import current_trace as current_trace
 from ._constants import known_number as known_number
+from ._devices import beside as beside
+from ._devices import stacked as stacked
 from ._explicit import as_laid_out as as_laid_out
+from ._explicit import as_users_axes as as_users_axes
 from ._explicit import laid_out_as as laid_out_as
 from ._explicit import on_explicit_mesh as on_explicit_mesh
 from ._explicit import on_mesh_of as on_mesh_of

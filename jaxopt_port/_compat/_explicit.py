@@ -21,6 +21,13 @@ def as_laid_out(fun: Callable[..., Any], like: Any) -> Callable[..., Any]:
     return laid_out
 
 
+def as_users_axes(fun: Callable[..., Any], *like: Any) -> Callable[..., Any]:
+    """Return a function for within `as_laid_out` that sees its arguments laid out as ``like``."""
+    shardings = jax.tree.map(lambda x: jax.typeof(x).sharding, like)
+    explicit: Callable[..., Any] = jax.sharding.explicit_axes(fun, in_sharding=shardings)
+    return explicit
+
+
 def laid_out_as(like: jax.Array, x: jax.Array) -> jax.Array:
     """Return ``x`` laid out as ``like``."""
     moved: jax.Array = jax.sharding.reshard(x, jax.typeof(like).sharding)
@@ -28,14 +35,15 @@ def laid_out_as(like: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def on_mesh_of(like: jax.Array, x: jax.Array) -> jax.Array:
-    """Return ``x`` on the mesh of ``like``, whole on each device, where it lies on none."""
+    """Return ``x`` on the mesh of ``like`` where it lies on none.
+
+    It is laid out as ``like`` where it has its shape, and else whole on each device.
+    """
     if on_explicit_mesh(x):
         return x
-    mesh: Any = getattr(like, "sharding", jax.typeof(like).sharding).mesh
-    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    moved: jax.Array = (
-        jax.sharding.reshard(x, whole)
-        if isinstance(x, jax.core.Tracer)
-        else jax.device_put(x, whole)
-    )
+    place: Any = getattr(like, "sharding", jax.typeof(like).sharding)
+    if x.shape != like.shape:
+        place = jax.sharding.NamedSharding(place.mesh, jax.sharding.PartitionSpec())
+    move: Any = jax.sharding.reshard if isinstance(x, jax.core.Tracer) else jax.device_put
+    moved: jax.Array = move(x, place)
     return moved

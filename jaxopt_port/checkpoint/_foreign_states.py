@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from ..engine import GroupsState, own_copy
+from ..engine import GroupsState, in_place_of
+from ..numerics import own_value
 from ..trees import leaf_paths
 from ._arrays import as_numpy, fitted
 
@@ -57,12 +57,11 @@ def write(
         ]
     if problems:
         return found, problems
-    with jax.enable_x64(True):
-        leaves = [
-            jnp.asarray(
-                own_copy(fitted(states[owner][name], leaf, f'{name} of "{owner}"', problems))
-            )
-            for owner, name, leaf in owned
-        ]
+    leaves = [
+        in_place_of(
+            own_value(leaf), fitted(states[owner][name], leaf, f'{name} of "{owner}"', problems)
+        )
+        for owner, name, leaf in owned
+    ]
     state = jax.tree.unflatten(jax.tree.structure(found.others[str(group)]), leaves)
     return found.with_others(group, state), problems

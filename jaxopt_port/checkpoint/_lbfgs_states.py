@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ..engine import GroupsState, own_copy
+from ..engine import GroupsState, in_place_of
 from ..optim import LBFGSState, history_from, oldest_first
 from ._arrays import as_numpy, fitted
 
@@ -84,6 +83,4 @@ def write(
 
 
 def _with(found: GroupsState, group: int, new: LBFGSState) -> GroupsState:
-    with jax.enable_x64(True):
-        arrays = jax.tree.map(lambda x: jnp.asarray(own_copy(x)), new)
-    return found.with_others(group, arrays)
+    return found.with_others(group, jax.tree.map(in_place_of, found.others[str(group)], new))

@@ -46,9 +46,9 @@ from ._state import GroupsState as GroupsState
 from ._state import find_groups_state as find_groups_state
 from ._state import group_leaf_states as group_leaf_states
 from ._state import grouped_states as grouped_states
+from ._state import in_place_of as in_place_of
 from ._state import is_traced as is_traced
 from ._state import leaf_states as leaf_states
-from ._state import own_copy as own_copy
 from ._state import replace_groups_state as replace_groups_state
 from ._state import scalar_kinds as scalar_kinds
 from ._state import untrained_paths as untrained_paths

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..trees import listed, users_level
-from ._rule import Program, Rule, Static
+from ._rule import Layouts, Program, Rule, Static
 
 # Among what is kept of torch's group: names of parameters that it was given and does not train.
 UNTRAINED = "untrained"
@@ -90,6 +90,7 @@ class Table:
         of_clocks: the group of each clock.
         resting: groups that are frozen for now, with all that they hold.
         resting_leaves: likewise, places of leaves whose group goes on without them.
+        layouts: of the leaves that the state does not hold as they are; the optimizer decides.
     """
 
     groups: tuple[Group, ...]
@@ -99,6 +100,7 @@ class Table:
     of_clocks: tuple[int, ...] = field(repr=False)
     resting: frozenset[int] = frozenset()
     resting_leaves: frozenset[int] = frozenset()
+    layouts: Layouts = field(default=(), repr=False)
 
     @classmethod
     def new(
@@ -240,7 +242,7 @@ class Table:
     def __reduce__(self) -> tuple[Any, ...]:
         # Without the kept hash, which is another in each process.
         fields = (self.groups, self.paths, self.assignment, self.clocks, self.of_clocks)
-        return Table, (*fields, self.resting, self.resting_leaves)
+        return Table, (*fields, self.resting, self.resting_leaves, self.layouts)
 
     def __eq__(self, other: object) -> bool:
         if self is other:

@@ -12,7 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .._compat import as_laid_out, check_whole, laid_out_as, mixes_elements, on_explicit_mesh
+from .._compat import (
+    as_laid_out,
+    check_whole,
+    laid_out_as,
+    mixes_elements,
+    on_explicit_mesh,
+    on_mesh_of,
+)
 from ..numerics import uncontracted
 from ..numerics.torch_ops import acting_alpha, add, addcdiv, quotient, widened
 
@@ -323,6 +330,8 @@ def leaf_update(program: Program) -> Callable[..., Any]:
             new, delta, after = update(*args)
             return new, delta, {name: after[name] for name in state}
 
+        # What was read or made apart from the mesh is on it from here on.
+        state = {name: on_mesh_of(param, array) for name, array in state.items()}
         # Where the state is split further than the parameter, so is the calculation.
         like = next((x for x in state.values() if x.shape == param.shape), param)
         new, delta, after = as_laid_out(held, (like, like, state))(grad, param, state, numbers)

@@ -196,9 +196,7 @@ def put(leaf: Any, at: Any, parts: Any) -> Any:
         return _rewrap(leaf, jnp.asarray(old).at[at].set(parts))
     new = np.array(old)
     new[at] = parts
-    if not isinstance(old, jax.Array):
-        return _rewrap(leaf, new)
-    return _rewrap(leaf, jax.device_put(new, old.sharding) if old.committed else jnp.asarray(new))
+    return _rewrap(leaf, in_place_of(old, new) if isinstance(old, jax.Array) else new)
 
 
 def _rewrap(leaf: Any, value: Any) -> Any:
@@ -395,11 +393,18 @@ def _replaced(path: str, leaf: Any, array: Any) -> Any:
         raise ValueError(
             f'the state of "{path}" has shape {jnp.shape(array)}; {jnp.shape(old)} is needed'
         )
-    with jax.enable_x64(True):
-        new = jnp.asarray(own_copy(array), old.dtype)
+    new = in_place_of(old, array)
     return leaf.replace(new) if is_nnx_variable(leaf) else new
 
 
-def own_copy(array: Any) -> Any:
-    """Return NumPy's arrays copied: JAX may alias them, and their owner (torch) overwrites them."""
-    return np.array(array) if isinstance(array, np.ndarray) else array
+def in_place_of(old: Any, array: Any) -> jax.Array:
+    """Return an array of the dtype of another, on those devices that hold that one.
+
+    NumPy's are copied: JAX may alias them, and their owner (torch) overwrites them.
+    """
+    with jax.enable_x64(True):
+        owned = isinstance(array, np.ndarray)
+        new: Any = np.array(array, old.dtype) if owned else jnp.asarray(array, old.dtype)
+        placed = isinstance(old, jax.Array) and not is_traced(old, array) and old.committed
+        made: jax.Array = jax.device_put(new, old.sharding) if placed else jnp.asarray(new)
+    return made

@@ -20,7 +20,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from ..engine import GroupsState, Optimizer
+from ..engine import GroupsState, LeafLayout, grouped_states
 
 Shape: TypeAlias = tuple[int, ...]
 # By array axis, the mesh axes that it is split over.
@@ -95,13 +95,15 @@ def state_shardings(
         path: _Place(shape.shape, _split(path, shape.shape, flat[path]), flat[path].memory_kind)
         for path, shape in _flat(shapes).items()
     }
-    if isinstance(tx, Optimizer):
-        places = _as_the_rules_see(places, tx)
-    shared = _shared(state)
+    shared, layouts = _shared(state), _layouts(state)
     owners = _owners([_names(path) for path, _ in leaves], places)
 
     def sharding(path: Path, leaf: Any) -> NamedSharding:
-        place = owners.get(path)
+        owner = owners.get(path)
+        place = None if owner is None else places[owner]
+        layout = layouts.get(id(leaf), {}).get("/".join(owner or ()))
+        if place is not None and layout is not None:
+            place = place.seen_by_a_rule(layout)
         split = None if place is None else place.of(leaf.shape)
         if split is None:
             split = _of_vector(leaf.shape, places, mesh)
@@ -150,6 +152,13 @@ class _Place:
             if tuple(self.shape[i] for i in kept) == shape
         }
         return found.pop() if len(found) == 1 else None
+
+    def seen_by_a_rule(self, layout: LeafLayout) -> _Place:
+        """Return where the parameter lies, laid out as its rule sees it."""
+        split: Split = ((),) * len(layout.shape)
+        if layout.view == layout.shape:
+            split = tuple(self.split[axis] for axis in np.argsort(layout.axes))
+        return _Place(layout.shape, split, self.memory_kind)
 
 
 def _is_sharding(x: Any) -> bool:
@@ -232,16 +241,10 @@ def _split(path: Path, shape: Shape, sharding: Any) -> Split:
     return (*names, *((),) * (len(shape) - len(names)))
 
 
-def _as_the_rules_see(places: dict[Path, _Place], tx: Optimizer) -> dict[Path, _Place]:
-    layouts = dict(tx.definition.layouts)
-    seen = dict(places)
-    for path, place in places.items():
-        layout = layouts.get("/".join(path))
-        if layout is not None:
-            kept = [place.split[axis] for axis in np.argsort(layout.axes)]
-            split = tuple(kept) if layout.view == layout.shape else ((),) * len(layout.shape)
-            seen[path] = _Place(layout.shape, split, place.memory_kind)
-    return seen
+def _layouts(state: Any) -> dict[int, dict[str, LeafLayout]]:
+    """Return how rules see parameters, by the ids of what is held for them."""
+    nodes = [(node, dict(node.table.layouts)) for node in grouped_states(state)]
+    return {id(leaf): layouts for node, layouts in nodes for leaf in jax.tree.leaves(node)}
 
 
 def _shared(state: Any) -> set[int]:
@@ -263,7 +266,7 @@ def _is(kind: type, x: Any) -> bool:
     return isinstance(x, kind)
 
 
-def _owners(paths: Sequence[Path], places: Mapping[Path, _Place]) -> dict[Path, _Place]:
+def _owners(paths: Sequence[Path], places: Mapping[Path, Any]) -> dict[Path, Path]:
     """Return the parameter whose path ends that of each part of the state.
 
     Where several do, since a layer is called as a part of the state is, the one that stands in the
@@ -272,7 +275,7 @@ def _owners(paths: Sequence[Path], places: Mapping[Path, _Place]) -> dict[Path, 
     ends = {p: [k for k in range(len(p) + 1) if p[k:] in places] for p in paths}
     trees = Counter(path[:k] for path, begins in ends.items() for k in begins)
     return {
-        path: places[path[max(begins, key=lambda k: (trees[path[:k]], -k)) :]]
+        path: path[max(begins, key=lambda k: (trees[path[:k]], -k)) :]
         for path, begins in ends.items()
         if begins
     }

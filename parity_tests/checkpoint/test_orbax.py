@@ -1,5 +1,6 @@
 """Orbax and flax.serialization keep this library's states to the bit, and say what does not fit."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from flax import serialization
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import jaxopt_port as jp
 from jaxopt_port import interop
@@ -256,6 +259,40 @@ def test_what_is_static_and_changes_in_a_run_comes_back(tmp_path, changed, like)
     ).state
     assert_same_tree(state, restored)
     assert_same_tree(jp.step(tx, params, state, params), jp.step(tx, params, restored, params))
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize(
+    "like", [lambda tx: tx.init, lambda tx: functools.partial(jax.eval_shape, tx.init)],
+    ids=["made", "shapes"],
+)  # fmt: skip
+def test_a_split_run_goes_on_without_shardings_for_its_state(tmp_path, kind, like):
+    tx = jp.AdamW(lr=0.1)
+
+    def split(n):
+        mesh = jax.make_mesh((n,), ("data",), axis_types=(kind,), devices=jax.devices()[:n])
+        w = np.linspace(-1, 1, 128, dtype=np.float32).reshape(16, 8)
+        return {"w": jax.device_put(w, NamedSharding(mesh, P("data")))}
+
+    params = split(8)
+    params, state = jp.step(tx, params, tx.init(params), params)
+    interop.save_orbax(tmp_path / "run", params=params, state=state)
+    for n in (8, 4):
+        wanted = split(n)
+        found = interop.restore_orbax(tmp_path / "run", params=wanted, state=like(tx)(wanted))
+        assert found.params["w"].sharding == wanted["w"].sharding
+        after = jp.step(tx, found.params, found.state, found.params)
+        same(after, jp.step(tx, params, state, params))
+
+
+def test_a_mesh_without_devices_is_refused(run):
+    mesh = jax.sharding.AbstractMesh((2,), ("data",))
+    like = {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, P()))
+        for name, x in SMALL.items()
+    }
+    with pytest.raises(ValueError, match='"head" has a sharding on a mesh without devices'):
+        interop.restore_orbax(run[0], params=like)
 
 
 def test_another_sharding(tmp_path):

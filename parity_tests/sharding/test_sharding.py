@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import jaxopt_port as jp
 from jaxopt_port.optim import _muon
@@ -78,6 +79,45 @@ def test_an_estimate_of_the_rate_has_the_bits_of_one_device(name, kind):
     check(name, np.float32, "both", kind)
 
 
+def two_devices():
+    return [jax.sharding.SingleDeviceSharding(device) for device in jax.devices()[2:4]]
+
+
+def two_meshes(kind):
+    def half(devices):
+        return jax.make_mesh((4,), ("data",), axis_types=(kind,), devices=devices)
+
+    devices = jax.devices()
+    return [NamedSharding(half(own), P("data")) for own in (devices[:4], devices[4:])]
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        two_devices,
+        lambda: two_meshes(AxisType.Auto),
+        lambda: two_meshes(AxisType.Explicit),
+        lambda: [*two_meshes(AxisType.Auto)[:1], *two_devices()[1:]],
+    ],
+    ids=["devices", "meshes", "explicit meshes", "a mesh and a device"],
+)
+def test_gradients_on_different_devices_are_clipped_and_unscaled_together(places):
+    rng = np.random.default_rng(3)
+    grads = {k: rng.standard_normal((8, 2)).astype(np.float32) for k in "ab"}
+    apart = dict(zip(grads, map(jax.device_put, grads.values(), places()), strict=True))
+    scaler = jp.GradScaler()
+    for one_call in (
+        lambda grads: jp.clip_grad_norm(grads, 1.0),
+        lambda grads: jp.clip_grad_norm(grads, 1.0, norm_type=np.inf),
+        lambda grads: scaler.unscale(grads, scaler.init()),
+    ):
+        together, found = one_call(grads), one_call(apart)
+        for a, b in zip(*map(jax.tree.leaves, (together, found)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
+        for k, leaf in apart.items():
+            assert found[0][k].sharding.is_equivalent_to(leaf.sharding, 2)
+
+
 def test_muons_products_would_be_rounded_otherwise(monkeypatch):
     forms = _muon._on_all_devices(5)
     monkeypatch.setattr(forms, "several", None)
@@ -93,16 +133,17 @@ def test_muons_products_would_be_rounded_otherwise(monkeypatch):
 class Regression:
     """An objective for L-BFGS, and where 20 steps of it end."""
 
-    def __init__(self, line_search_fn, dtype):
+    def __init__(self, line_search_fn, dtype, whole=lambda x: x):
         rng = np.random.default_rng(2)
         params = {"w": rng.standard_normal((16, 8)), "b": np.zeros(8)}
         x, y = (rng.standard_normal((32, n)) for n in (16, 8))
         self.params, x, y = jax.tree.map(lambda a: a.astype(dtype), (params, x, y))
 
         def loss(params):
-            error = jnp.mean((x @ params["w"] + params["b"] - y) ** 2)
+            error = jnp.mean((x @ whole(params["w"]) + whole(params["b"]) - y) ** 2)
             return error + jnp.mean(params["w"] ** 4)
 
+        self.loss = loss
         lr = 0.1 if line_search_fn is None else 1.0
         self.tx = jp.LBFGS(lr=lr, max_iter=2, line_search_fn=line_search_fn)
         self.step = jax.jit(lambda params, state: jp.step(self.tx, loss, state, params))
@@ -121,6 +162,23 @@ class Regression:
             k: np.nextafter(v, rng.choice(np.array([-9, 9], v.dtype), v.shape))
             for k, v in self.params.items()
         }
+
+
+@pytest.mark.parametrize("line_search_fn", [None, "strong_wolfe"])
+def test_lbfgs_on_a_mesh_with_explicit_axes(line_search_fn, x64):
+    split, _ = fsdp({"w": (16, 8), "b": (8,)}, AxisType.Explicit)
+    everywhere = NamedSharding(split["b"].mesh, P())
+    beside = {**split, "b": everywhere}
+    exact = Regression(line_search_fn, np.float64).end(jax.devices()[0])
+    explicit = Regression(line_search_fn, np.float64, lambda x: jax.sharding.reshard(x, everywhere))
+    for place in (split, beside):
+        assert np.abs(explicit.end(place) - exact).max() < 1e-12 * np.abs(exact).max()
+    # A state that was read is on no mesh, and a step need not be within jit.
+    placed = jax.device_put(explicit.params, beside)
+    made = explicit.tx.init(placed)
+    read = jax.tree.map(np.asarray, made)
+    new, _ = jp.step(explicit.tx, explicit.loss, read, placed)
+    np.testing.assert_allclose(new["w"], explicit.step(placed, made)[0]["w"], rtol=1e-12)
 
 
 @pytest.mark.parametrize("line_search_fn", [None, "strong_wolfe"])

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
+from flax import nnx, serialization
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxopt_port as jp
+from jaxopt_port import interop  # which also tells Flax how states are written
 from parity_tests.sharding.layouts import LAYOUTS, OPTIONS, mesh, optimizer, shapes_for
 
 # Where the layout is not the point.
@@ -118,6 +119,33 @@ def test_state_is_split_as_its_parameters(tx, params, options, expected):
     assert not any(any(spec) for spec in shared.values())
 
 
+@pytest.mark.parametrize("shape", [(8, 16), (8, 8)], ids=["", "square"])
+@pytest.mark.parametrize(
+    ("around", "held"),
+    [
+        (lambda tx: tx, lambda state: [state]),
+        (lambda tx: optax.chain(jp.clip_by_grad_norm(1.0), tx), lambda state: [state[1]]),
+        (lambda tx: jp.accumulate_grads(tx, 2), lambda state: [state.inner_state, state.grads]),
+    ],
+    ids=["alone", "in a chain", "accumulated"],
+)
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (jp.Muon, {"momentum_buffer": P(None, "data")}),
+        (jp.Adafactor, {"row_var": P(None, None), "col_var": P(None, "data")}),
+    ],
+    ids=["Muon", "Adafactor"],
+)
+def test_a_state_in_torchs_layout_is_split_along_the_same_axis(kind, expected, around, held, shape):
+    sharding = NamedSharding(mesh(), P("data"))
+    params = {"kernel": jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)}
+    tx = around(interop.in_torch_layout(kind(), params))
+    state, *as_they_are = held(jp.state_shardings(tx, params))
+    assert {name: state.leaves[name]["kernel"].spec for name in expected} == expected
+    assert all(tree["kernel"].spec == P("data", None) for tree in as_they_are)
+
+
 @pytest.mark.parametrize(("tx", "name"), [(jp.AdamW(), "exp_avg"), (optax.adam(1e-3), "mu")])
 def test_a_layer_that_is_called_as_a_part_of_the_state(tx, name):
     grid = mesh(shape=(4, 2), names=("data", "model"))
@@ -140,6 +168,69 @@ def test_a_state_that_is_made_where_the_parameters_are(tx):
     placed = jax.device_put(params, NamedSharding(mesh(AxisType.Explicit), P("data")))
     split, _ = jp.step(tx, placed, tx.init(placed), placed)
     np.testing.assert_allclose(split["w"], alone["w"], rtol=1e-6)
+
+
+def in_torchs_layout(tx, state, params):
+    return jp.load_state_dict(tx, jp.state_dict(tx, state, params), params)
+
+
+def in_bytes(tx, state, params):
+    return serialization.from_bytes(tx.init(params), serialization.to_bytes(state))
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize(
+    ("way", "tx"),
+    [
+        (in_torchs_layout, jp.AdamW(lr=0.1)),
+        (in_torchs_layout, jp.param_groups(optax.adam, learning_rate=0.1)),
+        (in_bytes, jp.AdamW(lr=0.1)),
+        (in_bytes, jp.Adafactor()),
+    ],
+    ids=["state dict", "state dict of Optax's", "bytes", "bytes of Adafactor's"],
+)
+def test_what_is_loaded_goes_on_to_the_bit(kind, way, tx):
+    w = np.linspace(0.5, 1.0, 32, dtype=np.float32).reshape(8, 4)
+    params = {"w": jax.device_put(w, NamedSharding(mesh(kind), P("data")))}
+    params, state = jp.step(tx, params, tx.init(params), params)
+    loaded = way(tx, state, params)
+    if way is in_torchs_layout:  # what is in bytes is NumPy's
+        places = [leaf.sharding for leaf in jax.tree.leaves(loaded) if leaf.shape == w.shape]
+        assert places
+        assert all(place.is_equivalent_to(params["w"].sharding, 2) for place in places)
+    steps = [jp.step(tx, params, one, params) for one in (state, loaded)]
+    for a, b in zip(*map(jax.tree.leaves, steps), strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def frozen_in_mid_run(tx, params):
+    return jp.set_hyperparams(split_state(tx, params), frozen=True, group=0)
+
+
+def without_a_gradient(tx, params):
+    some = {**params, "b": None}
+    return jax.jit(lambda state: jp.step(tx, some, state, params)[1])(split_state(tx, params))
+
+
+def split_state(tx, params):
+    return jax.jit(tx.init, out_shardings=jp.state_shardings(tx, params))(params)
+
+
+@pytest.mark.parametrize("change", [frozen_in_mid_run, without_a_gradient])
+def test_a_step_with_the_shardings_of_a_state_in_which_something_rests(change):
+    place = NamedSharding(mesh(), P("data"))
+    params = {"a": jnp.ones((8, 4)), "b": jnp.ones(8), "c": jnp.ones(16)}
+    params = jax.device_put(params, place)
+    tx = jp.AdamW([{"params": "a"}, {"params": jp.REST}])
+    state = change(tx, params)
+    shardings = jax.tree.map(lambda x: x.sharding, state)  # as docs/scale.md says
+    step = jax.jit(
+        lambda params, state, grads: jp.step(tx, grads, state, params),
+        out_shardings=(place, shardings),
+    )
+    _, after = step(params, state, params)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert {x.sharding.spec[0] for x in jax.tree.leaves(after.leaves)} == {"data"}
 
 
 def test_one_parameter_and_nothing_around_it():

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import AbstractMesh, NamedSharding
 
 from ...engine import GroupsState, leaf_paths
 from ._group_descriptions import HINT, described, differences, tables, with_table
@@ -118,9 +119,11 @@ def restore_orbax(
     Args:
         directory: where it was saved.
         params: a tree like the one that was saved, of arrays or of ``jax.ShapeDtypeStruct``. The
-            ``sharding`` of each leaf is the one that it gets, which may be another than it had.
-        state: as ``tx.init(params)`` makes it, or ``jax.eval_shape(tx.init, params)``; None does
-            not restore it.
+            ``sharding`` of each leaf is the one that it gets, which may be another than it had; one
+            that has none is whole, and goes where it is used.
+        state: as ``tx.init(params)`` makes it, or ``jax.eval_shape(tx.init, params)``, with the
+            shardings of `jp.state_shardings` where no device can hold it whole; None does not
+            restore it.
         scheduler_state: likewise.
 
     Raises:
@@ -153,8 +156,12 @@ def restore_orbax(
         trees = dict(zip(_PARTS, (params, state, scheduler_state), strict=True))
         flat = {part: _by_path(tree) for part, tree in trees.items() if tree is not None}
         _check(source, record, trees, flat)
+        shardings = [getattr(x, "sharding", None) for x in jax.tree.leaves(params)]
+        meshes = {x.mesh.abstract_mesh: x.mesh for x in shardings if isinstance(x, NamedSharding)}
         items = {
-            part: ocp.args.StandardRestore({p: _wanted(x) for p, x in leaves.items() if _size(x)})
+            part: ocp.args.StandardRestore(
+                {path: _wanted(path, x, meshes) for path, x in leaves.items() if _size(x)}
+            )
             for part, leaves in flat.items()
             if any(map(_size, leaves.values()))
         }
@@ -178,7 +185,7 @@ def _with_tables(state: Any, record: Any) -> Any:
         table = with_table(part.table, known)
         size = (len(table.of_clocks),)
         scalars = {
-            name: jax.ShapeDtypeStruct(size, x.dtype, sharding=getattr(x, "sharding", None))
+            name: jax.ShapeDtypeStruct(size, x.dtype, sharding=_sharding(x))
             for name, x in part.scalars.items()
         }
         return replace(part, table=table, scalars=scalars)
@@ -250,17 +257,31 @@ def _of_arrays(part: str, saved: Mapping[str, Any], here: Mapping[str, Any]) -> 
     return problems
 
 
-def _wanted(leaf: Any) -> jax.ShapeDtypeStruct:
-    sharding = getattr(leaf, "sharding", None)
+def _sharding(leaf: Any) -> Any:
+    """Return where a leaf was put; None where it may go with what it is used with."""
+    return getattr(leaf, "sharding", None) if getattr(leaf, "committed", True) else None
+
+
+def _wanted(path: str, leaf: Any, meshes: Mapping[Any, Any]) -> Any:
+    """Return what Orbax shall restore a leaf as: NumPy's where no device has been chosen for it."""
+    sharding = _sharding(leaf)
+    if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, AbstractMesh):
+        mesh = meshes.get(sharding.mesh)
+        if isinstance(mesh, AbstractMesh | None):
+            raise ValueError(
+                f'"{path}" has a sharding on a mesh without devices ({sharding}), and no parameter '
+                "lies on such a mesh: give parameters with shardings on a jax.sharding.Mesh"
+            )
+        sharding = NamedSharding(mesh, sharding.spec, memory_kind=sharding.memory_kind)
     if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)  # takes no memory
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def _like(tree: Any, found: Mapping[str, Any]) -> Any:
     with jax.enable_x64(True):
         leaves = [
-            found[path] if path in found else jax.numpy.zeros(np.shape(x), x.dtype)
+            jax.numpy.asarray(found[path] if path in found else np.zeros(np.shape(x), x.dtype))
             for path, x in _by_path(tree).items()
         ]
     return jax.tree.unflatten(jax.tree.structure(tree), leaves)

@@ -3,14 +3,14 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..._compat import check_whole
+from ..._compat import as_laid_out, as_users_axes, check_whole, on_explicit_mesh, on_mesh_of
 from ...engine import (
     REST,
     Groups,
@@ -27,6 +27,7 @@ from ._minimize import LBFGSState, Limits, initial_state, minimize
 # A Python number or an array of one, which may be traced.
 Number: TypeAlias = float | jax.Array
 Count: TypeAlias = int | jax.Array
+Tree = TypeVar("Tree")
 
 _HOW_TO_CALL = (
     "L-BFGS evaluates the objective itself: call jp.step(tx, value_fn, state, params), or "
@@ -136,7 +137,17 @@ def _init(rows: int, params: Any) -> LBFGSState:
             "optimizer got an empty parameter list; there is nothing to minimize: no parameter "
             "has an element."
         )
-    return initial_state(rows, flat_size(leaves), flat_dtype(leaves), scalar_dtype(leaves))
+    state = initial_state(rows, flat_size(leaves), flat_dtype(leaves), scalar_dtype(leaves))
+    return _on_mesh(leaves, state)
+
+
+def _on_mesh(leaves: list[jax.Array], arrays: Tree) -> Tree:
+    """Return arrays on the explicit mesh of the parameters, if that is where these lie."""
+    like = next(filter(on_explicit_mesh, leaves), None)
+    placed: Tree = arrays
+    if like is not None:
+        placed = jax.tree.map(functools.partial(on_mesh_of, like), arrays)
+    return placed
 
 
 def _update(
@@ -171,9 +182,12 @@ def _update(
         **_resolved({**counts, **_given(max_iter=max_iter, max_eval=max_eval)}),
     )
 
-    def evaluate(leaves: Any) -> tuple[jax.Array, jax.Array]:
+    def objective(leaves: Any) -> tuple[jax.Array, list[jax.Array]]:
         value, grads = jax.value_and_grad(value_fn)(jax.tree.unflatten(treedef, leaves))
-        return downhill(value.astype(dtype)), downhill(gathered(jax.tree.leaves(grads)))
+        return value, jax.tree.leaves(grads)
+
+    def flat(value: jax.Array, grads: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
+        return downhill(value.astype(dtype)), downhill(gathered(grads))
 
     def downhill(array: jax.Array) -> jax.Array:
         return -array if maximize else array
@@ -181,15 +195,20 @@ def _update(
     # torch, too, takes a gradient that is None for zeros here.
     pairs = zip(leaves, grads, strict=True)
     given = [jnp.zeros_like(x) if grad is None else to_array(grad) for x, grad in pairs]
-    new, state = minimize(
-        evaluate,
-        leaves,
-        downhill(jnp.asarray(value, dtype)),
-        downhill(gathered(given)),
-        state,
-        limits,
-        line_search,
-    )
+    leaves, state = _on_mesh(leaves, (leaves, state))
+    explicit = on_explicit_mesh(leaves[0])
+    objective_at = as_users_axes(objective, leaves) if explicit else objective
+
+    def evaluate(leaves: Any) -> tuple[jax.Array, jax.Array]:
+        return flat(*objective_at(leaves))
+
+    def minimized(
+        leaves: Any, value: Any, given: Any, state: LBFGSState, limits: Limits
+    ) -> tuple[list[jax.Array], LBFGSState]:
+        return minimize(evaluate, leaves, *flat(value, given), state, limits, line_search)
+
+    run = as_laid_out(minimized, (leaves, state)) if explicit else minimized
+    new, state = run(leaves, jnp.asarray(value), given, state, limits)
     return jax.tree.unflatten(treedef, _as_updates(leaves, new)), state
 
 
