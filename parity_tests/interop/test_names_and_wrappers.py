@@ -64,8 +64,11 @@ def test_names_in_the_modules_order_are_not_those_of_the_groups():
     np.testing.assert_allclose(state.leaves["momentum_buffer"]["a"]["kernel"], 0.2)
 
 
-def test_an_order_that_only_the_module_suggests_is_said():
+@pytest.mark.parametrize("begun", [2, 1])
+def test_an_order_that_only_the_module_suggests_is_said(begun):
     module, optimizer, params = turned(lambda m: m.parameters())
+    for parameter in list(module.parameters())[begun:]:
+        del optimizer.state[parameter]
     with pytest.warns(CheckpointWarning, match=r"order of module\.named_parameters"):
         _, state = interop.optimizer_from_torch(
             optimizer.state_dict(), params, module, optimizer_name="SGD"
