@@ -98,6 +98,8 @@ def shape_of(held: Mapping[str, Any]) -> Shape | None:
         return (*np.shape(held["exp_avg_sq_row"]), *np.shape(held["exp_avg_sq_col"])[-1:])
     shapes = {np.shape(value) for name, value in held.items() if name not in ("step", "al")}
     shapes -= {()}
+    if len(shapes) > 1:
+        shapes.discard((1,))  # of a number, such as ASGD's eta
     return shapes.pop() if len(shapes) == 1 else None
 
 
