@@ -168,9 +168,7 @@ class _Archive:
         data = memoryview(self._data)[start : start + info.file_size]
         # torch leaves the sum 0 where it is told to calculate none.
         if info.CRC and zlib.crc32(data) != info.CRC:
-            raise ValueError(
-                f"the bytes of {info.filename} have another CRC than its entry"
-            )
+            raise ValueError(f"the bytes of {info.filename} have another CRC than its entry")
         return _aligned(data)
 
 
