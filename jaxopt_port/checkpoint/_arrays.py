@@ -41,8 +41,8 @@ def fitted(value: Any, like: Any, what: str, problems: list[str]) -> NDArray[Any
         if cast is not None:
             return cast
         problems.append(
-            f"{what} is {array.dtype}, which {expected.dtype} cannot hold without loss; cast it "
-            "yourself if that is meant"
+            f"{what} is {array.dtype}, which {expected.dtype} cannot hold without loss; if "
+            "that is meant, cast it, as torch's optimizer does: optimizer.load_state_dict(saved)"
         )
     return expected
 

@@ -43,6 +43,7 @@ from ._rule import Shared as Shared
 from ._rule import Sum as Sum
 from ._rule import step_count as step_count
 from ._state import GroupsState as GroupsState
+from ._state import check_held as check_held
 from ._state import find_groups_state as find_groups_state
 from ._state import group_leaf_states as group_leaf_states
 from ._state import grouped_states as grouped_states

@@ -227,6 +227,18 @@ def untrained_paths(state: Any) -> set[str]:
     return {path for path, rests in owned if rests} - {path for path, rests in owned if not rests}
 
 
+def check_held(cause: Exception | None = None, **trees: Any) -> None:
+    """Raise ValueError for arrays whose memory an earlier, donated step has taken."""
+    for name, tree in trees.items():
+        leaves = [x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array)]
+        if any(not isinstance(x, jax.core.Tracer) and x.is_deleted() for x in leaves):
+            raise ValueError(
+                f"the arrays of {name} are no longer there: an earlier step that donated them has "
+                "written its results into their memory; go on from what it returned, or donate "
+                "nothing"
+            ) from cause
+
+
 def find_groups_state(state: Any) -> GroupsState:
     """Return the one grouped state that holds numbers; the state may be wrapped in others."""
     if isinstance(state, optax.GradientTransformation):
@@ -242,6 +254,7 @@ def find_groups_state(state: Any) -> GroupsState:
             if not found
             else f"the state holds {len(found)} grouped optimizers; pass the state of one of them"
         )
+    check_held(state=found[0])
     return found[0]
 
 

@@ -15,6 +15,7 @@ import optax
 from .._compat import current_trace, moved, tagged, through_branches
 from ..trees import check_params, leaf_paths
 from ._definition import Definition
+from ._state import check_held
 
 Params = TypeVar("Params")
 State = TypeVar("State")
@@ -165,7 +166,7 @@ def step(
         raise
     except (ValueError, RuntimeError) as error:
         check_transformation(tx)  # JAX speaks of a static argument that cannot be hashed
-        _check_held(error, params=params, state=state, gradients=grads)
+        check_held(error, params=params, state=state, gradients=grads)
         if donate and isinstance(error, RuntimeError):
             _check_apart(error, params=params, state=state, gradients=grads)
         raise
@@ -188,18 +189,6 @@ def check_transformation(tx: Any) -> None:
         raise TypeError(
             f"tx must be an Optax transformation, such as jp.SGD(…); got {reprlib.repr(tx)}"
         )
-
-
-def _check_held(cause: Exception, **trees: Any) -> None:
-    """Raise ValueError for arrays whose memory an earlier, donated step has taken."""
-    for name, tree in trees.items():
-        leaves = [x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array)]
-        if any(not isinstance(x, jax.core.Tracer) and x.is_deleted() for x in leaves):
-            raise ValueError(
-                f"the arrays of {name} are no longer there: an earlier step that donated them has "
-                "written its results into their memory; go on from what it returned, or donate "
-                "nothing"
-            ) from cause
 
 
 def _check_apart(cause: Exception, **trees: Any) -> None:

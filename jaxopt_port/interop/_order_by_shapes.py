@@ -49,7 +49,8 @@ def names_by_order(torch_dict: Mapping[str, Any], module: Any, sure: bool) -> li
             names: list[list[str]] = [[] for _ in shapes]
             for (name, _, _), owner in zip(candidates, owners, strict=True):
                 names[owner].append(name)
-            if not sure and any(len(set(group)) < len(group) for group in shapes):
+            # By the parameters' shapes: what has no state yet may be of any.
+            if not sure and len(set(zip(owners, sizes, strict=True))) < total:
                 warnings.warn(
                     "the state dict has no names; within each group its parameters were taken in "
                     "the order of module.named_parameters(), which their shapes allow. If the "
@@ -97,6 +98,8 @@ def shape_of(held: Mapping[str, Any]) -> Shape | None:
         return (*np.shape(held["exp_avg_sq_row"]), *np.shape(held["exp_avg_sq_col"])[-1:])
     shapes = {np.shape(value) for name, value in held.items() if name not in ("step", "al")}
     shapes -= {()}
+    if len(shapes) > 1:
+        shapes.discard((1,))  # of a number, such as ASGD's eta
     return shapes.pop() if len(shapes) == 1 else None
 
 

@@ -89,6 +89,9 @@ def in_numpy(value: Any) -> Any:
         for index, held in value["state"].items()
     }
     groups = [{k: number(v) for k, v in plain(group).items()} for group in value["param_groups"]]
+    for group in groups:
+        if group.get("param_names", ()) is None:  # of an optimizer that has been given none
+            del group["param_names"]
     return {"state": {k: v for k, v in state.items() if v}, "param_groups": groups}
 
 

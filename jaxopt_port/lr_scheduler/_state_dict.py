@@ -61,7 +61,10 @@ def loaded(
         # ReduceLROnPlateau of torch up to 2.2, before its first step.
         rates = [float(g["lr"]) for g in param_groups if "lr" in g and not g.get("frozen")]
         state_dict = {**state_dict, "_last_lr": rates}
-    base_lrs = np.array(_first_lrs(state_dict), np.float64)
+    if "_last_lr" not in state_dict:
+        raise ValueError("the state dict is not that of a scheduler: it has no '_last_lr'")
+    _check_kind(scheduler, state_dict)
+    base_lrs = _first_lrs(state_dict)
     groups = Groups(base_lrs, np.zeros_like(base_lrs), bool(_first(state_dict, "use_beta1")))
     with jax.enable_x64(True), np.errstate(all="ignore"):
         own = _as_new(scheduler)._construct(groups)
@@ -71,6 +74,18 @@ def loaded(
 
 # What torch saves of a user's functions.
 _OF_FUNCTIONS = ("lr_lambdas", "_scale_fn_custom")
+
+# Arguments that torch has not always saved.
+_LATER = (
+    "_anneal_func_type", "_anneal_strategy", "_schedule_phases", "_scale_fn_custom",
+    "default_min_lr", "base_momentums", "max_momentums",
+)  # fmt: skip
+# What only others have, of those whose arguments are among the others'.
+_OF_OTHERS = {
+    "ExponentialLR": ("step_size", "milestones", "total_size"),
+    "ChainedScheduler": ("_milestones",),
+}
+_RATES = np.zeros(0)
 
 
 def _first(state_dict: Mapping[str, Any], name: str) -> Any:
@@ -84,12 +99,10 @@ def _first(state_dict: Mapping[str, Any], name: str) -> Any:
 
 def _first_lrs(state_dict: Mapping[str, Any]) -> Any:
     base_lrs = _first(state_dict, "base_lrs")
-    lrs = state_dict.get("_last_lr") if base_lrs is None else base_lrs
-    if base_lrs is None and lrs is not None and isinstance(state_dict.get("min_lrs"), list):
-        lrs = lrs[: len(state_dict["min_lrs"])]  # without groups that have joined since
-    if lrs is None:
-        raise ValueError("the state dict is not that of a scheduler: it has no '_last_lr'")
-    return lrs
+    if base_lrs is not None:
+        return _read("base_lrs", base_lrs, _RATES)
+    lrs, min_lrs = _read("_last_lr", state_dict["_last_lr"], _RATES), state_dict.get("min_lrs")
+    return lrs[: len(min_lrs)] if isinstance(min_lrs, list) else lrs  # without those joined since
 
 
 def _as_new(scheduler: Any) -> Any:
@@ -131,8 +144,20 @@ def _equal(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def _load(scheduler: Any, own: Own, state_dict: Mapping[str, Any]) -> None:
-    name = type(scheduler).__name__
+def _check_kind(scheduler: LRScheduler, state_dict: Any) -> None:
+    """Raise ValueError for a state dict of another kind of scheduler, or of other arguments."""
+    name, parts = type(scheduler).__name__, schedulers_of(scheduler)
+    arguments = scheduler._arguments(1)
+    if not isinstance(state_dict, Mapping):
+        raise ValueError(f"a {name} in _schedulers must have a dict; got {state_dict!r}")
+    if parts:
+        arguments = {"_schedulers": None, **arguments}
+    for key in arguments:
+        if key not in state_dict and key not in _LATER:
+            raise ValueError(f"the state dict is not that of a {name}: it has no {key!r}")
+    for key in _OF_OTHERS.get(name, ()):
+        if key in state_dict:
+            raise ValueError(f"the state dict is not that of a {name}: it has a {key!r}")
     for key in scheduler._arguments(1):
         saved = state_dict.get(key)
         value = scheduler._arguments(len(saved) if isinstance(saved, list) else 1)[key]
@@ -143,19 +168,53 @@ def _load(scheduler: Any, own: Own, state_dict: Mapping[str, Any]) -> None:
                 + ", a function that remembers something as it was then"
                 * (key in _OF_FUNCTIONS)
             )
+    inner = state_dict["_schedulers"] if parts else []
+    if not isinstance(inner, list | tuple):
+        raise ValueError(f"_schedulers in the state dict must be a list of dicts; got {inner!r}")
+    if len(inner) != len(parts):
+        raise ValueError(
+            f"the state dict is that of a {name} of {len(inner)} schedulers, not of {len(parts)}"
+        )
+    for each in zip(parts, inner, strict=True):
+        _check_kind(*each)
+
+
+def _load(scheduler: LRScheduler, own: Own, state_dict: Mapping[str, Any]) -> None:
     for key, value in vars(own).items():
         if key not in state_dict:
+            name = type(scheduler).__name__
             raise ValueError(f"the state dict is not that of a {name}: it has no {key!r}")
         if key == "_schedulers":
-            inner = state_dict[key]
-            if len(inner) != len(value):
-                raise ValueError(
-                    f"the state dict is that of a {name} of {len(inner)} schedulers, not of "
-                    f"{len(value)}"
-                )
-            for part in zip(scheduler.schedulers, value, inner, strict=True):
+            for part in zip(schedulers_of(scheduler), value, state_dict[key], strict=True):
                 _load(*part)
-        elif isinstance(value, np.ndarray):
-            setattr(own, key, np.array(state_dict[key], np.float64))
         else:
-            setattr(own, key, type(value)(state_dict[key]))
+            setattr(own, key, _read(key, state_dict[key], value))
+
+
+def _read(key: str, saved: Any, like: Value) -> Any:
+    """Return a saved value as what is held there: rates of the groups, a count or a number."""
+    try:
+        made = np.array(_listed(saved))
+    except (TypeError, ValueError, RuntimeError):
+        made = np.array(None)
+    what, right = "a number", made.dtype.kind in "biuf"
+    if isinstance(like, np.ndarray):
+        what, right = "a list of numbers", right and made.ndim > 0 and made.size == len(made)
+    else:
+        right = right and made.size == 1
+        if isinstance(like, int):
+            least = 1 if key == "T_i" else -(2**31)
+            what = "a whole number" + " above 0" * (key == "T_i")
+            right = right and bool(least <= made < 2**31 and made == np.floor(made))
+    if not right:
+        raise ValueError(f"{key} in the state dict must be {what}; got {saved!r}")
+    if isinstance(like, np.ndarray):
+        return made.astype(np.float64).reshape(-1)
+    return type(like)(made.item())
+
+
+def _listed(value: Any) -> Any:
+    """Return a value without torch's tensors."""
+    if isinstance(value, list | tuple):
+        return list(map(_listed, value))
+    return value.tolist() if hasattr(value, "tolist") else value

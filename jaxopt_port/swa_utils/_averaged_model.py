@@ -261,13 +261,15 @@ class AveragedModel:
         Raises:
             ValueError: parameters or buffers of another structure or other shapes; a function
                 that returns averages of another shape, or too few.
-            TypeError: a leaf that is no array; averages that are not this class's.
+            TypeError: a leaf that is no array, or complex or an integer where its average is not;
+                averages that are not this class's.
         """
         if not isinstance(averages, AveragedState):
             raise TypeError(
                 "averages must be what init or update_parameters returned; got a "
                 f"{type(averages).__name__}"
             )
+        _check_count(averages.n_averaged)
         _check_arrays((params, buffers))
         _check_alike("parameters", params, averages.params)
         _check_alike("buffers", buffers, averages.buffers)
@@ -308,6 +310,18 @@ def _called(function: Any, name: str, *args: Any) -> Any:
         raise TypeError(f"{name}: {why(function, error)}") from error
 
 
+def _check_count(count: Any) -> None:
+    """Raise for what is no count of models, where it is not the one that was returned here."""
+    if isinstance(count, jax.Array):
+        return  # which may be calculated still, and is not waited for
+    whole = isinstance(count, int | np.ndarray | np.generic) and np.ndim(count) == 0
+    if not whole or np.asarray(count).dtype.kind not in "iu" or count < 0:
+        raise TypeError(
+            f"n_averaged must be how many models have been averaged; got {count!r}. Of torch's it "
+            "is jnp.int32(averaged_model.n_averaged.item())"
+        )
+
+
 def _check_arrays(tree: Any) -> None:
     if tree[0] is None:
         raise TypeError("the parameters are None; give the tree of them")
@@ -315,14 +329,24 @@ def _check_arrays(tree: Any) -> None:
         check_array(leaf, "the parameters and buffers")
 
 
+def _kind_of(x: Any) -> tuple[bool, bool]:
+    """Whether it is complex, and whether integers: no average of one is of the other."""
+    return jnp.iscomplexobj(x), not jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+
+
 def _check_alike(what: str, now: Any, held: Any) -> None:
     """Raise for a tree that the averages were not made for."""
     structures: list[Any] = [jax.tree.structure(tree) for tree in (now, held)]
-    shapes = [list(map(np.shape, jax.tree.leaves(tree))) for tree in (now, held)]
-    if structures[0] == structures[1] and shapes[0] == shapes[1]:
+    forms = [[(np.shape(x), _kind_of(x)) for x in jax.tree.leaves(tree)] for tree in (now, held)]
+    if structures[0] == structures[1] and forms[0] == forms[1]:
         return
     ours, theirs = dict(leaf_paths(now)), dict(leaf_paths(held))
     for path, array in theirs.items():
+        if path in ours and _kind_of(ours[path]) != _kind_of(array):
+            raise TypeError(
+                f'"{path}" of the {what} is {jnp.result_type(ours[path])}, its average '
+                f"{jnp.result_type(array)}"
+            )
         if path in ours and np.shape(ours[path]) != np.shape(array):
             raise ValueError(
                 f'"{path}" of the {what} has shape {np.shape(ours[path])}, its average '

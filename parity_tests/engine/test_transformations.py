@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import jaxopt_port as jp
+from jaxopt_port import interop
 from jaxopt_port.engine import Rule
 from parity_tests.oracles.bits import assert_same_bits, step_units
 from parity_tests.oracles.optimizer import TorchOracle, to_torch
@@ -283,13 +284,22 @@ def test_a_step_without_jit(name):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_what_a_donated_step_has_taken_is_told():
+def test_what_a_donated_step_has_taken_is_told(tmp_path):
     tx, params = jp.SGD(lr=0.1, momentum=0.9), {"w": jnp.ones(3)}
     grads, state = {"w": jnp.ones(3)}, tx.init(params)
     new, after = jp.step(tx, grads, state, params, donate=True)
     for given, name in (((state, params), "params"), ((state, new), "state")):
         with pytest.raises(ValueError, match=f"of {name} are no longer there: an earlier step"):
             jp.step(tx, grads, *given, donate=True)
+    for reads in (
+        lambda: jp.get_hyperparams(state),
+        lambda: jp.set_hyperparams(state, lr=0.2),
+        lambda: jp.state_dict(tx, state, new),
+        lambda: jp.lr_scheduler.StepLR(2).init(state),
+        lambda: interop.save_orbax(tmp_path / "run", params=new, state=state),
+    ):
+        with pytest.raises(ValueError, match="of state are no longer there: an earlier step"):
+            reads()
     jp.step(tx, grads, after, new)
 
 

@@ -68,6 +68,10 @@ def saved(value):
     return damage
 
 
+def flipped(data, tensor):
+    return data.replace(tensor, bytes([tensor[0] ^ 1]) + tensor[1:])
+
+
 def optimizer(**changes):
     parts = {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"params": [0]}]}
     return saved({"model": {"w": torch.ones(1)}, "optimizer": {**parts, **changes}})
@@ -82,6 +86,11 @@ TORCH = {
         "a.pt",
         lambda data: data.replace(b"model_state_dict", b"\xff" * 16),
         "is damaged",
+    ),
+    "a bit of a tensor": (
+        "a.pt",
+        lambda _: flipped(saved({"model": {"w": torch.ones(8)}})(None), b"\0\0\x80?" * 8),
+        "data/0 have another CRC",
     ),
     "an old file cut": ("old.pt", lambda data: data[: len(data) // 2], "is damaged"),
     "code": ("a.pt", saved({"model": Code()}), "it would run (posix|nt).system"),
@@ -121,6 +130,15 @@ def test_a_file_of_torchs(whole, tmp_path, monkeypatch, name, damage, message):
     (tmp_path / "a.pt").write_bytes(damage(whole[name]))
     refused(tmp_path / "a.pt", ValueError, message, tmp_path)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_file_without_sums(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"model": {"w": torch.ones(8)}}, tmp_path / "a.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert interop.load(tmp_path / "a.pt").params["w"].tolist() == [1.0] * 8
 
 
 # ── shards ─────────────────────────────────────────────────────────────────────────────────────

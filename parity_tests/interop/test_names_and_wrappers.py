@@ -2,6 +2,7 @@
 
 import warnings
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -64,13 +65,31 @@ def test_names_in_the_modules_order_are_not_those_of_the_groups():
     np.testing.assert_allclose(state.leaves["momentum_buffer"]["a"]["kernel"], 0.2)
 
 
-def test_an_order_that_only_the_module_suggests_is_said():
+@pytest.mark.parametrize("begun", [2, 1])
+def test_an_order_that_only_the_module_suggests_is_said(begun):
     module, optimizer, params = turned(lambda m: m.parameters())
+    for parameter in list(module.parameters())[begun:]:
+        del optimizer.state[parameter]
     with pytest.warns(CheckpointWarning, match=r"order of module\.named_parameters"):
         _, state = interop.optimizer_from_torch(
             optimizer.state_dict(), params, module, optimizer_name="SGD"
         )
     np.testing.assert_allclose(state.leaves["momentum_buffer"]["b"]["kernel"], 0.1)
+
+
+@pytest.mark.parametrize("name", ["ASGD", "NAdam"])
+def test_a_number_in_a_tensor_of_one_has_no_say_in_the_division(name):
+    module = network()
+    weights = [module[i].weight for i in (0, 1)]
+    biases = [module[i].bias for i in (0, 1)]
+    optimizer = getattr(torch.optim, name)([{"params": weights}, {"params": biases}])
+    saved = stepped(module, optimizer, 1).state_dict()
+    for held in saved["state"].values():
+        held |= {key: x.reshape(1) for key, x in held.items() if x.ndim == 0 and key != "step"}
+    params = interop.params_from_torch(module, LIKE)
+    _, wanted = interop.optimizer_from_torch(optimizer, params, module)
+    _, state = interop.optimizer_from_torch(saved, params, module, optimizer_name=name)
+    jax.tree.map(np.testing.assert_array_equal, state, wanted)
 
 
 WRAPPED = {

@@ -84,6 +84,19 @@ REFUSED = {
         ValueError,
         r"no 'param_names'.*named_parameters\(\)",
     ),
+    "names that are none": (
+        lambda p: (
+            {
+                "state": {},
+                "param_groups": [
+                    {**g, "param_names": None} for g in p.optimizer.state_dict()["param_groups"]
+                ],
+            },
+            {"optimizer_name": "AdamW"},
+        ),
+        ValueError,
+        r"no 'param_names'.*named_parameters\(\)",
+    ),
     "too few names": (
         lambda p: (p.optimizer.state_dict(), {"optimizer_name": "AdamW", "param_names": ["gain"]}),
         ValueError,
@@ -252,8 +265,12 @@ def test_a_leaf_that_the_optimizer_has_not_is_frozen(pair):
 
 def test_state_that_the_parameters_cannot_hold(pair):
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), pair.params())
-    with pytest.raises(ValueError, match=r"exp_avg.*float32, which bfloat16 cannot hold"):
+    with pytest.raises(ValueError, match=r"exp_avg.*float32, which bfloat16 cannot hold.*load_st"):
         interop.optimizer_from_torch(pair.optimizer, params, pair.module)
+    pair.module.bfloat16()
+    pair.optimizer.load_state_dict(pair.optimizer.state_dict())
+    _, state = interop.optimizer_from_torch(pair.optimizer, params, pair.module)
+    assert {x.dtype for x in jax.tree.leaves(state.leaves)} == {jnp.dtype(jnp.bfloat16)}
 
 
 def test_numbers_given_as_tensors_are_numbers_here():

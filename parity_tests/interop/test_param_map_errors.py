@@ -305,6 +305,10 @@ WRONG_KINDS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: params_to_torch(LIKE, LINEAR.state_dict()),
         r"params_to_torch writes into a torch\.nn\.Module, got OrderedDict; leave it out, and give",
     ),
+    "out of a state dict": (
+        lambda: params_to_torch(LINEAR.state_dict(), LINEAR),
+        r"these are torch's tensors: module\.load_state_dict\(params\)",
+    ),
     "into nothing": (
         lambda: params_to_torch(LIKE),
         "params_to_torch needs a torch module, or a param_map for a state dict",

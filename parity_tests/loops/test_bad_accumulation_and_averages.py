@@ -182,6 +182,25 @@ AVERAGING = {
     "a mean that is shorter": Bad(
         averaged(avg_fn=lambda a, b, n: a[:1]), ValueError, r"was an array of shape \(1,\)"
     ),
+    "a complex model": Bad(
+        averaged({**PARAMS, "b": jnp.zeros(2, jnp.complex64)}),
+        TypeError,
+        '"b" of the parameters is complex64, its average float32',
+    ),
+    "a model of integers": Bad(
+        averaged({**PARAMS, "b": jnp.zeros(2, jnp.int32)}), TypeError, "is int32, its average fl"
+    ),
+    "a count below 0": Bad(
+        averaged(averages=AVERAGES._replace(n_averaged=-1)), TypeError, "n_averaged must be"
+    ),
+    "no count": Bad(
+        averaged(averages=AVERAGES._replace(n_averaged=None)), TypeError, "n_averaged must be"
+    ),
+    "torch's count": Bad(
+        averaged(averages=AVERAGES._replace(n_averaged=torch.tensor(1))),
+        TypeError,
+        r"is jnp\.int32\(",
+    ),
     "a mean of nothing": Bad(averaged(avg_fn=lambda a, b, n: None), ValueError, "was None"),
     "too few means": Bad(
         averaged(multi_avg_fn=lambda a, b, n: a[:1]), ValueError, "1 averages of 2"

@@ -111,6 +111,72 @@ def test_a_state_dict_is_for_the_arguments_it_was_saved_with(name):
         other.load_state_dict(saved)
 
 
+def saved_of(scheduler):
+    return scheduler.state_dict(scheduler.init(stepped_state())[1])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_state_dict_is_for_its_kind(name):
+    """Also where all arguments of the other are among its own, as ExponentialLR's gamma."""
+    saved = saved_of(ALL[name](lrs))
+    if "gamma" in saved:
+        saved["gamma"] = 0.999
+    for other in ALL.values():
+        scheduler = other(lrs)
+        if saved.keys() != saved_of(scheduler).keys():
+            with pytest.raises(ValueError, match="not that of a"):
+                scheduler.load_state_dict(saved)
+
+
+PARTS = lrs.LinearLR(), lrs.CosineAnnealingLR(9)
+COMPOSITES = {
+    "sequential": lambda parts: lrs.SequentialLR(parts, [3]),
+    "chained": lrs.ChainedScheduler,
+    "nested": lambda parts: lrs.ChainedScheduler([lrs.SequentialLR(parts, [3])]),
+}
+
+
+@pytest.mark.parametrize("name", COMPOSITES)
+def test_parts_are_not_loaded_in_another_order(name):
+    saved = saved_of(COMPOSITES[name](PARTS))
+    with pytest.raises(ValueError, match="not that of a CosineAnnealingLR: it has no 'T_max'"):
+        COMPOSITES[name](PARTS[::-1]).load_state_dict(saved)
+
+
+NOT_WHOLE, NO_LIST = "must be a whole number", "must be a list of numbers; got"
+DAMAGED = {
+    "last_epoch": ("step", {None: NOT_WHOLE, 2.5: NOT_WHOLE, np.nan: NOT_WHOLE, 2**40: NOT_WHOLE}),
+    "num_bad_epochs": ("plateau", {1.5: NOT_WHOLE, "1": NOT_WHOLE}),
+    "best": ("plateau", {None: "must be a number", (1.0, 2.0): "must be a number"}),
+    "T_i": ("restarts", {2.5: NOT_WHOLE, 0: "a whole number above 0"}),
+    "base_lrs": ("exponential", {None: NO_LIST, 0.1: NO_LIST, ((1, 2),): NO_LIST}),
+    "_last_lr": ("plateau", {None: NO_LIST, (None,): NO_LIST, "ab": NO_LIST}),
+    "_schedulers": (
+        "sequential",
+        {None: "must be a list of", "ab": "must be a list of", (None, None): "must have a dict"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", DAMAGED)
+def test_what_is_no_number_of_its_kind_is_refused(key):
+    name, values = DAMAGED[key]
+    scheduler = ALL[name](lrs)
+    for value, message in values.items():
+        with pytest.raises(ValueError, match=message):
+            scheduler.load_state_dict({**saved_of(scheduler), key: value})
+
+
+def test_numbers_may_be_tensors():
+    scheduler = ALL["step"](lrs)
+    saved = saved_of(scheduler)
+    made = {key: torch.tensor(saved[key]) for key in ("last_epoch", "base_lrs")}
+    made["_last_lr"] = [torch.tensor([lr]) for lr in saved["_last_lr"]]
+    loaded = scheduler.state_dict(scheduler.load_state_dict({**saved, **made}))
+    for key in ("base_lrs", "_last_lr"):
+        np.testing.assert_array_equal(loaded[key], np.float32(saved[key]))
+
+
 def test_a_one_cycles_dict_of_an_earlier_torch():
     """It holds the function by which it anneals, and not its name."""
     scheduler = lrs.OneCycleLR(0.1, 10)

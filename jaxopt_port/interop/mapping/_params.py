@@ -107,8 +107,8 @@ def params_to_torch(
         The module; without one, a state dict of new tensors on the CPU, tied ones under each name.
 
     Raises:
-        TypeError: ``module`` is no torch module, there is neither module nor map, or there are
-            rules beside a map.
+        TypeError: ``module`` is no torch module, ``params`` are torch's, there is neither module
+            nor map, or there are rules beside a map.
         ValueError: parameters are missing, left over, or of another shape or dtype, or their layout
             is not certain; all are listed.
         ImportError: torch is missing.
@@ -128,6 +128,11 @@ def params_to_torch(
         raise TypeError(
             f"params_to_torch writes into a torch.nn.Module, got {type(module).__name__}; leave it"
             " out, and give a param_map, to get a state dict."
+        )
+    if any(isinstance(leaf, torch.Tensor | torch.nn.Module) for leaf in jax.tree.leaves(params)):
+        raise TypeError(
+            "params_to_torch takes a JAX tree, and these are torch's tensors: "
+            "module.load_state_dict(params) copies them"
         )
     found = None
     if param_map is None:
