@@ -13,6 +13,7 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jaxopt_port as jp
@@ -310,6 +311,21 @@ def test_a_number_of_all_groups_is_set_for_all_at_once(name, option):
     assert [group[option] for group in jp.get_hyperparams(after)] == [value] * 2
     inside = jax.jit(lambda state, v: jp.set_hyperparams(state, **{option: v}))(state, value)
     assert jp.get_hyperparams(inside)[1][option] == pytest.approx(value, rel=1e-6)
+    apart = jax.jit(lambda state, v: jp.set_hyperparams(state, group=1, **{option: v}))
+    assert np.isnan(jp.get_hyperparams(apart(state, value))[0][option]).all()
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_a_schedule_of_all_groups_is_the_same_one(name):
+    cls, schedule = getattr(contrib, name), optax.constant_schedule(1.0)
+    cls([{"params": "a"}, {"params": "b"}], lr=schedule)
+    for other in (optax.constant_schedule(1.0), 1.0):
+        with pytest.raises(ValueError, match=r"has one .* give all the same sch"):
+            cls([{"params": "a", "lr": schedule}, {"params": "b", "lr": other}])
+    state = cls([{"params": "a"}, {"params": "b"}]).init(PARAMS)
+    apart = jp.lr_scheduler.LambdaLR([lambda epoch: 1.0, lambda epoch: 0.5])
+    state, _ = jax.jit(apart.init)(state)
+    assert np.isnan([group["lr"] for group in jp.get_hyperparams(state)]).all()
 
 
 @pytest.mark.parametrize("rates", [(0.0, 1.0, 1.0), (1.0, 0.0, 1.0)])
