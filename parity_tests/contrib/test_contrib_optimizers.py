@@ -15,9 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import torch
 
 import jaxopt_port as jp
 from jaxopt_port import contrib
+from jaxopt_port.contrib._timm import cautious
 from jaxopt_port.engine import leaf_states
 from parity_tests.contrib.cases import CASES, RECORDED, fingerprint, gradients
 from parity_tests.oracles.bits import assert_same_bits
@@ -354,6 +356,16 @@ def test_what_is_evaluated_is_the_average_and_can_be_undone():
     np.testing.assert_allclose(again["a"], params["a"], rtol=1e-6)
     with pytest.raises(ValueError, match="no parameter is stepped by a schedule-free optimizer"):
         contrib.schedule_free_eval_params(jp.Adam().init(PARAMS), PARAMS)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_caution_keeps_what_torchs_product_is_above_zero_of(dtype):
+    update, grad = np.meshgrid([2.0**-24, 2.0**-14, 1e-4, 1.0], 2.0 ** -np.arange(0, 25, 3.0))
+    update, grad = np.stack([update, -update]).ravel(), np.tile(grad.ravel(), 2)
+    theirs = [torch.tensor(x).to(getattr(torch, dtype)) for x in (update, grad)]
+    with jax.enable_x64(True):
+        kept = cautious(jnp.asarray(update, dtype), jnp.asarray(grad, dtype)) != 0
+    assert kept.tolist() == (theirs[0] * theirs[1] > 0).tolist()
 
 
 OTHERS = [jp.SGD, jp.Adam, jp.Rprop, contrib.MADGRAD, contrib.Lion]
