@@ -176,6 +176,11 @@ def _check(
     return values
 
 
+def check_rate(state: GroupsState, index: int, name: str) -> None:
+    """Raise ValueError or TypeError for a group whose rate cannot be set."""
+    _check(state, index, _row(state, index), {name: 1.0})
+
+
 def _checked_shape(name: str, value: Any, where: str, like: Any) -> Any:
     """Return a traced number, or the tuple of them, as scalars."""
     if isinstance(like, tuple | list):
