@@ -73,6 +73,7 @@ class PlateauLRScheduler(TimmScheduler):
 
     def _check(self) -> None:
         super()._check()
+        self._at_least_zero("decay_rate", "lr_min")
         _ = self._followed  # which checks the arguments that are torch's
 
     @property

@@ -166,6 +166,9 @@ BAD = [
     (made("get_noam_schedule", 0), r"Invalid model_size \(0\), must be > 0"),
     (made("get_noam_schedule", 8, package="x"), "unknown package 'x'; there are opennmt, annot"),
     (made("InverseSquareRootSchedule", [0.1, 0.2]), "Cannot use a fixed learning rate schedule"),
+    (made("InverseSquareRootSchedule", [-0.1]), r"Invalid lr \(-0.1\), must be >= 0"),
+    (made("PlateauLRScheduler", decay_rate=-0.5), r"Invalid decay_rate \(-0.5\), must be >= 0"),
+    (made("PlateauLRScheduler", lr_min=-1.0), r"Invalid lr_min \(-1.0\), must be >= 0"),
     (made("InverseSquareRootSchedule", 0.1, 0), r"Invalid warmup_updates \(0\), must be > 0"),
 ]
 
