@@ -196,6 +196,13 @@ def test_what_is_no_multiplier_or_no_state_is_refused():
         inverse.step_update(state, own, -1)
 
 
+@pytest.mark.parametrize("multiplier", ended(MULTIPLIERS))
+def test_a_multiplier_is_no_schedule(multiplier):
+    tx = contrib.Lion(lr=ours_of_fvcore(multiplier[0], **multiplier[1]))
+    with pytest.raises(TypeError, match=r"is a function of how far .*, and no schedule of a count"):
+        jp.step(tx, PARAMS, tx.init(PARAMS), PARAMS)
+
+
 def test_a_multiplier_past_its_end_raises_and_is_nan_where_compiled():
     steps = contrib.MultiStepParamScheduler([1, 0.5], num_updates=3, milestones=[2])
     scheduler = contrib.LRMultiplier(steps, 3)
