@@ -60,12 +60,14 @@ def _problems(
     for least in eps:
         yield from ranges.epsilon(least)
     yield from ranges.above_zero("clip_threshold", clip_threshold)
-    if beta1 is not None:
-        yield from ranges.below_one("beta1", beta1)
+    yield from ranges.optional(ranges.below_one, "beta1", beta1)
     yield from ranges.at_least_zero("weight_decay", weight_decay)
     yield from ranges.whole("min_dim_size_to_factor", min_dim_size_to_factor)
     if lr != LEFT_OUT and relative_step:
-        yield Problem("Cannot combine manual `lr` and `relative_step=True` options", f"got lr={lr}")
+        yield Problem(
+            "Cannot combine manual `lr` and `relative_step=True` options",
+            "give relative_step=False with a rate, or a schedule of it",
+        )
     if warmup_init and not relative_step:
         yield Problem("`warmup_init=True` requires `relative_step=True`", "leave one of them out")
     if lr == LEFT_OUT and not relative_step:

@@ -53,10 +53,8 @@ def _problems(
     yield from ranges.at_least_zero("beta2_cap", beta2_cap)
     if momentum != LEFT_OUT:
         yield from ranges.below_one("momentum", momentum)
-    if eps is not None:
-        yield from ranges.epsilon(eps)
-    if clipping_threshold is not None:
-        yield from ranges.above_zero("clipping_threshold", clipping_threshold)
+    yield from ranges.optional(ranges.at_least_zero, "eps", eps)
+    yield from ranges.optional(ranges.above_zero, "clipping_threshold", clipping_threshold)
     yield from largest_rate(**options)
     if momentum_dtype not in ("bfloat16", "float16", "float32"):
         yield Problem(

@@ -128,9 +128,23 @@ def _update(
     return Sum(param, update, -lr), {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
 
 
+# All but max_grad_norm: timm clips by what the optimizer was made with, whatever a group says.
+_OWN = frozenset({
+    "lr", "bias_correction", "betas", "eps", "weight_decay", "grad_averaging", "trust_clip",
+    "always_adapt", "caution", "decoupled_decay", "corrected_weight_decay", "max_lr_snapshot",
+})  # fmt: skip
+
+
 @of_rule(
     Rule(
-        _problems, moments.init, _update, step_count, _advance, gathers=_gathers, elementwise=False
+        _problems,
+        moments.init,
+        _update,
+        step_count,
+        _advance,
+        gathers=_gathers,
+        own_options=_OWN,
+        elementwise=False,
     )
 )
 def lamb(
@@ -172,7 +186,7 @@ class Lamb(Optimizer):
         weight_decay: L2 penalty of the step, >= 0; where it is 0, nothing is scaled.
         grad_averaging: weigh a gradient by ``1 - betas[0]`` in the first moment, and not by 1.
         max_grad_norm: what the norm of all gradients is clipped at; None, held as infinity, does
-            not clip. Give it to all groups alike.
+            not clip. One for all groups.
         trust_clip: let a layer's ratio be at most 1.
         always_adapt: scale without weight decay, too.
         caution: leave out what is against the gradient (Liang et al., 2024, *Cautious

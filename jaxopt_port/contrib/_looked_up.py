@@ -22,7 +22,8 @@ def looked_up(function: Callable[[int], Any], last: float, constant: bool) -> Ca
     """Return a function that takes traced counts, too.
 
     There the values are looked up, so that a cosine has Python's bits and not XLA's. A count
-    beyond the table goes back to Python, which a program on an accelerator waits for.
+    beyond the table goes back to Python, which a program on an accelerator waits for; what is
+    refused there is NaN.
 
     Args:
         function: of a whole number from 0 on; a float, or a list of as many always.
@@ -54,8 +55,12 @@ def _at(function: Callable[[int], Any], last: int, constant: bool, count: Any) -
 
 
 def _in_parts(function: Callable[[int], Any], count: Any) -> Any:
+    try:
+        value = function(int(count))
+    except Exception:  # whatever a user's function raises of a count that it does not take
+        value = np.full(np.shape(function(0)), np.nan)
     # JAX makes float32 of what a callback returns, where x64 is off when the program runs.
-    return encoded(np.asarray(function(int(count)), np.float64))
+    return encoded(np.asarray(value, np.float64))
 
 
 def value_at(function: Callable[[int], float], last: float, constant: bool, count: Value) -> Value:

@@ -33,8 +33,7 @@ from ._timm import cautious, decay_rate, largest_rate, with_snapshot
 
 def _problems(clipping_threshold: float | None, **options: Any) -> Iterator[Problem]:
     yield from ranges.adam(**options)
-    if clipping_threshold is not None:
-        yield from ranges.above_zero("clipping_threshold", clipping_threshold)
+    yield from ranges.optional(ranges.above_zero, "clipping_threshold", clipping_threshold)
     yield from largest_rate(**options)
 
 

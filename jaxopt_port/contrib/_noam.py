@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
@@ -92,7 +93,8 @@ class InverseSquareRootSchedule(LRScheduler):
         warmup_init_lr: the rate that it begins with; 0 where it is negative.
 
     Raises:
-        ValueError: several rates, or no updates of a warm-up, by which fairseq divides.
+        TypeError: a rate that is no number.
+        ValueError: several rates, one below 0, or no updates of a warm-up (fairseq divides by it).
 
     Example:
         >>> import jax.numpy as jnp, jaxopt_port as jp
@@ -113,11 +115,15 @@ class InverseSquareRootSchedule(LRScheduler):
     warmup_init_lr: float = -1.0
 
     def _check(self) -> None:
-        if isinstance(self.lr, Sequence) and len(self.lr) != 1:
+        if isinstance(self.lr, tuple) and len(self.lr) != 1:
             raise ValueError(
                 "Cannot use a fixed learning rate schedule with inverse_sqrt. Consider "
                 f"--lr-scheduler=fixed instead. Got the rates {list(self.lr)}"
             )
+        if not isinstance(self._reached, numbers.Real):
+            raise TypeError(f"lr of {self.kind} must be a number; got {self._reached!r}")
+        if not self._reached >= 0:
+            raise ValueError(f"Invalid lr ({self._reached}), must be >= 0.")
         if not self.warmup_updates > 0:
             raise ValueError(f"Invalid warmup_updates ({self.warmup_updates}), must be > 0.")
 
@@ -217,8 +223,12 @@ class InverseSquareRootSchedule(LRScheduler):
         rate = value_at(self._rate, _LONG, False, own.last_epoch)
         groups.lr = own._last_lr = where(groups.lr == groups.lr, rate, groups.lr)
 
+    @property
+    def _reached(self) -> float:
+        return self.lr[0] if isinstance(self.lr, tuple) else self.lr  # type: ignore[return-value]
+
     def _rate(self, updates: int) -> float:
-        end = self.lr[0] if isinstance(self.lr, Sequence) else self.lr
+        end = self._reached
         first = self.warmup_init_lr if self.warmup_init_lr >= 0 else 0
         if updates < self.warmup_updates:
             return first + updates * ((end - first) / self.warmup_updates)

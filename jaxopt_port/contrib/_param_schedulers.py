@@ -6,6 +6,9 @@ import bisect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import jax
 
 # fvcore's, by which a boundary is passed a little early.
 _EPSILON = 1e-6
@@ -15,6 +18,16 @@ def check_method(method: str) -> None:
     """Raise detectron2's error where a warm-up is of no known kind."""
     if method not in ("linear", "constant"):
         raise ValueError(f"Unknown warmup method: {method}; it is 'linear' or 'constant'")
+
+
+def _check_known(function: object, where: Any) -> None:
+    """Raise TypeError where it is given a compiled program's count, as a schedule is."""
+    if isinstance(where, jax.core.Tracer):
+        name = type(function).__name__
+        raise TypeError(
+            f"{name} is a function of how far a training is, from 0 to 1, and no schedule of a "
+            f"count: LRMultiplier({name}(…), max_iter).as_schedule(lr) is one"
+        )
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,7 @@ class CosineParamScheduler:
 
     def __call__(self, where: float) -> float:
         """Return the value where a training is, from 0 to 1."""
+        _check_known(self, where)
         height = 0.5 * (self.start_value - self.end_value)
         return self.end_value + height * (1 + math.cos(math.pi * where))
 
@@ -105,6 +119,7 @@ class MultiStepParamScheduler:
 
     def __call__(self, where: float) -> float:
         """Return the value where a training is, from 0 to 1."""
+        _check_known(self, where)
         if where > 1.0:
             raise RuntimeError(f"where in ParamScheduler must be in [0, 1]: got {where}")
         assert self.num_updates is not None
@@ -153,6 +168,7 @@ class WarmupParamScheduler:
 
     def __call__(self, where: float) -> float:
         """Return the value where a training is, from 0 to 1."""
+        _check_known(self, where)
         length = self.warmup_length
         if where + _EPSILON <= length:
             first = self.warmup_factor * self.scheduler(0.0)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ..engine import Problem
-from ..numerics.torch_ops import Scalar, constant, div, mul, sign
+from ..numerics.torch_ops import Scalar, constant, div, mul, sign, widened
 from ..optim import ranges
 from ._left_out import LEFT_OUT, without_none
 from ._sums import mean
@@ -20,8 +20,12 @@ def cautious(update: jax.Array, grad: jax.Array) -> jax.Array:
 
     Liang et al., 2024, *Cautious Optimizers*. The share of what is kept is that of the whole array.
     """
-    # Signs, since the product of small numbers is flushed to zero here, and not in torch.
-    kept = sign(update) * sign(grad) > 0
+    if update.dtype == jnp.float16:
+        # Of what is above half its least number, torch's product is not rounded to zero.
+        kept = widened(update) * widened(grad) > 2.0**-25
+    else:
+        # Signs, since the product of small numbers is flushed to zero here, and not in torch.
+        kept = sign(update) * sign(grad) > 0
     share = jnp.maximum(mean(kept.astype(update.dtype)), constant(1e-3, update))
     return mul(update, div(kept.astype(update.dtype), share))
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from ..lr_scheduler import ReduceLROnPlateau, SchedulerState
-from ..lr_scheduler.arithmetic import Groups, Own, Value, metric_number, where
+from ..lr_scheduler.arithmetic import Groups, Own, Value, extended, metric_number, raw, where
 from ._looked_up import value_at
 from ._timm_scheduler import NoiseRange, TimmScheduler
 
@@ -73,6 +73,7 @@ class PlateauLRScheduler(TimmScheduler):
 
     def _check(self) -> None:
         super()._check()
+        self._at_least_zero("decay_rate", "lr_min")
         _ = self._followed  # which checks the arguments that are torch's
 
     @property
@@ -190,6 +191,10 @@ class PlateauLRScheduler(TimmScheduler):
         if t is None:
             super()._advance(own, groups, t, scales)
             return
+        warmed = self._of_all(self.warmup_lr_init + t * own.warmup_steps, scales, groups)
+        # timm has nothing to take back of groups that have joined since, and fails; here they stay.
+        joined = np.full(len(groups) - len(raw(own.restore_lr)), np.nan)
+        own.restore_lr = extended(own.restore_lr, joined)
         after, there = Own(**vars(own)), groups.copied()
         is_noisy = own.restore_lr == own.restore_lr
         there.lr = where(is_noisy, own.restore_lr, groups.lr)
@@ -199,10 +204,9 @@ class PlateauLRScheduler(TimmScheduler):
         noise = value_at(self._noise, *self._last_noise(), t)
         rates = there.lr + there.lr * noise
         warming = t <= self.warmup_t
+        own._last_lr = after._last_lr = groups.lr = where(warming, warmed, rates)
         for name, value in vars(after).items():
             setattr(own, name, where(warming, getattr(own, name), value))
-        warmed = (self.warmup_lr_init + t * own.warmup_steps) * scales
-        groups.lr = own._last_lr = where(warming, warmed, rates)
 
     def _is_noisy(self, t: Value) -> Value:
         first, end = self._noisy

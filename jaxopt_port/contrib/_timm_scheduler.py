@@ -17,8 +17,10 @@ from ..lr_scheduler import LRScheduler, SchedulerState
 from ..lr_scheduler.arithmetic import (
     Groups,
     Own,
+    RateError,
     Value,
     check_lengths,
+    extended,
     lift,
     of_each,
     raw,
@@ -40,7 +42,8 @@ class TimmScheduler(LRScheduler):
     """Base of timm's schedulers.
 
     A subclass is a frozen dataclass of timm's arguments, with ``_moving`` and ``_formula``. A key
-    ``"lr_scale"`` of a group multiplies its rate, as timm's layer decay asks for.
+    ``"lr_scale"`` of a group multiplies its rate, as timm's layer decay asks for. A group that
+    joins later keeps its rate.
     """
 
     composable: ClassVar[bool] = False
@@ -237,7 +240,18 @@ class TimmScheduler(LRScheduler):
             rates = first if self.warmup_t else own.base_values
         else:
             rates = self._rates(own, t)
-        groups.lr = own._last_lr = rates * scales
+        groups.lr = own._last_lr = self._of_all(rates, scales, groups)
+
+    def _of_all(self, rates: Value, scales: Any, groups: Groups) -> Value:
+        """Return the rates of all groups; those that have joined since keep theirs, as in timm."""
+        known, size = len(raw(rates)), len(groups)
+        if known > size:
+            raise RateError(
+                f"the state of {self.kind} is that of {known} groups, the optimizer has {size}; "
+                f"begin again with init{groups.not_counted()}"
+            )
+        rates = rates * raw(scales)[:known]
+        return rates if known == size else extended(rates, raw(groups.lr)[known:])
 
     def _rates(self, own: Own, t: Value) -> Value:
         *parts, noise = self._parts_at(t)

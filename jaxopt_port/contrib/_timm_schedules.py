@@ -30,7 +30,7 @@ class _Cycles(TimmScheduler):
                 f"Invalid cycle_mul ({self.cycle_mul}), must be > 0; 1 makes all cycles as long as "
                 "the first."
             )
-        self._at_least_zero("lr_min", "cycle_limit")
+        self._at_least_zero("lr_min", "cycle_limit", "cycle_decay")
 
     def _moving(self, t: int) -> tuple[float, float, float]:
         i, since, length = self._cycled(t)
@@ -268,6 +268,7 @@ class StepLRScheduler(TimmScheduler):
         super()._check()
         if not self.decay_t > 0:
             raise ValueError(f"Invalid decay_t ({self.decay_t}), must be > 0.")
+        self._at_least_zero("decay_rate")
 
     def _moving(self, t: int) -> tuple[float, float, float]:
         return MOVING, self.decay_rate ** (t // self.decay_t), 0.0
@@ -316,6 +317,7 @@ class MultiStepLRScheduler(TimmScheduler):
             raise ValueError(
                 f"Invalid decay_t ({given!r}), must be a list of the milestones, also of one."
             )
+        self._at_least_zero("decay_rate")
 
     def _moving(self, t: int) -> tuple[float, float, float]:
         return MOVING, self.decay_rate ** bisect.bisect_right(self.decay_t, t + 1), 0.0

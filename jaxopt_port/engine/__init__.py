@@ -11,8 +11,8 @@ from ._groups import UNTRAINED as UNTRAINED
 from ._groups import Group as Group
 from ._groups import LayoutWarning as LayoutWarning
 from ._groups import Table as Table
-from ._hyperparams import check_names as check_names
 from ._hyperparams import check_others as check_others
+from ._hyperparams import check_rate as check_rate
 from ._hyperparams import get_hyperparams as get_hyperparams
 from ._hyperparams import read_number as read_number
 from ._hyperparams import set_hyperparams as set_hyperparams

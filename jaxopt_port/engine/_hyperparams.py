@@ -15,6 +15,7 @@ from ..numerics import decoded, own_value
 from ..trees import nearest
 from ._groups import UNTRAINED, Group
 from ._options import NO_NUMBER, arguments_of_rule, as_number, check_together, reject_unknown
+from ._rule import Rule
 from ._state import (
     GroupsState,
     check_no_batch,
@@ -175,6 +176,11 @@ def _check(
     return values
 
 
+def check_rate(state: GroupsState, index: int, name: str) -> None:
+    """Raise ValueError or TypeError for a group whose rate cannot be set."""
+    _check(state, index, _row(state, index), {name: 1.0})
+
+
 def _checked_shape(name: str, value: Any, where: str, like: Any) -> Any:
     """Return a traced number, or the tuple of them, as scalars."""
     if isinstance(like, tuple | list):
@@ -278,6 +284,8 @@ def set_hyperparams(state: State, *, group: int | str | None = None, **values: A
         if own:
             numbers[name] = written(new, name, own, [checked[i][name] for i in own])
     new = replace(new, numbers=numbers)
+    for name in values:
+        new = _agreeing(new, name)
     return replace_groups_state(state, lambda _: new)
 
 
@@ -373,8 +381,35 @@ def read_number(state: GroupsState, groups: Sequence[int], name: str) -> Any:
 
 def write_number(state: GroupsState, groups: Sequence[int], name: str, values: Any) -> GroupsState:
     """Write a number of several groups, unchecked, as torch's ``param_groups`` takes it."""
-    own = [list(v) if jnp.ndim(v) else v for v in (values[k] for k in range(len(groups)))]
-    return replace(state, numbers={**state.numbers, name: written(state, name, groups, own)})
+    own = _rows_of(values[k] for k in range(len(groups)))
+    numbers = {**state.numbers, name: written(state, name, groups, own)}
+    return _agreeing(replace(state, numbers=numbers), name)
+
+
+def _agreeing(state: GroupsState, name: str) -> GroupsState:
+    """Return the state with NaN where a traced number has to be that of all groups, and is not."""
+    alike: dict[Rule[Any], list[int]] = {}
+    for i, group in enumerate(state.table.groups):
+        rule = group.rule
+        if rule is None or rule.own_options is None or name in rule.own_options:
+            continue
+        if name in dict(group.numbers):
+            alike.setdefault(rule, []).append(i)
+    for rule, groups in alike.items():
+        value = read_number(state, groups, name)
+        if is_traced(value) and len(groups) > 1:
+            with jax.enable_x64(True):
+                rests = (value == 0) & (name == "lr" and rule.zero_rates)
+                # The largest, since a rate of 0 is the least.
+                agree = jnp.all(rests | (value == jnp.max(value, axis=0)))
+                value = jnp.where(agree, value, np.nan)
+            numbers = {**state.numbers, name: written(state, name, groups, _rows_of(value))}
+            state = replace(state, numbers=numbers)
+    return state
+
+
+def _rows_of(values: Any) -> list[Any]:
+    return [list(v) if jnp.ndim(v) else v for v in values]
 
 
 def settable(state: GroupsState, groups: Sequence[int], name: str) -> GroupsState:

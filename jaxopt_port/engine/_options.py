@@ -346,7 +346,7 @@ def check_together(groups: Iterable[tuple[Rule[Any], str, Mapping[str, Any]]]) -
 
     Args:
         groups: of each its rule, which has `Rule.own_options`, how messages show it, and its
-            options; traced ones, and schedules beside numbers, are not known.
+            options; traced ones are not known. A schedule is like none but itself.
     """
     first: dict[tuple[str, str], tuple[str, Any]] = {}
     for rule, label, options in groups:
@@ -358,12 +358,12 @@ def check_together(groups: Iterable[tuple[Rule[Any], str, Mapping[str, Any]]]) -
             if traced or name in own or (may_rest and value == 0):
                 continue
             other, known = first.setdefault((rule.name, name), (label, value))
-            if value != known and not (callable(value) or callable(known)):
+            if value != known:
                 also = ", or 0" if may_rest else ""
                 raise ValueError(
                     f"{name} ({label}) is {value}, that of {other} {known}: {rule.name} has "
-                    f"one for all groups{also}; where it is to change, set it for all at once: "
-                    f"jp.set_hyperparams(state, {name}=…)"
+                    f"one for all groups{also}; where it is to change, give all the same schedule, "
+                    f"or set it for all at once: jp.set_hyperparams(state, {name}=…)"
                 )
 
 

@@ -209,6 +209,13 @@ def either(
         return first, refused(first)
 
 
+def extended(values: Value, more: Value) -> Value:
+    """Return a number for each group, and more for those that have joined since."""
+    if isinstance(values, Traced) or isinstance(more, Traced):
+        return Traced(jnp.concatenate([_float64(values), _float64(more)]))
+    return np.concatenate([values, more])
+
+
 def minimum(a: Value, b: Value) -> Value:
     """Python's ``min(a, b)``, for each group where one is a vector."""
     return where(b < a, b, a)

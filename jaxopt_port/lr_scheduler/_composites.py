@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import jax.numpy as jnp
 import numpy as np
 
-from ._arithmetic import Traced, Value, bisect_right, either, raw, where
+from ._arithmetic import Traced, Value, bisect_right, either, extended, raw, where
 from ._groups import Groups
 from ._plateau import ReduceLROnPlateau
 from ._scheduler import LRScheduler
@@ -169,11 +168,7 @@ def _lengthen(own: Own, size: int) -> None:
             _lengthen(inner, size)
         known = len(raw(inner._last_lr))
         if known < size:
-            absent = np.full(size - known, np.nan)
-            if isinstance(inner._last_lr, Traced):
-                inner._last_lr = Traced(jnp.concatenate([inner._last_lr.value, absent]))
-            else:
-                inner._last_lr = np.concatenate([inner._last_lr, absent])
+            inner._last_lr = extended(inner._last_lr, np.full(size - known, np.nan))
 
 
 def _undo(own: Own) -> None:

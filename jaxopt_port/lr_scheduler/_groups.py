@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..engine import (
-    check_names,
     check_others,
+    check_rate,
     find_groups_state,
     read_number,
     replace_groups_state,
@@ -225,7 +225,7 @@ class Written:
         """
         found = self._found
         for group in self.trained if first else ():  # whether the rate is written now, or later
-            check_names(found, group, [self.lr_name])
+            check_rate(found, group, self.lr_name)
         for name, read, value in (
             (self.lr_name, self._read[0], groups.lr),
             (self.momentum_name, self._read[1], groups.momentum),

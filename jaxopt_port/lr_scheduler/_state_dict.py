@@ -110,8 +110,8 @@ def _as_new(scheduler: Any) -> Any:
     changes: dict[str, Any] = {}
     if schedulers_of(scheduler):
         changes["schedulers"] = tuple(map(_as_new, scheduler.schedulers))
-    if hasattr(scheduler, "last_epoch"):
-        changes["last_epoch"] = -1
+    known = {field.name for field in dataclasses.fields(scheduler)}
+    changes |= dict.fromkeys(known & {"last_epoch", "last_iter"}, -1)  # detectron2's name, too
     return dataclasses.replace(scheduler, **changes)
 
 

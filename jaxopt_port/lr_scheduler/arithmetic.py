@@ -1,6 +1,8 @@
 """What a scheduler is written with: numbers that are Python's or traced, and its groups."""
 
+from ._arithmetic import RateError as RateError
 from ._arithmetic import Value as Value
+from ._arithmetic import extended as extended
 from ._arithmetic import lift as lift
 from ._arithmetic import raw as raw
 from ._arithmetic import where as where

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,16 @@ def whole(name: str, value: object, least: int = 0) -> Iterator[Problem]:
         yield Problem(
             f"Invalid {name} value: {value!r}", f"{name} must be a whole number from {least} on"
         )
+
+
+def optional(
+    within: Callable[[str, Scalar], Iterator[Problem]], name: str, value: Any
+) -> Iterator[Problem]:
+    """The problems of a static number that may be None."""
+    if value is not None and not hasattr(value, "__float__"):
+        yield Problem(f"Invalid {name} value: {value!r}", f"{name} must be a number or None")
+    elif value is not None:
+        yield from within(name, value)
 
 
 def beta_pair(betas: Sequence[Scalar]) -> Iterator[Problem]:

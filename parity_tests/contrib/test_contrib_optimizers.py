@@ -13,10 +13,13 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+import torch
 
 import jaxopt_port as jp
 from jaxopt_port import contrib
+from jaxopt_port.contrib._timm import cautious
 from jaxopt_port.engine import leaf_states
 from parity_tests.contrib.cases import CASES, RECORDED, fingerprint, gradients
 from parity_tests.oracles.bits import assert_same_bits
@@ -134,6 +137,9 @@ BAD = [
     ("MADGRAD", {"params": [{"params": jp.REST, "lr": -0.1}]}, "Learning rate -0.1 must be posi"),
     ("MADGRAD", {"momentum": 1.0}, "Momentum 1.0 must be in the range"),
     ("Mars", {"mars_type": "adam"}, "MARS type not supported"),
+    ("Adafactor", {"beta1": "0.9"}, "Invalid beta1 value: '0.9' .*; beta1 must be a number or"),
+    ("AdafactorBigVision", {"eps": "a"}, "Invalid eps value: 'a' .*; eps must be a number or None"),
+    ("NAdamW", {"clipping_threshold": [1]}, r"value: \[1\] .*; clipping_threshold must be a numb"),
     ("Adafactor", {"lr": 0.1}, "Cannot combine manual `lr` and `relative_step=True` options"),
     ("Adafactor", {"relative_step": False}, "there is neither a relative step nor a rate"),
     ("AdafactorBigVision", {"momentum_dtype": "int8"}, "int8 dtype not supported"),
@@ -271,10 +277,12 @@ TOGETHER = {
     "DAdaptAdaGrad": {"lr": 0.0, "momentum": 0.5},
     "DAdaptAdan": {"lr": 0.0, "betas": (0.9, 0.9, 0.9), "no_prox": True},
     "DAdaptLion": {"lr": 0.0, "betas": (0.5, 0.9)},
+    "Lamb": {"max_grad_norm": 0.1},
 }
+ESTIMATING = [name for name in TOGETHER if name != "Lamb"]
 
 
-@pytest.mark.parametrize("name", [name for name in TOGETHER if name != "Prodigy"])
+@pytest.mark.parametrize("name", [name for name in ESTIMATING if name != "Prodigy"])
 def test_the_first_groups_d0_is_that_of_all(name):
     cls = getattr(contrib, name)
     groups = [{"params": "a", "d0": 0.1}, {"params": "b"}]
@@ -291,7 +299,7 @@ def _of_others(option):
 
 @pytest.mark.parametrize(("name", "option"), IN_COMMON)
 def test_one_rate_for_all_groups_needs_the_same_options(name, option):
-    """The package raises at another rate, and takes the first group's of the rest."""
+    """A package raises at another rate, and takes the first group's, or its own, of the rest."""
     cls, other = getattr(contrib, name), {"params": "b", option: TOGETHER[name][option]}
     with pytest.raises(ValueError, match=_of_others(option)):
         cls([{"params": "a"}, other])
@@ -310,6 +318,21 @@ def test_a_number_of_all_groups_is_set_for_all_at_once(name, option):
     assert [group[option] for group in jp.get_hyperparams(after)] == [value] * 2
     inside = jax.jit(lambda state, v: jp.set_hyperparams(state, **{option: v}))(state, value)
     assert jp.get_hyperparams(inside)[1][option] == pytest.approx(value, rel=1e-6)
+    apart = jax.jit(lambda state, v: jp.set_hyperparams(state, group=1, **{option: v}))
+    assert np.isnan(jp.get_hyperparams(apart(state, value))[0][option]).all()
+
+
+@pytest.mark.parametrize("name", ESTIMATING)
+def test_a_schedule_of_all_groups_is_the_same_one(name):
+    cls, schedule = getattr(contrib, name), optax.constant_schedule(1.0)
+    cls([{"params": "a"}, {"params": "b"}], lr=schedule)
+    for other in (optax.constant_schedule(1.0), 1.0):
+        with pytest.raises(ValueError, match=r"has one .* give all the same sch"):
+            cls([{"params": "a", "lr": schedule}, {"params": "b", "lr": other}])
+    state = cls([{"params": "a"}, {"params": "b"}]).init(PARAMS)
+    apart = jp.lr_scheduler.LambdaLR([lambda epoch: 1.0, lambda epoch: 0.5])
+    state, _ = jax.jit(apart.init)(state)
+    assert np.isnan([group["lr"] for group in jp.get_hyperparams(state)]).all()
 
 
 @pytest.mark.parametrize("rates", [(0.0, 1.0, 1.0), (1.0, 0.0, 1.0)])
@@ -338,6 +361,16 @@ def test_what_is_evaluated_is_the_average_and_can_be_undone():
     np.testing.assert_allclose(again["a"], params["a"], rtol=1e-6)
     with pytest.raises(ValueError, match="no parameter is stepped by a schedule-free optimizer"):
         contrib.schedule_free_eval_params(jp.Adam().init(PARAMS), PARAMS)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_caution_keeps_what_torchs_product_is_above_zero_of(dtype):
+    update, grad = np.meshgrid([2.0**-24, 2.0**-14, 1e-4, 1.0], 2.0 ** -np.arange(0, 25, 3.0))
+    update, grad = np.stack([update, -update]).ravel(), np.tile(grad.ravel(), 2)
+    theirs = [torch.tensor(x).to(getattr(torch, dtype)) for x in (update, grad)]
+    with jax.enable_x64(True):
+        kept = cautious(jnp.asarray(update, dtype), jnp.asarray(grad, dtype)) != 0
+    assert kept.tolist() == (theirs[0] * theirs[1] > 0).tolist()
 
 
 OTHERS = [jp.SGD, jp.Adam, jp.Rprop, contrib.MADGRAD, contrib.Lion]

@@ -144,6 +144,9 @@ BAD = [
     ("PolyLRScheduler", {"t_initial": 3, "lr_min": -1.0}, r"lr_min \(-1.0\), must be >= 0"),
     ("TanhLRScheduler", {"t_initial": 3, "lb": 4.0}, r"lb \(4.0\), must be < ub w/ ub=3.0"),
     ("TanhLRScheduler", {"t_initial": 3, "warmup_t": -1}, r"warmup_t \(-1\), must be >= 0"),
+    ("StepLRScheduler", {"decay_t": 2, "decay_rate": -1.0}, r"decay_rate \(-1.0\), must be >= 0"),
+    ("MultiStepLRScheduler", {"decay_t": [2], "decay_rate": -1.0}, r"decay_rate \(-1.0\), must"),
+    ("CosineLRScheduler", {"t_initial": 3, "cycle_decay": -1.0}, r"cycle_decay \(-1.0\), must be"),
     ("StepLRScheduler", {"decay_t": 0}, r"Invalid decay_t \(0\), must be > 0"),
     ("CosineLRScheduler", {"t_initial": 3, "cycle_mul": 0}, r"cycle_mul \(0\), must be > 0"),
     ("PolyLRScheduler", {"t_initial": 3, "cycle_mul": -1}, r"cycle_mul \(-1\), must be > 0"),
@@ -208,6 +211,43 @@ def test_another_schedulers_state_dict_is_refused():
     saved = scheduler.state_dict(begun(scheduler)[1])
     with pytest.raises(ValueError, match="is not that of a CosineLRScheduler: it has no 't_init"):
         contrib.CosineLRScheduler(3).load_state_dict(saved)
+
+
+JOINED = [
+    ("CosineLRScheduler", {"t_initial": 10}, 0.1),
+    ("StepLRScheduler", {"decay_t": 2, "decay_rate": 0.5}, 0.1),
+    ("WSDLRScheduler", {"t_initial": 10, "decay_t": 3}, 0.1),
+    ("PlateauLRScheduler", {"warmup_t": 4, "noise_range_t": 6, "patience_t": 0}, None),
+]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("before", [1, 2])
+@pytest.mark.parametrize(("name", "arguments", "metric"), JOINED)
+def test_a_group_that_has_joined_keeps_its_rate_as_in_timm(
+    name, arguments, metric, before, compiled
+):
+    scheduler, params = getattr(contrib, name)(**arguments), {k: jnp.ones(2) for k in "abc"}
+    groups = [{"params": k, "lr_scale": 0.5} for k in "abc"[:before]]
+    tx = jp.SGD([*groups, {"params": jp.REST, "frozen": True}], lr=0.1)
+    alone, own_alone = scheduler.init(tx.init(params))
+    tx, state = jp.add_param_group(tx, alone, params, {"params": "c", "lr": 0.02, "lr_scale": 0.25})
+    own, step = own_alone, jax.jit(scheduler.step) if compiled else scheduler.step
+    for t in (3, 4, 5):
+        alone, own_alone = scheduler.step(alone, own_alone, t, metric)
+        state, own = step(state, own, t, metric)
+        rates = [group["lr"] for group in jp.get_hyperparams(state) if "lr" in group]
+        assert rates == scheduler.get_last_lr(own) == [*scheduler.get_last_lr(own_alone), 0.02]
+    again = scheduler.load_state_dict(scheduler.state_dict(own))
+    assert scheduler.get_last_lr(step(state, again, 5, metric)[1]) == rates
+
+
+@pytest.mark.parametrize(("name", "arguments", "metric"), JOINED)
+def test_a_state_of_more_groups_than_there_are_is_refused(name, arguments, metric):
+    scheduler, params = getattr(contrib, name)(**arguments), {k: jnp.ones(2) for k in "ab"}
+    _, own = scheduler.init(jp.SGD([{"params": k} for k in "ab"], lr=0.1).init(params))
+    with pytest.raises(ValueError, match=f"state of {name} is that of 2 groups, the .* has 1; beg"):
+        scheduler.step(jp.SGD(lr=0.1).init(params), own, 3, metric)
 
 
 def test_steps_without_an_end():

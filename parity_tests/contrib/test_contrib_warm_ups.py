@@ -4,9 +4,11 @@ timm's is beside what it made; the others are beside `schedule_references`, writ
 """
 
 import json
+import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxopt_port as jp
@@ -34,6 +36,7 @@ from parity_tests.contrib.scheduled import (
     named,
     ours_of_fvcore,
     rates_of,
+    stepping,
 )
 
 EXPECTED = json.loads(RECORDED_SCHEDULES.read_text())
@@ -166,6 +169,9 @@ BAD = [
     (made("get_noam_schedule", 0), r"Invalid model_size \(0\), must be > 0"),
     (made("get_noam_schedule", 8, package="x"), "unknown package 'x'; there are opennmt, annot"),
     (made("InverseSquareRootSchedule", [0.1, 0.2]), "Cannot use a fixed learning rate schedule"),
+    (made("InverseSquareRootSchedule", [-0.1]), r"Invalid lr \(-0.1\), must be >= 0"),
+    (made("PlateauLRScheduler", decay_rate=-0.5), r"Invalid decay_rate \(-0.5\), must be >= 0"),
+    (made("PlateauLRScheduler", lr_min=-1.0), r"Invalid lr_min \(-1.0\), must be >= 0"),
     (made("InverseSquareRootSchedule", 0.1, 0), r"Invalid warmup_updates \(0\), must be > 0"),
 ]
 
@@ -188,6 +194,40 @@ def test_what_is_no_multiplier_or_no_state_is_refused():
     state, own = begun(inverse)
     with pytest.raises(ValueError, match="count of InverseSquareRootSchedule must be >= 0; got -1"):
         inverse.step_update(state, own, -1)
+
+
+@pytest.mark.parametrize("multiplier", ended(MULTIPLIERS))
+def test_a_multiplier_is_no_schedule(multiplier):
+    tx = contrib.Lion(lr=ours_of_fvcore(multiplier[0], **multiplier[1]))
+    with pytest.raises(TypeError, match=r"is a function of how far .*, and no schedule of a count"):
+        jp.step(tx, PARAMS, tx.init(PARAMS), PARAMS)
+
+
+def test_a_multiplier_past_its_end_raises_and_is_nan_where_compiled():
+    steps = contrib.MultiStepParamScheduler([1, 0.5], num_updates=3, milestones=[2])
+    scheduler = contrib.LRMultiplier(steps, 3)
+    schedule = scheduler.as_schedule(1.0, total_steps=9)
+    expected = [1.0, 1.0, 0.5, 0.5, math.nan, math.nan]
+    np.testing.assert_array_equal([schedule(count) for count in range(6)], expected)
+    np.testing.assert_array_equal(jax.jit(schedule)(jnp.arange(6)), expected)
+    state, own = begun(scheduler)
+    for _ in range(3):
+        state, own = stepping(scheduler)(state, own, None)
+    assert scheduler.get_last_lr(own) == [0.5 * lr for lr in LR]
+    with pytest.raises(RuntimeError, match=r"where in ParamScheduler must be in \[0, 1\]"):
+        scheduler.step(state, own)
+    assert np.isnan(scheduler.get_last_lr(jax.jit(scheduler.step)(state, own)[1])).all()
+
+
+def test_a_multiplier_after_another_schedule_goes_on_from_its_state_dict():
+    cosine = contrib.LRMultiplier(contrib.CosineParamScheduler(1, 0), 10)
+    after = jp.lr_scheduler.SequentialLR([jp.lr_scheduler.LinearLR(total_iters=3), cosine], [3])
+    state, own = begun(after)
+    for _ in range(5):
+        state, own = stepping(after)(state, own, None)
+    again = after.load_state_dict(json.loads(json.dumps(after.state_dict(own))))
+    _, expected = stepping(after)(state, own, None)
+    assert after.get_last_lr(stepping(after)(state, again, None)[1]) == after.get_last_lr(expected)
 
 
 def test_stretches_of_one_length():

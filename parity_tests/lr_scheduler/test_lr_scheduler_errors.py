@@ -257,3 +257,14 @@ def test_rates_that_have_to_be_alike_stay_so(tx):
     _, state = jp.step(tx, params, state, params)
     state, _ = both.step(state, own)
     assert [g["lr"] for g in jp.get_hyperparams(state)] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("scheduler", [lrs.StepLR(2), contrib.CosineLRScheduler(4)])
+def test_a_rate_that_follows_from_the_step_is_not_scheduled(scheduler, compiled):
+    init = jax.jit(scheduler.init) if compiled else scheduler.init
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    tx = contrib.Adafactor([{"params": "a", "relative_step": False, "lr": 0.1}, {"params": "b"}])
+    with pytest.raises(ValueError, match=r"`relative_step=True` options \(group 1, .* give rel"):
+        init(tx.init(params))
+    init(contrib.Adafactor(lr=0.1, relative_step=False).init(params))
