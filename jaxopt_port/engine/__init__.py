@@ -53,6 +53,7 @@ from ._state import replace_groups_state as replace_groups_state
 from ._state import scalar_kinds as scalar_kinds
 from ._state import untrained_paths as untrained_paths
 from ._state import with_group_leaf_states as with_group_leaf_states
+from ._state import with_joined as with_joined
 from ._step import StepProgram as StepProgram
 from ._step import as_argument as as_argument
 from ._step import as_program as as_program
