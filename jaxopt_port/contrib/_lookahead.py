@@ -9,7 +9,14 @@ import jax.numpy as jnp
 import optax
 
 from ..clip_grad import trained_grads
-from ..engine import check_transformation, grouped_states, recorder, with_joined
+from ..engine import (
+    as_complex,
+    as_real,
+    check_transformation,
+    grouped_states,
+    recorder,
+    with_joined,
+)
 from ..numerics.torch_ops import add, lerp
 from ..trees import check_given, checked_gradients, leaf_paths
 
@@ -84,6 +91,10 @@ def lookahead(
         return LookaheadState(jnp.zeros((), jnp.int32), slow, tx.init(params), begun)
 
     def met(slow: jax.Array, fast: jax.Array, begun: jax.Array) -> jax.Array:
+        if jnp.iscomplexobj(slow):
+            slow, fast = as_real((slow, fast))
+            new: jax.Array = as_complex(met(slow, fast, begun))
+            return new
         if package == "pytorch_optimizer":
             return lerp(fast, slow, 1 - alpha)
         return jnp.where(begun, add(slow, add(fast, slow, alpha=-1.0), alpha=alpha), fast)

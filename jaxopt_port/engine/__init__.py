@@ -41,6 +41,8 @@ from ._rule import Rule as Rule
 from ._rule import Scalars as Scalars
 from ._rule import Shared as Shared
 from ._rule import Sum as Sum
+from ._rule import as_complex as as_complex
+from ._rule import as_real as as_real
 from ._rule import step_count as step_count
 from ._state import GroupsState as GroupsState
 from ._state import find_groups_state as find_groups_state
