@@ -14,7 +14,13 @@ import numpy as np
 import optax
 
 from ._untraceable import name_of, why
-from .engine import GroupsState, check_transformation, grouped_states, untrained_paths
+from .engine import (
+    GroupsState,
+    check_transformation,
+    grouped_states,
+    untrained_paths,
+    with_joined,
+)
 from .trees import checked_gradients, leaf_paths, to_array
 
 # Whether `GradScaler.step`, around the transformation, has found an infinity in the gradients.
@@ -112,6 +118,9 @@ def accumulate_grads(
                 f"the state is a {type(state).__name__}, not one of accumulate_grads: make it by "
                 "the init of what accumulate_grads returned"
             )
+        if params is not None:
+            held = with_joined(state.grads, params, state.inner_state, jnp.zeros_like)
+            state = state._replace(grads=held)
         given = _checked(grads, state)
         sums, treedef = jax.tree.flatten(state.grads)
         pairs = zip(sums, given, strict=True)

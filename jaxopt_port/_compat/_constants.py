@@ -24,6 +24,8 @@ def known_number(x: Any) -> Any:
     ``optax.inject_hyperparams`` makes arrays of an optimizer's first numbers. While its ``init`` is
     traced they are constants, whose tracers hold the value.
     """
+    if isinstance(x, tuple) and not isinstance(x[0], int | float):  # all are arrays, or none is
+        return tuple(map(known_number, x))
     if isinstance(x, int | float | tuple):
         return x
     if isinstance(x, jax.core.Tracer):

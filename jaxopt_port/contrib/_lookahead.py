@@ -9,9 +9,16 @@ import jax.numpy as jnp
 import optax
 
 from ..clip_grad import trained_grads
-from ..engine import check_transformation, grouped_states, recorder
+from ..engine import (
+    as_complex,
+    as_real,
+    check_transformation,
+    grouped_states,
+    recorder,
+    with_joined,
+)
 from ..numerics.torch_ops import add, lerp
-from ..trees import checked_gradients
+from ..trees import check_given, checked_gradients, leaf_paths
 
 
 class LookaheadState(NamedTuple):
@@ -84,11 +91,23 @@ def lookahead(
         return LookaheadState(jnp.zeros((), jnp.int32), slow, tx.init(params), begun)
 
     def met(slow: jax.Array, fast: jax.Array, begun: jax.Array) -> jax.Array:
+        if jnp.iscomplexobj(slow):
+            slow, fast = as_real((slow, fast))
+            new: jax.Array = as_complex(met(slow, fast, begun))
+            return new
         if package == "pytorch_optimizer":
             return lerp(fast, slow, 1 - alpha)
         return jnp.where(begun, add(slow, add(fast, slow, alpha=-1.0), alpha=alpha), fast)
 
     def update(grads: Any, state: LookaheadState, params: Any = None, **extra_args: Any) -> Any:
+        if not isinstance(state, LookaheadState):
+            raise TypeError(
+                f"the state is a {type(state).__name__}, not one of lookahead: make it by the init "
+                "of what lookahead returned"
+            )
+        check_given(params)
+        slows = with_joined(state.slow, params, state.inner_state, jnp.array)
+        begun_before = dict(leaf_paths(state.begun))
         updates, inner_state = tx.update(grads, state.inner_state, params, **extra_args)
         trained = trained_grads(grads, state) if grouped_states(state) else grads
         leaves, treedef = jax.tree.flatten(params)
@@ -96,7 +115,9 @@ def lookahead(
         made, slower, now = [], [], []
         given = zip(
             checked_gradients(trained, params),
-            *(jax.tree.leaves(tree) for tree in (updates, state.slow, state.begun)),
+            jax.tree.leaves(updates),
+            jax.tree.leaves(slows),
+            (begun_before.get(path, package != "timm") for path, _ in leaf_paths(params)),
             leaves,
             strict=True,
         )

@@ -11,7 +11,7 @@ import optax
 
 from .._compat import check_whole
 from ..clip_grad import trained_grads
-from ..engine import check_transformation, grouped_states
+from ..engine import as_complex, as_real, check_transformation, grouped_states
 from ..numerics.torch_ops import add, add_scalar, mul, reciprocal, sqrt, widened
 from ..trees import checked_gradients
 from ._sums import norm
@@ -34,7 +34,8 @@ def sam_perturbed(
 
     Args:
         params: the parameters.
-        grads: their gradients; one that is None leaves its parameter out.
+        grads: their gradients, of complex parameters torch's, the conjugates of ``jax.grad``'s;
+            one that is None leaves its parameter out.
         rho: how far, in the norm of all gradients, >= 0.
         adaptive: measure each number by its own size.
         perturb_eps: added to the norm, >= 0. That is float32 for all parameters, as there, and is
@@ -66,8 +67,10 @@ def sam_perturbed(
         if grad is None:
             continue
         check_whole(grad, "SAM", "a gradient")
-        wide = widened(grad)
-        length = norm(mul(wide, jnp.abs(widened(param))) if adaptive else wide)
+        wide, size = widened(grad), jnp.abs(widened(param))
+        if jnp.iscomplexobj(grad):
+            wide, size = as_real(wide), size[..., None]
+        length = norm(mul(wide, size) if adaptive else wide)
         length = length.astype(jnp.float32)
         squares.append(mul(length, length))
     if not squares:
@@ -77,8 +80,13 @@ def sam_perturbed(
     def moved(grad: Any, param: jax.Array) -> jax.Array:
         if grad is None:
             return param
-        uphill = mul(mul(param, param), grad) if adaptive else grad
-        return add(param, mul(uphill, scale.astype(param.dtype)))
+        is_complex = jnp.iscomplexobj(param)
+        times = jnp.multiply if is_complex else mul
+        uphill = times(times(param, param), grad) if adaptive else grad
+        if is_complex:
+            param, uphill = as_real((param, uphill))
+        new = add(param, mul(uphill, scale.astype(param.dtype)))
+        return as_complex(new) if is_complex else new
 
     ahead: Params = jax.tree.unflatten(treedef, map(moved, given, leaves))
     return ahead
@@ -106,7 +114,8 @@ def sam(
     ``sam(optax.chain(jp.clip_by_grad_norm(1.0), tx))``, ``sam(jp.accumulate_grads(tx, 4))``.
 
     It has no state of its own: the state, its groups and state dicts are the optimizer's. There is
-    one ``rho`` for all groups, and what they freeze stays where it is and out of the norm.
+    one ``rho`` for all groups, and what they freeze stays where it is and out of the norm. Of
+    complex parameters it takes the conjugates of ``jax.grad``'s gradients, as torch has them.
 
     Args:
         tx: the optimizer of the step.
@@ -149,9 +158,11 @@ def sam(
                 "second, by which it steps: put it within: contrib.sam(optax.chain(clip, tx)) "
                 "and contrib.sam(jp.accumulate_grads(tx, steps))"
             )
+        grads = jax.tree.map(jnp.conj, grads)
         own = trained_grads(grads, state) if grouped_states(state) else grads
         ahead = sam_perturbed(params, own, rho, adaptive=adaptive, perturb_eps=perturb_eps)
         rest = {k: v for k, v in extra_args.items() if k not in ("value", "grad")}
-        return tx.update(jax.grad(value_fn)(ahead), state, params, **rest)
+        second = jax.tree.map(jnp.conj, jax.grad(value_fn)(ahead))
+        return tx.update(second, state, params, **rest)
 
     return optax.GradientTransformationExtraArgs(tx.init, update)

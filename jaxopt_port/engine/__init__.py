@@ -41,6 +41,8 @@ from ._rule import Rule as Rule
 from ._rule import Scalars as Scalars
 from ._rule import Shared as Shared
 from ._rule import Sum as Sum
+from ._rule import as_complex as as_complex
+from ._rule import as_real as as_real
 from ._rule import step_count as step_count
 from ._state import GroupsState as GroupsState
 from ._state import check_held as check_held
@@ -54,6 +56,7 @@ from ._state import replace_groups_state as replace_groups_state
 from ._state import scalar_kinds as scalar_kinds
 from ._state import untrained_paths as untrained_paths
 from ._state import with_group_leaf_states as with_group_leaf_states
+from ._state import with_joined as with_joined
 from ._step import StepProgram as StepProgram
 from ._step import as_argument as as_argument
 from ._step import as_program as as_program

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -193,8 +194,8 @@ class Definition:
     def held_to(self, state: Any, numbers: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """Return the numbers of a lower-case transformation, as the state that is held allows them.
 
-        Where one is traced that would need more state than there is, all are NaN unless it has its
-        default: nothing is wrong in silence.
+        Where one is traced that may need more state than there is, all are NaN unless it is what
+        an optimizer is built with that needs none: nothing is wrong in silence.
 
         Raises:
             ValueError: a concrete number that needs more state than there is.
@@ -209,18 +210,16 @@ class Definition:
             return needed is None or not needed <= group.holds
 
         values = {k: known_number(v) for k, v in member.numbers.items()}
-        if not needs_more(values):
-            return numbers
-        defaults = {k: v for k, v in self.arguments.defaults.items() if k in values}
-        blamed = [k for k, v in values.items() if needs_more({**defaults, k: v})]
-        for name in blamed:
-            if values[name] == values[name]:  # known, as NaN is not
+        for name in rule.state_options & values.keys() if needs_more(values) else ():
+            value = values[name]
+            if isinstance(value, tuple) or not math.isnan(value):  # NaN is traced
                 raise ValueError(
-                    f"the state was made without what {name}={values[name]} needs; build the "
+                    f"the state was made without what {name}={value} needs; build the "
                     "optimizer with such a value, and set another after tx.init(params)"
                 )
-            fits = numbers[name] == defaults[name]
-            numbers = {k: jnp.where(fits, v, jnp.nan) for k, v in numbers.items()}
+            without = [v for v in (0.0, math.inf) if not needs_more({**values, name: v})]
+            fits = [numbers[name] == v for v in without]
+            numbers = {k: jnp.where(sum(fits) > 0, v, jnp.nan) for k, v in numbers.items()}
         return numbers
 
     @functools.cached_property

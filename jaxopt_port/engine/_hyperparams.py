@@ -226,18 +226,19 @@ def _check_known(
 def check_held(group: Group, options: dict[str, Any], new: set[str], where: str) -> None:
     """Raise ValueError for numbers that need state which the group was built without."""
     rule = group.rule
-    if rule is None or group.holds is None:
+    # What is not new was in order before.
+    own = frozenset() if rule is None else rule.state_options & new
+    if rule is None or group.holds is None or not own:
         return
-    known = {k: math.nan if is_traced(v) else v for k, v in options.items()}
-    needed = rule.holds(**known)
-    if needed is not None and needed <= group.holds:
-        return
-    # What is traced and not new was in order before; what is new need not be what needs state.
-    defaults = arguments_of_rule(rule).defaults
-    if needed != rule.holds(**{**known, **{k: defaults[k] for k in new}}):
-        needs = [k for k in new if needed != rule.holds(**{**known, k: defaults[k]})] or new
+    needed = rule.holds(
+        **{
+            k: jax.tree.map(lambda x: math.nan if is_traced(x) else x, v)
+            for k, v in options.items()
+        }
+    )
+    if needed is None or not needed <= group.holds:
         raise ValueError(
-            f"the group was built without the state that {', '.join(sorted(needs))} would need"
+            f"the group was built without the state that {', '.join(sorted(own))} would need"
             f"{where}; build the optimizer with such a value, and set another after tx.init(params)"
         )
 
@@ -421,19 +422,12 @@ def settable(state: GroupsState, groups: Sequence[int], name: str) -> GroupsStat
     Raises:
         ValueError: a number that cannot be set.
     """
-    current, new = get_hyperparams(state), list(state.table.groups)
+    new = list(state.table.groups)
     for i in groups:
         check_names(state, i, [name])
-        group = new[i]
-        if group.rule is None or group.holds is None:
-            continue
-        known = {
-            k: jax.tree.map(lambda _: math.nan, v) if k == name or is_traced(v) else v
-            for k, v in current[i].items()
-        }
-        needed = group.rule.holds(**known)
-        if needed is None or not needed <= group.holds:
-            new[i] = replace(group, holds=None)
+        rule = new[i].rule
+        if rule is not None and name in rule.state_options:
+            new[i] = replace(new[i], holds=None)
     return replace(state, table=replace(state.table, groups=tuple(new)))
 
 

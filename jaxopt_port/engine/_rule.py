@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeAlias
@@ -119,7 +120,8 @@ class Rule(Generic[P]):
             ``update`` is given by name, rounded to the type that the leaf is computed in. They
             replace options of the same name.
         holds: ``holds(**options)``: the names of the state that these options need, or None for
-            all of it. A number that is not known when the optimizer is built is NaN.
+            all of it; its own arguments are those that it goes by. A number that is not known when
+            the optimizer is built is NaN.
         gathers: ``gathers(grad, param, state, shared, **options)``: float64 scalars of a leaf.
             ``advance`` is given their sums, by name, over all leaves that take the step, of all
             groups of the rule; nothing where no leaf steps.
@@ -165,6 +167,12 @@ class Rule(Generic[P]):
     def signed(self) -> Callable[..., Any]:
         """What has the optimizer's signature."""
         return self.factory or self.arguments
+
+    @functools.cached_property
+    def state_options(self) -> frozenset[str]:
+        """The options by which `holds` goes."""
+        own = inspect.signature(self.holds).parameters.values()
+        return frozenset({p.name for p in own if p.kind is not p.VAR_KEYWORD})
 
     @property
     def name(self) -> str:

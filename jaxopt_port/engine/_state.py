@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from ..numerics import Float64, encoded, entries, own_value
-from ..trees import is_nnx_variable
+from ..trees import is_nnx_variable, leaf_paths
 from ._groups import Table
 from ._options import NO_NUMBER, first_value
 
@@ -237,6 +237,36 @@ def check_held(cause: Exception | None = None, **trees: Any) -> None:
                 "written its results into their memory; go on from what it returned, or donate "
                 "nothing"
             ) from cause
+
+
+def with_joined(
+    held: Any, params: Any, inner_state: Any, begin: Callable[[jax.Array], jax.Array]
+) -> Any:
+    """Return what is held of each parameter around an optimizer, with that of those that joined.
+
+    Args:
+        held: a tree shaped as the parameters were when the run began.
+        params: the parameters.
+        inner_state: the optimizer's state, which `add_param_group` has extended.
+        begin: makes of a parameter what is held of it at first.
+
+    Raises:
+        ValueError: parameters that the state was not made for, or of other shapes.
+    """
+    before, pairs = dict(leaf_paths(held)), leaf_paths(params)
+    known = {path for found in grouped_states(inner_state) for path in found.table.paths}
+    joined = {path for path, _ in pairs if path in known and path not in before}
+    if odd := sorted({path for path, _ in pairs} ^ (before.keys() | joined)):
+        raise ValueError(
+            "the parameters are not those that the state was made for: "
+            f'"{odd[0]}" is in only one of the two'
+        )
+    for path, param in pairs:
+        shape, wanted = jnp.shape(before.get(path, param)), jnp.shape(param)
+        if shape != wanted:
+            raise ValueError(f'"{path}" has shape {shape} in the state, {wanted} by the parameters')
+    leaves = [before[path] if path in before else begin(param) for path, param in pairs]
+    return jax.tree.unflatten(jax.tree.structure(params), leaves) if joined else held
 
 
 def find_groups_state(state: Any) -> GroupsState:

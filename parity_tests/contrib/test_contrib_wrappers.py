@@ -120,6 +120,41 @@ def test_sam_leaves_what_is_frozen_in_its_place(frozen, adaptive):
     assert_same_bits(params, {**PARAMS, **expected}, "what is frozen is not there")
 
 
+# What the packages make of the complex parameters and gradients below.
+COMPLEX, OF_COMPLEX = jnp.array([1 + 2j, 3 - 1j]), jnp.array([0.5 - 1j, 2 + 1j])
+AHEAD = {
+    False: [1.1 + 1.8j, 3.4 - 0.8j],
+    True: [1.16666667 + 2.33333333j, 4.46666667 - 1.26666667j],
+}
+SLOWED = {"timm": [0.92 + 2.16j, 2.68 - 1.16j], "pytorch_optimizer": [0.955 + 2.09j, 2.82 - 1.09j]}
+
+
+@pytest.mark.parametrize("adaptive", AHEAD)
+def test_complex_parameters_of_sam(adaptive):
+    ahead = contrib.sam_perturbed(COMPLEX, OF_COMPLEX, 0.5, adaptive=adaptive)
+    np.testing.assert_allclose(ahead, AHEAD[adaptive], rtol=1e-6)
+
+    def loss(w):
+        return jnp.sum(jnp.abs(w - OF_COMPLEX) ** 4)
+
+    def downhill(w):  # torch's gradient
+        return jnp.conj(jax.grad(loss)(w))
+
+    tx = contrib.sam(jp.SGD(lr=0.001), rho=0.5, adaptive=adaptive)
+    params, _ = jp.step(tx, loss, tx.init(COMPLEX), COMPLEX)
+    ahead = contrib.sam_perturbed(COMPLEX, downhill(COMPLEX), 0.5, adaptive=adaptive)
+    np.testing.assert_allclose(params, COMPLEX - 0.001 * downhill(ahead), rtol=1e-6)
+
+
+@pytest.mark.parametrize("package", SLOWED)
+def test_complex_parameters_of_lookahead(package):
+    tx = contrib.lookahead(jp.SGD(lr=0.1), k=1, alpha=0.3, package=package)
+    params, state = COMPLEX, tx.init(COMPLEX)
+    for _ in range(3):
+        params, state = jp.step(tx, OF_COMPLEX, state, params)
+    np.testing.assert_allclose(params, SLOWED[package], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

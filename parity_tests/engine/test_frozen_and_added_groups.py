@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import jaxopt_port as jp
+from jaxopt_port import contrib
 from jaxopt_port.engine import leaf_states
 from parity_tests.oracles.bits import assert_same_bits
 
@@ -199,3 +200,27 @@ def test_within_a_chain():
     tx, state = jp.add_param_group(tx, state, params, {"params": "stem"})
     after, _ = run(optax.chain(optax.clip(1.0), tx), state, params)
     assert not np.array_equal(after["stem"], params["stem"])
+
+
+AROUND = {
+    "accumulation": lambda tx: jp.accumulate_grads(tx, 2),
+    "timm's Lookahead": lambda tx: contrib.lookahead(tx, k=2),
+    "pytorch_optimizer's": lambda tx: contrib.lookahead(tx, k=2, package="pytorch_optimizer"),
+}
+# After a gradient of 1 without "b", and another one with it.
+JOINED = {
+    "accumulation": {"a": -2.0, "b": -1.0},
+    "timm's Lookahead": {"a": -2.0, "b": -1.0},
+    "pytorch_optimizer's": {"a": -1.0, "b": -0.5},
+}
+
+
+@pytest.mark.parametrize("case", AROUND)
+def test_within_what_holds_something_of_each_parameter(case):
+    around, params = AROUND[case], {"a": jnp.zeros(2), "b": jnp.zeros(3)}
+    tx, own = jp.SGD([{"params": "a"}], lr=1.0), {"a": params["a"]}
+    own, state = jp.step(around(tx), {"a": jnp.ones(2)}, around(tx).init(own), own)
+    params = {**params, **own}
+    tx, state = jp.add_param_group(tx, state, params, {"params": "b"})
+    params, state = jp.step(around(tx), {"a": jnp.ones(2), "b": jnp.ones(3)}, state, params)
+    assert {name: float(x[0]) for name, x in params.items()} == JOINED[case]

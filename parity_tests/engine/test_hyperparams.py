@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxopt_port as jp
+from jaxopt_port import contrib
 from jaxopt_port.engine._options import _OPTIONS_ELSEWHERE
 from jaxopt_port.numerics import decoded, encoded
 from jaxopt_port.optim import OPTIMIZERS
@@ -81,12 +82,26 @@ def test_without_a_group_all_that_train_are_written():
     assert [(g["weight_decay"], g["dampening"]) for g in read] == [(0.3, 0.1)] * 2
 
 
-def test_momentum_without_a_buffer_is_refused_when_traced_too():
-    state = jp.SGD(lr=0.1).init(PARAMS)
+# Built without the state that another value needs; of some rules that is not the default.
+WITHOUT_STATE = {
+    "SGD": (jp.SGD(lr=0.1), "momentum", 0.9),
+    "MADGRAD": (contrib.MADGRAD(momentum=0.0), "momentum", 0.9),
+    "AdafactorBigVision": (contrib.AdafactorBigVision(momentum=None), "momentum", 0.9),
+    "Prodigy": (contrib.Prodigy(betas=(0.0, 0.999)), "betas", (0.9, 0.999)),
+}
+
+
+@pytest.mark.parametrize("case", WITHOUT_STATE)
+def test_what_needs_state_that_there_is_not_is_refused_when_traced_too(case):
+    tx, name, given = WITHOUT_STATE[case]
+    state = tx.init(PARAMS)
     assert jp.get_hyperparams(jax.jit(lambda s: jp.set_hyperparams(s, lr=0.2))(state))
-    for value in (lambda m: m, lambda m: 0.9):
-        with pytest.raises(ValueError, match="built without the state that momentum would need"):
-            jax.jit(lambda s, m, v=value: jp.set_hyperparams(s, momentum=v(m)))(state, 0.9)
+    message = f"built without the state that {name} would need"
+    with pytest.raises(ValueError, match=message):
+        jp.set_hyperparams(state, **{name: given})
+    for value in (lambda m: m, lambda m: given):
+        with pytest.raises(ValueError, match=message):
+            jax.jit(lambda s, m, v=value: jp.set_hyperparams(s, **{name: v(m)}))(state, given)
 
 
 NOT_ONE_STATE = {

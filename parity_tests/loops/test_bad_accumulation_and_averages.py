@@ -21,6 +21,14 @@ HELD = TWICE.init(PARAMS)
 LENGTHS = [1, 2]
 
 
+def stepped_from(own, around):
+    tx = around(jp.SGD(lr=0.1))
+    return lambda: jp.step(tx, GRADS, tx.init(own), PARAMS)
+
+
+OTHER_SHAPE = r'"w" has shape \(4,\) in the state, \(3,\) by the parameters'
+
+
 def branching(count):
     return 2 if count < 4 else 4
 
@@ -86,6 +94,22 @@ ACCUMULATION = {
     ),
     "the optimizer's state": Bad(
         accumulated(state=STATE), TypeError, "not one of accumulate_grads"
+    ),
+    "the optimizer's state within Lookahead": Bad(
+        lambda: jp.step(contrib.lookahead(SGD), GRADS, STATE, PARAMS),
+        TypeError,
+        "a GroupsState, not one of lookahead",
+    ),
+    "a state of other parameters": Bad(
+        stepped_from({"w": jnp.ones(3)}, lambda tx: jp.accumulate_grads(tx, 2)),
+        ValueError,
+        'the state was made for: "b" is in only one of the two',
+    ),
+    "a state of other shapes": Bad(
+        stepped_from(SHORT, lambda tx: jp.accumulate_grads(tx, 2)), ValueError, OTHER_SHAPE
+    ),
+    "Lookahead's of other shapes": Bad(
+        stepped_from(SHORT, contrib.lookahead), ValueError, OTHER_SHAPE
     ),
     "two conditions": Bad(accumulated(take_step=jnp.ones(2, bool)), TypeError, "take_step must be"),
     "a number for a condition": Bad(accumulated(take_step=1.0), TypeError, "take_step must be one"),

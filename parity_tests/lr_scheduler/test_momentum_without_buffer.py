@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import jaxopt_port as jp
+from jaxopt_port import contrib
 from jaxopt_port import lr_scheduler as lrs
 from jaxopt_port.verify.cases import TorchSchedulers
 from parity_tests.oracles.bits import assert_same_bits, relative
@@ -95,6 +96,21 @@ def test_a_step_and_its_schedule_in_one_program():
     _, path = jax.lax.scan(step, carried, rest)
     for i in range(1, STEPS):
         assert_same_bits({k: v[i - 1] for k, v in path.items()}, theirs[i], f"after step {i}")
+
+
+LR_ALONE = {
+    "lambda": lrs.LambdaLR(lambda epoch: 0.9**epoch),
+    "cyclic without momentum": lrs.CyclicLR(0.01, 0.1, 3, cycle_momentum=False),
+    "timm's": contrib.CosineLRScheduler(10),
+}
+
+
+@pytest.mark.parametrize("name", LR_ALONE)
+def test_a_schedule_of_the_rate_alone_makes_no_buffer(name):
+    """Begun in a compiled program too, where the momentum is not known."""
+    scheduler, tx = LR_ALONE[name], jp.SGD(lr=0.1)
+    state, _ = jax.jit(scheduler.init)(tx.init(PARAMS))
+    assert jp.step(tx, gradient(0), state, PARAMS)[1].leaves == {}
 
 
 def test_rmsprop_too():
