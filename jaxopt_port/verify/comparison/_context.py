@@ -13,7 +13,7 @@ from ..report import Cause, Curves
 from ._distances import FLOAT64, UNITS, Judgement, Measured, Values, distance_of, furthest
 from ._evidence import Evidence
 from ._history import History
-from ._jax_run import Evaluated, Model, cast
+from ._jax_run import Evaluated, Model, cast, forget_programs
 from ._jax_side import JaxSide
 from ._names import Array, Names
 from ._results import Diagnosis, Place, Results, explained, owner
@@ -51,6 +51,7 @@ class Context:
     """
 
     def __init__(self, reference: Any, side: JaxSide, names: Names, evidence: Evidence) -> None:
+        forget_programs()
         self.reference, self.side, self.names, self.evidence = reference, side, names, evidence
         self.dtype: str = reference.dtype
         self.narrow = self.dtype != "float64"
