@@ -208,6 +208,34 @@ def test_a_rate_that_becomes_nothing():
     assert [cause.name for cause in report.first.cause.also] == ["frozen-leaf"]
 
 
+def decayed(layer):
+    mask = {name: name == layer for name in PARAMS}
+    return optax.chain(optax.adam(0.01), optax.masked(optax.add_decayed_weights(-1e-3), mask))
+
+
+@pytest.mark.parametrize(
+    ("rate", "tx", "found"),
+    [
+        (0.0, optax.adam(0.01), []),
+        (0.0, optax.chain(optax.clip(0.01), optax.adam(0.01)), [("update", "clip-kind")]),
+        (0.0, decayed("0"), [("update", "frozen-leaf")]),
+        (0.01, optax.adam(0.01), [("gradient", "frozen-leaf")]),
+    ],
+)
+def test_a_rate_of_nothing_on_one_side_is_no_gradient_on_the_other(rate, tx, found):
+    module = torch_net()
+    groups = [{"params": module[0].parameters(), "lr": rate}, {"params": module[2].parameters()}]
+
+    def at_rest(params, batch):
+        return apply({**params, "0": jax.lax.stop_gradient(params["0"])}, batch)
+
+    report = compared(
+        theirs(module=module, optimizer=lambda _: torch.optim.Adam(groups, lr=0.01)),
+        mine(apply=at_rest, tx=tx),
+    )
+    assert [(d.stage, d.cause.name) for d in report.found] == found, report
+
+
 def squares(output, batch):
     return ((output - batch[1]) ** 2).mean()
 

@@ -44,6 +44,7 @@ class Context:
         zero: leaves whose gradient is zero but for rounding; an optimizer may make any step of it.
         apart: leaves that are one tensor in torch, whose gradient is the sum of theirs.
         second: those of them but the first, which are given no gradient: a norm of all has it once.
+        at_rest: leaves that torch gives a rate of 0, and your side, at the last check, no gradient.
         lacking: whether torch has tensors that have no leaf.
         told: what differed in the steps before, as stages and leaves.
         notes: what a reader of the report should know.
@@ -69,6 +70,7 @@ class Context:
         self.zero: set[str] = set()
         self.apart: set[str] = set()
         self.second: set[str] = set()
+        self.at_rest: set[str] = set()
         self.lacking = False
         self.told: frozenset[tuple[str, str]] = frozenset()
         self.reasons: dict[str, str] = {}
