@@ -235,6 +235,17 @@ TERMS = {
         [np.array(0.5), distilled(0.5, 0.7)], [np.array(0.2), distilled(0.5)],
         "and 0.2 times the mean cross",
     ),
+    "a term left out of one number": (
+        [ERRORS, np.array(0.5)], [ERRORS, np.array(0.31371234)],
+        "the terms of output 0 as torch's, of output 1, one number each, otherwise than torch's",
+    ),
+    "a half, and what it does to one number": (
+        [ERRORS, TRUTH / 2, np.array(0.5)], [ERRORS, TRUTH, np.array(0.31371234)],
+        "the terms of output 0 as torch's, of output 1 0.5 times torch's",
+    ),
+    "a scale that was learned": (
+        [ERRORS * np.exp(0.63), TRUTH, np.array(0.5)], [ERRORS, TRUTH, np.array(0.31371234)], None
+    ),
     "all terms alike": ([ERRORS / 7, TRUTH / 7], [ERRORS, TRUTH], None),
 }  # fmt: skip
 
