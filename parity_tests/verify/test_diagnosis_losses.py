@@ -259,6 +259,25 @@ def test_terms_that_have_other_weights(name):
     assert words is None or (cause.name, words in cause.message) == ("loss-terms", True), cause
 
 
+@pytest.mark.parametrize(
+    ("ratio", "shape", "words", "remedy"),
+    [
+        (0.5, (8, 2), "a mean over what is in each example or the last axis (2)", "l2_loss"),
+        (0.5, (8, 2), "or a factor of 0.5 in your loss, or of 2 in torch's", "take the sum"),
+        (0.1, (10, 3), "or a factor of 0.1 in your loss", "; or leave the factor out"),
+        (2.0, (8, 2), "takes the mean; or a factor of 2 in your loss", "take the mean"),
+        (0.125, (8, 3), "a mean over the examples of the batch (8), where torch takes the sum", ""),
+        (0.5, (8, 3), "your loss is 0.5 times torch's", "leave the factor out; optax.l2_loss"),
+    ],
+)
+def test_a_factor_that_is_as_large_as_an_axis(ratio, shape, words, remedy):
+    output = np.ones(shape)
+    cause = diagnosis.explain_loss(ratio / 3, 1 / 3, [output], [output], {})
+    assert (cause.name, words in cause.message, remedy in cause.remedy) == (
+        "loss-scale", True, True
+    ), cause  # fmt: skip
+
+
 def test_a_constant_trains_nothing():
     cause = diagnosis.explain_loss(1.5, 1.25, [LOGITS], [], {}, None, ([ERRORS], [ERRORS]))
     assert (cause.name, "plus 0.25, which is a constant in" in cause.message) == (
