@@ -282,7 +282,7 @@ def test_a_split_run_goes_on_without_shardings_for_its_state(tmp_path, kind, lik
         found = interop.restore_orbax(tmp_path / "run", params=wanted, state=like(tx)(wanted))
         assert found.params["w"].sharding == wanted["w"].sharding
         after = jp.step(tx, found.params, found.state, found.params)
-        same(after, jp.step(tx, params, state, params))
+        assert_same_tree(after, jp.step(tx, params, state, params))
 
 
 def test_a_mesh_without_devices_is_refused(run):

@@ -278,7 +278,7 @@ def _made(make: Callable[[], verify.JaxSide]) -> verify.JaxSide:
 
 
 def side(network: Network) -> verify.JaxSide:
-    """Return the JAX side of a network, one for all trainings: its programs are compiled once."""
+    """Return the JAX side of a network, one for all trainings."""
     return _made(network.side)
 
 

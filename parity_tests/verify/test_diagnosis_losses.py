@@ -232,6 +232,17 @@ TERMS = {
         [np.array(0.5), distilled(0.5, 0.7)], [np.array(0.2), distilled(0.5)],
         "and 0.2 times the mean cross",
     ),
+    "a term left out of one number": (
+        [ERRORS, np.array(0.5)], [ERRORS, np.array(0.31371234)],
+        "the terms of output 0 as torch's, of output 1, one number each, otherwise than torch's",
+    ),
+    "a half, and what it does to one number": (
+        [ERRORS, TRUTH / 2, np.array(0.5)], [ERRORS, TRUTH, np.array(0.31371234)],
+        "the terms of output 0 as torch's, of output 1 0.5 times torch's",
+    ),
+    "a scale that was learned": (
+        [ERRORS * np.exp(0.63), TRUTH, np.array(0.5)], [ERRORS, TRUTH, np.array(0.31371234)], None
+    ),
     "all terms alike": ([ERRORS / 7, TRUTH / 7], [ERRORS, TRUTH], None),
 }  # fmt: skip
 
@@ -243,6 +254,25 @@ def test_terms_that_have_other_weights(name):
     cause = diagnosis.explain_loss(1 / 7, 1.0, outputs, [LABELS], {}, None, (mine, torchs))
     assert (cause is None) == (words is None), cause
     assert words is None or (cause.name, words in cause.message) == ("loss-terms", True), cause
+
+
+@pytest.mark.parametrize(
+    ("ratio", "shape", "words", "remedy"),
+    [
+        (0.5, (8, 2), "a mean over what is in each example or the last axis (2)", "l2_loss"),
+        (0.5, (8, 2), "or a factor of 0.5 in your loss, or of 2 in torch's", "take the sum"),
+        (0.1, (10, 3), "or a factor of 0.1 in your loss", "; or leave the factor out"),
+        (2.0, (8, 2), "takes the mean; or a factor of 2 in your loss", "take the mean"),
+        (0.125, (8, 3), "a mean over the examples of the batch (8), where torch takes the sum", ""),
+        (0.5, (8, 3), "your loss is 0.5 times torch's", "leave the factor out; optax.l2_loss"),
+    ],
+)
+def test_a_factor_that_is_as_large_as_an_axis(ratio, shape, words, remedy):
+    output = np.ones(shape)
+    cause = diagnosis.explain_loss(ratio / 3, 1 / 3, [output], [output], {})
+    assert (cause.name, words in cause.message, remedy in cause.remedy) == (
+        "loss-scale", True, True
+    ), cause  # fmt: skip
 
 
 def test_a_constant_trains_nothing():

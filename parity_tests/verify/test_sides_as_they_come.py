@@ -1,5 +1,10 @@
 """Sides as people bring them: parameters of few bits, outputs that are parameters, odd rates."""
 
+import dataclasses
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +16,7 @@ from flax import linen, nnx
 import jaxopt_port as jp
 from jaxopt_port import interop, verify
 from jaxopt_port.flax import Optimizer, TrainState
-from parity_tests.verify.compared_runs import PARAMS, apply, batches, mine, theirs, torch_net
+from parity_tests.verify.compared_runs import PARAMS, TX, apply, batches, mine, theirs, torch_net
 from parity_tests.verify.linear_layers import mean_square, zeros
 
 
@@ -72,6 +77,63 @@ def test_what_torch_itself_has_not_in_float64(inplace):
         mine(params={"0": PARAMS}, apply=lambda p, b: jax.nn.sigmoid(apply(p["0"], b))),
     )
     assert report.first.cause.name == "activation"
+
+
+@dataclasses.dataclass
+class Config:  # which has no hash
+    slope: float = 1.0
+
+
+class Configured(nnx.Module):
+    def __init__(self, config):
+        self.config, rngs = config, nnx.Rngs(0)
+        self.layers = nnx.List([nnx.Linear(5, 6, rngs=rngs), jnp.tanh, nnx.Linear(6, 3, rngs=rngs)])
+
+    def __call__(self, x):
+        slope = self.config["slope"] if isinstance(self.config, dict) else self.config.slope
+        for layer in self.layers:
+            x = layer(x)
+        return slope * x
+
+
+def plain_side(config):
+    return mine(apply=lambda params, batch: config.slope * apply(params, batch))
+
+
+def plain_loss(config):
+    return mine(loss=lambda output, batch: config.slope * mean_square(output, batch))
+
+
+def plain_step(config):
+    def step(tx, grads, state, params):
+        return jp.step(tx, jax.tree.map(lambda g: config.slope * g, grads), state, params)
+
+    return mine(step=step)
+
+
+def nnx_config(config):
+    return verify.nnx_side(Configured(config), tx=TX, loss=mean_square)
+
+
+@pytest.mark.parametrize(
+    ("side", "config", "change"),
+    [
+        (plain_side, Config(), lambda config: setattr(config, "slope", 2.0)),
+        (plain_loss, Config(), lambda config: setattr(config, "slope", 2.0)),
+        (plain_step, Config(), lambda config: setattr(config, "slope", 2.0)),
+        (nnx_config, SimpleNamespace(slope=1.0), lambda config: setattr(config, "slope", 2.0)),
+        (nnx_config, Config(), lambda config: setattr(config, "slope", 2.0)),
+        (nnx_config, {"slope": 1.0}, lambda config: config.update(slope=2.0)),
+    ],
+)
+def test_what_a_function_reads_from_outside_is_read_in_each_comparison(
+    side: Callable[[Any], verify.JaxSide], config: Any, change: Callable[[Any], None]
+):
+    yours = side(config)
+    options = {"rename": [(r"^", "layers.")]} if side is nnx_config else {}
+    assert verify.compare(theirs(), yours, batches(3), free_steps=0, **options).ok
+    change(config)
+    assert not verify.compare(theirs(), yours, batches(3), free_steps=0, **options).ok
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
@@ -136,6 +198,34 @@ def test_a_rate_that_becomes_nothing():
     report = compared(theirs(), mine(tx=optax.sgd(lambda n: jnp.where(n < 4, 0.05, 0.0), 0.9)))
     assert (report.first.step, report.first.cause.name) == (4, "number")
     assert [cause.name for cause in report.first.cause.also] == ["frozen-leaf"]
+
+
+def decayed(layer):
+    mask = {name: name == layer for name in PARAMS}
+    return optax.chain(optax.adam(0.01), optax.masked(optax.add_decayed_weights(-1e-3), mask))
+
+
+@pytest.mark.parametrize(
+    ("rate", "tx", "found"),
+    [
+        (0.0, optax.adam(0.01), []),
+        (0.0, optax.chain(optax.clip(0.01), optax.adam(0.01)), [("update", "clip-kind")]),
+        (0.0, decayed("0"), [("update", "frozen-leaf")]),
+        (0.01, optax.adam(0.01), [("gradient", "frozen-leaf")]),
+    ],
+)
+def test_a_rate_of_nothing_on_one_side_is_no_gradient_on_the_other(rate, tx, found):
+    module = torch_net()
+    groups = [{"params": module[0].parameters(), "lr": rate}, {"params": module[2].parameters()}]
+
+    def at_rest(params, batch):
+        return apply({**params, "0": jax.lax.stop_gradient(params["0"])}, batch)
+
+    report = compared(
+        theirs(module=module, optimizer=lambda _: torch.optim.Adam(groups, lr=0.01)),
+        mine(apply=at_rest, tx=tx),
+    )
+    assert [(d.stage, d.cause.name) for d in report.found] == found, report
 
 
 def linear_of_torch(steps):

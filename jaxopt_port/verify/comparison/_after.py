@@ -88,7 +88,8 @@ class AfterStep(Held):
         pairs = zip(names.paths, names.params, strict=True)
         group_of = {p: groups[e.torch_name] for p, e in pairs if e.torch_name in groups}
         given = evaluation.grads if evaluation.fed is None else evaluation.fed
-        tree = names.params_tree(given, own_grads, self._context.second)
+        none = self._context.second | self._context.at_rest
+        tree = names.params_tree(given, own_grads, none)
         held = names.leaves_of(tree)
         grads = {path: held[path] for path in names.by_path(given)}
         update = self._context.reference.update()
@@ -144,6 +145,8 @@ class AfterStep(Held):
         yours, yours64 = (names.leaves_of(s.clipped) for s in (self._fed, self._fed_exact))
         torchs, torchs64 = (names.by_path(x) for x in (update.clipped, update.clipped64))
         for path, theirs in torchs.items():
+            if path in context.at_rest:
+                continue
             values = Values(yours[path], theirs, yours64[path], torchs64[path])
             diagnosis = context.evidence.clipping(yours64, torchs64, grads)
             place = Place(step, "clipping", path, names.torch_name(path))
@@ -216,6 +219,8 @@ class AfterStep(Held):
             return
         torchs, torchs64 = (torch_state(names, s) for s in (update.state, update.state64))
         for path, entry in zip(names.paths, names.params, strict=True):
+            if path in context.at_rest:
+                continue
             if path in self._leeway.rough and path not in self._layouts:
                 continue  # its axes may be the other way round, within another transformation
             narrow, theirs = torchs[path], torchs64[path]

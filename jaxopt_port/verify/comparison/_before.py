@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from ._context import Context, owner_of
 from ._distances import ZERO, Values, largest, left_by_rounding, magnitude
 from ._jax_run import Evaluated, float64
 from ._jax_side import output_of, told_of
-from ._names import Array, concrete, numpy_of
+from ._names import Array, Names, concrete, numpy_of
 from ._repeats import not_repeated
 from ._results import Place
 
@@ -222,8 +222,11 @@ class BeforeStep:
             # Terms that cancel without a rest on torch's side, and but for rounding on yours.
             if np.any(yours[path]) and largest(yours64[path]) < ZERO * most:
                 context.zero.add(path)
+        context.at_rest = {
+            path for path in _without_rate(names, evaluation.options) if not np.any(yours64[path])
+        }
         for path, theirs in torchs.items():  # of what is frozen in torch there is none
-            if path in context.apart:
+            if path in context.apart or path in context.at_rest:
                 continue
             values = Values(yours[path], theirs, yours64[path], torchs64[path])
             diagnosis = context.evidence.gradient(yours64, torchs64, params, path)
@@ -262,6 +265,19 @@ class BeforeStep:
             place, values, diagnosis, in_float64=context.has_wide, floor=context.floor,
             extra=extra, **rest,
         )  # fmt: skip
+
+
+def _without_rate(names: Names, groups: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the leaves whose learning rate is 0 in torch, and is not about to rise from it."""
+    still = {
+        name
+        for group in groups
+        if not group.get("lr", 1.0) and not group.get("initial_lr", 0.0)
+        for name in group["params"]
+    }
+    for path, entry in zip(names.paths, names.params, strict=True):
+        if entry.torch_name in still:
+            yield path
 
 
 def _words(shapes: list[tuple[int, ...]]) -> str:

@@ -13,7 +13,7 @@ from ..report import Cause, Curves
 from ._distances import FLOAT64, UNITS, Judgement, Measured, Values, distance_of, furthest
 from ._evidence import Evidence
 from ._history import History
-from ._jax_run import Evaluated, Model, cast
+from ._jax_run import Evaluated, Model, cast, forget_programs
 from ._jax_side import JaxSide
 from ._names import Array, Names
 from ._results import Diagnosis, Place, Results, explained, owner
@@ -44,6 +44,7 @@ class Context:
         zero: leaves whose gradient is zero but for rounding; an optimizer may make any step of it.
         apart: leaves that are one tensor in torch, whose gradient is the sum of theirs.
         second: those of them but the first, which are given no gradient: a norm of all has it once.
+        at_rest: leaves that torch gives a rate of 0, and your side, at the last check, no gradient.
         lacking: whether torch has tensors that have no leaf.
         told: what differed in the steps before, as stages and leaves.
         notes: what a reader of the report should know.
@@ -51,6 +52,7 @@ class Context:
     """
 
     def __init__(self, reference: Any, side: JaxSide, names: Names, evidence: Evidence) -> None:
+        forget_programs()
         self.reference, self.side, self.names, self.evidence = reference, side, names, evidence
         self.dtype: str = reference.dtype
         self.narrow = self.dtype != "float64"
@@ -68,6 +70,7 @@ class Context:
         self.zero: set[str] = set()
         self.apart: set[str] = set()
         self.second: set[str] = set()
+        self.at_rest: set[str] = set()
         self.lacking = False
         self.told: frozenset[tuple[str, str]] = frozenset()
         self.reasons: dict[str, str] = {}

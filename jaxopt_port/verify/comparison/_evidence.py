@@ -13,15 +13,14 @@ import numpy as np
 from .. import diagnosis
 from ..report import Cause
 from ._batches import Batches
-from ._distances import largest
 from ._history import History
 from ._jax_run import Model
 from ._jax_side import JaxSide
 from ._names import Array, Names, concrete, numpy_of
 from ._optimizer_state import fits
+from ._other_passes import by_calls_or_factor, can_try, relative, used_by
 
 Diagnosis = Callable[[], Cause | None]
-_EXAMPLES = 2
 
 
 class Evidence:
@@ -116,7 +115,7 @@ class Evidence:
         def evaluate(leaves: Mapping[str, Array]) -> float:
             tree = self._names.tree_of(leaves)
             output = concrete(context.exact.evaluate(tree, model_state, batch).output)
-            return max(_relative(a, b) for a, b in zip(output, wanted, strict=True))
+            return max(relative(a, b) for a, b in zip(output, wanted, strict=True))
 
         def diagnose() -> Cause | None:
             seen = context.exact.seen
@@ -128,15 +127,17 @@ class Evidence:
                 )
             if found := diagnosis.explain_output(plain, wanted[which]):
                 return found
-            same = all(_relative(a, b) <= 1e-9 for a, b in zip(yours, wanted, strict=True))
+            same = all(relative(a, b) <= 1e-9 for a, b in zip(yours, wanted, strict=True))
             if same:  # but for what it keeps in fewer bits
                 halves = sorted(seen.halves)
                 return diagnosis.narrow_forward(halves[0]) if halves else None
-            if found := _by_calls(context, evaluation, yours, wanted):
-                return found
-            if found := diagnosis.explain_forward(_wide(self._names.leaves_of(params)), evaluate):
-                return found
-            return diagnosis.of_layers(self.layers)
+            both, given = (yours, wanted), (model_state, batch)
+            ways = diagnosis.settings_of(self.layers)
+            return (
+                by_calls_or_factor(context, evaluation, given, both, which, ways)
+                or diagnosis.explain_forward(_wide(self._names.leaves_of(params)), evaluate)
+                or diagnosis.of_layers(used_by(evaluation, self.layers), can_try(context))
+            )
 
         return diagnose
 
@@ -278,42 +279,5 @@ class _OfUpdate:
         return first[1]
 
 
-def _by_calls(
-    context: Any, evaluation: Any, yours: Sequence[Array], torchs: Sequence[Array]
-) -> Cause | None:
-    """Try torch's forward pass with other calls; on two examples where they are independent."""
-    reference, floor = context.reference, context.floor
-    if not hasattr(reference, "exact"):
-        return None  # a trace
-    checked, batch = evaluation.checked, evaluation.batch
-    whole = [len(x) for x in yours if x.ndim]
-    part = jax.tree.map(lambda x: x[:_EXAMPLES] if x.ndim else x, batch)
-
-    def run(calls: Any, batch: Any = batch) -> list[Array]:
-        return concrete(reference.exact.forward(checked, batch, calls))
-
-    def plain(function: Any, args: Any, options: Any) -> Any:
-        return function(*args, **options)
-
-    few = [x[:_EXAMPLES] if x.ndim else x for x in torchs]
-    try:
-        made = run(plain, part)
-        alike = all(
-            a.shape == b.shape and _relative(a, b) < 1e-12 for a, b in zip(made, few, strict=True)
-        )
-    except (RuntimeError, ValueError, TypeError, IndexError):
-        alike = False
-    if alike and len(set(whole)) == 1:
-        mine = [x[:_EXAMPLES] if x.ndim else x for x in yours]
-        if any(_relative(a, b) > 1e-9 for a, b in zip(mine, few, strict=True)):
-            return diagnosis.explain_by_calls(lambda calls: run(calls, part), mine, few, floor)
-    return diagnosis.explain_by_calls(run, yours, torchs, floor)
-
-
 def _wide(leaves: Mapping[str, Array]) -> dict[str, Array]:
     return {path: np.array(leaf, np.float64) for path, leaf in leaves.items()}
-
-
-def _relative(a: Array, b: Array) -> float:
-    scale, far = largest(b), largest(np.asarray(a, np.float64) - b)
-    return far / scale if scale else far

@@ -40,17 +40,14 @@ class _ById:
         )
 
 
-# Compiled programs outlive a comparison: a table of cases has few models and many runs.
+# Of one comparison: what a function reads from outside may have changed by the next.
 _PROGRAMS: dict[tuple[str, _ById], Any] = {}
-_MOST_PROGRAMS = 64
 
 
 def compiled(kind: str, make: Callable[..., Any], *objects: Any, donates: Any = ()) -> Any:
     """Return ``make(*objects)``, compiled, the same for the same kind and objects."""
     key = (f"{kind} {donates}", _ById(*objects))
     if key not in _PROGRAMS:
-        if len(_PROGRAMS) >= _MOST_PROGRAMS:
-            del _PROGRAMS[next(iter(_PROGRAMS))]
         _PROGRAMS[key] = jax.jit(make(*objects), donate_argnums=donates)
     return _PROGRAMS[key]
 
@@ -128,6 +125,12 @@ def float64(on: bool = True) -> Iterator[None]:
 
 # What the traces of lifted programs have shown, by their keys.
 _SEEN: dict[tuple[str, _ById], Seen] = {}
+
+
+def forget_programs() -> None:
+    """Have all functions traced again: a comparison begins."""
+    _PROGRAMS.clear()
+    _SEEN.clear()
 
 
 def compiled_lifted(

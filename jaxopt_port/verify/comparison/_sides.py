@@ -140,18 +140,9 @@ def applied(tx: Any, grads: Any, state: Any, params: Any) -> Any:
     return optax.apply_updates(params, updates), state
 
 
-# A program is compiled once for each `apply`: models of the same graph share one.
-_APPLIES: dict[Any, Callable[..., Any]] = {}
-_MOST_APPLIES = 32
-
-
 def _nnx_apply(graph: Any, forward: Any, wrt: Any) -> Callable[..., Any]:
     """Return ``apply``; ``wrt``: what is trained, where there is more than that, or None."""
     from flax import nnx
-
-    key = (graph, forward, wrt)
-    if key in _APPLIES:
-        return _APPLIES[key]
 
     def call(model: Any, batch: Any) -> Any:
         return model(batch[0]) if forward is None else forward(model, batch)
@@ -164,10 +155,7 @@ def _nnx_apply(graph: Any, forward: Any, wrt: Any) -> Callable[..., Any]:
         output = call(model, batch)
         return output, as_pure(nnx.state(model, nnx.Not(wrt)))
 
-    if len(_APPLIES) >= _MOST_APPLIES:
-        del _APPLIES[next(iter(_APPLIES))]
-    _APPLIES[key] = apply if wrt is None else apply_with_state
-    return _APPLIES[key]
+    return apply if wrt is None else apply_with_state
 
 
 def linen_side(

@@ -4,8 +4,10 @@ from ._arrays import explain_buffers as explain_buffers
 from ._arrays import explain_gradient as explain_gradient
 from ._arrays import explain_output as explain_output
 from ._arrays import explain_parameters as explain_parameters
+from ._arrays import multiple as multiple
 from ._averages import explain_averages as explain_averages
 from ._averages import step_too_early as step_too_early
+from ._calls import Way as Way
 from ._causes import CAUSES as CAUSES
 from ._clipping import explain_clipping as explain_clipping
 from ._data import explain_data as explain_data
@@ -21,3 +23,4 @@ from ._update import explain_update as explain_update
 from ._update import explain_updates as explain_updates
 from ._update_history import Steps as Steps
 from ._update_history import UpdateHistory as UpdateHistory
+from ._ways import settings_of as settings_of

@@ -130,13 +130,18 @@ def explain_output(yours: Array, torchs: Array) -> Cause | None:
                         f"{who} is the {words} of the other side's",
                         f"leave the {words} out on that side, or add it on the other",
                     )
-    ratio = _ratio(yours, torchs) if yours.size > 1 else None  # one number is always a multiple
-    if ratio is not None and not same(ratio, 1.0):
-        return Cause(
-            "output-activation", f"your output is {nice(ratio):.6g} times torch's",
-            "check the last layer: a scale, a temperature",
-        )  # fmt: skip
     return None
+
+
+def multiple(yours: Array, torchs: Array) -> Cause | None:
+    """Explain an output that is a multiple of torch's."""
+    ratio = _ratio(yours, torchs) if yours.size > 1 else None  # one number is always a multiple
+    if ratio is None or same(ratio, 1.0):
+        return None
+    return Cause(
+        "output-activation", f"your output is {nice(ratio):.6g} times torch's",
+        "check the last layer: a scale, a temperature; without biases one before it does the same",
+    )  # fmt: skip
 
 
 def softmax(logits: Array) -> tuple[Array, Array]:

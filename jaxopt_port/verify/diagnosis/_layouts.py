@@ -9,6 +9,7 @@ import numpy as np
 
 from ..report import Cause
 from ._arrays import Array, rearrangements
+from ._ways import settings_of
 
 _MOST = 200
 _SAME = 1e-9
@@ -92,9 +93,15 @@ def narrow_forward(dtype: str) -> Cause:
     )
 
 
-def of_layers(differences: Sequence[str]) -> Cause | None:
-    """Return the cause where layers have other settings than torch's, as their settings say."""
+def of_layers(differences: Sequence[str], tried: bool = False) -> Cause | None:
+    """Return the cause where layers have other settings than torch's, as their settings say.
+
+    Args:
+        differences: of layers, in words.
+        tried: whether those of which `settings_of` makes ways have been tried, in vain.
+    """
     told = [text for text in differences if not any(word in text for word in _AFTERWARDS)]
+    told = [text for text in told if not (tried and settings_of([text]))]
     if not told:
         return None
     more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""

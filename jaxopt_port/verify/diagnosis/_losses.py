@@ -67,8 +67,8 @@ def explain_loss(
                 "on both sides is to be torch's",
             )
     torchs_gradient = None if gradients is None else gradients[1][0]
-    found = _of_ignored(ratio, outputs[0], batch, torchs_gradient) or _of_size(ratio, outputs[0])
-    if found is not None:
+    found = _of_ignored(ratio, outputs[0], batch, torchs_gradient)
+    if found := found or _of_size(ratio, outputs[0], batch):
         return found
     if gradients is None and (found := _smoothing(yours, torchs, outputs[0], batch)):
         return found
@@ -79,13 +79,17 @@ def explain_loss(
         return found
     short = nice(ratio)
     if ratio and float(f"{short:.4g}") == short != 1.0:
-        regression = any(x.shape == outputs[0].shape for x in batch)
-        half = "; optax.l2_loss has one of 1/2 that torch's mse_loss has not" if regression else ""
         return Cause(
             "loss-scale", f"your loss is {short:.6g} times torch's",
-            f"leave the factor out{half if short == 0.5 else ''}",
+            _without_factor(short, outputs[0], batch),
         )  # fmt: skip
     return None
+
+
+def _without_factor(factor: float, output: Array, batch: Sequence[Array]) -> str:
+    half = factor == 0.5 and any(x.shape == output.shape for x in batch)
+    more = "; optax.l2_loss has one of 1/2 that torch's mse_loss has not"
+    return f"leave the factor out{more * half}"
 
 
 def _is_multiple(mine: Array, theirs: Array) -> bool:
@@ -111,8 +115,8 @@ def _not_finite(yours: float, torchs: float) -> Cause | None:
     )
 
 
-def _of_size(ratio: float, output: Array) -> Cause | None:
-    """Explain a sum for a mean, over all or over some axes."""
+def _of_size(ratio: float, output: Array, batch: Sequence[Array]) -> Cause | None:
+    """Explain a sum for a mean, over all or over some axes; or a factor that is as large."""
     n, last = len(output) if output.ndim else 1, output.shape[-1] if output.ndim > 1 else 1
     known = {
         "all elements of the output": output.size,
@@ -131,12 +135,16 @@ def _of_size(ratio: float, output: Array) -> Cause | None:
     if not sizes:
         return None
     more, less = ("sum", "mean") if ratio > 1 else ("mean", "sum")
-    size = next(iter(sizes.values()))
+    size, short = next(iter(sizes.values())), nice(ratio)
+    factor, without = "", ""
+    if short == 2 or (short < 1 and float(f"{short:.2g}") == short):
+        factor = f"; or a factor of {short:g} in your loss, or of {1 / short:g} in torch's"
+        without = f"; or {_without_factor(short, output, batch)}"
     return Cause(
         "loss-scale",
-        f"your loss is {nice(ratio):.6g} times torch's: a {more} over {' or '.join(sizes)} "
-        f"({size}), where torch takes the {less}",
-        f"take the {less} over {' or '.join(sizes)}, as torch's loss does",
+        f"your loss is {short:.6g} times torch's: a {more} over {' or '.join(sizes)} "
+        f"({size}), where torch takes the {less}{factor}",
+        f"take the {less} over {' or '.join(sizes)}, as torch's loss does{without}",
     )
 
 

@@ -84,6 +84,7 @@ class _Tries:
         yours: Sequence[Array],
         torchs: Sequence[Array],
         floor: float,
+        more: Sequence[Way],
     ) -> None:
         self._forward, self._yours, self._floor = forward, yours, max(_SAME, floor)
         self._mine, self._torchs = _sample(yours), _sample(torchs)
@@ -94,7 +95,7 @@ class _Tries:
         self.calls.begin()
         forward(self.calls)
         names = self.calls.names
-        known = [way for way in WAYS if names.keys() & set(way.calls)]
+        known = [way for way in (*more, *WAYS) if names.keys() & set(way.calls)]
         counts = [sum(names.get(name, 0) for name in way.calls) for way in known]
         self._everywhere = [Changed(way) for way in known]
         self._once = [
@@ -173,7 +174,7 @@ class _Tries:
 
         def look(call: Call) -> Any:
             told["name"] = call.name
-            place = {"rms_norm": 3, "batch_norm": 7}.get(call.name, 4)
+            place = {"rms_norm": 3, "batch_norm": 7, "instance_norm": 7}.get(call.name, 4)
             eps = call.get(place, "eps")
             told["eps"] = f"{eps:g}" if isinstance(eps, float) else "another"
             if call.name == "batch_norm" and not call.get(5, "training"):
@@ -191,6 +192,7 @@ def explain_by_calls(
     yours: Sequence[Array],
     torchs: Sequence[Array],
     floor: float = 0.0,
+    more: Sequence[Way] = (),
 ) -> Cause | None:
     """Explain an output by another way of calling torch's functions, or by up to three.
 
@@ -199,8 +201,9 @@ def explain_by_calls(
         yours: your output, in float64.
         torchs: torch's.
         floor: what constants that were rounded may do, of the largest.
+        more: ways that are tried before those of all networks.
     """
-    tries = _Tries(forward, yours, torchs, floor)
+    tries = _Tries(forward, yours, torchs, floor, more)
     causes = [tries.named(changed) for changed in tries.found()]
     return both_of(causes, 0.0) if causes else None
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from collections.abc import Sequence
 
 from . import _other_attention as attention
 from . import _other_layers as layers
@@ -21,14 +23,38 @@ _POOLS = ("max_pool2d", "avg_pool2d")
 _LARGEST = layers.reduced(lambda x, dim, keepdim: x.amax(dim, keepdim))
 _SUM = layers.reduced(lambda x, dim, keepdim: x.sum(dim, keepdim))
 
+# What the parameter map says of a layer's setting, and Flax's value of it.
+_SETTING = re.compile(r": (eps|num_groups) is .* in torch and ([^ ;]+) in ")
+
+
+def _of_eps(eps: float) -> list[Way]:
+    return [
+        Way("layer-eps", (name,), layers.argument(place, "eps", eps),
+            f"your side's {kind} has eps={eps:g}; torch's {{eps}}",
+            "give the layer epsilon={eps} (Equinox: eps): of LayerNorm Flax's default is 1e-6, "
+            "torch's 1e-5")
+        for kind, name, place in (
+            ("LayerNorm", "layer_norm", 4), ("BatchNorm", "batch_norm", 7),
+            ("GroupNorm", "group_norm", 4), ("RMSNorm", "rms_norm", 3),
+            ("InstanceNorm", "instance_norm", 7))
+    ]  # fmt: skip
+
+
+def _of_groups(groups: float) -> list[Way]:
+    change = layers.argument(1, "num_groups", int(groups))
+    words = f"your side's GroupNorm has num_groups={groups:g}; torch's another"
+    return [Way("layer-setting", ("group_norm",), change, words, "give num_groups torch's value")]
+
+
+def settings_of(differences: Sequence[str]) -> list[Way]:
+    """Return the ways of layers whose settings are said to differ, of those that can be tried."""
+    made = {"eps": _of_eps, "num_groups": _of_groups}
+    found = {match.groups() for text in differences if (match := _SETTING.search(text))}
+    return [way for kind, value in sorted(found) for way in made[kind](float(value))]
+
+
 WAYS: tuple[Way, ...] = (
-    *(Way("layer-eps", (name,), layers.argument(place, "eps", eps),
-          f"your side's {kind} has eps={eps:g}; torch's {{eps}}",
-          "give the layer epsilon={eps} (Equinox: eps): of LayerNorm Flax's default is 1e-6, "
-          "torch's 1e-5")
-      for kind, name, place in (("LayerNorm", "layer_norm", 4), ("BatchNorm", "batch_norm", 7),
-                                ("GroupNorm", "group_norm", 4), ("RMSNorm", "rms_norm", 3))
-      for eps in _EPS),
+    *(way for eps in _EPS for way in _of_eps(eps)),
     *(Way("activation", ("gelu",), layers.argument(1, "approximate", form),
           f"your side's GELU is {words}; torch's is not",
           "give jax.nn.gelu the same approximate= as torch's (True is JAX's default, and "
