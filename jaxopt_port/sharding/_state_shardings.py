@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from ..engine import GroupsState, LeafLayout, grouped_states
+from ..engine import GroupsState, LeafLayout, check_transformation, grouped_states
 
 Shape: TypeAlias = tuple[int, ...]
 # By array axis, the mesh axes that it is split over.
@@ -59,7 +60,8 @@ def state_shardings(
         A tree of the state's structure, of ``NamedSharding``, in the parameters' memory.
 
     Raises:
-        TypeError: no sharding for a parameter, or one that is no ``NamedSharding``.
+        TypeError: no sharding for a parameter, or one that is no ``NamedSharding``; no
+            transformation, or no shapes.
         ValueError: shardings on several meshes, one that does not divide its parameter, or mesh
             axes in ``over`` that the mesh does not have.
 
@@ -79,6 +81,7 @@ def state_shardings(
         >>> {leaf.sharding.spec[0] for leaf in jax.tree.leaves(state) if leaf.shape == (8, 4)}
         {'data'}
     """
+    check_transformation(tx)
     shapes, flat = _placed(params_shardings, params)
     state = jax.eval_shape(tx.init, shapes)
     leaves, treedef = tree_flatten_with_path(state)
@@ -188,6 +191,12 @@ def _placed(shardings: Any, params: Any) -> tuple[Any, dict[Path, Sharding]]:
                     "shapes, too: state_shardings(tx, shardings, params)"
                 )
         params, shardings = shardings, jax.tree.map(_own_sharding, shardings)
+    for path, leaf in _flat(params).items():
+        if not hasattr(leaf, "shape"):
+            raise TypeError(
+                f"{_said(path)} is {reprlib.repr(leaf)}, which has no shape; parameters, or their "
+                "shapes, come last: state_shardings(tx, shardings, params)"
+            )
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
 
     def spread(sharding: Any, part: Any) -> Any:
@@ -198,17 +207,20 @@ def _placed(shardings: Any, params: Any) -> tuple[Any, dict[Path, Sharding]]:
         raise ValueError("there are no parameters")
     for path, sharding in flat.items():
         if not isinstance(sharding, NamedSharding | SingleDeviceSharding):
+            has = "no sharding" if sharding == _NONE else f"{sharding!r} for its sharding"
             raise TypeError(
-                f"{_said(path)} has {sharding!r} for its sharding; a "
-                "jax.sharding.NamedSharding(mesh, spec) is needed"
+                f"{_said(path)} has {has}; a jax.sharding.NamedSharding(mesh, spec) is needed: "
+                "jax.device_put(params, sharding), or state_shardings(tx, sharding, params)"
             )
     return shapes, flat
 
 
+_NONE = "none"  # a bare None would be no leaf
+
+
 def _own_sharding(x: Any) -> Any:
-    # A bare None would be no leaf.
     sharding = getattr(x, "sharding", None)
-    return "nothing" if sharding is None else sharding
+    return _NONE if sharding is None else sharding
 
 
 def _one_device(shardings: Any) -> Sharding | None:

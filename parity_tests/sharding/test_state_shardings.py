@@ -269,7 +269,9 @@ SHAPE = jax.ShapeDtypeStruct((16,), jnp.float32)
     ("arguments", "options", "error", "said"),
     [
         (({"a": ON_MESH},), {}, TypeError, '"a" is a sharding without a shape; give the param'),
-        (({"a": SHAPE},), {}, TypeError, '"a" has .*nothing.* for its sharding; a .*NamedSharding'),
+        (({"a": SHAPE},), {}, TypeError, '"a" has no sharding; a .*NamedSharding'),
+        (({"a": np.ones(8)},), {}, TypeError, r'"a" has no sharding; a .*device_put\(params'),
+        (({"a": SHAPE}, {"a": ON_MESH}), {}, TypeError, '"a" is NamedSharding.*no shape.* last'),
         (
             ({"a": P("data")}, {"a": SHAPE}),
             {},
@@ -303,6 +305,12 @@ SHAPE = jax.ShapeDtypeStruct((16,), jnp.float32)
 def test_what_cannot_be_placed_is_said(arguments, options, error, said):
     with pytest.raises(error, match=said):
         jp.state_shardings(jp.SGD(lr=0.1, momentum=0.9), *arguments, **options)
+
+
+@pytest.mark.parametrize("tx", [{"a": SHAPE}, jp.SGD], ids=["parameters", "a class"])
+def test_the_optimizer_comes_first(tx):
+    with pytest.raises(TypeError, match="tx must be an Optax transformation"):
+        jp.state_shardings(tx, jp.SGD(lr=0.1))
 
 
 def test_a_parameter_beside_the_mesh_is_named():
