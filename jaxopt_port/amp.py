@@ -25,6 +25,7 @@ Outputs = TypeVar("Outputs")
 
 # float32's smallest normal number and its smallest of all, and a power of 2 beyond both.
 _SMALLEST, _UNIT, _PART = 2.0**-126, 2.0**-149, 2.0**64
+_LARGEST = float(np.finfo(np.float32).max)
 _SAVED = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
 
 
@@ -307,7 +308,7 @@ class GradScaler:
 
         Raises:
             RuntimeError: the state dict is empty.
-            ValueError: it lacks an entry, or was saved with other factors.
+            ValueError: it lacks an entry, was saved with other factors, or its scale is none.
             TypeError: an entry that is no number.
         """
         if not self.enabled:
@@ -332,6 +333,8 @@ class GradScaler:
                     f"{getattr(self, name)!r}; make it with the arguments it was saved with"
                 )
         scale = real_number(state_dict["scale"], "the saved scale", static=True)
+        if not 0 < scale <= _LARGEST:
+            raise ValueError(f"the saved scale {scale} is no positive number that float32 holds")
         tracker = _integer(state_dict["_growth_tracker"], "the saved _growth_tracker")
         if not 0 <= tracker < 2**31:
             raise ValueError(f"the saved _growth_tracker {tracker} is no count of steps")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -43,15 +43,33 @@ def check_memory(named: Iterable[tuple[str, Any]]) -> None:
         # Not of wrappers, such as DTensor, nor where there is no memory, as on "meta".
         if type(p.data) is plain and p.numel() and p.data_ptr():
             last = sum((n - 1) * stride for n, stride in zip(p.shape, p.stride(), strict=True))
-            spans.append((p.data_ptr(), p.data_ptr() + (last + 1) * p.element_size(), name))
-    spans.sort()
-    for (_, end, first), (begin, _, second) in itertools.pairwise(spans):
-        if begin < end:
-            raise ValueError(
-                f"{first} and {second} lie in one memory, and torch steps one after the other: tie "
-                "them as one parameter (decoder.weight = encoder.weight), which is one leaf here, "
-                "or clone one"
-            )
+            end = p.data_ptr() + (last + 1) * p.element_size()
+            spans.append((p.data_ptr(), end, name, _places(p)))
+    spans.sort(key=lambda span: span[:3])
+    for i, (_, end, first, places) in enumerate(spans):
+        for k in range(i + 1, len(spans)):
+            begin, _, second, others = spans[k]
+            if begin >= end:
+                break
+            if np.shares_memory(places, others):  # and they are no columns of one matrix
+                raise ValueError(
+                    f"{first} and {second} lie in one memory, and torch steps one after the other: "
+                    "tie them as one parameter (decoder.weight = encoder.weight), which is one "
+                    "leaf here, or clone one"
+                )
+
+
+def _places(tensor: Any) -> Any:
+    """Return an array over a tensor's addresses, for NumPy to compare: they may be a device's."""
+    size = tensor.element_size()
+    interface = {
+        "version": 3,
+        "data": (tensor.data_ptr(), True),
+        "typestr": f"|V{size}",
+        "shape": tuple(tensor.shape),
+        "strides": tuple(size * stride for stride in tensor.stride()),
+    }
+    return np.asarray(SimpleNamespace(__array_interface__=interface))
 
 
 def check_names(given: Iterable[Any], module: Any, tensors: Sequence[Any]) -> None:

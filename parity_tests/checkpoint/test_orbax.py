@@ -185,8 +185,8 @@ def without_state(folder):
     shutil.rmtree(folder / "state")
 
 
-def described_as(text):
-    return lambda folder: (folder / "description" / "metadata").write_text(text)
+def described_as(text, file="description/metadata"):
+    return lambda folder: (folder / file).write_text(text)
 
 
 @pytest.mark.parametrize(
@@ -195,8 +195,10 @@ def described_as(text):
         (without_state, "is damaged: it has no folder state"),
         (described_as("{}"), "is damaged: its description is {}"),
         (described_as("[]"), r"is damaged: its description is \[\]"),
+        (described_as("{"), "is damaged: JSONDecodeError"),
+        (described_as("{}", "state/_METADATA"), "is damaged: KeyError: 'tree_metadata'"),
+        (described_as("[]", "params/_METADATA"), "is damaged: AttributeError"),
     ],
-    ids=["no state", "no description", "another description"],
 )
 def test_what_is_damaged_is_refused(damage, message, tmp_path):
     state = adam().init(SMALL)

@@ -87,8 +87,12 @@ def test_parameters_in_one_memory_are_refused():
     with pytest.raises(ValueError, match="parameter 0 and parameter 1 lie in one memory"):
         interop.TorchOptimizer(module.parameters(), jp.SGD, lr=0.1)
     flat = torch.zeros(6)  # parts of one buffer, side by side
-    parts = [torch.nn.Parameter(flat[:2]), torch.nn.Parameter(flat[2:])]
-    interop.TorchOptimizer(parts, jp.SGD, lr=0.1)
+    square = flat.view(2, 3)
+    for views in ((flat[:2], flat[2:]), (square[:, :2], square[:, 2:]), (flat[::2], flat[1::2])):
+        interop.TorchOptimizer([torch.nn.Parameter(view) for view in views], jp.SGD, lr=0.1)
+    for views in ((square[:, :2], flat[:1]), (square[:, :2], square[:, 2:], flat[4:5])):
+        with pytest.raises(ValueError, match="lie in one memory"):
+            interop.TorchOptimizer([torch.nn.Parameter(view) for view in views], jp.SGD, lr=0.1)
 
 
 def in_another_order():

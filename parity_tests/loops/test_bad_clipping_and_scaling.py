@@ -213,6 +213,10 @@ SCALING = {
     "another interval": Bad(loaded(growth_interval=7), ValueError, "saved with growth_interval 7"),
     "a saved word": Bad(loaded(scale="a"), ValueError, f"{WORD}.*the saved scale must be one"),
     "nothing saved": Bad(loaded(scale=None), TypeError, f"{NONE}.*the saved scale"),
+    **{
+        f"a saved scale of {scale}": Bad(loaded(scale=scale), ValueError, "no positive number that")
+        for scale in (-1.0, 0.0, math.nan, math.inf, 1e300)
+    },
     "two saved": Bad(loaded(scale=np.ones(2)), TypeError, "the saved scale must be one number"),
     "a saved count of steps": Bad(
         loaded(_growth_tracker=1.5), TypeError, "must be an integer; got 1.5"

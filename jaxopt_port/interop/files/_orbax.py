@@ -149,7 +149,7 @@ def restore_orbax(
         raise FileNotFoundError(f"{source} holds nothing that save_orbax saved")
     with jax.enable_x64(True), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         only = ocp.args.Composite(description=ocp.args.JsonRestore())
-        record = checkpointer.restore(source, args=only).description
+        record = _restored(checkpointer, source, only).description
         if not isinstance(record, Mapping) or not record.keys() >= _RECORD:
             raise ValueError(f"{source} is damaged: its description is {reprlib.repr(record)}")
         if state is not None:
@@ -168,9 +168,16 @@ def restore_orbax(
         }
         if lacking := [part for part in items if not (source / part).is_dir()]:
             raise ValueError(f"{source} is damaged: it has no folder {', '.join(lacking)}")
-        found = checkpointer.restore(source, args=ocp.args.Composite(**items)) if items else {}
+        found = _restored(checkpointer, source, ocp.args.Composite(**items)) if items else {}
     restored = {part: _like(trees[part], found[part] if part in items else {}) for part in flat}
     return Restored(**dict.fromkeys(_PARTS) | restored, extra=record["extra"])
+
+
+def _restored(checkpointer: Any, source: Path, args: Any) -> Any:
+    try:
+        return checkpointer.restore(source, args=args)
+    except (json.JSONDecodeError, UnicodeDecodeError, LookupError, AttributeError) as error:
+        raise ValueError(f"{source} is damaged: {type(error).__name__}: {error}") from error
 
 
 def _with_tables(state: Any, record: Any) -> Any:
