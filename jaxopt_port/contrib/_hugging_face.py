@@ -8,39 +8,17 @@ is given.
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from ..lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from ..lr_scheduler.arithmetic import takes_no_optimizer
 from ._looked_up import looked_up
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from ._numbers import takes_numbers
 
 _SHAPES = ("linear", "cosine", "1-sqrt")
-
-
-def _of_steps(make: Callable[P, R]) -> Callable[P, R]:
-    """Let a function that makes a schedule say what of its steps is no number."""
-    known = inspect.signature(make)
-
-    @functools.wraps(make)
-    def made(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            given = known.bind(*args, **kwargs).arguments
-        except TypeError:  # as the call will say itself
-            given = {}
-        for name in (name for name in given if name.startswith("num_")):
-            value, default = given[name], known.parameters[name].default
-            if not hasattr(value, "__float__") and (value is not None or default is not None):
-                raise TypeError(f"{name} must be a number; got {value!r}")
-        return make(*args, **kwargs)
-
-    return takes_no_optimizer(made)
 
 
 def _scheduler(
@@ -70,19 +48,19 @@ def _one(step: Any) -> float:
     return 1.0
 
 
-@_of_steps
+@takes_numbers
 def get_constant_schedule(last_epoch: int = -1) -> LambdaLR:
     """Keep the initial rate: ``transformers.get_constant_schedule``."""
     return LambdaLR(_one, last_epoch)
 
 
-@_of_steps
+@takes_numbers
 def get_constant_schedule_with_warmup(num_warmup_steps: int, last_epoch: int = -1) -> LambdaLR:
     """Rise to the initial rate and keep it: ``transformers.get_constant_schedule_with_warmup``."""
     return _scheduler(_one, num_warmup_steps, last_epoch, num_warmup_steps)
 
 
-@_of_steps
+@takes_numbers
 def get_linear_schedule_with_warmup(
     num_warmup_steps: int, num_training_steps: int, last_epoch: int = -1
 ) -> LambdaLR:
@@ -108,7 +86,7 @@ def get_linear_schedule_with_warmup(
     return _scheduler(factor, last, last_epoch, num_warmup_steps)
 
 
-@_of_steps
+@takes_numbers
 def get_cosine_schedule_with_warmup(
     num_warmup_steps: int, num_training_steps: int, num_cycles: float = 0.5, last_epoch: int = -1
 ) -> LambdaLR:
@@ -125,7 +103,7 @@ def get_cosine_schedule_with_warmup(
     )
 
 
-@_of_steps
+@takes_numbers
 def get_cosine_with_hard_restarts_schedule_with_warmup(
     num_warmup_steps: int, num_training_steps: int, num_cycles: int = 1, last_epoch: int = -1
 ) -> LambdaLR:
@@ -145,7 +123,7 @@ def get_cosine_with_hard_restarts_schedule_with_warmup(
     return _scheduler(factor, last, last_epoch, num_warmup_steps)
 
 
-@_of_steps
+@takes_numbers
 def get_polynomial_decay_schedule_with_warmup(
     num_warmup_steps: int,
     num_training_steps: int,
@@ -176,7 +154,7 @@ def get_polynomial_decay_schedule_with_warmup(
     return _scheduler(factor, last, last_epoch, num_warmup_steps)
 
 
-@_of_steps
+@takes_numbers
 def get_inverse_sqrt_schedule(
     num_warmup_steps: int, timescale: int | None = None, last_epoch: int = -1
 ) -> LambdaLR:
@@ -209,7 +187,7 @@ def _least_rate(min_lr: float | None, min_lr_rate: float | None, lr_init: float 
     return min_lr_rate
 
 
-@_of_steps
+@takes_numbers
 def get_cosine_with_min_lr_schedule_with_warmup(
     num_warmup_steps: int,
     num_training_steps: int,
@@ -238,7 +216,7 @@ def get_cosine_with_min_lr_schedule_with_warmup(
     return _scheduler(factor, num_training_steps, last_epoch, num_warmup_steps, constant=False)
 
 
-@_of_steps
+@takes_numbers
 def get_cosine_with_min_lr_schedule_with_warmup_lr_rate(
     num_warmup_steps: int,
     num_training_steps: int,
@@ -273,7 +251,7 @@ def get_cosine_with_min_lr_schedule_with_warmup_lr_rate(
     return _scheduler(factor, num_training_steps, last_epoch, constant=False)
 
 
-@_of_steps
+@takes_numbers
 def get_wsd_schedule(
     num_warmup_steps: int,
     num_decay_steps: int,

@@ -90,6 +90,8 @@ NO_NUMBERS = [
         {},
         r"num_decay_steps .* got \[2\]",
     ),
+    (("polynomial", 2, 9, {"power": "a"}), {"lr_init": 1.0}, "power must be a number; got 'a'"),
+    (("polynomial", 2, 9), {"lr_init": "a"}, "lr_init must be a number; got 'a'"),
     (("cosine", 2, 9, {"num_cycles": None}), {}, "num_cycles must be a number; got None"),
 ]
 
@@ -184,6 +186,7 @@ def test_past_the_sum_of_cycles_that_grow_shorter_the_rate_is_the_lowest():
 
 
 COUNTS = [
+    ("1", TypeError, "epoch must be a whole number; got '1'"),
     (0.5, TypeError, "epoch must be a whole number; got 0.5"),
     (-1, ValueError, "the count of StepLRScheduler must be >= 0; got -1"),
     (None, ValueError, "the count of StepLRScheduler must be >= 0; got None"),
