@@ -8,6 +8,7 @@ is given.
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import warnings
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 
 from ..lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from ..lr_scheduler.arithmetic import takes_no_optimizer
+from ..trees import nearest
 from ._looked_up import looked_up
 from ._numbers import takes_numbers
 
@@ -322,7 +324,13 @@ _PLAIN: dict[str, Any] = {
     "cosine_with_min_lr": get_cosine_with_min_lr_schedule_with_warmup,
     "cosine_warmup_with_min_lr": get_cosine_with_min_lr_schedule_with_warmup_lr_rate,
 }
-_OTHERS = ("constant", "constant_with_warmup", "inverse_sqrt", "reduce_lr_on_plateau")
+_OTHERS: dict[str, Any] = {
+    "constant": get_constant_schedule,
+    "constant_with_warmup": get_constant_schedule_with_warmup,
+    "inverse_sqrt": get_inverse_sqrt_schedule,
+    "reduce_lr_on_plateau": ReduceLROnPlateau,
+    "warmup_stable_decay": get_wsd_schedule,
+}
 
 
 @takes_no_optimizer
@@ -357,10 +365,20 @@ def get_scheduler(
         [0.0, 0.5, 1.0, 0.854, 0.5, 0.146, 0.0]
     """
     name = getattr(name, "value", name)
+    makes = {**_PLAIN, **_OTHERS}
+    if name not in makes:
+        raise ValueError(f"{name!r} is not a valid scheduler; there are {', '.join(makes)}")
+    if not isinstance(scheduler_specific_kwargs or {}, dict):
+        raise TypeError(
+            f"scheduler_specific_kwargs must be a dict; got {scheduler_specific_kwargs!r}"
+        )
     more = dict(scheduler_specific_kwargs or {})
-    known = (*_PLAIN, *_OTHERS, "warmup_stable_decay")
-    if name not in known:
-        raise ValueError(f"{name!r} is not a valid scheduler; there are {', '.join(known)}")
+    known = list(inspect.signature(makes[name]).parameters)
+    for key in more:
+        if key not in known:
+            raise TypeError(
+                f"{name} has no argument {key!r} for scheduler_specific_kwargs{nearest(key, known)}"
+            )
     if name == "constant":
         return get_constant_schedule()
     if name == "reduce_lr_on_plateau":
@@ -381,7 +399,7 @@ def get_scheduler(
     if num_training_steps is None:
         raise ValueError(f"{name} requires `num_training_steps`, please provide that argument.")
     make = _PLAIN[name]
-    if name == "polynomial" or "min_lr" in more:
+    if name == "polynomial" or more.get("min_lr") is not None:
         if lr_init is None:
             raise ValueError(f"{name} requires the optimizer's `lr`, please provide it as lr_init.")
         make = functools.partial(make, lr_init=lr_init)

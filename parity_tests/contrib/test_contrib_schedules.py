@@ -92,6 +92,13 @@ NO_NUMBERS = [
     ),
     (("polynomial", 2, 9, {"power": "a"}), {"lr_init": 1.0}, "power must be a number; got 'a'"),
     (("polynomial", 2, 9), {"lr_init": "a"}, "lr_init must be a number; got 'a'"),
+    (
+        ("cosine", 2, 9, {"min_lr": 0.1}),
+        {"lr_init": 1.0},
+        "cosine has no argument 'min_lr' for sch",
+    ),
+    (("constant", None, None, {"x": 1}), {}, "constant has no argument 'x' for scheduler_specif"),
+    (("cosine", 2, 9, 3), {}, "scheduler_specific_kwargs must be a dict; got 3"),
     (("cosine", 2, 9, {"num_cycles": None}), {}, "num_cycles must be a number; got None"),
 ]
 
