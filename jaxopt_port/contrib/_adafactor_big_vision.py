@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import DTypeLike
 
 from ..engine import (
     REST,
@@ -143,6 +145,14 @@ def _update(
     return Sum(mul(param, decay), mul(update, lr), -1.0), after
 
 
+def _held(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as they are held: the type of the momentum by its name."""
+    dtype = options["momentum_dtype"]
+    with contextlib.suppress(TypeError):  # no type, as will be said
+        dtype = jnp.dtype(dtype).name
+    return with_snapshot(without_none({**options, "momentum_dtype": dtype}, "momentum"))
+
+
 @of_rule(
     Rule(
         _problems,
@@ -162,7 +172,7 @@ def adafactor_big_vision(
     decay_offset: int = 0,
     beta2_cap: Number = 0.999,
     momentum: Number | None = 0.9,
-    momentum_dtype: str = "bfloat16",
+    momentum_dtype: DTypeLike = "bfloat16",
     eps: float | None = None,
     weight_decay: Number = 0.0,
     clipping_threshold: float | None = None,
@@ -176,7 +186,7 @@ def adafactor_big_vision(
     The Optax spelling of :class:`AdafactorBigVision`, whose description, arguments, errors and
     example hold for it; a number may be a schedule, a callable of the update count.
     """
-    return leafwise(adafactor_big_vision, with_snapshot(without_none(locals(), "momentum")))
+    return leafwise(adafactor_big_vision, _held(locals()))
 
 
 class AdafactorBigVision(Optimizer):
@@ -194,7 +204,8 @@ class AdafactorBigVision(Optimizer):
         decay_offset: steps before the second moment's decay begins. Static.
         beta2_cap: the second moment's largest decay.
         momentum: decay of an average of updates; None, held as infinity, keeps none.
-        momentum_dtype: its type: ``"bfloat16"``, ``"float16"`` or ``"float32"``.
+        momentum_dtype: its type: ``"bfloat16"``, ``"float16"`` or ``"float32"``; here, JAX's of
+            these names, too.
         eps: added to the square of a gradient; None is 1e-30, or 1e-7 in float16. Static.
         weight_decay: decoupled weight decay, >= 0: the parameter is multiplied by ``1 - lr *
             weight_decay``.
@@ -234,7 +245,7 @@ class AdafactorBigVision(Optimizer):
         decay_offset: int = 0,
         beta2_cap: Number = 0.999,
         momentum: Number | None = 0.9,
-        momentum_dtype: str = "bfloat16",
+        momentum_dtype: DTypeLike = "bfloat16",
         eps: float | None = None,
         weight_decay: Number = 0.0,
         clipping_threshold: float | None = None,
@@ -243,4 +254,4 @@ class AdafactorBigVision(Optimizer):
         corrected_weight_decay: bool = False,
         max_lr_snapshot: Number | None = LEFT_OUT,
     ) -> Self:
-        return cls.with_options(params, with_snapshot(without_none(locals(), "momentum")))
+        return cls.with_options(params, _held(locals()))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ..lr_scheduler import SchedulerState
-from ..lr_scheduler.arithmetic import EpochScheduler, Groups, Own, Value
+from ..lr_scheduler.arithmetic import EpochScheduler, Groups, Own, Value, check_state_dict
 from ._looked_up import value_at
+from ._numbers import read_number, read_rates
 from ._param_schedulers import check_method
 
 
@@ -83,10 +83,10 @@ class WarmupMultiStepLR(_Warmed):
 
     def _check(self) -> None:
         super()._check()
-        if list(self.milestones) != sorted(self.milestones):
-            raise ValueError(
-                f"Milestones should be a list of increasing integers. Got {self.milestones}"
-            )
+        given = self.milestones
+        listed = isinstance(given, tuple) and all(isinstance(t, numbers.Real) for t in given)
+        if not listed or list(given) != sorted(given):
+            raise ValueError(f"Milestones should be a list of increasing integers. Got {given!r}")
 
     def load_state_dict(
         self,
@@ -94,6 +94,7 @@ class WarmupMultiStepLR(_Warmed):
         param_groups: Sequence[Mapping[str, Any]] | None = None,
     ) -> SchedulerState:
         """Return the scheduler's state: see `jaxopt_port.lr_scheduler.LRScheduler`."""
+        check_state_dict(state_dict)
         held = dict(state_dict)
         if "milestones" in held:  # a tuple, where they came from a configuration
             held["milestones"] = list(held["milestones"])
@@ -215,11 +216,12 @@ class LRMultiplier(EpochScheduler):
         Raises:
             ValueError: the state dict of another scheduler.
         """
+        check_state_dict(state_dict)
         for name in ("base_lrs", "last_epoch"):
             if name not in state_dict:
                 raise ValueError(f"the state dict is not that of a {self.kind}: it has no {name!r}")
-        step = int(state_dict["last_epoch"])
-        groups = Groups(np.array(state_dict["base_lrs"], np.float64))
+        step = int(read_number(state_dict, "last_epoch"))
+        groups = Groups(read_rates(state_dict, "base_lrs"))
         own = dataclasses.replace(self, last_iter=-1)._construct(groups)
         own.last_epoch, own._step_count = step, step + 1
         own._last_lr = own.base_lrs * self._factor(step)

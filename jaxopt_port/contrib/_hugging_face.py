@@ -12,35 +12,15 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from ..lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from ..lr_scheduler.arithmetic import takes_no_optimizer
+from ..trees import nearest
 from ._looked_up import looked_up
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from ._numbers import takes_numbers
 
 _SHAPES = ("linear", "cosine", "1-sqrt")
-
-
-def _of_steps(make: Callable[P, R]) -> Callable[P, R]:
-    """Let a function that makes a schedule say what of its steps is no number."""
-    known = inspect.signature(make)
-
-    @functools.wraps(make)
-    def made(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            given = known.bind(*args, **kwargs).arguments
-        except TypeError:  # as the call will say itself
-            given = {}
-        for name in (name for name in given if name.startswith("num_")):
-            value, default = given[name], known.parameters[name].default
-            if not hasattr(value, "__float__") and (value is not None or default is not None):
-                raise TypeError(f"{name} must be a number; got {value!r}")
-        return make(*args, **kwargs)
-
-    return takes_no_optimizer(made)
 
 
 def _scheduler(
@@ -70,19 +50,19 @@ def _one(step: Any) -> float:
     return 1.0
 
 
-@_of_steps
+@takes_numbers
 def get_constant_schedule(last_epoch: int = -1) -> LambdaLR:
     """Keep the initial rate: ``transformers.get_constant_schedule``."""
     return LambdaLR(_one, last_epoch)
 
 
-@_of_steps
+@takes_numbers
 def get_constant_schedule_with_warmup(num_warmup_steps: int, last_epoch: int = -1) -> LambdaLR:
     """Rise to the initial rate and keep it: ``transformers.get_constant_schedule_with_warmup``."""
     return _scheduler(_one, num_warmup_steps, last_epoch, num_warmup_steps)
 
 
-@_of_steps
+@takes_numbers
 def get_linear_schedule_with_warmup(
     num_warmup_steps: int, num_training_steps: int, last_epoch: int = -1
 ) -> LambdaLR:
@@ -108,7 +88,7 @@ def get_linear_schedule_with_warmup(
     return _scheduler(factor, last, last_epoch, num_warmup_steps)
 
 
-@_of_steps
+@takes_numbers
 def get_cosine_schedule_with_warmup(
     num_warmup_steps: int, num_training_steps: int, num_cycles: float = 0.5, last_epoch: int = -1
 ) -> LambdaLR:
@@ -125,7 +105,7 @@ def get_cosine_schedule_with_warmup(
     )
 
 
-@_of_steps
+@takes_numbers
 def get_cosine_with_hard_restarts_schedule_with_warmup(
     num_warmup_steps: int, num_training_steps: int, num_cycles: int = 1, last_epoch: int = -1
 ) -> LambdaLR:
@@ -145,7 +125,7 @@ def get_cosine_with_hard_restarts_schedule_with_warmup(
     return _scheduler(factor, last, last_epoch, num_warmup_steps)
 
 
-@_of_steps
+@takes_numbers
 def get_polynomial_decay_schedule_with_warmup(
     num_warmup_steps: int,
     num_training_steps: int,
@@ -176,7 +156,7 @@ def get_polynomial_decay_schedule_with_warmup(
     return _scheduler(factor, last, last_epoch, num_warmup_steps)
 
 
-@_of_steps
+@takes_numbers
 def get_inverse_sqrt_schedule(
     num_warmup_steps: int, timescale: int | None = None, last_epoch: int = -1
 ) -> LambdaLR:
@@ -209,7 +189,7 @@ def _least_rate(min_lr: float | None, min_lr_rate: float | None, lr_init: float 
     return min_lr_rate
 
 
-@_of_steps
+@takes_numbers
 def get_cosine_with_min_lr_schedule_with_warmup(
     num_warmup_steps: int,
     num_training_steps: int,
@@ -238,7 +218,7 @@ def get_cosine_with_min_lr_schedule_with_warmup(
     return _scheduler(factor, num_training_steps, last_epoch, num_warmup_steps, constant=False)
 
 
-@_of_steps
+@takes_numbers
 def get_cosine_with_min_lr_schedule_with_warmup_lr_rate(
     num_warmup_steps: int,
     num_training_steps: int,
@@ -273,7 +253,7 @@ def get_cosine_with_min_lr_schedule_with_warmup_lr_rate(
     return _scheduler(factor, num_training_steps, last_epoch, constant=False)
 
 
-@_of_steps
+@takes_numbers
 def get_wsd_schedule(
     num_warmup_steps: int,
     num_decay_steps: int,
@@ -344,7 +324,13 @@ _PLAIN: dict[str, Any] = {
     "cosine_with_min_lr": get_cosine_with_min_lr_schedule_with_warmup,
     "cosine_warmup_with_min_lr": get_cosine_with_min_lr_schedule_with_warmup_lr_rate,
 }
-_OTHERS = ("constant", "constant_with_warmup", "inverse_sqrt", "reduce_lr_on_plateau")
+_OTHERS: dict[str, Any] = {
+    "constant": get_constant_schedule,
+    "constant_with_warmup": get_constant_schedule_with_warmup,
+    "inverse_sqrt": get_inverse_sqrt_schedule,
+    "reduce_lr_on_plateau": ReduceLROnPlateau,
+    "warmup_stable_decay": get_wsd_schedule,
+}
 
 
 @takes_no_optimizer
@@ -379,10 +365,20 @@ def get_scheduler(
         [0.0, 0.5, 1.0, 0.854, 0.5, 0.146, 0.0]
     """
     name = getattr(name, "value", name)
+    makes = {**_PLAIN, **_OTHERS}
+    if name not in makes:
+        raise ValueError(f"{name!r} is not a valid scheduler; there are {', '.join(makes)}")
+    if not isinstance(scheduler_specific_kwargs or {}, dict):
+        raise TypeError(
+            f"scheduler_specific_kwargs must be a dict; got {scheduler_specific_kwargs!r}"
+        )
     more = dict(scheduler_specific_kwargs or {})
-    known = (*_PLAIN, *_OTHERS, "warmup_stable_decay")
-    if name not in known:
-        raise ValueError(f"{name!r} is not a valid scheduler; there are {', '.join(known)}")
+    known = list(inspect.signature(makes[name]).parameters)
+    for key in more:
+        if key not in known:
+            raise TypeError(
+                f"{name} has no argument {key!r} for scheduler_specific_kwargs{nearest(key, known)}"
+            )
     if name == "constant":
         return get_constant_schedule()
     if name == "reduce_lr_on_plateau":
@@ -403,7 +399,7 @@ def get_scheduler(
     if num_training_steps is None:
         raise ValueError(f"{name} requires `num_training_steps`, please provide that argument.")
     make = _PLAIN[name]
-    if name == "polynomial" or "min_lr" in more:
+    if name == "polynomial" or more.get("min_lr") is not None:
         if lr_init is None:
             raise ValueError(f"{name} requires the optimizer's `lr`, please provide it as lr_init.")
         make = functools.partial(make, lr_init=lr_init)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ..clip_grad import trained_grads
@@ -78,7 +79,7 @@ def lookahead(
     """
     if not 0.0 <= alpha <= 1.0:
         raise ValueError(f"Invalid slow update rate: {alpha}; alpha must be in [0, 1]")
-    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+    if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
         raise ValueError(f"Invalid lookahead steps: {k}; k must be a whole number from 1 on")
     if package not in ("timm", "pytorch_optimizer"):
         raise ValueError(f'no package {package!r}; it is "timm" or "pytorch_optimizer"')

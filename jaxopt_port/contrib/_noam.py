@@ -15,12 +15,13 @@ from ..lr_scheduler.arithmetic import (
     Groups,
     Own,
     Value,
+    check_state_dict,
     metric_number,
-    takes_no_optimizer,
     where,
     whole,
 )
 from ._looked_up import looked_up, value_at
+from ._numbers import read_number, takes_numbers
 
 State = TypeVar("State")
 
@@ -33,7 +34,7 @@ _FIRST: dict[str, Callable[[int], int]] = {
 _LONG = 1 << 16
 
 
-@takes_no_optimizer
+@takes_numbers
 def get_noam_schedule(
     model_size: int,
     warmup_steps: int = 4000,
@@ -169,6 +170,7 @@ class InverseSquareRootSchedule(LRScheduler):
             TypeError: a count that is not whole.
             ValueError: one below 0.
         """
+        self._check_state(sched_state)
         updates = whole(num_updates)
         if updates is None or (isinstance(updates, int) and updates < 0):
             raise ValueError(f"the count of {self.kind} must be >= 0; got {updates}")
@@ -198,14 +200,15 @@ class InverseSquareRootSchedule(LRScheduler):
         Raises:
             ValueError: the state dict of another scheduler.
         """
+        check_state_dict(state_dict)
         if "best" not in state_dict:
             raise ValueError(f"the state dict is not that of a {self.kind}: it has no 'best'")
         trained = [group for group in param_groups or [{}] if not group.get("frozen")]
         groups = Groups(np.zeros(len(trained)))
-        own, best = self._construct(groups), state_dict["best"]
+        own = self._construct(groups)
         if all("lr" in group for group in trained):
             own._last_lr = np.array([group["lr"] for group in trained], np.float64)
-        own.best = math.inf if best is None else float(best)
+        own.best = math.inf if state_dict["best"] is None else read_number(state_dict, "best")
         return self._encoded(own, groups)
 
     def _construct(self, groups: Groups) -> Own:

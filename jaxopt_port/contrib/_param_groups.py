@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import optax
 
 from ..trees import leaf_paths, listed, users_level
 
@@ -36,6 +37,8 @@ class _Named(NamedTuple):
 
 def named_leaves(params: Any, param_map: Any) -> list[_Named]:
     """Return the leaves in torch's order, where there is a map, and its names and axes."""
+    if isinstance(params, optax.GradientTransformation):
+        raise TypeError(f"params must be the parameters; got the optimizer {params!r}")
     leaves = dict(leaf_paths(params))
     if param_map is None:
         return [_Named(p, p.replace("/", "."), np.ndim(leaf)) for p, leaf in leaves.items()]

@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 
+from ._numbers import check_fields
+
 # fvcore's, by which a boundary is passed a little early.
 _EPSILON = 1e-6
 
@@ -49,6 +51,9 @@ class CosineParamScheduler:
     start_value: float
     end_value: float
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def __call__(self, where: float) -> float:
         """Return the value where a training is, from 0 to 1."""
         _check_known(self, where)
@@ -83,7 +88,10 @@ class MultiStepParamScheduler:
     milestones: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         values, end, milestones = tuple(self.values), self.num_updates, self.milestones
+        if not values:
+            raise ValueError("values must have one for each stretch; got none")
         if milestones is None:
             if end is None:
                 raise ValueError("num_updates and milestones cannot both be None")
@@ -159,6 +167,12 @@ class WarmupParamScheduler:
     rescale_interval: bool = False
 
     def __post_init__(self) -> None:
+        if not callable(self.scheduler):
+            raise TypeError(
+                "scheduler must be a function of how far the training is, from 0 to 1; got "
+                f"{self.scheduler!r}"
+            )
+        check_fields(self)
         check_method(self.warmup_method)
         if not 0 <= self.warmup_length <= 1:
             raise ValueError(

@@ -127,7 +127,8 @@ def schedule_free_eval_params(state: Any, params: Any) -> Any:
         A tree like ``params``.
 
     Raises:
-        ValueError: no group is stepped by a schedule-free optimizer.
+        ValueError: no group is stepped by a schedule-free optimizer, or ``params`` are others than
+            those of the state.
 
     Example:
         >>> import jax.numpy as jnp, jaxopt_port as jp
@@ -163,8 +164,16 @@ def _between(state: Any, params: Any, weight: Any) -> Any:
             betas |= dict.fromkeys(stepped, beta)
     if not betas:
         raise ValueError("no parameter is stepped by a schedule-free optimizer")
-    new = []
-    for path, leaf in leaf_paths(params):
+    leaves, new = dict(leaf_paths(params)), []
+    missing = [path for path in betas if path not in leaves]
+    # Where the state is a part of another, there may be what others step.
+    unknown = [path for path in leaves if path not in found.table.paths and state is found]
+    if missing or unknown:
+        raise ValueError(
+            "the parameters are not those of the state: they "
+            + (f'have no "{missing[0]}"' if missing else f'have a "{unknown[0]}", which it has not')
+        )
+    for path, leaf in leaves.items():
         if path in betas:
             own = held[path]
             with jax.enable_x64(True):

@@ -10,8 +10,18 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from ..lr_scheduler import ReduceLROnPlateau, SchedulerState
-from ..lr_scheduler.arithmetic import Groups, Own, Value, extended, metric_number, raw, where
+from ..lr_scheduler.arithmetic import (
+    Groups,
+    Own,
+    Value,
+    check_state_dict,
+    extended,
+    metric_number,
+    raw,
+    where,
+)
 from ._looked_up import value_at
+from ._numbers import read_number, read_rates
 from ._timm_scheduler import NoiseRange, TimmScheduler
 
 State = TypeVar("State")
@@ -153,6 +163,7 @@ class PlateauLRScheduler(TimmScheduler):
         Raises:
             ValueError: it is that of another scheduler, or there are no initial rates.
         """
+        check_state_dict(state_dict)
         if "best" not in state_dict:
             raise ValueError(f"the state dict is not that of a {self.kind}: it has no 'best'")
         trained = [group for group in param_groups or () if not group.get("frozen")]
@@ -167,11 +178,11 @@ class PlateauLRScheduler(TimmScheduler):
         groups = Groups(np.array(base, np.float64))
         own = self._construct(groups)
         own._last_lr = np.array(rates, np.float64)
-        own.best = float(state_dict["best"])
+        own.best = read_number(state_dict, "best")
         for name in ("last_epoch", "num_bad_epochs", "cooldown_counter"):
-            setattr(own, name, int(state_dict.get(name, 0)))
+            setattr(own, name, int(read_number({name: 0, **state_dict}, name)))
         if state_dict.get("restore_lr") is not None:
-            own.restore_lr = np.array(state_dict["restore_lr"], np.float64)
+            own.restore_lr = read_rates(state_dict, "restore_lr")
         return self._encoded(own, groups)
 
     def _construct(self, groups: Groups) -> Own:

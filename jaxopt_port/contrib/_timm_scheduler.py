@@ -20,6 +20,7 @@ from ..lr_scheduler.arithmetic import (
     RateError,
     Value,
     check_lengths,
+    check_state_dict,
     extended,
     lift,
     of_each,
@@ -28,6 +29,7 @@ from ..lr_scheduler.arithmetic import (
     whole,
 )
 from ._looked_up import looked_up
+from ._numbers import read_rates
 from ._torch_random import normal
 
 State = TypeVar("State")
@@ -128,8 +130,8 @@ class TimmScheduler(LRScheduler):
     def _at(
         self, state: State, sched_state: SchedulerState, t: Any, counts: bool, *more: Value
     ) -> tuple[State, SchedulerState]:
+        self._check_state(sched_state)
         if not counts:
-            self._check_state(sched_state)
             return state, sched_state
         t = whole(t)
         if t is None or (isinstance(t, int) and t < 0):
@@ -189,6 +191,7 @@ class TimmScheduler(LRScheduler):
         Raises:
             ValueError: it was saved by a scheduler of another kind or other arguments.
         """
+        check_state_dict(state_dict)
         mine = self._arguments(0)
         lacking = [name for name in (*mine, "base_values") if name not in state_dict]
         if lacking:
@@ -202,7 +205,7 @@ class TimmScheduler(LRScheduler):
                     f"the state dict was saved by a {self.kind} with {name} {given!r}, this one "
                     f"has {value!r}; make the scheduler with the arguments it was saved with"
                 )
-        groups = Groups(np.array(state_dict["base_values"], np.float64))
+        groups = Groups(read_rates(state_dict, "base_values"))
         return self._encoded(self._construct(groups), groups)
 
     def _listed(self, sched_state: SchedulerState, name: str) -> list[float]:

@@ -7,7 +7,7 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, ParamSpec, Self, TypeVar
+from typing import Any, ClassVar, ParamSpec, Self, SupportsFloat, TypeVar
 
 import jax
 import numpy as np
@@ -343,7 +343,7 @@ def whole(epoch: Any) -> Value | None:
     if is_traced(epoch):
         is_whole = np.issubdtype(epoch.dtype, np.integer)
     else:
-        is_whole = math.floor(epoch) == epoch
+        is_whole = isinstance(epoch, SupportsFloat) and float(epoch).is_integer()
     if not is_whole:
         raise TypeError(f"epoch must be a whole number; got {epoch!r}")
     return epoch if is_traced(epoch) else int(epoch)

@@ -46,17 +46,22 @@ def _plain(value: Value) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def check_state_dict(state_dict: object) -> None:
+    """Raise TypeError for what is no dict, but a checkpoint that holds one, perhaps."""
+    if not isinstance(state_dict, Mapping):
+        kind, held = type(state_dict).__name__, getattr(state_dict, "schedulers", None)
+        remedy = "" if held is None else "; it holds none of a scheduler"
+        remedy = "; give its scheduler: load_state_dict(run.scheduler)" if held else remedy
+        raise TypeError(f"a scheduler's state dict is a dict; got {kind}{remedy}")
+
+
 def loaded(
     scheduler: LRScheduler,
     state_dict: Mapping[str, Any],
     param_groups: Sequence[Mapping[str, Any]] | None = None,
 ) -> tuple[Own, Groups]:
     """Return the attributes that a state dict sets, and groups with the schedulers' entries."""
-    if not isinstance(state_dict, Mapping):
-        kind, held = type(state_dict).__name__, getattr(state_dict, "schedulers", None)
-        remedy = "" if held is None else "; it holds none of a scheduler"
-        remedy = "; give its scheduler: load_state_dict(run.scheduler)" if held else remedy
-        raise TypeError(f"a scheduler's state dict is a dict; got {kind}{remedy}")
+    check_state_dict(state_dict)
     if "_last_lr" not in state_dict and "min_lrs" in state_dict and param_groups:
         # ReduceLROnPlateau of torch up to 2.2, before its first step.
         rates = [float(g["lr"]) for g in param_groups if "lr" in g and not g.get("frozen")]

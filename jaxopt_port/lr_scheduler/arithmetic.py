@@ -14,3 +14,4 @@ from ._scheduler import EpochScheduler as EpochScheduler
 from ._scheduler import takes_no_optimizer as takes_no_optimizer
 from ._scheduler import whole as whole
 from ._state import Own as Own
+from ._state_dict import check_state_dict as check_state_dict

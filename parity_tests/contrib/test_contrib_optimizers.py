@@ -373,6 +373,25 @@ def test_caution_keeps_what_torchs_product_is_above_zero_of(dtype):
     assert kept.tolist() == (theirs[0] * theirs[1] > 0).tolist()
 
 
+def test_evaluated_parameters_are_those_of_the_state():
+    state = contrib.SGDScheduleFree(lr=0.5).init(PARAMS)
+    for other in (
+        {**PARAMS, "z": jnp.ones(2)},
+        {k: v for k, v in PARAMS.items() if k != "b"},
+    ):
+        with pytest.raises(ValueError, match=r'not those of the state: they have (no "b"|a "z")'):
+            contrib.schedule_free_eval_params(state, other)
+
+
+def test_a_type_of_momentum_is_jaxs_or_its_name():
+    shown = [
+        jp.get_hyperparams(contrib.AdafactorBigVision(momentum_dtype=given).init(PARAMS))
+        for given in (jnp.float16, np.dtype("float16"), "float16")
+    ]
+    assert shown[0] == shown[1] == shown[2]
+    assert shown[0][0]["momentum_dtype"] == "float16"
+
+
 OTHERS = [jp.SGD, jp.Adam, jp.Rprop, contrib.MADGRAD, contrib.Lion]
 
 

@@ -175,3 +175,9 @@ def test_a_kind_of_layer_that_no_name_is_of_is_a_warning(more):
     with pytest.warns(UserWarning, match=r"no parameter is of 'blocks', .* are blocks.0.mlp") as w:
         contrib.param_groups_layer_decay(PARAMS, group_matcher=matcher)
     assert [each.filename for each in w] == [__file__]
+
+
+@pytest.mark.parametrize("tx", [jp.SGD(), jp.adam(0.1)])
+def test_an_optimizer_in_the_parameters_place_is_said(tx):
+    with pytest.raises(TypeError, match="params must be the parameters; got the optimizer"):
+        contrib.param_groups_weight_decay(tx, 0.1)

@@ -90,6 +90,15 @@ NO_NUMBERS = [
         {},
         r"num_decay_steps .* got \[2\]",
     ),
+    (("polynomial", 2, 9, {"power": "a"}), {"lr_init": 1.0}, "power must be a number; got 'a'"),
+    (("polynomial", 2, 9), {"lr_init": "a"}, "lr_init must be a number; got 'a'"),
+    (
+        ("cosine", 2, 9, {"min_lr": 0.1}),
+        {"lr_init": 1.0},
+        "cosine has no argument 'min_lr' for sch",
+    ),
+    (("constant", None, None, {"x": 1}), {}, "constant has no argument 'x' for scheduler_specif"),
+    (("cosine", 2, 9, 3), {}, "scheduler_specific_kwargs must be a dict; got 3"),
     (("cosine", 2, 9, {"num_cycles": None}), {}, "num_cycles must be a number; got None"),
 ]
 
@@ -184,6 +193,7 @@ def test_past_the_sum_of_cycles_that_grow_shorter_the_rate_is_the_lowest():
 
 
 COUNTS = [
+    ("1", TypeError, "epoch must be a whole number; got '1'"),
     (0.5, TypeError, "epoch must be a whole number; got 0.5"),
     (-1, ValueError, "the count of StepLRScheduler must be >= 0; got -1"),
     (None, ValueError, "the count of StepLRScheduler must be >= 0; got None"),

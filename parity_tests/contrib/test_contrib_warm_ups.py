@@ -157,6 +157,9 @@ BAD = [
     (made("PlateauLRScheduler", mode="x"), "mode x is unknown!"),
     (made("PlateauLRScheduler", warmup_t=-1), r"Invalid warmup_t \(-1\), must be >= 0"),
     (made("WarmupMultiStepLR", [3, 2]), r"list of increasing integers. Got \(3, 2\)"),
+    (made("WarmupMultiStepLR", 30), "list of increasing integers. Got 30"),
+    (made("WarmupMultiStepLR", ["a", "b"]), r"list of increasing integers. Got \('a', 'b'\)"),
+    (made("MultiStepParamScheduler", [], 90), "values must have one for each stretch; got none"),
     (made("WarmupCosineLR", 9, warmup_method="x"), "Unknown warmup method: x; it is 'linear' or"),
     (made("WarmupCosineLR", 0), r"Invalid max_iters \(0\), must be > 0"),
     (made("LRMultiplier", float, 0), r"Invalid max_iter \(0\), must be > 0"),
@@ -180,6 +183,50 @@ BAD = [
 def test_bad_arguments_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+NO_NUMBERS = [
+    (made("MultiStepParamScheduler", 1.0, 90), "values must be a list of numbers; got 1.0"),
+    (made("MultiStepParamScheduler", [1, 2], "90"), "num_updates must be a number; got '90'"),
+    (
+        made("MultiStepParamScheduler", [1, 2], 9, ["a"]),
+        "milestones must be a list of numbers; got",
+    ),
+    (made("WarmupParamScheduler", 0.5, 0.1, 0.1), "scheduler must be a function .*; got 0.5"),
+    (made("WarmupParamScheduler", float, 0.1, None), "warmup_length must be a number; got None"),
+    (made("CosineParamScheduler", "a", 0), "start_value must be a number; got 'a'"),
+    (made("get_noam_schedule", "512"), "model_size must be a number; got '512'"),
+    (made("InverseSquareRootSchedule", "0.1"), "lr of Inv.* must be a number; got '0.1'"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), NO_NUMBERS)
+def test_what_is_no_number_is_said(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+STATE_DICTS = [
+    (contrib.StepLRScheduler(3), {"base_values": None}),
+    (contrib.PlateauLRScheduler(), {"best": None}),
+    (contrib.InverseSquareRootSchedule(0.1), {"best": "a"}),
+    (contrib.LRMultiplier(float, 9), {"base_lrs": ["a"]}),
+    (contrib.LRMultiplier(float, 9), {"last_epoch": None}),
+    (contrib.WarmupMultiStepLR([3]), {}),
+]
+
+
+@pytest.mark.parametrize(("scheduler", "wrong"), STATE_DICTS)
+def test_what_is_no_state_dict_or_no_number_in_one_is_said(scheduler, wrong):
+    state, own = begun(scheduler)
+    with pytest.raises(TypeError, match="a scheduler's state dict is a dict; got NoneType"):
+        scheduler.load_state_dict(None)
+    for name in wrong:
+        with pytest.raises(ValueError, match=f"{name} in the state dict must be a .*number"):
+            scheduler.load_state_dict({**scheduler.state_dict(own), **wrong})
+    step = getattr(scheduler, "step_update", scheduler.step)
+    with pytest.raises(TypeError, match=r"needs the scheduler state|epoch must be a whole number"):
+        step(1, state, own)
 
 
 def test_what_is_no_multiplier_or_no_state_is_refused():

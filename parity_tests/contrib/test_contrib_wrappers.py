@@ -29,7 +29,7 @@ def test_a_run_ends_where_the_packages_own_does(case):
 def test_lookahead_keeps_the_bits_of_the_steps_between_and_the_groups():
     """Between meetings the step is the optimizer's own; a meeting is as timm has it."""
     inner = jp.SGD([{"params": "a", "lr": 0.3}, {"params": "b"}], lr=0.1, momentum=0.9)
-    tx = contrib.lookahead(inner, k=2, alpha=0.25)
+    tx = contrib.lookahead(inner, k=np.int64(2), alpha=0.25)
     params, state = PARAMS, tx.init(PARAMS)
     alone, own = PARAMS, inner.init(PARAMS)
     state = jp.set_hyperparams(state, group=1, lr=0.2)
@@ -160,6 +160,7 @@ def test_complex_parameters_of_lookahead(package):
     [
         (lambda: contrib.lookahead(jp.SGD(), alpha=1.5), "Invalid slow update rate: 1.5"),
         (lambda: contrib.lookahead(jp.SGD(), k=0), "Invalid lookahead steps: 0"),
+        (lambda: contrib.lookahead(jp.SGD(), k=np.int64(0)), "Invalid lookahead steps: 0"),
         (lambda: contrib.lookahead(jp.SGD(), package="lookahead"), "no package 'lookahead'"),
         (lambda: contrib.sam(jp.SGD(), rho=-1.0), "rho must be non-negative; got -1.0"),
         (lambda: contrib.sam(jp.SGD(), perturb_eps=-1.0), "perturb_eps must be non-negative"),
