@@ -151,8 +151,8 @@ def sam(
                 "SAM requires closure: a step takes two gradients; give jp.step the loss, a "
                 "function of the parameters, in place of gradients, or use contrib.sam_perturbed"
             )
-        first = zip(*map(jax.tree.leaves, (grads, extra_args.get("grad", grads))), strict=False)
-        if any(given is not taken for given, taken in first):
+        first = {id(grad) for grad in jax.tree.leaves(extra_args.get("grad", grads))}
+        if any(id(grad) not in first for grad in jax.tree.leaves(grads)):
             raise TypeError(
                 "what stands around SAM has changed its first gradient, and would not see the "
                 "second, by which it steps: put it within: contrib.sam(optax.chain(clip, tx)) "
