@@ -19,6 +19,7 @@ from ..engine import (
     with_joined,
 )
 from ..numerics.torch_ops import add, lerp
+from ..optim import ranges
 from ..trees import check_given, checked_gradients, leaf_paths
 
 
@@ -60,6 +61,7 @@ def lookahead(
 
     Raises:
         ValueError: a number out of its range, in timm's words.
+        TypeError: no number.
 
     References:
         Zhang et al., 2019, *Lookahead Optimizer: k steps forward, 1 step back*;
@@ -77,6 +79,7 @@ def lookahead(
         [-1.]
         [-1.]
     """
+    ranges.check_number("alpha", alpha)
     if not 0.0 <= alpha <= 1.0:
         raise ValueError(f"Invalid slow update rate: {alpha}; alpha must be in [0, 1]")
     if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:

@@ -13,6 +13,7 @@ from .._compat import check_whole
 from ..clip_grad import trained_grads
 from ..engine import as_complex, as_real, check_transformation, grouped_states
 from ..numerics.torch_ops import add, add_scalar, mul, reciprocal, sqrt, widened
+from ..optim import ranges
 from ..trees import checked_gradients
 from ._sums import norm
 
@@ -94,6 +95,7 @@ def sam_perturbed(
 
 def _check(rho: float, perturb_eps: float) -> None:
     for name, value in (("rho", rho), ("perturb_eps", perturb_eps)):
+        ranges.check_number(name, value)
         if not value >= 0.0:
             raise ValueError(f"{name} must be non-negative; got {value}")
 
@@ -125,7 +127,7 @@ def sam(
 
     Raises:
         ValueError: as `sam_perturbed` does.
-        TypeError: by ``update``, gradients without the loss.
+        TypeError: no number; by ``update``, gradients without the loss.
 
     References:
         Foret et al., 2020, *Sharpness-Aware Minimization for Efficiently Improving
@@ -151,8 +153,8 @@ def sam(
                 "SAM requires closure: a step takes two gradients; give jp.step the loss, a "
                 "function of the parameters, in place of gradients, or use contrib.sam_perturbed"
             )
-        first = zip(*map(jax.tree.leaves, (grads, extra_args.get("grad", grads))), strict=False)
-        if any(given is not taken for given, taken in first):
+        first = {id(grad) for grad in jax.tree.leaves(extra_args.get("grad", grads))}
+        if any(id(grad) not in first for grad in jax.tree.leaves(grads)):
             raise TypeError(
                 "what stands around SAM has changed its first gradient, and would not see the "
                 "second, by which it steps: put it within: contrib.sam(optax.chain(clip, tx)) "

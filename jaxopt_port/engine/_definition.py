@@ -337,6 +337,11 @@ class Definition:
             "extras": brought.extras,
         }
         if arguments.rule is None:
+            if missing := [k for k in arguments.required if k not in {**defaults, **own}]:
+                raise ValueError(
+                    f"parameter group didn't specify a value of required optimization parameter "
+                    f"{missing[0]} ({label}); its optimizer has no default: give it to the group"
+                )
             shown = {k: v for k, v in static.items() if isinstance(v, bool | int | str | None)}
             check = factory if is_whole_tree(factory) else None
             info = Group(**common, static=tuple(sorted(shown.items())), check=check)

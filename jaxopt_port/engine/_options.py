@@ -168,6 +168,13 @@ class Arguments:
         parameters = self.signature.parameters.values()
         return {p.name: p.default for p in parameters if p.default is not p.empty}
 
+    @functools.cached_property
+    def required(self) -> list[str]:
+        """The names of those without a default."""
+        parameters = self.signature.parameters.values()
+        some = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+        return [p.name for p in parameters if p.default is p.empty and p.kind not in some]
+
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Name positional arguments; defaults are left out."""
         self.check_names(kwargs, "")

@@ -221,8 +221,17 @@ def is_loss(grads: Any, params: Any) -> bool:
     return not (arrays and structures[0] == structures[1])
 
 
-def _scalar(value_fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _loss(value_fn: Callable[[Any], Any], params: Any) -> Callable[[Any], Any]:
+    structure: Any = jax.tree.structure(params)
+
     def value_of(params: Any) -> Any:
+        if jax.tree.structure(params) != structure:
+            raise TypeError(
+                "the loss is one of all parameters, and what evaluates it has been given a part of "
+                "them (by optax.masked, optax.multi_transform): put it around, as "
+                "contrib.sam(optax.masked(tx, mask)), or let the rest be a frozen group, as "
+                'jp.LBFGS([{"params": …}, {"params": jp.REST, "frozen": True}])'
+            )
         value = value_fn(params)
         if not jax.tree_util.all_leaves([value]) or np.shape(value) != ():
             raise TypeError(
@@ -246,8 +255,8 @@ def _stepped(
     """Return new parameters and state; of an inner call: updates, new leaves, state."""
     tx = program.tx
     if is_loss(grads, params):
-        value_fn = grads
-        value, grads = jax.value_and_grad(_scalar(value_fn))(params)
+        value_fn = _loss(grads, params)
+        value, grads = jax.value_and_grad(value_fn)(params)
         extra_args = {"value": value, "grad": grads, "value_fn": value_fn, **extra_args}
     if not inner:
         check_transformation(tx)

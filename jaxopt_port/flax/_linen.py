@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
@@ -43,8 +44,16 @@ class TrainState(train_state.TrainState):  # type: ignore[no-untyped-call]
 
         Raises:
             ValueError: gradients whose tree or shapes are not the parameters'.
-            TypeError: gradients whose dtypes are not the parameters'.
+            TypeError: gradients whose dtypes are not the parameters', an attribute that there is
+                not.
         """
+        if unknown := kwargs.keys() - {field.name for field in dataclasses.fields(self)}:
+            raise TypeError(
+                f"{type(self).__name__} has no attribute {min(unknown)!r}; what a transformation "
+                "takes besides gradients goes to the step itself: params, opt_state = jp.step("
+                f"state.tx, grads, state.opt_state, state.params, {min(unknown)}=…), then "
+                "state.replace(step=state.step + 1, params=params, opt_state=opt_state)"
+            )
         # What Flax's fp8 layers give in the place of gradients is the new value itself.
         overwritten = (
             {OVERWRITE_WITH_GRADIENT: grads[OVERWRITE_WITH_GRADIENT]}

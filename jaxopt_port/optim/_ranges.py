@@ -8,9 +8,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..engine import Problem
 from ..numerics.torch_ops import Scalar
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raise TypeError for what is not one number."""
+    known = isinstance(value, int | float | np.generic | np.ndarray | jax.Array)
+    if not known or isinstance(value, bool) or np.ndim(value):
+        raise TypeError(f"{name} must be one number; got {value!r}")
 
 
 def learning_rate(lr: Scalar) -> Iterator[Problem]:

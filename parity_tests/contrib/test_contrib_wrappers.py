@@ -156,18 +156,24 @@ def test_complex_parameters_of_lookahead(package):
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("make", "error", "message"),
     [
-        (lambda: contrib.lookahead(jp.SGD(), alpha=1.5), "Invalid slow update rate: 1.5"),
-        (lambda: contrib.lookahead(jp.SGD(), k=0), "Invalid lookahead steps: 0"),
-        (lambda: contrib.lookahead(jp.SGD(), k=np.int64(0)), "Invalid lookahead steps: 0"),
-        (lambda: contrib.lookahead(jp.SGD(), package="lookahead"), "no package 'lookahead'"),
-        (lambda: contrib.sam(jp.SGD(), rho=-1.0), "rho must be non-negative; got -1.0"),
-        (lambda: contrib.sam(jp.SGD(), perturb_eps=-1.0), "perturb_eps must be non-negative"),
+        (lambda: contrib.lookahead(jp.SGD(), alpha=1.5), ValueError, "slow update rate: 1.5"),
+        (lambda: contrib.lookahead(jp.SGD(), k=0), ValueError, "Invalid lookahead steps: 0"),
+        (lambda: contrib.lookahead(jp.SGD(), k=np.int64(0)), ValueError, "lookahead steps: 0"),
+        (lambda: contrib.lookahead(jp.SGD(), package="a"), ValueError, "no package 'a'"),
+        (lambda: contrib.sam(jp.SGD(), rho=-1.0), ValueError, "rho must be non-negative; got -1.0"),
+        (lambda: contrib.sam(jp.SGD(), perturb_eps=-1.0), ValueError, "perturb_eps must be non-n"),
+        (lambda: contrib.lookahead(jp.SGD(), "0.5"), TypeError, "alpha must be one number; got '0"),
+        (lambda: contrib.lookahead(jp.SGD(), None), TypeError, "alpha must be one number"),
+        (lambda: contrib.lookahead(jp.SGD(), jnp.ones(2)), TypeError, "alpha must be one number"),
+        (lambda: contrib.sam(jp.SGD(), None), TypeError, "rho must be one number; got None"),
+        (lambda: contrib.sam(jp.SGD(), True), TypeError, "rho must be one number; got True"),
+        (lambda: contrib.sam_perturbed(PARAMS, GRADS, "0.05"), TypeError, "rho must be one number"),
     ],
 )
-def test_bad_arguments_are_named(make, message):
-    with pytest.raises(ValueError, match=message):
+def test_bad_arguments_are_named(make, error, message):
+    with pytest.raises(error, match=message):
         make()
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import jaxopt_port as jp
+from jaxopt_port import contrib
 from parity_tests.oracles.bad_input import Bad, assert_refused
 
 PARAMS = {"w": jnp.array([1.0, 2.0, 3.0]), "b": jnp.zeros(2)}
@@ -41,6 +42,7 @@ def setting(state=OF_GROUPS, **values):
     return lambda: jp.set_hyperparams(state, **values)
 
 
+REQUIRED = "parameter group didn't specify a value of required optimization parameter"
 DICT = "param_group must be a dict, but got"
 NO_STATE = "expected the state of one grouped optimizer, found 0"
 CASES = {
@@ -48,6 +50,16 @@ CASES = {
     "None that joins": Bad(joining(None), TypeError, DICT, joining_in_torch(None)),
     "a list that joins": Bad(joining([{"params": "b"}]), TypeError, DICT, joining_in_torch([{}])),
     "no selector": Bad(joining({"lr": 0.1}), ValueError, "group 2 has no 'params' entry"),
+    "another optimizer without its rate": Bad(
+        lambda: contrib.Lion([{"params": "w", "optimizer": optax.adam}, {"params": "b"}]),
+        ValueError,
+        rf'{REQUIRED} learning_rate \(group 0, "w"\)',
+    ),
+    "an optimizer without an argument of its own": Bad(
+        lambda: jp.param_groups(lambda lr, *rest, size, **more: optax.sgd(lr), lr=0.1),
+        ValueError,
+        rf"{REQUIRED} size \(group 0, jp\.REST\)",
+    ),
     "a mapping and a group": Bad(
         setting(lr={"stem": 0.1}, group=0), ValueError, "a mapping, which says the groups itself"
     ),

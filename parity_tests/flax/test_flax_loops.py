@@ -322,6 +322,9 @@ def test_what_is_meant_for_another_place_is_refused():
         optimizer.update(nnx.State(grads), model)
     with pytest.raises(TypeError, match=r"got a function: nnx\.grad\(loss\)\(model\) makes them"):
         optimizer.update(model, lambda model: jnp.sum(model(jnp.ones((2, 3)))))
+    state = TrainState.create(apply_fn=None, params=PARAMS, tx=jp.AdamW(lr=0.1))
+    with pytest.raises(TypeError, match=r"no attribute 'take_step'; .*params, take_step=…\)"):
+        state.apply_gradients(grads=grads, take_step=True)
     with pytest.raises(
         AttributeError, match=r"no lr to be set: optimizer\.opt_state = jp\.set_hyp"
     ):

@@ -18,6 +18,7 @@ SGD = jp.SGD(lr=0.1, momentum=0.9)
 STATE = SGD.init(PARAMS)
 TWICE = jp.accumulate_grads(SGD, 2)
 HELD = TWICE.init(PARAMS)
+PARTS = {"w": "x", "b": "y"}
 LENGTHS = [1, 2]
 
 
@@ -71,6 +72,14 @@ ACCUMULATION = {
         TypeError,
         r"put it within.*sam\(jp\.accumulate_grads",
     ),
+    **{
+        f"a part of the parameters for {name}": Bad(
+            lambda tx=tx: _of_a_loss(optax.multi_transform({"x": tx, "y": SGD}, PARTS)),
+            TypeError,
+            r"a part of them .*contrib\.sam\(optax\.masked",
+        )
+        for name, tx in (("SAM", contrib.sam(SGD)), ("L-BFGS", jp.LBFGS()), ("lbfgs", jp.lbfgs()))
+    },
     "clipping around SAM": Bad(
         lambda: _of_a_loss(optax.chain(jp.clip_by_grad_norm(1.0), contrib.sam(jp.SGD(lr=0.1)))),
         TypeError,
