@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from ..numerics import decoded, own_value
 from ..trees import nearest
 from ._groups import UNTRAINED, Group
 from ._options import NO_NUMBER, arguments_of_rule, as_number, check_together, reject_unknown
+from ._rule import Rule
 from ._state import (
     GroupsState,
     check_no_batch,
@@ -159,6 +161,8 @@ def _check(
     where = f" ({group.label})"
     check_names(state, index, new)
     likes = current if group.rule is None else arguments_of_rule(group.rule).defaults
+    if group.rule is not None and any(value is None for value in new.values()):
+        _check_no_none(group.rule, new, where)
     values = {
         k: _checked_shape(k, v, where, likes.get(k, 0.0))
         if is_traced(v)
@@ -173,6 +177,14 @@ def _check(
         group.check(**options)
     check_held(group, options, set(new), where)
     return values
+
+
+def _check_no_none(rule: Rule[Any], new: Mapping[str, Any], where: str) -> None:
+    """Raise TypeError for None where the optimizer itself takes it, for infinity."""
+    for name, parameter in inspect.signature(rule.signed).parameters.items():
+        if name in new and new[name] is None and "None" in str(parameter.annotation):
+            inf = "(math.inf, math.inf)" if isinstance(parameter.default, tuple) else "math.inf"
+            raise TypeError(f"{name}{where} is held as a number, None as infinity: give {inf}")
 
 
 def _checked_shape(name: str, value: Any, where: str, like: Any) -> Any:
