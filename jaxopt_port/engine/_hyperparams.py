@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -160,6 +161,8 @@ def _check(
     where = f" ({group.label})"
     check_names(state, index, new)
     likes = current if group.rule is None else arguments_of_rule(group.rule).defaults
+    if group.rule is not None and any(value is None for value in new.values()):
+        _check_no_none(group.rule, new, where)
     values = {
         k: _checked_shape(k, v, where, likes.get(k, 0.0))
         if is_traced(v)
@@ -179,6 +182,14 @@ def _check(
 def check_rate(state: GroupsState, index: int, name: str) -> None:
     """Raise ValueError or TypeError for a group whose rate cannot be set."""
     _check(state, index, _row(state, index), {name: 1.0})
+
+
+def _check_no_none(rule: Rule[Any], new: Mapping[str, Any], where: str) -> None:
+    """Raise TypeError for None where the optimizer itself takes it, for infinity."""
+    for name, parameter in inspect.signature(rule.signed).parameters.items():
+        if name in new and new[name] is None and "None" in str(parameter.annotation):
+            inf = "(math.inf, math.inf)" if isinstance(parameter.default, tuple) else "math.inf"
+            raise TypeError(f"{name}{where} is held as a number, None as infinity: give {inf}")
 
 
 def _checked_shape(name: str, value: Any, where: str, like: Any) -> Any:

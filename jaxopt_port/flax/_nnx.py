@@ -114,7 +114,9 @@ class Optimizer(nnx.Optimizer[M]):
             )
         if callable(grads) and not isinstance(grads, nnx.Module):
             raise TypeError(
-                "grads must be gradients; got a function: nnx.grad(loss)(model) makes them"
+                "grads must be gradients; got a function: nnx.grad(loss)(model) makes them. (For "
+                "SAM, which takes two, make the optimizer of what is within contrib.sam, and give "
+                "it those at contrib.sam_perturbed(params, grads))"
             )
         params, found = as_pure(self._state_of(model)), self._state_of(grads)
         if not jax.tree.leaves(found, is_leaf=is_nnx_variable):

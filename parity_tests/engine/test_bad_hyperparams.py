@@ -152,6 +152,12 @@ CASES = {
         ValueError,
         r'built without the state that momentum would need \(group 0, "stem"\)',
     ),
+    "None, which is held as infinity": Bad(
+        setting(contrib.Lamb().init(PARAMS), max_grad_norm=None), TypeError, "give math.inf"
+    ),
+    "None for a pair": Bad(
+        setting(contrib.Mars().init(PARAMS), betas_1d=None), TypeError, r"give \(math.inf, math.inf"
+    ),
     "torch's implementation": Bad(
         setting(fused=True), TypeError, "'fused' .*chooses among torch's own"
     ),
