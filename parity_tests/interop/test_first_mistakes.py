@@ -3,6 +3,7 @@
 import functools
 import io
 import pickle
+import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -342,7 +343,9 @@ def test_an_enum_of_transformers_is_its_value(tmp_path):
     buffer = io.BytesIO()
     torch.save({"model": {"w": torch.ones(2)}, "kind": Kind()}, buffer)
     file = tmp_path / "run.pt"
-    file.write_bytes(buffer.getvalue().replace(*_RENAMED))
+    with zipfile.ZipFile(buffer) as saved, zipfile.ZipFile(file, "w") as renamed:
+        for name in saved.namelist():
+            renamed.writestr(name, saved.read(name).replace(*_RENAMED))
     assert interop.load(file).extra["kind"] == "linear"
 
 
