@@ -17,6 +17,7 @@ from ._layouts import of_layers as of_layers
 from ._losses import explain_loss as explain_loss
 from ._numbers import explain_state_dtype as explain_state_dtype
 from ._other_optimizers import of_another_class as of_another_class
+from ._schedule_shapes import ANOTHER as ANOTHER
 from ._schedules import explain_hyperparameter as explain_hyperparameter
 from ._torch_calls import explain_by_calls as explain_by_calls
 from ._update import explain_update as explain_update
