@@ -102,6 +102,20 @@ class NnxUnused(Net):
         return self.b(hidden * jax.nn.sigmoid(self.factors * hidden))
 
 
+class Scaled(TorchNet):
+    def forward(self, x):
+        return self.b(torch.relu(self.aside(self.a(x * 0.1))))
+
+
+class NnxScaled(Net):
+    def __call__(self, x):
+        return self.b(nnx.relu(self.aside(self.a(x * self.factors))))
+
+
+def by_batch(epsilon):
+    return nnx.BatchNorm(8, epsilon=epsilon, momentum=0.9, rngs=nnx.Rngs(0))
+
+
 def norm(epsilon):
     return nnx.LayerNorm(8, epsilon=epsilon, rngs=nnx.Rngs(0))
 
@@ -116,6 +130,12 @@ SETTINGS = {
     ),
     "that does not explain it": (Gated, torch.nn.LayerNorm(8), NnxGated, norm(1e-6), 2.0, None),
     "that explains it": (Gated, torch.nn.LayerNorm(8), NnxGated, norm(1e-7), 1.0, "layer-eps"),
+    "of a layer that a factor stands before": (
+        Scaled, torch.nn.BatchNorm1d(8), NnxScaled, by_batch(1e-5), 0.01, None,
+    ),
+    "of a layer with a factor that is torch's": (
+        Scaled, torch.nn.BatchNorm1d(8), NnxScaled, by_batch(1e-3), 0.1, "layer-eps",
+    ),
     "groups": (Gated, torch.nn.GroupNorm(2, 8), NnxGated, groups(4), 1.0, "layer-setting"),
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ from jaxopt_port.verify import Cause, Distance, Divergence
 from jaxopt_port.verify.comparison._distances import Judgement
 from jaxopt_port.verify.comparison._findings import findings
 from jaxopt_port.verify.comparison._results import Found, Place, Results
+from jaxopt_port.verify.diagnosis import ANOTHER
 
 FAR = Distance(1.0, 1.0, 1.0, 1.0, 1.0, 0, 1.0)
 
@@ -76,6 +77,14 @@ CASES = {
             (0, "update", "number", ("b",)),
             (2, "update", "number", ("c",)),
         ],
+    ),
+    "rates that show no more than another schedule are of the fault that they show elsewhere": (
+        [
+            found(0, "update", "a", "schedule", f"{ANOTHER}: at step 0 it is 0.1, torch's 0.2"),
+            found(0, "update", "b", "schedule-length", "longer: at step 0 it is 0.1, torch's 0.2"),
+            found(0, "update", "c", "schedule", f"{ANOTHER}: at step 0 it is 0.3, torch's 0.2"),
+        ],
+        [(0, "update", "schedule-length", ("a", "b")), (0, "update", "schedule", ("c",))],
     ),
     "the same cause later is the same": (
         [found(0, "update", "a", "sign"), found(2, "update", "b", "sign")],

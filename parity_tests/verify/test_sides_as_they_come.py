@@ -38,6 +38,15 @@ def test_parameters_of_few_bits_on_one_side_are_no_import(which):
     assert "param_dtype" in report.first.cause.remedy
 
 
+def test_autocast_on_torchs_side_alone_is_noted():
+    def forward(module, batch):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return module(batch[0])
+
+    report = verify.compare(theirs(forward=forward), mine(), batches(3), free_steps=0)
+    assert any("torch's output is bfloat16, yours float32" in note for note in report.notes)
+
+
 class WithScale(torch.nn.Module):
     """An output is a parameter itself, as a policy's deviation is."""
 

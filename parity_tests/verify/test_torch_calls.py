@@ -250,6 +250,45 @@ CASES = {
         lambda: torch.tanh(X) + functional.silu(X), lambda: X + functional.silu(X),
         "leaves an activation out (tanh)",
     ),
+    "a PReLU": (
+        lambda: functional.prelu(X, X.new_tensor(0.25)), lambda: functional.relu(X),
+        "has relu where torch has prelu",
+    ),
+    "a GELU by tanh": (
+        lambda: functional.relu(X), lambda: functional.gelu(X, approximate="tanh"),
+        "has GELU in its tanh form where torch has relu",
+    ),
+    "a GELU by a sigmoid": (
+        lambda: functional.gelu(X), lambda: X * torch.sigmoid(1.702 * X),
+        "has GELU as x * sigmoid(1.702 x) where torch has gelu",
+    ),
+    "a hard sigmoid of another slope": (
+        lambda: functional.hardsigmoid(X), lambda: (0.2 * X + 0.5).clamp(0, 1),
+        "has a hard sigmoid of slope 1/5 where torch has hardsigmoid",
+    ),
+    "an ELU": (
+        lambda: nn.ELU(0.5)(X), lambda: functional.elu(X), "ELU has alpha=1; torch's another"
+    ),
+    "the logarithm of a sigmoid": (
+        lambda: functional.softplus(X), lambda: functional.logsigmoid(X),
+        "has logsigmoid where torch has softplus",
+    ),
+    "a soft sign": (
+        lambda: torch.tanh(X), lambda: functional.softsign(X), "softsign where torch has tanh"
+    ),
+    "not of length one, twice beside a layer of norms": (
+        lambda: functional.normalize(functional.layer_norm(functional.normalize(X) * 2, (8,))),
+        lambda: functional.layer_norm(X * 2, (8,)), "leaves a normalisation out (normalize)",
+    ),
+    "a scale for each feature": (
+        lambda: X * Q[0, 0, 0, 0], lambda: X, "leaves a factor out: a scale, a temperature",
+    ),
+    "a scale that stands first": (
+        lambda: torch.tanh(Q[0, 0, 0, 0] * X), lambda: torch.tanh(X), "a scale, a gate, a mask"
+    ),
+    "a gate": (
+        lambda: X * torch.sigmoid(X.flip(-1)), lambda: X, "leaves a factor out: a scale",
+    ),
     "not of length one": (
         lambda: functional.normalize(X, dim=-1) * 2, lambda: X * 2,
         "leaves a normalisation out (normalize)",

@@ -16,6 +16,7 @@ from ._context import Context, owner_of
 from ._distances import ZERO, Values, largest, left_by_rounding, magnitude
 from ._jax_run import Evaluated, float64
 from ._jax_side import output_of, told_of
+from ._meant import HALVES
 from ._names import Array, Names, concrete, numpy_of
 from ._repeats import not_repeated
 from ._results import Place
@@ -107,6 +108,8 @@ class BeforeStep:
         if first:
             self._repeats(step, (*given, own), narrow, wide)
         coarse = context.in_float32(given, batch)
+        if first:
+            self._see_dtypes(narrow, checked)
         self._forward(evaluation, narrow, wide, coarse, given, batch)
         self._loss(step, evaluation, batch)
         if not context.explained("gradient"):
@@ -128,6 +131,18 @@ class BeforeStep:
         )
         place = Place(step, "forward", "output")
         context.results.add(place, words, "torch's side repeats.", cause)
+
+    def _see_dtypes(self, narrow: Evaluated, checked: Any) -> None:
+        """Note an output that torch has in fewer bits than you: in float64 it is the same."""
+        pairs = zip(concrete(narrow.output), concrete(checked.output), strict=False)
+        found = [(a.dtype.name, b.dtype.name) for a, b in pairs]
+        for yours, torchs in found:
+            if yours.startswith("float") and torchs in HALVES and yours not in HALVES:
+                self._context.notes.append(
+                    f"torch's output is {torchs}, yours {yours}, as with torch.autocast on one "
+                    "side: what is meant was compared, and training differs by that rounding"
+                )
+                return
 
     def _look_at_output(self, params: Any, model_state: Any, batch: Any) -> None:
         side = self._context.side

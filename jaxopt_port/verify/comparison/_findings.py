@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 import numpy as np
 
 from ...trees import nearest
-from ..diagnosis import CAUSES
+from ..diagnosis import ANOTHER, CAUSES
 from ..report import STAGES, Cause, Divergence
 from ._context import Context
 from ._results import Found, explained, owner
@@ -132,6 +132,7 @@ def _told(context: Context, found: Sequence[Found]) -> Iterator[Divergence]:
         causes |= {
             i: _cause(context, found[i]) for i in range(min(_MOST, len(found))) if i not in causes
         }
+    causes = _by_one_schedule(causes)
     clusters: dict[tuple[str, str] | None, list[int]] = {}
     for i in range(len(found)):
         key = _said(causes.get(i))
@@ -150,6 +151,18 @@ def _told(context: Context, found: Sequence[Found]) -> Iterator[Divergence]:
             cause=causes.get(lead), leaves=own,
         )  # fmt: skip
         yield from _later(found[lead])
+
+
+def _by_one_schedule(causes: dict[int, Cause | None]) -> dict[int, Cause | None]:
+    """Let leaves that show another schedule, and no more, go with one that shows the same rates."""
+    rates = {i: cause.message.partition(": at step")[2] for i, cause in causes.items() if cause}
+    vague = {i for i, cause in causes.items() if cause and cause.message.startswith(ANOTHER)}
+    sharp = {
+        rates[i]: cause
+        for i, cause in reversed(causes.items())
+        if cause and rates[i] and i not in vague
+    }
+    return {i: sharp.get(rates[i], cause) if i in vague else cause for i, cause in causes.items()}
 
 
 def _asked(context: Context, found: Sequence[Found]) -> list[int]:

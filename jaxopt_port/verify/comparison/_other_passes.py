@@ -97,11 +97,29 @@ def by_calls_or_factor(
         )
     factor = diagnosis.multiple(yours[which], torchs[which])
     called = by_calls(context, evaluation, yours, torchs, more)
+    if called is not None and called.name == "layer-eps" and _is_scaled(context, evaluation, given):
+        called = None
     if called is None or factor is None:
         return called or factor
     message = f"{called.message}; or {factor.message}: these cannot be told apart here"
     return dataclasses.replace(
         called, message=message, remedy=f"{called.remedy}; or {factor.remedy}", also=(factor,)
+    )
+
+
+def _is_scaled(context: Any, evaluation: Any, given: tuple[Any, Any]) -> bool:
+    """Whether a running statistic takes a multiple of torch's: a factor stands before the layer.
+
+    Another eps gives the same output, and another momentum the same multiple at all of them.
+    """
+    checked, names = evaluation.checked, context.names
+    before = {**checked.params, **checked.buffers}
+    done = context.exact.evaluate(names.params_tree(before), *given)
+    yours, old = names.state_leaves_of(done.model_state), names.state_by_path(before)
+    torchs = names.state_by_path(checked.buffers_after64)
+    ratios = [diagnosis.ratio_of(yours[p] - old[p], torchs[p] - old[p]) for p in torchs]
+    return any(r and not diagnosis.same(r, 1.0) for r in ratios) and not all(
+        r and ratios[0] and diagnosis.same(r, ratios[0]) for r in ratios
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ._numbers import NARROW
 from ._update_history import Wide
 
 State = dict[str, Any]
@@ -35,6 +36,7 @@ class Variation:
         corrected_maximum: whether AMSGrad's maximum is that of corrected moments.
         centered: turned over.
         initial: what sums of squares start at.
+        narrow: the dtype of few bits in which the momentum buffer is kept, or "".
     """
 
     decay: str = "torch"
@@ -48,6 +50,15 @@ class Variation:
     corrected_maximum: bool = False
     centered: bool = False
     initial: float | None = None
+    narrow: str = ""
+
+
+def _kept(buffer: Wide, momentum: float, dtype: str) -> Wide:
+    """Return what is left of a momentum buffer, which may be kept in few bits."""
+    if not dtype:
+        return momentum * buffer
+    share, held = (np.asarray(x).astype(NARROW[dtype]) for x in (momentum, buffer))
+    return np.asarray(share * held).astype(np.float64)
 
 
 def _sgd(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
@@ -58,7 +69,7 @@ def _sgd(p: Wide, g: Wide, o: Options, state: State, v: Variation) -> Wide:
     update = g
     if momentum:
         if "buf" in state:
-            state["buf"] = momentum * state["buf"] + (1 - dampening) * g
+            state["buf"] = _kept(state["buf"], momentum, v.narrow) + (1 - dampening) * g
         else:
             state["buf"] = (1 - dampening) * g if v.first == "damped" else g
         held = state["buf"]

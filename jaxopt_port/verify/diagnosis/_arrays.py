@@ -26,7 +26,7 @@ def equal(a: Array, b: Array, tolerance: float = _EQUAL) -> bool:
     return float(np.max(np.abs(a - b), initial=0.0)) <= tolerance * scale
 
 
-def _ratio(a: Array, b: Array) -> float | None:
+def ratio_of(a: Array, b: Array) -> float | None:
     """Return the number that a is times b, if there is one."""
     square = float(np.vdot(b, b))
     if square == 0 or a.shape != b.shape:
@@ -102,7 +102,7 @@ def explain_parameters(
     what, remedy = f"your {leaf}", "import parameters in torch's dtype"
     if found := _elsewhere(what, yours, torchs, leaf, remedy):
         return found
-    ratio = _ratio(mine, theirs)
+    ratio = ratio_of(mine, theirs)
     if ratio is None and np.any(mine == theirs):
         return None
     words = "has nothing of torch's: another draw, or no import"
@@ -135,7 +135,7 @@ def explain_output(yours: Array, torchs: Array) -> Cause | None:
 
 def multiple(yours: Array, torchs: Array) -> Cause | None:
     """Explain an output that is a multiple of torch's."""
-    ratio = _ratio(yours, torchs) if yours.size > 1 else None  # one number is always a multiple
+    ratio = ratio_of(yours, torchs) if yours.size > 1 else None  # one number is always a multiple
     if ratio is None or same(ratio, 1.0):
         return None
     return Cause(
@@ -184,7 +184,7 @@ def explain_gradient(
             "frozen-leaf", f"your gradient of {leaf} is 0: it is not differentiated",
             "look for stop_gradient, or a leaf that is closed over, not taken from the parameters",
         )  # fmt: skip
-    factors = {path: _ratio(yours[path], torchs[path]) for path in torchs}
+    factors = {path: ratio_of(yours[path], torchs[path]) for path in torchs}
     ratio = factors[leaf]
     everywhere = ratio is not None and all(
         f is not None and same(f, ratio, 1e-5) for p, f in factors.items() if np.any(torchs[p])
@@ -208,7 +208,7 @@ def explain_gradient(
             "gradient-scale", f"your side: {where} {nice(ratio):.6g} times torch's{words}",
             remedy,
         )  # fmt: skip
-    decay = _ratio(mine - theirs, params[leaf]) if mine.size > 1 else None
+    decay = ratio_of(mine - theirs, params[leaf]) if mine.size > 1 else None
     if decay is not None:
         return Cause(
             "regularized-loss",
@@ -233,7 +233,7 @@ def explain_buffers(
         count: examples in a batch; a channel has so many values, times the positions.
     """
     moved = [side - before for side in (yours, torchs)]
-    ratio = _ratio(*moved)
+    ratio = ratio_of(*moved)
     if ratio is not None:
         mine = ratio * momentum
         return Cause(
@@ -242,7 +242,7 @@ def explain_buffers(
             f"Flax's momentum is what is kept: give momentum={1 - momentum:g}",
         )
     news = [(side - (1 - momentum) * before) / momentum for side in (yours, torchs)]
-    factor = _ratio(*news)
+    factor = ratio_of(*news)
     if factor is not None and 0 < factor < 1:
         n = 1 / (1 - factor)
         whole = max(1, count) * round(n / max(1, count))

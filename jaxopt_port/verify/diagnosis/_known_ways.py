@@ -7,6 +7,7 @@ from typing import Any
 
 from ..report import Cause
 from ._algorithms import Variation
+from ._numbers import NARROW
 from ._simulation import Hypothesis, Part
 from ._update_history import UpdateHistory
 
@@ -67,6 +68,9 @@ _WAYS: tuple[tuple[str, str, dict[str, Any], str, str], ...] = (
     ("SGD's momentum", "nesterov", {"nesterov": True},
      "your side {nesterov[0]} Nesterov's momentum; torch {nesterov[1]}",
      "give nesterov={nesterov[2]}"),
+    *(("SGD's momentum", "low-precision", {"narrow": dtype},
+       f"your side keeps the momentum buffer in {dtype}", "give no accumulator_dtype")
+      for dtype in NARROW),
     ("momentum", "lr-in-momentum", {"lr_inside": True},
      "your side's momentum buffer holds gradients multiplied by the learning rate, so that a new "
      "rate takes time to be felt; torch multiplies after",

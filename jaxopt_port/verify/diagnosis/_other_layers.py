@@ -9,8 +9,17 @@ from ._calls import Call
 
 ACTIVATIONS = (
     "relu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu", "elu", "mish", "softplus", "relu6",
-    "selu", "hardtanh", "hardsigmoid", "hardswish",
+    "selu", "hardtanh", "hardsigmoid", "hardswish", "softsign", "log_sigmoid",
+    "prelu",
 )  # fmt: skip
+# What torch has no function of a tensor alone for, or one of another name than its call's.
+_FORMULAS: dict[str, Callable[[Any], Any]] = {
+    "GELU in its tanh form": lambda x: _functional().gelu(x, approximate="tanh"),
+    "GELU as x * sigmoid(1.702 x)": lambda x: x * (1.702 * x).sigmoid(),
+    "a hard sigmoid of slope 1/5": lambda x: (0.2 * x + 0.5).clamp(0, 1),
+    "logsigmoid": lambda x: _functional().logsigmoid(x),
+}
+OTHERS = (*(name for name in ACTIVATIONS if name not in ("prelu", "log_sigmoid")), *_FORMULAS)
 PRODUCTS = ("mul", "rmul", "div", "truediv")
 
 
@@ -22,7 +31,7 @@ def _functional() -> Any:
 
 def activation(other: str) -> Callable[[Call], Any]:
     """Call another activation."""
-    return lambda call: getattr(_functional(), other)(call.args[0])
+    return lambda call: (_FORMULAS.get(other) or getattr(_functional(), other))(call.args[0])
 
 
 def argument(place: int, name: str, value: Any) -> Callable[[Call], Any]:
@@ -74,8 +83,8 @@ def left_out(call: Call) -> Any:
         return None
     other = call.args[1]
     if call.name in PRODUCTS:
-        number = not isinstance(other, torch.Tensor) or other.ndim == 0
-        return call.args[0] + 0 if number and call.args[0].is_floating_point() else None
+        broad = not isinstance(other, torch.Tensor) or _covers(call.args[0], other)
+        return call.args[0] + 0 if broad and call.args[0].is_floating_point() else None
     kept = isinstance(other, torch.Tensor) and call.args[0].is_floating_point()
     return call.args[0] + 0 if kept and other.ndim else None
 
@@ -137,10 +146,24 @@ def pooled(other: str) -> Callable[[Call], Any]:
     return change
 
 
+def _covers(x: Any, other: Any) -> bool:
+    """Whether one tensor has the shape of its product with another."""
+    import torch
+
+    return bool(torch.broadcast_shapes(x.shape, other.shape) == x.shape)
+
+
 def first_left_out(call: Call) -> Any:
     """Leave the first of two operands of one shape out."""
     shapes = [getattr(x, "shape", None) for x in call.args[:2]]
     return call.args[1] + 0 if shapes[0] and shapes[0] == shapes[-1] else None
+
+
+def first_factor_left_out(call: Call) -> Any:
+    """Leave the first of two factors out, which is a tensor that the other's shape covers."""
+    first, other = (*call.args[:2], None, None)[:2]
+    tensors = hasattr(first, "shape") and hasattr(other, "shape")
+    return other + 0 if tensors and other.is_floating_point() and _covers(other, first) else None
 
 
 def turned_round(call: Call) -> Any:

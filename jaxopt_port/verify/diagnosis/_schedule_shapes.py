@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ._numbers import SAME, nice, same
 
+ANOTHER = "your side's learning rate follows another schedule"  # where its shape says no more
 COMPARE = "print both by step; compare length, warm-up, start, boundaries and the values there"
 EVEN = 1e-5
 _ROUND = 3e-7  # of the largest rate: a few roundings to float32
@@ -170,4 +171,4 @@ def differences(
             "schedule", f"your side's rate changes at step {shown[0]}, torch's at {shown[1]}",
             "give both the same boundaries: torch's milestones, or each multiple of step_size",
         )  # fmt: skip
-    yield "schedule", "your side's learning rate follows another schedule", COMPARE
+    yield "schedule", ANOTHER, COMPARE

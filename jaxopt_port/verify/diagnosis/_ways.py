@@ -134,11 +134,14 @@ WAYS: tuple[Way, ...] = (
       for name in layers.ACTIVATIONS),
     *(Way("activation", (name,), layers.activation(other),
           f"your side has {other} where torch has {name}", "use torch's activation")
-      for name, other in itertools.permutations(layers.ACTIVATIONS, 2)),
+      for name, other in itertools.product(layers.ACTIVATIONS, layers.OTHERS) if name != other),
     *(Way("activation", ("leaky_relu",), layers.argument(1, "negative_slope", slope),
           f"your side's leaky ReLU has a slope of {slope:g}; torch's another",
           "give negative_slope as torch has it: 0.01 is both sides' default")
       for slope in (0.01, 0.1, 0.2, 0.3)),
+    *(Way("activation", ("elu",), layers.argument(1, "alpha", alpha),
+          f"your side's ELU has alpha={alpha:g}; torch's another", "give alpha as torch has it")
+      for alpha in (0.1, 0.5, 1.0, 2.0)),
     *(Way("pooling", (name,), layers.pooled(other),
           f"your side has {other} where torch has {name}", "use torch's pooling")
       for name, other in itertools.permutations(_POOLS)),
@@ -159,8 +162,9 @@ WAYS: tuple[Way, ...] = (
     Way("join-order", ("cat", "concat", "stack"), layers.turned_round,
         "your side joins parts in the opposite order ({name})",
         "give jnp.concatenate the parts in torch's order"),
-    Way("left-out", _NORMS, layers.as_given, "your side leaves a normalisation out ({name})",
-        "add the layer, or take it out of torch's module"),
+    *(Way("left-out", names, layers.as_given, "your side leaves a normalisation out ({name})",
+          "add the layer, or take it out of torch's module")
+      for names in (_NORMS, *((name,) for name in _NORMS))),
     Way("left-out", ("linear", *_CONVOLUTIONS, *_TRANSPOSED),
         lambda call: None if call.get(2, "bias") is None else call.put(2, "bias", None),
         "your side leaves a bias out ({name})", "add the bias, or give torch's layer bias=False"),
@@ -172,6 +176,9 @@ WAYS: tuple[Way, ...] = (
         "add what torch adds"),
     Way("left-out", layers.PRODUCTS, layers.left_out,
         "your side leaves a factor out: a scale, a temperature",
+        "multiply by what torch multiplies by"),
+    Way("left-out", ("mul",), layers.first_factor_left_out,
+        "your side leaves a factor out: a scale, a gate, a mask",
         "multiply by what torch multiplies by"),
     Way("embedding-scale", ("embedding",),
         lambda call: (made := call.again(*call.args)) * made.shape[-1] ** 0.5,
