@@ -208,7 +208,7 @@ AROUND = {
     "pytorch_optimizer's": lambda tx: contrib.lookahead(tx, k=2, package="pytorch_optimizer"),
 }
 # After a gradient of 1 without "b", and another one with it.
-JOINED = {
+WITHIN = {
     "accumulation": {"a": -2.0, "b": -1.0},
     "timm's Lookahead": {"a": -2.0, "b": -1.0},
     "pytorch_optimizer's": {"a": -1.0, "b": -0.5},
@@ -223,4 +223,4 @@ def test_within_what_holds_something_of_each_parameter(case):
     params = {**params, **own}
     tx, state = jp.add_param_group(tx, state, params, {"params": "b"})
     params, state = jp.step(around(tx), {"a": jnp.ones(2), "b": jnp.ones(3)}, state, params)
-    assert {name: float(x[0]) for name, x in params.items()} == JOINED[case]
+    assert {name: float(x[0]) for name, x in params.items()} == WITHIN[case]
