@@ -10,7 +10,6 @@ from flax.training import train_state
 
 import jaxopt_port as jp
 
-PARAMS = {"w": np.ones(2, np.float32)}
 LOOPS = {
     "TrainState": lambda tx: train_state.TrainState.create(apply_fn=None, params=PARAMS, tx=tx),
     "chain": lambda tx: optax.chain(optax.clip(1.0), tx).init(PARAMS),
