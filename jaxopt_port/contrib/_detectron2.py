@@ -10,10 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..lr_scheduler import SchedulerState
-from ..lr_scheduler.arithmetic import EpochScheduler, Groups, Own, Value, check_state_dict
+from ..lr_scheduler.arithmetic import (
+    EpochScheduler,
+    Groups,
+    Own,
+    Value,
+    check_state_dict,
+    read_value,
+)
 from ._looked_up import value_at
-from ._numbers import read_number, read_rates
 from ._param_schedulers import check_method
 
 
@@ -220,8 +228,8 @@ class LRMultiplier(EpochScheduler):
         for name in ("base_lrs", "last_epoch"):
             if name not in state_dict:
                 raise ValueError(f"the state dict is not that of a {self.kind}: it has no {name!r}")
-        step = int(read_number(state_dict, "last_epoch"))
-        groups = Groups(read_rates(state_dict, "base_lrs"))
+        step = read_value("last_epoch", state_dict["last_epoch"], 0)
+        groups = Groups(read_value("base_lrs", state_dict["base_lrs"], np.zeros(0)))
         own = dataclasses.replace(self, last_iter=-1)._construct(groups)
         own.last_epoch, own._step_count = step, step + 1
         own._last_lr = own.base_lrs * self._factor(step)

@@ -57,7 +57,7 @@ def _at(function: Callable[[int], Any], last: int, constant: bool, count: Any) -
 def _in_parts(function: Callable[[int], Any], count: Any) -> Any:
     try:
         value = function(int(count))
-    except Exception:  # whatever a user's function raises of a count that it does not take
+    except (ValueError, RuntimeError, ArithmeticError, LookupError):  # no count that it takes
         value = np.full(np.shape(function(0)), np.nan)
     # JAX makes float32 of what a callback returns, where x64 is off when the program runs.
     return encoded(np.asarray(value, np.float64))

@@ -17,11 +17,12 @@ from ..lr_scheduler.arithmetic import (
     Value,
     check_state_dict,
     metric_number,
+    read_value,
     where,
     whole,
 )
 from ._looked_up import looked_up, value_at
-from ._numbers import read_number, takes_numbers
+from ._numbers import takes_numbers
 
 State = TypeVar("State")
 
@@ -208,7 +209,8 @@ class InverseSquareRootSchedule(LRScheduler):
         own = self._construct(groups)
         if all("lr" in group for group in trained):
             own._last_lr = np.array([group["lr"] for group in trained], np.float64)
-        own.best = math.inf if state_dict["best"] is None else read_number(state_dict, "best")
+        best = math.inf if state_dict["best"] is None else state_dict["best"]
+        own.best = read_value("best", best, math.inf)
         return self._encoded(own, groups)
 
     def _construct(self, groups: Groups) -> Own:
@@ -228,7 +230,9 @@ class InverseSquareRootSchedule(LRScheduler):
 
     @property
     def _reached(self) -> float:
-        return self.lr[0] if isinstance(self.lr, tuple) else self.lr  # type: ignore[return-value]
+        given: Any = self.lr
+        lr: float = given[0] if isinstance(given, tuple) else given
+        return lr
 
     def _rate(self, updates: int) -> float:
         end = self._reached

@@ -1,14 +1,12 @@
-"""Numbers that are given to functions which make schedules, or stand in their state dicts."""
+"""Numbers that are given to functions which make schedules."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
-
-import numpy as np
 
 from ..lr_scheduler.arithmetic import takes_no_optimizer
 
@@ -54,26 +52,3 @@ def takes_numbers(make: Callable[P, R]) -> Callable[P, R]:
         return make(*args, **kwargs)
 
     return takes_no_optimizer(made)
-
-
-def read_rates(state_dict: Mapping[str, Any], name: str) -> np.ndarray[Any, Any]:
-    """Return the numbers of a state dict's groups, or raise ValueError."""
-    try:
-        rates = np.array(state_dict[name], np.float64)
-    except (TypeError, ValueError):
-        rates = np.zeros(())
-    if rates.ndim != 1 or not rates.size:
-        raise ValueError(
-            f"{name} in the state dict must be a list of numbers; got {state_dict[name]!r}"
-        )
-    return rates
-
-
-def read_number(state_dict: Mapping[str, Any], name: str) -> float:
-    """Return a number of a state dict, or raise ValueError."""
-    try:
-        return float(state_dict[name])
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"{name} in the state dict must be a number; got {state_dict[name]!r}"
-        ) from None

@@ -18,10 +18,10 @@ from ..lr_scheduler.arithmetic import (
     extended,
     metric_number,
     raw,
+    read_value,
     where,
 )
 from ._looked_up import value_at
-from ._numbers import read_number, read_rates
 from ._timm_scheduler import NoiseRange, TimmScheduler
 
 State = TypeVar("State")
@@ -175,14 +175,14 @@ class PlateauLRScheduler(TimmScheduler):
                 "timm saves no rates in this state dict; give param_groups, torch's "
                 'optimizer.state_dict()["param_groups"]'
             )
-        groups = Groups(np.array(base, np.float64))
+        groups = Groups(read_value("base_values", base, np.zeros(0)))
         own = self._construct(groups)
-        own._last_lr = np.array(rates, np.float64)
-        own.best = read_number(state_dict, "best")
+        own._last_lr = read_value("_last_lr", rates, np.zeros(0))
+        own.best = read_value("best", state_dict["best"], math.inf)
         for name in ("last_epoch", "num_bad_epochs", "cooldown_counter"):
-            setattr(own, name, int(read_number({name: 0, **state_dict}, name)))
+            setattr(own, name, read_value(name, state_dict.get(name, 0), 0))
         if state_dict.get("restore_lr") is not None:
-            own.restore_lr = read_rates(state_dict, "restore_lr")
+            own.restore_lr = read_value("restore_lr", state_dict["restore_lr"], own._last_lr)
         return self._encoded(own, groups)
 
     def _construct(self, groups: Groups) -> Own:

@@ -25,11 +25,11 @@ from ..lr_scheduler.arithmetic import (
     lift,
     of_each,
     raw,
+    read_value,
     where,
     whole,
 )
 from ._looked_up import looked_up
-from ._numbers import read_rates
 from ._torch_random import normal
 
 State = TypeVar("State")
@@ -205,7 +205,7 @@ class TimmScheduler(LRScheduler):
                     f"the state dict was saved by a {self.kind} with {name} {given!r}, this one "
                     f"has {value!r}; make the scheduler with the arguments it was saved with"
                 )
-        groups = Groups(read_rates(state_dict, "base_values"))
+        groups = Groups(read_value("base_values", state_dict["base_values"], np.zeros(0)))
         return self._encoded(self._construct(groups), groups)
 
     def _listed(self, sched_state: SchedulerState, name: str) -> list[float]:

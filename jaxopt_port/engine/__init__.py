@@ -45,7 +45,7 @@ from ._rule import as_complex as as_complex
 from ._rule import as_real as as_real
 from ._rule import step_count as step_count
 from ._state import GroupsState as GroupsState
-from ._state import check_held as check_held
+from ._state import check_not_donated as check_not_donated
 from ._state import find_groups_state as find_groups_state
 from ._state import group_leaf_states as group_leaf_states
 from ._state import grouped_states as grouped_states

@@ -227,7 +227,7 @@ def untrained_paths(state: Any) -> set[str]:
     return {path for path, rests in owned if rests} - {path for path, rests in owned if not rests}
 
 
-def check_held(cause: Exception | None = None, **trees: Any) -> None:
+def check_not_donated(cause: Exception | None = None, **trees: Any) -> None:
     """Raise ValueError for arrays whose memory an earlier, donated step has taken."""
     for name, tree in trees.items():
         leaves = [x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array)]
@@ -284,7 +284,7 @@ def find_groups_state(state: Any) -> GroupsState:
             if not found
             else f"the state holds {len(found)} grouped optimizers; pass the state of one of them"
         )
-    check_held(state=found[0])
+    check_not_donated(state=found[0])
     return found[0]
 
 

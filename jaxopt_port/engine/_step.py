@@ -15,7 +15,7 @@ import optax
 from .._compat import current_trace, moved, tagged, through_branches
 from ..trees import check_params, leaf_paths
 from ._definition import Definition
-from ._state import check_held
+from ._state import check_not_donated
 
 Params = TypeVar("Params")
 State = TypeVar("State")
@@ -166,7 +166,7 @@ def step(
         raise
     except (ValueError, RuntimeError) as error:
         check_transformation(tx)  # JAX speaks of a static argument that cannot be hashed
-        check_held(error, params=params, state=state, gradients=grads)
+        check_not_donated(error, params=params, state=state, gradients=grads)
         if donate and isinstance(error, RuntimeError):
             _check_apart(error, params=params, state=state, gradients=grads)
         raise

@@ -105,8 +105,8 @@ def _first(state_dict: Mapping[str, Any], name: str) -> Any:
 def _first_lrs(state_dict: Mapping[str, Any]) -> Any:
     base_lrs = _first(state_dict, "base_lrs")
     if base_lrs is not None:
-        return _read("base_lrs", base_lrs, _RATES)
-    lrs, min_lrs = _read("_last_lr", state_dict["_last_lr"], _RATES), state_dict.get("min_lrs")
+        return read_value("base_lrs", base_lrs, _RATES)
+    lrs, min_lrs = read_value("_last_lr", state_dict["_last_lr"], _RATES), state_dict.get("min_lrs")
     return lrs[: len(min_lrs)] if isinstance(min_lrs, list) else lrs  # without those joined since
 
 
@@ -193,10 +193,10 @@ def _load(scheduler: LRScheduler, own: Own, state_dict: Mapping[str, Any]) -> No
             for part in zip(schedulers_of(scheduler), value, state_dict[key], strict=True):
                 _load(*part)
         else:
-            setattr(own, key, _read(key, state_dict[key], value))
+            setattr(own, key, read_value(key, state_dict[key], value))
 
 
-def _read(key: str, saved: Any, like: Value) -> Any:
+def read_value(key: str, saved: Any, like: Value) -> Any:
     """Return a saved value as what is held there: rates of the groups, a count or a number."""
     try:
         made = np.array(_listed(saved))

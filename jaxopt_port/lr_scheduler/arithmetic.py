@@ -15,3 +15,4 @@ from ._scheduler import takes_no_optimizer as takes_no_optimizer
 from ._scheduler import whole as whole
 from ._state import Own as Own
 from ._state_dict import check_state_dict as check_state_dict
+from ._state_dict import read_value as read_value

@@ -212,6 +212,8 @@ STATE_DICTS = [
     (contrib.InverseSquareRootSchedule(0.1), {"best": "a"}),
     (contrib.LRMultiplier(float, 9), {"base_lrs": ["a"]}),
     (contrib.LRMultiplier(float, 9), {"last_epoch": None}),
+    (contrib.LRMultiplier(float, 9), {"last_epoch": 2.5}),
+    (contrib.PlateauLRScheduler(), {"num_bad_epochs": 1.5}),
     (contrib.WarmupMultiStepLR([3]), {}),
 ]
 

@@ -5,7 +5,8 @@ apart, either name will do, and both are to be said.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jaxopt_port import verify
@@ -30,7 +31,7 @@ class Training(NamedTuple):
     tx: Any
     causes: tuple[tuple[str, str], ...]
     side: Callable[[], Any] | None = None
-    mine: dict[str, Any] = {}  # noqa: RUF012
+    mine: Mapping[str, Any] = MappingProxyType({})
     theirs: Callable[[Any, Any], dict[str, Any]] = lambda module, optimizer: {}
     data: Callable[[Any], Any] = lambda made: made
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, NamedSharding
 
-from ...engine import GroupsState, check_held, leaf_paths
+from ...engine import GroupsState, check_not_donated, leaf_paths
 from ._group_descriptions import HINT, described, differences, tables, with_table
 
 _PARTS = ("params", "state", "scheduler_state")
@@ -78,7 +78,7 @@ def save_orbax(
     if target.exists() and not force:
         raise ValueError(f"{target} is there already; name a new directory, or pass force=True")
     trees = dict(zip(_PARTS, (params, state, scheduler_state), strict=True))
-    check_held(**trees)
+    check_not_donated(**trees)
     flat = {part: _by_path(tree) for part, tree in trees.items() if tree is not None}
     record = {
         "version": _VERSION,
