@@ -136,7 +136,7 @@ class Definition:
         """Return who is in which group; raises for selectors that do not fit ``params``."""
         by_path = check_params(params)
         paths = tuple(by_path)
-        table = Table.new(self.groups, paths, self._owners(by_path, params))
+        table = Table.new(self.groups, paths, self._owners(by_path, params), self.layouts)
         owners = dict(zip(paths, table.assignment, strict=True))
         for path in statistics_paths(params):
             if not self.groups[owners[path]].frozen:

@@ -104,13 +104,17 @@ class Table:
 
     @classmethod
     def new(
-        cls, groups: tuple[Group, ...], paths: tuple[str, ...], assignment: tuple[int, ...]
+        cls,
+        groups: tuple[Group, ...],
+        paths: tuple[str, ...],
+        assignment: tuple[int, ...],
+        layouts: Layouts = (),
     ) -> Table:
         """Return a table in which each group with a rule has one clock."""
         of_clocks = tuple([i for i, group in enumerate(groups) if group.rule is not None])
         clock = {group: k for k, group in enumerate(of_clocks)}
         clocks = tuple([clock.get(group, -1) for group in assignment])
-        return cls(groups, paths, assignment, clocks, of_clocks)
+        return cls(groups, paths, assignment, clocks, of_clocks, layouts=layouts)
 
     @functools.cached_property
     def bare(self) -> bool:

@@ -350,7 +350,8 @@ def add_param_group(
     assignment = _assignment(definition, old.table, by_path, params)
     # The old ones may have come to hold more than they were built with.
     groups = (*old.table.groups, definition.groups[-1])
-    fresh = initial_state(definition, Table.new(groups, tuple(by_path), assignment), params)
+    table = Table.new(groups, tuple(by_path), assignment, definition.layouts)
+    fresh = initial_state(definition, table, params)
     return Optimizer.of(definition), replace_groups_state(state, lambda _: _carry(old, fresh))
 
 

@@ -91,7 +91,7 @@ def initial_state(definition: Definition, table: Table, params: Any) -> GroupsSt
         numbers={k: Float64(jnp.asarray(encoded(v))) for k, v in numbers.items()},
         counts=jnp.zeros(len(table.groups), jnp.int32),
         others=others,
-        table=replace(table, layouts=definition.layouts),
+        table=table,
     )
 
 
