@@ -12,6 +12,7 @@ import pytest
 
 import jaxopt_port
 import jaxopt_port as jp
+from jaxopt_port.engine import _options, _rule
 
 ROOT = Path(jaxopt_port.__file__).parent
 # Each may import from those before it.
@@ -151,6 +152,8 @@ def test_a_step_takes_a_short_way(monkeypatch):
     others = jp.SGD(lr=0.1, momentum=0.9)  # what is imported at the first step of all is no call
     jp.step(others, params, others.init(params), params)
     adamw, rest, step = jp.AdamW, jp.REST, jp.step  # names are loaded as they are asked for
+    for kept in (_options.arguments_of_rule, _rule.leaf_update):  # by other tests, perhaps
+        kept.cache_clear()
     calls, files, depths = [], set(), []
 
     def own(frame):
